@@ -1,0 +1,88 @@
+# Tarmac's commands. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+STACK := env/host/stack.sh
+# A command in the airflow-cli container, with a terminal where there is one.
+CLI := $(STACK) exec airflow-cli python -m tarmac.cli
+CLI_PIPED := $(STACK) exec -T airflow-cli python -m tarmac.cli
+TTY := $(shell [ -t 0 ] && [ -t 1 ] && echo yes)
+
+.PHONY: help
+help: ## List the commands
+	@echo "Tarmac trains models on shared GPUs. Start with: make demo"; echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+.PHONY: up
+up: ## Build what is missing, start the stack, wait until it answers
+	@env/host/up.sh
+
+.PHONY: ensure-up
+ensure-up:
+	@env/host/stack.sh exec -T airflow-cli true >/dev/null 2>&1 || { \
+		echo "The stack is not running: 'make up' starts it." >&2; exit 3; }
+
+.PHONY: down
+down: ## Stop the stack; runs, models and data sets are kept
+	@$(STACK) --profile build down --remove-orphans
+
+.PHONY: clean
+clean: ## Remove the stack with all its runs, models, data sets and secrets (asks first; YES=1 does not)
+	@env/host/clean.sh $(if $(YES),--yes)
+
+.PHONY: demo
+demo: ## Start the stack, train a named-entity model on WNUT17, show the result
+	@env/host/up.sh
+	@env/host/demo.sh
+
+.PHONY: trigger
+trigger: ensure-up ## Check CONFIG=req.json, start a session, follow it (FOLLOW=0: return at once)
+	@[ -n "$(CONFIG)" ] || { echo "Say which request to send: make trigger CONFIG=examples/ner-wnut17.json" >&2; exit 2; }
+	@env/host/trigger.sh "$(CONFIG)" "$(FOLLOW)"
+
+.PHONY: follow
+follow: ensure-up ## Follow RUN=run-id to its end
+	@[ -n "$(RUN)" ] || { echo "Say which run: make follow RUN=..., one of these:" >&2; $(CLI_PIPED) sessions >&2; exit 2; }
+	@$(if $(TTY),$(CLI),$(CLI_PIPED)) follow "$(RUN)"
+
+.PHONY: dataset
+dataset: ensure-up ## Store FILE=data.jsonl, print what to put in a request
+	@[ -n "$(FILE)" ] || { echo "Say which file to store: make dataset FILE=examples/tiny.jsonl" >&2; exit 2; }
+	@[ -f "$(FILE)" ] || { echo "FILE: there is no file '$(FILE)'." >&2; exit 2; }
+	@$(CLI_PIPED) dataset < "$(FILE)"
+
+.PHONY: ps
+ps: ensure-up ## Show the services and the latest training sessions
+	@$(STACK) ps --format 'table {{.Service}}\t{{.Status}}'
+	@echo
+	@$(CLI_PIPED) sessions
+
+.PHONY: logs
+logs: ## Show and follow the services' logs (SERVICE=name: only one)
+	@$(STACK) logs --follow --tail 50 $(SERVICE)
+
+.PHONY: test
+test: ## Run every test, in a stack of its own beside a running one
+	@tests/run.sh all
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need no engine
+	@tests/run.sh unit
+
+.PHONY: lint
+lint: ## ruff, shellcheck
+	@tests/run.sh lint
+
+.PHONY: types
+types: ## mypy --strict
+	@tests/run.sh types
+
+.PHONY: bench
+bench: ensure-up ## Measure the pipeline's overhead and the idle stack; prints ratios
+	@tests/bench.sh
+
+.PHONY: lock
+lock: ## Pin every image's dependencies again, with hashes (needs uv)
+	@env/host/lock.sh

@@ -1,0 +1,215 @@
+"""The DAG `nlp_model_training`: one run is one training session. Wiring only; plugins/tarmac does the work."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from tarmac.containers.mounts import TemplatedMount
+from tarmac.containers.operator import TrainingContainerOperator
+from tarmac.gpu.admission import GpuPoolSetup, GpuPreflight, TrainingRunningSensor
+from tarmac.request import TrainingRequest, field_descriptions, form_schema
+from tarmac.session import container_name, volume_name
+from tarmac.settings import DAG_ID, settings
+
+STACK = settings()
+DESCRIPTIONS = field_descriptions()
+DEFAULTS = {
+    name: field.get_default(call_default_factory=True)
+    for name, field in TrainingRequest.model_fields.items()
+    if not field.is_required()
+}
+PARAMS = {
+    name: Param(**({"default": DEFAULTS[name]} if name in DEFAULTS else {}), description=DESCRIPTIONS[name], schema=schema)
+    for name, schema in form_schema().items()
+}
+
+SESSION = TemplatedMount(source="{{ session_volume(run_id) }}", target="/session")
+DATASETS = TemplatedMount(source=STACK.datasets_volume, target="/datasets", read_only=True)
+FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=True)
+REQUEST = "{{ ti.xcom_pull(task_ids='check_request_body') }}"
+NETWORK = "{{ ti.xcom_pull(task_ids='create_unique_session_path')['network'] }}"
+DEVICES = "{{ ti.xcom_pull(task_ids='gpu_preflight_configuration')['devices'] | join(',') }}"
+
+
+def step(task_id: str, command: str, doc: str, **kwargs: Any) -> TrainingContainerOperator:
+    """Make a task that runs one command of the trainer's image on the session's volume."""
+    extra_mounts = kwargs.pop("extra_mounts", [])
+    return TrainingContainerOperator(
+        task_id=task_id,
+        image=STACK.trainer_image,
+        command=[command],
+        container_name="{{ session_container(run_id, '" + task_id + "') }}",
+        mounts=[SESSION, *extra_mounts],
+        doc_md=doc,
+        **kwargs,
+    )
+
+
+@dag(
+    dag_id=DAG_ID,
+    dag_display_name="NLP model training",
+    description="Train, evaluate and register a model from one JSON request.",
+    doc_md="""
+### One run is one training session
+
+Send a request such as
+```json
+{"model": "named_entity_recognition",
+ "datasets": {"sdk": {"train": "<id>/<id>.jsonl", "eval": null}},
+ "gpu": false}
+```
+with **Trigger** above or `make trigger CONFIG=req.json`. `make dataset FILE=...` stores a file and prints its id.
+
+The request is checked, the data fetched and checked, the model trained in a container without a network, saved to
+MLflow, scored on the evaluation set, and registered. Whatever happens, the session's containers and its volume are
+removed, and the run fails if any of its tasks failed. A GPU session first waits for its device, and says why it waits.
+""",
+    schedule=None,
+    catchup=False,
+    is_paused_upon_creation=False,
+    max_active_runs=64,
+    max_active_tasks=64,
+    params=PARAMS,
+    tags=["tarmac", "training", "nlp"],
+    render_template_as_native_obj=True,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    user_defined_macros={
+        "session_volume": partial(volume_name, STACK.stack, DAG_ID),
+        "session_container": partial(container_name, STACK.stack, DAG_ID),
+    },
+)
+def nlp_model_training() -> None:
+    """Wire the 15 tasks."""
+
+    @task(retries=0)
+    def check_request_body(dag_run: Any = None) -> dict[str, Any]:
+        """Check the request again, and what needs the world: data sets, their content, the GPU."""
+        from tarmac.errors import RequestError
+        from tarmac.pipeline import check_request
+
+        try:
+            return check_request(dag_run.conf)
+        except RequestError as error:
+            raise AirflowFailException(str(error)) from error
+
+    @task
+    def create_unique_session_path(ti: Any = None) -> dict[str, str]:
+        """Make the session's volume, named after the run, with request.json in it."""
+        from tarmac.pipeline import make_session
+
+        return make_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
+
+    retrieve_resources = step(
+        "retrieve_resources",
+        "prep",
+        "Fetch the data sets, compare their content with their ids, read and check every line.",
+        extra_mounts=[DATASETS, FILES],
+        environment={"TARMAC_STORE": STACK.store_url},
+        include_credentials=["object_store"],
+        network_mode=NETWORK,
+    )
+
+    @task.branch
+    def determine_cpu_or_gpu(ti: Any = None) -> str:
+        """Follow the request's `gpu`."""
+        request = ti.xcom_pull(task_ids="check_request_body")
+        return "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
+
+    gpu_training_sensor = TrainingRunningSensor(
+        task_id="gpu_training_sensor",
+        pool="gpu_preflight_pool",
+        doc_md="Wait until no GPU session is half-way.",
+    )
+    gpu_preflight_configuration = GpuPreflight(
+        task_id="gpu_preflight_configuration",
+        pool="gpu_preflight_pool",
+        doc_md="Wait for a device and reserve it.",
+    )
+    gpu_pool_setup = GpuPoolSetup(
+        task_id="gpu_pool_setup",
+        pool="gpu_preflight_pool",
+        doc_md="Resize gpu_pool to the number of live reservations.",
+    )
+    train_model_gpu = step(
+        "train_model_gpu",
+        "train",
+        "Train on the reserved device, in a container that sees no other.",
+        environment={"TARMAC_DEVICE": "cuda"},
+        gpu=DEVICES,
+        gpu_healthcheck=True,
+        pool="gpu_pool",
+        restore=retrieve_resources,
+        request=REQUEST,
+    )
+    train_model_cpu = step(
+        "train_model_cpu",
+        "train",
+        "Train on the CPU. Never waits for a GPU session.",
+        environment={"TARMAC_DEVICE": "cpu"},
+        restore=retrieve_resources,
+        request=REQUEST,
+    )
+    save_model = step(
+        "save_model",
+        "save",
+        "Save the model to MLflow as a run with parameters, data set ids and the training curve.",
+        environment={"TARMAC_AIRFLOW_URL": STACK.public_url + "/dags/{{ dag.dag_id }}/runs/{{ run_id }}"},
+        include_credentials=["mlflow"],
+        network_mode=STACK.registry_network,
+        trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
+        retries=5,
+        retry_exponential_backoff=True,
+    )
+    eval_model = step("eval_model", "eval", "Score the model on the evaluation set.", environment={"TARMAC_DEVICE": "cpu"})
+
+    @task(retries=5, retry_exponential_backoff=True)
+    def update_model_metadata_registry(ti: Any = None) -> dict[str, Any]:
+        """Register the model as a new version, with its metrics."""
+        from tarmac.pipeline import register_model
+
+        request, prep, saved, scored = ti.xcom_pull(
+            task_ids=["check_request_body", "retrieve_resources", "save_model", "eval_model"]
+        )
+        return register_model(ti.run_id, request, prep, saved, scored)
+
+    cleanup = step("cleanup", "cleanup", "Empty the session's volume, whatever happened.", session_required=False)
+
+    @task
+    def delete_volume(ti: Any = None) -> dict[str, Any]:
+        """Remove the session's volume and every container it left, whatever happened."""
+        from tarmac.pipeline import delete_session
+
+        return delete_session(ti.dag_id, ti.run_id)
+
+    @task(retries=0)
+    def check_DAG_success(ti: Any = None) -> str:  # noqa: N802  the ancestor's task id
+        """Fail the run if any task failed."""
+        from tarmac.pipeline import failed_tasks
+
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
+        if bad := failed_tasks(states, ti.task_id):
+            raise AirflowFailException(f"The session failed in: {', '.join(bad)}. Their logs say why.")
+        return "success"
+
+    create = create_unique_session_path()
+    registered = update_model_metadata_registry()
+    delete = delete_volume()
+    # A teardown of its own: marking a run failed skips every other task that has not run, and a run whose last task
+    # was skipped would end as a success.
+    check = check_DAG_success().as_teardown(on_failure_fail_dagrun=True)
+
+    branch = determine_cpu_or_gpu()
+    check_request_body() >> create >> retrieve_resources >> branch
+    branch >> gpu_training_sensor >> gpu_preflight_configuration >> gpu_pool_setup >> train_model_gpu
+    branch >> train_model_cpu
+    [train_model_gpu, train_model_cpu] >> save_model >> eval_model >> registered
+    registered >> cleanup.as_teardown(setups=create) >> delete.as_teardown(setups=create)
+    [registered, delete] >> check
+
+
+nlp_model_training()

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Removes the stack with its volumes (runs, models, data sets) and generated secrets, after asking. --yes does not ask.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=stack.sh
+. "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
+
+if [ "${1:-}" != --yes ]; then
+    [ -t 0 ] || die "this removes all runs, models and data sets: run 'make clean YES=1' where nobody can be asked."
+    printf 'Remove the stack "%s" with all its runs, models, data sets and secrets? [y/N] ' "$TARMAC_PROJECT" >&2
+    read -r answer
+    case $answer in y | Y | yes) ;; *) say 'Nothing was removed.'; exit 1 ;; esac
+fi
+# Containers and volumes of sessions are not Compose's: they carry our label.
+label=label=tarmac.project=$TARMAC_PROJECT
+docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force >/dev/null
+compose --profile build down --volumes --remove-orphans
+docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null
+rm -f "$ENV_DIR"/*.env
+[ ! -L "$_repo/.env" ] || rm -f "$_repo/.env"
+say 'The stack and its data are gone. The images stay: docker image ls "tarmac/*"'

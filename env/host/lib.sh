@@ -1,0 +1,101 @@
+# shellcheck shell=bash
+# What every script in env/host shares. Source it; it does nothing by itself.
+# It keeps to bash 3.2, so that a Mac's bash can run it too.
+
+# All messages go to stderr: stdout belongs to a script's result.
+if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+    _yellow=$'\033[33m' _red=$'\033[31m' _plain=$'\033[0m'
+else
+    _yellow='' _red='' _plain=''
+fi
+
+# Tells the user one line about what happens now.
+say() { printf '%s\n' "$*" >&2; }
+
+# Tells the user about something that is not right but does not stop us.
+warn() { printf '%swarning:%s %s\n' "$_yellow" "$_plain" "$*" >&2; }
+
+# Says what is wrong and what to do about it, and ends the script with status 1.
+die() {
+    printf '%serror:%s %s\n' "$_red" "$_plain" "$*" >&2
+    exit 1
+}
+
+# Shows the last lines (20, or as many as $2 says) of a log, indented, on stderr.
+show_end_of() {
+    [ -r "$1" ] || return 0
+    tail -n "${2:-20}" "$1" | sed 's/^/  | /' >&2
+}
+
+# Prints the absolute path of the repository, wherever the caller stands.
+root_of_repo() { (cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P); }
+
+# True if we are root.
+is_root() { [ "$(id -u)" -eq 0 ]; }
+
+# Prints one value of os-release (ID, ID_LIKE, VERSION_CODENAME), or nothing.
+os_release() {
+    [ -r /etc/os-release ] || return 0
+    # shellcheck source=/dev/null
+    (. /etc/os-release && eval "printf '%s\n' \"\${$1:-}\"")
+}
+
+# True on Debian, Ubuntu and what descends from them, if apt is there as well.
+is_debian_like() {
+    command -v apt-get >/dev/null 2>&1 || return 1
+    case " $(os_release ID) $(os_release ID_LIKE) " in
+    *' debian '* | *' ubuntu '*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
+# Runs a command as root, or dies saying how to become root. It never calls sudo
+# on its own: what changes the machine is for the user to start.
+as_root() {
+    is_root || die "this step needs root: $*. Run 'sudo make up', or ask whoever looks after this machine."
+    "$@"
+}
+
+# Runs a command for at most $1 seconds (unlimited where the system has no timeout).
+limited() {
+    local seconds=$1
+    shift
+    if command -v timeout >/dev/null 2>&1; then
+        timeout -k 5 "$seconds" "$@"
+    else
+        "$@"
+    fi
+}
+
+# True if the dotted version $1 is at least $2; compares the first two numbers.
+version_at_least() {
+    local have_major have_minor want_major want_minor
+    IFS=. read -r have_major have_minor _ <<<"${1#v}"
+    IFS=. read -r want_major want_minor _ <<<"$2"
+    have_major=${have_major%%[!0-9]*} have_minor=${have_minor%%[!0-9]*}
+    [ -n "$have_major" ] || return 1
+    [ "$have_major" -gt "$want_major" ] ||
+        { [ "$have_major" -eq "$want_major" ] && [ "${have_minor:-0}" -ge "${want_minor:-0}" ]; }
+}
+
+# Gives what root made ($2...) to the owner of $1, so that after 'sudo make up' the
+# user still owns the files in their own folders. Does nothing for anyone but root.
+own_like() {
+    is_root || return 0
+    chown -h --reference="$1" -- "${@:2}" 2>/dev/null || true
+}
+
+# Installs Debian packages without questions, or dies showing apt's last lines.
+apt_install() {
+    local log
+    log=$(mktemp "${TMPDIR:-/tmp}/tarmac-apt.XXXXXX")
+    if { as_root apt-get update -q && DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+        as_root apt-get install -q -y --no-install-recommends "$@"; } >"$log" 2>&1 </dev/null; then
+        rm -f "$log"
+        return 0
+    fi
+    show_end_of "$log"
+    rm -f "$log"
+    die "apt could not install: $*. Its last lines are above. If they speak of the network, check that \
+'apt-get update' works here; then run 'make up' again."
+}

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Pins each dependency group of pyproject.toml in requirements-GROUP.lock, with hashes and without naming a host.
+# Without arguments, all groups.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$(root_of_repo)"
+command -v uv >/dev/null || die "this needs uv: 'pip install uv'."
+groups=("$@")
+[ "${#groups[@]}" -gt 0 ] || groups=(build airflow mlflow trainer trainer-cuda trainer-test test)
+for group in "${groups[@]}"; do
+    uv pip compile --quiet --no-config --generate-hashes --no-header --no-annotate --no-emit-index-url \
+        --python-version 3.13 --python-platform x86_64-manylinux_2_40 \
+        --group "pyproject.toml:$group" --output-file "requirements-$group.lock"
+    say "requirements-$group.lock: $(grep -c '==' "requirements-$group.lock") packages"
+done

@@ -1,0 +1,65 @@
+# shellcheck shell=bash
+# The stack as scripts and the Makefile address it: defines `compose`, and exports what compose.yaml reads.
+# Source it after lib.sh, or run it with a Compose command: `env/host/stack.sh ps`.
+if ! declare -F root_of_repo >/dev/null; then
+    set -euo pipefail
+    # shellcheck source-path=SCRIPTDIR source=lib.sh
+    . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+fi
+
+_repo=$(root_of_repo)
+ENV_DIR=${TARMAC_ENV_DIR:-$_repo/env}
+[ -r "$ENV_DIR/stack.env" ] || "$_repo/env/host/secrets.sh" "$ENV_DIR"
+if [ -z "${TARMAC_ENV_DIR:-}" ] && [ ! -e "$_repo/.env" ]; then
+    # So that `docker compose ...` typed by hand reads the same settings.
+    ln -s env/stack.env "$_repo/.env"
+    own_like "$_repo" "$_repo/.env"
+fi
+# A variable that is set already wins over the file, as everywhere in Compose.
+while IFS='=' read -r _key _value; do
+    case $_key in '' | \#*) continue ;; esac
+    [ -n "${!_key+set}" ] || export "$_key=$_value"
+done <"$ENV_DIR/stack.env"
+export TARMAC_ENV_DIR=$ENV_DIR TARMAC_FILES_DIR=${TARMAC_FILES_DIR:-$_repo/examples}
+if [ -z "${TARMAC_CA_BUNDLE:-}" ]; then
+    for _bundle in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
+        if [ -r "$_bundle" ]; then
+            TARMAC_CA_BUNDLE=$_bundle
+            break
+        fi
+    done
+fi
+export TARMAC_CA_BUNDLE=${TARMAC_CA_BUNDLE:-/dev/null}
+
+# A working GPU is a driver that lists one and an engine that knows how to pass it on.
+_compose_files=(--file "$_repo/compose.yaml")
+TRAINER_VARIANT=trainer
+if ! command -v nvidia-smi >/dev/null 2>&1; then
+    GPU_STATE='none: this machine has no NVIDIA driver; sessions train on the CPU'
+elif ! nvidia-smi --list-gpus >/dev/null 2>&1; then
+    GPU_STATE='none: the NVIDIA driver lists no GPU (see nvidia-smi)'
+elif ! command -v nvidia-container-runtime-hook >/dev/null 2>&1 && ! command -v nvidia-ctk >/dev/null 2>&1; then
+    GPU_STATE='not usable: install the NVIDIA Container Toolkit, restart the engine, and run make up again'
+else
+    GPU_STATE="$(nvidia-smi --list-gpus | wc -l | tr -d ' ') found"
+    TRAINER_VARIANT=trainer-cuda
+    _compose_files+=(--file "$_repo/compose.gpu.yaml")
+fi
+export TRAINER_VARIANT GPU_STATE
+
+_compose_command=$("$_repo/env/host/compose.sh")
+# Compose for this stack, from wherever it is called.
+compose() {
+    # shellcheck disable=SC2086 # the command may be two words
+    $_compose_command --project-directory "$_repo" --env-file "$ENV_DIR/stack.env" "${_compose_files[@]}" "$@"
+}
+
+# True if all of our images are built.
+images_are_here() {
+    local name
+    for name in airflow mlflow "$TRAINER_VARIANT"; do
+        docker image inspect "${TARMAC_REGISTRY:-tarmac}/$name:${TARMAC_TAG:-latest}" >/dev/null 2>&1 || return 1
+    done
+}
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then compose "$@"; fi

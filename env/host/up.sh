@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Brings the stack up: an engine, Compose, secrets, images, services; waits until all of them answer and prints where.
+# Harmless when everything runs already. `up.sh --quiet` prints nothing where there was nothing to do.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+repo=$(root_of_repo)
+cd "$repo"
+quiet=''
+[ "${1:-}" != --quiet ] || quiet=1
+log=''
+trap '[ -z "$log" ] || rm -f "$log"' EXIT
+started=$SECONDS
+
+"$repo/env/host/engine.sh"
+"$repo/env/host/secrets.sh" "${TARMAC_ENV_DIR:-}"
+# shellcheck source-path=SCRIPTDIR source=stack.sh
+. "$repo/env/host/stack.sh"
+log=$(mktemp "${TMPDIR:-/tmp}/tarmac-up.XXXXXX")
+
+# Prints a service's state: "running", "healthy", "exited 1", or nothing.
+state_of() { compose ps --all --format '{{.State}} {{.ExitCode}}' "$1" 2>/dev/null | head -n 1; }
+
+# Asks a service's own health check now, rather than wait for the engine to do so.
+answers() {
+    case $1 in
+    postgres) compose exec -T postgres pg_isready --host=127.0.0.1 --quiet ;;
+    mlflow) compose exec -T mlflow python3 -S -c "import urllib.request as u; u.urlopen('http://127.0.0.1:5000/health', timeout=5)" ;;
+    webserver) check webserver http://127.0.0.1:8080/api/v2/version ;;
+    scheduler) check scheduler http://127.0.0.1:8974/health ;;
+    airflow-cli) compose exec -T airflow-cli true ;;
+    *) check "$1" process "$1" ;;
+    esac >/dev/null 2>&1
+}
+check() { compose exec -T "$1" python3 -S /opt/airflow/plugins/tarmac/healthcheck.py "${@:2}"; }
+
+build_images() {
+    "$repo/env/host/images.sh"
+    local fresh=''
+    images_are_here || fresh=1
+    [ -z "$fresh" ] || say "Building the images (airflow, mlflow, $TRAINER_VARIANT); the first time takes a few minutes ..."
+    if ! compose --profile build build >"$log" 2>&1; then
+        show_end_of "$log" 30
+        die "an image could not be built; the end of the log is above. If it speaks of certificates, set \
+TARMAC_CA_BUNDLE to your proxy's CA bundle; if of the network, check that containers reach the package index."
+    fi
+    [ -z "$fresh" ] || say "  images built after $((SECONDS - started)) s"
+}
+
+start_services() {
+    if compose up --detach --remove-orphans >"$log" 2>&1; then return; fi
+    show_end_of "$log"
+    case $(state_of airflow-init) in
+    'exited 0' | '') ;;
+    exited*)
+        compose logs --no-log-prefix --tail 15 airflow-init 2>&1 | sed 's/^/  | /' >&2
+        die "airflow-init failed; its last lines are above. If they speak of a password, env/postgres.env no longer \
+matches the database: restore it, or 'make clean' to start anew."
+        ;;
+    esac
+    if grep -q 'port is already allocated\|address already in use' "$log"; then
+        die "a port is taken: set TARMAC_WEB_PORT or TARMAC_MLFLOW_PORT in env/stack.env to free ones and run 'make up' again."
+    fi
+    die "the services could not be started; Compose's last lines are above."
+}
+
+# Waits until every service answers; one line for each as it does.
+wait_until_ready() {
+    local left=(postgres mlflow webserver scheduler dag-processor triggerer airflow-cli) still service
+    local deadline=$((SECONDS + 240))
+    while :; do
+        still=()
+        for service in "${left[@]}"; do
+            if answers "$service"; then
+                [ -n "$quiet" ] || say "  ready: $service ($((SECONDS - started)) s)"
+            else
+                still+=("$service")
+            fi
+        done
+        [ "${#still[@]}" -gt 0 ] || break
+        left=("${still[@]}")
+        if [ "$SECONDS" -gt "$deadline" ]; then
+            compose logs --tail 10 "${left[@]}" 2>&1 | sed 's/^/  | /' >&2
+            die "not ready after 4 minutes: ${left[*]}. Their last lines are above; 'make logs' shows all."
+        fi
+        sleep 1
+    done
+    until compose exec -T airflow-cli python -m tarmac.cli ready >"$log" 2>&1; do
+        if [ "$SECONDS" -gt "$deadline" ]; then
+            show_end_of "$log"
+            die "the stack answers, but the DAG is not there yet; 'make logs' shows why."
+        fi
+        sleep 1
+    done
+}
+
+build_images
+# The socket's group as the containers see it: with an engine in a virtual machine it is not this machine's.
+TARMAC_DOCKER_GID=$(docker run --rm --network none --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/socket:ro" \
+    --entrypoint stat debian:trixie-slim --format %g /socket)
+export TARMAC_DOCKER_GID
+start_services
+wait_until_ready
+if [ -z "$quiet" ]; then
+    login=$(sed -n 's/^TARMAC_UI_USER=//p' "$ENV_DIR/login.env") password=$(sed -n 's/^TARMAC_UI_PASSWORD=//p' "$ENV_DIR/login.env")
+    say ''
+    say "Tarmac is up after $((SECONDS - started)) s."
+    say "  Airflow  http://localhost:${TARMAC_WEB_PORT:-8081}   login $login / $password"
+    say "  MLflow   http://localhost:${TARMAC_MLFLOW_PORT:-5000}   login $(sed -n 's/^MLFLOW_TRACKING_USERNAME=//p' "$ENV_DIR/registry.env") /" \
+        "$(sed -n 's/^MLFLOW_TRACKING_PASSWORD=//p' "$ENV_DIR/registry.env")"
+    say "  GPU      $GPU_STATE"
+fi

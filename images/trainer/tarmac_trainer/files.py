@@ -1,0 +1,55 @@
+"""Writing into the session's folder so that a step that is killed leaves no half file behind."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tarmac_trainer.errors import SessionError
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON at once: a reader sees the old file or the new one, never a part."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(
+        json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8"
+    )
+    os.replace(partial, path)
+
+
+def read_json(path: Path, *, made_by: str) -> Any:
+    """Read what an earlier step wrote with `write_json`.
+
+    Raises:
+        SessionError: there is no such file, or it is no JSON; says that `made_by` makes it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SessionError(f"{path} does not exist: run `{made_by}` first") from None
+    except ValueError as error:
+        raise SessionError(f"{path} is broken ({error}): run `{made_by}` again") from error
+
+
+def replace_folder(new: Path, target: Path) -> None:
+    """Put the folder `new` where `target` is, which may exist. Idempotent for equal content.
+
+    A folder cannot replace a full one in one system call, so for an instant there is no `target`;
+    but there is never a half one.
+    """
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Sum of the sizes of all files below `folder`, in bytes; links are not followed."""
+    return sum(
+        os.lstat(os.path.join(parent, name)).st_size
+        for parent, _, names in os.walk(folder)
+        for name in names
+    )

@@ -1,0 +1,105 @@
+"""The request: what the user asked for, checked as far as this trainer uses it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tarmac_trainer.errors import RequestError
+
+MAX_SEED = 2**32 - 1  # what numpy takes
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named data set: where its train and its eval split are, an id below the store or a URL.
+
+    `eval` None means that a part of `train` is held out.
+    """
+
+    name: str
+    train: str
+    eval: str | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """A checked request; `parameters` are as sent, for the model to check."""
+
+    model: str
+    datasets: tuple[Dataset, ...]
+    gpu: bool
+    seed: int
+    parameters: Mapping[str, Any]
+
+
+def read_request(session: Path) -> Request:
+    """Read `request.json` of a session.
+
+    Raises:
+        RequestError: it is missing, no JSON, or a field is wrong; names every wrong field.
+    """
+    path = session / "request.json"
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise RequestError(f"there is no request: {path} does not exist") from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{path} is not JSON: {error}") from error
+    return parse_request(raw)
+
+
+def parse_request(raw: Any) -> Request:
+    """Check the JSON value of a request. Pure.
+
+    Keys that only concern the pipeline are ignored: the pipeline has refused unknown ones before.
+
+    Raises:
+        RequestError: names every wrong field in one message.
+    """
+    if not isinstance(raw, dict):
+        raise RequestError("the request must be a JSON object")
+    problems: list[str] = []
+    model = raw.get("model")
+    if not isinstance(model, str) or not model:
+        problems.append("model: must be the name of a model")
+    datasets = _datasets(raw.get("datasets"), problems)
+    gpu = raw.get("gpu", False)
+    if not isinstance(gpu, bool):
+        problems.append("gpu: must be true or false")
+    seed = raw.get("seed", 0)
+    if seed is None:
+        seed = 0
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        problems.append(f"seed: must be a whole number from 0 to {MAX_SEED}")
+    parameters = raw.get("parameters")
+    if parameters is None:
+        parameters = {}
+    if not isinstance(parameters, dict):
+        problems.append("parameters: must be an object")
+    if problems:
+        raise RequestError("the request is wrong: " + "; ".join(problems))
+    return Request(model=str(model), datasets=datasets, gpu=gpu, seed=seed, parameters=parameters)
+
+
+def _datasets(raw: Any, problems: list[str]) -> tuple[Dataset, ...]:
+    """Check `datasets`, adding what is wrong to `problems`."""
+    if not isinstance(raw, dict) or not raw:
+        problems.append("datasets: must be an object with at least one named data set")
+        return ()
+    datasets = []
+    for name, splits in raw.items():
+        if not isinstance(splits, dict):
+            problems.append(f"datasets.{name}: must be an object with train and eval")
+            continue
+        unknown = sorted(set(splits) - {"train", "eval"})
+        if unknown:
+            problems.append(f"datasets.{name}: unknown key {', '.join(unknown)}")
+        train, evaluation = splits.get("train"), splits.get("eval")
+        if not isinstance(train, str) or not train:
+            problems.append(f"datasets.{name}.train: must be a data set id or a URL")
+        if evaluation is not None and (not isinstance(evaluation, str) or not evaluation):
+            problems.append(f"datasets.{name}.eval: must be a data set id, a URL, or null")
+        datasets.append(Dataset(name=name, train=str(train), eval=evaluation))
+    return tuple(datasets)

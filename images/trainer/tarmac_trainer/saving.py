@@ -1,0 +1,298 @@
+"""Recording a trained model in MLflow: one run for one session, however often `save` is tried."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from tarmac_trainer import __version__, data, events, files
+from tarmac_trainer.errors import RegistryError
+from tarmac_trainer.models import Model
+from tarmac_trainer.request import Request
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.models import ModelSignature
+    from spacy.language import Language
+
+RUN_TAG = "tarmac.run_id"
+ARTIFACT = "model"
+PARAMETER_LIMIT = 500
+"""Characters of a value; MLflow takes more, but nobody reads more in a table."""
+
+# MLflow reads these when it is imported. Waiting is bounded (four tries of at most 20 s),
+# nothing is sent to anybody but the server, and nothing is drawn into the log.
+_QUIET = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_PRINT_MODEL_URLS_ON_CREATION": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def save(session: Path, request: Request, model: Model, nlp: "Language") -> dict[str, Any]:
+    """Log the model, its parameters and its curve to the MLflow at `MLFLOW_TRACKING_URI`.
+
+    Idempotent for one `TARMAC_RUN_ID`: a retry continues the run of the attempt before, and a run
+    that is finished is only looked up. Without that variable each call makes a run of its own.
+
+    Returns:
+        The contract's result of `save`.
+
+    Raises:
+        SessionError: an earlier step left nothing.
+        RegistryError: MLflow does not answer, or refuses.
+    """
+    training = files.read_json(session / "training.json", made_by="train")
+    manifest = data.read_manifest(session)
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise RegistryError(
+            "MLFLOW_TRACKING_URI is not set: there is no MLflow to save the model in"
+        )
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    try:
+        mlflow.set_tracking_uri(uri)
+        client = mlflow.MlflowClient()
+        experiment_id = _experiment(client, model.name)
+        run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"))
+        logged = _logged_model(client, run)
+        if logged is None or run.info.status != "FINISHED":
+            _log_facts(client, run, request, model, training, manifest)
+            if logged is None:
+                _log_model(run, nlp, _card(request, model, training, manifest))
+                logged = _logged_model(client, run)
+            client.set_terminated(run.info.run_id, "FINISHED")
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"MLflow at {_without_password(uri)}: {_reason(error)}") from error
+    if logged is None:
+        raise RegistryError(
+            f"MLflow at {_without_password(uri)} took the model but does not list it"
+        )
+    size = files.folder_bytes(session / "model")
+    events.say(f"saved as {logged.model_uri}, run {run.info.run_id}, {size:,} bytes")
+    return {"mlflow_run_id": run.info.run_id, "model_uri": logged.model_uri, "bytes": size}
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    """The id of the experiment, made if there is none; two sessions may make it at the same
+    time."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage == "deleted":
+        raise RegistryError(
+            f'the MLflow experiment "{name}" is deleted: restore it, or delete it for good'
+        )
+    return str(found.experiment_id)
+
+
+def _run(client: "MlflowClient", experiment_id: str, run_id: str | None) -> "Run":
+    """The session's run: that of an earlier attempt, set running again if it did not finish, or a
+    new one."""
+    tags = {} if run_id is None else {RUN_TAG: run_id}
+    if run_id is not None:
+        # MLflow's filters know no escape. Airflow allows neither quote in a run id unless told to.
+        quote = '"' if "'" in run_id else "'"
+        if quote in run_id:
+            raise RegistryError(f"a run id with both kinds of quotes cannot be looked up: {run_id}")
+        earlier = client.search_runs(
+            [experiment_id],
+            filter_string=f"tags.`{RUN_TAG}` = {quote}{run_id}{quote}",
+            order_by=["attributes.start_time ASC"],
+            max_results=1,
+        )
+        if earlier:
+            events.say(f"continuing MLflow run {earlier[0].info.run_id} of an earlier attempt")
+            if earlier[0].info.status != "FINISHED":
+                client.update_run(earlier[0].info.run_id, status="RUNNING")
+            return earlier[0]
+    return client.create_run(experiment_id, tags=tags, run_name=run_id)
+
+
+def _logged_model(client: "MlflowClient", run: "Run") -> "LoggedModel | None":
+    """The run's model, if it is complete; what a killed attempt left half done is deleted."""
+    from mlflow.entities import LoggedModelStatus
+
+    found = client.search_logged_models(
+        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
+    )
+    ready = None
+    for logged in found:
+        if logged.status == LoggedModelStatus.READY:
+            ready = logged
+        else:
+            client.delete_logged_model(logged.model_id)
+    return ready
+
+
+def _log_facts(
+    client: "MlflowClient",
+    run: "Run",
+    request: Request,
+    model: Model,
+    training: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> None:
+    """Parameters, tags and the curve, as far as an earlier attempt did not log them. Idempotent."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    facts: dict[str, Any] = {
+        **training["parameters"],
+        "model": model.name,
+        "seed": training["seed"],
+        "device": training["device"],
+        "train_lines": manifest["train_lines"],
+        "eval_lines": manifest["eval_lines"],
+        "skipped_lines": manifest["skipped_lines"],
+    }
+    for entry in manifest["datasets"]:
+        for key in ("id", "bytes", "lines"):
+            facts[f"data.{_key(entry['name'])}.{entry['split']}.{key}"] = entry[key]
+    tags = {
+        "mlflow.note.content": _card(request, model, training, manifest),
+        "tarmac.dag_id": os.environ.get("TARMAC_DAG_ID"),
+        "tarmac.version": os.environ.get("TARMAC_VERSION") or __version__,
+        "tarmac.image": os.environ.get("TARMAC_IMAGE"),
+        "tarmac.airflow_url": os.environ.get("TARMAC_AIRFLOW_URL"),
+    }
+    run_id = run.info.run_id
+    when = int(training["finished"]) * 1000
+    name = training["score_name"]
+    told = {point.step for point in client.get_metric_history(run_id, name)}
+    points = [
+        Metric(name, value, when, step) for step, value in training["curve"] if step not in told
+    ]
+    points += [
+        Metric(name, float(training[name]), when, 0)
+        for name in ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes")
+        if name in training and name not in run.data.metrics
+    ]
+    for start in range(0, len(points), 1000):  # the most that MLflow takes at once
+        client.log_batch(run_id, metrics=points[start : start + 1000])
+    # MLflow refuses to change a parameter; equal requests give equal ones.
+    known = run.data.params
+    parameters = [
+        Param(name, str(value)[:PARAMETER_LIMIT])
+        for name, value in facts.items()
+        if name not in known
+    ]
+    for start in range(0, len(parameters), 100):
+        client.log_batch(run_id, params=parameters[start : start + 100])
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items() if value])
+
+
+def _log_model(run: "Run", nlp: "Language", card: str) -> None:
+    import mlflow
+    from mlflow import spacy as mlflow_spacy
+    from spacy.about import __version__ as spacy_version
+
+    # Given only the run, MLflow would put the model in the default experiment.
+    mlflow.set_experiment(experiment_id=run.info.experiment_id)
+    with tempfile.TemporaryDirectory() as folder:
+        readme = Path(folder) / "README.md"
+        readme.write_text(card, encoding="utf-8")
+        mlflow_spacy.log_model(
+            nlp,
+            name=ARTIFACT,
+            run_id=run.info.run_id,
+            signature=_signature(),
+            # Named, not inferred: inferring loads the model in another process.
+            pip_requirements=[f"spacy=={spacy_version}"],
+            extra_files=[str(readme)],
+        )
+
+
+def _signature() -> "ModelSignature":
+    """Text in; entities out, a row each, places in characters of the text."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "text")]),
+        outputs=Schema(
+            [
+                ColSpec("string", "entity"),
+                ColSpec("string", "label"),
+                ColSpec("long", "start"),
+                ColSpec("long", "end"),
+            ]
+        ),
+    )
+
+
+def _card(
+    request: Request, model: Model, training: Mapping[str, Any], manifest: Mapping[str, Any]
+) -> str:
+    """The model card, in Markdown."""
+    rows = "\n".join(
+        f"| {_cell(entry['name'])} | {entry['split']} | `{entry['id']}` | {entry['lines']:,} |"
+        for entry in manifest["datasets"]
+    )
+    parameters = "\n".join(f"- {name}: {value}" for name, value in training["parameters"].items())
+    url = os.environ.get("TARMAC_AIRFLOW_URL")
+    origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
+    return f"""# {model.name}
+
+A model that {model.title}. Load it with `mlflow.spacy.load_model` or,
+from its `model.spacy` folder, with `spacy.load`; the entities are in `doc.ents`.
+{origin}
+Best {training["score_name"]} on the eval lines while training: {training["best_score"]:.4f}
+at step {training["best_step"]} of {training["steps"]}, after {training["seconds"]:.0f} s
+on {training["device"]}, seed {request.seed}. Trained on {manifest["train_lines"]:,} lines,
+evaluated on {manifest["eval_lines"]:,}.
+
+| data set | split | id | lines |
+| --- | --- | --- | --- |
+{rows}
+
+Parameters:
+
+{parameters}
+"""
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def _key(text: str) -> str:
+    """A data set's name as MLflow allows it in a key."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in text)[:100]
+
+
+def _without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    if "@" not in parts.netloc:
+        return uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what MLflow says, short enough for a log line, without a stack of
+    causes."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if "Max retries exceeded" in text or "Connection refused" in text:
+        return "does not answer"
+    return text[:500]

@@ -1,0 +1,154 @@
+"""The commands of the contract, one function each: read, do, leave behind, return the result."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tarmac_trainer import data, events, files, models, store
+from tarmac_trainer.errors import InputError, SessionError
+from tarmac_trainer.models import Model
+from tarmac_trainer.request import Request, read_request
+
+
+def prep(session: Path) -> dict[str, Any]:
+    """Check the request, then fetch and check its data sets into `data/`.
+
+    Raises:
+        TrainerError: see `errors`; nothing is trained with a wrong request or wrong data.
+    """
+    request, model, _ = _begin(session, "prep")
+    prepared = data.prepare(
+        request,
+        session,
+        key=model.key,
+        store_url=os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE,
+    )
+    model.check_data(data.read_sentences(session, "train"))
+    return {
+        "datasets": [
+            {key: entry[key] for key in ("name", "split", "id", "bytes", "lines")}
+            for entry in prepared.datasets
+        ],
+        "train_lines": prepared.train_lines,
+        "eval_lines": prepared.eval_lines,
+        "skipped_lines": prepared.skipped_lines,
+    }
+
+
+def train(session: Path) -> dict[str, Any]:
+    """Train on `data/` and leave the best model in `model/`.
+
+    Raises:
+        TrainerError: see `errors`.
+    """
+    from tarmac_trainer import device, health, training
+
+    heartbeat = health.Heartbeat(session)
+    heartbeat.restart()
+    try:
+        request, model, parameters = _begin(session, "train")
+        train_lines = data.read_sentences(session, "train")
+        eval_lines = data.read_sentences(session, "eval")
+        model.check_data(train_lines)
+        where = device.activate()
+        events.say(
+            f"training {model.name} on {where.name}: {len(train_lines):,} train lines, "
+            f"{len(eval_lines):,} eval lines, seed {request.seed}"
+        )
+        run = training.Training(
+            session=session,
+            parameters=parameters,
+            seed=request.seed,
+            train=train_lines,
+            eval=eval_lines,
+            heartbeat=heartbeat,
+            device=where,
+        )
+        with where.guarded():
+            model.train(run)
+        result = run.finish()
+    except Exception:
+        heartbeat.fail()
+        raise
+    events.say(f"best f1 {result['best_score']:.4f} at step {result['best_step']}")
+    return result
+
+
+def evaluate(session: Path) -> dict[str, Any]:
+    """Score `model/` on the eval lines and write `metrics.json`. Idempotent.
+
+    Raises:
+        TrainerError: see `errors`.
+    """
+    from tarmac_trainer import device
+    from tarmac_trainer.scoring import score
+
+    _begin(session, "eval")
+    sentences = data.read_sentences(session, "eval")
+    where = device.activate()
+    with where.guarded():
+        scores = score(load_model(session), sentences)
+    result: dict[str, Any] = {
+        "metrics": scores.overall(),
+        "per_type": scores.per_type(),
+        "eval_lines": len(sentences),
+    }
+    if reason := scores.reason():
+        events.say(reason)
+        result["reason"] = reason
+    for name, value in result["metrics"].items():
+        events.metric(name, value)
+    files.write_json(session / "metrics.json", result)
+    return result
+
+
+def save(session: Path) -> dict[str, Any]:
+    """Record `model/` and its training in MLflow, unregistered. Idempotent for one TARMAC_RUN_ID.
+
+    Raises:
+        TrainerError: see `errors`.
+    """
+    request, model, _ = _begin(session, "save")
+    from tarmac_trainer import saving
+
+    return saving.save(session, request, model, load_model(session))
+
+
+def cleanup(session: Path) -> dict[str, Any]:
+    """Empty the session's folder. Idempotent.
+
+    Raises:
+        SessionError: something could not be removed; the rest is.
+    """
+    from tarmac_trainer import cleaning
+
+    removed = cleaning.empty(session)
+    events.say(f"removed {removed.files:,} files, {removed.bytes:,} bytes")
+    return {"files": removed.files, "bytes": removed.bytes}
+
+
+def load_model(session: Path) -> Any:
+    """Load the trained pipeline.
+
+    Raises:
+        SessionError: there is none, or it is broken.
+    """
+    folder = session / "model"
+    if not folder.is_dir():
+        raise SessionError(f"{folder} does not exist: run `train` first")
+    import spacy
+
+    try:
+        return spacy.load(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise SessionError(f"{folder} is broken ({error}): run `train` again") from error
+
+
+def _begin(session: Path, step: str) -> tuple[Request, Model, dict[str, Any]]:
+    """Read and check the request, as every step does that works for one."""
+    request = read_request(session)
+    model = models.get(request.model)
+    parameters = models.check_parameters(model, request.parameters)
+    if parameters.get("fail") == step:
+        raise InputError(f"{step} fails because parameters.fail asks for it")
+    return request, model, parameters

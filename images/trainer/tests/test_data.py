@@ -1,0 +1,136 @@
+"""prep: combining, holding out, and what it leaves and says."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from conftest import NINE, Session, line
+
+from tarmac_trainer import data
+from tarmac_trainer.readers import Sentence
+
+
+def words(session: Session, split: data.Split) -> list[str]:
+    return [sentence.words[0] for sentence in data.read_sentences(session.folder, split)]
+
+
+def test_several_data_sets_are_combined(session: Session) -> None:
+    one = line("Eve runs", "B-person O") + line("no tags")
+    two = line("Paris", "B-location")
+    session.request(
+        {
+            "own": {"train": session.put(NINE), "eval": None},
+            "given": {"train": session.put(one), "eval": session.put(two)},
+        },
+        model="named_entity_recognition",
+    )
+    result = session.run("prep").result
+    assert (result["train_lines"], result["eval_lines"], result["skipped_lines"]) == (9, 2, 1)
+    assert [(d["name"], d["split"], d["lines"]) for d in result["datasets"]] == [
+        ("own", "train", 9),
+        ("given", "train", 2),
+        ("given", "eval", 1),
+    ]
+    assert set(result["datasets"][0]) == {"name", "split", "id", "bytes", "lines"}
+    assert result["datasets"][2]["bytes"] == len(two)
+    assert words(session, "eval")[1:] == ["Paris"]
+    assert words(session, "train")[-1] == "Eve"
+    assert data.read_manifest(session.folder)["datasets"][2]["id"] == result["datasets"][2]["id"]
+    assert sorted(path.name for path in (session.folder / "data").iterdir()) == [
+        "eval.jsonl",
+        "manifest.json",
+        "train.jsonl",
+    ]
+
+
+@pytest.mark.parametrize(("lines", "held"), [(2, 1), (9, 1), (10, 1), (15, 2), (100, 10)])
+def test_a_tenth_is_held_out_and_never_trained_on(lines: int, held: int) -> None:
+    sentences = [Sentence((str(number),)) for number in range(lines)]
+    train, evaluation = data.hold_out(sentences)
+    assert len(evaluation) == held
+    assert sorted(train + evaluation, key=lambda s: int(s.words[0])) == sentences
+    assert data.hold_out(sentences) == (train, evaluation)
+
+
+def test_the_held_out_part_is_the_same_for_another_seed(
+    make_session: Callable[[str], Session],
+) -> None:
+    kept = []
+    for seed in (0, 1):
+        session = make_session(f"seed{seed}")
+        session.request({"a": {"train": session.put(NINE), "eval": None}}, seed=seed)
+        assert session.run("prep").code == 0
+        kept.append(words(session, "eval"))
+    assert kept[0] == kept[1]
+
+
+def test_one_line_is_trained_and_evaluated_on_and_that_is_said(session: Session) -> None:
+    session.request({"a": {"train": session.put(line("Ada", "B-person").strip()), "eval": None}})
+    outcome = session.run("prep")
+    assert (outcome.result["train_lines"], outcome.result["eval_lines"]) == (1, 1)
+    assert "one line only" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("", "it is empty"), ("\n \r\n", "it is empty"), (line("a"), 'has the key "named_entity"')],
+)
+def test_a_data_set_without_a_usable_line_is_an_error(
+    session: Session, content: str, told: str
+) -> None:
+    session.request(
+        {
+            "good": {"train": session.put(NINE), "eval": None},
+            "bad": {"train": session.put(NINE), "eval": session.put(content)},
+        },
+        model="named_entity_recognition",
+    )
+    outcome = session.run("prep")
+    assert outcome.code == 2
+    assert outcome.error["message"].startswith("data set bad eval (")
+    assert told in outcome.error["message"]
+
+
+def test_broken_lines_of_all_data_sets_are_told_in_one_go(session: Session) -> None:
+    first, second = session.put(NINE + "{\n"), session.put("[]\n" * 20)
+    session.request({"a": {"train": first, "eval": second}}, model="named_entity_recognition")
+    outcome = session.run("prep")
+    assert outcome.code == 2
+    message = outcome.error["message"]
+    assert message.startswith("21 broken lines in the data: ")
+    assert f"a train ({first}), line 10: not JSON" in message
+    assert f"a eval ({second}), line 9: not a JSON object" in message
+    assert message.endswith("; and 11 more")
+    assert not (session.folder / "data" / "manifest.json").exists()
+
+
+def test_train_lines_without_any_entity_are_refused_before_training(session: Session) -> None:
+    session.request(
+        {"a": {"train": session.put(line("a b", "O O")), "eval": session.put(NINE)}},
+        model="named_entity_recognition",
+    )
+    outcome = session.run("prep")
+    assert outcome.code == 2
+    assert "no entity in any of the 1 train lines" in outcome.error["message"]
+
+
+def test_names_cannot_lead_out_of_the_session(session: Session) -> None:
+    session.request({"../../../up": {"train": session.put(NINE), "eval": None}})
+    assert session.run("prep").code == 0
+    assert sorted(p.name for p in session.folder.parent.iterdir()) == ["session", "store"]
+
+
+def test_a_retry_gives_the_same(session: Session) -> None:
+    session.request({"a": {"train": session.put(NINE), "eval": None}})
+    first = session.run("prep").result
+    before = (session.folder / "data" / "train.jsonl").read_bytes()
+    assert session.run("prep").result == first
+    assert (session.folder / "data" / "train.jsonl").read_bytes() == before
+
+
+def test_a_broken_file_of_prep_is_told(session: Session) -> None:
+    session.request({"a": {"train": session.put(NINE), "eval": None}})
+    assert "run `prep` first" in session.run("train").error["message"]
+    session.run("prep")
+    (session.folder / "data" / "train.jsonl").write_text(json.dumps({"words": 3}))
+    assert "run `prep` again" in session.run("train").error["message"]

@@ -1,0 +1,204 @@
+"""Reading lines: what counts as a sentence, and how a broken line is told."""
+
+import functools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from tarmac_trainer.errors import DataError
+from tarmac_trainer.readers import (
+    BrokenLineError,
+    Problems,
+    Sentence,
+    Span,
+    parse_line,
+    read_lines,
+    spans_of,
+    tags_of,
+)
+
+KEY = "named_entity"
+
+
+def read(content: bytes, key: str | None = KEY) -> Any:
+    problems = Problems()
+    result = read_lines(content.splitlines(keepends=True), name="d", key=key, problems=problems)
+    return result, problems
+
+
+@pytest.mark.parametrize(
+    ("tags", "spans"),
+    [
+        ("O O", []),
+        ("B-x I-x", [(0, 2, "x")]),
+        ("B-x B-x", [(0, 1, "x"), (1, 2, "x")]),
+        ("I-x I-x", [(0, 2, "x")]),
+        ("I-x B-x I-x", [(0, 1, "x"), (1, 3, "x")]),
+        ("I-x I-y", [(0, 1, "x"), (1, 2, "y")]),
+        ("B-x O I-x", [(0, 1, "x"), (2, 3, "x")]),
+        ("B-creative-work I-creative-work", [(0, 2, "creative-work")]),
+    ],
+)
+def test_tags_of_all_three_schemes_are_understood(tags: str, spans: list[Span]) -> None:
+    assert spans_of(tags.split()) == spans
+
+
+@pytest.mark.parametrize("tag", ["B", "I", "B-", "I- ", "X-person", "person", "", "o", "-x"])
+def test_a_malformed_tag_is_told(tag: str) -> None:
+    with pytest.raises(BrokenLineError, match="tag 2 is"):
+        spans_of(["O", tag])
+
+
+@st.composite
+def entities(draw: st.DrawFn) -> tuple[list[Span], int]:
+    spans, place = [], 0
+    for gap, length, kind in draw(
+        st.lists(
+            st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from("xyz")), max_size=6
+        )
+    ):
+        spans.append((place + gap, place + gap + length, kind))
+        place += gap + length
+    return spans, place + draw(st.integers(0, 2))
+
+
+@given(entities())
+def test_iob_round_trips(case: tuple[list[Span], int]) -> None:
+    spans, length = case
+    assert spans_of(tags_of(spans, length, "IOB2")) == spans
+    assert spans_of(tags_of(spans, length, "IOB1")) == spans
+
+
+@given(entities())
+def test_io_joins_neighbours_of_one_type(case: tuple[list[Span], int]) -> None:
+    spans, length = case
+    joined: list[Span] = []
+    for start, end, kind in spans:
+        if joined and joined[-1][1] == start and joined[-1][2] == kind:
+            start = joined.pop()[0]
+        joined.append((start, end, kind))
+    assert spans_of(tags_of(spans, length, "IO")) == joined
+
+
+def test_words_are_kept_as_they_are_and_padding_is_ignored() -> None:
+    value = {"sentence": "don't  go\u00ad 😂", KEY: ["O", "B-x", "O", None, "PAD"], "other": 1}
+    assert parse_line(json.dumps(value).encode(), key=KEY) == Sentence(
+        ("don't", "go\u00ad", "😂"), ((1, 2, "x"),)
+    )
+
+
+def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None:
+    content = (
+        b'\xef\xbb\xbf{"sentence": "a b", "named_entity": ["B-x", "O"]}\r\n'
+        b"\r\n   \n"
+        b'{"sentence": "c"}\r\n'
+        b'{"sentence": "d\xe2\x80\xa8e", "named_entity": ["O", "I-y"]}'
+    )
+    result, problems = read(content)
+    assert not problems.total
+    assert result.sentences == [
+        Sentence(("a", "b"), ((0, 1, "x"),)),
+        Sentence(("d", "e"), ((1, 2, "y"),)),
+    ]
+    assert (result.lines, result.skipped) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"{", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b"3", "not a JSON object"),
+        (b'{"sentence": "a", "named_entity": NaN}', "NaN is no JSON number"),
+        (
+            b'{"sentence": "a", "x": -Infinity, "named_entity": ["O"]}',
+            "-Infinity is no JSON number",
+        ),
+        (b'{"sentence": "\xff", "named_entity": ["O"]}', "not UTF-8"),
+        (b'{"named_entity": ["O"]}', '"sentence" is missing'),
+        (b'{"sentence": 3, "named_entity": ["O"]}', '"sentence" must be a string'),
+        (b'{"sentence": ["a"], "named_entity": ["O"]}', '"sentence" must be a string'),
+        (b'{"sentence": " \\t ", "named_entity": ["O"]}', "has no word"),
+        (b'{"sentence": "", "named_entity": []}', "has no word"),
+        (b'{"sentence": "a b", "named_entity": ["O"]}', "2 words but 1 tags"),
+        (b'{"sentence": "a", "named_entity": "O"}', "must be a list"),
+        (b'{"sentence": "a", "named_entity": null}', "must be a list"),
+        (b'{"sentence": "a", "named_entity": [1]}', "must hold strings"),
+        (b'{"sentence": "a", "named_entity": ["X-person"]}', 'tag 1 is "X-person"'),
+        (b'{"sentence": "\\ud83d", "named_entity": ["O"]}', "surrogate"),
+        (b'{"sentence": "a", "named_entity": ["B-\\ud83d"]}', "surrogate"),
+        (b'{"a": ' * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"1" * 10_000 + b"}", "not JSON that can be read"),
+    ],
+)
+def test_a_broken_line_is_told_with_file_line_and_reason(content: bytes, reason: str) -> None:
+    result, problems = read(b'{"sentence": "a", "named_entity": ["O"]}\n' + content)
+    assert problems.total == 1
+    assert problems.first[0].startswith("d, line 2: ")
+    assert reason in problems.first[0]
+    assert len(result.sentences) == 1
+
+
+def test_the_first_ten_broken_lines_are_told_and_all_are_counted() -> None:
+    _, problems = read(b"{\n" * 25)
+    with pytest.raises(DataError, match=r"^25 broken lines .*line 10: .*; and 15 more$") as caught:
+        problems.check()
+    assert "line 11" not in str(caught.value)
+
+
+def test_without_a_key_every_sentence_is_used() -> None:
+    result, problems = read(b'{"sentence": "a b"}\n{"text": "no sentence"}\n', key=None)
+    assert result.sentences == [Sentence(("a", "b"))]
+    assert (result.skipped, problems.total) == (1, 0)
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+_lines = st.fixed_dictionaries(
+    {},
+    optional={
+        "sentence": st.text(max_size=12) | _json,
+        KEY: st.lists(st.sampled_from(["O", "B-x", "I-x", "B", "é"]) | _json, max_size=6) | _json,
+    },
+).map(lambda value: json.dumps(value).encode())
+
+
+@settings(max_examples=300)
+@given(st.lists(st.binary(max_size=40) | _lines, max_size=5).map(b"\n".join))
+@example(b'{"sentence": "\x1c", "named_entity": []}')
+def test_any_bytes_give_sentences_or_told_problems(content: bytes) -> None:
+    result, problems = read(content)
+    assert result.lines == len(result.sentences) + result.skipped + problems.total
+    for sentence in result.sentences:
+        assert all(word and word == word.strip() for word in sentence.words)
+        place = 0
+        for start, end, kind in sentence.spans:
+            assert place <= start < end <= len(sentence.words)
+            assert kind.strip()
+            place = end
+
+
+@functools.cache
+def blank() -> Any:
+    """One for all examples: making a pipeline takes longer than all the rest."""
+    import spacy
+
+    return spacy.blank("en")
+
+
+@settings(max_examples=100)
+@given(st.lists(_lines, max_size=4).map(b"\n".join))
+def test_what_is_read_becomes_docs_with_the_same_words_and_entities(content: bytes) -> None:
+    from tarmac_trainer.models.named_entity_recognition import example as as_example
+
+    nlp = blank()
+    for sentence in read(content)[0].sentences:
+        doc = as_example(nlp, sentence).reference
+        assert tuple(token.text for token in doc) == sentence.words
+        assert tuple((e.start, e.end, e.label_) for e in doc.ents) == sentence.spans

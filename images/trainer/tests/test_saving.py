@@ -1,0 +1,129 @@
+"""save: one finished MLflow run for one session, with everything in it."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import NINE, Session
+
+MANY = {
+    "TARMAC_RUN_ID": "manual__it's 2026-11-22T05:00:00+00:00",
+    "TARMAC_DAG_ID": "nlp_model_training",
+}
+
+
+@pytest.fixture
+def trained(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A trained session, with a folder as MLflow's server."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("TARMAC_IMAGE", "tarmac/trainer@sha256:1234")
+    monkeypatch.setenv("TARMAC_VERSION", "9.9.9")
+    monkeypatch.setenv("TARMAC_AIRFLOW_URL", "http://localhost:8081/dags/x")
+    for name, value in MANY.items():
+        monkeypatch.setenv(name, value)
+    reference = session.put(NINE)
+    session.request({"ne ws|€": {"train": reference, "eval": reference}}, seed=4)
+    assert session.run("prep").code == 0
+    assert session.run("train").code == 0
+    return session
+
+
+def runs() -> list[Any]:
+    import mlflow
+
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("test_model")
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_a_session_becomes_one_run_with_a_model_that_loads(trained: Session) -> None:
+    import mlflow.spacy
+
+    outcome = trained.run("save")
+    result = outcome.result
+    (run,) = runs()
+    assert run.info.run_id == result["mlflow_run_id"]
+    assert run.info.status == "FINISHED"
+    assert run.data.params["seed"] == "4"
+    assert run.data.params["data.ne ws__.train.lines"] == "9"
+    assert len(run.data.params["data.ne ws__.train.id"]) in (43, 44)
+    assert run.data.tags["tarmac.run_id"] == MANY["TARMAC_RUN_ID"]
+    assert run.data.tags["tarmac.image"] == "tarmac/trainer@sha256:1234"
+    assert run.data.tags["tarmac.version"] == "9.9.9"
+    assert run.data.tags["tarmac.airflow_url"] == "http://localhost:8081/dags/x"
+    assert "# test_model" in run.data.tags["mlflow.note.content"]
+    curve = mlflow.MlflowClient().get_metric_history(run.info.run_id, "f1")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.0)]
+    assert result["bytes"] > 0
+    info = mlflow.models.get_model_info(result["model_uri"])
+    assert info.signature is not None
+    nlp = mlflow.spacy.load_model(result["model_uri"])
+    assert [e.label_ for e in nlp("Ada1 sleeps").ents] == ["person"]
+    assert outcome.err == ""
+    for noise in ("🏃", "View run", "%|", "http://"):
+        assert noise not in outcome.out
+
+
+def test_again_is_the_same_run(trained: Session) -> None:
+    first = trained.run("save").result
+    assert trained.run("save").result == first
+    assert len(runs()) == 1
+
+
+def test_a_retry_finishes_what_a_killed_attempt_began(
+    trained: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    def killed(*_: Any) -> None:
+        raise OSError("the volume went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tarmac_trainer.saving._log_model", killed)
+        outcome = trained.run("save")
+    assert outcome.code == 1
+    assert outcome.error["retryable"] is True
+    (begun,) = runs()
+    assert begun.info.status == "RUNNING"
+    half = mlflow.MlflowClient().create_logged_model(
+        begun.info.experiment_id, name="model", source_run_id=begun.info.run_id
+    )
+    result = trained.run("save").result
+    (run,) = runs()
+    assert run.info.run_id == begun.info.run_id == result["mlflow_run_id"]
+    assert run.info.status == "FINISHED"
+    assert half.model_id not in result["model_uri"]
+    assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "f1")) == 1
+
+
+def test_another_session_is_another_run(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = trained.run("save").result
+    monkeypatch.setenv("TARMAC_RUN_ID", "another")
+    assert trained.run("save").result["mlflow_run_id"] != first["mlflow_run_id"]
+    assert len(runs()) == 2
+
+
+def test_mlflow_down_is_told_soon_and_may_be_retried(
+    trained: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    started = time.monotonic()
+    outcome = trained.run("save")
+    assert time.monotonic() - started < 30
+    assert outcome.code == 1
+    assert outcome.error["message"] == "MLflow at http://127.0.0.1:9: does not answer"
+    assert outcome.error["retryable"] is True
+    assert "secret" not in outcome.out + outcome.err
+
+
+def test_no_mlflow_at_all(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert "MLFLOW_TRACKING_URI is not set" in trained.run("save").error["message"]
+
+
+def test_nothing_to_save(session: Session) -> None:
+    session.request({"a": {"train": session.put(NINE), "eval": None}})
+    assert "run `train` first" in session.run("save").error["message"]

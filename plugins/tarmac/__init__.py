@@ -1,0 +1,1 @@
+"""What runs inside Airflow: the request, the containers, the registry, the data set store."""

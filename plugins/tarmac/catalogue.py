@@ -1,0 +1,64 @@
+"""The models a request may name, and the parameters each one takes.
+
+The trainer checks parameters again; this copy lets a bad request be refused before anything is started.
+`tests/integration` compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyperparameter. `kind` is int, number or choice; bounds are inclusive; `choices` may hold None."""
+
+    kind: str
+    low: float = 0
+    high: float = 0
+    choices: tuple[str | None, ...] = ()
+
+    def problem(self, value: object) -> str | None:
+        """Say what is wrong with a value, or None. Pure."""
+        if self.kind == "choice":
+            if value in self.choices and not isinstance(value, bool):
+                return None
+            return "must be one of " + ", ".join("null" if c is None else repr(c) for c in self.choices)
+        wanted = "a whole number" if self.kind == "int" else "a number"
+        numeric = isinstance(value, int) or (self.kind == "number" and isinstance(value, float))
+        if isinstance(value, bool) or not numeric or not self.low <= value <= self.high:  # type: ignore[operator]
+            return f"must be {wanted} from {self.low:g} to {self.high:g}"
+        return None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A kind of model. `score` names the metric of `eval` that ranks its versions, higher is better."""
+
+    title: str
+    score: str
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+
+MODELS: dict[str, Model] = {
+    "named_entity_recognition": Model(
+        title="Named-entity recognition with spaCy",
+        score="f1",
+        parameters={
+            "max_steps": Parameter("int", 1, 100_000),
+            "patience": Parameter("int", 1, 100_000),
+            "eval_frequency": Parameter("int", 1, 100_000),
+            "dropout": Parameter("number", 0, 0.9),
+            "learn_rate": Parameter("number", 1e-6, 1),
+            "batch_size": Parameter("int", 1, 100_000),
+        },
+    ),
+    "test_model": Model(
+        title="A model that trains in under a second, for smoke tests of the pipeline",
+        score="f1",
+        parameters={
+            "train_seconds": Parameter("number", 0, 86_400),
+            "fail": Parameter("choice", choices=(None, "prep", "train", "save", "eval")),
+        },
+    ),
+}

@@ -1,0 +1,143 @@
+"""The commands behind the Makefile, run in the airflow-cli container: `python -m tarmac.cli COMMAND`.
+
+Exit codes: 0 success, 1 the run failed, 2 bad input, 3 the stack does not answer, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import Any
+
+from tarmac.errors import DatasetError, RequestError, TarmacError
+from tarmac.settings import settings
+
+BAD_INPUT = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+
+def _api() -> Any:
+    from tarmac.airflow_api import AirflowApi
+
+    user = os.environ.get("TARMAC_UI_USER", "airflow")
+    return AirflowApi(settings().airflow_url, user, os.environ.get("TARMAC_UI_PASSWORD", "airflow"))
+
+
+def init(_: argparse.Namespace) -> int:
+    """Migrate and seed."""
+    from tarmac.stack_init import initialise
+
+    initialise()
+    return 0
+
+
+def dataset(arguments: argparse.Namespace) -> int:
+    """Store standard input; print its reference."""
+    from tarmac import datasets
+
+    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url)
+    if not arguments.quiet:
+        print(f"{'Stored' if new else 'Already there:'} {datasets.describe_size(size)}. In a request:", file=sys.stderr)
+    print(reference)
+    return 0
+
+
+def _read_request(text: str) -> dict[str, Any]:
+    from tarmac import datasets
+    from tarmac.request import parse_request
+
+    def refuse_constant(name: str) -> float:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        conf = json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RequestError([f"request: is not JSON: {error}."]) from error
+    request = parse_request(conf)
+    stack = settings()
+    if problems := datasets.check(request, stack.store_url, stack.url_schemes):
+        raise RequestError(problems)
+    given: dict[str, Any] = conf
+    return given
+
+
+def trigger(arguments: argparse.Namespace) -> int:
+    """Check the request on standard input, start a run, print its id."""
+    request = _read_request(sys.stdin.buffer.read().decode("utf-8-sig", errors="strict"))
+    run_id = _api().trigger(request)
+    print(run_id, flush=True)
+    return 0
+
+
+def follow(arguments: argparse.Namespace) -> int:
+    """Follow a run to its end."""
+    from tarmac.follow import follow_run
+
+    try:
+        return follow_run(_api(), arguments.run_id)
+    except KeyboardInterrupt:
+        print(f"\nNo longer following; the run goes on. Follow it again: make follow RUN={arguments.run_id}")
+        return INTERRUPTED
+
+
+def sessions(_: argparse.Namespace) -> int:
+    """List the latest training sessions."""
+    api = _api()
+    rows = api.runs(20)
+    if not rows:
+        print("No training session yet: try `make demo` or `make trigger CONFIG=req.json`.")
+        return 0
+    print(f"{'RUN':<44} {'STATE':<10} {'MODEL':<28} NOW")
+    for row in rows:
+        now = ""
+        if row["state"] in ("running", "queued"):
+            active = [t for t in api.task_instances(row["dag_run_id"]) if t["state"] in ("running", "up_for_retry")]
+            now = ", ".join(f"{t['task_id']} ({t['state']})" for t in active) or "between two tasks"
+        print(f"{row['dag_run_id']:<44} {row['state']:<10} {(row['conf'] or {}).get('model', '?'):<28} {now}")
+    return 0
+
+
+def ready(_: argparse.Namespace) -> int:
+    """Tell whether the API answers and has the DAG."""
+    from tarmac.settings import DAG_ID
+
+    dag = _api().call("GET", f"/dags/{DAG_ID}")
+    if dag["has_import_errors"]:
+        print(f"{DAG_ID} has import errors: see the UI's first page.", file=sys.stderr)
+        return UNREACHABLE
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; errors made on purpose become one message and an exit code."""
+    parser = argparse.ArgumentParser(prog="tarmac", description="Commands of the Tarmac stack.")
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("init", help="migrate the databases, set the login, seed the pools").set_defaults(run=init)
+    store = commands.add_parser("dataset", help="store a file from standard input, print its reference")
+    store.add_argument("--quiet", action="store_true", help="print the reference only")
+    store.set_defaults(run=dataset)
+    commands.add_parser("trigger", help="check a request from standard input and start it").set_defaults(run=trigger)
+    one = commands.add_parser("follow", help="follow a run to its end")
+    one.add_argument("run_id")
+    one.set_defaults(run=follow)
+    commands.add_parser("sessions", help="list the latest training sessions").set_defaults(run=sessions)
+    commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except (RequestError, DatasetError, UnicodeDecodeError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except TarmacError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT if getattr(error, "status", 0) in (400, 409, 413, 422) else UNREACHABLE
+    except BrokenPipeError:
+        return INTERRUPTED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Everything that touches Docker. Only this package imports `docker`."""

@@ -1,0 +1,185 @@
+"""The container engine: session volumes, fencing, images. Every function is idempotent."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import time
+from typing import Any
+
+from docker import APIClient
+from docker.errors import APIError, ImageNotFound, NotFound
+
+from tarmac.errors import ContainerError
+from tarmac.session import LABEL_TASK, SESSION_PATH, SESSION_USER
+
+# A stopping container gets this long; Airflow kills the task's process 5 s after SIGTERM.
+STOP_SECONDS = 2
+
+
+def client() -> APIClient:
+    """Connect to the engine that DOCKER_HOST names, by default the local socket.
+
+    Raises:
+        ContainerError: no engine answers.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        return docker.from_env().api
+    except DockerException as error:
+        raise ContainerError(f"The Docker Engine does not answer: {error}. Is the socket mounted?") from error
+
+
+def label_filters(labels: dict[str, str]) -> dict[str, list[str]]:
+    """Engine filters that match all of the labels. Pure."""
+    return {"label": [f"{key}={value}" for key, value in labels.items()]}
+
+
+def containers_with(api: APIClient, labels: dict[str, str]) -> list[dict[str, Any]]:
+    """Return all containers with these labels, running or not, newest first."""
+    found: list[dict[str, Any]] = api.containers(all=True, filters=label_filters(labels))
+    return [container for container in found if container["State"] != "removing"]
+
+
+def remove_container(api: APIClient, container_id: str) -> None:
+    """Remove a container by force, with its anonymous volumes; one that is gone is fine.
+
+    Raises:
+        ContainerError: the engine refused for another reason.
+    """
+    try:
+        api.remove_container(container_id, force=True, v=True)
+    except NotFound:
+        return
+    except APIError as error:
+        # 409: somebody else's removal is under way, which is what we want.
+        if error.status_code != 409:
+            raise ContainerError(f"Container {container_id[:12]} cannot be removed: {error.explanation}.") from error
+
+
+def stop_and_remove(api: APIClient, container_id: str) -> None:
+    """Ask a container to stop, then remove it. Takes at most STOP_SECONDS and the removal."""
+    try:
+        api.stop(container_id, timeout=STOP_SECONDS)
+    except NotFound:
+        return
+    except APIError as error:
+        if error.status_code not in (304, 409):
+            raise ContainerError(f"Container {container_id[:12]} cannot be stopped: {error.explanation}.") from error
+    remove_container(api, container_id)
+
+
+def fence(api: APIClient, labels: dict[str, str], *, keep_task: str | None = None) -> list[str]:
+    """Make sure that nothing of a session still runs: stop and remove every container with these labels.
+
+    Args:
+        labels: the session's labels.
+        keep_task: leave this task's containers alone.
+
+    Returns:
+        The names of the containers that were there.
+    """
+    names = []
+    for container in containers_with(api, labels):
+        if keep_task is not None and container["Labels"].get(LABEL_TASK) == keep_task:
+            continue
+        names.append(container["Names"][0].lstrip("/") if container["Names"] else container["Id"][:12])
+        stop_and_remove(api, container["Id"])
+    return names
+
+
+def volume_exists(api: APIClient, name: str) -> bool:
+    """Tell whether a volume exists."""
+    try:
+        api.inspect_volume(name)
+    except NotFound:
+        return False
+    return True
+
+
+def create_session_volume(
+    api: APIClient, name: str, labels: dict[str, str], request: dict[str, Any], image: str
+) -> None:
+    """Make the session's volume, owned by the session user, with request.json in it.
+
+    Nothing runs: files are copied in through a container that is created and never started. If that fails, the
+    volume is removed again, unless it was there before.
+
+    Raises:
+        ContainerError: the volume belongs to another session, the image is missing, or the engine refused.
+    """
+    existed = volume_exists(api, name)
+    if existed:
+        found = api.inspect_volume(name).get("Labels") or {}
+        if any(found.get(key) != value for key, value in labels.items()):
+            raise ContainerError(f"The volume {name} exists and is not this session's; remove it.", retryable=False)
+    try:
+        api.create_volume(name=name, labels=labels)
+        _write_request(api, name, labels, request, image)
+    except (APIError, ContainerError) as error:
+        if not existed:
+            remove_volume(api, name)
+        if isinstance(error, ImageNotFound):
+            raise ContainerError(f"The trainer image {image} is not there: run `make up` to build it.") from error
+        if isinstance(error, APIError):
+            raise ContainerError(f"The session's volume cannot be made: {error.explanation}.") from error
+        raise
+
+
+def _write_request(api: APIClient, name: str, labels: dict[str, str], request: dict[str, Any], image: str) -> None:
+    uid, gid = (int(part) for part in SESSION_USER.split(":"))
+    helper = api.create_container(
+        image=image,
+        labels=labels,
+        network_disabled=True,
+        host_config=api.create_host_config(
+            mounts=[{"Type": "volume", "Source": name, "Target": SESSION_PATH, "ReadOnly": False}]
+        ),
+    )["Id"]
+    try:
+        content = json.dumps(request, indent=2, ensure_ascii=False).encode()
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            # The folder itself is in the archive, so that any trainer image finds it owned by the session user.
+            folder = tarfile.TarInfo(".")
+            folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o700, uid, gid
+            folder.mtime = int(time.time())
+            tar.addfile(folder)
+            entry = tarfile.TarInfo("request.json")
+            entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o600, uid, gid
+            entry.mtime = int(time.time())
+            tar.addfile(entry, io.BytesIO(content))
+        api.put_archive(helper, SESSION_PATH, archive.getvalue())
+    finally:
+        remove_container(api, helper)
+
+
+def remove_volume(api: APIClient, name: str) -> bool:
+    """Remove a volume. Returns whether it was there.
+
+    Raises:
+        ContainerError: it is in use or the engine refused.
+    """
+    try:
+        api.remove_volume(name)
+    except NotFound:
+        return False
+    except APIError as error:
+        raise ContainerError(f"The volume {name} cannot be removed: {error.explanation}.") from error
+    return True
+
+
+def image_id(api: APIClient, image: str) -> str:
+    """Return the digest of a local image, `sha256:...`.
+
+    Raises:
+        ContainerError: there is no such image here.
+    """
+    try:
+        return str(api.inspect_image(image)["Id"])
+    except ImageNotFound as error:
+        raise ContainerError(f"The image {image} is not there: run `make up` to build it.") from error
+

@@ -1,0 +1,104 @@
+"""What a trainer says: human text and JSON event lines. Pure functions (docs/trainer-contract.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+# A line beyond this is shown cut: nobody reads it, and it must not fill the log's disk.
+MAX_LINE = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Event:
+    """One well-formed event: `kind` is the value of "event", `data` the other keys."""
+
+    kind: str
+    data: dict[str, Any]
+
+
+def parse_line(line: str) -> Event | None:
+    """Read one line of a trainer's output. None: it is text, to be shown as it is.
+
+    An event whose keys are malformed counts as text, so that it is seen and is never fatal.
+    """
+    if not line.startswith("{") or len(line) > MAX_LINE:
+        return None
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not isinstance(data.get("event"), str):
+        return None
+    kind = data.pop("event")
+    checks = {"progress": _is_progress, "metric": _is_metric, "error": _is_error, "result": lambda _: True}
+    if kind in checks and checks[kind](data):
+        return Event(kind, data)
+    return None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_progress(data: dict[str, Any]) -> bool:
+    eta = data.get("eta_seconds")
+    return _number(data.get("done")) and _number(data.get("total")) and (eta is None or _number(eta))
+
+
+def _is_metric(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("name"), str) and _number(data.get("value"))
+
+
+def _is_error(data: dict[str, Any]) -> bool:
+    return isinstance(data.get("message"), str) and isinstance(data.get("retryable", True), bool)
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds for people: `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def render(event: Event) -> str:
+    """Return the log line a person reads for an event."""
+    data = event.data
+    if event.kind == "progress":
+        total = data["total"]
+        percent = f"{100 * data['done'] / total:3.0f} %" if total > 0 else "  ? %"
+        line = f"progress {percent}  {data['done']:g} of {total:g}"
+        if data.get("eta_seconds") is not None:
+            line += f", {format_seconds(data['eta_seconds'])} left"
+        return f"{line}  {data['message']}" if isinstance(data.get("message"), str) else line
+    if event.kind == "metric":
+        step = f" at step {data['step']:g}" if _number(data.get("step")) else ""
+        return f"metric   {data['name']} = {data['value']:.4f}{step}"
+    if event.kind == "error":
+        return f"error    {data['message']}"
+    return "result   " + json.dumps(data, ensure_ascii=False)[:2000]
+
+
+class LineSplitter:
+    """Joins chunks of a stream into lines, bounded in memory: a line over MAX_LINE is handed out in pieces."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+
+    def feed(self, chunk: str) -> list[str]:
+        """Take a chunk, return the lines it completes, without line ends."""
+        *lines, self._rest = (self._rest + chunk).split("\n")
+        while len(self._rest) > MAX_LINE:
+            lines.append(self._rest[:MAX_LINE])
+            self._rest = self._rest[MAX_LINE:]
+        return [line.rstrip("\r") for line in lines]
+
+    def end(self) -> list[str]:
+        """Return what is left when the stream ends."""
+        rest, self._rest = self._rest, ""
+        return [rest] if rest else []

@@ -1,0 +1,366 @@
+"""TrainingContainerOperator: one step of a training session in a container that follows the trainer contract.
+
+It extends the Docker provider's operator where that one would harm a session: a step left behind by a lost worker is
+found again by its labels and adopted, never started twice; its output is read from the engine's log, so that nothing
+is missed; a failed container's reason reaches the task's error before the container is removed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.docker.operators.docker import DockerOperator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.log import mask_secret
+from docker.errors import APIError, ImageNotFound, NotFound
+from docker.types import DeviceRequest, Healthcheck, LogConfig
+
+from tarmac.containers import engine, events, mounts
+from tarmac.errors import ContainerError
+from tarmac.session import (
+    LABEL_ATTEMPT,
+    LABEL_GPU,
+    LABEL_TASK,
+    SESSION_PATH,
+    SESSION_USER,
+    session_labels,
+)
+from tarmac.settings import MLFLOW_VARIABLES, OBJECT_STORE_VARIABLES, Settings, settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+Credential = Literal["object_store", "mlflow"]
+_CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
+    "object_store": OBJECT_STORE_VARIABLES,
+    "mlflow": MLFLOW_VARIABLES,
+}
+# The address of a service is no secret, and masking it would hide it in every message.
+_NOT_SECRET = {"MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "MLFLOW_TRACKING_USERNAME"}
+
+EXIT_BAD_INPUT = 2
+_NANOSECONDS = 1_000_000_000
+_PROGRESS_EVERY_SECONDS = 1.0
+
+
+class TrainingContainerOperator(DockerOperator):
+    """Run one command of a trainer image, shut in: no network, read-only root, no capabilities, unprivileged.
+
+    Args:
+        labels: extra labels; project, dag, run, task and attempt are always set and win.
+        gpu: device UUIDs this container may see, a list or a comma-separated string; templated. Empty: no GPU.
+        gpu_label: put the UUIDs on the container as label `tarmac.gpu`.
+        gpu_healthcheck: let the engine call the trainer's `health` command while it runs.
+        include_credentials: which credentials of the stack reach this container's environment. They are never
+            templated, rendered or logged.
+        restore: the operator that fills the session's volume. Given, a volume that is gone (the run was cleared after
+            its clean-up) is made again; without it, that is an error that says what to clear.
+        request: the checked request, for `restore`; templated.
+        session_required: False lets a step without a session's volume end at once with None (clean-up is idempotent).
+        memory_bytes, processes: limits of the container; by default the stack's settings.
+
+    Returns (XCom): the keys of the container's last `result` event, or None.
+    """
+
+    template_fields: Sequence[str] = (*DockerOperator.template_fields, "labels", "gpu", "request", "network_mode")
+
+    def __init__(
+        self,
+        *,
+        labels: dict[str, str] | None = None,
+        gpu: str | Sequence[str] | None = None,
+        gpu_label: bool = True,
+        gpu_healthcheck: bool = False,
+        include_credentials: Collection[Credential] = (),
+        restore: TrainingContainerOperator | None = None,
+        request: Any = None,
+        session_required: bool = True,
+        memory_bytes: int | None = None,
+        processes: int | None = None,
+        network_mode: str = "none",
+        user: str = SESSION_USER,
+        **kwargs: Any,
+    ) -> None:
+        unknown = set(include_credentials) - set(_CREDENTIAL_VARIABLES)
+        if unknown:
+            raise ValueError(f"include_credentials knows {sorted(_CREDENTIAL_VARIABLES)}, not {sorted(unknown)}.")
+        kwargs.setdefault("mount_tmp_dir", False)
+        kwargs.setdefault("auto_remove", "force")
+        super().__init__(labels=labels, network_mode=network_mode, user=user, **kwargs)
+        self.gpu = gpu
+        self.gpu_label = gpu_label
+        self.gpu_healthcheck = gpu_healthcheck
+        self.include_credentials = tuple(include_credentials)
+        self.restore = restore
+        self.request = request
+        self.session_required = session_required
+        self.memory_bytes = memory_bytes
+        self.processes = processes
+        self._context: Context | None = None
+        self._stopped = False
+        self._result: dict[str, Any] | None = None
+        self._error: events.Event | None = None
+        self._last_text = ""
+        self._progress_at = 0.0
+
+    # ---- the life of a container -------------------------------------------------------------------------------
+
+    def execute(self, context: Context) -> Any:
+        """Run the step. See the class for what it returns.
+
+        Raises:
+            AirflowFailException: the same input would fail again; the task is not retried.
+            AirflowException: the step failed and may be retried.
+        """
+        try:
+            return self.run_step(context)
+        except ContainerError as error:
+            kind = AirflowException if error.retryable else AirflowFailException
+            raise kind(str(error)) from error
+
+    def run_step(self, context: Context) -> Any:
+        """Do what execute does, with ContainerError for every failure; `restore` operators are run by this."""
+        self._context = context
+        self._normalize_mounts()
+        mounts.check_rendered(self.mounts)
+        if not self._has_session_volume(context):
+            self.log.info("The session's volume is gone already; there is nothing to do.")
+            return None
+        image_id = engine.image_id(self.cli, self.image)
+        container_id = self._adopt() or self._start(image_id)
+        self.container = {"Id": container_id}
+        code = self._follow_until_exit(container_id)
+        if self._stopped:
+            raise ContainerError("The container was stopped because the task was ended from outside.")
+        killed_for_memory = bool(self._inspect(container_id)["State"].get("OOMKilled"))
+        engine.remove_container(self.cli, container_id)
+        self._judge(code, killed_for_memory)
+        return self._result
+
+    def on_kill(self) -> None:
+        """Stop and remove the container. Airflow kills this process 5 s after it called this."""
+        self._stopped = True
+        if self.restore is not None:
+            self.restore.on_kill()
+        if self.container:
+            self.log.info("Stopping container %s: the task was ended from outside.", self.container["Id"][:12])
+            engine.stop_and_remove(self.cli, self.container["Id"])
+
+    def _has_session_volume(self, context: Context) -> bool:
+        names = [m["Source"] for m in self.mounts if m["Target"] == SESSION_PATH]
+        if not names or engine.volume_exists(self.cli, names[0]):
+            return True
+        if not self.session_required:
+            return False
+        if self.restore is None:
+            raise ContainerError(
+                f"The session's volume {names[0]} is gone: the run was cleaned up. "
+                "Clear the training task with everything after it, or send the request again.",
+                retryable=False,
+            )
+        self.log.info("The session's volume %s is gone; making it and fetching the data again.", names[0])
+        engine.create_session_volume(self.cli, names[0], self._session_labels(), self.request, self.image)
+        self.restore.render_template_fields(context)
+        self.restore.run_step(context)
+        return True
+
+    def _adopt(self) -> str | None:
+        """Find the container that an earlier, lost worker started for this very task. It is followed, not restarted."""
+        adopted = None
+        for container in engine.containers_with(self.cli, self._identity()):
+            if adopted is None and container["State"] in ("running", "exited", "paused"):
+                adopted = container["Id"]
+                self.log.info("Found container %s of an earlier attempt; following it.", adopted[:12])
+            else:
+                engine.remove_container(self.cli, container["Id"])
+        return adopted
+
+    def _start(self, image_id: str) -> str:
+        try:
+            container_id = self._create(image_id)
+        except APIError as error:
+            if error.status_code != 409 or not self.container_name:
+                raise self._engine_error("cannot be created", error) from error
+            # The name is taken by a container without our labels' task: the rest of a failed start. It never ran.
+            engine.remove_container(self.cli, self.container_name)
+            container_id = self._create(image_id)
+        self.container = {"Id": container_id}
+        try:
+            self.cli.start(container_id)
+        except APIError as error:
+            engine.remove_container(self.cli, container_id)
+            raise self._engine_error("cannot be started", error) from error
+        self.log.info("Started container %s from %s: %s", container_id[:12], self.image, self.command)
+        return container_id
+
+    def _create(self, image_id: str) -> str:
+        limits = settings()
+        memory = self.memory_bytes or limits.trainer_memory_bytes
+        host_config = self.cli.create_host_config(
+            auto_remove=False,
+            mounts=self.mounts,
+            network_mode=self.network_mode,
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            pids_limit=self.processes or limits.trainer_processes,
+            mem_limit=memory,
+            memswap_limit=memory,
+            init=True,
+            # Private to the container and gone with it; counts towards its memory.
+            tmpfs={"/tmp": "rw,nosuid,nodev,size=1g,mode=1777"},  # noqa: S108
+            shm_size=self.shm_size,
+            cpu_shares=round(self.cpus * 1024),
+            device_requests=self._device_requests(),
+            ulimits=self.ulimits,
+            log_config=LogConfig(config={"max-size": "20m", "max-file": "3"}),
+        )
+        created = self.cli.create_container(
+            image=self.image,
+            name=self.container_name,
+            command=self.format_command(self.command),
+            entrypoint=self.format_command(self.entrypoint),
+            user=self.user,
+            environment=self._environment(limits, image_id),
+            labels=self._labels(),
+            healthcheck=self._healthcheck(),
+            host_config=host_config,
+        )
+        return str(created["Id"])
+
+    def _follow_until_exit(self, container_id: str) -> int:
+        """Show the output until the container ends; a broken log stream is opened again where it broke."""
+        shown = 0
+        while True:
+            seen = 0
+            for line in self._lines(container_id):
+                seen += 1
+                if seen > shown:
+                    self._say(line)
+            shown = max(shown, seen)
+            if self._stopped:
+                return -1
+            state = self._inspect(container_id)["State"]
+            if state["Status"] in ("exited", "dead"):
+                return int(state["ExitCode"])
+            time.sleep(0.2)
+
+    def _lines(self, container_id: str) -> Iterator[str]:
+        splitter = events.LineSplitter()
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        try:
+            for chunk in self.cli.logs(container_id, stdout=True, stderr=True, stream=True, follow=True):
+                yield from splitter.feed(decoder.decode(chunk))
+        except NotFound as error:
+            if not self._stopped:
+                raise ContainerError(f"Container {container_id[:12]} was removed while it was followed.") from error
+        yield from splitter.end()
+
+    def _inspect(self, container_id: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self.cli.inspect_container(container_id)
+        except NotFound as error:
+            raise ContainerError(f"Container {container_id[:12]} was removed by somebody else.") from error
+        return found
+
+    # ---- what it says --------------------------------------------------------------------------------------------
+
+    def _say(self, line: str) -> None:
+        event = events.parse_line(line)
+        if event is None:
+            self._last_text = line.strip() or self._last_text
+            self.log.info("%s", line[: events.MAX_LINE])
+            return
+        if event.kind == "result":
+            self._result = event.data
+        if event.kind == "error":
+            self._error = event
+            self.log.error("%s", events.render(event))
+            return
+        self.log.info("%s", events.render(event))
+        # Whoever follows the run (`make trigger`, the UI's XCom tab) sees this while the task runs.
+        if event.kind == "progress" and time.monotonic() - self._progress_at >= _PROGRESS_EVERY_SECONDS:
+            self._progress_at = time.monotonic()
+            self._ti.xcom_push("progress", event.data)
+
+    def _judge(self, code: int, killed_for_memory: bool) -> None:
+        if code == 0:
+            return
+        step = self.format_command(self.command)
+        if killed_for_memory:
+            limit = (self.memory_bytes or settings().trainer_memory_bytes) / 1024**3
+            raise ContainerError(
+                f"The step {step!r} ran out of memory: it needs more than its limit of {limit:.1f} GiB. "
+                "Use less data or a smaller model, or raise TARMAC_TRAINER_MEMORY in env/stack.env and run `make up`."
+            )
+        reason = self._error.data["message"] if self._error else self._last_text or "it said nothing"
+        retryable = code != EXIT_BAD_INPUT and (self._error is None or self._error.data.get("retryable", True))
+        raise ContainerError(f"The step {step!r} failed with exit code {code}: {reason}", retryable=retryable)
+
+    def _engine_error(self, what: str, error: APIError) -> ContainerError:
+        if isinstance(error, ImageNotFound):
+            return ContainerError(f"The image {self.image} is not there: run `make up` to build it.")
+        return ContainerError(f"The container for {self.command!r} {what}: {error.explanation}")
+
+    # ---- what it is made of --------------------------------------------------------------------------------------
+
+    @property
+    def _ti(self) -> Any:
+        if self._context is None:
+            raise RuntimeError("The operator is not running.")
+        return self._context["ti"]
+
+    def _session_labels(self) -> dict[str, str]:
+        return session_labels(settings().stack, self._ti.dag_id, self._ti.run_id)
+
+    def _identity(self) -> dict[str, str]:
+        return {**self._session_labels(), LABEL_TASK: self.task_id}
+
+    def _labels(self) -> dict[str, str]:
+        devices = self._devices()
+        gpu = {LABEL_GPU: ",".join(devices)} if devices and self.gpu_label else {}
+        extra = self.labels if isinstance(self.labels, dict) else {}
+        return {**extra, **gpu, **self._identity(), LABEL_ATTEMPT: str(self._ti.try_number)}
+
+    def _devices(self) -> list[str]:
+        given = self.gpu.split(",") if isinstance(self.gpu, str) else list(self.gpu or [])
+        return [device.strip() for device in given if device.strip() and device.strip() != "None"]
+
+    def _device_requests(self) -> list[DeviceRequest]:
+        devices = self._devices()
+        requests = list(self.device_requests or [])
+        # Always by name: a count would hand over devices that belong to other sessions.
+        return [*requests, DeviceRequest(device_ids=devices, capabilities=[["gpu"]])] if devices else requests
+
+    def _healthcheck(self) -> Healthcheck | None:
+        if not self.gpu_healthcheck:
+            return None
+        # No start_period: engines from 27 on would wait 5 s for the first probe.
+        return Healthcheck(
+            test=["CMD", "tarmac-trainer", "health"], interval=10 * _NANOSECONDS, timeout=5 * _NANOSECONDS, retries=6
+        )
+
+    def _environment(self, stack: Settings, image_id: str) -> dict[str, str]:
+        contract = {
+            "TARMAC_SESSION": SESSION_PATH,
+            "TARMAC_RUN_ID": self._ti.run_id,
+            "TARMAC_DAG_ID": self._ti.dag_id,
+            "TARMAC_VERSION": stack.version,
+            "TARMAC_IMAGE": f"{self.image}@{image_id}",
+        }
+        plain = {key: str(value) for key, value in self.environment.items()}
+        return {**contract, **plain, **self._private_environment, **self._credentials()}
+
+    def _credentials(self) -> dict[str, str]:
+        found = {}
+        for kind in self.include_credentials:
+            for variable in _CREDENTIAL_VARIABLES[kind]:
+                if value := os.environ.get(variable):
+                    found[variable] = value
+                    if variable not in _NOT_SECRET:
+                        mask_secret(value)
+        return found

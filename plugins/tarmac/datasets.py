@@ -1,0 +1,151 @@
+"""The data set store: content-addressed files behind any fsspec URL.
+
+A data set lies at `<store>/<id>/<id>.jsonl`; its id is the base58 of the SHA-256 of its content, so a file that is
+there is whole or is found out. fsspec is imported inside functions: every task start would pay for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from pathlib import PurePosixPath
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from tarmac.errors import DatasetError
+from tarmac.request import ID_PATTERN, TrainingRequest
+
+FILES_ROOT = "/files"
+_CHUNK = 1024 * 1024
+
+
+def is_id(reference: str) -> bool:
+    """Tell whether a reference names a data set of the store (else it is a URL). Pure."""
+    return re.fullmatch(ID_PATTERN, reference) is not None
+
+
+def is_remote(reference: str, store_url: str) -> bool:
+    """Tell whether fetching needs a network and credentials. Pure."""
+    return urlsplit(store_url if is_id(reference) else reference).scheme != "file"
+
+
+def references(request: TrainingRequest) -> list[tuple[str, str]]:
+    """List (field path, reference) of every data set file a request names. Pure."""
+    found = []
+    for name, dataset in request.datasets.items():
+        found.append((f"datasets.{name}.train", dataset.train))
+        if dataset.eval is not None:
+            found.append((f"datasets.{name}.eval", dataset.eval))
+    return found
+
+
+def _open(url: str) -> IO[bytes]:
+    import fsspec
+
+    opened: IO[bytes] = fsspec.open(url, "rb").open()
+    return opened
+
+
+def _digest(stream: IO[bytes]) -> tuple[str, int]:
+    import base58
+
+    digest, size = hashlib.sha256(), 0
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+    return base58.b58encode(digest.digest()).decode(), size
+
+
+def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
+    """Store a file under the id of its content. Idempotent; a reader never sees half a file.
+
+    Returns:
+        The reference to put in a request (`<id>/<id>.jsonl`), the size in bytes, and whether it was new.
+
+    Raises:
+        DatasetError: the file is empty, or the store cannot be written; nothing is left behind.
+    """
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(store_url)
+    partial = f"{root}/.partial-{uuid.uuid4().hex}"
+    try:
+        filesystem.makedirs(root, exist_ok=True)
+        import base58
+
+        digest, size = hashlib.sha256(), 0
+        with filesystem.open(partial, "wb") as target:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+                target.write(chunk)
+        if size == 0:
+            raise DatasetError("The file is empty: a data set has at least one line.")
+        data_id = base58.b58encode(digest.digest()).decode()
+        folder = f"{root}/{data_id}"
+        final = f"{folder}/{data_id}.jsonl"
+        new = not filesystem.exists(final)
+        if new:
+            filesystem.makedirs(folder, exist_ok=True)
+            filesystem.mv(partial, final)
+        return f"{data_id}/{data_id}.jsonl", size, new
+    except OSError as error:
+        raise DatasetError(f"The data set store {store_url} cannot be written: {error}.") from error
+    finally:
+        if filesystem.exists(partial):
+            filesystem.rm(partial)
+
+
+def _file_url_problem(url: str) -> str | None:
+    path = PurePosixPath(urlsplit(url).path)
+    if urlsplit(url).netloc or ".." in path.parts or not path.is_relative_to(FILES_ROOT) or path.name == "":
+        return f"a file URL must lie below file://{FILES_ROOT}/ (the folder that TARMAC_FILES_DIR names)"
+    return None
+
+
+def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> str | None:
+    """Say why a reference cannot be fetched, or None. Reads the whole file when it is an id, to check its content."""
+    if not is_id(reference):
+        scheme = urlsplit(reference).scheme
+        if scheme not in schemes:
+            return f"the URL scheme {scheme!r} is not allowed; allowed are {', '.join(schemes)}"
+        if scheme == "file" and (problem := _file_url_problem(reference)):
+            return problem
+    url = f"{store_url}/{reference}" if is_id(reference) else reference
+    try:
+        with _open(url) as stream:
+            if not is_id(reference):
+                return None if stream.read(1) else "the file is empty"
+            found, size = _digest(stream)
+    except FileNotFoundError:
+        hint = "store it with `make dataset FILE=...` and use the id that prints" if is_id(reference) else url
+        return f"there is no such data set: {hint}"
+    except Exception as error:  # the storage libraries behind fsspec share no base class
+        return f"{url} cannot be read: {type(error).__name__}: {str(error)[:300]}"
+    wanted = reference.split("/")[0]
+    if found != wanted:
+        return f"the stored content ({size} bytes) has the id {found}, not {wanted}: the file was changed; store it again"
+    return None
+
+
+def check(request: TrainingRequest, store_url: str, schemes: tuple[str, ...]) -> list[str]:
+    """Say what is wrong with each data set of a request; an empty list when all can be fetched.
+
+    Reads every file that an id names and compares its content with the id.
+    """
+    problems = []
+    for path, reference in references(request):
+        if problem := problem_with(reference, store_url, schemes):
+            problems.append(f"{path}: {problem} (got {reference!r}).")
+    return problems
+
+
+def describe_size(size: int) -> str:
+    """Bytes for people. Pure."""
+    value: Any = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")

@@ -1,0 +1,130 @@
+"""What the pipeline's Python tasks do. The DAG file only wires these; each takes plain values and is idempotent."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from tarmac import datasets
+from tarmac.catalogue import MODELS
+from tarmac.containers import engine, passthrough
+from tarmac.errors import RequestError, TarmacError
+from tarmac.gpu import devices
+from tarmac.registry import Registry
+from tarmac.request import TrainingRequest, parse_request
+from tarmac.session import session_labels, volume_name
+from tarmac.settings import settings
+
+log = logging.getLogger(__name__)
+
+BAD_STATES = {"failed", "upstream_failed"}
+
+
+def check_request(conf: object) -> dict[str, Any]:
+    """Check a request again and against the world: data sets exist and match their ids, the GPU works.
+
+    Starts nothing but, for a GPU request, one no-op container that proves the passthrough.
+
+    Returns:
+        The request with its defaults filled in.
+
+    Raises:
+        RequestError: names every bad field.
+    """
+    request = parse_request(conf)
+    stack = settings()
+    problems = datasets.check(request, stack.store_url, stack.url_schemes)
+    if request.gpu and (problem := _gpu_problem()):
+        problems.append(f"gpu: {problem} (got true). Send gpu: false to train on the CPU.")
+    if problems:
+        raise RequestError(problems)
+    log.info("The request is good: %s on %s.", request.model, ", ".join(request.datasets))
+    return request.model_dump(mode="json")
+
+
+def _gpu_problem() -> str | None:
+    found = devices.list_devices()
+    if isinstance(found, devices.NoDevices):
+        return f"this machine has no working GPU: {found.sentence}"
+    stack = settings()
+    return passthrough.problem(
+        engine.client(), stack.trainer_image, found[0].uuid, {"tarmac.project": stack.stack, "tarmac.probe": "gpu"}
+    )
+
+
+def needs_network(request: TrainingRequest) -> bool:
+    """Tell whether fetching the data needs a network: something named by the request is not on this machine."""
+    return any(datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request))
+
+
+def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, str]:
+    """Make the session's volume with request.json in it.
+
+    Returns:
+        `volume`: its name; `network`: the network its data has to be fetched over, "none" for local data.
+    """
+    stack = settings()
+    name = volume_name(stack.stack, dag_id, run_id)
+    engine.create_session_volume(
+        engine.client(), name, session_labels(stack.stack, dag_id, run_id), request, stack.trainer_image
+    )
+    log.info("The session's volume is %s.", name)
+    remote = needs_network(TrainingRequest.model_validate(request))
+    return {"volume": name, "network": stack.egress_network if remote else "none"}
+
+
+def delete_session(dag_id: str, run_id: str) -> dict[str, Any]:
+    """Stop and remove whatever containers the session has left, then remove its volume."""
+    stack = settings()
+    api = engine.client()
+    fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
+    if fenced:
+        log.warning("Containers were left and have been removed: %s.", ", ".join(fenced))
+    name = volume_name(stack.stack, dag_id, run_id)
+    removed = engine.remove_volume(api, name)
+    log.info("The session's volume %s is %s.", name, "removed" if removed else "gone already")
+    return {"volume": name, "removed": removed, "fenced": fenced}
+
+
+def register_model(
+    run_id: str, request: dict[str, Any], prep: dict[str, Any], saved: dict[str, Any], scored: dict[str, Any]
+) -> dict[str, Any]:
+    """Register what `save` saved with what `eval` measured.
+
+    Returns:
+        `name`, `version`, `url`, `score_name`, `score` and all `metrics`.
+
+    Raises:
+        RegistryError: the registry refused or does not answer.
+        TarmacError: `eval` gave no metric that ranks this model.
+    """
+    name = request["model"]
+    score_name = MODELS[name].score
+    metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
+    if score_name not in metrics:
+        raise TarmacError(f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered.")
+    version = Registry().register(
+        name=name,
+        run_id=saved["mlflow_run_id"],
+        source=saved["model_uri"],
+        metrics=metrics,
+        tags={
+            "tarmac.run_id": run_id,
+            "tarmac.datasets": ",".join(str(d["id"]) for d in prep.get("datasets", []))[:5000],
+            f"tarmac.{score_name}": f"{metrics[score_name]:.4f}",
+        },
+    )
+    log.info("Registered %s version %s: %s", version.name, version.version, version.url)
+    return {
+        "name": version.name,
+        "version": version.version,
+        "url": version.url,
+        "score_name": score_name,
+        "score": metrics[score_name],
+        "metrics": metrics,
+    }
+
+
+def failed_tasks(states: dict[str, str | None], own_task_id: str) -> list[str]:
+    """Tasks of a run that failed, or could not start because one before them failed. Pure; sorted."""
+    return sorted(task for task, state in states.items() if state in BAD_STATES and task != own_task_id)

@@ -1,0 +1,187 @@
+"""The request: the one definition that the form, the API and check_request_body share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+
+from tarmac.catalogue import MODELS
+from tarmac.errors import RequestError
+
+MAX_REQUEST_BYTES = 1_000_000
+_BASE58_CLASS = r"[1-9A-HJ-NP-Za-km-z]"
+# SHA-256 as base58 is 44 characters, or 43 for one hash in seventeen.
+ID_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.jsonl"
+_URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
+_NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_REFERENCE_HELP = (
+    "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
+)
+
+
+def _check_reference(value: str) -> str:
+    if re.fullmatch(ID_PATTERN, value):
+        return value
+    if re.fullmatch(_URL_PATTERN, value) and ".." not in value.split("/"):
+        return value
+    raise PydanticCustomError("dataset_reference", _REFERENCE_HELP)
+
+
+class Dataset(BaseModel):
+    """One named data set: what to train on, and what to score on (null: hold out a seeded part of train)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    train: Annotated[StrictStr, Field(min_length=1, max_length=1024)]
+    eval: Annotated[StrictStr, Field(min_length=1, max_length=1024)] | None = None
+
+    @field_validator("train", "eval")
+    @classmethod
+    def _reference(cls, value: str | None) -> str | None:
+        return None if value is None else _check_reference(value)
+
+
+class TrainingRequest(BaseModel):
+    """What a user sends to start a training session. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: StrictStr = Field(
+        title="Model",
+        description="What kind of model to train.",
+        json_schema_extra={"enum": list(MODELS)},
+    )
+    datasets: dict[StrictStr, Dataset] = Field(
+        title="Data sets",
+        description="Named data sets, combined: {name: {train: '<id>/<id>.jsonl' or a URL, eval: the same or null}}. "
+        "`make dataset FILE=...` stores a file and prints its id.",
+        min_length=1,
+        max_length=32,
+    )
+    gpu: StrictBool = Field(False, title="GPU", description="Train on a GPU; waits until the session fits on one.")
+    seed: Annotated[StrictInt, Field(ge=0, le=2**32 - 1)] = Field(
+        0, title="Seed", description="The same request, data and seed give the same model on a CPU."
+    )
+    parameters: dict[StrictStr, Any] = Field(
+        default_factory=dict,
+        title="Parameters",
+        description="Hyperparameters of the model; left out ones take the model's defaults.",
+        max_length=64,
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        if value not in MODELS:
+            raise PydanticCustomError("unknown_model", "must be one of {names}", {"names": ", ".join(MODELS)})
+        return value
+
+    @field_validator("datasets")
+    @classmethod
+    def _names(cls, value: dict[str, Dataset]) -> dict[str, Dataset]:
+        for name in value:
+            if not re.fullmatch(_NAME_PATTERN, name):
+                raise PydanticCustomError(
+                    "dataset_name",
+                    "the name {name} may hold letters, digits, '_', '.' and '-' only, at most 64, "
+                    "and starts with a letter or digit",
+                    {"name": _short(name)},
+                )
+        return value
+
+
+def _short(value: object) -> str:
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
+    for item in error.errors(include_url=False):
+        path = ".".join(_short(p)[1:-1] if isinstance(p, str) else str(p) for p in item["loc"]) or "request"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{path}: unknown key; remove it or check its spelling.")
+        elif item["type"] == "missing":
+            problems.append(f"{path}: is required and missing.")
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            problems.append(f"{path}: {message} (got {_short(item['input'])}).")
+    return problems
+
+
+def _parameter_problems(model: str, parameters: dict[str, Any]) -> list[str]:
+    declared = MODELS[model].parameters
+    problems = []
+    for name, value in parameters.items():
+        path = f"parameters.{_short(name)[1:-1]}"
+        if name not in declared:
+            known = ", ".join(declared) or "no parameters"
+            problems.append(f"{path}: unknown for {model}, which takes {known}.")
+        elif problem := declared[name].problem(value):
+            problems.append(f"{path}: {problem} (got {_short(value)}).")
+    return problems
+
+
+def parse_request(conf: object) -> TrainingRequest:
+    """Check a request as far as that needs nothing but the request itself. Pure.
+
+    Args:
+        conf: what JSON gave, of any type.
+
+    Raises:
+        RequestError: names every bad field with its value and what to do.
+    """
+    problems: list[str] = []
+    request = None
+    try:
+        request = TrainingRequest.model_validate(conf)
+    except ValidationError as error:
+        problems += _problems(error)
+    if isinstance(conf, dict):
+        model, parameters = conf.get("model"), conf.get("parameters", {})
+        # Parameters are judged even when other fields are wrong, so that one answer names every bad field.
+        if isinstance(model, str) and model in MODELS and isinstance(parameters, dict):
+            problems += _parameter_problems(model, {str(k): v for k, v in parameters.items()})
+    if problems or request is None:
+        raise RequestError(problems)
+    return request
+
+
+def form_schema() -> dict[str, dict[str, Any]]:
+    """JSON schema of each top-level field, as the trigger form understands it. Pure.
+
+    $defs are inlined and `anyOf [x, null]` becomes a type list. `default`, `description` and `source` are left out:
+    a Param whose schema carries one of them makes the DAG vanish without an import error (Airflow 3.3.2).
+    """
+    schema = TrainingRequest.model_json_schema()
+    definitions = schema.get("$defs", {})
+    dropped = ("default", "description", "source")
+    return {
+        name: {key: value for key, value in _inline(field, definitions).items() if key not in dropped}
+        for name, field in schema["properties"].items()
+    }
+
+
+def field_descriptions() -> dict[str, str]:
+    """Return each top-level field's description. Pure."""
+    return {name: field.description or "" for name, field in TrainingRequest.model_fields.items()}
+
+
+def _inline(node: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_inline(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        node = {**definitions[node["$ref"].rsplit("/", 1)[1]], **rest}
+    node = {key: _inline(value, definitions) for key, value in node.items()}
+    options = node.get("anyOf", [])
+    if len(options) == 2 and any(option.get("type") == "null" for option in options):
+        other = next(option for option in options if option.get("type") != "null")
+        del node["anyOf"]
+        node = {**node, **other, "type": [other["type"], "null"]}
+    return node

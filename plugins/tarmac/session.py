@@ -1,0 +1,42 @@
+"""Names of what belongs to a training session. Pure: the same run always gives the same names.
+
+A run is known by (stack, DAG id, run id). Run ids are unique within a DAG, so two runs never share a name, whenever
+they start, and a retry or a clear finds what an earlier attempt made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+LABEL_PROJECT = "tarmac.project"
+LABEL_DAG = "tarmac.dag"
+LABEL_RUN = "tarmac.run"
+LABEL_TASK = "tarmac.task"
+LABEL_ATTEMPT = "tarmac.attempt"
+LABEL_GPU = "tarmac.gpu"
+
+SESSION_PATH = "/session"
+SESSION_USER = "10001:10001"
+
+
+def _stem(stack: str, dag_id: str, run_id: str) -> str:
+    # The readable part is cut and cleaned, so only the hash of the whole tells two runs apart.
+    digest = hashlib.sha256(f"{dag_id}\n{run_id}".encode()).hexdigest()[:12]
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", run_id).strip("-")[:40].strip("-").lower()
+    return f"{stack}-{readable}-{digest}" if readable else f"{stack}-{digest}"
+
+
+def volume_name(stack: str, dag_id: str, run_id: str) -> str:
+    """Name of the session's volume."""
+    return f"{_stem(stack, dag_id, run_id)}-session"
+
+
+def container_name(stack: str, dag_id: str, run_id: str, task_id: str) -> str:
+    """Name of the container that runs one task of the session."""
+    return f"{_stem(stack, dag_id, run_id)}-{task_id}"
+
+
+def session_labels(stack: str, dag_id: str, run_id: str) -> dict[str, str]:
+    """Labels that everything of a session carries."""
+    return {LABEL_PROJECT: stack, LABEL_DAG: dag_id, LABEL_RUN: run_id}

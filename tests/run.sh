@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# run.sh all|unit|lint|types [pytest arguments]: runs checks in the test image, so that the host needs Docker only.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
+repo=$(root_of_repo)
+cd "$repo"
+what=${1:-all}
+shift || true
+
+env/host/engine.sh
+# Images under a tag of their own: a running stack keeps the ones it has.
+export TARMAC_TAG=test
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-test.XXXXXX")
+runner=tarmac-test-runner-$$
+clean_up() {
+    docker rm --force "$runner" >/dev/null 2>&1 || true
+    rm -rf "$scratch"
+}
+trap clean_up EXIT
+trap 'exit 130' INT TERM
+cp env/*.env.example "$scratch"
+export TARMAC_ENV_DIR=$scratch
+# shellcheck source-path=SCRIPTDIR/../env/host source=stack.sh
+. env/host/stack.sh
+
+build() {
+    if ! compose --file tests/compose.test.yaml --profile build build "$@" >"$scratch/log" 2>&1; then
+        show_end_of "$scratch/log" 40
+        die "the test images could not be built; the end of the log is above."
+    fi
+}
+say "Preparing the test images (the first time takes a few minutes) ..."
+env/host/images.sh
+case $what in
+all) build ;;
+*) build test ;;
+esac
+
+# Runs a command in the test image: the repository at its own path, the engine's socket, the host's network.
+in_test_image() {
+    docker run --rm --name "$runner" --init --network host \
+        --volume "$repo:$repo" --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock" \
+        --workdir "$repo" --env CI --env TARMAC_TAG --env "PYTHONPATH=$repo/plugins" --tmpfs /tmp:exec \
+        tarmac/test:test "$@" </dev/null &
+    wait $!
+}
+
+case $what in
+lint)
+    in_test_image sh -c 'ruff check . && ruff format --check . && shellcheck -x env/host/*.sh images/airgap/*.sh tests/*.sh .ci/run'
+    ;;
+types)
+    in_test_image mypy --strict plugins/tarmac plugins/tarmac_plugin.py dags
+    docker run --rm --network none tarmac/trainer-test:test mypy 2>/dev/null || true
+    ;;
+unit)
+    in_test_image pytest -p no:cacheprovider tests/unit "$@"
+    ;;
+all)
+    say "Trainer tests"
+    docker run --rm --network none --name "$runner" tarmac/trainer-test:test
+    say "Stack tests"
+    in_test_image pytest -p no:cacheprovider tests "$@"
+    ;;
+*) die "run.sh knows all, unit, lint and types, not '$what'." ;;
+esac
