@@ -24,7 +24,9 @@ DEFAULTS = {
     if not field.is_required()
 }
 PARAMS = {
-    name: Param(**({"default": DEFAULTS[name]} if name in DEFAULTS else {}), description=DESCRIPTIONS[name], schema=schema)
+    name: Param(
+        **({"default": DEFAULTS[name]} if name in DEFAULTS else {}), description=DESCRIPTIONS[name], schema=schema
+    )
     for name, schema in form_schema().items()
 }
 
@@ -165,7 +167,9 @@ def nlp_model_training() -> None:
         retries=5,
         retry_exponential_backoff=True,
     )
-    eval_model = step("eval_model", "eval", "Score the model on the evaluation set.", environment={"TARMAC_DEVICE": "cpu"})
+    eval_model = step(
+        "eval_model", "eval", "Score the model on the evaluation set.", environment={"TARMAC_DEVICE": "cpu"}
+    )
 
     @task(retries=5, retry_exponential_backoff=True)
     def update_model_metadata_registry(ti: Any = None) -> dict[str, Any]:
@@ -188,9 +192,11 @@ def nlp_model_training() -> None:
 
     @task(retries=0)
     def check_DAG_success(ti: Any = None) -> str:  # noqa: N802  the ancestor's task id
-        """Fail the run if any task failed."""
-        from tarmac.pipeline import failed_tasks
+        """Fail the run if any task failed; leave nothing behind."""
+        from tarmac.pipeline import delete_session, failed_tasks
 
+        # Clearing only the failed tasks of a finished run makes its volume again without running delete_volume.
+        delete_session(ti.dag_id, ti.run_id)
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
         if bad := failed_tasks(states, ti.task_id):
             raise AirflowFailException(f"The session failed in: {', '.join(bad)}. Their logs say why.")
@@ -204,11 +210,14 @@ def nlp_model_training() -> None:
     check = check_DAG_success().as_teardown(on_failure_fail_dagrun=True)
 
     branch = determine_cpu_or_gpu()
-    check_request_body() >> create >> retrieve_resources >> branch
+    # A setup, so that clearing a training clears this with it: the data went with the volume.
+    check_request_body() >> create >> retrieve_resources.as_setup() >> branch
     branch >> gpu_training_sensor >> gpu_preflight_configuration >> gpu_pool_setup >> train_model_gpu
     branch >> train_model_cpu
     [train_model_gpu, train_model_cpu] >> save_model >> eval_model >> registered
-    registered >> cleanup.as_teardown(setups=create) >> delete.as_teardown(setups=create)
+    # Airflow takes what TaskFlow gives, its annotations do not.
+    setups: Any = create
+    registered >> cleanup.as_teardown(setups=setups) >> delete.as_teardown(setups=setups)
     [registered, delete] >> check
 
 

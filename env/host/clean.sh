@@ -18,5 +18,5 @@ docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --
 compose --profile build down --volumes --remove-orphans
 docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null
 rm -f "$ENV_DIR"/*.env
-[ ! -L "$_repo/.env" ] || rm -f "$_repo/.env"
+if [ "$ENV_DIR" = "$_repo/env" ] && [ -L "$_repo/.env" ]; then rm -f "$_repo/.env"; fi
 say 'The stack and its data are gone. The images stay: docker image ls "tarmac/*"'

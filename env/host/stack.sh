@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+#!/usr/bin/env bash
 # The stack as scripts and the Makefile address it: defines `compose`, and exports what compose.yaml reads.
 # Source it after lib.sh, or run it with a Compose command: `env/host/stack.sh ps`.
 if ! declare -F root_of_repo >/dev/null; then
@@ -10,7 +10,7 @@ fi
 _repo=$(root_of_repo)
 ENV_DIR=${TARMAC_ENV_DIR:-$_repo/env}
 [ -r "$ENV_DIR/stack.env" ] || "$_repo/env/host/secrets.sh" "$ENV_DIR"
-if [ -z "${TARMAC_ENV_DIR:-}" ] && [ ! -e "$_repo/.env" ]; then
+if [ "$ENV_DIR" = "$_repo/env" ] && [ ! -e "$_repo/.env" ]; then
     # So that `docker compose ...` typed by hand reads the same settings.
     ln -s env/stack.env "$_repo/.env"
     own_like "$_repo" "$_repo/.env"

@@ -34,7 +34,9 @@ class AirflowApi:
         self._http = httpx.Client(base_url=base_url, timeout=30)
         answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code == 401:
-            raise ApiError(f"Airflow refuses the login of {user!r}: set TARMAC_UI_PASSWORD in env/login.env, then `make up`.")
+            raise ApiError(
+                f"Airflow refuses the login of {user!r}: set TARMAC_UI_PASSWORD in env/login.env, then `make up`."
+            )
         self._raise_for(answer)
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
@@ -44,7 +46,9 @@ class AirflowApi:
         try:
             return self._http.request(method, path, **kwargs)
         except httpx.HTTPError as error:
-            raise ApiError(f"Airflow at {self._base_url} does not answer ({error}): is the stack up? Try `make up`.") from error
+            raise ApiError(
+                f"Airflow at {self._base_url} does not answer ({error}): is the stack up? Try `make up`."
+            ) from error
 
     @staticmethod
     def _raise_for(answer: Any) -> None:
@@ -86,15 +90,17 @@ class AirflowApi:
 
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:
         """Return a run's task instances."""
-        found: list[dict[str, Any]] = self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        found: list[dict[str, Any]] = self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")[
+            "task_instances"
+        ]
         return found
 
     def xcom(self, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Return an XCom value, or None where there is none yet."""
         try:
-            return self.call(
-                "GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
-            )["value"]
+            return self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")[
+                "value"
+            ]
         except ApiError as error:
             if error.status == 404:
                 return None

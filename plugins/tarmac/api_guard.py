@@ -1,7 +1,7 @@
 """Refuses a bad request at the API, before a run exists.
 
 Airflow checks `conf` against the DAG's params one by one, stops at the first bad one and lets unknown keys pass. This
-ASGI middleware looks at the same call first and answers HTTP 422 with every bad field. It only ever refuses: who may
+ASGI middleware looks at the same call first and answers HTTP 400 with every bad field, as Airflow does with the first. It only ever refuses: who may
 trigger is decided by Airflow, and a caller without credentials is passed on to Airflow's own 401.
 """
 
@@ -49,7 +49,7 @@ class RequestGuard:
                 return
         problems = _problems(body)
         if problems:
-            await _refuse(send, 422, str(RequestError(problems)), problems)
+            await _refuse(send, 400, str(RequestError(problems)), problems)
             return
         replayed = False
 
@@ -64,9 +64,7 @@ class RequestGuard:
 
 
 def _is_trigger(scope: Message) -> bool:
-    return (
-        scope["type"] == "http" and scope["method"] == "POST" and _TRIGGER.fullmatch(scope["path"]) is not None
-    )
+    return scope["type"] == "http" and scope["method"] == "POST" and _TRIGGER.fullmatch(scope["path"]) is not None
 
 
 def _has_credentials(scope: Message) -> bool:

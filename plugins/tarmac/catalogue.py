@@ -1,7 +1,7 @@
 """The models a request may name, and the parameters each one takes.
 
 The trainer checks parameters again; this copy lets a bad request be refused before anything is started.
-`tests/integration` compares the two.
+A test compares the two.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ MODELS: dict[str, Model] = {
             "eval_frequency": Parameter("int", 1, 100_000),
             "dropout": Parameter("number", 0, 0.9),
             "learn_rate": Parameter("number", 1e-6, 1),
-            "batch_size": Parameter("int", 1, 100_000),
+            "batch_size": Parameter("int", 1, 1024),
+            "disguise": Parameter("number", 0, 1),
+            "plain_share": Parameter("number", 0, 1),
         },
     ),
     "test_model": Model(

@@ -6,12 +6,13 @@ there is whole or is found out. fsspec is imported inside functions: every task 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import uuid
 from pathlib import PurePosixPath
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from tarmac.errors import DatasetError
 from tarmac.request import ID_PATTERN, TrainingRequest
@@ -47,6 +48,11 @@ def _open(url: str) -> IO[bytes]:
     return opened
 
 
+def _open_file_url(url: str) -> IO[bytes]:
+    # As the trainer reads it: my%20data.jsonl is the file "my data.jsonl". fsspec takes the path as it is written.
+    return open(unquote(urlsplit(url).path), "rb")
+
+
 def _digest(stream: IO[bytes]) -> tuple[str, int]:
     import base58
 
@@ -66,6 +72,16 @@ def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
     Raises:
         DatasetError: the file is empty, or the store cannot be written; nothing is left behind.
     """
+    try:
+        return _put(stream, store_url)
+    except DatasetError:
+        raise
+    except Exception as error:  # the storage libraries behind fsspec share no base class
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
+
+
+def _put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(store_url)
@@ -85,20 +101,24 @@ def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
         data_id = base58.b58encode(digest.digest()).decode()
         folder = f"{root}/{data_id}"
         final = f"{folder}/{data_id}.jsonl"
-        new = not filesystem.exists(final)
+        new = not filesystem.exists(final) or _stored_id(filesystem, final) != data_id
         if new:
             filesystem.makedirs(folder, exist_ok=True)
             filesystem.mv(partial, final)
         return f"{data_id}/{data_id}.jsonl", size, new
-    except OSError as error:
-        raise DatasetError(f"The data set store {store_url} cannot be written: {error}.") from error
     finally:
-        if filesystem.exists(partial):
-            filesystem.rm(partial)
+        with contextlib.suppress(Exception):  # the reason why nothing could be written is the one to tell
+            if filesystem.exists(partial):
+                filesystem.rm(partial)
+
+
+def _stored_id(filesystem: Any, path: str) -> str:
+    with filesystem.open(path, "rb") as stored:
+        return _digest(stored)[0]
 
 
 def _file_url_problem(url: str) -> str | None:
-    path = PurePosixPath(urlsplit(url).path)
+    path = PurePosixPath(unquote(urlsplit(url).path))
     if urlsplit(url).netloc or ".." in path.parts or not path.is_relative_to(FILES_ROOT) or path.name == "":
         return f"a file URL must lie below file://{FILES_ROOT}/ (the folder that TARMAC_FILES_DIR names)"
     return None
@@ -106,26 +126,28 @@ def _file_url_problem(url: str) -> str | None:
 
 def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> str | None:
     """Say why a reference cannot be fetched, or None. Reads the whole file when it is an id, to check its content."""
-    if not is_id(reference):
-        scheme = urlsplit(reference).scheme
-        if scheme not in schemes:
-            return f"the URL scheme {scheme!r} is not allowed; allowed are {', '.join(schemes)}"
-        if scheme == "file" and (problem := _file_url_problem(reference)):
-            return problem
-    url = f"{store_url}/{reference}" if is_id(reference) else reference
+    stored = is_id(reference)
+    scheme = "" if stored else urlsplit(reference).scheme
+    if not stored and scheme not in schemes:
+        return f"the URL scheme {scheme!r} is not allowed; allowed are {', '.join(schemes)}"
+    if scheme == "file" and (problem := _file_url_problem(reference)):
+        return problem
+    url = f"{store_url}/{reference}" if stored else reference
     try:
-        with _open(url) as stream:
-            if not is_id(reference):
+        with _open_file_url(url) if scheme == "file" else _open(url) as stream:
+            if not stored:
                 return None if stream.read(1) else "the file is empty"
             found, size = _digest(stream)
     except FileNotFoundError:
-        hint = "store it with `make dataset FILE=...` and use the id that prints" if is_id(reference) else url
+        hint = "store it with `make dataset FILE=...` and use the id that prints" if stored else url
         return f"there is no such data set: {hint}"
     except Exception as error:  # the storage libraries behind fsspec share no base class
         return f"{url} cannot be read: {type(error).__name__}: {str(error)[:300]}"
     wanted = reference.split("/")[0]
     if found != wanted:
-        return f"the stored content ({size} bytes) has the id {found}, not {wanted}: the file was changed; store it again"
+        return (
+            f"the stored content ({size} bytes) has the id {found}, not {wanted}: the file was changed; store it again"
+        )
     return None
 
 

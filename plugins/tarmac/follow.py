@@ -49,7 +49,9 @@ def curve(points: list[list[float]], width: int = 60) -> str:
     return "".join(_BARS[min(7, int(8 * score / top))] if top > 0 and score > 0 else _BARS[0] for score in scores)
 
 
-def summary(trained: dict[str, Any] | None, scored: dict[str, Any] | None, registered: dict[str, Any] | None) -> list[str]:
+def summary(
+    trained: dict[str, Any] | None, scored: dict[str, Any] | None, registered: dict[str, Any] | None
+) -> list[str]:
     """Return the lines that tell a finished session's result. Pure."""
     lines: list[str] = []
     if trained and (points := trained.get("curve")):
@@ -67,12 +69,16 @@ def summary(trained: dict[str, Any] | None, scored: dict[str, Any] | None, regis
         for kind, row in sorted(scored.get("per_type", {}).items()):
             lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
     if registered:
-        lines += ["", f"  model    {registered['name']} version {registered['version']}", f"           {registered['url']}"]
+        lines += [
+            "",
+            f"  model    {registered['name']} version {registered['version']}",
+            f"           {registered['url']}",
+        ]
     return lines
 
 
 def failure_reason(entries: list[dict[str, Any]]) -> str:
-    """Return the reason a task's log gives for its failure: the message of its last exception, else of its last error. Pure."""
+    """Return the reason a task's log gives for its failure: its last exception's message, else its last error. Pure."""
     if any(STOPPED_FROM_OUTSIDE in str(entry.get("event")) for entry in entries):
         return f"{STOPPED_FROM_OUTSIDE} (somebody marked it failed or cleared it, or the stack was stopped)"
     for entry in reversed(entries):
@@ -128,7 +134,9 @@ class Follower:
             self._show_progress(task_id)
         if state == "up_for_retry" and (task_id, -attempt) not in self._shown:
             self._shown.add((task_id, -attempt))
-            self._write(f"  ↻ {task_id:<32} attempt {attempt} failed, will be tried again: {self._reason(task_id, attempt)}")
+            self._write(
+                f"  ↻ {task_id:<32} attempt {attempt} failed, will be tried again: {self._reason(task_id, attempt)}"
+            )
         if state not in _DONE or (task_id, attempt) in self._shown:
             return
         self._shown.add((task_id, attempt))

@@ -21,9 +21,7 @@ def url_problem(url: str) -> str | None:
     except (OSError, ValueError) as error:
         return f"{url}: {error}"
     bad = [
-        name
-        for name, part in body.items()
-        if isinstance(part, dict) and part.get("status") not in (None, "healthy")
+        name for name, part in body.items() if isinstance(part, dict) and part.get("status") not in (None, "healthy")
     ]
     return f"{url}: unhealthy: {', '.join(bad)}" if bad else None
 

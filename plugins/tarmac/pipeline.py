@@ -10,6 +10,7 @@ from tarmac.catalogue import MODELS
 from tarmac.containers import engine, passthrough
 from tarmac.errors import RequestError, TarmacError
 from tarmac.gpu import devices
+from tarmac.gpu.admission import REFUSAL
 from tarmac.registry import Registry
 from tarmac.request import TrainingRequest, parse_request
 from tarmac.session import session_labels, volume_name
@@ -47,9 +48,10 @@ def _gpu_problem() -> str | None:
     if isinstance(found, devices.NoDevices):
         return f"this machine has no working GPU: {found.sentence}"
     stack = settings()
-    return passthrough.problem(
-        engine.client(), stack.trainer_image, found[0].uuid, {"tarmac.project": stack.stack, "tarmac.probe": "gpu"}
-    )
+    labels = {"tarmac.project": stack.stack, "tarmac.probe": "gpu"}
+    if problem := passthrough.problem(engine.client(), stack.trainer_image, found[0].uuid, labels):
+        return problem
+    return REFUSAL
 
 
 def needs_network(request: TrainingRequest) -> bool:

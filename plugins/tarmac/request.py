@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from tarmac.catalogue import MODELS
 from tarmac.errors import RequestError
 
 MAX_REQUEST_BYTES = 1_000_000
+_MAX_PROBLEMS = 50
 _BASE58_CLASS = r"[1-9A-HJ-NP-Za-km-z]"
 # SHA-256 as base58 is 44 characters, or 43 for one hash in seventeen.
 ID_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.jsonl"
@@ -28,6 +39,15 @@ def _check_reference(value: str) -> str:
     if re.fullmatch(_URL_PATTERN, value) and ".." not in value.split("/"):
         return value
     raise PydanticCustomError("dataset_reference", _REFERENCE_HELP)
+
+
+def _check_name(value: str) -> str:
+    if not re.fullmatch(_NAME_PATTERN, value):
+        raise PydanticCustomError(
+            "dataset_name",
+            "the name may hold letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit",
+        )
+    return value
 
 
 class Dataset(BaseModel):
@@ -54,7 +74,7 @@ class TrainingRequest(BaseModel):
         description="What kind of model to train.",
         json_schema_extra={"enum": list(MODELS)},
     )
-    datasets: dict[StrictStr, Dataset] = Field(
+    datasets: dict[Annotated[StrictStr, AfterValidator(_check_name)], Dataset] = Field(
         title="Data sets",
         description="Named data sets, combined: {name: {train: '<id>/<id>.jsonl' or a URL, eval: the same or null}}. "
         "`make dataset FILE=...` stores a file and prints its id.",
@@ -79,31 +99,29 @@ class TrainingRequest(BaseModel):
             raise PydanticCustomError("unknown_model", "must be one of {names}", {"names": ", ".join(MODELS)})
         return value
 
-    @field_validator("datasets")
-    @classmethod
-    def _names(cls, value: dict[str, Dataset]) -> dict[str, Dataset]:
-        for name in value:
-            if not re.fullmatch(_NAME_PATTERN, name):
-                raise PydanticCustomError(
-                    "dataset_name",
-                    "the name {name} may hold letters, digits, '_', '.' and '-' only, at most 64, "
-                    "and starts with a letter or digit",
-                    {"name": _short(name)},
-                )
-        return value
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def _short(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+    return _cut(ascii(value))
+
+
+def _key(name: str) -> str:
+    return _cut(ascii(name)[1:-1])
 
 
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors(include_url=False):
-        path = ".".join(_short(p)[1:-1] if isinstance(p, str) else str(p) for p in item["loc"]) or "request"
+        # "[key]" is pydantic's way to say that the key itself is bad.
+        place = item["loc"][:-1] if item["type"] == "dataset_name" else item["loc"]
+        path = ".".join(_key(p) if isinstance(p, str) else str(p) for p in place) or "request"
         if item["type"] == "extra_forbidden":
             problems.append(f"{path}: unknown key; remove it or check its spelling.")
+        elif item["type"] in ("model_type", "dict_type"):
+            problems.append(f"{path}: must be a JSON object (got {_short(item['input'])}).")
         elif item["type"] == "missing":
             problems.append(f"{path}: is required and missing.")
         else:
@@ -116,7 +134,7 @@ def _parameter_problems(model: str, parameters: dict[str, Any]) -> list[str]:
     declared = MODELS[model].parameters
     problems = []
     for name, value in parameters.items():
-        path = f"parameters.{_short(name)[1:-1]}"
+        path = f"parameters.{_key(name)}"
         if name not in declared:
             known = ", ".join(declared) or "no parameters"
             problems.append(f"{path}: unknown for {model}, which takes {known}.")
@@ -145,6 +163,8 @@ def parse_request(conf: object) -> TrainingRequest:
         # Parameters are judged even when other fields are wrong, so that one answer names every bad field.
         if isinstance(model, str) and model in MODELS and isinstance(parameters, dict):
             problems += _parameter_problems(model, {str(k): v for k, v in parameters.items()})
+    if len(problems) > _MAX_PROBLEMS:
+        problems[_MAX_PROBLEMS:] = [f"request: {len(problems) - _MAX_PROBLEMS} more problems are not listed."]
     if problems or request is None:
         raise RequestError(problems)
     return request

@@ -76,7 +76,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             f"TARMAC_PROJECT={stack!r} is not a Compose project name: use a-z, 0-9, - and _, at most 41 characters."
         )
     processes = get("TARMAC_TRAINER_PROCESSES", "512")
-    if not processes.isdigit() or int(processes) < 16:
+    if not processes.isdecimal() or int(processes) < 16:
         raise SettingsError(f"TARMAC_TRAINER_PROCESSES={processes!r} must be a whole number of at least 16.")
     return Settings(
         stack=stack,

@@ -45,12 +45,18 @@ def _seed_pools() -> None:
 
     with create_session() as session:
         Pool.create_or_update_pool(
-            PREFLIGHT_POOL, slots=1, description="Every GPU task but the training itself.", include_deferred=True,
+            PREFLIGHT_POOL,
+            slots=1,
+            description="Every GPU task but the training itself.",
+            include_deferred=True,
             session=session,
         )
         # Resized at run time, so an existing one keeps its size.
         if session.scalar(select(Pool).where(Pool.pool == GPU_POOL)) is None:
             Pool.create_or_update_pool(
-                GPU_POOL, slots=0, description="Trainings that hold a reservation of a GPU.", include_deferred=True,
+                GPU_POOL,
+                slots=0,
+                description="Trainings that hold a reservation of a GPU.",
+                include_deferred=True,
                 session=session,
             )

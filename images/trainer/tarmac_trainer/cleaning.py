@@ -34,9 +34,7 @@ def empty(folder: Path) -> Removed:
     finally:
         os.close(handle)
     if problems:
-        raise SessionError(
-            f"{len(problems)} entries could not be removed: " + "; ".join(problems[:5])
-        )
+        raise SessionError(f"{len(problems)} entries could not be removed: " + "; ".join(problems[:5]))
     return removed
 
 
@@ -56,9 +54,7 @@ def _empty(folder: int, path: str, removed: Removed, problems: list[str]) -> Non
             problems.append(f"{path}/{name}: {error.strerror}")
 
 
-def _remove_folder(
-    name: str, parent: int, path: str, removed: Removed, problems: list[str]
-) -> None:
+def _remove_folder(name: str, parent: int, path: str, removed: Removed, problems: list[str]) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         handle = os.open(name, flags, dir_fd=parent)

@@ -107,14 +107,10 @@ def _check_usable(read: Read, name: str, key: str | None) -> None:
         return
     if not read.lines:
         raise DataError(f"data set {name}: it is empty")
-    raise DataError(
-        f'data set {name}: none of its {read.lines:,} lines has the key "{key or "sentence"}"'
-    )
+    raise DataError(f'data set {name}: none of its {read.lines:,} lines has the key "{key or "sentence"}"')
 
 
-def _take(
-    sentences: list[Sentence], dataset: Dataset, split: Split, splits: dict[Split, list[Sentence]]
-) -> None:
+def _take(sentences: list[Sentence], dataset: Dataset, split: Split, splits: dict[Split, list[Sentence]]) -> None:
     """Add what was read to the combined splits, holding out a part where there is no eval split."""
     if split == "eval" or dataset.eval is not None:
         splits[split] += sentences
@@ -123,9 +119,7 @@ def _take(
     if len(sentences) == 1:
         events.say(f"{dataset.name}: has one line only, so that line is used to evaluate, too")
     elif sentences:
-        events.say(
-            f"{dataset.name}: {len(evaluation):,} of {len(sentences):,} lines held out to evaluate"
-        )
+        events.say(f"{dataset.name}: {len(evaluation):,} of {len(sentences):,} lines held out to evaluate")
     splits["train"] += train
     splits["eval"] += evaluation
 
@@ -170,8 +164,7 @@ def read_sentences(session: Path, split: Split) -> list[Sentence]:
         with path.open(encoding="utf-8") as lines:
             values = [json.loads(line) for line in lines]
         return [
-            Sentence(tuple(value["words"]), tuple((a, b, kind) for a, b, kind in value["spans"]))
-            for value in values
+            Sentence(tuple(value["words"]), tuple((a, b, kind) for a, b, kind in value["spans"])) for value in values
         ]
     except FileNotFoundError:
         raise SessionError(f"{path} does not exist: run `prep` first") from None
@@ -185,7 +178,5 @@ def read_manifest(session: Path) -> dict[str, Any]:
     Raises:
         SessionError: there is none, or it is broken.
     """
-    manifest: dict[str, Any] = files.read_json(
-        data_folder(session) / "manifest.json", made_by="prep"
-    )
+    manifest: dict[str, Any] = files.read_json(data_folder(session) / "manifest.json", made_by="prep")
     return manifest

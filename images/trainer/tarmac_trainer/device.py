@@ -49,14 +49,12 @@ class Device:
                 raise
             self.sample()
             limit = (
-                f"the limit is {self.limit_bytes:,} bytes, {CUDA_CONTEXT_BYTES:,} of them kept "
-                "for CUDA itself"
+                f"the limit is {self.limit_bytes:,} bytes, {CUDA_CONTEXT_BYTES:,} of them kept for CUDA itself"
                 if self.limit_bytes is not None
                 else "without a limit of its own"
             )
             raise GpuMemoryError(
-                f"out of GPU memory: the training held {self.peak_bytes:,} bytes and needs more; "
-                + limit
+                f"out of GPU memory: the training held {self.peak_bytes:,} bytes and needs more; " + limit
             ) from error
 
 
@@ -82,12 +80,8 @@ def activate(environment: Mapping[str, str] = os.environ) -> Device:
         import cupy  # type: ignore[import-not-found]
 
         pool = cupy.get_default_memory_pool()
-    except (
-        Exception
-    ) as error:  # CuPy missing, no device, no driver: each has an exception of its own
-        raise DeviceError(
-            f"TARMAC_DEVICE is cuda, but there is no usable GPU here: {error}"
-        ) from error
+    except Exception as error:  # CuPy missing, no device, no driver: each has an exception of its own
+        raise DeviceError(f"TARMAC_DEVICE is cuda, but there is no usable GPU here: {error}") from error
     if limit is not None:
         pool.set_limit(size=limit - CUDA_CONTEXT_BYTES)
     return Device(name, limit_bytes=limit, pool=pool)
@@ -100,8 +94,7 @@ def _limit(text: str | None) -> int | None:
         raise DeviceError(f'TARMAC_GPU_MEMORY_BYTES is "{text}", must be a number of bytes')
     if int(text) <= CUDA_CONTEXT_BYTES:
         raise GpuMemoryError(
-            f"out of GPU memory: the limit is {int(text):,} bytes, "
-            f"CUDA itself takes {CUDA_CONTEXT_BYTES:,}"
+            f"out of GPU memory: the limit is {int(text):,} bytes, CUDA itself takes {CUDA_CONTEXT_BYTES:,}"
         )
     return int(text)
 

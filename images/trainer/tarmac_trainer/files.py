@@ -12,9 +12,7 @@ from tarmac_trainer.errors import SessionError
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON at once: a reader sees the old file or the new one, never a part."""
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(
-        json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8"
-    )
+    partial.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -48,8 +46,4 @@ def replace_folder(new: Path, target: Path) -> None:
 
 def folder_bytes(folder: Path) -> int:
     """Sum of the sizes of all files below `folder`, in bytes; links are not followed."""
-    return sum(
-        os.lstat(os.path.join(parent, name)).st_size
-        for parent, _, names in os.walk(folder)
-        for name in names
-    )
+    return sum(os.lstat(os.path.join(parent, name)).st_size for parent, _, names in os.walk(folder) for name in names)

@@ -138,9 +138,7 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
         if tag == "O":
             new_kind = ""
         elif not dash or prefix not in ("B", "I") or not new_kind.strip():
-            raise BrokenLineError(
-                f"tag {place + 1} is {json.dumps(tag)}, must be O, or B- or I- and a type"
-            )
+            raise BrokenLineError(f"tag {place + 1} is {json.dumps(tag)}, must be O, or B- or I- and a type")
         if kind and (prefix == "B" or new_kind != kind):
             spans.append((start, place, kind))
             kind = ""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from spacy.language import Language
 
 RUN_TAG = "tarmac.run_id"
+TRAINING_TAG = "tarmac.training"
+"""When the training ended: tells a retry of `save` from a session that was cleared and trained again."""
+
 ARTIFACT = "model"
 PARAMETER_LIMIT = 500
 """Characters of a value; MLflow takes more, but nobody reads more in a table."""
@@ -42,7 +45,7 @@ _QUIET = {
 def save(session: Path, request: Request, model: Model, nlp: "Language") -> dict[str, Any]:
     """Log the model, its parameters and its curve to the MLflow at `MLFLOW_TRACKING_URI`.
 
-    Idempotent for one `TARMAC_RUN_ID`: a retry continues the run of the attempt before, and a run
+    Idempotent for one `TARMAC_RUN_ID` and one training: a retry continues the run of the attempt before, and a run
     that is finished is only looked up. Without that variable each call makes a run of its own.
 
     Returns:
@@ -56,9 +59,7 @@ def save(session: Path, request: Request, model: Model, nlp: "Language") -> dict
     manifest = data.read_manifest(session)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        raise RegistryError(
-            "MLFLOW_TRACKING_URI is not set: there is no MLflow to save the model in"
-        )
+        raise RegistryError("MLFLOW_TRACKING_URI is not set: there is no MLflow to save the model in")
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
@@ -69,7 +70,7 @@ def save(session: Path, request: Request, model: Model, nlp: "Language") -> dict
         mlflow.set_tracking_uri(uri)
         client = mlflow.MlflowClient()
         experiment_id = _experiment(client, model.name)
-        run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"))
+        run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
         logged = _logged_model(client, run)
         if logged is None or run.info.status != "FINISHED":
             _log_facts(client, run, request, model, training, manifest)
@@ -80,9 +81,7 @@ def save(session: Path, request: Request, model: Model, nlp: "Language") -> dict
     except (MlflowException, OSError) as error:
         raise RegistryError(f"MLflow at {_without_password(uri)}: {_reason(error)}") from error
     if logged is None:
-        raise RegistryError(
-            f"MLflow at {_without_password(uri)} took the model but does not list it"
-        )
+        raise RegistryError(f"MLflow at {_without_password(uri)} took the model but does not list it")
     size = files.folder_bytes(session / "model")
     events.say(f"saved as {logged.model_uri}, run {run.info.run_id}, {size:,} bytes")
     return {"mlflow_run_id": run.info.run_id, "model_uri": logged.model_uri, "bytes": size}
@@ -102,16 +101,14 @@ def _experiment(client: "MlflowClient", name: str) -> str:
                 raise
             found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage == "deleted":
-        raise RegistryError(
-            f'the MLflow experiment "{name}" is deleted: restore it, or delete it for good'
-        )
+        raise RegistryError(f'the MLflow experiment "{name}" is deleted: restore it, or delete it for good')
     return str(found.experiment_id)
 
 
-def _run(client: "MlflowClient", experiment_id: str, run_id: str | None) -> "Run":
-    """The session's run: that of an earlier attempt, set running again if it did not finish, or a
-    new one."""
-    tags = {} if run_id is None else {RUN_TAG: run_id}
+def _run(client: "MlflowClient", experiment_id: str, run_id: str | None, training: str) -> "Run":
+    """The session's run: that of an earlier attempt at the same training, set running again if it
+    did not finish, or a new one."""
+    tags = {TRAINING_TAG: training} if run_id is None else {RUN_TAG: run_id, TRAINING_TAG: training}
     if run_id is not None:
         # MLflow's filters know no escape. Airflow allows neither quote in a run id unless told to.
         quote = '"' if "'" in run_id else "'"
@@ -119,7 +116,7 @@ def _run(client: "MlflowClient", experiment_id: str, run_id: str | None) -> "Run
             raise RegistryError(f"a run id with both kinds of quotes cannot be looked up: {run_id}")
         earlier = client.search_runs(
             [experiment_id],
-            filter_string=f"tags.`{RUN_TAG}` = {quote}{run_id}{quote}",
+            filter_string=f"tags.`{RUN_TAG}` = {quote}{run_id}{quote} and tags.`{TRAINING_TAG}` = '{training}'",
             order_by=["attributes.start_time ASC"],
             max_results=1,
         )
@@ -135,9 +132,7 @@ def _logged_model(client: "MlflowClient", run: "Run") -> "LoggedModel | None":
     """The run's model, if it is complete; what a killed attempt left half done is deleted."""
     from mlflow.entities import LoggedModelStatus
 
-    found = client.search_logged_models(
-        [run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'"
-    )
+    found = client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run.info.run_id}'")
     ready = None
     for logged in found:
         if logged.status == LoggedModelStatus.READY:
@@ -181,9 +176,7 @@ def _log_facts(
     when = int(training["finished"]) * 1000
     name = training["score_name"]
     told = {point.step for point in client.get_metric_history(run_id, name)}
-    points = [
-        Metric(name, value, when, step) for step, value in training["curve"] if step not in told
-    ]
+    points = [Metric(name, value, when, step) for step, value in training["curve"] if step not in told]
     points += [
         Metric(name, float(training[name]), when, 0)
         for name in ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes")
@@ -193,11 +186,7 @@ def _log_facts(
         client.log_batch(run_id, metrics=points[start : start + 1000])
     # MLflow refuses to change a parameter; equal requests give equal ones.
     known = run.data.params
-    parameters = [
-        Param(name, str(value)[:PARAMETER_LIMIT])
-        for name, value in facts.items()
-        if name not in known
-    ]
+    parameters = [Param(name, str(value)[:PARAMETER_LIMIT]) for name, value in facts.items() if name not in known]
     for start in range(0, len(parameters), 100):
         client.log_batch(run_id, params=parameters[start : start + 100])
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items() if value])
@@ -242,9 +231,7 @@ def _signature() -> "ModelSignature":
     )
 
 
-def _card(
-    request: Request, model: Model, training: Mapping[str, Any], manifest: Mapping[str, Any]
-) -> str:
+def _card(request: Request, model: Model, training: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """The model card, in Markdown."""
     rows = "\n".join(
         f"| {_cell(entry['name'])} | {entry['split']} | `{entry['id']}` | {entry['lines']:,} |"

@@ -53,9 +53,7 @@ class Scores:
         return "f1 is 0: no entity that the model found is right"
 
 
-def score(
-    nlp: "Language", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None
-) -> Scores:
+def score(nlp: "Language", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None) -> Scores:
     """Compare what a pipeline finds in the sentences' own tokens with their entities.
 
     `tick` is called between batches, for signs of life in a long evaluation.

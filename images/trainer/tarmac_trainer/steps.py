@@ -26,8 +26,7 @@ def prep(session: Path) -> dict[str, Any]:
     model.check_data(data.read_sentences(session, "train"))
     return {
         "datasets": [
-            {key: entry[key] for key in ("name", "split", "id", "bytes", "lines")}
-            for entry in prepared.datasets
+            {key: entry[key] for key in ("name", "split", "id", "bytes", "lines")} for entry in prepared.datasets
         ],
         "train_lines": prepared.train_lines,
         "eval_lines": prepared.eval_lines,

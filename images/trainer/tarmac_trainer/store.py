@@ -30,9 +30,7 @@ _STORE_REFERENCE = re.compile(rf"(?P<id>{_ID.pattern})/(?P=id)\.jsonl")
 
 # Names of fsspec that reach another machine. Everything else is refused: `local::`, `zip::`,
 # `dir://` and the like are ways round the rule for file:// URLs.
-_REMOTE_SCHEMES = frozenset(
-    {"s3", "s3a", "http", "https", "gs", "gcs", "abfs", "abfss", "az", "adl"}
-)
+_REMOTE_SCHEMES = frozenset({"s3", "s3a", "http", "https", "gs", "gcs", "abfs", "abfss", "az", "adl"})
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,7 @@ def fetch(reference: str, target: Path, *, name: str, store: str, files: Path = 
                 copy.write(chunk)
         found, wanted = content_id(digest.digest()), promised_id(reference)
         if wanted is not None and wanted != found:
-            raise DataError(
-                f"data set {where}: the content does not match its id: "
-                f"it is {found} ({size:,} bytes)"
-            )
+            raise DataError(f"data set {where}: the content does not match its id: it is {found} ({size:,} bytes)")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
@@ -112,9 +107,7 @@ def _open(reference: str, where: str, *, store: str, files: Path) -> Iterator[Bi
         url = reference
     else:
         if not _STORE_REFERENCE.fullmatch(reference):
-            raise DataError(
-                f"data set {where}: neither a URL nor <id>/<id>.jsonl with an id of 44 characters"
-            )
+            raise DataError(f"data set {where}: neither a URL nor <id>/<id>.jsonl with an id of 44 characters")
         if _scheme(store, f"store {store}") == "file":
             with _open_inside(_file_url_path(store, f"store {store}"), reference, where) as source:
                 yield source
@@ -218,13 +211,10 @@ def _failures(where: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENOTDIR):
             raise DataError(
-                f"data set {where}: does not exist, or lies behind a symbolic link, "
-                "which is not followed"
+                f"data set {where}: does not exist, or lies behind a symbolic link, which is not followed"
             ) from error
         raise StoreError(f"data set {where}: cannot be fetched: {_reason(error)}") from error
-    except (
-        Exception
-    ) as error:  # drivers raise classes of their own libraries: aiohttp's, botocore's
+    except Exception as error:  # drivers raise classes of their own libraries: aiohttp's, botocore's
         if type(error).__name__ == "NoCredentialsError":
             raise DataError(f"data set {where}: no credentials for it ({error})") from error
         raise StoreError(f"data set {where}: cannot be fetched: {_reason(error)}") from error

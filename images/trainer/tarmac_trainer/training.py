@@ -105,7 +105,7 @@ class Training:
         if self.device.pool is not None:
             self.device.sample()
             result["gpu_peak_bytes"] = self.device.peak_bytes
-        files.write_json(self.session / "training.json", {**result, "finished": int(time.time())})
+        files.write_json(self.session / "training.json", {**result, "finished": time.time()})
         self.heartbeat.beat(self.steps, self.steps, state="done")
         return result
 
@@ -148,9 +148,7 @@ def fit(
         with nlp.use_params(optimizer.averages or {}):
             training.evaluated(nlp, step=step)
         if step - training.best_step >= patience:
-            events.say(
-                f"no better f1 for {step - training.best_step} steps: the training ends here"
-            )
+            events.say(f"no better f1 for {step - training.best_step} steps: the training ends here")
             return
 
 

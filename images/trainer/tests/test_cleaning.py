@@ -34,9 +34,7 @@ def test_everything_goes_and_what_links_lead_to_stays(session: Session, tmp_path
     assert session.run("cleanup").result["files"] == 0
 
 
-def test_a_session_that_is_a_link_or_missing_is_left_alone(
-    session: Session, tmp_path: Path
-) -> None:
+def test_a_session_that_is_a_link_or_missing_is_left_alone(session: Session, tmp_path: Path) -> None:
     real = tmp_path / "real"
     real.mkdir()
     (real / "keep").touch()

@@ -53,9 +53,7 @@ def test_the_session_comes_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_a_training_at_once(session: Session) -> None:
-    session.request(
-        {"a": {"train": session.put(NINE), "eval": None}}, parameters={"train_seconds": 600}
-    )
+    session.request({"a": {"train": session.put(NINE), "eval": None}}, parameters={"train_seconds": 600})
     assert session.run("prep").code == 0
     with subprocess.Popen(
         [*COMMAND, "train", "--session", str(session.folder)], stdout=subprocess.PIPE, text=True

@@ -46,9 +46,7 @@ def test_cpu_is_the_default() -> None:
 
 
 def test_no_gpu_is_told_in_a_sentence() -> None:
-    with pytest.raises(
-        DeviceError, match="TARMAC_DEVICE is cuda, but there is no usable GPU here: "
-    ):
+    with pytest.raises(DeviceError, match="TARMAC_DEVICE is cuda, but there is no usable GPU here: "):
         device.activate({"TARMAC_DEVICE": "cuda"})
 
 
@@ -85,9 +83,7 @@ def test_out_of_memory_is_told_with_the_numbers(pool: Pool) -> None:
     where = device.activate({"TARMAC_DEVICE": "cuda", "TARMAC_GPU_MEMORY_BYTES": str(SHARE)})
     pool.held = 123_456
     with (
-        pytest.raises(
-            GpuMemoryError, match="out of GPU memory: .*123,456 bytes.*2,147,483,648"
-        ) as caught,
+        pytest.raises(GpuMemoryError, match="out of GPU memory: .*123,456 bytes.*2,147,483,648") as caught,
         where.guarded(),
     ):
         try:

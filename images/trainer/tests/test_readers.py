@@ -56,9 +56,7 @@ def test_a_malformed_tag_is_told(tag: str) -> None:
 def entities(draw: st.DrawFn) -> tuple[list[Span], int]:
     spans, place = [], 0
     for gap, length, kind in draw(
-        st.lists(
-            st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from("xyz")), max_size=6
-        )
+        st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from("xyz")), max_size=6)
     ):
         spans.append((place + gap, place + gap + length, kind))
         place += gap + length
@@ -85,9 +83,7 @@ def test_io_joins_neighbours_of_one_type(case: tuple[list[Span], int]) -> None:
 
 def test_words_are_kept_as_they_are_and_padding_is_ignored() -> None:
     value = {"sentence": "don't  go\u00ad 😂", KEY: ["O", "B-x", "O", None, "PAD"], "other": 1}
-    assert parse_line(json.dumps(value).encode(), key=KEY) == Sentence(
-        ("don't", "go\u00ad", "😂"), ((1, 2, "x"),)
-    )
+    assert parse_line(json.dumps(value).encode(), key=KEY) == Sentence(("don't", "go\u00ad", "😂"), ((1, 2, "x"),))
 
 
 def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None:

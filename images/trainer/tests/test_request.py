@@ -46,9 +46,7 @@ def test_all_wrong_fields_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000])
-def test_a_request_that_is_no_json_object_ends_with_exit_code_2(
-    session: Session, content: str
-) -> None:
+def test_a_request_that_is_no_json_object_ends_with_exit_code_2(session: Session, content: str) -> None:
     (session.folder / "request.json").write_text(content)
     outcome = session.run("prep")
     assert outcome.code == 2
@@ -66,9 +64,7 @@ def test_an_unknown_model_and_an_unknown_parameter_are_refused_by_name(session: 
     datasets = {"a": {"train": session.put(NINE), "eval": None}}
     session.request(datasets, model="sentiment_analysis")
     assert 'unknown model "sentiment_analysis"' in session.run("prep").error["message"]
-    session.request(
-        datasets, model="named_entity_recognition", parameters={"epochs": 3, "dropout": 2}
-    )
+    session.request(datasets, model="named_entity_recognition", parameters={"epochs": 3, "dropout": 2})
     outcome = session.run("prep")
     assert outcome.code == 2
     assert "parameters.epochs: named_entity_recognition has no such parameter" in outcome.err

@@ -72,9 +72,7 @@ def test_again_is_the_same_run(trained: Session) -> None:
     assert len(runs()) == 1
 
 
-def test_a_retry_finishes_what_a_killed_attempt_began(
-    trained: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_finishes_what_a_killed_attempt_began(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
     def killed(*_: Any) -> None:
@@ -98,6 +96,15 @@ def test_a_retry_finishes_what_a_killed_attempt_began(
     assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "f1")) == 1
 
 
+def test_a_session_trained_again_is_another_run_with_the_new_model(trained: Session) -> None:
+    first = trained.run("save").result
+    assert trained.run("train").code == 0
+    second = trained.run("save").result
+    assert second["mlflow_run_id"] != first["mlflow_run_id"]
+    assert second["model_uri"] != first["model_uri"]
+    assert [run.info.status for run in runs()] == ["FINISHED", "FINISHED"]
+
+
 def test_another_session_is_another_run(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     first = trained.run("save").result
     monkeypatch.setenv("TARMAC_RUN_ID", "another")
@@ -105,9 +112,7 @@ def test_another_session_is_another_run(trained: Session, monkeypatch: pytest.Mo
     assert len(runs()) == 2
 
 
-def test_mlflow_down_is_told_soon_and_may_be_retried(
-    trained: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mlflow_down_is_told_soon_and_may_be_retried(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     started = time.monotonic()

@@ -13,9 +13,7 @@ def scores(predicted: list[Span], wanted: list[Span]) -> Scores:
 
 
 def test_type_and_place_must_be_right() -> None:
-    result = scores(
-        [(0, 2, "x"), (3, 4, "x"), (5, 6, "y")], [(0, 2, "x"), (3, 4, "y"), (5, 7, "y")]
-    )
+    result = scores([(0, 2, "x"), (3, 4, "x"), (5, 6, "y")], [(0, 2, "x"), (3, 4, "y"), (5, 7, "y")])
     assert result.overall() == {
         "precision": pytest.approx(1 / 3),
         "recall": pytest.approx(1 / 3),

@@ -144,9 +144,7 @@ def test_no_permission(root: Path) -> None:
         fetch(root, reference)
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = put(root)
 
     class Full:

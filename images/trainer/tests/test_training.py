@@ -134,9 +134,7 @@ def test_a_failed_training_is_unhealthy(session: Session) -> None:
     assert "unhealthy: the training failed" in session.run("health").out
 
 
-def test_unexpected_errors_are_told_with_their_trace(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unexpected_errors_are_told_with_their_trace(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(session)
     monkeypatch.setattr("tarmac_trainer.training.fit", None)
     monkeypatch.setattr("tarmac_trainer.models.named_entity_recognition.fit", None)
@@ -165,9 +163,7 @@ def test_progress_comes_at_least_each_second_in_a_long_evaluation(
 
 
 def test_test_model_leaves_the_same_outputs_at_once(session: Session) -> None:
-    content = (
-        NINE + line("plain line") + line("Ada0 Ada1 in Rome", "I-person B-person O I-location")
-    )
+    content = NINE + line("plain line") + line("Ada0 Ada1 in Rome", "I-person B-person O I-location")
     reference = session.put(content)
     session.request({"a": {"train": reference, "eval": reference}})
     assert session.run("prep").result["skipped_lines"] == 0
@@ -195,9 +191,7 @@ def test_test_model_takes_lines_without_any_entity(session: Session) -> None:
 
 
 def test_train_seconds_makes_a_long_session_with_signs_of_life(session: Session) -> None:
-    session.request(
-        {"a": {"train": session.put(NINE), "eval": None}}, parameters={"train_seconds": 1.1}
-    )
+    session.request({"a": {"train": session.put(NINE), "eval": None}}, parameters={"train_seconds": 1.1})
     session.run("prep")
     outcome = session.run("train")
     assert outcome.result["seconds"] >= 1.1
@@ -242,9 +236,7 @@ def test_a_disguised_sentence_keeps_its_entity_types() -> None:
         product = sentence.words[start]
         assert (product[0].isupper(), product[1:].isdigit(), end - start) == (True, True, 1)
         assert sentence.words[-1] == "."
-    assert (
-        Disguise(sentences, share=0, plain_share=1, seed=3).disguised(sentences[0]) is sentences[0]
-    )
+    assert Disguise(sentences, share=0, plain_share=1, seed=3).disguised(sentences[0]) is sentences[0]
 
 
 def test_each_round_of_batches_has_every_entity_and_a_share_of_plain_sentences() -> None:

@@ -133,6 +133,7 @@ def _write_request(api: APIClient, name: str, labels: dict[str, str], request: d
     uid, gid = (int(part) for part in SESSION_USER.split(":"))
     helper = api.create_container(
         image=image,
+        entrypoint=["true"],  # never started, but the engine refuses an image that names no command
         labels=labels,
         network_disabled=True,
         host_config=api.create_host_config(
@@ -182,4 +183,3 @@ def image_id(api: APIClient, image: str) -> str:
         return str(api.inspect_image(image)["Id"])
     except ImageNotFound as error:
         raise ContainerError(f"The image {image} is not there: run `make up` to build it.") from error
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +34,24 @@ def parse_line(line: str) -> Event | None:
     if not isinstance(data, dict) or not isinstance(data.get("event"), str):
         return None
     kind = data.pop("event")
-    checks = {"progress": _is_progress, "metric": _is_metric, "error": _is_error, "result": lambda _: True}
+    checks: dict[str, Callable[[dict[str, Any]], bool]] = {
+        "progress": _is_progress,
+        "metric": _is_metric,
+        "error": _is_error,
+        "result": lambda _: True,
+    }
     if kind in checks and checks[kind](data):
         return Event(kind, data)
     return None
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # JSON's integers have no limit, floats do
+        return False
 
 
 def _is_progress(data: dict[str, Any]) -> bool:
@@ -71,7 +82,7 @@ def render(event: Event) -> str:
     data = event.data
     if event.kind == "progress":
         total = data["total"]
-        percent = f"{100 * data['done'] / total:3.0f} %" if total > 0 else "  ? %"
+        percent = f"{100 * (data['done'] / total):3.0f} %" if total > 0 else "  ? %"
         line = f"progress {percent}  {data['done']:g} of {total:g}"
         if data.get("eta_seconds") is not None:
             line += f", {format_seconds(data['eta_seconds'])} left"
@@ -84,6 +95,10 @@ def render(event: Event) -> str:
     return "result   " + json.dumps(data, ensure_ascii=False)[:2000]
 
 
+def _pieces(line: str) -> list[str]:
+    return [line[start : start + MAX_LINE] for start in range(0, len(line), MAX_LINE)] or [""]
+
+
 class LineSplitter:
     """Joins chunks of a stream into lines, bounded in memory: a line over MAX_LINE is handed out in pieces."""
 
@@ -92,11 +107,13 @@ class LineSplitter:
 
     def feed(self, chunk: str) -> list[str]:
         """Take a chunk, return the lines it completes, without line ends."""
-        *lines, self._rest = (self._rest + chunk).split("\n")
-        while len(self._rest) > MAX_LINE:
-            lines.append(self._rest[:MAX_LINE])
-            self._rest = self._rest[MAX_LINE:]
-        return [line.rstrip("\r") for line in lines]
+        *lines, rest = (self._rest + chunk).split("\n")
+        pieces = []
+        for line in lines:
+            *full, last = _pieces(line)
+            pieces += [*full, last.rstrip("\r")]
+        *full, self._rest = _pieces(rest)
+        return pieces + full
 
     def end(self) -> list[str]:
         """Return what is left when the stream ends."""

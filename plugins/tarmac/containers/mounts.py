@@ -25,7 +25,13 @@ class TemplatedMount(Mount):
     template_fields = ("Source", "Target")
 
     def __init__(
-        self, *, source: str, target: str, type: Literal["volume", "bind"] = "volume", read_only: bool = False, **kwargs: Any
+        self,
+        *,
+        source: str,
+        target: str,
+        type: Literal["volume", "bind"] = "volume",
+        read_only: bool = False,
+        **kwargs: Any,
     ) -> None:
         if not source or not target:
             raise ValueError(f"A TemplatedMount needs a source and a target, got {source!r} and {target!r}.")

@@ -27,6 +27,9 @@ def problem(api: APIClient, image: str, uuid: str, labels: dict[str, str]) -> st
         api.start(created)
         return None
     except APIError as error:
-        return f"the Docker Engine cannot pass a GPU to a container ({error.explanation}); install the NVIDIA Container Toolkit"
+        return (
+            f"the Docker Engine cannot pass a GPU to a container ({error.explanation}); "
+            "install the NVIDIA Container Toolkit"
+        )
     finally:
         engine.remove_container(api, created)

@@ -110,9 +110,7 @@ def check_parameters(model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
     known = ", ".join(model.parameters) or "none"
     for name in given:
         if name not in model.parameters:
-            problems.append(
-                f"parameters.{name}: {model.name} has no such parameter (it has {known})"
-            )
+            problems.append(f"parameters.{name}: {model.name} has no such parameter (it has {known})")
     values: dict[str, Any] = {}
     for name, parameter in model.parameters.items():
         value = given.get(name, parameter.default)

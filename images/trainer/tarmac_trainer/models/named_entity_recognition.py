@@ -28,9 +28,7 @@ def _needs_entities(sentences: Sequence[Sentence]) -> None:
         DataError: there is not one entity in them.
     """
     if not any(sentence.spans for sentence in sentences):
-        raise DataError(
-            f"there is no entity in any of the {len(sentences):,} train lines: every tag is O"
-        )
+        raise DataError(f"there is no entity in any of the {len(sentences):,} train lines: every tag is O")
 
 
 def train(training: Training) -> None:
@@ -67,10 +65,7 @@ def train(training: Training) -> None:
         training,
         nlp,
         optimizer,
-        (
-            [example(nlp, sentence) for sentence in batch]
-            for batch in disguise.batches(parameters["batch_size"])
-        ),
+        ([example(nlp, sentence) for sentence in batch] for batch in disguise.batches(parameters["batch_size"])),
         max_steps=parameters["max_steps"],
         eval_frequency=parameters["eval_frequency"],
         patience=parameters["patience"],
@@ -98,9 +93,7 @@ class Disguise:
     trained.
     """
 
-    def __init__(
-        self, sentences: Sequence[Sentence], *, share: float, plain_share: float, seed: int
-    ) -> None:
+    def __init__(self, sentences: Sequence[Sentence], *, share: float, plain_share: float, seed: int) -> None:
         """Note the entities and count the words; equal arguments give equal batches.
 
         Args:
@@ -173,12 +166,8 @@ MODEL = Model(
         "batch_size": Number(32, 1, 1024, "sentences in an update", whole=True),
         "dropout": Number(0.3, 0, 0.9, "share of features left out in an update"),
         "learn_rate": Number(0.001, 1e-6, 1, "Adam's learn rate"),
-        "disguise": Number(
-            0.5, 0, 1, "share of entities and rare words replaced by others in an update"
-        ),
-        "plain_share": Number(
-            0.1, 0, 1, "share of the sentences without entity used in each round"
-        ),
+        "disguise": Number(0.5, 0, 1, "share of entities and rare words replaced by others in an update"),
+        "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
     },
     check_data=_needs_entities,
     train=train,

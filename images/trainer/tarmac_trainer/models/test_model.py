@@ -31,19 +31,12 @@ def train(training: Training) -> None:
     while (elapsed := time.monotonic() - started) < seconds:
         time.sleep(min(REPORT_SECONDS, seconds - elapsed))
         training.progress(min(time.monotonic() - started, seconds), seconds)
-    entities = {
-        (sentence.words[start:end], kind)
-        for sentence in training.train
-        for start, end, kind in sentence.spans
-    }
+    entities = {(sentence.words[start:end], kind) for sentence in training.train for start, end, kind in sentence.spans}
     nlp = spacy.blank("en")
     ruler = nlp.add_pipe("entity_ruler")
     # Sorted: a set has another order in every process, and equal requests are to leave equal
     # models.
-    patterns = [
-        {"label": kind, "pattern": [{"ORTH": word} for word in words]}
-        for words, kind in sorted(entities)
-    ]
+    patterns = [{"label": kind, "pattern": [{"ORTH": word} for word in words]} for words, kind in sorted(entities)]
     if patterns:  # the ruler warns about being used without any
         ruler.add_patterns(patterns)  # type: ignore[attr-defined]
     else:
@@ -57,9 +50,7 @@ MODEL = Model(
     title="recognises the entities it was shown, for testing a pipeline",
     key=None,
     parameters={
-        "train_seconds": Number(
-            0, 0, 86400, "seconds that the training takes, for tests of pipelines"
-        ),
+        "train_seconds": Number(0, 0, 86400, "seconds that the training takes, for tests of pipelines"),
         "fail": Choice(
             ("prep", "train", "save", "eval"),
             "the step that fails on purpose, for tests of pipelines",

@@ -1,0 +1,99 @@
+"""The UI in a real browser: log in, see the graph, trigger from the form, follow the run to success."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from support.stack import Stack, wait_for
+
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+TASKS = [
+    "check_request_body", "create_unique_session_path", "retrieve_resources", "determine_cpu_or_gpu",
+    "gpu_training_sensor", "gpu_preflight_configuration", "gpu_pool_setup", "train_model_gpu", "train_model_cpu",
+    "save_model", "eval_model", "update_model_metadata_registry", "cleanup", "delete_volume", "check_DAG_success",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def page(stack: Stack) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        page = browser.new_page(viewport={"width": 1600, "height": 1000}, color_scheme="light")
+        page.set_default_timeout(30_000)
+        page.goto(f"http://localhost:{stack.web}/")
+        page.fill("#username", "airflow")
+        page.fill("#password", "airflow")
+        page.click("input[type=submit], button[type=submit]")
+        page.wait_for_url(lambda url: "login" not in url)
+        yield page
+        browser.close()
+
+
+def shoot(page: Page, name: str) -> None:
+    """Save a picture where TARMAC_SCREENSHOTS says; the README's pictures are made so."""
+    if folder := os.environ.get("TARMAC_SCREENSHOTS"):
+        page.screenshot(path=str(Path(folder) / name))
+
+
+def fill_form(page: Page, datasets: str) -> None:
+    """Choose test_model and put JSON into the editor of the field Data sets."""
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("combobox", name="Model").click()
+    page.get_by_role("option", name="test_model").click()
+    dialog.get_by_role("textbox", name="Editor content").first.focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(datasets)
+    # The editor closes brackets by itself; what it added after the text goes again.
+    page.keyboard.press("Control+Shift+End")
+    page.keyboard.press("Delete")
+
+
+def test_the_form_triggers_a_run_that_succeeds_and_the_graph_shows_15_tasks(
+    stack: Stack, page: Page, smoke: dict[str, Any]
+) -> None:
+    page.goto(f"http://localhost:{stack.web}/dags/nlp_model_training")
+    page.get_by_role("button", name="Trigger").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("checkbox", name="GPU")).to_have_count(1)
+    expect(dialog.get_by_role("spinbutton", name="Seed")).to_have_value("0")
+    expect(dialog.get_by_role("textbox", name="Editor content")).to_have_count(2)  # data sets, parameters
+    reference = smoke["datasets"]["tiny"]["train"]
+    fill_form(page, '{"tiny": {"train": "%s", "eval": null}}' % reference)
+    shoot(page, "form.png")
+    before = {run["dag_run_id"] for run in stack.http.get("/api/v2/dags/nlp_model_training/dagRuns").json()["dag_runs"]}
+    dialog.get_by_role("button", name="Trigger").last.click()
+
+    def new_run() -> str | None:
+        runs = stack.http.get("/api/v2/dags/nlp_model_training/dagRuns", params={"limit": 100}).json()["dag_runs"]
+        return next((run["dag_run_id"] for run in runs if run["dag_run_id"] not in before), None)
+
+    run_id = wait_for("the run that the form started", new_run)
+    assert run_id
+    assert stack.finish(run_id) == "success"
+    page.goto(f"http://localhost:{stack.web}/dags/nlp_model_training/runs/{run_id}")
+    page.get_by_role("button", name="Show Graph").first.click()
+    for task in TASKS:
+        expect(page.get_by_test_id(f"rf__node-{task}")).to_be_attached()
+    assert page.locator("[data-testid^=rf__node-]").count() == len(TASKS)
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    shoot(page, "graph.png")
+
+
+def test_a_bad_request_from_the_form_shows_why(stack: Stack, page: Page) -> None:
+    page.goto(f"http://localhost:{stack.web}/dags/nlp_model_training")
+    page.get_by_role("button", name="Trigger").first.click()
+    dialog = page.get_by_role("dialog")
+    fill_form(page, '{"tiny": {"train": "../../etc/passwd"}}')
+    dialog.get_by_role("button", name="Trigger").last.click()
+    expect(page.get_by_text("datasets.tiny.train").first).to_be_visible()
+    shoot(page, "refused.png")

@@ -1,0 +1,254 @@
+"""Training sessions on the whole stack: what a user gets, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.stack import DAG, REPO, Stack, wait_for
+
+CPU_PATH = {
+    "check_request_body", "create_unique_session_path", "retrieve_resources", "determine_cpu_or_gpu",
+    "train_model_cpu", "save_model", "eval_model", "update_model_metadata_registry", "cleanup", "delete_volume",
+    "check_DAG_success",
+}  # fmt: skip
+
+
+def train_container(stack: Stack) -> str:
+    def look() -> list[str]:
+        return stack.session_containers("tarmac.task=train_model_cpu")
+
+    return wait_for("the training's container", look)[0]
+
+
+def send(stack: Stack, tmp_path: Path, request: Any, *words: str) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "req.json"
+    path.write_text(request if isinstance(request, str) else json.dumps(request))
+    return stack.make("trigger", f"CONFIG={path}", *words)
+
+
+def test_a_named_entity_model_is_trained_scored_registered_and_usable(stack: Stack, tmp_path: Path) -> None:
+    train, dev = (stack.store(REPO / "examples" / f"wnut17.{part}.jsonl") for part in ("train", "dev"))
+    request = {
+        "model": "named_entity_recognition",
+        "datasets": {"wnut17": {"train": train, "eval": dev}},
+        "parameters": {"max_steps": 60, "eval_frequency": 30},
+    }
+    done = send(stack, tmp_path, request)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for task in CPU_PATH:
+        assert task in done.stdout
+    assert "training curve" in done.stdout
+    assert "precision" in done.stdout
+    run_id = done.stderr.split("Started run ")[1].split()[0]
+    assert stack.states(run_id)["train_model_gpu"] == "skipped"
+    registered = stack.xcom(run_id, "update_model_metadata_registry")
+    assert registered["name"] == "named_entity_recognition"
+    assert set(registered["metrics"]) >= {"precision", "recall", "f1"}
+
+    # The registered model, loaded with MLflow and spaCy alone, tags a sentence.
+    code = (
+        "import json, mlflow; nlp = mlflow.spacy.load_model('models:/named_entity_recognition/%s');"
+        "doc = nlp('Obama visited Paris'); print(json.dumps([nlp.pipe_names, [t.text for t in doc]]));"
+        "from mlflow import MlflowClient; c = MlflowClient();"
+        "run = c.get_run(c.get_model_version('named_entity_recognition', '%s').run_id);"
+        "print(json.dumps([run.data.params, run.data.metrics, run.data.tags, run.info.status]))"
+    ) % (registered["version"], registered["version"])
+    out = subprocess.run(
+        ["docker", "run", "--rm", "--network", f"{stack.project}_registry",
+         "--env-file", stack.env_dir / "registry.env", "--entrypoint", "python", "tarmac/trainer:test", "-c", code],
+        text=True, capture_output=True,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    pipes, words = json.loads(out.stdout.splitlines()[0])
+    assert "ner" in pipes
+    assert words == ["Obama", "visited", "Paris"]
+    params, metrics, tags, status = json.loads(out.stdout.splitlines()[1])
+    assert status == "FINISHED"
+    assert str(params["max_steps"]) == "60"
+    assert metrics["f1"] == pytest.approx(registered["metrics"]["f1"])
+    assert tags["tarmac.run_id"] == run_id
+    everything = json.dumps([params, tags])
+    assert train.split("/")[0] in everything, "the data set's id is recorded"
+    assert "sha256:" in everything, "the image's digest is recorded"
+    stack.assert_nothing_left()
+
+
+def test_a_request_through_make_trigger_returns_at_once_with_follow_0(
+    stack: Stack, smoke: dict[str, Any], tmp_path: Path
+) -> None:
+    done = send(stack, tmp_path, smoke, "FOLLOW=0")
+    assert done.returncode == 0, done.stderr
+    run_id = done.stdout.strip()
+    assert stack.finish(run_id) == "success"
+    followed = stack.make("follow", f"RUN={run_id}")
+    assert followed.returncode == 0
+    assert "test_model version" in followed.stdout
+    assert run_id in stack.make("ps").stdout
+    stack.assert_nothing_left()
+
+
+def test_the_session_is_shut_in_while_it_trains(stack: Stack, smoke: dict[str, Any]) -> None:
+    run_id = stack.start(smoke | {"parameters": {"train_seconds": 20}})
+    row = json.loads(subprocess.check_output(["docker", "inspect", train_container(stack)]))[0]
+    host = row["HostConfig"]
+    assert host["NetworkMode"] == "none"
+    assert host["ReadonlyRootfs"] is True
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    assert row["Config"]["User"] == "10001:10001"
+    secrets = [
+        line.split("=", 1)[1] for line in (stack.env_dir / "registry.env").read_text().splitlines() if "PASSW" in line
+    ]
+    assert not any(secret in json.dumps(row) for secret in [*secrets, "e2e-secret-never-shown"])
+    labels = row["Config"]["Labels"]
+    assert labels["tarmac.run"] == run_id
+    assert labels["tarmac.task"] == "train_model_cpu"
+    assert labels["tarmac.attempt"] == "1"
+    assert stack.finish(run_id) == "success"
+    for task in ("retrieve_resources", "train_model_cpu", "save_model"):
+        text = stack.log(run_id, task)
+        assert not any(secret in text for secret in [*secrets, "e2e-secret-never-shown"]), task
+    stack.assert_nothing_left()
+
+
+def test_progress_is_shown_while_it_trains(stack: Stack, smoke: dict[str, Any]) -> None:
+    run_id = stack.start(smoke | {"parameters": {"train_seconds": 8}})
+    assert stack.finish(run_id) == "success"
+    text = stack.log(run_id, "train_model_cpu")
+    assert "progress" in text
+    assert " left" in text
+    assert " %" in text
+
+
+@pytest.mark.parametrize("step", ["prep", "train", "save", "eval"])
+def test_a_failing_step_fails_the_run_and_leaves_nothing(stack: Stack, smoke: dict[str, Any], step: str) -> None:
+    run_id = stack.start(smoke | {"parameters": {"fail": step}})
+    assert stack.finish(run_id, 400) == "failed"
+    states = stack.states(run_id)
+    task = {"prep": "retrieve_resources", "train": "train_model_cpu", "save": "save_model", "eval": "eval_model"}[step]
+    assert states[task] == "failed"
+    assert states["cleanup"] == states["delete_volume"] == "success"
+    assert states["check_DAG_success"] == "failed"
+    assert states["update_model_metadata_registry"] in ("upstream_failed", "skipped")
+    stack.assert_nothing_left()
+
+
+@pytest.mark.parametrize(("state", "ends"), [("failed", "failed"), ("success", "success")])
+def test_a_run_marked_by_hand_ends_so_and_its_training_is_removed(
+    stack: Stack, smoke: dict[str, Any], state: str, ends: str
+) -> None:
+    run_id = stack.start(smoke | {"parameters": {"train_seconds": 600}})
+    train_container(stack)
+    answer = stack.http.patch(f"{DAG}/dagRuns/{run_id}", json={"state": state})
+    assert answer.status_code == 200, answer.text
+    wait_for("the container and the volume to go", lambda: not stack.session_containers() + stack.session_volumes())
+    assert stack.finish(run_id) == ends
+    stack.assert_nothing_left()
+
+
+def test_a_cleared_training_starts_again_although_its_volume_was_removed(stack: Stack, smoke: dict[str, Any]) -> None:
+    run_id = stack.start(smoke)
+    assert stack.finish(run_id) == "success"
+    first = stack.xcom(run_id, "update_model_metadata_registry")["version"]
+    stack.assert_nothing_left()
+    answer = stack.http.post(
+        f"{DAG}/clearTaskInstances",
+        json={"dry_run": False, "dag_run_id": run_id, "task_ids": ["train_model_cpu"], "include_downstream": True,
+              "only_failed": False, "reset_dag_runs": True},
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    assert stack.finish(run_id) == "success"
+    assert int(stack.xcom(run_id, "update_model_metadata_registry")["version"]) > int(first)
+    stack.assert_nothing_left()
+
+
+def test_a_whole_run_cleared_while_it_trains_runs_again_from_the_start(stack: Stack, smoke: dict[str, Any]) -> None:
+    run_id = stack.start(smoke | {"parameters": {"train_seconds": 15}})
+    first = train_container(stack)
+    answer = stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json={"dry_run": False, "only_failed": False})
+    assert answer.status_code == 200, answer.text
+    wait_for("the first container to go", lambda: first not in stack.session_containers())
+    assert stack.finish(run_id) == "success"
+    stack.assert_nothing_left()
+
+
+def test_two_sessions_sent_at_once_do_not_meet(stack: Stack, smoke: dict[str, Any]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda _: stack.start(smoke | {"parameters": {"train_seconds": 6}}), range(2)))
+    wait_for("two volumes", lambda: len(stack.session_volumes()) == 2)
+    assert [stack.finish(run_id) for run_id in runs] == ["success", "success"]
+    stack.assert_nothing_left()
+
+
+def test_ctrl_c_stops_following_and_the_run_goes_on(stack: Stack, smoke: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "req.json"
+    path.write_text(json.dumps(smoke | {"parameters": {"train_seconds": 8}}))
+    follower = subprocess.Popen(
+        ["make", "trigger", f"CONFIG={path}"], cwd=REPO, env=stack.environment, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    train_container(stack)
+    os.killpg(follower.pid, signal.SIGINT)
+    out, _ = follower.communicate(timeout=30)
+    assert follower.returncode != 0
+    assert "the run goes on" in out
+    run_id = out.split("Started run ")[1].split()[0]
+    assert stack.finish(run_id) == "success"
+    stack.assert_nothing_left()
+
+
+def test_data_in_an_object_store_is_fetched_with_credentials_that_training_never_sees(stack: Stack) -> None:
+    name = f"{stack.project}-s3"
+    subprocess.run(
+        ["docker", "run", "--detach", "--name", name, "--network", f"{stack.project}_egress", "--network-alias", "s3",
+         "tarmac/test:test", "moto_server", "-H", "0.0.0.0", "-p", "5000"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    try:
+        subprocess.run(["docker", "network", "connect", "--alias", "s3", f"{stack.project}_backend", name], check=True)
+        upload = (
+            "import os, sys, time, boto3, botocore.exceptions\n"
+            "c = boto3.client('s3', endpoint_url='http://127.0.0.1:5000', region_name='us-east-1',"
+            " aws_access_key_id='k', aws_secret_access_key='s')\n"
+            "for _ in range(100):\n"
+            "    try:\n        c.create_bucket(Bucket='data'); break\n"
+            "    except botocore.exceptions.EndpointConnectionError: time.sleep(0.2)\n"
+            "c.put_object(Bucket='data', Key='tiny.jsonl', Body=sys.stdin.buffer.read())\n"
+        )
+        subprocess.run(
+            ["docker", "exec", "--interactive", name, "python", "-c", upload],
+            input=(REPO / "examples" / "tiny.jsonl").read_bytes(), check=True, timeout=60,
+        )  # fmt: skip
+        run_id = stack.start({"model": "test_model", "datasets": {"s3": {"train": "s3://data/tiny.jsonl"}}})
+        assert stack.finish(run_id) == "success"
+        missing = stack.start({"model": "test_model", "datasets": {"s3": {"train": "s3://data/other.jsonl"}}})
+        assert stack.finish(missing) == "failed"
+        assert "datasets.s3.train: there is no such data set" in stack.log(missing, "check_request_body")
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True, capture_output=True)
+    stack.assert_nothing_left()
+
+
+def test_down_and_up_find_runs_models_and_data_sets_again(stack: Stack, smoke: dict[str, Any]) -> None:
+    before = stack.start(smoke)
+    assert stack.finish(before) == "success"
+    version = int(stack.xcom(before, "update_model_metadata_registry")["version"])
+    assert stack.make("down").returncode == 0
+    done = stack.make("up")
+    assert done.returncode == 0, done.stderr
+    stack.log_in()
+    assert stack.run_state(before) == "success"
+    after = stack.start(smoke)
+    assert stack.finish(after) == "success", "the data set is still in the store"
+    assert int(stack.xcom(after, "update_model_metadata_registry")["version"]) == version + 1
+    stack.assert_nothing_left()

@@ -1,0 +1,247 @@
+"""Runs the container code against a real Docker Engine, without Airflow's servers.
+
+Everything made here carries the label `tarmac.project` of a stack name that is new for each test session; at the end
+nothing with that label may be left.
+"""
+
+import atexit
+import logging
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import docker
+import pytest
+from docker import APIClient
+
+_home = tempfile.TemporaryDirectory(prefix="tarmac-it-airflow-")
+atexit.register(_home.cleanup)
+os.environ.update(AIRFLOW_HOME=_home.name, AIRFLOW__CORE__LOAD_EXAMPLES="False")
+
+STACK = f"tarmac-it-{uuid.uuid4().hex[:8]}"
+DAG_ID = "nlp_model_training"
+IMAGE = "debian:trixie-slim"
+
+
+def wait_until[T](what: str, look: Callable[[], T], seconds: float = 30) -> T:
+    """Poll until `look` gives something true; fail with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for: {what}"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., Any]:
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def api() -> Iterator[APIClient]:
+    client = docker.from_env().api
+    yield client
+    client.close()
+
+
+def left_over(api: APIClient) -> list[str]:
+    label = {"label": f"tarmac.project={STACK}"}
+    containers = [c["Names"][0] for c in api.containers(all=True, filters=label) if c["State"] != "removing"]
+    return containers + [v["Name"] for v in api.volumes(filters=label)["Volumes"] or []]
+
+
+def sweep(api: APIClient) -> None:
+    for container in api.containers(all=True, filters={"label": f"tarmac.project={STACK}"}):
+        api.remove_container(container["Id"], force=True, v=True)
+    for volume in api.volumes(filters={"label": f"tarmac.project={STACK}"})["Volumes"] or []:
+        api.remove_volume(volume["Name"], force=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_is_left_in_the_end(api: APIClient) -> Iterator[None]:
+    yield
+    left = left_over(api)
+    sweep(api)
+    assert left == []
+
+
+@pytest.fixture(autouse=True)
+def stack(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The stack's name. After each test the engine must hold nothing of it."""
+    from tarmac.settings import settings
+
+    monkeypatch.setenv("TARMAC_PROJECT", STACK)
+    settings.cache_clear()
+    yield STACK
+    settings.cache_clear()
+    left = left_over(api)
+    sweep(api)
+    assert left == []
+
+
+class Step:
+    """One task's try: the operator, what it logged, and its end. `start` runs it in a thread, as `run` does here."""
+
+    def __init__(self, operator: Any, context: dict[str, Any]) -> None:
+        self.operator, self.context = operator, context
+        self.lines: list[str] = []
+        self.pushed: list[tuple[str, Any]] = context["ti"].pushed
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        for each in (operator, operator.restore):
+            if each is not None:
+                each._log = self._logger()
+
+    def _logger(self) -> logging.Logger:
+        lines = self.lines
+
+        class Keep(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                lines.append(record.getMessage())
+
+        logger = logging.Logger("step", logging.INFO)
+        logger.addHandler(Keep())
+        return logger
+
+    def run(self) -> Any:
+        return self.operator.run_step(self.context)
+
+    def execute(self) -> Any:
+        """As Airflow's task process calls it."""
+        from airflow.sdk.bases.operator import ExecutorSafeguard
+
+        token = ExecutorSafeguard.tracker.set(self.operator)
+        try:
+            return self.operator.execute(self.context)
+        finally:
+            ExecutorSafeguard.tracker.reset(token)
+
+    def start(self) -> "Step":
+        def body() -> None:
+            try:
+                self.result = self.run()
+            except BaseException as error:  # noqa: BLE001  shown by the test
+                self.error = error
+
+        self._thread = threading.Thread(target=body, daemon=True)
+        self._thread.start()
+        return self
+
+    def join(self, seconds: float = 30) -> Any:
+        assert self._thread is not None
+        self._thread.join(seconds)
+        assert not self._thread.is_alive(), f"the step did not end in {seconds} s; it said {self.lines}"
+        if self.error:
+            raise self.error
+        return self.result
+
+
+class Session:
+    """A training session: a run id, its volume, and steps that run on it."""
+
+    def __init__(self, api: APIClient) -> None:
+        from tarmac.session import session_labels, volume_name
+
+        self.api = api
+        self.run_id = f"manual__{uuid.uuid4().hex}"
+        self.volume = volume_name(STACK, DAG_ID, self.run_id)
+        self.labels = session_labels(STACK, DAG_ID, self.run_id)
+        self.request: dict[str, Any] = {"model": "test_model"}
+
+    def make_volume(self, image: str = IMAGE) -> None:
+        from tarmac.containers import engine
+
+        engine.create_session_volume(self.api, self.volume, self.labels, self.request, image)
+
+    def step(self, script: str | None = None, *, task_id: str = "train_model_cpu", attempt: int = 1, **kwargs: Any) -> Step:
+        """A step that runs a shell script, or, without one, the image's own entry point."""
+        return Step(self.operator(script, task_id=task_id, **kwargs), self.context(task_id, attempt))
+
+    def operator(self, script: str | None = None, *, task_id: str = "train_model_cpu", **kwargs: Any) -> Any:
+        from tarmac.containers.mounts import TemplatedMount
+        from tarmac.containers.operator import TrainingContainerOperator
+        from tarmac.session import container_name
+
+        if script is not None:
+            kwargs["entrypoint"] = ["sh", "-c", script]
+        mounts = [TemplatedMount(source=self.volume, target="/session"), *kwargs.pop("extra_mounts", [])]
+        return TrainingContainerOperator(
+            task_id=task_id,
+            image=kwargs.pop("image", IMAGE),
+            command=kwargs.pop("command", ["train"]),
+            container_name=container_name(STACK, DAG_ID, self.run_id, task_id),
+            mounts=mounts,
+            **kwargs,
+        )
+
+    def context(self, task_id: str, attempt: int) -> dict[str, Any]:
+        pushed: list[tuple[str, Any]] = []
+        ti = SimpleNamespace(
+            dag_id=DAG_ID,
+            run_id=self.run_id,
+            task_id=task_id,
+            try_number=attempt,
+            pushed=pushed,
+            xcom_push=lambda key, value: pushed.append((key, value)),
+        )
+        return {"ti": ti, "run_id": self.run_id}
+
+    def containers(self) -> list[dict[str, Any]]:
+        from tarmac.containers import engine
+
+        return engine.containers_with(self.api, self.labels)
+
+    def running(self) -> dict[str, Any]:
+        """The session's one running container, as `docker inspect` shows it."""
+
+        def look() -> list[dict[str, Any]]:
+            return [c for c in self.containers() if c["State"] == "running"]
+
+        (container,) = wait_until("a running container", look)
+        found: dict[str, Any] = self.api.inspect_container(container["Id"])
+        return found
+
+    def inside(self, *words: str) -> str:
+        """Run a command in the session's running container."""
+        execution = self.api.exec_create(self.running()["Id"], list(words))
+        output: bytes = self.api.exec_start(execution["Id"])
+        assert self.api.exec_inspect(execution["Id"])["ExitCode"] == 0, output
+        return output.decode()
+
+
+@pytest.fixture
+def session(api: APIClient) -> Iterator[Session]:
+    session = Session(api)
+    session.make_volume()
+    yield session
+    from tarmac.containers import engine
+
+    engine.remove_volume(api, session.volume)
+
+
+@pytest.fixture
+def new_session(api: APIClient) -> Iterator[Callable[[], Session]]:
+    """Makes sessions without volumes; removes the volumes they may get."""
+    made: list[Session] = []
+
+    def make() -> Session:
+        made.append(Session(api))
+        return made[-1]
+
+    yield make
+    from tarmac.containers import engine
+
+    for session in made:
+        engine.remove_volume(api, session.volume)

@@ -1,0 +1,130 @@
+"""A whole stack under test: its commands, its API, and what the engine holds of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+REPO = Path(__file__).parents[2]
+DAG = "/api/v2/dags/nlp_model_training"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for[T](what: str, look: Callable[[], T], seconds: float = 60) -> T:
+    """Poll until `look` returns something true; fail with what was waited for."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain for: {what}"
+        time.sleep(0.25)
+
+
+class Stack:
+    """A running stack: its commands, its API, and what the engine holds of it."""
+
+    def __init__(self, env_dir: Path) -> None:
+        self.project = f"tarmac-e2e-{uuid.uuid4().hex[:6]}"
+        self.web, self.mlflow_port = free_port(), free_port()
+        self.env_dir = env_dir
+        self.environment = {
+            **os.environ,
+            "TARMAC_PROJECT": self.project,
+            "TARMAC_ENV_DIR": str(env_dir),
+            "TARMAC_WEB_PORT": str(self.web),
+            "TARMAC_MLFLOW_PORT": str(self.mlflow_port),
+        }
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.web}", timeout=30)
+
+    def make(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command of the Makefile."""
+        return subprocess.run(
+            ["make", *words], cwd=REPO, env=self.environment, text=True, input=stdin, capture_output=True, timeout=900
+        )
+
+    def log_in(self) -> None:
+        answer = self.http.post("/auth/token", json={"username": "airflow", "password": "airflow"})
+        assert answer.status_code == 201, answer.text
+        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def airflow(self, *words: str) -> str:
+        command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "airflow", *words]
+        done = subprocess.run(command, cwd=REPO, env=self.environment, text=True, capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def store(self, path: Path | str) -> str:
+        done = self.make("dataset", f"FILE={path}")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def post(self, conf: Any, run_id: str | None = None) -> httpx.Response:
+        payload = {"logical_date": None, "conf": conf} | ({"dag_run_id": run_id} if run_id else {})
+        return self.http.post(f"{DAG}/dagRuns", json=payload)
+
+    def start(self, conf: Any) -> str:
+        answer = self.post(conf)
+        assert answer.status_code == 200, answer.text
+        run_id: str = answer.json()["dag_run_id"]
+        return run_id
+
+    def run_state(self, run_id: str) -> str:
+        state: str = self.http.get(f"{DAG}/dagRuns/{run_id}").json()["state"]
+        return state
+
+    def finish(self, run_id: str, seconds: float = 240) -> str:
+        def ended() -> str | None:
+            state = self.run_state(run_id)
+            return state if state in ("success", "failed") else None
+
+        state = wait_for(f"the end of {run_id}", ended, seconds)
+        assert state
+        return state
+
+    def tasks(self, run_id: str) -> dict[str, dict[str, Any]]:
+        rows = self.http.get(f"{DAG}/dagRuns/{run_id}/taskInstances").json()["task_instances"]
+        return {row["task_id"]: row for row in rows}
+
+    def states(self, run_id: str) -> dict[str, str | None]:
+        return {task: row["state"] for task, row in self.tasks(run_id).items()}
+
+    def xcom(self, run_id: str, task_id: str) -> Any:
+        path = f"{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        return self.http.get(path).json().get("value")
+
+    def log(self, run_id: str, task_id: str) -> str:
+        attempt = self.tasks(run_id)[task_id]["try_number"]
+        path = f"{DAG}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
+        answer = self.http.get(path, params={"full_content": "true"}, headers={"Accept": "application/json"})
+        return json.dumps(answer.json().get("content"), ensure_ascii=False)
+
+    def _docker(self, *words: str) -> list[str]:
+        done = subprocess.run(["docker", *words], text=True, capture_output=True, check=True)
+        return done.stdout.split()
+
+    def session_containers(self, *filters: str) -> list[str]:
+        extra = [word for item in filters for word in ("--filter", f"label={item}")]
+        return self._docker("ps", "--all", "--quiet", "--filter", f"label=tarmac.project={self.project}", *extra)
+
+    def session_volumes(self) -> list[str]:
+        return self._docker("volume", "ls", "--quiet", "--filter", f"label=tarmac.project={self.project}")
+
+    def assert_nothing_left(self) -> None:
+        assert self.session_containers() == []
+        assert self.session_volumes() == []
