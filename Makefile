@@ -25,8 +25,8 @@ ensure-up:
 		echo "The stack is not running: 'make up' starts it." >&2; exit 3; }
 
 .PHONY: down
-down: ## Stop the stack; runs, models and data sets are kept
-	@$(STACK) --profile build down --remove-orphans
+down: ## Stop the stack; runs, models and data sets are kept, trainings go on
+	@env/host/down.sh
 
 .PHONY: clean
 clean: ## Remove the stack with all its runs, models, data sets and secrets (asks first; YES=1 does not)

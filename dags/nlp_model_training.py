@@ -211,7 +211,8 @@ def nlp_model_training() -> None:
 
     branch = determine_cpu_or_gpu()
     # A setup, so that clearing a training clears this with it: the data went with the volume.
-    check_request_body() >> create >> retrieve_resources.as_setup() >> branch
+    retrieve: Any = retrieve_resources
+    check_request_body() >> create >> retrieve.as_setup() >> branch
     branch >> gpu_training_sensor >> gpu_preflight_configuration >> gpu_pool_setup >> train_model_gpu
     branch >> train_model_cpu
     [train_model_gpu, train_model_cpu] >> save_model >> eval_model >> registered

@@ -1,9 +1,11 @@
 """Registers Tarmac with Airflow."""
 
+# Imported here so that the scheduler has them loaded when it forks a task, which then starts 0.2 to 0.6 s sooner.
+import httpx  # noqa: F401, TID253
 from airflow.plugins_manager import AirflowPlugin
 
-# Imported here so that the scheduler has it loaded when it forks a task: a task start is 0.2 to 0.6 s shorter.
-import tarmac.containers.operator  # noqa: F401
+import tarmac.containers.operator
+import tarmac.pipeline  # noqa: F401
 from tarmac.api_guard import RequestGuard
 
 

@@ -88,8 +88,9 @@ def bare_chain(api: Any, request: dict[str, Any]) -> float:
 
 
 def idle(api: Any) -> tuple[int, float, dict[str, tuple[int, float]]]:
-    """Bytes of memory (without page cache) and cores of the stack's services, averaged over IDLE_SECONDS."""
-    label = f"com.docker.compose.project={settings().stack}"
+    """Bytes of memory (without reclaimable page cache) and cores of the services, averaged over IDLE_SECONDS."""
+    # Images carry Compose's project label too, so it alone would select any container made of them.
+    label = [f"com.docker.compose.project={settings().stack}", "com.docker.compose.oneoff=False"]
     rows = {row["Labels"]["com.docker.compose.service"]: row["Id"] for row in api.containers(filters={"label": label})}
 
     def cpu(stats: dict[str, Any]) -> int:
@@ -101,10 +102,10 @@ def idle(api: Any) -> tuple[int, float, dict[str, tuple[int, float]]]:
     found = {}
     for service, row in rows.items():
         stats, before = api.stats(row, stream=False), first[service]
-        memory = stats["memory_stats"]
-        cache = memory["stats"].get("total_inactive_file", memory["stats"].get("inactive_file", 0))
+        memory = stats["memory_stats"]["stats"]  # cgroup v1 says rss, v2 anon; both: shmem
+        held = memory.get("total_rss", memory.get("anon", 0)) + memory.get("total_shmem", memory.get("shmem", 0))
         cores = (cpu(stats) - cpu(before[0])) / 1e9 / (time.monotonic() - before[1])
-        found[service] = (memory["usage"] - cache, cores)
+        found[service] = (held, cores)
     return sum(m for m, _ in found.values()), sum(c for _, c in found.values()), found
 
 

@@ -48,6 +48,18 @@ TARMAC_CA_BUNDLE to your proxy's CA bundle; if of the network, check that contai
     [ -z "$fresh" ] || say "  images built after $((SECONDS - started)) s"
 }
 
+# The volume `files` only names a folder of this machine; when that is another one now (the clone was moved, the setting
+# changed), the volume is made anew. It holds no data of its own.
+point_files_volume() {
+    local volume=${TARMAC_PROJECT}_files device
+    device=$(docker volume inspect --format '{{.Options.device}}' "$volume" 2>/dev/null) || return 0
+    [ "$device" != "$TARMAC_FILES_DIR" ] || return 0
+    [ -d "$TARMAC_FILES_DIR" ] || die "TARMAC_FILES_DIR: there is no folder '$TARMAC_FILES_DIR'."
+    compose rm --stop --force scheduler airflow-cli >/dev/null 2>&1
+    docker volume rm "$volume" >/dev/null ||
+        die "file:// URLs read $device; to change that to $TARMAC_FILES_DIR, wait until no session fetches data."
+}
+
 start_services() {
     if compose up --detach --remove-orphans >"$log" 2>&1; then return; fi
     show_end_of "$log"
@@ -100,6 +112,7 @@ build_images
 TARMAC_DOCKER_GID=$(docker run --rm --network none --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/socket:ro" \
     --entrypoint stat debian:trixie-slim --format %g /socket)
 export TARMAC_DOCKER_GID
+point_files_volume
 start_services
 wait_until_ready
 if [ -z "$quiet" ]; then

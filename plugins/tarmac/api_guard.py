@@ -1,8 +1,9 @@
 """Refuses a bad request at the API, before a run exists.
 
 Airflow checks `conf` against the DAG's params one by one, stops at the first bad one and lets unknown keys pass. This
-ASGI middleware looks at the same call first and answers HTTP 400 with every bad field, as Airflow does with the first. It only ever refuses: who may
-trigger is decided by Airflow, and a caller without credentials is passed on to Airflow's own 401.
+ASGI middleware looks at the same call first and answers HTTP 400 with every bad field, as Airflow does with the first.
+It only ever refuses: who may trigger is decided by Airflow, and a caller without credentials is passed on to Airflow's
+own 401.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
         return BAD_INPUT
     except TarmacError as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT if getattr(error, "status", 0) in (400, 409, 413, 422) else UNREACHABLE
+        return BAD_INPUT if getattr(error, "status", 0) in (400, 404, 409, 413) else UNREACHABLE
     except BrokenPipeError:
         return INTERRUPTED
     return code

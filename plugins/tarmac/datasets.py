@@ -53,13 +53,16 @@ def _open_file_url(url: str) -> IO[bytes]:
     return open(unquote(urlsplit(url).path), "rb")
 
 
-def _digest(stream: IO[bytes]) -> tuple[str, int]:
+def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None) -> tuple[str, int]:
+    """Return the id of a stream's content and its size in bytes; write the content on as it is read."""
     import base58
 
     digest, size = hashlib.sha256(), 0
     while chunk := stream.read(_CHUNK):
         digest.update(chunk)
         size += len(chunk)
+        if copy_to is not None:
+            copy_to.write(chunk)
     return base58.b58encode(digest.digest()).decode(), size
 
 
@@ -88,17 +91,10 @@ def _put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
     partial = f"{root}/.partial-{uuid.uuid4().hex}"
     try:
         filesystem.makedirs(root, exist_ok=True)
-        import base58
-
-        digest, size = hashlib.sha256(), 0
         with filesystem.open(partial, "wb") as target:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-                size += len(chunk)
-                target.write(chunk)
+            data_id, size = _digest(stream, target)
         if size == 0:
             raise DatasetError("The file is empty: a data set has at least one line.")
-        data_id = base58.b58encode(digest.digest()).decode()
         folder = f"{root}/{data_id}"
         final = f"{folder}/{data_id}.jsonl"
         new = not filesystem.exists(final) or _stored_id(filesystem, final) != data_id

@@ -162,7 +162,7 @@ class Follower:
         progress = self._api.xcom(self._run_id, task_id, "progress")
         if not progress or not progress.get("total"):
             return
-        percent = int(100 * progress["done"] / progress["total"])
+        percent = int(max(0.0, min(100.0, 100 * progress["done"] / progress["total"])))
         eta = progress.get("eta_seconds")
         text = f"    {task_id}: {percent} % of {progress['total']:g}" + (
             f", at most {format_seconds(float(eta))} left" if eta is not None else ""

@@ -182,6 +182,15 @@ def test_a_whole_run_cleared_while_it_trains_runs_again_from_the_start(stack: St
     stack.assert_nothing_left()
 
 
+def test_make_up_leaves_a_running_training_alone(stack: Stack, smoke: dict[str, Any]) -> None:
+    run_id = stack.start(smoke | {"parameters": {"train_seconds": 30}})
+    container = train_container(stack)
+    assert stack.make("up").returncode == 0
+    assert stack.session_containers("tarmac.task=train_model_cpu") == [container]
+    assert stack.finish(run_id) == "success"
+    stack.assert_nothing_left()
+
+
 def test_two_sessions_sent_at_once_do_not_meet(stack: Stack, smoke: dict[str, Any]) -> None:
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda _: stack.start(smoke | {"parameters": {"train_seconds": 6}}), range(2)))
@@ -239,15 +248,25 @@ def test_data_in_an_object_store_is_fetched_with_credentials_that_training_never
     stack.assert_nothing_left()
 
 
-def test_down_and_up_find_runs_models_and_data_sets_again(stack: Stack, smoke: dict[str, Any]) -> None:
+def test_down_and_up_find_runs_models_data_sets_and_a_running_training_again(
+    stack: Stack, smoke: dict[str, Any]
+) -> None:
     before = stack.start(smoke)
     assert stack.finish(before) == "success"
     version = int(stack.xcom(before, "update_model_metadata_registry")["version"])
-    assert stack.make("down").returncode == 0
+    training = stack.start(smoke | {"parameters": {"train_seconds": 100}, "seed": 1})
+    container = train_container(stack)
+    done = stack.make("down")
+    assert done.returncode == 0
+    assert training in done.stderr, "make down says what still trains"
+    assert stack.session_containers() == [container]
     done = stack.make("up")
     assert done.returncode == 0, done.stderr
     stack.log_in()
     assert stack.run_state(before) == "success"
+    assert stack.session_containers("tarmac.task=train_model_cpu") == [container], "not started a second time"
+    assert stack.finish(training) == "success"
+    version += 1
     after = stack.start(smoke)
     assert stack.finish(after) == "success", "the data set is still in the store"
     assert int(stack.xcom(after, "update_model_metadata_registry")["version"]) == version + 1

@@ -90,6 +90,16 @@ def stack(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     assert left == []
 
 
+def logger_into(lines: list[str]) -> logging.Logger:
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger = logging.Logger("step", logging.INFO)
+    logger.addHandler(Keep())
+    return logger
+
+
 class Step:
     """One task's try: the operator, what it logged, and its end. `start` runs it in a thread, as `run` does here."""
 
@@ -102,18 +112,8 @@ class Step:
         self._thread: threading.Thread | None = None
         for each in (operator, operator.restore):
             if each is not None:
-                each._log = self._logger()
-
-    def _logger(self) -> logging.Logger:
-        lines = self.lines
-
-        class Keep(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                lines.append(record.getMessage())
-
-        logger = logging.Logger("step", logging.INFO)
-        logger.addHandler(Keep())
-        return logger
+                # Where the operator's `log` keeps its logger.
+                each._cached_logger = logger_into(self.lines)
 
     def run(self) -> Any:
         return self.operator.run_step(self.context)
@@ -165,7 +165,9 @@ class Session:
 
         engine.create_session_volume(self.api, self.volume, self.labels, self.request, image)
 
-    def step(self, script: str | None = None, *, task_id: str = "train_model_cpu", attempt: int = 1, **kwargs: Any) -> Step:
+    def step(
+        self, script: str | None = None, *, task_id: str = "train_model_cpu", attempt: int = 1, **kwargs: Any
+    ) -> Step:
         """A step that runs a shell script, or, without one, the image's own entry point."""
         return Step(self.operator(script, task_id=task_id, **kwargs), self.context(task_id, attempt))
 
@@ -213,12 +215,10 @@ class Session:
         found: dict[str, Any] = self.api.inspect_container(container["Id"])
         return found
 
-    def inside(self, *words: str) -> str:
-        """Run a command in the session's running container."""
-        execution = self.api.exec_create(self.running()["Id"], list(words))
-        output: bytes = self.api.exec_start(execution["Id"])
-        assert self.api.exec_inspect(execution["Id"])["ExitCode"] == 0, output
-        return output.decode()
+    def let_go(self) -> None:
+        """Make /session/go, which the scripts of these tests wait for. The container may end before `touch` does."""
+        execution = self.api.exec_create(self.running()["Id"], ["touch", "/session/go"])
+        self.api.exec_start(execution["Id"])
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ _home = tempfile.TemporaryDirectory(prefix="tarmac-unit-airflow-")
 atexit.register(_home.cleanup)
 os.environ.update(
     AIRFLOW_HOME=_home.name,
+    HYPOTHESIS_STORAGE_DIRECTORY=_home.name,
     AIRFLOW__CORE__LOAD_EXAMPLES="False",
     AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=f"sqlite:///{_home.name}/airflow.db",
 )

@@ -154,6 +154,8 @@ def test_a_training_whose_volume_is_gone_fetches_its_data_again(dag: Any):
         assert dag.get_task(name).restore.task_id == "retrieve_resources"
         assert "check_request_body" in dag.get_task(name).request
     assert dag.get_task("eval_model").restore is None
+    # Clearing a training clears its setups with it, so the data is fetched before it.
+    assert dag.get_task("retrieve_resources").is_setup
 
 
 BAD_VALUES = {

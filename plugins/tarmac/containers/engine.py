@@ -144,16 +144,17 @@ def _write_request(api: APIClient, name: str, labels: dict[str, str], request: d
         content = json.dumps(request, indent=2, ensure_ascii=False).encode()
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
-            # The folder itself is in the archive, so that any trainer image finds it owned by the session user.
-            folder = tarfile.TarInfo(".")
+            # The folder itself is in the archive, so that any trainer image finds it owned by the session user. The
+            # engine leaves the folder that it unpacks into as it is, so that has to be the one above.
+            folder = tarfile.TarInfo(SESSION_PATH.removeprefix("/"))
             folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o700, uid, gid
             folder.mtime = int(time.time())
             tar.addfile(folder)
-            entry = tarfile.TarInfo("request.json")
+            entry = tarfile.TarInfo(f"{folder.name}/request.json")
             entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o600, uid, gid
             entry.mtime = int(time.time())
             tar.addfile(entry, io.BytesIO(content))
-        api.put_archive(helper, SESSION_PATH, archive.getvalue())
+        api.put_archive(helper, "/", archive.getvalue())
     finally:
         remove_container(api, helper)
 

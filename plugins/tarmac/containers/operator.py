@@ -55,8 +55,8 @@ class TrainingContainerOperator(DockerOperator):
         gpu: device UUIDs this container may see, a list or a comma-separated string; templated. Empty: no GPU.
         gpu_label: put the UUIDs on the container as label `tarmac.gpu`.
         gpu_healthcheck: let the engine call the trainer's `health` command while it runs.
-        include_credentials: which credentials of the stack reach this container's environment. They are never
-            templated, rendered or logged.
+        include_credentials: which credentials of the stack reach this container's environment, if it has a network.
+            They are never templated, rendered or logged.
         restore: the operator that fills the session's volume. Given, a volume that is gone (the run was cleared after
             its clean-up) is made again; without it, that is an error that says what to clear.
         request: the checked request, for `restore`; templated.
@@ -236,24 +236,30 @@ class TrainingContainerOperator(DockerOperator):
         """Show the output until the container ends; a broken log stream is opened again where it broke."""
         shown = 0
         while True:
-            seen = 0
-            for line in self._lines(container_id):
-                seen += 1
-                if seen > shown:
-                    self._say(line)
-            shown = max(shown, seen)
+            shown = self._show(container_id, shown, follow=True)
             if self._stopped:
                 return -1
             state = self._inspect(container_id)["State"]
             if state["Status"] in ("exited", "dead"):
+                # The engine may end a followed stream before the last output is in it; the log itself is whole now.
+                self._show(container_id, shown, follow=False)
                 return int(state["ExitCode"])
             time.sleep(0.2)
 
-    def _lines(self, container_id: str) -> Iterator[str]:
+    def _show(self, container_id: str, shown: int, *, follow: bool) -> int:
+        """Show the lines after the first `shown` ones; returns how many are shown in all."""
+        seen = 0
+        for line in self._lines(container_id, follow=follow):
+            seen += 1
+            if seen > shown:
+                self._say(line)
+        return max(shown, seen)
+
+    def _lines(self, container_id: str, *, follow: bool) -> Iterator[str]:
         splitter = events.LineSplitter()
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         try:
-            for chunk in self.cli.logs(container_id, stdout=True, stderr=True, stream=True, follow=True):
+            for chunk in self.cli.logs(container_id, stdout=True, stderr=True, stream=True, follow=follow):
                 yield from splitter.feed(decoder.decode(chunk))
         except NotFound as error:
             if not self._stopped:
@@ -356,7 +362,9 @@ class TrainingContainerOperator(DockerOperator):
         return {**contract, **plain, **self._private_environment, **self._credentials()}
 
     def _credentials(self) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
+        if self.network_mode == "none":
+            return found  # nothing there could use them, so nothing gets them
         for kind in self.include_credentials:
             for variable in _CREDENTIAL_VARIABLES[kind]:
                 if value := os.environ.get(variable):
