@@ -13,8 +13,17 @@ env/host/engine.sh
 export TARMAC_TAG=test
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-test.XXXXXX")
 runner=tarmac-test-runner-$$
+# Removes what tests that were interrupted left: everything that carries the label of their stacks.
 clean_up() {
     docker rm --force "$runner" >/dev/null 2>&1 || true
+    local project label
+    for project in "tarmac-e2e-$$" "tarmac-it-$$"; do
+        for label in "com.docker.compose.project=$project" "tarmac.project=$project"; do
+            docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force --volumes >/dev/null || true
+            docker volume ls --quiet --filter "label=$label" | xargs -r docker volume rm >/dev/null || true
+            docker network ls --quiet --filter "label=$label" | xargs -r docker network rm >/dev/null || true
+        done
+    done
     rm -rf "$scratch"
 }
 trap clean_up EXIT
@@ -41,7 +50,7 @@ esac
 in_test_image() {
     docker run --rm --name "$runner" --init --network host \
         --volume "$repo:$repo" --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock" \
-        --workdir "$repo" --env CI --env TARMAC_TAG --env "PYTHONPATH=$repo/plugins" --tmpfs /tmp:exec \
+        --workdir "$repo" --env CI --env TARMAC_TAG --env "TARMAC_TEST_ID=$$" --env TARMAC_SCREENSHOTS --env "PYTHONPATH=$repo/plugins" --tmpfs /tmp:exec \
         tarmac/test:test "$@" </dev/null &
     wait $!
 }
@@ -51,7 +60,8 @@ lint)
     in_test_image sh -c 'ruff check . && ruff format --check . && shellcheck -x env/host/*.sh images/airgap/*.sh tests/*.sh .ci/run'
     ;;
 types)
-    in_test_image mypy --strict plugins/tarmac plugins/tarmac_plugin.py dags
+    in_test_image mypy --strict --cache-dir /tmp/mypy plugins/tarmac plugins/tarmac_plugin.py dags
+    in_test_image mypy --strict --cache-dir /tmp/mypy images/trainer/tarmac_trainer
     ;;
 unit)
     in_test_image pytest -p no:cacheprovider tests/unit "$@"

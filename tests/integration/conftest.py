@@ -24,7 +24,7 @@ _home = tempfile.TemporaryDirectory(prefix="tarmac-it-airflow-")
 atexit.register(_home.cleanup)
 os.environ.update(AIRFLOW_HOME=_home.name, AIRFLOW__CORE__LOAD_EXAMPLES="False")
 
-STACK = f"tarmac-it-{uuid.uuid4().hex[:8]}"
+STACK = "tarmac-it-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:8])
 DAG_ID = "nlp_model_training"
 IMAGE = "debian:trixie-slim"
 

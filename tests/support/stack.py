@@ -40,7 +40,7 @@ class Stack:
     """A running stack: its commands, its API, and what the engine holds of it."""
 
     def __init__(self, env_dir: Path) -> None:
-        self.project = f"tarmac-e2e-{uuid.uuid4().hex[:6]}"
+        self.project = "tarmac-e2e-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6])
         self.web, self.mlflow_port = free_port(), free_port()
         self.env_dir = env_dir
         self.environment = {

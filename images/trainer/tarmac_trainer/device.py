@@ -76,8 +76,8 @@ def activate(environment: Mapping[str, str] = os.environ) -> Device:
     import spacy
 
     try:
-        spacy.require_gpu()  # type: ignore[attr-defined]
-        import cupy  # type: ignore[import-not-found]
+        spacy.require_gpu()
+        import cupy
 
         pool = cupy.get_default_memory_pool()
     except Exception as error:  # CuPy missing, no device, no driver: each has an exception of its own

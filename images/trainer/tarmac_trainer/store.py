@@ -46,7 +46,8 @@ def content_id(digest: bytes) -> str:
     """The id for a SHA-256 digest of 32 bytes. Pure."""
     import base58
 
-    return base58.b58encode(digest).decode("ascii")
+    encoded: bytes = base58.b58encode(digest)
+    return encoded.decode("ascii")
 
 
 def promised_id(reference: str) -> str | None:
@@ -165,7 +166,7 @@ def _open_inside(root: Path, relative: str, where: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _open_remote(url: str, where: str) -> Iterator[BinaryIO]:
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     options: dict[str, Any] = {"mode": "rb"}
     try:

@@ -38,7 +38,7 @@ def train(training: Training) -> None:
     # models.
     patterns = [{"label": kind, "pattern": [{"ORTH": word} for word in words]} for words, kind in sorted(entities)]
     if patterns:  # the ruler warns about being used without any
-        ruler.add_patterns(patterns)  # type: ignore[attr-defined]
+        ruler.add_patterns(patterns)
     else:
         nlp.remove_pipe("entity_ruler")
     training.evaluated(nlp, step=1)
