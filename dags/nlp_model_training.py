@@ -181,17 +181,23 @@ def nlp_model_training() -> None:
         )
         return register_model(ti.run_id, request, prep, saved, scored)
 
-    cleanup = step("cleanup", "cleanup", "Empty the session's volume, whatever happened.", session_required=False)
+    cleanup = step(
+        "cleanup",
+        "cleanup",
+        "Empty the session's volume, whatever happened.",
+        session_required=False,
+        do_xcom_push=False,
+    )
 
     @task
-    def delete_volume(ti: Any = None) -> dict[str, Any]:
+    def delete_volume(ti: Any = None) -> None:
         """Remove the session's volume and every container it left, whatever happened."""
         from tarmac.pipeline import delete_session
 
-        return delete_session(ti.dag_id, ti.run_id)
+        delete_session(ti.dag_id, ti.run_id)
 
     @task(retries=0)
-    def check_DAG_success(ti: Any = None) -> str:  # noqa: N802  the ancestor's task id
+    def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
         """Fail the run if any task failed; leave nothing behind."""
         from tarmac.pipeline import delete_session, failed_tasks
 
@@ -200,7 +206,6 @@ def nlp_model_training() -> None:
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
         if bad := failed_tasks(states, ti.task_id):
             raise AirflowFailException(f"The session failed in: {', '.join(bad)}. Their logs say why.")
-        return "success"
 
     create = create_unique_session_path()
     registered = update_model_metadata_registry()

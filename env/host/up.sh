@@ -10,7 +10,15 @@ cd "$repo"
 quiet=''
 [ "${1:-}" != --quiet ] || quiet=1
 log=''
-trap '[ -z "$log" ] || rm -f "$log"' EXIT
+# A build in the background does not get the terminal's interrupt.
+tidy() {
+    local left
+    left=$(jobs -p)
+    [ -z "$left" ] || kill "$left" 2>/dev/null || true
+    [ -z "$log" ] || rm -f "$log"
+}
+trap tidy EXIT
+trap 'exit 130' INT TERM
 started=$SECONDS
 
 "$repo/env/host/engine.sh"
@@ -40,7 +48,17 @@ build_images() {
     local fresh=''
     images_are_here || fresh=1
     [ -z "$fresh" ] || say "Building the images (airflow, mlflow, $TRAINER_VARIANT); the first time takes a few minutes ..."
-    if ! compose --profile build build >"$log" 2>&1; then
+    compose --profile build build >"$log" 2>&1 &
+    local build=$! seen=''
+    while kill -0 "$build" 2>/dev/null; do
+        sleep 1
+        # What the build is at, every fifteen seconds.
+        if [ -n "$fresh" ] && [ $(((SECONDS - started) % 15)) -eq 0 ] && [ "$seen" != "$SECONDS" ]; then
+            seen=$SECONDS
+            say "  $((SECONDS - started)) s: $(sed -n 's/^#[0-9]* \(\[.*\]\) .*/\1/p' "$log" | tail -n 1 | cut -c1-100)"
+        fi
+    done
+    if ! wait "$build"; then
         show_end_of "$log" 30
         die "an image could not be built; the end of the log is above. If it speaks of certificates, set \
 TARMAC_CA_BUNDLE to your proxy's CA bundle; if of the network, check that containers reach the package index."

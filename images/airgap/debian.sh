@@ -99,7 +99,7 @@ bootstrap() {
         --customize-hook='if [ -s "$TARMAC_SCRATCH/last/apt/sources.list.d/debian.sources" ]; then rm -f "$1/etc/apt/sources.list"; fi' \
         --customize-hook='cp -R "$TARMAC_SCRATCH/last/." "$1/etc/"' \
         --customize-hook='printf "#!/bin/sh\nexit 101\n" >"$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d"' \
-        --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1"/var/log/*.log "$1"/var/log/apt/*' \
+        --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1"/var/log/*.log "$1"/var/log/apt/* "$1"/var/cache/apt/*.bin' \
         "$@" "$release" "$scratch/image.tar" ${sources[@]+"${sources[@]}"} >"$scratch/log" 2>&1
 }
 

@@ -82,26 +82,27 @@ class Registry:
                 "metrics": [{"key": k, "value": v, "timestamp": now, "step": 0} for k, v in metrics.items()],
             },
         )
-        known = self._call("GET", "/registered-models/search", {"filter": f"name = '{name}'"})
-        if not known.get("registered_models"):
-            self._create_model(name)
         versions = self._call("GET", "/model-versions/search", {"filter": f"name = '{name}' and run_id = '{run_id}'"})
         for found in versions.get("model_versions", []):
             if found.get("source") == source and found.get("status") == "READY":
                 return Version(name, str(found["version"]), self._url(name, str(found["version"])))
-        created = self._call(
-            "POST",
-            "/model-versions/create",
-            {
-                "name": name,
-                "source": source,
-                "run_id": run_id,
-                # The logged model that the source `models:/m-...` names; without it the registry refuses the source.
-                "model_id": source.removeprefix("models:/") if source.startswith("models:/") else None,
-                "tags": [{"key": key, "value": value} for key, value in tags.items()],
-            },
-        )["model_version"]
-        return Version(name, str(created["version"]), self._url(name, str(created["version"])))
+        version = {
+            "name": name,
+            "source": source,
+            "run_id": run_id,
+            # The logged model that the source `models:/m-...` names; without it the registry refuses the source.
+            "model_id": source.removeprefix("models:/") if source.startswith("models:/") else None,
+            "tags": [{"key": key, "value": value} for key, value in tags.items()],
+        }
+        try:
+            created = self._call("POST", "/model-versions/create", version)
+        except RegistryError as error:
+            if "RESOURCE_DOES_NOT_EXIST" not in str(error):
+                raise
+            self._create_model(name)
+            created = self._call("POST", "/model-versions/create", version)
+        number = str(created["model_version"]["version"])
+        return Version(name, number, self._url(name, number))
 
     def _create_model(self, name: str) -> None:
         try:

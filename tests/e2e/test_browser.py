@@ -27,7 +27,7 @@ TASKS = [
 def page(stack: Stack) -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        page = browser.new_page(viewport={"width": 1600, "height": 1000}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1400, "height": 1300}, color_scheme="light")
         page.set_default_timeout(30_000)
         page.goto(f"http://localhost:{stack.web}/")
         page.fill("#username", "airflow")
@@ -81,6 +81,11 @@ def test_the_form_triggers_a_run_that_succeeds_and_the_graph_shows_15_tasks(
     assert stack.finish(run_id) == "success"
     page.goto(f"http://localhost:{stack.web}/dags/nlp_model_training/runs/{run_id}")
     page.get_by_role("button", name="Show Graph").first.click()
+    # Thirteen steps in a row fit a screen from top to bottom.
+    page.get_by_role("button", name="Options").first.click()
+    page.get_by_role("combobox").filter(has_text="Left to Right").click()
+    page.get_by_role("option", name="Top to Bottom").click()
+    page.keyboard.press("Escape")
     for task in TASKS:
         expect(page.get_by_test_id(f"rf__node-{task}")).to_be_attached()
     assert page.locator("[data-testid^=rf__node-]").count() == len(TASKS)

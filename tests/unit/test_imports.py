@@ -66,7 +66,9 @@ def test_only_gpu_devices_imports_pynvml(repository: Path):
 
 @pytest.mark.parametrize("library", sorted(HEAVY))
 def test_a_heavy_library_is_never_imported_at_module_level(repository: Path, library: str):
-    assert importers(repository, f"!{library}") == set()
+    # The plugin loads httpx on purpose: the scheduler imports it once, then forks tasks that have it.
+    on_purpose = {"plugins/tarmac_plugin.py"} if library == "httpx" else set()
+    assert importers(repository, f"!{library}") == on_purpose
 
 
 PURE = ["request.py", "catalogue.py", "session.py", "errors.py", "settings.py", "containers/events.py", "api_guard.py"]
