@@ -172,6 +172,17 @@ def test_a_cleared_training_starts_again_although_its_volume_was_removed(stack: 
     stack.assert_nothing_left()
 
 
+def test_clearing_only_the_failed_tasks_of_a_finished_run_leaves_nothing(stack: Stack, smoke: dict[str, Any]) -> None:
+    run_id = stack.start(smoke | {"parameters": {"fail": "train"}})
+    assert stack.finish(run_id) == "failed"
+    answer = stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json={"dry_run": False, "only_failed": True})
+    assert answer.status_code == 200, answer.text
+    assert stack.finish(run_id) == "failed"
+    # Airflow runs neither the set-ups nor the clean-ups again: the training made the volume, the last task removed it.
+    assert "fetching the data again" in stack.log(run_id, "train_model_cpu")
+    stack.assert_nothing_left()
+
+
 def test_a_whole_run_cleared_while_it_trains_runs_again_from_the_start(stack: Stack, smoke: dict[str, Any]) -> None:
     run_id = stack.start(smoke | {"parameters": {"train_seconds": 15}})
     first = train_container(stack)
