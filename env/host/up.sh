@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
 # Brings the stack up: an engine, Compose, secrets, images, services; waits until all of them answer and prints where.
-# Harmless when everything runs already. `up.sh --quiet` prints nothing where there was nothing to do.
+# Harmless when everything runs already.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 repo=$(root_of_repo)
 cd "$repo"
-quiet=''
-[ "${1:-}" != --quiet ] || quiet=1
 log=''
 # A build in the background does not get the terminal's interrupt.
 tidy() {
@@ -103,7 +101,7 @@ wait_until_ready() {
         still=()
         for service in "${left[@]}"; do
             if answers "$service"; then
-                [ -n "$quiet" ] || say "  ready: $service ($((SECONDS - started)) s)"
+                say "  ready: $service ($((SECONDS - started)) s)"
             else
                 still+=("$service")
             fi
@@ -133,12 +131,10 @@ export TARMAC_DOCKER_GID
 point_files_volume
 start_services
 wait_until_ready
-if [ -z "$quiet" ]; then
-    login=$(sed -n 's/^TARMAC_UI_USER=//p' "$ENV_DIR/login.env") password=$(sed -n 's/^TARMAC_UI_PASSWORD=//p' "$ENV_DIR/login.env")
-    say ''
-    say "Tarmac is up after $((SECONDS - started)) s."
-    say "  Airflow  http://localhost:${TARMAC_WEB_PORT:-8081}   login $login / $password"
-    say "  MLflow   http://localhost:${TARMAC_MLFLOW_PORT:-5000}   login $(sed -n 's/^MLFLOW_TRACKING_USERNAME=//p' "$ENV_DIR/registry.env") /" \
-        "$(sed -n 's/^MLFLOW_TRACKING_PASSWORD=//p' "$ENV_DIR/registry.env")"
-    say "  GPU      $GPU_STATE"
-fi
+login=$(sed -n 's/^TARMAC_UI_USER=//p' "$ENV_DIR/login.env") password=$(sed -n 's/^TARMAC_UI_PASSWORD=//p' "$ENV_DIR/login.env")
+say ''
+say "Tarmac is up after $((SECONDS - started)) s."
+say "  Airflow  http://localhost:${TARMAC_WEB_PORT:-8081}   login $login / $password"
+say "  MLflow   http://localhost:${TARMAC_MLFLOW_PORT:-5000}   login $(sed -n 's/^MLFLOW_TRACKING_USERNAME=//p' "$ENV_DIR/registry.env") /" \
+    "$(sed -n 's/^MLFLOW_TRACKING_PASSWORD=//p' "$ENV_DIR/registry.env")"
+say "  GPU      $GPU_STATE"

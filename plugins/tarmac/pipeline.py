@@ -13,7 +13,7 @@ from tarmac.gpu import devices
 from tarmac.gpu.admission import REFUSAL
 from tarmac.registry import Registry
 from tarmac.request import TrainingRequest, parse_request
-from tarmac.session import session_labels, volume_name
+from tarmac.session import LABEL_PROJECT, session_labels, volume_name
 from tarmac.settings import settings
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def _gpu_problem() -> str | None:
     if isinstance(found, devices.NoDevices):
         return f"this machine has no working GPU: {found.sentence}"
     stack = settings()
-    labels = {"tarmac.project": stack.stack, "tarmac.probe": "gpu"}
+    labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
     if problem := passthrough.problem(engine.client(), stack.trainer_image, found[0].uuid, labels):
         return problem
     return REFUSAL

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from support.stack import DAG, REPO, Stack, wait_for
+from support.stack import DAG, REPO, Stack
+from support.waiting import wait_for
 
 CPU_PATH = {
     "check_request_body", "create_unique_session_path", "retrieve_resources", "determine_cpu_or_gpu",

@@ -9,9 +9,9 @@ import logging
 import os
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,8 @@ from typing import Any
 import docker
 import pytest
 from docker import APIClient
+
+from support.waiting import wait_for
 
 _home = tempfile.TemporaryDirectory(prefix="tarmac-it-airflow-")
 atexit.register(_home.cleanup)
@@ -29,13 +31,8 @@ DAG_ID = "nlp_model_training"
 IMAGE = "debian:trixie-slim"
 
 
-def wait_until[T](what: str, look: Callable[[], T], seconds: float = 30) -> T:
-    """Poll until `look` gives something true; fail with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for: {what}"
-        time.sleep(0.02)
-    return found
+# A container answers within milliseconds.
+wait_until = partial(wait_for, seconds=30, every=0.02)
 
 
 @pytest.fixture(scope="session")

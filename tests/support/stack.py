@@ -6,13 +6,13 @@ import json
 import os
 import socket
 import subprocess
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from support.waiting import wait_for
 
 REPO = Path(__file__).parents[2]
 DAG = "/api/v2/dags/nlp_model_training"
@@ -23,17 +23,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def wait_for[T](what: str, look: Callable[[], T], seconds: float = 60) -> T:
-    """Poll until `look` returns something true; fail with what was waited for."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain for: {what}"
-        time.sleep(0.25)
 
 
 class Stack:

@@ -123,7 +123,7 @@ def create_session_volume(
         if not existed:
             remove_volume(api, name)
         if isinstance(error, ImageNotFound):
-            raise ContainerError(f"The trainer image {image} is not there: run `make up` to build it.") from error
+            raise missing_image(image) from error
         if isinstance(error, APIError):
             raise ContainerError(f"The session's volume cannot be made: {error.explanation}.") from error
         raise
@@ -174,6 +174,11 @@ def remove_volume(api: APIClient, name: str) -> bool:
     return True
 
 
+def missing_image(image: str) -> ContainerError:
+    """Make the error for an image that is not on this machine. Pure."""
+    return ContainerError(f"The image {image} is not there: run `make up` to build it.")
+
+
 def image_id(api: APIClient, image: str) -> str:
     """Return the digest of a local image, `sha256:...`.
 
@@ -183,4 +188,4 @@ def image_id(api: APIClient, image: str) -> str:
     try:
         return str(api.inspect_image(image)["Id"])
     except ImageNotFound as error:
-        raise ContainerError(f"The image {image} is not there: run `make up` to build it.") from error
+        raise missing_image(image) from error

@@ -133,12 +133,11 @@ class TrainingContainerOperator(DockerOperator):
         image_id = engine.image_id(self.cli, self.image)
         container_id = self._adopt() or self._start(image_id)
         self.container = {"Id": container_id}
-        code = self._follow_until_exit(container_id)
-        if self._stopped:
+        state = self._follow_until_exit(container_id)
+        if self._stopped or state is None:
             raise ContainerError("The container was stopped because the task was ended from outside.")
-        killed_for_memory = bool(self._inspect(container_id)["State"].get("OOMKilled"))
         engine.remove_container(self.cli, container_id)
-        self._judge(code, killed_for_memory)
+        self._judge(int(state["ExitCode"]), bool(state.get("OOMKilled")))
         return self._result
 
     def on_kill(self) -> None:
@@ -232,18 +231,21 @@ class TrainingContainerOperator(DockerOperator):
         )
         return str(created["Id"])
 
-    def _follow_until_exit(self, container_id: str) -> int:
-        """Show the output until the container ends; a broken log stream is opened again where it broke."""
+    def _follow_until_exit(self, container_id: str) -> dict[str, Any] | None:
+        """Show the output until the container ends; a broken log stream is opened again where it broke.
+
+        Returns the engine's last word on the container's state, or None when the task was ended from outside.
+        """
         shown = 0
         while True:
             shown = self._show(container_id, shown, follow=True)
             if self._stopped:
-                return -1
-            state = self._inspect(container_id)["State"]
+                return None
+            state: dict[str, Any] = self._inspect(container_id)["State"]
             if state["Status"] in ("exited", "dead"):
                 # The engine may end a followed stream before the last output is in it; the log itself is whole now.
                 self._show(container_id, shown, follow=False)
-                return int(state["ExitCode"])
+                return state
             time.sleep(0.2)
 
     def _show(self, container_id: str, shown: int, *, follow: bool) -> int:
@@ -309,7 +311,7 @@ class TrainingContainerOperator(DockerOperator):
 
     def _engine_error(self, what: str, error: APIError) -> ContainerError:
         if isinstance(error, ImageNotFound):
-            return ContainerError(f"The image {self.image} is not there: run `make up` to build it.")
+            return engine.missing_image(self.image)
         return ContainerError(f"The container for {self.command!r} {what}: {error.explanation}")
 
     # ---- what it is made of --------------------------------------------------------------------------------------
