@@ -59,6 +59,15 @@ ps: ensure-up ## Show the services and the latest training sessions
 	@echo
 	@$(CLI_PIPED) sessions
 
+.PHONY: gpus
+gpus: ensure-up ## Show the GPUs, who holds them, who waits and why
+	@$(CLI_PIPED) gpus
+
+.PHONY: release-gpu
+release-gpu: ensure-up ## Take GPU=uuid out of quarantine
+	@[ -n "$(GPU)" ] || { echo "Say which GPU: make release-gpu GPU=..., one of these:" >&2; $(CLI_PIPED) gpus >&2; exit 2; }
+	@$(CLI_PIPED) release-gpu "$(GPU)" --by "$(USER)"
+
 .PHONY: logs
 logs: ## Show and follow the services' logs (SERVICE=name: only one)
 	@$(STACK) logs --follow --tail 50 $(SERVICE)
@@ -70,6 +79,10 @@ test: ## Run every test, in a stack of its own beside a running one
 .PHONY: test-unit
 test-unit: ## Run the tests that need no engine
 	@tests/run.sh unit
+
+.PHONY: test-gpu
+test-gpu: ## Run the GPU tests on a machine with two fake GPUs (part of make test)
+	@tests/run.sh gpu
 
 .PHONY: lint
 lint: ## ruff, shellcheck

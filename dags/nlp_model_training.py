@@ -11,18 +11,17 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from tarmac.containers.mounts import TemplatedMount
 from tarmac.containers.operator import TrainingContainerOperator
-from tarmac.gpu.admission import GpuPoolSetup, GpuPreflight, TrainingRunningSensor
-from tarmac.request import TrainingRequest, field_descriptions, form_schema
+from tarmac.gpu.pools import GpuPoolSetup
+from tarmac.gpu.preflight import GpuPreflight
+from tarmac.gpu.sensor import TrainingRunningSensor
+from tarmac.gpu.training import GpuTrainingOperator
+from tarmac.request import field_descriptions, form_schema, request_defaults
 from tarmac.session import container_name, volume_name
 from tarmac.settings import DAG_ID, settings
 
 STACK = settings()
 DESCRIPTIONS = field_descriptions()
-DEFAULTS = {
-    name: field.get_default(call_default_factory=True)
-    for name, field in TrainingRequest.model_fields.items()
-    if not field.is_required()
-}
+DEFAULTS = request_defaults()
 PARAMS = {
     name: Param(
         **({"default": DEFAULTS[name]} if name in DEFAULTS else {}), description=DESCRIPTIONS[name], schema=schema
@@ -35,13 +34,18 @@ DATASETS = TemplatedMount(source=STACK.datasets_volume, target="/datasets", read
 FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=True)
 REQUEST = "{{ ti.xcom_pull(task_ids='check_request_body') }}"
 NETWORK = "{{ ti.xcom_pull(task_ids='create_unique_session_path')['network'] }}"
-DEVICES = "{{ ti.xcom_pull(task_ids='gpu_preflight_configuration')['devices'] | join(',') }}"
 
 
-def step(task_id: str, command: str, doc: str, **kwargs: Any) -> TrainingContainerOperator:
+def step(
+    task_id: str,
+    command: str,
+    doc: str,
+    operator: type[TrainingContainerOperator] = TrainingContainerOperator,
+    **kwargs: Any,
+) -> TrainingContainerOperator:
     """Make a task that runs one command of the trainer's image on the session's volume."""
     extra_mounts = kwargs.pop("extra_mounts", [])
-    return TrainingContainerOperator(
+    return operator(
         task_id=task_id,
         image=STACK.trainer_image,
         command=[command],
@@ -125,26 +129,39 @@ def nlp_model_training() -> None:
     gpu_training_sensor = TrainingRunningSensor(
         task_id="gpu_training_sensor",
         pool="gpu_preflight_pool",
+        priority_weight=1,
+        weight_rule="absolute",
+        timeout=8 * 3600,
         doc_md="Wait until no GPU session is half-way.",
     )
     gpu_preflight_configuration = GpuPreflight(
         task_id="gpu_preflight_configuration",
+        request=REQUEST,
         pool="gpu_preflight_pool",
-        doc_md="Wait for a device and reserve it.",
+        # Whoever is further goes first through the pool's one slot.
+        priority_weight=2,
+        weight_rule="absolute",
+        retries=5,
+        doc_md="Wait for a device and reserve it; the log says why it waits. Holds no worker meanwhile.",
     )
     gpu_pool_setup = GpuPoolSetup(
         task_id="gpu_pool_setup",
         pool="gpu_preflight_pool",
+        priority_weight=3,
+        weight_rule="absolute",
+        retries=5,
         doc_md="Resize gpu_pool to the number of live reservations.",
     )
     train_model_gpu = step(
         "train_model_gpu",
         "train",
         "Train on the reserved device, in a container that sees no other.",
+        operator=GpuTrainingOperator,
         environment={"TARMAC_DEVICE": "cuda"},
-        gpu=DEVICES,
-        gpu_healthcheck=True,
         pool="gpu_pool",
+        # A training that ran out of memory, hung or lost its device is repeated, with what was learned.
+        retries=4,
+        retry_delay=timedelta(seconds=2),
         restore=retrieve_resources,
         request=REQUEST,
     )
@@ -194,7 +211,7 @@ def nlp_model_training() -> None:
         """Remove the session's volume and every container it left, whatever happened."""
         from tarmac.pipeline import delete_session
 
-        delete_session(ti.dag_id, ti.run_id)
+        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
 
     @task(retries=0)
     def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
@@ -202,7 +219,7 @@ def nlp_model_training() -> None:
         from tarmac.pipeline import delete_session, failed_tasks
 
         # Clearing only the failed tasks of a finished run makes its volume again without running delete_volume.
-        delete_session(ti.dag_id, ti.run_id)
+        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
         if bad := failed_tasks(states, ti.task_id):
             raise AirflowFailException(f"The session failed in: {', '.join(bad)}. Their logs say why.")

@@ -5,6 +5,9 @@ import httpx  # noqa: F401, TID253
 from airflow.plugins_manager import AirflowPlugin
 
 import tarmac.containers.operator
+import tarmac.gpu.preflight
+import tarmac.gpu.tower
+import tarmac.gpu.training
 import tarmac.pipeline  # noqa: F401
 from tarmac.api_guard import RequestGuard
 

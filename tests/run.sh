@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh all|unit|lint|types [pytest arguments]: runs checks in the test image, so that the host needs Docker only.
+# run.sh all|gpu|unit|lint|types [pytest arguments]: runs checks in the test image, so that the host needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -10,14 +10,14 @@ shift || true
 
 env/host/engine.sh
 # Images under a tag of their own: a running stack keeps the ones it has.
-export TARMAC_TAG=test
+export TARMAC_TAG=test TARMAC_TEST_ID=$$
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-test.XXXXXX")
 runner=tarmac-test-runner-$$
 # Removes what tests that were interrupted left: everything that carries the label of their stacks.
 clean_up() {
     docker rm --force "$runner" >/dev/null 2>&1 || true
     local project label
-    for project in "tarmac-e2e-$$" "tarmac-it-$$"; do
+    for project in "tarmac-e2e-$$" "tarmac-it-$$" "tarmac-machine-$$"; do
         for label in "com.docker.compose.project=$project" "tarmac.project=$project"; do
             docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force --volumes >/dev/null || true
             docker volume ls --quiet --filter "label=$label" | xargs -r docker volume rm >/dev/null || true
@@ -32,6 +32,8 @@ cp env/*.env.example "$scratch"
 export TARMAC_ENV_DIR=$scratch
 # shellcheck source-path=SCRIPTDIR/../env/host source=stack.sh
 . env/host/stack.sh
+# GPUs are fake ones here, also on a machine that has some: the trainer is built without CUDA.
+_compose_files=(--file compose.yaml)
 
 build() {
     if ! compose --file tests/compose.test.yaml --profile build build "$@" >"$scratch/log" 2>&1; then
@@ -43,6 +45,7 @@ say "Preparing the test images (the first time takes a few minutes) ..."
 env/host/images.sh
 case $what in
 all) build ;;
+gpu) build airflow-init mlflow trainer test ;;
 *) build test ;;
 esac
 
@@ -50,14 +53,24 @@ esac
 in_test_image() {
     docker run --rm --name "$runner" --init --network host \
         --volume "$repo:$repo" --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock" \
-        --workdir "$repo" --env CI --env TARMAC_TAG --env "TARMAC_TEST_ID=$$" --env TARMAC_SCREENSHOTS --env "PYTHONPATH=$repo/plugins" --tmpfs /tmp:exec \
+        --workdir "$repo" --env CI --env TARMAC_TAG --env TARMAC_TEST_ID --env TARMAC_SCREENSHOTS --env "PYTHONPATH=$repo/plugins" --tmpfs /tmp:exec \
         tarmac/test:test "$@" </dev/null &
     wait $!
 }
 
+# Runs the GPU tests on a machine that has an engine and two GPUs of its own.
+gpu_tests() {
+    local machine=tests/doubles/machine/machine.sh
+    "$machine" start
+    "$machine" load
+    "$machine" run pytest -p no:cacheprovider tests/gpu "$@" </dev/null &
+    wait $!
+    "$machine" stop
+}
+
 case $what in
 lint)
-    in_test_image sh -c 'ruff check . && ruff format --check . && shellcheck -x env/host/*.sh images/airgap/*.sh tests/*.sh .ci/run'
+    in_test_image sh -c 'ruff check . && ruff format --check . && shellcheck -x env/host/*.sh images/airgap/*.sh tests/*.sh tests/doubles/machine/*.sh .ci/run'
     ;;
 types)
     in_test_image mypy --strict --cache-dir /tmp/mypy plugins/tarmac plugins/tarmac_plugin.py dags
@@ -70,7 +83,10 @@ all)
     say "Trainer tests"
     docker run --rm --network none --name "$runner" tarmac/trainer-test:test
     say "Stack tests"
-    in_test_image pytest -p no:cacheprovider tests "$@"
+    in_test_image pytest -p no:cacheprovider --ignore=tests/gpu tests "$@"
+    say "GPU tests"
+    gpu_tests "$@"
     ;;
-*) die "run.sh knows all, unit, lint and types, not '$what'." ;;
+gpu) gpu_tests "$@" ;;
+*) die "run.sh knows all, gpu, unit, lint and types, not '$what'." ;;
 esac

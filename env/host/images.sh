@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Guarantees that the two upstream images that everything is built from are on this machine:
 # already there, or pulled, or made from Debian's own packages (images/airgap) under the same names.
-# TARMAC_DEBIAN_IMAGE, TARMAC_POSTGRES_IMAGE and TARMAC_PULL_SECONDS change the names and the limit.
+# TARMAC_DEBIAN_IMAGE, TARMAC_POSTGRES_IMAGE and TARMAC_PULL_SECONDS change the names and the limit; with
+# TARMAC_BUILD=no it only looks.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -62,6 +63,10 @@ main() {
         is_here "$image" || missing+=("$image")
     done
     [ "${#missing[@]}" -gt 0 ] || return 0
+    if [ "${TARMAC_BUILD:-yes}" = no ]; then
+        die "TARMAC_BUILD is no, and this machine lacks: ${missing[*]}. Bring them (docker save ... | docker load), or \
+set TARMAC_BUILD=yes."
+    fi
     scratch=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-images.XXXXXX")
     pull_all "${missing[@]}"
     if ! is_here "$debian_image" || ! is_here "$postgres_image"; then

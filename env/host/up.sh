@@ -41,8 +41,27 @@ answers() {
 }
 check() { compose exec -T "$1" python3 -S /opt/airflow/plugins/tarmac/healthcheck.py "${@:2}"; }
 
+# For TARMAC_BUILD=no: dies unless all of our images are here, and says which is missing.
+want_images() {
+    local name image missing=''
+    for name in airflow mlflow "$TRAINER_VARIANT"; do
+        image=${TARMAC_REGISTRY:-tarmac}/$name:${TARMAC_TAG:-latest}
+        docker image inspect "$image" >/dev/null 2>&1 || missing="$missing $image"
+    done
+    [ -z "$missing" ] || die "TARMAC_BUILD is no, and this machine lacks:$missing. Bring them (docker save ... | docker \
+load), or set TARMAC_BUILD=yes."
+}
+
 build_images() {
     "$repo/env/host/images.sh"
+    case ${TARMAC_BUILD:-yes} in
+    yes) ;;
+    no)
+        want_images
+        return
+        ;;
+    *) die "TARMAC_BUILD is '$TARMAC_BUILD', must be yes or no." ;;
+    esac
     local fresh=''
     images_are_here || fresh=1
     [ -z "$fresh" ] || say "Building the images (airflow, mlflow, $TRAINER_VARIANT); the first time takes a few minutes ..."

@@ -33,10 +33,15 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Model:
-    """A kind of model. `score` names the metric of `eval` that ranks its versions, higher is better."""
+    """A kind of model.
+
+    `score` names the metric of `eval` that ranks its versions, higher is better. `gpu_memory_bytes` is what a session
+    reserves of a GPU before anything like it was measured; None: a whole device.
+    """
 
     title: str
     score: str
+    gpu_memory_bytes: int | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
@@ -44,6 +49,7 @@ MODELS: dict[str, Model] = {
     "named_entity_recognition": Model(
         title="Named-entity recognition with spaCy",
         score="f1",
+        gpu_memory_bytes=4 * 1024**3,
         parameters={
             "max_steps": Parameter("int", 1, 100_000),
             "patience": Parameter("int", 1, 100_000),
@@ -58,9 +64,13 @@ MODELS: dict[str, Model] = {
     "test_model": Model(
         title="A model that trains in under a second, for smoke tests of the pipeline",
         score="f1",
+        gpu_memory_bytes=1024**3,
         parameters={
             "train_seconds": Parameter("number", 0, 86_400),
             "fail": Parameter("choice", choices=(None, "prep", "train", "save", "eval")),
+            "gpu_memory_mib": Parameter("int", 0, 200_000),
+            "hang_after": Parameter("number", 0, 86_400),
+            "overrun_mib": Parameter("int", 0, 200_000),
         },
     ),
 }

@@ -94,9 +94,50 @@ def sessions(_: argparse.Namespace) -> int:
     for row in rows:
         now = ""
         if row["state"] in ("running", "queued"):
-            active = [t for t in api.task_instances(row["dag_run_id"]) if t["state"] in ("running", "up_for_retry")]
-            now = ", ".join(f"{t['task_id']} ({t['state']})" for t in active) or "between two tasks"
+            busy = ("running", "up_for_retry", "up_for_reschedule", "deferred")
+            active = [t for t in api.task_instances(row["dag_run_id"]) if t["state"] in busy]
+            # A deferred task is one that waits for a GPU; `make gpus` says why.
+            names = {"deferred": "waits for a GPU", "up_for_reschedule": "waits"}
+            now = ", ".join(f"{t['task_id']} ({names.get(t['state'], t['state'])})" for t in active)
+            now = now or "between two tasks"
         print(f"{row['dag_run_id']:<44} {row['state']:<10} {(row['conf'] or {}).get('model', '?'):<28} {now}")
+    return 0
+
+
+def gpus(_: argparse.Namespace) -> int:
+    """Show devices, reservations and the queue."""
+    from tarmac.gpu.board import show
+    from tarmac.gpu.ledger import Ledger
+
+    with Ledger(settings().database_url) as ledger:
+        for line in show(ledger):
+            print(line)
+    return 0
+
+
+def release_gpu(arguments: argparse.Namespace) -> int:
+    """Take a device out of quarantine."""
+    from tarmac.gpu.ledger import Ledger
+
+    with Ledger(settings().database_url) as ledger:
+        if arguments.uuid not in (known := [device.uuid for device in ledger.devices()]):
+            print(
+                f"GPU: there is no device {arguments.uuid!r}; there are: {', '.join(known) or 'none'}.", file=sys.stderr
+            )
+            return BAD_INPUT
+        if ledger.release_quarantine(arguments.uuid, arguments.by):
+            print(f"{arguments.uuid} takes sessions again, as soon as the driver calls it healthy.")
+        else:
+            print(f"{arguments.uuid} is not in quarantine.")
+    return 0
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    """Bring the ledger to a version."""
+    from tarmac import database
+
+    before, after = database.migrate(settings().database_url, arguments.to)
+    print(f"The ledger was at version {before} and is at version {after}.")
     return 0
 
 
@@ -124,6 +165,14 @@ def main(argv: list[str] | None = None) -> int:
     one.add_argument("run_id")
     one.set_defaults(run=follow)
     commands.add_parser("sessions", help="list the latest training sessions").set_defaults(run=sessions)
+    commands.add_parser("gpus", help="show the GPUs, who holds them, who waits and why").set_defaults(run=gpus)
+    release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")
+    release.add_argument("uuid")
+    release.add_argument("--by", default="a person", help="who says so, for the record")
+    release.set_defaults(run=release_gpu)
+    schema = commands.add_parser("migrate", help="bring the ledger's schema to a version, by default the newest")
+    schema.add_argument("--to", type=int)
+    schema.set_defaults(run=migrate)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     arguments = parser.parse_args(argv)
     try:

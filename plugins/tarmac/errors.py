@@ -5,7 +5,9 @@ TarmacError
  ├─ DatasetError      a data set is missing, unreadable or not what its id says
  ├─ ContainerError    the engine refused, or a container ended badly
  ├─ RegistryError     the model registry refused or cannot be reached
- └─ SettingsError     an environment variable of the stack is missing or malformed
+ ├─ SettingsError     an environment variable of the stack is missing or malformed
+ ├─ SnapshotError     what was read of the devices contradicts itself
+ └─ LedgerError       the ledger does not answer, or its schema is not this version's
 """
 
 from __future__ import annotations
@@ -52,3 +54,11 @@ class RegistryError(TarmacError):
 
 class SettingsError(TarmacError):
     """An environment variable of the stack is missing or malformed."""
+
+
+class SnapshotError(TarmacError):
+    """What was read of the devices contradicts itself."""
+
+
+class LedgerError(TarmacError):
+    """The ledger does not answer, or its schema is not this version's."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from tarmac.airflow_api import AirflowApi, ApiError
 from tarmac.containers.events import format_seconds
-from tarmac.settings import settings
+from tarmac.errors import LedgerError
+from tarmac.settings import DAG_ID, settings
 
 # The order of the pipeline, for people who read along.
 ORDER = [
@@ -90,10 +91,21 @@ def failure_reason(entries: list[dict[str, Any]]) -> str:
 
 
 class Follower:
-    """Prints a run's tasks as they end. `write` gets whole lines; `live` gets text for one line that is overwritten."""
+    """Prints a run's tasks as they end.
 
-    def __init__(self, api: AirflowApi, run_id: str, write: Callable[[str], None], live: Callable[[str], None] | None):
-        self._api, self._run_id, self._write, self._live = api, run_id, write, live
+    `write` gets whole lines; `live` gets text for one line that is overwritten; `why` says why a run waits for a GPU.
+    """
+
+    def __init__(
+        self,
+        api: AirflowApi,
+        run_id: str,
+        write: Callable[[str], None],
+        live: Callable[[str], None] | None,
+        why: Callable[[str], str | None] = lambda _: None,
+    ):
+        self._api, self._run_id, self._write, self._live, self._why = api, run_id, write, live, why
+        self._said_why = ""
         self._shown: set[tuple[str, int]] = set()
         self._waiting: dict[str, str] = {}
         self._progress_shown = -1
@@ -132,6 +144,9 @@ class Follower:
         state, attempt = instance["state"], int(instance.get("try_number") or 0)
         if state == "running" and task_id.startswith("train_model"):
             self._show_progress(task_id)
+        if state == "deferred" and (why := self._why(self._run_id)) and why != self._said_why:
+            self._said_why = why
+            self._write(f"    waits for a GPU: {why}")
         if state == "up_for_retry" and (task_id, -attempt) not in self._shown:
             self._shown.add((task_id, -attempt))
             self._write(
@@ -176,6 +191,21 @@ class Follower:
         self._progress_shown = percent
 
 
+def waiting_reason(run_id: str) -> str | None:
+    """Ask the ledger why a run waits; None: it does not, or no reason is known. A ledger that is away is a reason."""
+    from tarmac.gpu.ledger import Ledger
+    from tarmac.session import SessionKey
+
+    try:
+        with Ledger(settings().database_url) as ledger:
+            place = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
+    except LedgerError as error:
+        return f"the ledger cannot be asked ({error})"
+    if place is None or not place.reason:
+        return None
+    return f"{place.reason} ({place.ahead} before it in the queue)"
+
+
 def follow_run(api: AirflowApi, run_id: str) -> int:
     """Follow a run on standard output. Returns the exit code: 0 success, 1 failed."""
     terminal = sys.stdout.isatty()
@@ -187,7 +217,7 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
         print(f"\r\x1b[K{text}", end="", flush=True)
 
     started = time.monotonic()
-    state = Follower(api, run_id, write, live if terminal else None).follow()
+    state = Follower(api, run_id, write, live if terminal else None, waiting_reason).follow()
     if state == "success":
         trained = api.xcom(run_id, "train_model_cpu") or api.xcom(run_id, "train_model_gpu")
         registered = api.xcom(run_id, "update_model_metadata_registry")

@@ -10,10 +10,9 @@ from tarmac.catalogue import MODELS
 from tarmac.containers import engine, passthrough
 from tarmac.errors import RequestError, TarmacError
 from tarmac.gpu import devices
-from tarmac.gpu.admission import REFUSAL
 from tarmac.registry import Registry
 from tarmac.request import TrainingRequest, parse_request
-from tarmac.session import LABEL_PROJECT, session_labels, volume_name
+from tarmac.session import LABEL_PROJECT, SessionKey, session_labels, volume_name
 from tarmac.settings import settings
 
 log = logging.getLogger(__name__)
@@ -35,23 +34,42 @@ def check_request(conf: object) -> dict[str, Any]:
     request = parse_request(conf)
     stack = settings()
     problems = datasets.check(request, stack.store_url, stack.url_schemes)
-    if request.gpu and (problem := _gpu_problem()):
-        problems.append(f"gpu: {problem} (got true). Send gpu: false to train on the CPU.")
+    if request.gpu:
+        problems += _gpu_problems(request)
     if problems:
         raise RequestError(problems)
     log.info("The request is good: %s on %s.", request.model, ", ".join(request.datasets))
     return request.model_dump(mode="json")
 
 
-def _gpu_problem() -> str | None:
-    found = devices.list_devices()
-    if isinstance(found, devices.NoDevices):
-        return f"this machine has no working GPU: {found.sentence}"
+def _gpu_problems(request: TrainingRequest) -> list[str]:
+    """Say why a GPU session cannot be accepted on this machine; a device that is only busy or sick is no reason."""
+    from tarmac.gpu.placement import DeviceLoad, Need, NoFit, place
+    from tarmac.gpu.tower import readings
+    from tarmac.request import gpu_bytes
+
+    instead = "(got true). Send gpu: false to train on the CPU."
+    seen = devices.snapshot()
+    if seen.state is not devices.State.OK:
+        return [f"gpu: this machine has no working GPU: {seen.sentence} {instead}"]
     stack = settings()
     labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
-    if problem := passthrough.problem(engine.client(), stack.trainer_image, found[0].uuid, labels):
-        return problem
-    return REFUSAL
+    usable = [device.uuid for device in seen.devices if device.usable]
+    if usable and (problem := passthrough.problem(engine.client(), stack.trainer_image, usable[0], labels)):
+        return [f"gpu: {problem} {instead}"]
+    asked = request.resources
+    empty = [
+        DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable)
+        for reading in readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
+    ]
+    need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
+    answer = place(need, empty)
+    if isinstance(answer, NoFit) and answer.reason.never:
+        return [
+            f"resources: this session never fits here: it {answer.sentence} (got gpu_memory {asked.gpu_memory!r}, "
+            f"gpus {asked.gpus}). Ask for less, or train on a larger machine."
+        ]
+    return []
 
 
 def needs_network(request: TrainingRequest) -> bool:
@@ -75,17 +93,35 @@ def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str,
     return {"volume": name, "network": stack.egress_network if remote else "none"}
 
 
-def delete_session(dag_id: str, run_id: str) -> dict[str, Any]:
-    """Stop and remove whatever containers the session has left, then remove its volume."""
+def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> dict[str, Any]:
+    """Stop and remove whatever containers the session has left, release its devices, then remove its volume.
+
+    Args:
+        dag_id, run_id: the session.
+        request: as check_request returned it; None: it was refused, and nothing was reserved for it.
+    """
     stack = settings()
     api = engine.client()
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
         log.warning("Containers were left and have been removed: %s.", ", ".join(fenced))
+    if request and request["gpu"] and _release(SessionKey(dag_id, run_id)):
+        log.warning("The session still held a GPU; it is released.")
     name = volume_name(stack.stack, dag_id, run_id)
     removed = engine.remove_volume(api, name)
     log.info("The session's volume %s is %s.", name, "removed" if removed else "gone already")
     return {"volume": name, "removed": removed, "fenced": fenced}
+
+
+def _release(key: SessionKey) -> bool:
+    """Take a session out of the queue and release what it holds; nothing of it runs any more. Idempotent."""
+    from tarmac.gpu.estimate import Outcome
+    from tarmac.gpu.ledger import Ledger
+
+    with Ledger(settings().database_url) as ledger, ledger.transaction():
+        ledger.withdraw(key)
+        held = ledger.reservation(key)
+        return held is not None and ledger.finish(held, Outcome.FAILED, reason="the session was ended")
 
 
 def register_model(

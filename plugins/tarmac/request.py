@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     AfterValidator,
@@ -64,6 +64,62 @@ class Dataset(BaseModel):
         return None if value is None else _check_reference(value)
 
 
+_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(mib|gib|m|g)", re.IGNORECASE)
+MIB = 1024**2
+_LEAST_GPU_BYTES, _MOST_GPU_BYTES = 64 * MIB, 1024**4
+
+
+def gpu_bytes(value: object) -> int:
+    """Bytes of a size such as `"12GiB"`, `"800m"` or 12884901888. Pure.
+
+    Raises:
+        ValueError: not a size, or not from 64 MiB to 1 TiB.
+    """
+    found = 0
+    if isinstance(value, int) and not isinstance(value, bool):
+        found = value
+    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        found = int(float(match[1]) * MIB * (1024 if match[2][0] in "gG" else 1))
+    if not _LEAST_GPU_BYTES <= found <= _MOST_GPU_BYTES:
+        raise ValueError("not a size of GPU memory")
+    return found
+
+
+class Resources(BaseModel):
+    """What a session asks of the GPUs. All optional; only used with gpu: true."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gpu_memory: Any = Field(
+        None,
+        title="GPU memory",
+        description="Memory on each device, for example '12GiB'; null: estimated from earlier sessions.",
+        json_schema_extra={"type": ["string", "integer", "null"]},
+    )
+    gpus: Annotated[StrictInt, Field(ge=1, le=64)] = Field(1, title="GPUs", description="How many devices.")
+    policy: Literal["packed", "spread"] = Field(
+        "packed", title="Policy", description="packed: the fullest device it fits on; spread: the emptiest."
+    )
+    max_wait_seconds: Annotated[StrictInt, Field(ge=1, le=30 * 86400)] = Field(
+        8 * 3600, title="Longest wait", description="Seconds to wait for a device before the session fails."
+    )
+    stall_seconds: Annotated[StrictInt, Field(ge=10, le=86400)] = Field(
+        300, title="Stall", description="Seconds without progress after which a training counts as hung."
+    )
+
+    @field_validator("gpu_memory")
+    @classmethod
+    def _memory(cls, value: Any) -> str | int | None:
+        if value is not None:
+            try:
+                gpu_bytes(value)
+            except ValueError as error:
+                raise PydanticCustomError(
+                    "gpu_memory", "must be a size such as '12GiB' or '800MiB', or bytes, from 64 MiB to 1 TiB"
+                ) from error
+        return cast("str | int | None", value)
+
+
 class TrainingRequest(BaseModel):
     """What a user sends to start a training session. Unknown keys are refused."""
 
@@ -84,6 +140,14 @@ class TrainingRequest(BaseModel):
     gpu: StrictBool = Field(False, title="GPU", description="Train on a GPU; waits until the session fits on one.")
     seed: Annotated[StrictInt, Field(ge=0, le=2**32 - 1)] = Field(
         0, title="Seed", description="The same request, data and seed give the same model on a CPU."
+    )
+    priority: Annotated[StrictInt, Field(ge=-100, le=100)] = Field(
+        0, title="Priority", description="Higher goes first among sessions that wait for a GPU; equals go by arrival."
+    )
+    resources: Resources = Field(
+        default_factory=lambda: Resources.model_validate({}),
+        title="Resources",
+        description="What a GPU session asks for: gpu_memory ('12GiB'), gpus, policy, max_wait_seconds, stall_seconds.",
     )
     parameters: dict[StrictStr, Any] = Field(
         default_factory=dict,
@@ -183,6 +247,13 @@ def form_schema() -> dict[str, dict[str, Any]]:
         name: {key: value for key, value in _inline(field, definitions).items() if key not in dropped}
         for name, field in schema["properties"].items()
     }
+
+
+def request_defaults() -> dict[str, Any]:
+    """Return the default of each optional top-level field, as JSON. Pure."""
+    names = {name for name, field in TrainingRequest.model_fields.items() if not field.is_required()}
+    found: dict[str, Any] = TrainingRequest.model_construct().model_dump(mode="json", include=names)
+    return found
 
 
 def field_descriptions() -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import NamedTuple
 
 LABEL_PROJECT = "tarmac.project"
 LABEL_DAG = "tarmac.dag"
@@ -18,6 +19,13 @@ LABEL_GPU = "tarmac.gpu"
 
 SESSION_PATH = "/session"
 SESSION_USER = "10001:10001"
+
+
+class SessionKey(NamedTuple):
+    """A training session: the DAG's id and the run's."""
+
+    dag_id: str
+    run_id: str
 
 
 def _stem(stack: str, dag_id: str, run_id: str) -> str:

@@ -43,6 +43,8 @@ class Settings:
     airflow_url: str
     public_url: str
     public_mlflow_url: str
+    database_url: str
+    gpu_headroom_bytes: int
 
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -93,6 +95,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         airflow_url=get("TARMAC_AIRFLOW_URL", "http://webserver:8080").rstrip("/"),
         public_url=get("TARMAC_PUBLIC_URL", "http://localhost:8081").rstrip("/"),
         public_mlflow_url=get("TARMAC_PUBLIC_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
+        database_url=get("TARMAC_DATABASE_URL", ""),
+        gpu_headroom_bytes=parse_bytes(get("TARMAC_GPU_HEADROOM", "512m"), variable="TARMAC_GPU_HEADROOM"),
     )
 
 
@@ -104,3 +108,17 @@ def settings() -> Settings:
         SettingsError: a variable has a malformed value.
     """
     return read(os.environ)
+
+
+def tower_login() -> tuple[str, str]:
+    """Return the name and password of the service account that resizes gpu_pool.
+
+    Raises:
+        SettingsError: this process was not given it.
+    """
+    user, password = os.environ.get("TARMAC_TOWER_USER"), os.environ.get("TARMAC_TOWER_PASSWORD")
+    if not user or not password:
+        raise SettingsError(
+            "TARMAC_TOWER_USER and TARMAC_TOWER_PASSWORD are not set: run `make up`, see env/tower.env."
+        )
+    return user, password

@@ -20,6 +20,7 @@ import docker
 import pytest
 from docker import APIClient
 
+from support.postgres import LABEL_SHARED, Postgres, running_postgres
 from support.waiting import wait_for
 
 _home = tempfile.TemporaryDirectory(prefix="tarmac-it-airflow-")
@@ -52,14 +53,19 @@ def api() -> Iterator[APIClient]:
     client.close()
 
 
-def left_over(api: APIClient) -> list[str]:
-    label = {"label": f"tarmac.project={STACK}"}
-    containers = [c["Names"][0] for c in api.containers(all=True, filters=label) if c["State"] != "removing"]
-    return containers + [v["Name"] for v in api.volumes(filters=label)["Volumes"] or []]
+def containers_left(api: APIClient, *, shared: bool) -> list[dict[str, Any]]:
+    """This stack's containers; `shared`: also the one that all tests share."""
+    found = api.containers(all=True, filters={"label": f"tarmac.project={STACK}"})
+    return [c for c in found if c["State"] != "removing" and (shared or LABEL_SHARED not in c["Labels"])]
 
 
-def sweep(api: APIClient) -> None:
-    for container in api.containers(all=True, filters={"label": f"tarmac.project={STACK}"}):
+def left_over(api: APIClient, *, shared: bool = False) -> list[str]:
+    volumes = api.volumes(filters={"label": f"tarmac.project={STACK}"})["Volumes"] or []
+    return [c["Names"][0] for c in containers_left(api, shared=shared)] + [v["Name"] for v in volumes]
+
+
+def sweep(api: APIClient, *, shared: bool = False) -> None:
+    for container in containers_left(api, shared=shared):
         api.remove_container(container["Id"], force=True, v=True)
     for volume in api.volumes(filters={"label": f"tarmac.project={STACK}"})["Volumes"] or []:
         api.remove_volume(volume["Name"], force=True)
@@ -68,9 +74,46 @@ def sweep(api: APIClient) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_is_left_in_the_end(api: APIClient) -> Iterator[None]:
     yield
-    left = left_over(api)
-    sweep(api)
+    left = left_over(api, shared=True)
+    sweep(api, shared=True)
     assert left == []
+
+
+@pytest.fixture(scope="session")
+def postgres(api: APIClient) -> Iterator[Postgres]:
+    with running_postgres(api, STACK) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: Postgres) -> str:
+    """The database that every test's own is a copy of."""
+    from tarmac.database import migrate
+
+    name = postgres.create()
+    migrate(postgres.url(name))
+    return name
+
+
+@pytest.fixture
+def empty_database(postgres: Postgres) -> Iterator[str]:
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def database(postgres: Postgres, migrated: str) -> Iterator[str]:
+    """The URL of a ledger with nothing in it."""
+    with postgres.database(migrated) as url:
+        yield url
+
+
+@pytest.fixture
+def ledger(database: str) -> Iterator[Any]:
+    from tarmac.gpu.ledger import Ledger
+
+    with Ledger(database) as ledger:
+        yield ledger
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,9 @@ ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 GOOD = {"model": "test_model", "datasets": {"tiny": {"train": f"{ID}/{ID}.jsonl", "eval": None}}}
 
 
+RESOURCES = {"gpu_memory": None, "gpus": 1, "policy": "packed", "max_wait_seconds": 28800, "stall_seconds": 300}
+
+
 @pytest.fixture(scope="module")
 def dag(repository: Path) -> Any:
     from airflow.dag_processing.dagbag import DagBag
@@ -61,7 +64,15 @@ def test_its_edges_are_those_of_the_design(dag: Any):
 def test_it_survives_the_way_through_the_database(dag: Any, stored: Any):
     assert stored.dag_id == DAG_ID
     assert {task.task_id: set(task.downstream_task_ids) for task in stored.tasks} == EDGES
-    assert stored.params.dump() == {"model": None, "datasets": None, "gpu": False, "seed": 0, "parameters": {}}
+    assert stored.params.dump() == {
+        "model": None,
+        "datasets": None,
+        "gpu": False,
+        "seed": 0,
+        "priority": 0,
+        "resources": RESOURCES,
+        "parameters": {},
+    }
     assert stored.tags == {"tarmac", "training", "nlp"}
 
 

@@ -60,8 +60,8 @@ def test_only_the_containers_package_imports_docker(repository: Path):
     assert all(path.startswith("plugins/tarmac/containers/") for path in found), found
 
 
-def test_only_gpu_devices_imports_pynvml(repository: Path):
-    assert importers(repository, "pynvml") == {"plugins/tarmac/gpu/devices.py"}
+def test_only_gpu_nvml_imports_pynvml(repository: Path):
+    assert importers(repository, "pynvml") == {"plugins/tarmac/gpu/nvml.py"}
 
 
 @pytest.mark.parametrize("library", sorted(HEAVY))

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarmac.errors import RequestError
-from tarmac.request import field_descriptions, form_schema, parse_request
+from tarmac.request import field_descriptions, form_schema, gpu_bytes, parse_request
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 STORED = f"{ID}/{ID}.jsonl"
@@ -40,6 +40,14 @@ def test_defaults_are_filled_in():
         "datasets": {"tiny": {"train": STORED, "eval": None}},
         "gpu": False,
         "seed": 0,
+        "priority": 0,
+        "resources": {
+            "gpu_memory": None,
+            "gpus": 1,
+            "policy": "packed",
+            "max_wait_seconds": 28800,
+            "stall_seconds": 300,
+        },
         "parameters": {},
     }
 
@@ -319,7 +327,19 @@ def test_any_json_is_a_request_or_a_request_error(conf: object):
 
 def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
     schema = form_schema()
-    assert set(schema) == set(field_descriptions()) == {"model", "datasets", "gpu", "seed", "parameters"}
+    assert (
+        set(schema)
+        == set(field_descriptions())
+        == {
+            "model",
+            "datasets",
+            "gpu",
+            "seed",
+            "priority",
+            "resources",
+            "parameters",
+        }
+    )
     for name, field in schema.items():
         assert not {"default", "description", "source"} & set(field), name
         assert field["title"], name
@@ -333,3 +353,44 @@ def test_the_form_is_self_contained():
     assert "anyOf" not in text
     assert form_schema()["model"]["enum"] == ["named_entity_recognition", "test_model"]
     assert form_schema()["datasets"]["additionalProperties"]["properties"]["eval"]["type"] == ["string", "null"]
+
+
+GPU = {"model": "test_model", "datasets": {"tiny": {"train": STORED}}, "gpu": True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [("12GiB", 12 * 1024**3), ("12g", 12 * 1024**3), ("800 MiB", 800 * 1024**2), ("1.5G", 3 * 512 * 1024**2)]
+    + [(64 * 1024**2, 64 * 1024**2), (1024**4, 1024**4)],
+)
+def test_gpu_memory_is_a_size_in_words_or_bytes(asked: object, wanted: int):
+    request = parse_request({**GPU, "resources": {"gpu_memory": asked}})
+    assert gpu_bytes(request.resources.gpu_memory) == wanted
+
+
+@pytest.mark.parametrize("value", ["12", "12 bananas", "-1g", "", "0g", "9999g", 0, -5, 12, True, 1.5, [], {}])
+def test_gpu_memory_that_is_no_size_is_refused_with_its_field_and_value(value: object):
+    with pytest.raises(RequestError) as caught:
+        parse_request({**GPU, "resources": {"gpu_memory": value}})
+    (problem,) = caught.value.problems
+    assert problem.startswith("resources.gpu_memory: must be a size such as '12GiB'")
+    assert repr(value)[:20] in problem
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({"priority": 101}, "priority"),
+        ({"priority": "high"}, "priority"),
+        ({"resources": {"gpus": 0}}, "resources.gpus"),
+        ({"resources": {"policy": "random"}}, "resources.policy"),
+        ({"resources": {"max_wait_seconds": 0}}, "resources.max_wait_seconds"),
+        ({"resources": {"stall_seconds": 1}}, "resources.stall_seconds"),
+        ({"resources": {"memory": "1g"}}, "resources.memory"),
+        ({"resources": None}, "resources"),
+    ],
+)
+def test_bad_resources_are_refused_by_name(extra: dict[str, object], field: str):
+    with pytest.raises(RequestError) as caught:
+        parse_request({**GPU, **extra})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [field]

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from tarmac_trainer import __version__, events, steps
 from tarmac_trainer.errors import TrainerError
@@ -59,9 +60,8 @@ def build_parser() -> argparse.ArgumentParser:
     health.add_argument(
         "--max-age",
         type=float,
-        default=DEFAULT_MAX_AGE,
         metavar="SECONDS",
-        help="how long ago the last progress may be (default: %(default)g)",
+        help=f"how long ago the last progress may be (default: $TARMAC_STALL_SECONDS, else {DEFAULT_MAX_AGE:g})",
     )
     return parser
 
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         events.emit("result", **_STEPS[given.command][0](session))
     except TrainerError as error:
-        return _fail(str(error), error.exit_code, retryable=error.retryable)
+        return _fail(str(error), error.exit_code, retryable=error.retryable, **error.fields())
     except OSError as error:
         return _fail(f"{type(error).__name__}: {error}", TrainerError.exit_code, retryable=True)
     except Exception as error:  # a bug: tell all of it, and let the pipeline try again
@@ -94,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fail(message: str, exit_code: int, *, retryable: bool) -> int:
+def _fail(message: str, exit_code: int, *, retryable: bool, **fields: Any) -> int:
     print(message, file=sys.stderr, flush=True)
-    events.emit("error", message=message, retryable=retryable)
+    events.emit("error", message=message, retryable=retryable, **fields)
     return exit_code
 
 

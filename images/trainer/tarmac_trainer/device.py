@@ -2,6 +2,7 @@
 enough."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ from tarmac_trainer.errors import DeviceError, GpuMemoryError
 CUDA_CONTEXT_BYTES = 512 * 2**20
 """What CUDA itself (context, kernels, cuBLAS) takes of a device, outside of CuPy's pool. Kept back
 from the share, because the pipeline measures a process with its context."""
+
+CUDA_ERROR_MEMORY_ALLOCATION = 2
+"""CUDA's own word for a full device, where it was asked without CuPy's pool in between."""
+
+_ALLOCATION = re.compile(r"allocating ([\d,]+) bytes(?: \(allocated so far: ([\d,]+) bytes)?")
+"""CuPy's message: what was asked for, and what its pool held then."""
 
 
 @dataclass
@@ -37,35 +44,33 @@ class Device:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn CuPy's out-of-memory error, whatever wraps it, into one with numbers.
+        """Turn an out-of-memory error of CuPy, whatever wraps it, into one with numbers.
 
         Raises:
-            GpuMemoryError: the pool could not grow.
+            GpuMemoryError: the pool could not grow, or the device is full.
         """
         try:
             yield
         except Exception as error:
-            if self.pool is None or not _is_out_of_memory(error):
+            cause = _out_of_memory(error)
+            if self.pool is None or cause is None:
                 raise
             self.sample()
-            limit = (
-                f"the limit is {self.limit_bytes:,} bytes, {CUDA_CONTEXT_BYTES:,} of them kept for CUDA itself"
-                if self.limit_bytes is not None
-                else "without a limit of its own"
-            )
-            raise GpuMemoryError(
-                f"out of GPU memory: the training held {self.peak_bytes:,} bytes and needs more; " + limit
-            ) from error
+            raise _explained(cause, self.limit_bytes, self.peak_bytes) from error
 
 
-def activate(environment: Mapping[str, str] = os.environ) -> Device:
-    """Make spaCy use the device that `TARMAC_DEVICE` names, within `TARMAC_GPU_MEMORY_BYTES`.
+def activate(environment: Mapping[str, str] = os.environ, *, spacy_on_gpu: bool = True) -> Device:
+    """Turn on the device that `TARMAC_DEVICE` names, within `TARMAC_GPU_MEMORY_BYTES`.
 
     To be called before the first pipeline is made.
 
+    Args:
+        environment: the variables of the contract.
+        spacy_on_gpu: whether spaCy is to compute there too; else only CuPy is turned on.
+
     Raises:
         DeviceError: a variable is wrong, or there is no usable GPU.
-        GpuMemoryError: the share would not even hold CUDA itself.
+        GpuMemoryError: the share would not even hold CUDA itself, or the device has no room for it.
     """
     name = environment.get("TARMAC_DEVICE") or "cpu"
     if name not in ("cpu", "cuda"):
@@ -73,18 +78,27 @@ def activate(environment: Mapping[str, str] = os.environ) -> Device:
     if name == "cpu":
         return Device(name)
     limit = _limit(environment.get("TARMAC_GPU_MEMORY_BYTES"))
-    import spacy
-
     try:
-        spacy.require_gpu()
-        import cupy
-
-        pool = cupy.get_default_memory_pool()
+        pool = _turn_on(spacy_on_gpu)
     except Exception as error:  # CuPy missing, no device, no driver: each has an exception of its own
+        if _out_of_memory(error) is not None:
+            raise _full(CUDA_CONTEXT_BYTES, limit) from error
         raise DeviceError(f"TARMAC_DEVICE is cuda, but there is no usable GPU here: {error}") from error
     if limit is not None:
         pool.set_limit(size=limit - CUDA_CONTEXT_BYTES)
     return Device(name, limit_bytes=limit, pool=pool)
+
+
+def _turn_on(spacy_on_gpu: bool) -> Any:
+    """Make this process's CUDA context on its first GPU; returns CuPy's pool there."""
+    if spacy_on_gpu:
+        import spacy
+
+        spacy.require_gpu()
+    import cupy
+
+    cupy.cuda.Device(0).use()
+    return cupy.get_default_memory_pool()
 
 
 def _limit(text: str | None) -> int | None:
@@ -94,15 +108,56 @@ def _limit(text: str | None) -> int | None:
         raise DeviceError(f'TARMAC_GPU_MEMORY_BYTES is "{text}", must be a number of bytes')
     if int(text) <= CUDA_CONTEXT_BYTES:
         raise GpuMemoryError(
-            f"out of GPU memory: the limit is {int(text):,} bytes, CUDA itself takes {CUDA_CONTEXT_BYTES:,}"
+            f"out of GPU memory: the limit is {int(text):,} bytes, CUDA itself takes {CUDA_CONTEXT_BYTES:,}",
+            limit_bytes=int(text),
         )
     return int(text)
 
 
-def _is_out_of_memory(error: BaseException | None) -> bool:
+def _out_of_memory(error: BaseException | None) -> BaseException | None:
+    """The error of CuPy that says that memory ran out, somewhere in a chain of errors. Pure."""
     while error is not None:
         kind = type(error)
-        if kind.__name__ == "OutOfMemoryError" and kind.__module__.partition(".")[0] == "cupy":
-            return True
+        if kind.__module__.partition(".")[0] in ("cupy", "cupy_backends"):
+            status = getattr(error, "status", None)
+            if kind.__name__ == "OutOfMemoryError" or (
+                kind.__name__ == "CUDARuntimeError" and status == CUDA_ERROR_MEMORY_ALLOCATION
+            ):
+                return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+def _explained(cause: BaseException, limit: int | None, peak: int) -> GpuMemoryError:
+    """Say with numbers why memory ran out. Pure."""
+    found = _ALLOCATION.search(str(cause))
+    if found is None:
+        told = _told(limit)
+        return GpuMemoryError(
+            f"out of GPU memory: the training held {peak:,} bytes and needs more; {told}", limit_bytes=limit
+        )
+    asked, held = (int(text.replace(",", "")) if text else None for text in found.groups())
+    needed = (peak if held is None else held) + (asked or 0) + CUDA_CONTEXT_BYTES
+    if limit is None or needed <= limit:
+        return _full(needed, limit)
+    return GpuMemoryError(
+        f"out of GPU memory: the training needs {needed:,} bytes or more; {_told(limit)}",
+        needed_bytes=needed,
+        limit_bytes=limit,
+    )
+
+
+def _full(needed: int, limit: int | None) -> GpuMemoryError:
+    """The device had no room, whatever the limit. Pure."""
+    return GpuMemoryError(
+        f"out of GPU memory: the training needs {needed:,} bytes or more, and the device has no room for them; "
+        + _told(limit),
+        needed_bytes=needed,
+        limit_bytes=limit,
+    )
+
+
+def _told(limit: int | None) -> str:
+    if limit is None:
+        return "it has no limit of its own"
+    return f"the limit is {limit:,} bytes, {CUDA_CONTEXT_BYTES:,} of them kept for CUDA itself"

@@ -11,12 +11,18 @@ TrainerError            exit 1, may be retried
 └── RegistryError       MLflow did not take the model
 """
 
+from typing import Any
+
 
 class TrainerError(Exception):
     """A failure that a person can understand; `str()` of it is the whole message."""
 
     exit_code = 1
     retryable = True
+
+    def fields(self) -> dict[str, Any]:
+        """What the `error` event says besides message and retryable. Pure."""
+        return {}
 
 
 class InputError(TrainerError):
@@ -47,9 +53,26 @@ class DeviceError(TrainerError):
 
 
 class GpuMemoryError(TrainerError):
-    """The training did not fit in the GPU memory it was given."""
+    """The training did not fit in the GPU memory it was given.
+
+    Attributes:
+        needed_bytes: what it would have held at least, CUDA's own memory included; None: not known.
+        limit_bytes: the share it had to keep to; None: no limit. A limit that is above
+            `needed_bytes` was not the reason: the device was full.
+    """
 
     exit_code = 3
+    code = "GPU_OUT_OF_MEMORY"
+
+    def __init__(self, message: str, *, needed_bytes: int | None = None, limit_bytes: int | None = None) -> None:
+        super().__init__(message)
+        self.needed_bytes = needed_bytes
+        self.limit_bytes = limit_bytes
+
+    def fields(self) -> dict[str, Any]:
+        """The stable code, and the numbers that are known. Pure."""
+        numbers = {"needed_bytes": self.needed_bytes, "limit_bytes": self.limit_bytes}
+        return {"code": self.code, **{name: number for name, number in numbers.items() if number is not None}}
 
 
 class RegistryError(TrainerError):

@@ -42,14 +42,15 @@ def train(session: Path) -> dict[str, Any]:
     """
     from tarmac_trainer import device, health, training
 
-    heartbeat = health.Heartbeat(session)
+    heartbeat = health.Heartbeat(session, "cuda" if os.environ.get("TARMAC_DEVICE") == "cuda" else "cpu")
     heartbeat.restart()
     try:
         request, model, parameters = _begin(session, "train")
         train_lines = data.read_sentences(session, "train")
         eval_lines = data.read_sentences(session, "eval")
         model.check_data(train_lines)
-        where = device.activate()
+        where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
+        heartbeat.beat(0, 0)
         events.say(
             f"training {model.name} on {where.name}: {len(train_lines):,} train lines, "
             f"{len(eval_lines):,} eval lines, seed {request.seed}"
@@ -82,9 +83,9 @@ def evaluate(session: Path) -> dict[str, Any]:
     from tarmac_trainer import device
     from tarmac_trainer.scoring import score
 
-    _begin(session, "eval")
+    _, model, _ = _begin(session, "eval")
     sentences = data.read_sentences(session, "eval")
-    where = device.activate()
+    where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
     with where.guarded():
         scores = score(load_model(session), sentences)
     result: dict[str, Any] = {

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import signal
+import sys
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +111,73 @@ def make_session(
 @pytest.fixture
 def session(make_session: Callable[[str], Session]) -> Session:
     return make_session("session")
+
+
+class Pool:
+    """CuPy's memory pool, without memory."""
+
+    def __init__(self) -> None:
+        self.limit: int | None = None
+        self.held = 0
+        self.mallocs: list[int] = []
+
+    def set_limit(self, *, size: int) -> None:
+        self.limit = size
+
+    def total_bytes(self) -> int:
+        return self.held
+
+    def malloc(self, size: int) -> object:
+        if self.limit is not None and self.held + size > self.limit:
+            raise OutOfMemoryError(
+                f"Out of memory allocating {size:,} bytes (allocated so far: {self.held:,} bytes, "
+                f"limit set to: {self.limit:,} bytes)."
+            )
+        self.held += size
+        self.mallocs.append(size)
+        return object()
+
+
+# CuPy's classes, by the names and the modules that the trainer knows them by.
+OutOfMemoryError = type("OutOfMemoryError", (MemoryError,), {"__module__": "cupy.cuda.memory"})
+
+
+class CudaRuntimeError(RuntimeError):
+    def __init__(self, status: int) -> None:
+        super().__init__(f"CUDA status {status}")
+        self.status = status
+
+
+CudaRuntimeError.__name__ = "CUDARuntimeError"
+CudaRuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
+
+
+class Cupy:
+    """What became of CuPy's double: the devices turned on, and the memory taken past the pool."""
+
+    def __init__(self) -> None:
+        self.pool = Pool()
+        self.turned_on: list[object] = []
+        self.past_the_pool: list[int] = []
+        self.refuses: Exception | None = None
+
+    def use(self, number: int) -> None:
+        if self.refuses:
+            raise self.refuses
+        self.turned_on.append(number)
+
+
+@pytest.fixture
+def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
+    made = Cupy()
+    module: Any = types.ModuleType("cupy")
+    module.get_default_memory_pool = lambda: made.pool
+    module.cuda = types.SimpleNamespace(
+        Device=lambda number: types.SimpleNamespace(use=lambda: made.use(number)),
+        Memory=made.past_the_pool.append,
+    )
+    monkeypatch.setitem(sys.modules, "cupy", module)
+    return made
 
 
 def line(sentence: str, tags: str | None = None, **more: Any) -> str:

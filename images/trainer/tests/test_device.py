@@ -1,10 +1,7 @@
 """Choosing the device, and keeping to a share of the GPU, with CuPy's place taken by a double."""
 
-import sys
-import types
-from typing import Any
-
 import pytest
+from conftest import CudaRuntimeError, Cupy, OutOfMemoryError, Pool
 
 from tarmac_trainer import device
 from tarmac_trainer.errors import DeviceError, GpuMemoryError, TrainerError
@@ -12,32 +9,12 @@ from tarmac_trainer.errors import DeviceError, GpuMemoryError, TrainerError
 SHARE = 2 * 2**30
 
 
-class Pool:
-    def __init__(self) -> None:
-        self.limit: int | None = None
-        self.held = 0
-
-    def set_limit(self, *, size: int) -> None:
-        self.limit = size
-
-    def total_bytes(self) -> int:
-        return self.held
-
-
-# CuPy's class, by the name and the module that the trainer knows it by.
-OutOfMemoryError = type("OutOfMemoryError", (MemoryError,), {"__module__": "cupy.cuda.memory"})
-
-
 @pytest.fixture
-def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
+def pool(cupy: Cupy, monkeypatch: pytest.MonkeyPatch) -> Pool:
     import spacy
 
-    made = Pool()
-    cupy: Any = types.ModuleType("cupy")
-    cupy.get_default_memory_pool = lambda: made
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(spacy, "require_gpu", lambda: True)
-    return made
+    monkeypatch.setattr(spacy, "require_gpu", lambda: cupy.turned_on.append("spaCy"))
+    return cupy.pool
 
 
 def test_cpu_is_the_default() -> None:
@@ -79,21 +56,70 @@ def test_without_a_share_there_is_no_cap(pool: Pool) -> None:
     assert pool.limit is None
 
 
-def test_out_of_memory_is_told_with_the_numbers(pool: Pool) -> None:
+def test_spacy_is_turned_on_unless_a_model_wants_only_cupy(cupy: Cupy, pool: Pool) -> None:
+    device.activate({"TARMAC_DEVICE": "cuda"}, spacy_on_gpu=False)
+    assert cupy.turned_on == [0]
+    device.activate({"TARMAC_DEVICE": "cuda"})
+    assert cupy.turned_on == [0, "spaCy", 0]
+
+
+MIB = 2**20
+ALLOCATING = "Out of memory allocating 1,073,741,824 bytes (allocated so far: 1,073,741,824 bytes"
+
+CAUSES = {
+    "more than the share": (
+        OutOfMemoryError(f"{ALLOCATING}, limit set to: 1,610,612,736 bytes)."),
+        2560 * MIB,
+        "the training needs 2,684,354,560 bytes or more; the limit is 2,147,483,648 bytes",
+    ),
+    "a full device, though within the share": (
+        OutOfMemoryError("Out of memory allocating 1,048,576 bytes (allocated so far: 1,048,576 bytes)."),
+        514 * MIB,
+        "the training needs 538,968,064 bytes or more, and the device has no room for them",
+    ),
+    "a message of CuPy without the sum": (
+        OutOfMemoryError("Out of memory allocating 2,147,483,648 bytes"),
+        device.CUDA_CONTEXT_BYTES + 2048 * MIB + 123_456,
+        "the training needs 2,684,478,016 bytes or more; ",
+    ),
+    "a message of CuPy that is another": (OutOfMemoryError("pool"), None, "held 123,456 bytes and needs more"),
+    "CUDA's own error": (CudaRuntimeError(2), None, "held 123,456 bytes and needs more"),
+}
+
+
+@pytest.mark.parametrize(("cause", "needed", "told"), CAUSES.values(), ids=CAUSES)
+def test_out_of_memory_is_told_with_the_numbers(pool: Pool, cause: Exception, needed: int | None, told: str) -> None:
     where = device.activate({"TARMAC_DEVICE": "cuda", "TARMAC_GPU_MEMORY_BYTES": str(SHARE)})
     pool.held = 123_456
-    with (
-        pytest.raises(GpuMemoryError, match="out of GPU memory: .*123,456 bytes.*2,147,483,648") as caught,
-        where.guarded(),
-    ):
+    with pytest.raises(GpuMemoryError, match="^out of GPU memory: .*2,147,483,648") as caught, where.guarded():
         try:
-            raise OutOfMemoryError("pool")
-        except MemoryError as error:
+            raise cause
+        except Exception as error:
             raise ValueError("[E1] in a component") from error
+    assert told in str(caught.value)
     assert caught.value.exit_code == 3
     assert caught.value.retryable
+    numbers = {"limit_bytes": SHARE} | ({} if needed is None else {"needed_bytes": needed})
+    assert caught.value.fields() == {"code": "GPU_OUT_OF_MEMORY", **numbers}
+
+
+def test_a_device_too_full_for_cuda_itself(cupy: Cupy) -> None:
+    cupy.refuses = CudaRuntimeError(2)
+    with pytest.raises(GpuMemoryError, match="the device has no room") as caught:
+        device.activate({"TARMAC_DEVICE": "cuda"}, spacy_on_gpu=False)
+    assert caught.value.fields() == {"code": "GPU_OUT_OF_MEMORY", "needed_bytes": device.CUDA_CONTEXT_BYTES}
+    cupy.refuses = CudaRuntimeError(100)
+    with pytest.raises(DeviceError, match="no usable GPU here"):
+        device.activate({"TARMAC_DEVICE": "cuda"}, spacy_on_gpu=False)
 
 
 def test_other_errors_stay_what_they_are(pool: Pool) -> None:
     with pytest.raises(ZeroDivisionError), device.activate({"TARMAC_DEVICE": "cuda"}).guarded():
         _ = 1 / 0
+
+
+def test_another_error_of_cuda_is_not_about_memory(pool: Pool) -> None:
+    error = CudaRuntimeError(700)
+    with pytest.raises(CudaRuntimeError) as caught, device.activate({"TARMAC_DEVICE": "cuda"}).guarded():
+        raise error
+    assert caught.value is error

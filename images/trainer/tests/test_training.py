@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import NINE, SAMPLE, Session, line
+from conftest import NINE, SAMPLE, Cupy, Session, line
 
 from tarmac_trainer import models
 from tarmac_trainer.models.named_entity_recognition import Disguise
 from tarmac_trainer.readers import Sentence
+
+MIB = 2**20
 
 QUICK = {
     "max_steps": 60,
@@ -196,6 +198,88 @@ def test_train_seconds_makes_a_long_session_with_signs_of_life(session: Session)
     outcome = session.run("train")
     assert outcome.result["seconds"] >= 1.1
     assert 4 <= len(outcome.of("progress")) <= 10
+
+
+def on_a_gpu(session: Session, monkeypatch: pytest.MonkeyPatch, share: int | None = None, **parameters: Any) -> Session:
+    session.request({"a": {"train": session.put(NINE), "eval": None}}, parameters=parameters)
+    assert session.run("prep").code == 0
+    monkeypatch.setenv("TARMAC_DEVICE", "cuda")
+    if share is not None:
+        monkeypatch.setenv("TARMAC_GPU_MEMORY_BYTES", str(share))
+    return session
+
+
+def test_test_model_holds_gpu_memory_of_a_known_size(
+    session: Session, cupy: Cupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = on_a_gpu(session, monkeypatch, 2048 * MIB, gpu_memory_mib=1001, train_seconds=1).run("train")
+    assert outcome.result["gpu_peak_bytes"] == 1001 * MIB
+    assert outcome.result["device"] == "cuda"
+    assert cupy.pool.limit == 1536 * MIB
+    assert sum(cupy.pool.mallocs) == 1001 * MIB
+    assert 2 < len(cupy.pool.mallocs) <= 8
+    assert cupy.past_the_pool == []
+    assert cupy.turned_on == [0]
+    assert json.loads((session.folder / "health.json").read_text())["device"] == "cuda"
+
+
+def test_more_gpu_memory_than_the_share_is_told_to_the_pipeline(
+    session: Session, cupy: Cupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = on_a_gpu(session, monkeypatch, 2048 * MIB, gpu_memory_mib=1537).run("train")
+    assert outcome.code == 3
+    assert "needs 2,148,532,224 bytes or more; the limit is 2,147,483,648 bytes" in outcome.error["message"]
+    assert outcome.error == {
+        "event": "error",
+        "message": outcome.error["message"],
+        "retryable": True,
+        "code": "GPU_OUT_OF_MEMORY",
+        "needed_bytes": 2049 * MIB,
+        "limit_bytes": 2048 * MIB,
+    }
+
+
+OFFENDERS = {
+    "with a share": ({"share": 2048 * MIB, "gpu_memory_mib": 1000, "overrun_mib": 7}, (2048 - 512 - 1000 + 7) * MIB),
+    "without one": ({"gpu_memory_mib": 1000, "overrun_mib": 7}, 7 * MIB),
+}
+
+
+@pytest.mark.parametrize(("given", "past_the_pool"), OFFENDERS.values(), ids=OFFENDERS)
+def test_an_offender_takes_gpu_memory_above_its_share(
+    session: Session, cupy: Cupy, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], past_the_pool: int
+) -> None:
+    assert on_a_gpu(session, monkeypatch, train_seconds=0.5, **given).run("train").code == 0
+    assert cupy.past_the_pool == [past_the_pool]
+
+
+def test_on_the_cpu_gpu_memory_is_ignored_with_a_line(session: Session) -> None:
+    session.request({"a": {"train": session.put(NINE), "eval": None}}, parameters={"gpu_memory_mib": 200_000})
+    session.run("prep")
+    outcome = session.run("train")
+    assert outcome.code == 0
+    assert "gpu_memory_mib and overrun_mib are ignored: this training runs on the CPU" in outcome.out.splitlines()
+
+
+def test_a_training_that_hangs_lives_on_without_progress_until_it_is_stopped(session: Session) -> None:
+    session.request(
+        {"a": {"train": session.put(NINE), "eval": None}}, parameters={"train_seconds": 600, "hang_after": 0.3}
+    )
+    assert session.run("prep").code == 0
+    command = [sys.executable, "-P", "-m", "tarmac_trainer", "train", "--session", str(session.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "parameters.hang_after asks for it" not in (told := process.stdout.readline()):
+            assert told, "it ended by itself"
+        stopped_at = json.loads((session.folder / "health.json").read_text())["time"]
+        while time.time() - stopped_at < 1.5:
+            time.sleep(0.1)
+        outcome = session.run("health", "--max-age", "1")
+        assert "unhealthy: no progress for" in outcome.out
+        assert process.poll() is None
+        process.terminate()
+        assert process.stdout.read() == "stopped by SIGTERM\n"
+        assert process.wait(5) == 143
 
 
 @pytest.mark.parametrize("step", ["prep", "train", "eval", "save"])

@@ -12,7 +12,15 @@ from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from tarmac.errors import ContainerError
-from tarmac.session import LABEL_TASK, SESSION_PATH, SESSION_USER
+from tarmac.session import (
+    LABEL_DAG,
+    LABEL_PROJECT,
+    LABEL_RUN,
+    LABEL_TASK,
+    SESSION_PATH,
+    SESSION_USER,
+    SessionKey,
+)
 
 # A stopping container gets this long; Airflow kills the task's process 5 s after SIGTERM.
 STOP_SECONDS = 2
@@ -44,6 +52,33 @@ def containers_with(api: APIClient, labels: dict[str, str]) -> list[dict[str, An
     return [container for container in found if container["State"] != "removing"]
 
 
+def running_sessions(api: APIClient, stack: str) -> dict[str, SessionKey]:
+    """Return the session of each container of a stack that runs, by the container's id."""
+    found = api.containers(filters=label_filters({LABEL_PROJECT: stack}))
+    return {
+        container["Id"]: SessionKey(container["Labels"][LABEL_DAG], container["Labels"][LABEL_RUN])
+        for container in found
+        if LABEL_DAG in container["Labels"] and LABEL_RUN in container["Labels"]
+    }
+
+
+def health_of(api: APIClient, container_id: str) -> tuple[str, str]:
+    """Return what the engine says of a container's health, and the last words of its health check.
+
+    The first is "healthy", "unhealthy", "starting", "none" (it has no check), or the container's state if it does not
+    run ("exited", "created", "gone").
+    """
+    try:
+        state = api.inspect_container(container_id)["State"]
+    except NotFound:
+        return "gone", ""
+    if state["Status"] != "running":
+        return str(state["Status"]), ""
+    health = state.get("Health") or {}
+    words = [str(entry.get("Output", "")).strip() for entry in health.get("Log") or []]
+    return str(health.get("Status", "none")), words[-1] if words else ""
+
+
 def remove_container(api: APIClient, container_id: str) -> None:
     """Remove a container by force, with its anonymous volumes; one that is gone is fine.
 
@@ -60,8 +95,8 @@ def remove_container(api: APIClient, container_id: str) -> None:
             raise ContainerError(f"Container {container_id[:12]} cannot be removed: {error.explanation}.") from error
 
 
-def stop_and_remove(api: APIClient, container_id: str) -> None:
-    """Ask a container to stop, then remove it. Takes at most STOP_SECONDS and the removal."""
+def stop(api: APIClient, container_id: str) -> None:
+    """Ask a container to stop; kill it after STOP_SECONDS. One that has ended or is gone is fine."""
     try:
         api.stop(container_id, timeout=STOP_SECONDS)
     except NotFound:
@@ -69,6 +104,11 @@ def stop_and_remove(api: APIClient, container_id: str) -> None:
     except APIError as error:
         if error.status_code not in (304, 409):
             raise ContainerError(f"Container {container_id[:12]} cannot be stopped: {error.explanation}.") from error
+
+
+def stop_and_remove(api: APIClient, container_id: str) -> None:
+    """Ask a container to stop, then remove it. Takes at most STOP_SECONDS and the removal."""
+    stop(api, container_id)
     remove_container(api, container_id)
 
 

@@ -11,6 +11,7 @@ import codecs
 import os
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.docker.operators.docker import DockerOperator
@@ -106,6 +107,7 @@ class TrainingContainerOperator(DockerOperator):
         self._error: events.Event | None = None
         self._last_text = ""
         self._progress_at = 0.0
+        self._exit_code: int | None = None
 
     # ---- the life of a container -------------------------------------------------------------------------------
 
@@ -116,6 +118,10 @@ class TrainingContainerOperator(DockerOperator):
             AirflowFailException: the same input would fail again; the task is not retried.
             AirflowException: the step failed and may be retried.
         """
+        return self.attempt(context)
+
+    def attempt(self, context: Context) -> Any:
+        """Do what execute does, also when Airflow resumes a task that was deferred."""
         try:
             return self.run_step(context)
         except ContainerError as error:
@@ -133,11 +139,13 @@ class TrainingContainerOperator(DockerOperator):
         image_id = engine.image_id(self.cli, self.image)
         container_id = self._adopt() or self._start(image_id)
         self.container = {"Id": container_id}
-        state = self._follow_until_exit(container_id)
+        with self._watching(container_id):
+            state = self._follow_until_exit(container_id)
         if self._stopped or state is None:
             raise ContainerError("The container was stopped because the task was ended from outside.")
         engine.remove_container(self.cli, container_id)
-        self._judge(int(state["ExitCode"]), bool(state.get("OOMKilled")))
+        self._exit_code = int(state["ExitCode"])
+        self._judge(self._exit_code, bool(state.get("OOMKilled")))
         return self._result
 
     def on_kill(self) -> None:
@@ -148,6 +156,13 @@ class TrainingContainerOperator(DockerOperator):
         if self.container:
             self.log.info("Stopping container %s: the task was ended from outside.", self.container["Id"][:12])
             engine.stop_and_remove(self.cli, self.container["Id"])
+
+    def _watching(self, container_id: str) -> AbstractContextManager[None]:
+        """What accompanies following a container; nothing here."""
+        return nullcontext()
+
+    def _noticed(self, event: events.Event) -> None:
+        """Take note of an event of the trainer; nothing here."""
 
     def _has_session_volume(self, context: Context) -> bool:
         names = [m["Source"] for m in self.mounts if m["Target"] == SESSION_PATH]
@@ -283,6 +298,7 @@ class TrainingContainerOperator(DockerOperator):
             self._last_text = line.strip() or self._last_text
             self.log.info("%s", line[: events.MAX_LINE])
             return
+        self._noticed(event)
         if event.kind == "result":
             self._result = event.data
         if event.kind == "error":
@@ -349,7 +365,7 @@ class TrainingContainerOperator(DockerOperator):
             return None
         # No start_period: engines from 27 on would wait 5 s for the first probe.
         return Healthcheck(
-            test=["CMD", "tarmac-trainer", "health"], interval=10 * _NANOSECONDS, timeout=5 * _NANOSECONDS, retries=6
+            test=["CMD", "tarmac-trainer", "health"], interval=5 * _NANOSECONDS, timeout=5 * _NANOSECONDS, retries=6
         )
 
     def _environment(self, stack: Settings, image_id: str) -> dict[str, str]:

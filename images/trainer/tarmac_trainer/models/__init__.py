@@ -73,6 +73,7 @@ class Model:
         parameters: what a request may set, by name.
         check_data: raises DataError where no training could come of these train sentences.
         train: runs a training and leaves the best pipeline; see `training.Training`.
+        spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Model:
     parameters: Mapping[str, Parameter]
     check_data: Callable[[Sequence[Sentence]], None]
     train: Callable[["Training"], None]
+    spacy_on_gpu: bool = True
 
 
 def names() -> list[str]:

@@ -1,19 +1,31 @@
 """A model for testing a pipeline: it knows by heart the entities it was shown, and is trained at
 once.
 
-It takes any readable line, needs no named_entity, and leaves the same outputs as a real model. Two
-parameters exist for tests of pipelines only: `train_seconds` makes a long session out of it, `fail`
-makes a step fail.
+It takes any readable line, needs no named_entity, and leaves the same outputs as a real model. Its
+parameters exist for tests of pipelines only: a session can be made to last, to hold a known amount
+of GPU memory, to hang, to take more GPU memory than its share, or to fail.
 """
 
+import signal
 import time
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from tarmac_trainer import events
+from tarmac_trainer.device import CUDA_CONTEXT_BYTES, Device
 from tarmac_trainer.models import Choice, Model, Number
 from tarmac_trainer.readers import Sentence
 from tarmac_trainer.training import Training
 
 REPORT_SECONDS = 0.2
+
+GROWTH_STEPS = 8
+"""The memory is taken in so many pieces."""
+
+GROWTH_SECONDS = 2.0
+"""All of it is taken after so long, or after half of the training where that is shorter."""
+
+MIB = 2**20
 
 
 def _any_data(sentences: Sequence[Sentence]) -> None:
@@ -25,12 +37,7 @@ def train(training: Training) -> None:
     lines."""
     import spacy
 
-    seconds = float(training.parameters["train_seconds"])
-    started = time.monotonic()
-    training.progress(0, max(seconds, 1))
-    while (elapsed := time.monotonic() - started) < seconds:
-        time.sleep(min(REPORT_SECONDS, seconds - elapsed))
-        training.progress(min(time.monotonic() - started, seconds), seconds)
+    _pretend(training)
     entities = {(sentence.words[start:end], kind) for sentence in training.train for start, end, kind in sentence.spans}
     nlp = spacy.blank("en")
     ruler = nlp.add_pipe("entity_ruler")
@@ -45,6 +52,82 @@ def train(training: Training) -> None:
     training.progress(1, 1)
 
 
+def _pretend(training: Training) -> None:
+    """Let `train_seconds` pass with signs of life, taking GPU memory meanwhile.
+
+    Raises:
+        cupy.cuda.memory.OutOfMemoryError: the memory does not fit in the share or the device.
+    """
+    parameters = training.parameters
+    seconds, hang_after = float(parameters["train_seconds"]), float(parameters["hang_after"])
+    held, extra = int(parameters["gpu_memory_mib"]) * MIB, int(parameters["overrun_mib"]) * MIB
+    if (held or extra) and training.device.pool is None:
+        events.say("gpu_memory_mib and overrun_mib are ignored: this training runs on the CPU")
+        held = extra = 0
+    ballast = Ballast(training.device, held, extra, seconds=seconds)
+    started = time.monotonic()
+    training.progress(0, max(seconds, 1))
+    while (elapsed := time.monotonic() - started) < seconds:
+        ballast.grow(elapsed)
+        if hang_after and elapsed >= hang_after:
+            _hang()
+        time.sleep(min(REPORT_SECONDS, seconds - elapsed))
+        training.progress(min(time.monotonic() - started, seconds), seconds)
+    ballast.grow(seconds)
+
+
+class Ballast:
+    """GPU memory that is held for nothing."""
+
+    def __init__(self, device: Device, size: int, overrun: int, *, seconds: float) -> None:
+        """Take nothing yet.
+
+        Args:
+            device: a GPU, unless both sizes are 0.
+            size: bytes to take through CuPy's pool, which keeps to the share.
+            overrun: bytes to take at half time above the share, past the pool.
+            seconds: that the training takes, 0 or more.
+        """
+        self._device = device
+        self._size = size
+        self._overrun = overrun
+        self._half = seconds / 2
+        self._taken = 0
+        self._pieces: list[Any] = []
+
+    def grow(self, elapsed: float) -> None:
+        """Hold what is due `elapsed` seconds after the start. Idempotent.
+
+        Raises:
+            cupy.cuda.memory.OutOfMemoryError: it does not fit in the share or the device.
+        """
+        growth = min(self._half, GROWTH_SECONDS)
+        step = GROWTH_STEPS if elapsed >= growth else int(elapsed / growth * GROWTH_STEPS) + 1
+        due = self._size * step // GROWTH_STEPS
+        if due > self._taken:
+            self._pieces.append(self._device.pool.malloc(due - self._taken))
+            self._taken = due
+            self._device.sample()
+        if self._overrun and elapsed >= self._half:
+            self._pieces.append(self._beyond_the_share())
+            self._overrun = 0
+
+    def _beyond_the_share(self) -> Any:
+        import cupy
+
+        share_left = 0
+        if self._device.limit_bytes is not None:
+            held = CUDA_CONTEXT_BYTES + int(self._device.pool.total_bytes())
+            share_left = max(self._device.limit_bytes - held, 0)
+        return cupy.cuda.Memory(share_left + self._overrun)
+
+
+def _hang() -> NoReturn:
+    events.say("no progress from here on, because parameters.hang_after asks for it")
+    while True:
+        signal.pause()
+
+
 MODEL = Model(
     name="test_model",
     title="recognises the entities it was shown, for testing a pipeline",
@@ -55,7 +138,17 @@ MODEL = Model(
             ("prep", "train", "save", "eval"),
             "the step that fails on purpose, for tests of pipelines",
         ),
+        "gpu_memory_mib": Number(
+            0, 0, 200_000, "GPU memory to hold besides CUDA's own, in MiB, for tests of pipelines", whole=True
+        ),
+        "hang_after": Number(
+            0, 0, 86400, "seconds of train_seconds after which there is no progress; 0: never; for tests of pipelines"
+        ),
+        "overrun_mib": Number(
+            0, 0, 200_000, "GPU memory to take above the share at half time, in MiB, for tests of pipelines", whole=True
+        ),
     },
     check_data=_any_data,
     train=train,
+    spacy_on_gpu=False,
 )

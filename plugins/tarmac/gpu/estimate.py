@@ -1,0 +1,160 @@
+"""How much device memory a session will need: a pure function of what is known (docs/gpu-admission.md)."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tarmac.gpu.placement import size
+
+MIB = 1024**2
+
+# History speaks for a session whose data is at most this much larger or smaller.
+SIMILAR = 2
+# How many of the latest measurements count.
+RECENT = 20
+# What is added to the highest measured peak, in percent, by the number of measurements.
+_MARGIN_PERCENT = ((1, 20), (3, 10), (8, 5))
+# A need is rounded up to this, so that equal sessions ask for equal amounts.
+_ROUND = 64 * MIB
+# After running out of memory, the next attempt gets this much more, in percent; the one after that a whole device.
+_GROWTH_PERCENT = 50
+
+
+class Rule(enum.StrEnum):
+    """Where a need comes from."""
+
+    REQUEST = "request"
+    HISTORY = "history"
+    DEFAULT = "default"
+    WHOLE_DEVICE = "whole_device"
+    AFTER_OUT_OF_MEMORY = "after_out_of_memory"
+
+
+class Outcome(enum.StrEnum):
+    """How an attempt on a device ended, as history records it."""
+
+    SUCCESS = "success"
+    OUT_OF_MEMORY = "out_of_memory"
+    OVERRUN = "overrun"
+    HUNG = "hung"
+    DEVICE_LOST = "device_lost"
+    FAILED = "failed"
+
+    @property
+    def by_memory(self) -> bool:
+        """Whether the reservation was too small."""
+        return self in (Outcome.OUT_OF_MEMORY, Outcome.OVERRUN)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One attempt on a device. `whole`: it had a whole device; `needed_bytes`: what the trainer said it lacked."""
+
+    outcome: Outcome
+    reserved_bytes: int
+    peak_bytes: int | None
+    data_bytes: int
+    whole: bool = False
+    needed_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A need in bytes for each device, None for a whole one; the rule it comes from; a sentence for people."""
+
+    memory_bytes: int | None
+    rule: Rule
+    sentence: str
+
+
+def _round_up(count: int) -> int:
+    return -(-count // _ROUND) * _ROUND
+
+
+def margin_percent(measurements: int) -> int:
+    """What is added to a peak that was measured this often (at least once), in percent. Pure."""
+    return next(percent for least, percent in reversed(_MARGIN_PERCENT) if measurements >= least)
+
+
+def similar(history: Sequence[Measured], data_bytes: int) -> list[Measured]:
+    """Keep the attempts whose data is of about this size, in the order given. Pure."""
+    return [m for m in history if m.data_bytes <= SIMILAR * data_bytes and data_bytes <= SIMILAR * m.data_bytes]
+
+
+def estimate(
+    *,
+    requested_bytes: int | None,
+    own: Sequence[Measured],
+    history: Sequence[Measured],
+    data_bytes: int,
+    default_bytes: int | None,
+) -> Estimate:
+    """Estimate a session's need on each of its devices. Pure.
+
+    The first rule that applies wins: what this session's own failed attempts taught, the request, measured peaks of
+    the same model on data of about the same size, the model's default, a whole device.
+
+    Args:
+        requested_bytes: `resources.gpu_memory` of the request.
+        own: earlier attempts of this very session, oldest first.
+        history: attempts of the same model and parameters by other sessions, newest first.
+        data_bytes: size of this session's data.
+        default_bytes: the catalogue's default.
+    """
+    exhausted = [m for m in own if m.outcome.by_memory]
+    if exhausted:
+        return _after_out_of_memory(exhausted)
+    if requested_bytes is not None:
+        return Estimate(requested_bytes, Rule.REQUEST, f"{size(requested_bytes)}, as resources.gpu_memory asks for")
+    known = similar(history, data_bytes)[:RECENT]
+    peaks = [m.peak_bytes for m in known if m.outcome is Outcome.SUCCESS and m.peak_bytes]
+    if peaks:
+        percent = margin_percent(len(peaks))
+        # Sessions that ran out of memory needed more than they had, whatever the others measured.
+        least = max((m.reserved_bytes for m in known if m.outcome.by_memory and not m.whole), default=0)
+        need = _round_up(max(max(peaks) * (100 + percent), least * (100 + margin_percent(1))) // 100)
+        return Estimate(
+            need,
+            Rule.HISTORY,
+            f"{size(need)}: the highest of {len(peaks)} measured peaks on similar data is {size(max(peaks))}, "
+            f"plus {percent} %" + (f"; a reservation of {size(least)} was too small" if least else ""),
+        )
+    if any(m.outcome.by_memory for m in known):
+        return _after_out_of_memory([m for m in reversed(known) if m.outcome.by_memory])
+    if default_bytes is not None:
+        return Estimate(
+            default_bytes, Rule.DEFAULT, f"{size(default_bytes)}, the model's default: nothing like it was measured yet"
+        )
+    return Estimate(None, Rule.WHOLE_DEVICE, "a whole device: nothing is known about it yet")
+
+
+def _after_out_of_memory(exhausted: Sequence[Measured]) -> Estimate:
+    last = exhausted[-1]
+    seen = max(last.reserved_bytes, last.peak_bytes or 0)
+    if len(exhausted) > 1 or last.whole:
+        return Estimate(
+            None, Rule.AFTER_OUT_OF_MEMORY, f"a whole device: {size(last.reserved_bytes)} was not enough either"
+        )
+    grown = seen * (100 + _GROWTH_PERCENT) // 100
+    told = (last.needed_bytes or 0) * (100 + margin_percent(1)) // 100
+    need = _round_up(max(grown, told))
+    return Estimate(need, Rule.AFTER_OUT_OF_MEMORY, f"{size(need)}: {size(last.reserved_bytes)} was not enough")
+
+
+def gives_up(own: Sequence[Measured]) -> bool:
+    """Tell whether a session has run out of memory on a whole device: there is nothing bigger here. Pure."""
+    return any(m.outcome.by_memory and m.whole for m in own)
+
+
+def bounded(found: Estimate, largest_bytes: int) -> Estimate:
+    """Turn a guess beyond the largest device into a whole device. Pure.
+
+    What a request asks for is left alone: that it exceeds the machine is the user's to know.
+    """
+    if found.rule is Rule.REQUEST or found.memory_bytes is None or found.memory_bytes <= largest_bytes:
+        return found
+    return Estimate(
+        None, found.rule, f"{found.sentence}; that is more than the largest device offers, so a whole device"
+    )

@@ -1,0 +1,582 @@
+"""The ledger: devices, reservations, the queue and what was measured, in the Postgres database `tarmac`.
+
+Who is authoritative: the database, for every sum, order and time. A reservation counts until its row is gone; a lease
+that has expired only makes its session suspect, and it is released after fencing (tower.py). The token of a
+reservation changes whenever an attempt takes it over: a writer with an older one is refused, so a worker that was
+thought dead can neither renew nor release what is no longer its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tarmac.database import connect, transaction
+from tarmac.gpu.estimate import Estimate, Measured, Outcome
+from tarmac.gpu.placement import PROTECT_AFTER, Need, NoFit, Placement, Policy, Waiting
+from tarmac.session import SessionKey
+
+CHANNEL = "tarmac_tower"
+LEASE_SECONDS = 60
+# Whoever waits looks every few seconds; one that has not looked for this long is not admitted.
+SEEN_SECONDS = 30
+# How many sessions one pass looks at; the rest wait behind them and cost nothing.
+LOOK = 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a session waits with. `max_wait_seconds` counts from its first arrival in the queue."""
+
+    need: Need
+    estimate: Estimate
+    signature: str
+    data_bytes: int
+    priority: int = 0
+    max_wait_seconds: int = 8 * 3600
+    task_id: str = "gpu_preflight_configuration"
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a session holds: bytes by device UUID, and the token that proves whose it is."""
+
+    key: SessionKey
+    bytes_by_device: Mapping[str, int]
+    whole: bool
+    token: int
+    rule: str
+    data_bytes: int
+    signature: str
+    waited_seconds: float
+
+    @property
+    def devices(self) -> list[str]:
+        """The UUIDs, sorted."""
+        return sorted(self.bytes_by_device)
+
+    @property
+    def bytes_each(self) -> int:
+        """The smallest reservation on one of its devices, in bytes: the cap its processes keep to."""
+        return min(self.bytes_by_device.values())
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """A device as the ledger knows it. `quarantine`: the reason, or ""."""
+
+    uuid: str
+    name: str
+    position: int | None
+    total_bytes: int
+    capacity_bytes: int
+    reserved_bytes: int
+    external_bytes: int
+    unusable: str
+    quarantine: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a session stands in the queue: `ahead` sessions are before it."""
+
+    ahead: int
+    reason_code: str
+    reason: str
+    seconds_left: float
+    waited_seconds: float
+
+
+_KEY = "dag_id = %s AND run_id = %s"
+
+
+class Ledger:
+    """One connection to the ledger, opened when first used and again after it broke. Not for two threads at once.
+
+    Every method is one transaction unless it is called within `transaction()`.
+
+    Raises:
+        LedgerError: from every method, when the database refuses or is away; nothing was changed then.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Any = None
+        self._cursor: Any = None
+
+    def __enter__(self) -> Ledger:
+        """Give the ledger; it connects when it is first used."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Give a cursor; everything called inside is one transaction."""
+        if self._cursor is not None:
+            yield self._cursor
+            return
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._url)
+        with transaction(self._connection) as cursor:
+            self._cursor = cursor
+            try:
+                yield cursor
+            finally:
+                self._cursor = None
+
+    # ---- the queue -------------------------------------------------------------------------------------------------
+
+    def enqueue(self, key: SessionKey, entry: Entry) -> None:
+        """Put a session in the queue, or renew its entry. Idempotent.
+
+        A session that waits again, after an attempt that failed, keeps its number and so its place.
+        """
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"""
+                INSERT INTO waiting (dag_id, run_id, task_id, priority, sequence, memory_bytes, device_count, policy,
+                    rule, estimate, data_bytes, signature, deadline_at)
+                VALUES (%s, %s, %s, %s,
+                    coalesce((SELECT sequence FROM history WHERE {_KEY} ORDER BY id LIMIT 1), nextval('arrival')),
+                    %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+                ON CONFLICT (dag_id, run_id) DO UPDATE SET
+                    task_id = excluded.task_id, priority = excluded.priority, memory_bytes = excluded.memory_bytes,
+                    device_count = excluded.device_count, policy = excluded.policy, rule = excluded.rule,
+                    estimate = excluded.estimate, data_bytes = excluded.data_bytes, signature = excluded.signature,
+                    seen_at = clock_timestamp()
+                """,
+                (
+                    *key,
+                    entry.task_id,
+                    entry.priority,
+                    *key,
+                    entry.need.memory_bytes,
+                    entry.need.device_count,
+                    entry.need.policy.value,
+                    entry.estimate.rule.value,
+                    entry.estimate.sentence,
+                    entry.data_bytes,
+                    entry.signature,
+                    entry.max_wait_seconds,
+                ),
+            )
+
+    def place_in_queue(self, key: SessionKey) -> Place | None:
+        """Tell where a session stands; None: it does not wait."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"""
+                SELECT (SELECT count(*) FROM waiting other
+                        WHERE (-other.priority, other.sequence) < (-mine.priority, mine.sequence)),
+                    reason_code, reason,
+                    extract(epoch FROM deadline_at - clock_timestamp()),
+                    extract(epoch FROM clock_timestamp() - enqueued_at)
+                FROM waiting mine WHERE {_KEY}
+                """,
+                key,
+            )
+            row = cursor.fetchone()
+            return Place(int(row[0]), row[1], row[2], float(row[3]), float(row[4])) if row else None
+
+    def candidates(self, largest_free: int, whole_is_free: bool, key: SessionKey | None) -> tuple[list[Waiting], int]:
+        """Return the sessions a pass has to look at, and the sequence number below which sessions are protected.
+
+        These are the protected ones, those small enough for what is free, the first few in line, and `key` itself:
+        at most a few times LOOK, however many wait.
+        """
+        with self.transaction() as cursor:
+            cursor.execute(
+                "SELECT sequence FROM admission ORDER BY sequence DESC OFFSET %s LIMIT 1", (PROTECT_AFTER - 1,)
+            )
+            row = cursor.fetchone()
+            protected_below = int(row[0]) if row else 0
+            columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
+            seen = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
+            cursor.execute(
+                f"""
+                (SELECT {columns} FROM waiting WHERE sequence < %s AND {seen} ORDER BY sequence LIMIT {LOOK})
+                UNION
+                (SELECT {columns} FROM waiting WHERE memory_bytes <= %s AND {seen}
+                    ORDER BY priority DESC, sequence LIMIT {LOOK})
+                UNION
+                (SELECT {columns} FROM waiting WHERE memory_bytes IS NULL AND %s AND {seen}
+                    ORDER BY priority DESC, sequence LIMIT {LOOK})
+                UNION
+                (SELECT {columns} FROM waiting WHERE {seen} ORDER BY priority DESC, sequence LIMIT 8)
+                UNION
+                (SELECT {columns} FROM waiting WHERE {_KEY})
+                """,
+                (protected_below, largest_free, whole_is_free, *(key or ("", ""))),
+            )
+            found = [
+                Waiting(session_name(SessionKey(r[0], r[1])), Need(r[2], r[3], Policy(r[4])), int(r[5]), int(r[6]))
+                for r in cursor.fetchall()
+            ]
+        return found, protected_below
+
+    def still_waiting(self, keys: Sequence[SessionKey]) -> None:
+        """Note that these sessions still wait."""
+        with self.transaction() as cursor:
+            for key in keys:
+                cursor.execute(f"UPDATE waiting SET seen_at = clock_timestamp() WHERE {_KEY}", key)
+
+    def withdraw(self, key: SessionKey) -> bool:
+        """Take a session out of the queue. Idempotent; returns whether it was there."""
+        with self.transaction() as cursor:
+            cursor.execute(f"DELETE FROM waiting WHERE {_KEY}", key)
+            return bool(cursor.rowcount)
+
+    # ---- a pass ----------------------------------------------------------------------------------------------------
+
+    def lock_devices(self) -> list[DeviceRow]:
+        """Lock the tower and all device rows until the transaction ends; return the devices, by UUID."""
+        with self.transaction() as cursor:
+            cursor.execute("SELECT FROM tower FOR UPDATE")
+            cursor.execute("SELECT FROM device ORDER BY uuid FOR UPDATE")
+            return self.devices()
+
+    def devices(self) -> list[DeviceRow]:
+        """Return all devices ever seen that the ledger still knows, by UUID."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                """
+                SELECT uuid, name, position, total_bytes, capacity_bytes, reserved_bytes, external_bytes, unusable,
+                    coalesce(reason, '')
+                FROM device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL ORDER BY uuid
+                """
+            )
+            return [DeviceRow(*row) for row in cursor.fetchall()]
+
+    def put_device(
+        self,
+        uuid: str,
+        *,
+        name: str,
+        position: int | None,
+        total_bytes: int,
+        capacity_bytes: int,
+        external_bytes: int,
+        unusable: str,
+    ) -> None:
+        """Note what was just read of a device. A capacity never shrinks below what is reserved already."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                """
+                INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable)
+                VALUES (%s, %s, %s, %s, %s, %s, %s)
+                ON CONFLICT (uuid) DO UPDATE SET name = excluded.name, position = excluded.position,
+                    total_bytes = excluded.total_bytes, external_bytes = excluded.external_bytes,
+                    capacity_bytes = greatest(excluded.capacity_bytes, device.reserved_bytes),
+                    unusable = excluded.unusable, seen_at = clock_timestamp()
+                """,
+                (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable),
+            )
+
+    def mark_unusable(self, uuid: str, why: str) -> None:
+        """Note why a device that the ledger knows cannot be used now."""
+        with self.transaction() as cursor:
+            cursor.execute("UPDATE device SET unusable = %s WHERE uuid = %s", (why, uuid))
+
+    def admit(self, name: str, placement: Placement, *, whole: bool) -> None:
+        """Turn a waiting session into one with a reservation, and tell it.
+
+        Raises:
+            LedgerError: a device would hold more than its capacity, or is in quarantine.
+        """
+        key = session_key(name)
+        with self.transaction() as cursor:
+            cursor.execute("SELECT nextval('fencing_token')")
+            token = cursor.fetchone()[0]
+            for uuid, count in placement.bytes_by_device:
+                cursor.execute(
+                    f"""
+                    INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, sequence,
+                        priority, rule, data_bytes, signature, deadline_at)
+                    SELECT dag_id, run_id, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => {LEASE_SECONDS}),
+                        sequence, priority, rule, data_bytes, signature, deadline_at
+                    FROM waiting WHERE {_KEY}
+                    """,
+                    (uuid, count, whole, token, *key),
+                )
+            cursor.execute(
+                f"""
+                INSERT INTO admission (dag_id, run_id, sequence, enqueued_at)
+                SELECT dag_id, run_id, sequence, enqueued_at FROM waiting WHERE {_KEY}
+                """,
+                key,
+            )
+            cursor.execute(f"DELETE FROM waiting WHERE {_KEY}", key)
+            cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, name))
+
+    def refuse(self, name: str, answer: NoFit) -> None:
+        """Note why a session waits on."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"UPDATE waiting SET reason_code = %s, reason = %s WHERE {_KEY}",
+                (answer.reason.value, answer.sentence, *session_key(name)),
+            )
+
+    def passed(self, *, again: bool) -> None:
+        """Note that a pass was made; `again`: another one is due at once."""
+        with self.transaction() as cursor:
+            cursor.execute("UPDATE tower SET dirty = %s, passed_at = clock_timestamp()", (again,))
+
+    # ---- reservations ----------------------------------------------------------------------------------------------
+
+    def reservations(self, key: SessionKey | None = None) -> list[Reservation]:
+        """Return all live reservations, or those of one session, by session."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"""
+                SELECT r.dag_id, r.run_id, json_object_agg(device_uuid, bytes), bool_and(whole), max(token), max(rule),
+                    max(data_bytes), max(signature),
+                    extract(epoch FROM max(r.admitted_at) - (SELECT max(enqueued_at) FROM admission a
+                        WHERE a.dag_id = r.dag_id AND a.run_id = r.run_id))
+                FROM reservation r {"WHERE r.dag_id = %s AND r.run_id = %s" if key else ""}
+                GROUP BY r.dag_id, r.run_id ORDER BY r.dag_id, r.run_id
+                """,
+                key or (),
+            )
+            return [
+                Reservation(
+                    SessionKey(r[0], r[1]), dict(r[2]), r[3], int(r[4]), r[5], int(r[6]), r[7], float(r[8] or 0)
+                )
+                for r in cursor.fetchall()
+            ]
+
+    def reservation(self, key: SessionKey) -> Reservation | None:
+        """Return what a session holds, or None."""
+        found = self.reservations(key)
+        return found[0] if found else None
+
+    def extend(self, key: SessionKey) -> None:
+        """Give a reservation a full lease again, whoever asks: its session was seen alive."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"UPDATE reservation SET lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
+                f" WHERE {_KEY}",
+                key,
+            )
+
+    def claim(self, key: SessionKey) -> Reservation | None:
+        """Take over a session's reservation for a new attempt: a new token, a full lease. None: it has none.
+
+        Whoever held the old token can no longer renew or release it.
+        """
+        with self.transaction() as cursor:
+            cursor.execute("SELECT nextval('fencing_token')")
+            cursor.execute(
+                f"""
+                UPDATE reservation SET token = %s,
+                    lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
+                WHERE {_KEY}
+                """,
+                (cursor.fetchone()[0], *key),
+            )
+            return self.reservation(key) if cursor.rowcount else None
+
+    def renew(
+        self, held: Reservation, *, running: bool, used_bytes: int | None = None, peak_bytes: int | None = None
+    ) -> bool:
+        """Renew a lease and note what the session uses. False: the reservation is no longer this attempt's."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"""
+                UPDATE reservation SET
+                    lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS}),
+                    running_at = CASE WHEN %s THEN coalesce(running_at, clock_timestamp()) END,
+                    used_bytes = %s, peak_bytes = greatest(peak_bytes, %s)
+                WHERE {_KEY} AND token = %s
+                """,
+                (running, used_bytes, peak_bytes, *held.key, held.token),
+            )
+            return bool(cursor.rowcount)
+
+    def finish(
+        self,
+        held: Reservation,
+        outcome: Outcome,
+        *,
+        reason: str = "",
+        peak_bytes: int | None = None,
+        needed_bytes: int | None = None,
+        again: Entry | None = None,
+    ) -> bool:
+        """Release a reservation and write what was measured to history, once. Idempotent.
+
+        Args:
+            held: what this attempt claimed. With another token in the ledger nothing happens.
+            outcome, reason: how the attempt ended.
+            peak_bytes: the highest measured use on one of its devices.
+            needed_bytes: what the trainer says it would have needed, where it ran out of memory.
+            again: put the session back in the queue with this, in its old place.
+
+        Returns:
+            Whether it was still this attempt's.
+        """
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"""
+                WITH gone AS (DELETE FROM reservation WHERE {_KEY} AND token = %s RETURNING *)
+                INSERT INTO history (dag_id, run_id, signature, data_bytes, devices, reserved_bytes, whole, peak_bytes,
+                    needed_bytes, outcome, reason, sequence, seconds)
+                SELECT dag_id, run_id, max(signature), max(data_bytes), array_agg(device_uuid), min(bytes),
+                    bool_and(whole), greatest(max(peak_bytes), %s), %s, %s, %s, max(sequence),
+                    extract(epoch FROM clock_timestamp() - min(running_at))
+                FROM gone GROUP BY dag_id, run_id
+                """,
+                (*held.key, held.token, peak_bytes, needed_bytes, outcome.value, reason),
+            )
+            released = bool(cursor.rowcount)
+            if released and again is not None:
+                self.enqueue(held.key, again)
+            return released
+
+    def expired(self) -> list[Reservation]:
+        """Return the reservations whose lease has run out: suspects, not yet dead."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "SELECT DISTINCT dag_id, run_id FROM reservation WHERE lease_until < clock_timestamp() ORDER BY 1, 2"
+            )
+            found = [self.reservation(SessionKey(*row)) for row in cursor.fetchall()]
+        return [one for one in found if one is not None]
+
+    def forgotten(self) -> list[SessionKey]:
+        """Return the sessions in the queue that nobody has stood behind for a while."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "SELECT dag_id, run_id FROM waiting WHERE seen_at < clock_timestamp() - make_interval(secs => %s)"
+                " ORDER BY 1, 2",
+                (2 * SEEN_SECONDS,),
+            )
+            return [SessionKey(*row) for row in cursor.fetchall()]
+
+    def slots(self) -> int:
+        """Count what gpu_pool has to hold: sessions with a reservation, and trainings that wait to be repeated."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "SELECT (SELECT count(DISTINCT (dag_id, run_id)) FROM reservation)"
+                " + (SELECT count(*) FROM waiting WHERE task_id = 'train_model_gpu')"
+            )
+            return int(cursor.fetchone()[0])
+
+    # ---- what was measured -------------------------------------------------------------------------------------------
+
+    def own_attempts(self, key: SessionKey) -> list[Measured]:
+        """Return a session's earlier attempts, oldest first."""
+        return self._measured(f"{_KEY} ORDER BY id", key)
+
+    def measured(self, signature: str, *, but: SessionKey, limit: int = 200) -> list[Measured]:
+        """Return what sessions of this model and these parameters measured, newest first, without one session."""
+        return self._measured(
+            "signature = %s AND (dag_id, run_id) <> (%s, %s) ORDER BY id DESC LIMIT %s", (signature, *but, limit)
+        )
+
+    def _measured(self, condition: str, values: Sequence[Any]) -> list[Measured]:
+        with self.transaction() as cursor:
+            cursor.execute(
+                "SELECT outcome, reserved_bytes, peak_bytes, data_bytes, whole, needed_bytes FROM history"
+                f" WHERE {condition}",
+                values,
+            )
+            return [Measured(Outcome(r[0]), r[1], r[2], r[3], r[4], r[5]) for r in cursor.fetchall()]
+
+    def expected_ends(self) -> dict[str, list[tuple[int, float | None]]]:
+        """For each device: bytes and seconds until they should be free, of every reservation there.
+
+        The seconds are the median of earlier successes like it, less how long it has run; None where history does not
+        know, or where it runs longer than usual already.
+        """
+        with self.transaction() as cursor:
+            cursor.execute(
+                """
+                SELECT device_uuid, bytes,
+                    (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM
+                        (SELECT seconds FROM history h WHERE h.signature = r.signature AND outcome = 'success'
+                            AND seconds IS NOT NULL AND h.data_bytes BETWEEN r.data_bytes / 2 AND r.data_bytes * 2
+                         ORDER BY id DESC LIMIT 20) latest)
+                    - coalesce(extract(epoch FROM clock_timestamp() - running_at), 0)
+                FROM reservation r ORDER BY device_uuid, sequence
+                """
+            )
+            found: dict[str, list[tuple[int, float | None]]] = {}
+            for uuid, count, seconds in cursor.fetchall():
+                left = float(seconds) if seconds is not None and seconds > 0 else None
+                found.setdefault(uuid, []).append((int(count), left))
+            return found
+
+    # ---- quarantine ------------------------------------------------------------------------------------------------
+
+    def quarantine(self, uuid: str, reason: str) -> bool:
+        """Take a device out of use until a person releases it. Idempotent; returns whether it was in use before."""
+        with self.transaction() as cursor:
+            cursor.execute("SELECT FROM device WHERE uuid = %s FOR UPDATE", (uuid,))
+            cursor.execute(
+                "INSERT INTO quarantine (device_uuid, reason) SELECT uuid, %s FROM device WHERE uuid = %s"
+                " ON CONFLICT DO NOTHING",
+                (reason, uuid),
+            )
+            return bool(cursor.rowcount)
+
+    def release_quarantine(self, uuid: str, by: str) -> bool:
+        """Give a device back to the sessions. Idempotent; returns whether it was in quarantine."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "UPDATE quarantine SET released_at = clock_timestamp(), released_by = %s"
+                " WHERE device_uuid = %s AND released_at IS NULL",
+                (by, uuid),
+            )
+            return bool(cursor.rowcount)
+
+    # ---- for people ------------------------------------------------------------------------------------------------
+
+    def holders(self) -> list[dict[str, Any]]:
+        """Return one row for each reservation of a device, as `make gpus` shows it."""
+        return self._rows(
+            "SELECT device_uuid, run_id, bytes, used_bytes, peak_bytes, admitted_at, running_at,"
+            " lease_until < clock_timestamp() AS suspect FROM reservation ORDER BY device_uuid, sequence"
+        )
+
+    def queue(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Return the first sessions in the queue, in order, with why each waits."""
+        return self._rows(
+            "SELECT run_id, priority, estimate, reason, enqueued_at, deadline_at FROM waiting"
+            " ORDER BY priority DESC, sequence LIMIT %s",
+            (limit,),
+        )
+
+    def now(self) -> datetime:
+        """Return the database's time, aware."""
+        with self.transaction() as cursor:
+            cursor.execute("SELECT clock_timestamp()")
+            found: datetime = cursor.fetchone()[0]
+            return found
+
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        with self.transaction() as cursor:
+            cursor.execute(query, values)
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def session_name(key: SessionKey) -> str:
+    """Return a session's name in plans, notifications and sentences. Pure; `session_key` is its inverse."""
+    return f"{key.dag_id}/{key.run_id}"  # Airflow allows no slash in a DAG's id
+
+
+def session_key(name: str) -> SessionKey:
+    """Return the session that a plan or a notification names. Pure."""
+    dag_id, run_id = name.split("/", 1)
+    return SessionKey(dag_id, run_id)

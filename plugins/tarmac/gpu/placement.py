@@ -1,0 +1,282 @@
+"""Who gets which device: pure functions over devices and a queue (docs/gpu-admission.md).
+
+Memory is in whole bytes. Nothing here reads a clock, draws a random number or does I/O; equal candidates are ordered
+by UUID, so the same snapshot always gives the same plan.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+
+from tarmac.errors import SnapshotError
+
+GIB = 1024**3
+
+# A session is protected once this many later arrivals were admitted before it: then nobody overtakes it any more.
+PROTECT_AFTER = 16
+
+# A whole device may have this share of it in the hands of processes that are not ours (a desktop, a monitor).
+_WHOLE_TOLERANCE = 16
+
+
+class Policy(enum.StrEnum):
+    """How a session chooses among devices it fits on: the fullest one, or the emptiest one."""
+
+    PACKED = "packed"
+    SPREAD = "spread"
+
+
+class Reason(enum.StrEnum):
+    """Why a session is not placed. The first five may pass; the EXCEEDS ones never do on this machine."""
+
+    WAITING_FOR_MEMORY = "WAITING_FOR_MEMORY"
+    WAITING_FOR_EXTERNAL = "WAITING_FOR_EXTERNAL"
+    WAITING_FOR_DEVICE = "WAITING_FOR_DEVICE"
+    WAITING_FOR_TURN = "WAITING_FOR_TURN"
+    NO_DEVICE = "NO_DEVICE"
+    EXCEEDS_DEVICE = "EXCEEDS_DEVICE"
+    EXCEEDS_COUNT = "EXCEEDS_COUNT"
+
+    @property
+    def never(self) -> bool:
+        """Whether waiting cannot help."""
+        return self in (Reason.EXCEEDS_DEVICE, Reason.EXCEEDS_COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a session asks for: `memory_bytes` on each of `device_count` devices; None: whole devices."""
+
+    memory_bytes: int | None
+    device_count: int = 1
+    policy: Policy = Policy.PACKED
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLoad:
+    """One device at one instant.
+
+    Args:
+        uuid: of the GPU or the MIG instance.
+        capacity_bytes: what sessions may reserve in all: total less the driver's own part and the headroom.
+        reserved_bytes: sum of the live reservations.
+        external_bytes: memory in use that no reservation covers: other people's processes, a session over its own.
+        unusable: "" or why nothing may be placed here now, as a clause ("it is in quarantine: ...").
+    """
+
+    uuid: str
+    capacity_bytes: int
+    reserved_bytes: int = 0
+    external_bytes: int = 0
+    unusable: str = ""
+
+    @property
+    def free_bytes(self) -> int:
+        """What may still be reserved, at least 0."""
+        return max(0, self.capacity_bytes - self.reserved_bytes - self.external_bytes)
+
+    @property
+    def fits_when_drained(self) -> int:
+        """What may be reserved once every session has ended, with the processes of others as they are."""
+        return max(0, self.capacity_bytes - self.external_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Bytes to reserve on each device: exactly `device_count` UUIDs, sorted."""
+
+    bytes_by_device: tuple[tuple[str, int], ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The UUIDs."""
+        return tuple(uuid for uuid, _ in self.bytes_by_device)
+
+
+@dataclass(frozen=True, slots=True)
+class NoFit:
+    """Why there is no placement: a stable reason and a sentence with the numbers."""
+
+    reason: Reason
+    sentence: str
+
+
+def size(count: int) -> str:
+    """Bytes for people: `1.5 GiB`, `512 MiB`. Pure."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 1024**2:.0f} MiB"
+
+
+def need_text(need: Need) -> str:
+    """Say a need in words: `20.0 GiB on each of 2 devices`. Pure."""
+    what = "a whole device" if need.memory_bytes is None else size(need.memory_bytes)
+    if need.device_count == 1:
+        return what
+    if need.memory_bytes is None:
+        return f"{need.device_count} whole devices"
+    return f"{what} on each of {need.device_count} devices"
+
+
+def _room(need: Need, device: DeviceLoad) -> int:
+    """Bytes a session of this need would reserve here now; 0 where it does not fit."""
+    if need.memory_bytes is not None:
+        return need.memory_bytes if need.memory_bytes <= device.free_bytes else 0
+    if device.reserved_bytes or device.external_bytes * _WHOLE_TOLERANCE > device.capacity_bytes:
+        return 0
+    return device.free_bytes
+
+
+def _could_hold(need: Need, device: DeviceLoad, *, without_external: bool) -> bool:
+    """Whether it would fit here with no session on the device, and maybe no process of others either."""
+    empty = replace(device, reserved_bytes=0, external_bytes=0 if without_external else device.external_bytes)
+    return _room(need, empty) > 0
+
+
+def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] | None = None) -> Placement | NoFit:
+    """Choose devices for one session. Pure.
+
+    Args:
+        need: `memory_bytes` > 0 on each of `device_count` >= 1 devices.
+        devices: devices and what is reserved on them at one instant, any order.
+        held: devices kept free for a session that is before this one, with its name.
+
+    Returns:
+        A placement of exactly `device_count` distinct UUIDs, sorted; else why there is none. Ties go to the lower
+        UUID.
+
+    Raises:
+        SnapshotError: two devices share a UUID.
+    """
+    known = sorted(devices, key=lambda device: device.uuid)
+    for first, second in zip(known, known[1:], strict=False):
+        if first.uuid == second.uuid:
+            raise SnapshotError(f"The snapshot names device {first.uuid} twice.")
+    held = held or {}
+    fitting = [d for d in known if not d.unusable and d.uuid not in held and _room(need, d) > 0]
+    if len(fitting) >= need.device_count:
+        # Stable: `known` is sorted by UUID, so equal devices keep that order.
+        fitting.sort(key=lambda d: d.free_bytes if need.policy is Policy.PACKED else -d.free_bytes)
+        chosen = sorted(fitting[: need.device_count], key=lambda d: d.uuid)
+        return Placement(tuple((d.uuid, _room(need, d)) for d in chosen))
+    return _why_not(need, known, held)
+
+
+def _why_not(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -> NoFit:
+    wanted, count = need_text(need), need.device_count
+    if not known:
+        return NoFit(Reason.NO_DEVICE, f"needs {wanted}, and no GPU can be read on this machine at the moment")
+    if count > len(known):
+        return NoFit(Reason.EXCEEDS_COUNT, f"needs {wanted}, and this machine has {len(known)}")
+    able = [d for d in known if _could_hold(need, d, without_external=True)]
+    if len(able) < count:
+        largest = sorted((d.capacity_bytes for d in known), reverse=True)[count - 1]
+        return NoFit(
+            Reason.EXCEEDS_DEVICE,
+            f"needs {wanted}, and "
+            + ("the largest device" if count == 1 else f"number {count} of the devices by size")
+            + f" offers {size(largest)} to sessions",
+        )
+    usable = [d for d in able if not d.unusable]
+    if len(usable) < count:
+        out = ", ".join(f"{d.uuid}: {d.unusable}" for d in able if d.unusable)
+        return NoFit(Reason.WAITING_FOR_DEVICE, f"needs {wanted}; not to be used now are {out}")
+    if sum(_room(need, d) > 0 for d in usable) >= count:
+        names = ", ".join(sorted({name for uuid, name in held.items() if any(d.uuid == uuid for d in usable)}))
+        return NoFit(Reason.WAITING_FOR_TURN, f"needs {wanted}, which is kept free for {names}, waiting longer")
+    offers = "; ".join(_offer(d) for d in usable)
+    if sum(_could_hold(need, d, without_external=False) for d in usable) < count:
+        return NoFit(
+            Reason.WAITING_FOR_EXTERNAL, f"needs {wanted}, which processes outside Tarmac do not leave free: {offers}"
+        )
+    return NoFit(Reason.WAITING_FOR_MEMORY, f"needs {wanted}: {offers}")
+
+
+def _offer(device: DeviceLoad) -> str:
+    text = f"{device.uuid} has {size(device.free_bytes)} free of {size(device.capacity_bytes)}"
+    text += f", {size(device.reserved_bytes)} reserved"
+    return text + (f", {size(device.external_bytes)} used by others" if device.external_bytes else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A session in the queue. `sequence` grows with arrival and is kept over retries; higher `priority` goes first."""
+
+    name: str
+    need: Need
+    sequence: int
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass over the queue decides: who is admitted where, and why each of the others is not."""
+
+    admitted: list[tuple[Waiting, Placement]] = field(default_factory=list)
+    refused: list[tuple[Waiting, NoFit]] = field(default_factory=list)
+
+
+def in_order(waiting: Iterable[Waiting], *, protected_below: int = 0) -> list[Waiting]:
+    """Sort a queue: protected sessions by arrival, then by priority, then by arrival. Pure.
+
+    Args:
+        waiting: any order.
+        protected_below: sessions that arrived before this sequence number have been overtaken often enough.
+    """
+    return sorted(
+        waiting, key=lambda w: (0, 0, w.sequence) if w.sequence < protected_below else (1, -w.priority, w.sequence)
+    )
+
+
+def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected_below: int = 0) -> Plan:
+    """Go through the queue once and admit everyone who may be admitted now. Pure.
+
+    The rule: sessions are looked at in the order of `in_order`. One that does not fit is passed over, so that a
+    smaller one behind it can use what is free. One that has been passed over often enough is protected: the devices on
+    which it will fit soonest are held for it, and nobody behind it is placed there, whatever their priority. So a
+    session is overtaken a bounded number of times, and then waits only for sessions that are running already.
+
+    Returns:
+        The plan; its placements together never exceed a device.
+
+    Raises:
+        SnapshotError: two devices share a UUID.
+    """
+    loads = {device.uuid: device for device in sorted(devices, key=lambda device: device.uuid)}
+    held: dict[str, str] = {}
+    result = Plan()
+    for session in in_order(waiting, protected_below=protected_below):
+        answer = place(session.need, loads.values(), held=held)
+        if isinstance(answer, Placement):
+            result.admitted.append((session, answer))
+            for uuid, count in answer.bytes_by_device:
+                loads[uuid] = replace(loads[uuid], reserved_bytes=loads[uuid].reserved_bytes + count)
+            continue
+        result.refused.append((session, answer))
+        if session.sequence < protected_below and not answer.reason.never:
+            for uuid in runways(session.need, loads.values(), taken=held.keys()):
+                held[uuid] = session.name
+    return result
+
+
+def runways(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = frozenset()) -> list[str]:
+    """Name the devices to hold for a session that does not fit yet: those with the least left to drain. Pure.
+
+    Only devices on which it fits once our own sessions have ended: memory of other people's processes may never come
+    back, and holding a device for that would starve everyone else. None when there are fewer than it needs.
+    """
+    able = [
+        device
+        for device in devices
+        if not device.unusable and device.uuid not in taken and _could_hold(need, device, without_external=False)
+    ]
+    if len(able) < need.device_count:
+        return []
+
+    def left_to_drain(device: DeviceLoad) -> int:
+        if need.memory_bytes is None:
+            return device.reserved_bytes
+        return max(0, need.memory_bytes - device.free_bytes)
+
+    able.sort(key=lambda device: (left_to_drain(device), device.uuid))
+    return sorted(device.uuid for device in able[: need.device_count])

@@ -1,0 +1,84 @@
+"""Task gpu_pool_setup: gpu_pool gets as many slots as there are sessions with a reservation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from tarmac.errors import TarmacError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tarmac.airflow_api import AirflowApi
+
+GPU_POOL = "gpu_pool"
+DESCRIPTION = "Trainings that hold a reservation of a GPU; resized by gpu_pool_setup."
+
+
+def wanted_slots(sessions: int, occupied: int) -> int:
+    """How many slots gpu_pool needs: one for each session that may train, never fewer than run. Pure; at least 1."""
+    return max(1, sessions, occupied)
+
+
+def resize(api: AirflowApi, slots: int) -> None:
+    """Make or resize gpu_pool, in one idempotent call.
+
+    Raises:
+        ApiError: Airflow does not answer or refuses.
+        TarmacError: Airflow took the call and reports an error for the pool.
+    """
+    entity = {"name": GPU_POOL, "slots": slots, "description": DESCRIPTION, "include_deferred": False}
+    answer = api.call(
+        "PATCH",
+        "/pools",
+        json={"actions": [{"action": "create", "action_on_existence": "overwrite", "entities": [entity]}]},
+    )
+    if errors := (answer.get("create") or {}).get("errors"):
+        raise TarmacError(f"{GPU_POOL} cannot be resized to {slots} slots: {errors}")
+
+
+class GpuPoolSetup(BaseOperator):
+    """Resizes gpu_pool by Airflow's REST API, as a user that may do nothing else.
+
+    Two at once converge: each writes, then counts again, until what it wrote is what the ledger says.
+
+    Returns (XCom): `slots`.
+    """
+
+    def execute(self, context: Context) -> dict[str, int]:
+        """Resize the pool.
+
+        Raises:
+            ApiError, LedgerError: Airflow or the ledger does not answer; the task is tried again.
+        """
+        from tarmac.airflow_api import AirflowApi
+        from tarmac.gpu.ledger import Ledger
+        from tarmac.settings import settings, tower_login
+
+        user, password = tower_login()
+        api = AirflowApi(settings().airflow_url, user, password)
+        with Ledger(settings().database_url) as ledger:
+            written = -1
+            while True:
+                slots = wanted_slots(ledger.slots(), occupied(api))
+                if slots == written:
+                    break
+                resize(api, slots)
+                written = slots
+        self.log.info("%s has %d slots: one for each session that holds a reservation.", GPU_POOL, written)
+        return {"slots": written}
+
+
+def occupied(api: AirflowApi) -> int:
+    """Count the tasks that hold a slot of gpu_pool now; 0 where there is no such pool."""
+    from tarmac.airflow_api import ApiError
+
+    try:
+        found: dict[str, Any] = api.call("GET", f"/pools/{GPU_POOL}")
+    except ApiError as error:
+        if error.status == 404:
+            return 0
+        raise
+    return int(found["occupied_slots"])

@@ -1,0 +1,289 @@
+"""A pass over the queue: look at the devices, admit everyone who fits, say to the others why not; and reaping.
+
+A pass is one transaction that locks the device rows, so passes take turns. Any waiting or releasing session may make
+one, and makes it for all who wait; so nobody has to be awake to be admitted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tarmac.gpu.devices import Device, Health, Snapshot, State
+from tarmac.gpu.estimate import Outcome
+from tarmac.gpu.ledger import LOOK, DeviceRow, Ledger, Reservation, session_key
+from tarmac.gpu.placement import DeviceLoad, Need, NoFit, Waiting, plan
+from tarmac.session import SessionKey
+
+log = logging.getLogger(__name__)
+
+# What makes a device sick enough to take it out of use until a person says otherwise.
+SICK = {Health.LOST, Health.NEEDS_RESET, Health.ECC, Health.XID}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one snapshot says of one device, in the ledger's terms. `quarantine`: "" or why it is to be taken out."""
+
+    uuid: str
+    name: str
+    position: int | None
+    total_bytes: int
+    capacity_bytes: int
+    external_bytes: int
+    unusable: str
+    quarantine: str = ""
+
+
+def own_bytes(device: Device, sessions: Mapping[str, SessionKey]) -> dict[SessionKey, int] | None:
+    """What each session uses of a device, in bytes; None: the driver does not tell whose memory it is. Pure.
+
+    Args:
+        device: of a snapshot.
+        sessions: the session of each container, by container id.
+    """
+    if device.processes is None:
+        return None
+    found: dict[SessionKey, int] = {}
+    for process in device.processes:
+        key = sessions.get(process.container_id or "")
+        if key is None:
+            continue
+        if process.used_bytes is None:
+            return None
+        found[key] = found.get(key, 0) + process.used_bytes
+    return found
+
+
+def external_bytes(device: Device, reserved: Mapping[SessionKey, int], sessions: Mapping[str, SessionKey]) -> int:
+    """Memory in use on a device that no reservation covers, in bytes. Pure.
+
+    That is all use but what sessions use within their reservations. So the memory of other people's processes counts,
+    and so does what a session takes beyond its own. Where the driver does not tell whose memory it is, all of it
+    counts: that wastes some, and never over-admits.
+    """
+    own = own_bytes(device, sessions)
+    covered = 0 if own is None else sum(min(count, reserved.get(key, 0)) for key, count in own.items())
+    return max(0, (device.used_bytes or 0) - covered)
+
+
+def readings(
+    snapshot: Snapshot,
+    reservations: Sequence[Reservation],
+    sessions: Mapping[str, SessionKey],
+    *,
+    headroom_bytes: int,
+) -> list[Reading]:
+    """Say what a snapshot means for the ledger, device by device. Pure.
+
+    A device that cannot be read is unavailable, never empty.
+    """
+    found = []
+    for device in snapshot.devices:
+        reserved = {r.key: r.bytes_by_device[device.uuid] for r in reservations if device.uuid in r.bytes_by_device}
+        total = device.total_bytes or 0
+        unusable = ""
+        if device.mig_enabled and device.parent is None:
+            unusable = "it is split into MIG instances"
+        elif device.health is not Health.OK:
+            unusable = device.fault or f"its state is {device.health}"
+        elif not device.usable:
+            unusable = "its memory cannot be read"
+        found.append(
+            Reading(
+                uuid=device.uuid,
+                name=device.name,
+                position=device.index,
+                total_bytes=total,
+                capacity_bytes=max(0, total - (device.reserved_bytes or 0) - headroom_bytes),
+                external_bytes=external_bytes(device, reserved, sessions),
+                unusable=unusable,
+                quarantine=device.fault or str(device.health) if device.health in SICK else "",
+            )
+        )
+    return found
+
+
+def missing(snapshot: Snapshot, rows: Iterable[DeviceRow]) -> dict[str, str]:
+    """Name the devices that the ledger knows and the snapshot lacks, and say why they cannot be used. Pure."""
+    here = {device.uuid for device in snapshot.devices}
+    why = snapshot.sentence if snapshot.state is not State.OK else "the driver does not list it any more"
+    if snapshot.state is State.OK and snapshot.unidentified:
+        why += f" ({'; '.join(snapshot.unidentified)})"
+    return {row.uuid: why for row in rows if row.uuid not in here}
+
+
+def loads(rows: Iterable[DeviceRow]) -> list[DeviceLoad]:
+    """Turn the ledger's devices into what placement reads. Pure."""
+    return [
+        DeviceLoad(
+            uuid=row.uuid,
+            capacity_bytes=row.capacity_bytes,
+            reserved_bytes=row.reserved_bytes,
+            external_bytes=row.external_bytes,
+            unusable=f"it is in quarantine ({row.quarantine})" if row.quarantine else row.unusable,
+        )
+        for row in rows
+    ]
+
+
+def seconds_until_free(
+    need: Need, devices: Iterable[DeviceLoad], ends: Mapping[str, Sequence[tuple[int, float | None]]]
+) -> float | None:
+    """How long until a need fits if running sessions take as long as their like did; None: nobody can say. Pure.
+
+    Args:
+        need: of the session that waits.
+        devices: as they are now.
+        ends: for each device, bytes and seconds left of every reservation on it.
+    """
+    times = []
+    for device in devices:
+        if device.unusable:
+            continue
+        free, reserved = device.free_bytes, device.reserved_bytes
+        wanted = need.memory_bytes
+        if wanted is not None and wanted <= free:
+            times.append(0.0)
+            continue
+        known = sorted((left, count) for count, left in ends.get(device.uuid, ()) if left is not None)
+        for left, count in known:
+            free, reserved = free + count, reserved - count
+            if (wanted is not None and wanted <= free) or (wanted is None and reserved <= 0):
+                times.append(left)
+                break
+    return sorted(times)[need.device_count - 1] if len(times) >= need.device_count else None
+
+
+class Tower:
+    """Makes passes.
+
+    Args:
+        ledger: on which they are made.
+        look: takes a snapshot.
+        sessions: tells the session of each container that runs, by container id.
+        headroom_bytes: what is never reserved on any device.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        look: Callable[[], Snapshot],
+        sessions: Callable[[], Mapping[str, SessionKey]],
+        *,
+        headroom_bytes: int,
+    ) -> None:
+        self.ledger = ledger
+        self._look = look
+        self._sessions = sessions
+        self._headroom_bytes = headroom_bytes
+
+    def make_pass(self, key: SessionKey | None = None) -> list[SessionKey]:
+        """Admit everyone who may be admitted now; note why each of the others looked at is not.
+
+        Args:
+            key: a session to look at in any case.
+
+        Returns:
+            Who was admitted.
+
+        Raises:
+            LedgerError: the database refused; nobody was admitted.
+        """
+        with self.ledger.transaction():
+            rows = self.ledger.lock_devices()
+            self._note(rows)
+            devices = loads(self.ledger.devices())
+            usable = [device for device in devices if not device.unusable]
+            waiting, protected_below = self.ledger.candidates(
+                max((device.free_bytes for device in usable), default=0),
+                any(not device.reserved_bytes for device in usable),
+                key,
+            )
+            decided = plan(waiting, devices, protected_below=protected_below)
+            for session, placement in decided.admitted:
+                self.ledger.admit(session.name, placement, whole=session.need.memory_bytes is None)
+            if decided.refused:
+                self._refuse(decided.refused)
+            # A full look may have left out some who fit as well.
+            self.ledger.passed(again=len(decided.admitted) >= LOOK)
+            return [session_key(session.name) for session, _ in decided.admitted]
+
+    def _note(self, rows: list[DeviceRow]) -> None:
+        snapshot = self._look()
+        for reading in readings(
+            snapshot, self.ledger.reservations(), self._sessions(), headroom_bytes=self._headroom_bytes
+        ):
+            known = next((row for row in rows if row.uuid == reading.uuid), None)
+            if reading.total_bytes > 0:
+                self.ledger.put_device(
+                    reading.uuid,
+                    name=reading.name,
+                    position=reading.position,
+                    total_bytes=reading.total_bytes,
+                    capacity_bytes=reading.capacity_bytes,
+                    external_bytes=reading.external_bytes,
+                    unusable=reading.unusable,
+                )
+            elif known:
+                self.ledger.mark_unusable(reading.uuid, reading.unusable)
+            if reading.quarantine and self.ledger.quarantine(reading.uuid, reading.quarantine):
+                log.error("Device %s is in quarantine now: %s", reading.uuid, reading.quarantine)
+        for uuid, why in missing(snapshot, rows).items():
+            self.ledger.mark_unusable(uuid, why)
+
+    def _refuse(self, refused: list[tuple[Waiting, NoFit]]) -> None:
+        devices, ends = loads(self.ledger.devices()), self.ledger.expected_ends()
+        for session, answer in refused:
+            sentence = answer.sentence
+            if not answer.reason.never:
+                left = seconds_until_free(session.need, devices, ends)
+                if left is not None and left > 0:
+                    sentence += f"; that should be free in about {_minutes(left)}, if sessions take as long as before"
+            self.ledger.refuse(session.name, NoFit(answer.reason, sentence))
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds)):d} s"
+    return f"{round(seconds / 60):d} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def reap(
+    ledger: Ledger,
+    alive: Callable[[Collection[SessionKey]], Collection[SessionKey]],
+    fence: Callable[[SessionKey], object],
+) -> list[SessionKey]:
+    """Release what dead sessions left: reservations whose lease has run out, entries nobody stands behind. Idempotent.
+
+    A lease that has run out is a suspicion only: after an outage of the whole stack every lease has, and the
+    trainings may be well. A session is dead when Airflow says that its training is over, or does not know it.
+
+    Args:
+        ledger: to clean.
+        alive: returns those of the sessions given whose training may still come back.
+        fence: makes sure that nothing of a session runs; called before its reservation is released.
+
+    Returns:
+        The sessions reaped.
+    """
+    suspects = {one.key: one for one in ledger.expired()}
+    forgotten = [key for key in ledger.forgotten() if key not in suspects]
+    asked = [*suspects, *forgotten]
+    if not asked:
+        return []
+    living = set(alive(asked))
+    reaped = []
+    for key in asked:
+        if key in living:
+            continue
+        held = suspects.get(key)
+        if held is None:
+            ledger.withdraw(key)
+            reaped.append(key)
+            continue
+        fence(key)
+        if ledger.finish(held, Outcome.FAILED, reason="its lease ran out and Airflow does not train it any more"):
+            reaped.append(key)
+    return reaped

@@ -1,0 +1,169 @@
+"""What a session waits in: a coroutine of the triggerer, so that it holds no worker and no pool slot.
+
+It hears at once when its session is admitted, or when something was released; it says in the task's log why it waits;
+and when a pass over the queue is due and nobody makes one, it wakes its task to make it, for everyone who waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from tarmac.containers.events import format_seconds
+from tarmac.gpu.ledger import CHANNEL, session_name
+from tarmac.session import SessionKey
+
+# Whoever waits looks this often; a notification wakes it sooner.
+LOOK_SECONDS = 5.0
+# A pass is due this long after the last one: memory of other people's processes comes back without a word.
+PASS_SECONDS = 10
+# One waiting session at a time undertakes to make it, and has this long to do so.
+CLAIM_SECONDS = 3
+# The same reason is said again after this long, so that the log shows that it still holds.
+REPEAT_SECONDS = 300.0
+# A release is mostly followed by a pass of the session that released; only if not, a waiting one makes it.
+_GRACE_SECONDS = 1.0
+
+_LOOK = """
+    WITH mine AS (
+        UPDATE waiting SET seen_at = clock_timestamp() WHERE dag_id = $1 AND run_id = $2
+        RETURNING priority, sequence, reason, estimate, enqueued_at, deadline_at
+    )
+    SELECT reason, estimate,
+        extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited,
+        extract(epoch FROM deadline_at - clock_timestamp())::float8 AS left,
+        (SELECT count(*) FROM waiting w WHERE (-w.priority, w.sequence) < (-mine.priority, mine.sequence)) AS ahead
+    FROM mine
+"""
+_CLAIM_DUE = """
+    UPDATE tower SET claimed_at = clock_timestamp()
+    WHERE (dirty OR passed_at < clock_timestamp() - make_interval(secs => $1))
+        AND claimed_at < clock_timestamp() - make_interval(secs => $2)
+    RETURNING true
+"""
+
+
+def waiting_line(*, waited: float, left: float, ahead: int, reason: str, estimate: str) -> str:
+    """Return the line that tells a person why a session waits. Pure; seconds."""
+    why = reason or "no pass over the queue has looked at it yet"
+    place = "first in the queue" if ahead == 0 else f"{ahead} before it in the queue"
+    return (
+        f"Waiting for a GPU for {format_seconds(waited)} ({place}; at most {format_seconds(left)} more): {why}. "
+        f"Its need: {estimate}."
+    )
+
+
+class Switchboard:
+    """One connection of the triggerer to the ledger, shared by every session that waits in this process."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._lock = asyncio.Lock()
+        self._listeners: dict[str, asyncio.Event] = {}
+
+    def _heard(self, _: Any, __: int, ___: str, name: str) -> None:
+        for key, event in self._listeners.items():
+            if name in ("", key):
+                event.set()
+
+    async def fetchrow(self, query: str, *values: Any) -> Any:
+        """Run one statement; connects first where that is needed.
+
+        Raises:
+            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: the database is away or refuses.
+        """
+        import asyncpg
+
+        from tarmac.settings import settings
+
+        async with self._lock:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await asyncpg.connect(settings().database_url, timeout=5, command_timeout=30)
+                await self._connection.add_listener(CHANNEL, self._heard)
+            return await self._connection.fetchrow(query, *values)
+
+    async def hear(self, name: str, seconds: float) -> bool:
+        """Wait for news about a session or a release. Returns whether there was any."""
+        event = self._listeners.setdefault(name, asyncio.Event())
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return False
+        event.clear()
+        return True
+
+    def forget(self, name: str) -> None:
+        """Stop listening for a session."""
+        self._listeners.pop(name, None)
+
+
+_switchboards: dict[asyncio.AbstractEventLoop, Switchboard] = {}
+
+
+def _switchboard() -> Switchboard:
+    return _switchboards.setdefault(asyncio.get_running_loop(), Switchboard())
+
+
+class ReservationTrigger(BaseTrigger):
+    """Waits until a session is admitted, a pass is due, or its deadline has come.
+
+    Fires once, with `{"why": "admitted" | "pass" | "deadline" | "gone"}`; the task then looks at the ledger itself.
+    """
+
+    def __init__(self, dag_id: str, run_id: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.key = SessionKey(dag_id, run_id)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return what Airflow makes the trigger from again."""
+        return "tarmac.gpu.trigger.ReservationTrigger", {"dag_id": self.key.dag_id, "run_id": self.key.run_id}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait. A database that is away is waited for."""
+        board, name = _switchboard(), session_name(self.key)
+        try:
+            yield TriggerEvent({"why": await self._wait(board, name)})  # type: ignore[no-untyped-call]
+        finally:
+            board.forget(name)
+
+    async def _wait(self, board: Switchboard, name: str) -> str:
+        import asyncpg
+
+        said, said_at, troubled = "", float("-inf"), False
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                row = await board.fetchrow(_LOOK, *self.key)
+                if row is None:
+                    return "admitted"
+                if row["left"] <= 0:
+                    return "deadline"
+                if await board.fetchrow(_CLAIM_DUE, PASS_SECONDS, CLAIM_SECONDS):
+                    return "pass"
+                troubled = False
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if not troubled:
+                    self.log.warning("The ledger does not answer; waiting for it: %s", error)
+                troubled = True
+                await asyncio.sleep(LOOK_SECONDS)
+                continue
+            reason = f"{row['reason']} {row['ahead']}"
+            if reason != said or loop.time() - said_at > REPEAT_SECONDS:
+                said, said_at = reason, loop.time()
+                self.log.info(
+                    "%s",
+                    waiting_line(
+                        waited=row["waited"],
+                        left=row["left"],
+                        ahead=row["ahead"],
+                        reason=row["reason"],
+                        estimate=row["estimate"],
+                    ),
+                )
+            if await board.hear(name, LOOK_SECONDS):
+                row = await board.fetchrow("SELECT FROM waiting WHERE dag_id = $1 AND run_id = $2", *self.key)
+                if row is not None:
+                    await asyncio.sleep(_GRACE_SECONDS)

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# boot.sh GPUS: what a machine with fake GPUs runs from its start on. It makes the fake world, then becomes the engine.
+# The engine hands FAKE_NVML_DIR and FAKE_NVML_LIB of its environment on to the hook that puts GPUs into containers.
+set -euo pipefail
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+
+# The engine makes control groups; a container gets them read-only.
+while read -r _ where kind _; do
+    case $kind in sysfs | cgroup | cgroup2) mount -o remount,bind,rw "$where" ;; esac
+done </proc/mounts
+
+# Control groups, version 2: a group with processes of its own can hand no controller on to groups below it, which
+# containers need. So all processes move to a leaf.
+if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
+    mkdir -p /sys/fs/cgroup/machine
+    processes=$(cat /sys/fs/cgroup/cgroup.procs)
+    for process in $processes; do
+        # Some end meanwhile.
+        echo "$process" >/sys/fs/cgroup/machine/cgroup.procs 2>/dev/null || true
+    done
+    sed 's/ / +/g; s/^/+/' /sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
+fi
+# Not every kernel has the newer of the two ways to filter packets, and no module can be loaded from here.
+if ! iptables --list >/dev/null 2>&1; then
+    update-alternatives --quiet --set iptables /usr/sbin/iptables-legacy
+    update-alternatives --quiet --set ip6tables /usr/sbin/ip6tables-legacy
+fi
+PYTHONPATH=$tests python -c 'import os, sys
+from doubles.fakegpu import FakeGpus
+FakeGpus(os.environ["FAKE_NVML_DIR"], n=int(sys.argv[1]))' "$1"
+exec dockerd

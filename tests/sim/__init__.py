@@ -1,0 +1,1 @@
+"""A discrete-event simulator of admission that runs the real `plan` and `estimate`, and its traces."""

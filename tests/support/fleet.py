@@ -1,0 +1,105 @@
+"""Devices, sessions and towers as data: what the tests of admission set up and look at. No driver, no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tarmac.database import connect, transaction
+from tarmac.gpu.devices import Device, Health, Process, Snapshot, State
+from tarmac.gpu.estimate import estimate
+from tarmac.gpu.ledger import Entry, Ledger
+from tarmac.gpu.placement import GIB, Need
+from tarmac.gpu.tower import Tower
+from tarmac.session import SessionKey
+
+DAG_ID = "nlp_model_training"
+HEADROOM = GIB // 2
+DRIVER = GIB // 2
+# Each device offers 79 GiB to sessions: 80 GiB less the driver's own half and the headroom's.
+TOTAL = 80 * GIB
+
+
+def key(number: int | str) -> SessionKey:
+    return SessionKey(DAG_ID, f"run-{number}")
+
+
+def device(uuid: str = "GPU-a", *, used: int | None = 0, total: int | None = TOTAL, **fields: Any) -> Device:
+    known: dict[str, Any] = {
+        "name": "H100",
+        "index": 0,
+        "parent": None,
+        "reserved_bytes": DRIVER,
+        "free_bytes": None if used is None or total is None else total - DRIVER - used,
+        "processes": (),
+        "utilisation_percent": 0,
+        "temperature_celsius": 40,
+        "mig_enabled": False,
+        "health": Health.OK,
+        "fault": "",
+    }
+    return Device(uuid=uuid, total_bytes=total, used_bytes=used, **(known | fields))
+
+
+def process(used: int | None, container: str | None = None, pid: int = 4242) -> Process:
+    return Process(pid, used, container)
+
+
+def snapshot(*devices: Device, **fields: Any) -> Snapshot:
+    return Snapshot(**({"state": State.OK, "sentence": "the driver answers", "devices": devices} | fields))
+
+
+def entry(gib: float | None, count: int = 1, **fields: Any) -> Entry:
+    """What a session queues with; `gib` None: whole devices."""
+    asked = None if gib is None else int(gib * GIB)
+    found = estimate(requested_bytes=asked, own=[], history=[], data_bytes=1000, default_bytes=None)
+    known: dict[str, Any] = {"signature": "test_model:0", "data_bytes": 1000}
+    return Entry(need=Need(asked, count), estimate=found, **(known | fields))
+
+
+class World:
+    """What a tower sees: change `devices`, `state` or `sessions` (of containers) between two passes."""
+
+    def __init__(self, *devices: Device) -> None:
+        self.now = snapshot(*devices)
+        self.sessions: dict[str, SessionKey] = {}
+
+    def show(self, *devices: Device, **fields: Any) -> None:
+        self.now = snapshot(*devices, **fields)
+
+    def tower(self, ledger: Ledger) -> Tower:
+        return Tower(ledger, lambda: self.now, lambda: self.sessions, headroom_bytes=HEADROOM)
+
+
+def query(url: str, statement: str, values: Any = None) -> list[tuple[Any, ...]]:
+    """Run one statement on a connection of its own and commit; return its rows."""
+    connection = connect(url)
+    try:
+        with transaction(connection) as cursor:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+RAW_INSERT = """
+    INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, sequence, priority, rule,
+        data_bytes, signature, deadline_at)
+    VALUES ('buggy', %s, %s, %s, false, -1, clock_timestamp() + interval '1 minute', -1, 0, 'request', 0, '',
+        clock_timestamp() + interval '1 hour')
+"""
+"""What code that knows nothing of passes and locks might do: (run id, device, bytes)."""
+
+SUMS = """
+    SELECT uuid, capacity_bytes, reserved_bytes, coalesce(sum(bytes), 0)::bigint
+    FROM device LEFT JOIN reservation ON device_uuid = uuid GROUP BY uuid ORDER BY uuid
+"""
+
+
+def reserved(url: str) -> Mapping[str, int]:
+    """Bytes reserved on each device, by the reservations themselves; the devices' own sums have to agree."""
+    found = {}
+    for uuid, capacity, kept, total in query(url, SUMS):
+        assert kept == total <= capacity, f"{uuid}: {total} reserved, {kept} noted, {capacity} to have"
+        found[uuid] = total
+    return found
