@@ -41,7 +41,7 @@ elif ! nvidia-smi --list-gpus >/dev/null 2>&1; then
 elif ! command -v nvidia-container-runtime-hook >/dev/null 2>&1 && ! command -v nvidia-ctk >/dev/null 2>&1; then
     GPU_STATE='not usable: install the NVIDIA Container Toolkit, restart the engine, and run make up again'
 else
-    GPU_STATE="$(nvidia-smi --list-gpus | wc -l | tr -d ' ') found"
+    GPU_STATE="$(nvidia-smi --list-gpus | grep -c '^GPU ') found" # its MIG instances are indented
     TRAINER_VARIANT=trainer-cuda
     _compose_files+=(--file "$_repo/compose.gpu.yaml")
 fi

@@ -53,7 +53,9 @@ def transaction(connection: Any) -> Iterator[Any]:
         with connection, connection.cursor() as cursor:
             yield cursor
     except psycopg2.Error as error:
-        raise LedgerError(f"The database tarmac: {str(error).strip()}") from error
+        # Rolling back on a connection that broke fails too, and would hide what broke it.
+        first = error.__context__ if isinstance(error.__context__, psycopg2.Error) else error
+        raise LedgerError(f"The database tarmac: {str(first).strip()}") from error
 
 
 def migrations() -> dict[int, tuple[str, str]]:

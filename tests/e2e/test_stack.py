@@ -105,7 +105,29 @@ def test_commands_without_what_they_need_say_so_and_exit_2(stack: Stack, words: 
 
 def test_the_api_describes_every_field_of_the_form(stack: Stack) -> None:
     params = stack.http.get(f"{DAG}/details").json()["params"]
-    assert list(params) == ["model", "datasets", "gpu", "seed", "parameters"]
+    assert list(params) == ["model", "datasets", "gpu", "seed", "priority", "resources", "parameters"]
     assert "named_entity_recognition" in params["model"]["schema"]["enum"]
     assert params["gpu"]["schema"]["type"] == "boolean"
     assert all(param["description"] for param in params.values())
+
+
+def test_the_tower_may_see_and_change_pools_and_nothing_else(stack: Stack):
+    lines = (stack.env_dir / "tower.env").read_text().splitlines()
+    given = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    login = {"username": given["TARMAC_TOWER_USER"], "password": given["TARMAC_TOWER_PASSWORD"]}
+    with httpx.Client(base_url=str(stack.http.base_url), timeout=30) as tower:
+        token = tower.post("/auth/token", json=login)
+        assert token.status_code == 201, token.text
+        tower.headers["Authorization"] = f"Bearer {token.json()['access_token']}"
+        pool = tower.get("/api/v2/pools/gpu_pool")
+        assert pool.status_code == 200
+        entity = {"name": "gpu_pool", "slots": pool.json()["slots"], "include_deferred": False}
+        action = {"action": "create", "action_on_existence": "overwrite", "entities": [entity]}
+        assert tower.patch("/api/v2/pools", json={"actions": [action]}).status_code == 200
+        assert tower.delete("/api/v2/pools/gpu_pool").status_code == 403
+        for path in ("/dags", "/connections", "/variables", "/dags/nlp_model_training/dagRuns"):
+            assert tower.get(f"/api/v2{path}").status_code == 403, path
+        assert tower.post("/api/v2/dags/nlp_model_training/dagRuns", json={"logical_date": None}).status_code in (
+            400,
+            403,
+        )

@@ -98,9 +98,13 @@ class Tarmac(_Planned):
 
     name = "tarmac"
 
-    def __init__(self, *, protect_after: int | None = None) -> None:
+    def __init__(self, *, after: Tarmac | None = None, protect_after: int | None = None) -> None:
+        """`after`: one whose history it starts with."""
         super().__init__(protect_after=protect_after)
         self.history: dict[str, deque[Measured]] = defaultdict(lambda: deque(maxlen=200))
+        if after is not None:
+            self.name = "tarmac, with history"
+            self.history.update(after.history)
         self.seen: dict[str, int] = defaultdict(int)
 
     def need(self, job: Job, loads: Sequence[DeviceLoad]) -> Need:

@@ -65,7 +65,7 @@ class _Running:
 
 @dataclass
 class Result:
-    """What a policy made of a trace. Times in seconds; `spans`: (from, until, true bytes) of attempts that succeeded."""
+    """What a policy made of a trace. Seconds; `spans`: (from, until, true bytes) of attempts that succeeded."""
 
     policy: str
     makespan: float = 0.0

@@ -78,7 +78,9 @@ def _session(number: int, arrival_s: float, kind: Kind, randomness: random.Rando
     )
 
 
-def mix(name: str, *, seed: int, sessions: int, devices: int, every_s: float, externals: tuple[External, ...] = ()) -> Trace:
+def mix(
+    name: str, *, seed: int, sessions: int, devices: int, every_s: float, externals: tuple[External, ...] = ()
+) -> Trace:
     """Make a mixed trace; sessions arrive `every_s` seconds on average, 0: all at once."""
     randomness = random.Random(seed)
     made, now = [], 0.0
@@ -89,12 +91,15 @@ def mix(name: str, *, seed: int, sessions: int, devices: int, every_s: float, ex
     return Trace(name, (DEVICE,) * devices, tuple(made), externals)
 
 
-def burst() -> Trace:
-    """240 sessions at once on 2 devices."""
-    return mix("mix, all at once", seed=3, sessions=240, devices=2, every_s=0)
+def burst(seed: int = 3) -> Trace:
+    """240 sessions at once on 2 devices of 24 GiB."""
+    return mix("mix, all at once", seed=seed, sessions=240, devices=2, every_s=0)
 
 
-def day() -> Trace:
-    """300 sessions over about a day on 2 devices, while somebody else's process takes a third of one for 4 hours."""
-    others = (External(1, 8 * GIB, 6 * 3600.0, 10 * 3600.0),)
-    return mix("mix, over a day", seed=4, sessions=300, devices=2, every_s=300, externals=others)
+def steady(seed: int = 4) -> Trace:
+    """250 sessions over three days on 2 devices; somebody else's process holds a third of one for 12 hours.
+
+    One session on each device at a time could not keep up with them.
+    """
+    others = (External(1, 8 * GIB, 20 * 3600.0, 32 * 3600.0),)
+    return mix("mix, over days", seed=seed, sessions=250, devices=2, every_s=1000, externals=others)

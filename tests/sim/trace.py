@@ -10,9 +10,8 @@ from tarmac.gpu.placement import GIB
 
 MIB = 1024**2
 FOLDER = Path(__file__).parent / "traces"
-COLUMNS = (
-    "arrival_s duration_s devices model peak_mib data_mib gpu_demand host_demand default_mib requested_mib priority"
-).split()
+COLUMNS = ["arrival_s", "duration_s", "devices", "model", "peak_mib", "data_mib"]
+COLUMNS += ["gpu_demand", "host_demand", "default_mib", "requested_mib", "priority"]
 
 
 @dataclass(frozen=True, slots=True)

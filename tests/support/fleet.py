@@ -82,6 +82,23 @@ def query(url: str, statement: str, values: Any = None) -> list[tuple[Any, ...]]
         connection.close()
 
 
+def fill(url: str, count: int, gib: str, *, devices: str = "1") -> None:
+    """Put many sessions, run-n-0 and on, into the queue at once; `gib` and `devices`: SQL over their number n."""
+    query(
+        url,
+        f"""
+        WITH came AS (
+            INSERT INTO arrival (dag_id, run_id) SELECT %s, 'run-n-' || n FROM generate_series(0, %s) n RETURNING *
+        ), numbered AS (SELECT *, substr(run_id, 7)::integer AS n FROM came)
+        INSERT INTO waiting (dag_id, run_id, task_id, sequence, memory_bytes, device_count, policy, rule, estimate,
+            data_bytes, signature, deadline_at)
+        SELECT dag_id, run_id, 'gpu_preflight_configuration', sequence, ({gib})::bigint * {GIB}, {devices}, 'packed',
+            'request', '', 0, '', clock_timestamp() + interval '1 hour' FROM numbered
+        """,
+        (DAG_ID, count - 1),
+    )
+
+
 RAW_INSERT = """
     INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, sequence, priority, rule,
         data_bytes, signature, deadline_at)

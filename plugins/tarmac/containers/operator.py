@@ -365,7 +365,7 @@ class TrainingContainerOperator(DockerOperator):
             return None
         # No start_period: engines from 27 on would wait 5 s for the first probe.
         return Healthcheck(
-            test=["CMD", "tarmac-trainer", "health"], interval=5 * _NANOSECONDS, timeout=5 * _NANOSECONDS, retries=6
+            test=["CMD", "tarmac-trainer", "health"], interval=2 * _NANOSECONDS, timeout=5 * _NANOSECONDS, retries=6
         )
 
     def _environment(self, stack: Settings, image_id: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from tarmac.gpu.placement import size
 MIB = 1024**2
 
 # History speaks for a session whose data is at most this much larger or smaller.
-SIMILAR = 2
+SIMILAR = 4
 # How many of the latest measurements count.
 RECENT = 20
 # What is added to the highest measured peak, in percent, by the number of measurements.

@@ -91,6 +91,9 @@ class Place:
 
 
 _KEY = "dag_id = %s AND run_id = %s"
+_WAITED = """extract(epoch FROM r.admitted_at -
+    (SELECT max(enqueued_at) FROM admission a WHERE a.dag_id = r.dag_id AND a.run_id = r.run_id))"""
+_ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
 class Ledger:
@@ -138,26 +141,36 @@ class Ledger:
 
     # ---- the queue -------------------------------------------------------------------------------------------------
 
+    def arrive(self, key: SessionKey) -> None:
+        """Give a session its number in the order of arrival, once. Idempotent."""
+        with self.transaction() as cursor:
+            cursor.execute(_ARRIVE, key)
+
     def enqueue(self, key: SessionKey, entry: Entry) -> None:
         """Put a session in the queue, or renew its entry. Idempotent.
 
-        A session that waits again, after an attempt that failed, keeps its number and so its place.
+        A session that waits again, after an attempt that failed, keeps its number and so its place. One that holds a
+        reservation does not wait: it is not put in the queue, also where a pass admits it at this very moment.
         """
         with self.transaction() as cursor:
+            # The last statement sees what was committed while the one before waited for the session's row.
             cursor.execute(
                 f"""
+                {_ARRIVE};
                 INSERT INTO waiting (dag_id, run_id, task_id, priority, sequence, memory_bytes, device_count, policy,
                     rule, estimate, data_bytes, signature, deadline_at)
                 VALUES (%s, %s, %s, %s,
-                    coalesce((SELECT sequence FROM history WHERE {_KEY} ORDER BY id LIMIT 1), nextval('arrival')),
+                    (SELECT sequence FROM arrival WHERE {_KEY}),
                     %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
                 ON CONFLICT (dag_id, run_id) DO UPDATE SET
                     task_id = excluded.task_id, priority = excluded.priority, memory_bytes = excluded.memory_bytes,
                     device_count = excluded.device_count, policy = excluded.policy, rule = excluded.rule,
                     estimate = excluded.estimate, data_bytes = excluded.data_bytes, signature = excluded.signature,
-                    seen_at = clock_timestamp()
+                    seen_at = clock_timestamp();
+                DELETE FROM waiting WHERE {_KEY} AND EXISTS (SELECT FROM reservation WHERE {_KEY})
                 """,
                 (
+                    *key,
                     *key,
                     entry.task_id,
                     entry.priority,
@@ -170,6 +183,8 @@ class Ledger:
                     entry.data_bytes,
                     entry.signature,
                     entry.max_wait_seconds,
+                    *key,
+                    *key,
                 ),
             )
 
@@ -190,62 +205,63 @@ class Ledger:
             row = cursor.fetchone()
             return Place(int(row[0]), row[1], row[2], float(row[3]), float(row[4])) if row else None
 
-    def candidates(self, largest_free: int, whole_is_free: bool, key: SessionKey | None) -> tuple[list[Waiting], int]:
+    def candidates(self, free: Sequence[int], empty: int, key: SessionKey | None) -> tuple[list[Waiting], int]:
         """Return the sessions a pass has to look at, and the sequence number below which sessions are protected.
 
-        These are the protected ones, those small enough for what is free, the first few in line, and `key` itself:
-        at most a few times LOOK, however many wait.
+        These are the protected ones, those for which enough devices have enough left, the first few in line, and `key`
+        itself: at most a few times LOOK, however many wait.
+
+        Args:
+            free: what may be reserved on each usable device, in bytes, any order.
+            empty: how many devices can be had as a whole.
+            key: to be looked at in any case.
         """
         with self.transaction() as cursor:
-            cursor.execute(
-                "SELECT sequence FROM admission ORDER BY sequence DESC OFFSET %s LIMIT 1", (PROTECT_AFTER - 1,)
-            )
-            row = cursor.fetchone()
-            protected_below = int(row[0]) if row else 0
             columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
             seen = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
             cursor.execute(
                 f"""
-                (SELECT {columns} FROM waiting WHERE sequence < %s AND {seen} ORDER BY sequence LIMIT {LOOK})
-                UNION
-                (SELECT {columns} FROM waiting WHERE memory_bytes <= %s AND {seen}
-                    ORDER BY priority DESC, sequence LIMIT {LOOK})
-                UNION
-                (SELECT {columns} FROM waiting WHERE memory_bytes IS NULL AND %s AND {seen}
-                    ORDER BY priority DESC, sequence LIMIT {LOOK})
-                UNION
-                (SELECT {columns} FROM waiting WHERE {seen} ORDER BY priority DESC, sequence LIMIT 8)
-                UNION
-                (SELECT {columns} FROM waiting WHERE {_KEY})
+                WITH protected AS MATERIALIZED (
+                    SELECT coalesce((SELECT sequence FROM admission ORDER BY sequence DESC
+                        OFFSET {PROTECT_AFTER - 1} LIMIT 1), 0) AS below
+                ), found AS (
+                    (SELECT {columns} FROM waiting WHERE sequence < (SELECT below FROM protected) AND {seen}
+                        ORDER BY sequence LIMIT {LOOK})
+                    UNION
+                    (SELECT {columns} FROM waiting
+                        WHERE memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {seen}
+                        ORDER BY priority DESC, sequence LIMIT {LOOK})
+                    UNION
+                    (SELECT {columns} FROM waiting WHERE memory_bytes IS NULL AND device_count <= %s AND {seen}
+                        ORDER BY priority DESC, sequence LIMIT {LOOK})
+                    UNION
+                    (SELECT {columns} FROM waiting WHERE {seen} ORDER BY priority DESC, sequence LIMIT 8)
+                    UNION
+                    (SELECT {columns} FROM waiting WHERE {_KEY})
+                ) SELECT found.*, below FROM found, protected
                 """,
-                (protected_below, largest_free, whole_is_free, *(key or ("", ""))),
+                (max(free, default=0), sorted(free, reverse=True), empty, *(key or ("", ""))),
             )
-            found = [
-                Waiting(session_name(SessionKey(r[0], r[1])), Need(r[2], r[3], Policy(r[4])), int(r[5]), int(r[6]))
-                for r in cursor.fetchall()
-            ]
-        return found, protected_below
-
-    def still_waiting(self, keys: Sequence[SessionKey]) -> None:
-        """Note that these sessions still wait."""
-        with self.transaction() as cursor:
-            for key in keys:
-                cursor.execute(f"UPDATE waiting SET seen_at = clock_timestamp() WHERE {_KEY}", key)
+            rows = cursor.fetchall()
+        found = [
+            Waiting(session_name(SessionKey(r[0], r[1])), Need(r[2], r[3], Policy(r[4])), int(r[5]), int(r[6]))
+            for r in rows
+        ]
+        return found, int(rows[0][7]) if rows else 0
 
     def withdraw(self, key: SessionKey) -> bool:
-        """Take a session out of the queue. Idempotent; returns whether it was there."""
+        """Take a session out of the queue for good. Idempotent; returns whether it was there."""
         with self.transaction() as cursor:
+            cursor.execute(f"DELETE FROM arrival WHERE {_KEY}", key)
             cursor.execute(f"DELETE FROM waiting WHERE {_KEY}", key)
             return bool(cursor.rowcount)
 
     # ---- a pass ----------------------------------------------------------------------------------------------------
 
-    def lock_devices(self) -> list[DeviceRow]:
-        """Lock the tower and all device rows until the transaction ends; return the devices, by UUID."""
+    def lock_devices(self) -> None:
+        """Lock the tower, then all device rows, until the transaction ends."""
         with self.transaction() as cursor:
-            cursor.execute("SELECT FROM tower FOR UPDATE")
-            cursor.execute("SELECT FROM device ORDER BY uuid FOR UPDATE")
-            return self.devices()
+            cursor.execute("SELECT FROM tower FOR UPDATE; SELECT FROM device ORDER BY uuid FOR UPDATE")
 
     def devices(self) -> list[DeviceRow]:
         """Return all devices ever seen that the ledger still knows, by UUID."""
@@ -259,29 +275,30 @@ class Ledger:
             )
             return [DeviceRow(*row) for row in cursor.fetchall()]
 
-    def put_device(
-        self,
-        uuid: str,
-        *,
-        name: str,
-        position: int | None,
-        total_bytes: int,
-        capacity_bytes: int,
-        external_bytes: int,
-        unusable: str,
-    ) -> None:
-        """Note what was just read of a device. A capacity never shrinks below what is reserved already."""
+    def put_devices(self, seen: Sequence[tuple[str, str, int | None, int, int, int, str]]) -> None:
+        """Note what was just read of the devices. A capacity never shrinks below what is reserved already.
+
+        Args:
+            seen: UUID, name, position, total, capacity and external bytes, and "" or why it is unusable, of each.
+        """
         with self.transaction() as cursor:
             cursor.execute(
                 """
                 INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable)
-                VALUES (%s, %s, %s, %s, %s, %s, %s)
+                SELECT * FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[],
+                    %s::text[])
                 ON CONFLICT (uuid) DO UPDATE SET name = excluded.name, position = excluded.position,
                     total_bytes = excluded.total_bytes, external_bytes = excluded.external_bytes,
                     capacity_bytes = greatest(excluded.capacity_bytes, device.reserved_bytes),
                     unusable = excluded.unusable, seen_at = clock_timestamp()
+                -- a pass that finds all as it was writes nothing
+                WHERE device.seen_at < clock_timestamp() - interval '10 seconds'
+                    OR (device.name, device.position, device.total_bytes, device.external_bytes, device.unusable,
+                        device.capacity_bytes) IS DISTINCT FROM (excluded.name, excluded.position,
+                        excluded.total_bytes, excluded.external_bytes, excluded.unusable,
+                        greatest(excluded.capacity_bytes, device.reserved_bytes))
                 """,
-                (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable),
+                [list(column) for column in zip(*seen, strict=True)] or 7 * [[]],
             )
 
     def mark_unusable(self, uuid: str, why: str) -> None:
@@ -289,49 +306,52 @@ class Ledger:
         with self.transaction() as cursor:
             cursor.execute("UPDATE device SET unusable = %s WHERE uuid = %s", (why, uuid))
 
-    def admit(self, name: str, placement: Placement, *, whole: bool) -> None:
-        """Turn a waiting session into one with a reservation, and tell it.
+    def admit(self, name: str, placement: Placement, *, whole: bool) -> bool:
+        """Turn a waiting session into one with a reservation, and tell it. False: it does not wait any more.
+
+        One statement, so that a session gets all its devices or none, whoever withdraws it meanwhile.
 
         Raises:
             LedgerError: a device would hold more than its capacity, or is in quarantine.
         """
-        key = session_key(name)
+        uuids, counts = zip(*placement.bytes_by_device, strict=True)
         with self.transaction() as cursor:
-            cursor.execute("SELECT nextval('fencing_token')")
-            token = cursor.fetchone()[0]
-            for uuid, count in placement.bytes_by_device:
-                cursor.execute(
-                    f"""
-                    INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, sequence,
-                        priority, rule, data_bytes, signature, deadline_at)
-                    SELECT dag_id, run_id, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => {LEASE_SECONDS}),
-                        sequence, priority, rule, data_bytes, signature, deadline_at
-                    FROM waiting WHERE {_KEY}
-                    """,
-                    (uuid, count, whole, token, *key),
-                )
             cursor.execute(
                 f"""
-                INSERT INTO admission (dag_id, run_id, sequence, enqueued_at)
-                SELECT dag_id, run_id, sequence, enqueued_at FROM waiting WHERE {_KEY}
+                WITH gone AS (DELETE FROM waiting WHERE {_KEY} RETURNING *), noted AS (
+                    INSERT INTO admission (dag_id, run_id, sequence, enqueued_at)
+                    SELECT dag_id, run_id, sequence, enqueued_at FROM gone
+                    RETURNING pg_notify(%s, %s)
+                ), token AS MATERIALIZED (SELECT nextval('fencing_token') AS number)
+                INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, sequence,
+                    priority, rule, data_bytes, signature, deadline_at)
+                SELECT dag_id, run_id, uuid, bytes, %s, number,
+                    clock_timestamp() + make_interval(secs => {LEASE_SECONDS}), sequence, priority, rule, data_bytes,
+                    signature, deadline_at
+                FROM gone, token, unnest(%s::text[], %s::bigint[]) AS place (uuid, bytes)
                 """,
-                key,
+                (*session_key(name), CHANNEL, name, whole, list(uuids), list(counts)),
             )
-            cursor.execute(f"DELETE FROM waiting WHERE {_KEY}", key)
-            cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, name))
+            return bool(cursor.rowcount)
 
-    def refuse(self, name: str, answer: NoFit) -> None:
-        """Note why a session waits on."""
+    def refuse(self, answers: Mapping[str, NoFit]) -> None:
+        """Note why sessions wait on, by their names."""
+        rows = [(*session_key(name), answer.reason.value, answer.sentence) for name, answer in answers.items()]
         with self.transaction() as cursor:
             cursor.execute(
-                f"UPDATE waiting SET reason_code = %s, reason = %s WHERE {_KEY}",
-                (answer.reason.value, answer.sentence, *session_key(name)),
+                """
+                UPDATE waiting w SET reason_code = a.reason_code, reason = a.reason
+                FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (dag_id, run_id, reason_code, reason)
+                WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id
+                    AND (w.reason_code, w.reason) IS DISTINCT FROM (a.reason_code, a.reason)
+                """,
+                [list(column) for column in zip(*rows, strict=True)] or 4 * [[]],
             )
 
-    def passed(self, *, again: bool) -> None:
-        """Note that a pass was made; `again`: another one is due at once."""
+    def passed(self) -> None:
+        """Note that a pass was made: none is due for a while."""
         with self.transaction() as cursor:
-            cursor.execute("UPDATE tower SET dirty = %s, passed_at = clock_timestamp()", (again,))
+            cursor.execute("UPDATE tower SET dirty = false, passed_at = clock_timestamp()")
 
     # ---- reservations ----------------------------------------------------------------------------------------------
 
@@ -341,9 +361,7 @@ class Ledger:
             cursor.execute(
                 f"""
                 SELECT r.dag_id, r.run_id, json_object_agg(device_uuid, bytes), bool_and(whole), max(token), max(rule),
-                    max(data_bytes), max(signature),
-                    extract(epoch FROM max(r.admitted_at) - (SELECT max(enqueued_at) FROM admission a
-                        WHERE a.dag_id = r.dag_id AND a.run_id = r.run_id))
+                    max(data_bytes), max(signature), max({_WAITED})
                 FROM reservation r {"WHERE r.dag_id = %s AND r.run_id = %s" if key else ""}
                 GROUP BY r.dag_id, r.run_id ORDER BY r.dag_id, r.run_id
                 """,
@@ -376,16 +394,20 @@ class Ledger:
         Whoever held the old token can no longer renew or release it.
         """
         with self.transaction() as cursor:
-            cursor.execute("SELECT nextval('fencing_token')")
             cursor.execute(
                 f"""
-                UPDATE reservation SET token = %s,
+                UPDATE reservation r SET token = (SELECT nextval('fencing_token')),
                     lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
-                WHERE {_KEY}
+                WHERE {_KEY} RETURNING device_uuid, bytes, whole, token, rule, data_bytes, signature, {_WAITED}
                 """,
-                (cursor.fetchone()[0], *key),
+                key,
             )
-            return self.reservation(key) if cursor.rowcount else None
+            rows = cursor.fetchall()
+        if not rows:
+            return None
+        _, _, whole, token, rule, data_bytes, signature, waited = rows[0]
+        held = {row[0]: int(row[1]) for row in rows}
+        return Reservation(key, held, whole, int(token), rule, int(data_bytes), signature, float(waited or 0))
 
     def renew(
         self, held: Reservation, *, running: bool, used_bytes: int | None = None, peak_bytes: int | None = None
@@ -454,11 +476,17 @@ class Ledger:
         return [one for one in found if one is not None]
 
     def forgotten(self) -> list[SessionKey]:
-        """Return the sessions in the queue that nobody has stood behind for a while."""
+        """Return the sessions that nobody has stood behind for a while: in the queue, or only ever announced."""
         with self.transaction() as cursor:
             cursor.execute(
-                "SELECT dag_id, run_id FROM waiting WHERE seen_at < clock_timestamp() - make_interval(secs => %s)"
-                " ORDER BY 1, 2",
+                """
+                SELECT dag_id, run_id FROM waiting WHERE seen_at < clock_timestamp() - make_interval(secs => %s)
+                UNION
+                SELECT dag_id, run_id FROM arrival a WHERE arrived_at < clock_timestamp() - interval '1 day'
+                    AND NOT EXISTS (SELECT FROM waiting w WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id)
+                    AND NOT EXISTS (SELECT FROM reservation r WHERE r.dag_id = a.dag_id AND r.run_id = a.run_id)
+                ORDER BY 1, 2
+                """,
                 (2 * SEEN_SECONDS,),
             )
             return [SessionKey(*row) for row in cursor.fetchall()]
@@ -522,6 +550,8 @@ class Ledger:
     def quarantine(self, uuid: str, reason: str) -> bool:
         """Take a device out of use until a person releases it. Idempotent; returns whether it was in use before."""
         with self.transaction() as cursor:
+            # The tower first, as everywhere: a pass has it when it comes to the devices.
+            cursor.execute("SELECT FROM tower FOR UPDATE")
             cursor.execute("SELECT FROM device WHERE uuid = %s FOR UPDATE", (uuid,))
             cursor.execute(
                 "INSERT INTO quarantine (device_uuid, reason) SELECT uuid, %s FROM device WHERE uuid = %s"

@@ -14,7 +14,9 @@ from tarmac.errors import SnapshotError
 
 GIB = 1024**3
 
-# A session is protected once this many later arrivals were admitted before it: then nobody overtakes it any more.
+# How often a session may be overtaken. The rule: a waiting session is protected when its sequence number is below the
+# PROTECT_AFTER-th largest among all admissions so far, because then at least so many that arrived after it went before
+# it. A larger number shortens the wait of small sessions and lengthens that of large ones (docs/benchmarks.md).
 PROTECT_AFTER = 16
 
 # A whole device may have this share of it in the hands of processes that are not ours (a desktop, a monitor).
@@ -232,9 +234,9 @@ def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected
     """Go through the queue once and admit everyone who may be admitted now. Pure.
 
     The rule: sessions are looked at in the order of `in_order`. One that does not fit is passed over, so that a
-    smaller one behind it can use what is free. One that has been passed over often enough is protected: the devices on
-    which it will fit soonest are held for it, and nobody behind it is placed there, whatever their priority. So a
-    session is overtaken a bounded number of times, and then waits only for sessions that are running already.
+    smaller one behind it can use what is free. One that has been passed over often enough is protected: as many devices
+    as it needs are held for it, and nobody behind it is placed there, whatever their priority. So the first protected
+    session waits only for sessions that already run on its runway, and each of the others becomes the first one.
 
     Returns:
         The plan; its placements together never exceed a device.
@@ -260,7 +262,12 @@ def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected
 
 
 def runways(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = frozenset()) -> list[str]:
-    """Name the devices to hold for a session that does not fit yet: those with the least left to drain. Pure.
+    """Name the devices to hold for a session that does not fit yet: the smallest able ones, the last UUIDs first. Pure.
+
+    The choice does not depend on what is reserved now, so it stays the same from pass to pass and the session waits
+    only for those that run there already. (Whichever device is nearest to being free changes: a device that was held
+    would be given up, filled again, and the wait would have no bound.) Packing fills the first UUIDs first, so the
+    last ones drain sooner.
 
     Only devices on which it fits once our own sessions have ended: memory of other people's processes may never come
     back, and holding a device for that would starve everyone else. None when there are fewer than it needs.
@@ -272,11 +279,7 @@ def runways(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = froz
     ]
     if len(able) < need.device_count:
         return []
-
-    def left_to_drain(device: DeviceLoad) -> int:
-        if need.memory_bytes is None:
-            return device.reserved_bytes
-        return max(0, need.memory_bytes - device.free_bytes)
-
-    able.sort(key=lambda device: (left_to_drain(device), device.uuid))
+    able.sort(key=lambda device: device.uuid, reverse=True)
+    # Stable: of equally large devices the last UUID stays first.
+    able.sort(key=lambda device: device.capacity_bytes)
     return sorted(device.uuid for device in able[: need.device_count])

@@ -126,7 +126,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
     from tarmac.gpu.placement import Reason
     from tarmac.gpu.tower import reap
     from tarmac.gpu.trigger import waiting_line
-    from tarmac.session import SessionKey, session_labels
+    from tarmac.session import LABEL_TASK, SessionKey, session_labels
     from tarmac.settings import settings
 
     ti: Any = context["ti"]
@@ -136,9 +136,12 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
         return held
     api = engine.client()
     stack = settings().stack
-    for dead in reap(
-        ledger, lambda keys: living(context, keys), lambda one: engine.fence(api, session_labels(stack, *one))
-    ):
+
+    def fence(one: SessionKey) -> None:
+        # Only its training: where that is over, the session's other steps may well be running.
+        engine.fence(api, {**session_labels(stack, *one), LABEL_TASK: "train_model_gpu"})
+
+    for dead in reap(ledger, lambda keys: living(context, keys), fence):
         log.warning("Released what the dead session %s held.", dead.run_id)
     tower = open_tower(ledger)
     if not ledger.devices():
@@ -159,7 +162,8 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
             "Ask for less in resources.gpu_memory or resources.gpus, or train on a larger machine."
         )
     if place.seconds_left <= 0:
-        ledger.withdraw(key)
+        if not ledger.withdraw(key) and (held := ledger.reservation(key)):
+            return held  # admitted at the last moment
         raise AirflowFailException(
             f"No GPU within resources.max_wait_seconds = {entry.max_wait_seconds}: it {place.reason}. "
             "Send the request again, with a longer wait, a higher priority or a smaller need."

@@ -34,6 +34,7 @@ def half_way(state: str | None, health: str) -> str | None:
         return f"its training is {state.replace('_', ' ')}"
     return {
         "gone": "its container is not there yet",
+        "none": "its container has no health check",
         "created": "its container is being started",
         "starting": "its container has not passed a health check yet",
     }.get(health, f"its container is {health}")
@@ -47,7 +48,7 @@ class TrainingRunningSensor(BaseSensorOperator):
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("mode", "reschedule")
-        kwargs.setdefault("poke_interval", 3)
+        kwargs.setdefault("poke_interval", 2)
         super().__init__(**kwargs)
 
     def poke(self, context: Context) -> bool:
@@ -58,12 +59,13 @@ class TrainingRunningSensor(BaseSensorOperator):
         """
         from tarmac.containers import engine
         from tarmac.gpu.ledger import Ledger
-        from tarmac.session import LABEL_TASK, session_labels
+        from tarmac.session import LABEL_TASK, SessionKey, session_labels
         from tarmac.settings import settings
 
         ti: Any = context["ti"]
         stack = settings()
         with Ledger(stack.database_url) as ledger:
+            ledger.arrive(SessionKey(ti.dag_id, ti.run_id))
             held = [one.key for one in ledger.reservations() if one.key != (ti.dag_id, ti.run_id)]
         if not held:
             return True

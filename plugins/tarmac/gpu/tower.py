@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tarmac.gpu.devices import Device, Health, Snapshot, State
 from tarmac.gpu.estimate import Outcome
 from tarmac.gpu.ledger import LOOK, DeviceRow, Ledger, Reservation, session_key
-from tarmac.gpu.placement import DeviceLoad, Need, NoFit, Waiting, plan
+from tarmac.gpu.placement import DeviceLoad, Need, NoFit, Placement, Waiting, place, plan
 from tarmac.session import SessionKey
 
 log = logging.getLogger(__name__)
 
 # What makes a device sick enough to take it out of use until a person says otherwise.
 SICK = {Health.LOST, Health.NEEDS_RESET, Health.ECC, Health.XID}
+_WHOLE = Need(None)
 
 
 @dataclass(frozen=True)
@@ -138,19 +139,12 @@ def seconds_until_free(
         devices: as they are now.
         ends: for each device, bytes and seconds left of every reservation on it.
     """
-    times = []
+    one, times = replace(need, device_count=1), []
     for device in devices:
-        if device.unusable:
-            continue
-        free, reserved = device.free_bytes, device.reserved_bytes
-        wanted = need.memory_bytes
-        if wanted is not None and wanted <= free:
-            times.append(0.0)
-            continue
         known = sorted((left, count) for count, left in ends.get(device.uuid, ()) if left is not None)
-        for left, count in known:
-            free, reserved = free + count, reserved - count
-            if (wanted is not None and wanted <= free) or (wanted is None and reserved <= 0):
+        for left, count in [(0.0, 0), *known]:
+            device = replace(device, reserved_bytes=max(0, device.reserved_bytes - count))
+            if isinstance(place(one, [device]), Placement):
                 times.append(left)
                 break
     return sorted(times)[need.device_count - 1] if len(times) >= need.device_count else None
@@ -192,56 +186,70 @@ class Tower:
             LedgerError: the database refused; nobody was admitted.
         """
         with self.ledger.transaction():
-            rows = self.ledger.lock_devices()
-            self._note(rows)
-            devices = loads(self.ledger.devices())
-            usable = [device for device in devices if not device.unusable]
-            waiting, protected_below = self.ledger.candidates(
-                max((device.free_bytes for device in usable), default=0),
-                any(not device.reserved_bytes for device in usable),
-                key,
-            )
-            decided = plan(waiting, devices, protected_below=protected_below)
-            for session, placement in decided.admitted:
-                self.ledger.admit(session.name, placement, whole=session.need.memory_bytes is None)
-            if decided.refused:
-                self._refuse(decided.refused)
-            # A full look may have left out some who fit as well.
-            self.ledger.passed(again=len(decided.admitted) >= LOOK)
-            return [session_key(session.name) for session, _ in decided.admitted]
-
-    def _note(self, rows: list[DeviceRow]) -> None:
-        snapshot = self._look()
-        for reading in readings(
-            snapshot, self.ledger.reservations(), self._sessions(), headroom_bytes=self._headroom_bytes
-        ):
-            known = next((row for row in rows if row.uuid == reading.uuid), None)
-            if reading.total_bytes > 0:
-                self.ledger.put_device(
-                    reading.uuid,
-                    name=reading.name,
-                    position=reading.position,
-                    total_bytes=reading.total_bytes,
-                    capacity_bytes=reading.capacity_bytes,
-                    external_bytes=reading.external_bytes,
-                    unusable=reading.unusable,
+            self.ledger.lock_devices()
+            devices = loads(self._note())
+            admitted: list[SessionKey] = []
+            refused: dict[str, tuple[Waiting, NoFit]] = {}
+            while True:
+                usable = [device for device in devices if not device.unusable]
+                waiting, protected_below = self.ledger.candidates(
+                    [device.free_bytes for device in usable],
+                    sum(isinstance(place(_WHOLE, [device]), Placement) for device in usable),
+                    key,
                 )
-            elif known:
-                self.ledger.mark_unusable(reading.uuid, reading.unusable)
+                decided = plan(waiting, devices, protected_below=protected_below)
+                landed = [
+                    session_key(session.name)
+                    for session, placement in decided.admitted
+                    if self.ledger.admit(session.name, placement, whole=session.need.memory_bytes is None)
+                ]
+                admitted += landed
+                refused |= {session.name: (session, answer) for session, answer in decided.refused}
+                if landed:
+                    devices = loads(self.ledger.devices())
+                # A full look may have left out some who fit into what is left now.
+                if not landed or len(waiting) < LOOK:
+                    break
+            self._refuse(list(refused.values()), devices)
+            self.ledger.passed()
+            return admitted
+
+    def _note(self) -> list[DeviceRow]:
+        """Write down what the devices are like now; return them."""
+        snapshot = self._look()
+        found = readings(snapshot, self.ledger.reservations(), self._sessions(), headroom_bytes=self._headroom_bytes)
+        self.ledger.put_devices(
+            [
+                (r.uuid, r.name, r.position, r.total_bytes, r.capacity_bytes, r.external_bytes, r.unusable)
+                for r in found
+                if r.total_bytes > 0
+            ]
+        )
+        rows = {row.uuid: row for row in self.ledger.devices()}
+        changed = False
+        unknown = {r.uuid: r.unusable for r in found if r.total_bytes <= 0 and r.uuid in rows}
+        for uuid, why in (missing(snapshot, rows.values()) | unknown).items():
+            if rows[uuid].unusable != why:
+                self.ledger.mark_unusable(uuid, why)
+                changed = True
+        for reading in found:
             if reading.quarantine and self.ledger.quarantine(reading.uuid, reading.quarantine):
                 log.error("Device %s is in quarantine now: %s", reading.uuid, reading.quarantine)
-        for uuid, why in missing(snapshot, rows).items():
-            self.ledger.mark_unusable(uuid, why)
+                changed = True
+        return self.ledger.devices() if changed else list(rows.values())
 
-    def _refuse(self, refused: list[tuple[Waiting, NoFit]]) -> None:
-        devices, ends = loads(self.ledger.devices()), self.ledger.expected_ends()
+    def _refuse(self, refused: list[tuple[Waiting, NoFit]], devices: list[DeviceLoad]) -> None:
+        if not refused:
+            return
+        answers, ends = {}, self.ledger.expected_ends()
         for session, answer in refused:
             sentence = answer.sentence
             if not answer.reason.never:
                 left = seconds_until_free(session.need, devices, ends)
                 if left is not None and left > 0:
                     sentence += f"; that should be free in about {_minutes(left)}, if sessions take as long as before"
-            self.ledger.refuse(session.name, NoFit(answer.reason, sentence))
+            answers[session.name] = NoFit(answer.reason, sentence)
+        self.ledger.refuse(answers)
 
 
 def _minutes(seconds: float) -> str:
@@ -284,6 +292,7 @@ def reap(
             reaped.append(key)
             continue
         fence(key)
+        ledger.withdraw(key)
         if ledger.finish(held, Outcome.FAILED, reason="its lease ran out and Airflow does not train it any more"):
             reaped.append(key)
     return reaped

@@ -172,7 +172,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.gpu.devices import snapshot
         from tarmac.gpu.estimate import Outcome
         from tarmac.gpu.placement import size
-        from tarmac.gpu.watch import faults_of
+        from tarmac.gpu.watch import MISSING_LOOKS, faults_of, tells_devices
 
         held, watch = self._held, self._watch
         if held is None:
@@ -181,7 +181,9 @@ class GpuTrainingOperator(TrainingContainerOperator):
             self._sick = watch.verdict.sick
             return watch.verdict.outcome, watch.verdict.sentence, None
         # A training often dies of its device before anybody looked at the device.
-        if faults := faults_of(snapshot(), held.bytes_by_device, {}):
+        seen = snapshot()
+        missing = dict.fromkeys(held.devices, MISSING_LOOKS) if tells_devices(seen) else {}
+        if faults := faults_of(seen, held.bytes_by_device, missing):
             self._sick, fault = min(faults.items())
             return Outcome.DEVICE_LOST, f"Device {self._sick} failed under the training: {fault}", None
         if self._exit_code is not None and ran_out_of_memory(self._exit_code, self._error, self._last_text):
@@ -217,21 +219,24 @@ class GpuTrainingOperator(TrainingContainerOperator):
 
         def release() -> str:
             with Ledger(settings().database_url) as ledger:
+                given_up = ""
                 with ledger.transaction():
                     if self._sick:
                         ledger.quarantine(self._sick, reason)
-                    ledger.finish(
+                    mine = ledger.finish(
                         held, outcome, reason=reason, peak_bytes=max(measured, default=None), needed_bytes=needed_bytes
                     )
                     own = ledger.own_attempts(held.key)
                     if outcome.by_memory and gives_up(own):
                         tried = ", ".join(size(one.reserved_bytes) for one in own if one.outcome.by_memory)
-                        return f"It has had a whole device; its attempts held {tried}. Use less data or a larger GPU"
-                    if again:
+                        given_up = (
+                            f"It has had a whole device; its attempts held {tried}. Use less data or a larger GPU"
+                        )
+                    elif again and mine:  # else it is queued already, or another attempt's
                         prep = self._ti.xcom_pull(task_ids="retrieve_resources")
                         ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
                 open_tower(ledger).make_pass()
-            return ""
+                return given_up
 
         deadline = time.monotonic() + (_RELEASE_SECONDS if patient else 0)
         while True:

@@ -13,6 +13,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from tarmac.containers.events import format_seconds
+from tarmac.errors import LedgerError
 from tarmac.gpu.ledger import CHANNEL, session_name
 from tarmac.session import SessionKey
 
@@ -38,10 +39,16 @@ _LOOK = """
         (SELECT count(*) FROM waiting w WHERE (-w.priority, w.sequence) < (-mine.priority, mine.sequence)) AS ahead
     FROM mine
 """
+_WAITS = "SELECT true FROM waiting WHERE dag_id = $1 AND run_id = $2"
 _CLAIM_DUE = """
     UPDATE tower SET claimed_at = clock_timestamp()
-    WHERE (dirty OR passed_at < clock_timestamp() - make_interval(secs => $1))
-        AND claimed_at < clock_timestamp() - make_interval(secs => $2)
+    WHERE one IN (
+        SELECT one FROM tower
+        WHERE (dirty OR passed_at < clock_timestamp() - make_interval(secs => $1))
+            AND claimed_at < clock_timestamp() - make_interval(secs => $2)
+        -- while somebody makes a pass none is due, and nobody who waits waits for it
+        FOR UPDATE SKIP LOCKED
+    )
     RETURNING true
 """
 
@@ -70,20 +77,37 @@ class Switchboard:
                 event.set()
 
     async def fetchrow(self, query: str, *values: Any) -> Any:
-        """Run one statement; connects first where that is needed.
+        """Run one statement; connects first where that is needed, and anew after any error.
 
         Raises:
-            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: the database is away or refuses.
+            LedgerError: the database is away or refuses.
         """
+        import asyncpg
+
+        async with self._lock:
+            try:
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await self._connect()
+                return await self._connection.fetchrow(query, *values)
+            # The last one is what asyncpg says on a connection that the server ended a moment ago.
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                if self._connection is not None:
+                    self._connection.terminate()
+                    self._connection = None
+                raise LedgerError(f"The database tarmac: {error}") from error
+
+    async def _connect(self) -> Any:
         import asyncpg
 
         from tarmac.settings import settings
 
-        async with self._lock:
-            if self._connection is None or self._connection.is_closed():
-                self._connection = await asyncpg.connect(settings().database_url, timeout=5, command_timeout=30)
-                await self._connection.add_listener(CHANNEL, self._heard)
-            return await self._connection.fetchrow(query, *values)
+        fresh = await asyncpg.connect(settings().database_url, timeout=5, command_timeout=30)
+        try:
+            await fresh.add_listener(CHANNEL, self._heard)
+        except BaseException:
+            fresh.terminate()
+            raise
+        return fresh
 
     async def hear(self, name: str, seconds: float) -> bool:
         """Wait for news about a session or a release. Returns whether there was any."""
@@ -110,7 +134,8 @@ def _switchboard() -> Switchboard:
 class ReservationTrigger(BaseTrigger):
     """Waits until a session is admitted, a pass is due, or its deadline has come.
 
-    Fires once, with `{"why": "admitted" | "pass" | "deadline" | "gone"}`; the task then looks at the ledger itself.
+    Fires once, with `{"why": "admitted" | "pass" | "deadline"}`; the task then looks at the ledger itself. "admitted"
+    says that the session is out of the queue: mostly because it was admitted.
     """
 
     def __init__(self, dag_id: str, run_id: str) -> None:
@@ -130,8 +155,6 @@ class ReservationTrigger(BaseTrigger):
             board.forget(name)
 
     async def _wait(self, board: Switchboard, name: str) -> str:
-        import asyncpg
-
         said, said_at, troubled = "", float("-inf"), False
         loop = asyncio.get_running_loop()
         while True:
@@ -144,26 +167,19 @@ class ReservationTrigger(BaseTrigger):
                 if await board.fetchrow(_CLAIM_DUE, PASS_SECONDS, CLAIM_SECONDS):
                     return "pass"
                 troubled = False
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                reason = f"{row['reason']} {row['ahead']}"
+                if reason != said or loop.time() - said_at > REPEAT_SECONDS:
+                    said, said_at = reason, loop.time()
+                    self._say(row)
+                seconds = min(LOOK_SECONDS, row["left"])
+                if await board.hear(name, seconds) and await board.fetchrow(_WAITS, *self.key):
+                    await asyncio.sleep(_GRACE_SECONDS)
+            except LedgerError as error:
                 if not troubled:
                     self.log.warning("The ledger does not answer; waiting for it: %s", error)
                 troubled = True
                 await asyncio.sleep(LOOK_SECONDS)
-                continue
-            reason = f"{row['reason']} {row['ahead']}"
-            if reason != said or loop.time() - said_at > REPEAT_SECONDS:
-                said, said_at = reason, loop.time()
-                self.log.info(
-                    "%s",
-                    waiting_line(
-                        waited=row["waited"],
-                        left=row["left"],
-                        ahead=row["ahead"],
-                        reason=row["reason"],
-                        estimate=row["estimate"],
-                    ),
-                )
-            if await board.hear(name, LOOK_SECONDS):
-                row = await board.fetchrow("SELECT FROM waiting WHERE dag_id = $1 AND run_id = $2", *self.key)
-                if row is not None:
-                    await asyncio.sleep(_GRACE_SECONDS)
+
+    def _say(self, row: Any) -> None:
+        words = {name: row[name] for name in ("waited", "left", "ahead", "reason", "estimate")}
+        self.log.info("%s", waiting_line(**words))

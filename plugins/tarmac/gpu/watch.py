@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0
 # The engine's health check may fail for this long (a machine under load) before that counts as hung.
 UNHEALTHY_SECONDS = 60.0
 # A device that is missing from a snapshot this often in a row is lost.
-_MISSING_LOOKS = 3
+MISSING_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,14 @@ def judge(look: Look, held: Mapping[str, int], *, stall_seconds: float) -> Verdi
     return None
 
 
+def tells_devices(seen: Snapshot) -> bool:
+    """Whether a device that is not in a snapshot is missing, rather than the driver silent. Pure.
+
+    A lost device does not tell its UUID any more; where it was the only one, that is all a snapshot says.
+    """
+    return seen.state is State.OK or bool(seen.unidentified)
+
+
 def faults_of(seen: Snapshot, devices: Mapping[str, int], missing_looks: Mapping[str, int]) -> dict[str, str]:
     """Say which of these devices a snapshot shows to be lost or sick. Pure.
 
@@ -104,7 +112,7 @@ def faults_of(seen: Snapshot, devices: Mapping[str, int], missing_looks: Mapping
         device = seen.get(uuid)
         if device is not None and device.health in SICK:
             found[uuid] = device.fault or str(device.health)
-        elif device is None and missing_looks.get(uuid, 0) >= _MISSING_LOOKS:
+        elif device is None and missing_looks.get(uuid, 0) >= MISSING_LOOKS:
             found[uuid] = "the driver does not list it any more"
     return found
 
@@ -164,32 +172,35 @@ class Watch:
                     for uuid, code in xids.poll():
                         if code in SICK_XIDS:
                             self._sick_xids[uuid] = f"Xid {code}"
-                    self._look(api, ledger)
-                    if self.verdict or self.fenced:
+                    if self._look(api, ledger):
                         return
                     self._over.wait(LOOK_SECONDS)
         finally:
             api.close()
 
-    def _look(self, api: Any, ledger: Ledger) -> None:
+    def _look(self, api: Any, ledger: Ledger) -> bool:
+        """Look once; returns whether the training was stopped. Where that failed, the next look tries it again."""
         seen = snapshot()
         try:
             look = self._gather(api, ledger, seen)
+            self._told -= {"ledger", "engine"}
+            if self.fenced:
+                self._stop(api, "Its reservation was taken away while nobody could renew it.")
+                return True
+            # Known before the container ends: whoever follows it asks why.
+            self.verdict = self.verdict or judge(look, self.held.bytes_by_device, stall_seconds=self._stall_seconds)
+            if self.verdict is None:
+                return False
+            self._stop(api, self.verdict.sentence)
+            if self.verdict.sick:
+                ledger.quarantine(self.verdict.sick, self.verdict.sentence)
         except LedgerError as error:
             self._tell("ledger", f"The ledger does not answer; the training goes on: {error}")
-            return
-        except ContainerError as error:
+            return False
+        except (ContainerError, OSError) as error:  # requests' and docker's errors are OSErrors
             self._tell("engine", f"The engine does not answer; the training goes on: {error}")
-            return
-        self._told -= {"ledger", "engine"}
-        if self.fenced:
-            self._stop(api, "Its reservation was taken away while nobody could renew it.")
-            return
-        if verdict := judge(look, self.held.bytes_by_device, stall_seconds=self._stall_seconds):
-            self.verdict = verdict
-            self._stop(api, verdict.sentence)
-            if verdict.sick:
-                ledger.quarantine(verdict.sick, verdict.sentence)
+            return False
+        return True
 
     def _gather(self, api: Any, ledger: Ledger, seen: Snapshot) -> Look:
         health, words = engine.health_of(api, self._container_id)
@@ -233,7 +244,7 @@ class Watch:
         for uuid in self.held.bytes_by_device:
             device = seen.get(uuid)
             if device is None:
-                self._missing[uuid] = self._missing.get(uuid, 0) + 1 if seen.state is State.OK else 0
+                self._missing[uuid] = self._missing.get(uuid, 0) + 1 if tells_devices(seen) else 0
                 continue
             self._missing[uuid] = 0
             if device.health is Health.UNREADABLE:

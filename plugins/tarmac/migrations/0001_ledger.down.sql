@@ -1,3 +1,3 @@
-DROP TABLE history, admission, reservation, waiting, quarantine, device, tower;
-DROP SEQUENCE arrival, fencing_token;
+DROP TABLE history, admission, reservation, waiting, arrival, quarantine, device, tower;
+DROP SEQUENCE fencing_token;
 DROP FUNCTION sum_reservations, refuse_quarantined, announce_release;

@@ -38,8 +38,16 @@ CREATE TABLE quarantine (
 );
 CREATE UNIQUE INDEX one_open_quarantine_a_device ON quarantine (device_uuid) WHERE released_at IS NULL;
 
-CREATE SEQUENCE arrival;
 CREATE SEQUENCE fencing_token;
+
+-- The order in which sessions came. A session keeps its number however often it waits, until it is over.
+CREATE TABLE arrival (
+    dag_id text NOT NULL,
+    run_id text NOT NULL,
+    sequence bigint GENERATED ALWAYS AS IDENTITY,
+    arrived_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (dag_id, run_id)
+);
 
 CREATE TABLE waiting (
     dag_id text NOT NULL,
@@ -47,8 +55,7 @@ CREATE TABLE waiting (
     -- the task that waits: the preflight, or a training that is repeated
     task_id text NOT NULL,
     priority integer NOT NULL DEFAULT 0,
-    -- the order of arrival; a session keeps its number when it waits again
-    sequence bigint NOT NULL UNIQUE DEFAULT nextval('arrival'),
+    sequence bigint NOT NULL UNIQUE,
     -- null: whole devices
     memory_bytes bigint CHECK (memory_bytes > 0),
     device_count integer NOT NULL CHECK (device_count > 0),
@@ -103,6 +110,7 @@ CREATE TABLE admission (
     admitted_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX admission_by_sequence ON admission (sequence DESC);
+CREATE INDEX admission_by_run ON admission (dag_id, run_id);
 
 -- What every attempt on a device measured.
 CREATE TABLE history (
@@ -151,17 +159,18 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE TRIGGER reservation_avoids_quarantine BEFORE INSERT ON reservation
+CREATE TRIGGER reservation_avoids_quarantine BEFORE INSERT OR UPDATE OF device_uuid ON reservation
     FOR EACH ROW EXECUTE FUNCTION refuse_quarantined();
 
--- A release is heard by everyone who waits, whoever makes it.
+-- A release is heard by everyone who waits, whoever makes it. It locks the tower before it comes to any device, as a
+-- pass does: the other way round the two would wait for each other.
 CREATE FUNCTION announce_release() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE tower SET dirty = true;
     PERFORM pg_notify('tarmac_tower', '');
     RETURN NULL;
 END $$;
-CREATE TRIGGER reservation_release_is_announced AFTER DELETE ON reservation
+CREATE TRIGGER reservation_release_is_announced BEFORE DELETE ON reservation
     FOR EACH STATEMENT EXECUTE FUNCTION announce_release();
-CREATE TRIGGER quarantine_change_is_announced AFTER UPDATE ON quarantine
+CREATE TRIGGER quarantine_change_is_announced BEFORE UPDATE ON quarantine
     FOR EACH STATEMENT EXECUTE FUNCTION announce_release();

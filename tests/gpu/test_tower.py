@@ -1,0 +1,366 @@
+"""The tower, end to end: many sessions, two devices, and everything that can go wrong with them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from doubles.fakegpu import FakeGpus
+from support.stack import REPO, Stack
+from support.waiting import wait_for
+
+GIB = 1024**3
+ONE, OTHER = "GPU-fake-0", "GPU-fake-1"
+# What CUDA itself takes besides what the training asks for, as the stand-in for CuPy does it.
+CONTEXT_MIB = 512
+
+
+class Field:
+    """The airfield: sends requests, and reads what the ledger, Airflow and the devices say."""
+
+    def __init__(self, stack: Stack, gpus: FakeGpus, data: str) -> None:
+        self.stack, self.gpus, self.data = stack, gpus, data
+
+    def request(
+        self,
+        *,
+        reserve: str | None = None,
+        seconds: float = 5,
+        mib: int = 256,
+        gpu: bool = True,
+        resources: dict[str, Any] | None = None,
+        priority: int = 0,
+        **parameters: Any,
+    ) -> dict[str, Any]:
+        asked = dict(resources or {})
+        if reserve:
+            asked["gpu_memory"] = reserve
+        return {
+            "model": "test_model",
+            "datasets": {"tiny": {"train": self.data, "eval": None}},
+            "gpu": gpu,
+            "priority": priority,
+            "resources": asked,
+            "parameters": {"train_seconds": seconds, "gpu_memory_mib": mib, **parameters},
+        }
+
+    def start(self, **fields: Any) -> str:
+        return self.stack.start(self.request(**fields))
+
+    def sql(self, query: str) -> list[list[str]]:
+        command = [
+            "env/host/stack.sh",
+            "exec",
+            "-T",
+            "postgres",
+            "psql",
+            "-U",
+            "postgres",
+            "-d",
+            "tarmac",
+            "-AtF",
+            "\t",
+        ]
+        done = subprocess.run(
+            [*command, "-c", query], cwd=REPO, env=self.stack.environment, text=True, capture_output=True, check=True
+        )
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    def devices_of(self, run_id: str) -> list[str]:
+        return [row[0] for row in self.sql(f"SELECT device_uuid FROM reservation WHERE run_id = '{run_id}'")]
+
+    def outcomes(self, run_id: str) -> list[str]:
+        return [row[0] for row in self.sql(f"SELECT outcome FROM history WHERE run_id = '{run_id}' ORDER BY id")]
+
+    def trains(self, run_id: str) -> list[str]:
+        """Wait until a session's training runs; return its devices."""
+        query = f"SELECT device_uuid FROM reservation WHERE run_id = '{run_id}' AND running_at IS NOT NULL"
+        return wait_for(f"{run_id} to train", lambda: [row[0] for row in self.sql(query)], 120)
+
+    def waits_because(self, run_id: str, words: str) -> str:
+        """Wait until a session in the queue says why, in these words."""
+
+        def reason() -> str:
+            rows = self.sql(f"SELECT reason FROM waiting WHERE run_id = '{run_id}'")
+            return rows[0][0] if rows and words in rows[0][0] else ""
+
+        return wait_for(f"{run_id} to wait because of {words!r}", reason, 120)
+
+    def log(self, run_id: str, task_id: str) -> str:
+        """The log of all of a task's attempts."""
+        attempts = int(self.stack.tasks(run_id)[task_id]["try_number"])
+        base = f"/api/v2/dags/nlp_model_training/dagRuns/{run_id}/taskInstances/{task_id}/logs"
+        found = ""
+        for attempt in range(1, attempts + 1):
+            answer = self.stack.http.get(
+                f"{base}/{attempt}", params={"full_content": "true"}, headers={"Accept": "application/json"}
+            )
+            found += json.dumps(answer.json().get("content"), ensure_ascii=False)
+        return found
+
+    def slots(self) -> int:
+        return int(self.stack.http.get("/api/v2/pools/gpu_pool").json()["slots"])
+
+    def assert_nothing_is_left(self) -> None:
+        self.stack.assert_nothing_left()
+        assert self.sql("SELECT run_id FROM reservation UNION SELECT run_id FROM waiting") == []
+        assert self.sql("SELECT uuid FROM device WHERE reserved_bytes <> 0") == []
+        assert self.sql("SELECT run_id FROM arrival") == []
+
+
+@pytest.fixture
+def field(stack: Stack, gpus: FakeGpus, tiny: str) -> Field:
+    return Field(stack, gpus, tiny)
+
+
+def capacity(gpus: FakeGpus, uuid: str) -> int:
+    return int(gpus.gpus[uuid]["total"]) - int(gpus.gpus[uuid]["reserved"])  # type: ignore[call-overload]
+
+
+def test_ten_sessions_share_two_devices_and_nobody_is_hurt(field: Field, gpus: FakeGpus):
+    """Eight GPU sessions of mixed sizes, one runs out of memory, and two CPU ones; others take memory half-way."""
+    first = [field.start(reserve="70GiB", mib=60_000, seconds=45) for _ in range(2)]
+    for run in first:
+        field.trains(run)
+    sizes = [("40GiB", 30_000), ("20GiB", 12_000), ("10GiB", 8_000), ("30GiB", 25_000), (None, 256)]
+    runs = [*first, *(field.start(reserve=reserve, mib=mib, seconds=8) for reserve, mib in sizes)]
+    # Reserves 2 GiB and needs 2.7: it runs out of memory, and fits the second time.
+    short = field.start(reserve="2GiB", mib=2_250, seconds=4)
+    cpus = [field.start(gpu=False, seconds=2) for _ in range(2)]
+    field.waits_because(runs[2], "70.0 GiB reserved")
+    # Everybody's memory but ours: taken while sessions come and go.
+    with gpus.hold(OTHER, 10_000):
+        with ThreadPoolExecutor(4) as pool:
+            ended = dict(zip([*runs, short, *cpus], pool.map(field.stack.finish, [*runs, short, *cpus]), strict=True))
+        assert ended == dict.fromkeys([*runs, short, *cpus], "success"), {
+            run: field.stack.states(run) for run, state in ended.items() if state != "success"
+        }
+    for uuid in (ONE, OTHER):
+        # The double refuses what does not fit on a device, so a refusal would be a training crashed by a neighbour.
+        assert gpus.refused(uuid) == 0
+        assert 0 < gpus.peak_bytes(uuid) <= capacity(gpus, uuid)
+    assert field.outcomes(short) == ["out_of_memory", "success"]
+    assert field.stack.tasks(short)["train_model_gpu"]["try_number"] == 2
+    text = field.log(short, "train_model_gpu")
+    assert "ran out of GPU memory with 2.0 GiB reserved" in text
+    told = [run for run in runs if "Waiting for a GPU" in field.log(run, "gpu_preflight_configuration")]
+    assert told, "40 GiB do not fit beside 70, so somebody waited and said so"
+    for run in told:
+        assert "GiB free of" in field.log(run, "gpu_preflight_configuration")
+        assert field.stack.tasks(run)["gpu_preflight_configuration"]["try_number"] == 1
+    slots = {field.stack.xcom(run, "gpu_pool_setup")["slots"] for run in runs}
+    assert max(slots) >= 2, "the pool grew with the reservations"
+    assert field.slots() >= 1
+    for run in cpus:
+        assert field.stack.states(run)["gpu_preflight_configuration"] == "skipped"
+    field.assert_nothing_is_left()
+
+
+def test_a_session_that_never_fits_is_refused_at_once_with_the_numbers(field: Field):
+    run = field.start(reserve="500GiB")
+    assert field.stack.finish(run) == "failed"
+    assert field.stack.states(run)["check_request_body"] == "failed"
+    text = field.log(run, "check_request_body")
+    assert "resources: this session never fits here: it needs 500.0 GiB" in text
+    assert "the largest device offers 78.7 GiB" in text
+    field.assert_nothing_is_left()
+
+
+def test_more_devices_than_there_are_is_refused_and_two_are_given(field: Field):
+    run = field.start(resources={"gpus": 3}, reserve="1GiB")
+    assert field.stack.finish(run) == "failed"
+    assert "needs 1.0 GiB on each of 3 devices, and this machine has 2" in field.log(run, "check_request_body")
+    both = field.start(resources={"gpus": 2}, reserve="1GiB", seconds=5)
+    assert field.trains(both) == [ONE, OTHER]
+    assert field.stack.finish(both) == "success"
+    field.assert_nothing_is_left()
+
+
+def test_memory_of_others_is_waited_for_and_noticed_when_it_is_free_again(field: Field, gpus: FakeGpus):
+    with gpus.hold(ONE, 60_000), gpus.hold(OTHER, 60_000):
+        run = field.start(reserve="30GiB", seconds=1)
+        reason = field.waits_because(run, "processes outside Tarmac")
+        assert "58.6 GiB used by others" in reason
+        board = field.stack.make("gpus").stdout
+        assert f"1. {run}" in board
+        assert "processes outside Tarmac" in board
+    assert field.stack.finish(run) == "success"
+    assert "58.6 GiB used by others" in field.log(run, "gpu_preflight_configuration")
+    field.assert_nothing_is_left()
+
+
+def test_an_offender_is_stopped_and_its_neighbour_is_not(field: Field, gpus: FakeGpus):
+    with gpus.hold(OTHER, 75_000):  # both have to be on the one device
+        neighbour = field.start(reserve="60GiB", mib=20_000, seconds=40)
+        field.trains(neighbour)
+        offender = field.start(reserve="9GiB", mib=4_000, seconds=10, overrun_mib=15_000)
+        assert field.trains(offender) == [ONE]
+        assert field.stack.finish(neighbour) == "success"
+    assert field.stack.tasks(neighbour)["train_model_gpu"]["try_number"] == 1
+    # Alone on the device it hurts nobody, so the second attempt may end as it likes.
+    assert field.stack.finish(offender) == "success"
+    assert field.outcomes(offender)[0] == "overrun"
+    text = field.log(offender, "train_model_gpu")
+    assert "where 9.0 GiB" in text
+    assert "the device was running short for its neighbours" in text
+    assert gpus.refused(ONE) == 0
+    field.assert_nothing_is_left()
+
+
+def test_a_hung_training_is_found_stopped_and_tried_again(field: Field):
+    run = field.start(reserve="1GiB", seconds=600, hang_after=2, resources={"stall_seconds": 10})
+    field.trains(run)
+    wait_for("the hung attempt to be recorded", lambda: field.outcomes(run) == ["hung"], 60)
+    field.trains(run)
+    assert field.stack.tasks(run)["train_model_gpu"]["try_number"] == 2
+    # It would hang for ever: somebody ends it.
+    answer = field.stack.http.patch(f"/api/v2/dags/nlp_model_training/dagRuns/{run}", json={"state": "failed"})
+    assert answer.status_code == 200, answer.text
+    assert field.stack.finish(run) == "failed"
+    assert "made no progress for" in field.log(run, "train_model_gpu")
+    wait_for("its device to be released", lambda: field.sql("SELECT run_id FROM reservation") == [], 30)
+    wait_for("its containers to be gone", lambda: field.stack.session_containers() == [], 30)
+    wait_for("its traces to be gone", lambda: field.stack.session_volumes() == [], 60)
+    field.assert_nothing_is_left()
+
+
+def test_a_lost_device_is_quarantined_and_its_session_goes_on_elsewhere(field: Field, gpus: FakeGpus):
+    run = field.start(reserve="4GiB", seconds=20)
+    (lost,) = field.trains(run)
+    gpus.set(lost, err="* 15")  # NVML_ERROR_GPU_IS_LOST, whatever is asked
+    assert field.stack.finish(run) == "success"
+    assert field.outcomes(run) == ["device_lost", "success"]
+    used = field.sql(f"SELECT devices FROM history WHERE run_id = '{run}' ORDER BY id")
+    assert used == [["{" + lost + "}"], ["{" + ({ONE, OTHER} - {lost}).pop() + "}"]]
+    gpus.set(lost, err=None)
+    again = [field.start(reserve="50GiB", seconds=8) for _ in range(2)]
+    second = field.waits_because(again[1], lost) if field.trains(again[0]) else ""
+    assert "quarantine" in second
+    board = field.stack.make("gpus").stdout
+    assert f"make release-gpu GPU={lost}" in board
+    done = field.stack.make("release-gpu", f"GPU={lost}")
+    assert done.returncode == 0, done.stderr
+    assert field.trains(again[1]) == [lost]
+    assert [field.stack.finish(one) for one in again] == ["success", "success"]
+    field.assert_nothing_is_left()
+
+
+def test_priority_goes_first_and_equals_by_arrival(field: Field):
+    first = [field.start(reserve="70GiB", seconds=14) for _ in range(2)]
+    for run in first:
+        field.trains(run)
+    low = field.start(reserve="70GiB", seconds=1, priority=-1)
+    field.waits_because(low, "needs 70.0 GiB")
+    equal = field.start(reserve="70GiB", seconds=1)
+    field.waits_because(equal, "needs 70.0 GiB")
+    high = field.start(reserve="70GiB", seconds=1, priority=5)
+    field.waits_because(high, "needs 70.0 GiB")
+    ended = [field.stack.finish(run) for run in (*first, low, equal, high)]
+    assert ended == ["success"] * 5
+    order = [row[0] for row in field.sql("SELECT run_id FROM admission ORDER BY id DESC LIMIT 3")]
+    assert order == [low, equal, high]
+    field.assert_nothing_is_left()
+
+
+def test_a_wait_ends_at_its_deadline_with_the_reason(field: Field, gpus: FakeGpus):
+    with gpus.hold(ONE, 79_000), gpus.hold(OTHER, 79_000):
+        run = field.start(reserve="10GiB", resources={"max_wait_seconds": 8})
+        assert field.stack.finish(run) == "failed"
+    text = field.log(run, "gpu_preflight_configuration")
+    assert "No GPU within resources.max_wait_seconds = 8: it needs 10.0 GiB" in text
+    assert field.stack.tasks(run)["gpu_preflight_configuration"]["try_number"] == 1, "a second try would wait again"
+    field.assert_nothing_is_left()
+
+
+def test_a_session_that_is_cancelled_while_it_waits_leaves_the_queue(field: Field, gpus: FakeGpus):
+    with gpus.hold(ONE, 79_000), gpus.hold(OTHER, 79_000):
+        run = field.start(reserve="10GiB")
+        field.waits_because(run, "processes outside Tarmac")
+        answer = field.stack.http.patch(f"/api/v2/dags/nlp_model_training/dagRuns/{run}", json={"state": "failed"})
+        assert answer.status_code == 200, answer.text
+        wait_for("the queue to be empty", lambda: field.sql("SELECT run_id FROM waiting") == [], 60)
+    wait_for("its volume to be removed", lambda: field.stack.session_volumes() == [], 60)
+    field.assert_nothing_is_left()
+
+
+def test_history_makes_the_next_reservation_smaller(field: Field):
+    """The first session of its kind reserves the default, the next one what was measured, and a margin."""
+    mine = 300 + round(time.time()) % 100  # a kind of session that no other test has
+    for rule, least, most in (("default", GIB, GIB), ("history", (mine + CONTEXT_MIB) * 1024**2, GIB)):
+        run = field.start(mib=mine, seconds=5)
+        assert field.stack.finish(run) == "success"
+        reserved = field.stack.xcom(run, "gpu_preflight_configuration")
+        assert reserved["rule"] == rule
+        (count,) = reserved["bytes"].values()
+        assert least <= count <= most * 1.3
+    peaks = {int(row[0]) for row in field.sql(f"SELECT peak_bytes FROM history WHERE run_id = '{run}'")}
+    assert peaks == {(mine + CONTEXT_MIB) * 1024**2}
+    field.assert_nothing_is_left()
+
+
+def test_a_training_and_its_reservation_survive_down_and_up(field: Field):
+    run = field.start(reserve="70GiB", seconds=150)
+    (device,) = field.trains(run)
+    (container,) = field.stack.session_containers("tarmac.task=train_model_gpu")
+    done = field.stack.make("down")
+    assert done.returncode == 0, done.stderr
+    assert run in done.stderr, "make down says what still trains"
+    done = field.stack.make("up")
+    assert done.returncode == 0, done.stderr
+    field.stack.log_in()
+    # Its lease may have run out while nobody was there to renew it; a newcomer must not take that for its death.
+    both = field.start(reserve="70GiB", seconds=1, resources={"gpus": 2})
+    field.waits_because(both, f"{device} has")
+    assert field.stack.session_containers("tarmac.task=train_model_gpu") == [container]
+    assert [field.stack.finish(run), field.stack.finish(both)] == ["success", "success"]
+    assert field.outcomes(run) == ["success"]
+    field.assert_nothing_is_left()
+
+
+def test_what_a_session_holds_is_released_when_its_run_is_deleted(field: Field):
+    run = field.start(reserve="70GiB", seconds=600)
+    field.trains(run)
+    answer = field.stack.http.delete(f"/api/v2/dags/nlp_model_training/dagRuns/{run}")
+    assert answer.status_code == 204, answer.text
+    wait_for("its device to be released", lambda: field.sql("SELECT run_id FROM reservation") == [], 60)
+    wait_for("its container to be gone", lambda: field.stack.session_containers() == [], 30)
+    # Nobody is left who would remove what is not on a device.
+    for volume in field.stack.session_volumes():
+        subprocess.run(["docker", "volume", "rm", volume], check=True, capture_output=True)
+    field.sql("DELETE FROM arrival")
+
+
+def test_the_next_session_starts_soon_after_a_release(field: Field, capsys: pytest.CaptureFixture[str]):
+    """Measures, from the release of a reservation to the next one's container running; prints it."""
+    runs = [field.start(reserve="70GiB", seconds=3) for _ in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(field.stack.finish, runs)) == {"success"}
+    ended = {
+        row[0]: (datetime.fromisoformat(row[1]), row[2])
+        for row in field.sql("SELECT run_id, ended_at, devices[1] FROM history ORDER BY id DESC LIMIT 8")
+    }
+    started = {run: first_line_at(field, run, "Started container") for run in runs}
+    gaps = []
+    for device in (ONE, OTHER):
+        line = sorted((run for run in runs if ended[run][1] == device), key=lambda run: ended[run][0])
+        gaps += [(started[b] - ended[a][0]).total_seconds() for a, b in zip(line, line[1:], strict=False)]
+    gaps.sort()
+    with capsys.disabled():
+        print(f"\nrelease to next container running, s: {', '.join(f'{gap:.1f}' for gap in gaps)}")
+    assert len(gaps) == 6
+    field.assert_nothing_is_left()
+
+
+def first_line_at(field: Field, run_id: str, words: str) -> datetime:
+    path = f"/api/v2/dags/nlp_model_training/dagRuns/{run_id}/taskInstances/train_model_gpu/logs/1"
+    answer = field.stack.http.get(path, params={"full_content": "true"}, headers={"Accept": "application/json"})
+    for entry in answer.json()["content"]:
+        if words in str(entry.get("event")):
+            return datetime.fromisoformat(entry["timestamp"])
+    raise AssertionError(f"{words!r} is not in the log of {run_id}")

@@ -1,0 +1,226 @@
+"""How much memory a session will need: what it asks for, what was measured, what it ran out of."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tarmac.gpu.estimate import (
+    RECENT,
+    SIMILAR,
+    Estimate,
+    Measured,
+    Outcome,
+    Rule,
+    bounded,
+    estimate,
+    gives_up,
+    margin_percent,
+    similar,
+)
+from tarmac.gpu.placement import GIB, size
+
+MIB = 1024**2
+DATA = 100 * MIB
+
+
+def ran(peak_gib: float, *, data: int = DATA, reserved_gib: float = 24) -> Measured:
+    return Measured(Outcome.SUCCESS, int(reserved_gib * GIB), int(peak_gib * GIB), data)
+
+
+def ran_out(
+    reserved_gib: float,
+    *,
+    peak_gib: float | None = None,
+    whole: bool = False,
+    needed_gib: float | None = None,
+    data: int = DATA,
+    outcome: Outcome = Outcome.OUT_OF_MEMORY,
+) -> Measured:
+    peak, needed = (None if gib is None else int(gib * GIB) for gib in (peak_gib, needed_gib))
+    return Measured(outcome, int(reserved_gib * GIB), peak, data, whole, needed)
+
+
+def estimated(
+    *,
+    requested_gib: float | None = None,
+    own: list[Measured] | None = None,
+    history: list[Measured] | None = None,
+    default_gib: float | None = None,
+    data: int = DATA,
+) -> Estimate:
+    return estimate(
+        requested_bytes=None if requested_gib is None else int(requested_gib * GIB),
+        own=own or [],
+        history=history or [],
+        data_bytes=data,
+        default_bytes=None if default_gib is None else int(default_gib * GIB),
+    )
+
+
+FAILED = Measured(Outcome.FAILED, 8 * GIB, 3 * GIB, DATA)
+ALL = {"requested_gib": 4, "history": [ran(6)], "default_gib": 8}
+
+# what is known, which rule, what the sentence says
+RULES: dict[str, tuple[dict, Rule, list[str]]] = {
+    "what it ran out of comes before everything": ({"own": [ran_out(4)], **ALL}, Rule.AFTER_OUT_OF_MEMORY, ["4.0 GiB"]),
+    "then the request": (ALL, Rule.REQUEST, ["4.0 GiB", "resources.gpu_memory"]),
+    "then what was measured": ({**ALL, "requested_gib": None}, Rule.HISTORY, ["6.0 GiB", "1 measured"]),
+    "then the model's default": ({"default_gib": 8}, Rule.DEFAULT, ["8.0 GiB", "default"]),
+    "then a whole device": ({}, Rule.WHOLE_DEVICE, ["a whole device"]),
+    "a failure of its own that was not about memory teaches nothing": (
+        {"own": [FAILED], **ALL},
+        Rule.REQUEST,
+        ["4.0 GiB"],
+    ),
+    "failures of others that were not about memory teach nothing": (
+        {"history": [FAILED], "default_gib": 8},
+        Rule.DEFAULT,
+        ["8.0 GiB"],
+    ),
+    "a success that nobody measured teaches nothing": (
+        {"history": [Measured(Outcome.SUCCESS, 8 * GIB, None, DATA)], "default_gib": 8},
+        Rule.DEFAULT,
+        ["8.0 GiB"],
+    ),
+    "measurements on far larger data do not count": (
+        {"history": [ran(6, data=DATA * SIMILAR + 1)], "default_gib": 8},
+        Rule.DEFAULT,
+        ["8.0 GiB"],
+    ),
+    "measurements on far smaller data do not count": (
+        {"history": [ran(6, data=DATA // SIMILAR - 1)], "default_gib": 8},
+        Rule.DEFAULT,
+        ["8.0 GiB"],
+    ),
+    "others that ran out, and none that did not": (
+        {"history": [ran_out(4)], "default_gib": 4},
+        Rule.AFTER_OUT_OF_MEMORY,
+        ["4.0 GiB was not enough"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("known", "rule", "says"), RULES.values(), ids=RULES.keys())
+def test_the_first_rule_that_applies_wins(known: dict, rule: Rule, says: list[str]):
+    found = estimated(**known)
+    assert found.rule is rule
+    for words in says:
+        assert words in found.sentence
+    if found.memory_bytes is not None:
+        assert size(found.memory_bytes) in found.sentence
+
+
+def test_a_request_is_taken_as_it_is():
+    assert estimated(requested_gib=4).memory_bytes == 4 * GIB
+
+
+@given(st.lists(st.integers(1, 24 * 1024), min_size=1, max_size=40), st.integers(0, 10**12))
+def test_never_less_than_a_peak_that_was_measured_lately(peaks_mib: list[int], data: int):
+    history = [Measured(Outcome.SUCCESS, 24 * GIB, mib * MIB, data) for mib in peaks_mib]
+    found = estimated(history=history, data=data)
+    assert found.memory_bytes is not None
+    assert found.memory_bytes > max(peaks_mib[:RECENT]) * MIB
+    # And not wastefully more: the margin, and what rounding adds.
+    share = margin_percent(min(len(peaks_mib), RECENT)) / 100
+    assert found.memory_bytes <= max(peaks_mib[:RECENT]) * MIB * (1 + share) + 64 * MIB
+    assert size(max(peaks_mib[:RECENT]) * MIB) in found.sentence
+
+
+def test_old_measurements_are_forgotten():
+    history = [ran(2)] * RECENT + [ran(20)]
+    assert (estimated(history=history).memory_bytes or 0) < 3 * GIB
+
+
+@given(st.integers(1, 100), st.integers(1, 100))
+def test_more_measurements_never_make_the_margin_larger(few: int, many: int):
+    assert margin_percent(max(few, many)) <= margin_percent(min(few, many))
+    assert margin_percent(max(few, many)) > 0
+
+
+@given(st.integers(1, 23 * 1024), st.integers(1, 23 * 1024))
+def test_history_is_at_least_what_somebody_ran_out_of(peak_mib: int, short_mib: int):
+    history = [
+        Measured(Outcome.OUT_OF_MEMORY, short_mib * MIB, None, DATA),
+        Measured(Outcome.SUCCESS, 24 * GIB, peak_mib * MIB, DATA),
+    ]
+    found = estimated(history=history)
+    assert found.rule is Rule.HISTORY
+    assert (found.memory_bytes or 0) > max(peak_mib, short_mib) * MIB
+
+
+_by_memory = st.sampled_from([Outcome.OUT_OF_MEMORY, Outcome.OVERRUN])
+
+
+@given(
+    st.integers(1, 23 * 1024),
+    st.none() | st.integers(1, 24 * 1024),
+    st.none() | st.integers(1, 24 * 1024),
+    _by_memory,
+)
+def test_after_out_of_memory_it_gets_more_then_a_whole_device_then_it_gives_up(
+    first_mib: int, peak_mib: int | None, needed_mib: int | None, outcome: Outcome
+):
+    peak, needed = (None if mib is None else mib * MIB for mib in (peak_mib, needed_mib))
+    first = Measured(outcome, first_mib * MIB, peak, DATA, needed_bytes=needed)
+    second = estimated(own=[first])
+    assert second.rule is Rule.AFTER_OUT_OF_MEMORY
+    assert second.memory_bytes is not None
+    assert second.memory_bytes > max(first.reserved_bytes, peak or 0, needed or 0)
+    assert not gives_up([first])
+
+    then = Measured(outcome, second.memory_bytes, None, DATA)
+    third = estimated(own=[first, then], requested_gib=1)
+    assert third.memory_bytes is None
+    assert size(second.memory_bytes) in third.sentence
+    assert not gives_up([first, then])
+
+    last = Measured(outcome, 24 * GIB, None, DATA, whole=True)
+    assert gives_up([first, then, last])
+
+
+def test_whoever_had_a_whole_device_and_ran_out_gets_nothing_less():
+    assert estimated(own=[ran_out(24, whole=True)]).memory_bytes is None
+
+
+def test_a_failure_on_a_whole_device_that_was_not_about_memory_is_no_reason_to_give_up():
+    assert not gives_up([Measured(Outcome.HUNG, 24 * GIB, 20 * GIB, DATA, whole=True)])
+
+
+LARGEST = 24 * GIB
+# estimate, what becomes of it
+BOUNDS: dict[str, tuple[Estimate, int | None]] = {
+    "a guess that fits stays": (Estimate(LARGEST, Rule.HISTORY, "s"), LARGEST),
+    "a guess beyond the largest device is a whole one": (Estimate(LARGEST + 1, Rule.HISTORY, "s"), None),
+    "so is growth after out of memory": (Estimate(LARGEST + 1, Rule.AFTER_OUT_OF_MEMORY, "s"), None),
+    "so is a default": (Estimate(LARGEST + 1, Rule.DEFAULT, "s"), None),
+    "a request is the user's to know": (Estimate(LARGEST + 1, Rule.REQUEST, "s"), LARGEST + 1),
+    "a whole device stays one": (Estimate(None, Rule.WHOLE_DEVICE, "s"), None),
+}
+
+
+@pytest.mark.parametrize(("found", "wanted"), BOUNDS.values(), ids=BOUNDS.keys())
+def test_a_guess_is_bounded_by_the_largest_device(found: Estimate, wanted: int | None):
+    after = bounded(found, LARGEST)
+    assert after.memory_bytes == wanted
+    assert after.rule is found.rule
+    if found.memory_bytes != wanted:
+        assert "a whole device" in after.sentence
+    else:
+        assert after == found
+
+
+@given(st.lists(st.integers(0, 10**12), max_size=10), st.integers(0, 10**12))
+def test_similar_is_mutual_and_keeps_the_order(sizes: list[int], data: int):
+    history = [Measured(Outcome.SUCCESS, GIB, GIB, one) for one in sizes]
+    kept = similar(history, data)
+    assert kept == [m for m in history if m in kept]
+    for one in history:
+        mutual = similar([Measured(Outcome.SUCCESS, GIB, GIB, data)], one.data_bytes)
+        assert bool(mutual) == (one in kept)
+
+
+def test_overruns_count_as_out_of_memory():
+    assert estimated(own=[ran_out(4, outcome=Outcome.OVERRUN)]).rule is Rule.AFTER_OUT_OF_MEMORY
+    assert {o for o in Outcome if o.by_memory} == {Outcome.OUT_OF_MEMORY, Outcome.OVERRUN}
