@@ -13,7 +13,7 @@ TTY := $(shell [ -t 0 ] && [ -t 1 ] && echo yes)
 .PHONY: help
 help: ## List the commands
 	@echo "Tarmac trains models on shared GPUs. Start with: make demo"; echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
 
 .PHONY: up
 up: ## Build what is missing, start the stack, wait until it answers
@@ -95,6 +95,10 @@ types: ## mypy --strict
 .PHONY: bench
 bench: ensure-up ## Measure the pipeline's overhead and the idle stack; prints ratios
 	@tests/bench.sh
+
+.PHONY: bench-admission
+bench-admission: ## Simulate admission on GPU traces and walk at random over it (STEPS=10000000: longer)
+	@STEPS="$(STEPS)" tests/run.sh bench-admission
 
 .PHONY: lock
 lock: ## Pin every image's dependencies again, with hashes (needs uv)

@@ -92,7 +92,9 @@ def measure(server: Postgres) -> None:
         with server.database(template) as url:
             cost = pass_milliseconds(url, waiting)
         alone = alone or cost
-        print(f"  {waiting:>6} waiting   {cost:8.2f} ms a pass      {cost / alone:5.2f} of one (goal: {GOAL_RATIO:.1f})")
+        print(
+            f"  {waiting:>6} waiting   {cost:8.2f} ms a pass      {cost / alone:5.2f} of one (goal: {GOAL_RATIO:.1f})"
+        )
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|unit|lint|types [pytest arguments]: runs checks in the test image, so that the host needs Docker only.
+# run.sh all|gpu|unit|bench-admission|lint|types [pytest arguments]: runs checks in the test image, so that the host
+# needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -88,5 +89,9 @@ all)
     gpu_tests "$@"
     ;;
 gpu) gpu_tests "$@" ;;
-*) die "run.sh knows all, gpu, unit, lint and types, not '$what'." ;;
+bench-admission)
+    in_test_image env "STEPS=${STEPS:-}" python tests/bench_admission.py
+    in_test_image python tests/bench_postgres.py
+    ;;
+*) die "run.sh knows all, gpu, unit, bench-admission, lint and types, not '$what'." ;;
 esac

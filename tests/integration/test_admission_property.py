@@ -206,7 +206,11 @@ class Writer(threading.Thread):
 
     def buggy(self, ledger: Mortal) -> None:
         with ledger.transaction() as cursor:
-            values = (f"{self.name}-{self.chance.random()}", self.chance.choice(UUIDS), self.chance.randint(1, 20) * GIB)
+            values = (
+                f"{self.name}-{self.chance.random()}",
+                self.chance.choice(UUIDS),
+                self.chance.randint(1, 20) * GIB,
+            )
             cursor.execute(RAW_INSERT, values)
 
     def buggy_release(self, ledger: Mortal) -> None:
@@ -292,8 +296,9 @@ def nobody_waits_for_ever(url: str, ledger: Ledger) -> int:
     tower = World(*(device(uuid) for uuid in UUIDS)).tower(ledger)
     for uuid in UUIDS:
         ledger.release_quarantine(uuid, "me")
-    at_first = len(ledger.queue(1000))
-    for passes in range(1, at_first + 3):
+    passes = 0
+    for _ in range(len(ledger.queue(1000)) + 2):
+        passes += 1
         query(url, "UPDATE waiting SET seen_at = clock_timestamp()")  # somebody stands behind each
         admitted = tower.make_pass()
         reserved(url)
@@ -337,10 +342,10 @@ def test_nothing_over_admits_and_nobody_waits_for_ever(postgres: Postgres, migra
             waiting = len(ledger.queue(1000))
             passes = nobody_waits_for_ever(url, ledger)
             nothing_is_left_once_everybody_is_dead(url, ledger)
+    told = ("statements", "crashes", "passes", "admissions", "refusals", "looks")
+    numbers = ", ".join(f"{counts[name]} {name}" for name in told)
     print(
-        f"\n{schedule.writers} writers: {counts['statements']} statements, {counts['crashes']} crashes, {counts['passes']} passes, "
-        f"{counts['admissions']} admissions, {counts['refusals']} refusals, {counts['looks']} looks of the observer; "
-        f"{waiting} waited in the end, {passes} more passes served them",
+        f"\n{schedule.writers} writers: {numbers}; {waiting} waited in the end, {passes} more passes served them",
         flush=True,
     )
 

@@ -103,9 +103,9 @@ def test_a_session_is_deleted_with_its_containers_and_twice(session: Any, until:
 
     step = session.step("echo ready; sleep 60").start()
     until("the container's first line", lambda: "ready" in step.lines)
-    first = delete_session("nlp_model_training", session.run_id)
+    first = delete_session("nlp_model_training", session.run_id, None)
     assert first == {"volume": session.volume, "removed": True, "fenced": [step.operator.container_name]}
-    again = delete_session("nlp_model_training", session.run_id)
+    again = delete_session("nlp_model_training", session.run_id, None)
     assert again == {"volume": session.volume, "removed": False, "fenced": []}
 
 

@@ -81,9 +81,7 @@ def test_a_version_that_nobody_knows_is_refused(empty_database: str):
     assert tables(empty_database) == set()
 
 
-def test_a_migration_that_fails_leaves_nothing(
-    empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_migration_that_fails_leaves_nothing(empty_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for path in database.MIGRATIONS.glob("0001_*.sql"):
         shutil.copy(path, tmp_path)
     (tmp_path / "0002_broken.up.sql").write_text("CREATE TABLE half (x integer); SELECT 1 / 0;")

@@ -90,7 +90,9 @@ async def triggerer() -> AsyncIterator[Waiting]:
 def looked(database: str, *names: int | str) -> Callable[[], bool]:
     """Whether a trigger has looked after each of these sessions, which had not been seen for an hour."""
     runs = [key(name).run_id for name in names]
-    statement = "SELECT true FROM waiting WHERE run_id = ANY(%s) AND seen_at < clock_timestamp() - interval '30 minutes'"
+    statement = (
+        "SELECT true FROM waiting WHERE run_id = ANY(%s) AND seen_at < clock_timestamp() - interval '30 minutes'"
+    )
     return lambda: not query(database, statement, (runs,))
 
 

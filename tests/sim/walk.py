@@ -97,7 +97,8 @@ class _World:
             self.dead.add(self.random.choice(living))
 
     def reap(self) -> None:
-        for session in self.dead:
+        # In an order of their own: that of a set differs from process to process.
+        for session in sorted(self.dead, key=lambda session: session.sequence):
             del self.held[session]
             if self.random.random() < 0.5 and len(self.queue) < _QUEUE:
                 self.queue.append(session)  # a retry, in its old place

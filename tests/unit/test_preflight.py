@@ -48,8 +48,10 @@ def test_a_signature_is_the_model_and_its_parameters_in_any_order():
     one = {"model": "test_model", "parameters": {"steps": 5, "rate": 0.1}}
     assert signature(one) == signature({**one, "parameters": {"rate": 0.1, "steps": 5}, "gpu": True, "seed": 7})
     assert signature(one).startswith("test_model:")
-    assert signature({"model": "m"}) == signature({"model": "m", "parameters": None}) == signature(
-        {"model": "m", "parameters": {}}
+    assert (
+        signature({"model": "m"})
+        == signature({"model": "m", "parameters": None})
+        == signature({"model": "m", "parameters": {}})
     )
     others: list[dict[str, Any]] = [{**one, "model": "other"}, {**one, "parameters": {"steps": 6, "rate": 0.1}}]
     assert len({signature(each) for each in [one, *others]}) == 3

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
 
-from support.fleet import device, snapshot
+from support.fleet import device, key, snapshot
+from tarmac.errors import ContainerError, LedgerError
+from tarmac.gpu import watch
 from tarmac.gpu.devices import Health, Snapshot, State
 from tarmac.gpu.estimate import Outcome
+from tarmac.gpu.ledger import Reservation
 from tarmac.gpu.placement import GIB
-from tarmac.gpu.watch import UNHEALTHY_SECONDS, Look, faults_of, judge
+from tarmac.gpu.watch import UNHEALTHY_SECONDS, Look, Watch, faults_of, judge
 
 HELD = {"GPU-a": 10 * GIB, "GPU-b": 10 * GIB}
 STALL = 300.0
@@ -100,3 +104,68 @@ FAULTS: dict[str, tuple[Snapshot, dict[str, int], dict[str, str]]] = {
 @pytest.mark.parametrize(("seen", "missing", "wanted"), FAULTS.values(), ids=FAULTS.keys())
 def test_the_faults_of_a_trainings_devices_when(seen: Snapshot, missing: dict[str, int], wanted: dict[str, str]):
     assert faults_of(seen, HELD, missing) == wanted
+
+
+class Book:
+    """A ledger that renews, or is away."""
+
+    def __init__(self, *, mine: bool = True, away: bool = False) -> None:
+        self.mine, self.away = mine, away
+
+    def renew(self, *_: Any, **__: Any) -> bool:
+        if self.away:
+            raise LedgerError("the database is away")
+        return self.mine
+
+
+class Engine:
+    """The engine, as far as a watch asks it. `troubles` are raised one after the other, then it works."""
+
+    def __init__(self, *troubles: Exception) -> None:
+        self.troubles = list(troubles)
+        self.stopped: list[str] = []
+
+    def health_of(self, *_: Any) -> tuple[str, str]:
+        return "healthy", ""
+
+    def running_sessions(self, *_: Any) -> dict[str, Any]:
+        return {}
+
+    def stop(self, _: Any, container_id: str) -> None:
+        if self.troubles:
+            raise self.troubles.pop(0)
+        self.stopped.append(container_id)
+
+
+def watching(monkeypatch: pytest.MonkeyPatch, engine: Any, *, silent_seconds: float) -> Watch:
+    monkeypatch.setattr(watch, "engine", engine)
+    monkeypatch.setattr(watch, "snapshot", lambda: snapshot(device("GPU-a"), device("GPU-b")))
+    held = Reservation(key(0), HELD, False, 1, "request", 0, "", 0.0)
+    log = logging.getLogger("watch")
+    return Watch(held, "c1", lambda: silent_seconds, stall_seconds=STALL, database_url="", stack="t", log=log)
+
+
+def test_a_training_that_could_not_be_stopped_is_stopped_at_the_next_look(monkeypatch: pytest.MonkeyPatch):
+    engine = Engine(ContainerError("the engine is busy"), ConnectionError("the engine is away"))
+    watches = watching(monkeypatch, engine, silent_seconds=STALL + 1)
+    assert [watches._look(None, Book()) for _ in range(3)] == [False, False, True]  # type: ignore[arg-type]
+    assert engine.stopped == ["c1"]
+    assert watches.verdict is not None
+    assert watches.verdict.outcome is Outcome.HUNG
+
+
+def test_an_engine_or_a_database_that_does_not_answer_leaves_the_training_running(monkeypatch: pytest.MonkeyPatch):
+    engine = Engine()
+    watches = watching(monkeypatch, engine, silent_seconds=STALL + 1)
+    assert not watches._look(None, Book(away=True))  # type: ignore[arg-type]
+    monkeypatch.setattr(engine, "health_of", lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
+    assert not watches._look(None, Book())  # type: ignore[arg-type]
+    assert (engine.stopped, watches.verdict) == ([], None)
+
+
+def test_a_training_whose_reservation_is_anothers_is_stopped(monkeypatch: pytest.MonkeyPatch):
+    engine = Engine()
+    watches = watching(monkeypatch, engine, silent_seconds=0)
+    assert not watches._look(None, Book())  # type: ignore[arg-type]
+    assert watches._look(None, Book(mine=False))  # type: ignore[arg-type]
+    assert (engine.stopped, watches.fenced, watches.verdict) == (["c1"], True, None)

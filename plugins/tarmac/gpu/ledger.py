@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.database import connect, transaction
-from tarmac.gpu.estimate import Estimate, Measured, Outcome
+from tarmac.gpu.estimate import RECENT, SIMILAR, Estimate, Measured, Outcome
 from tarmac.gpu.placement import PROTECT_AFTER, Need, NoFit, Placement, Policy, Waiting
 from tarmac.session import SessionKey
 
@@ -29,7 +29,7 @@ LOOK = 64
 
 @dataclass(frozen=True)
 class Entry:
-    """What a session waits with. `max_wait_seconds` counts from its first arrival in the queue."""
+    """What a session waits with. `max_wait_seconds` counts from when it enters the queue, each time it does."""
 
     need: Need
     estimate: Estimate
@@ -91,8 +91,12 @@ class Place:
 
 
 _KEY = "dag_id = %s AND run_id = %s"
-_WAITED = """extract(epoch FROM r.admitted_at -
-    (SELECT max(enqueued_at) FROM admission a WHERE a.dag_id = r.dag_id AND a.run_id = r.run_id))"""
+_DEVICES = """
+    SELECT uuid, name, position, total_bytes, capacity_bytes, reserved_bytes, external_bytes, unusable,
+        coalesce(reason, '')
+    FROM device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL ORDER BY uuid
+"""
+_WAITED = "extract(epoch FROM admitted_at - enqueued_at)"
 _ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
@@ -258,32 +262,38 @@ class Ledger:
 
     # ---- a pass ----------------------------------------------------------------------------------------------------
 
-    def lock_devices(self) -> None:
-        """Lock the tower, then all device rows, until the transaction ends."""
+    def lock_devices(self, key: SessionKey | None = None) -> bool:
+        """Lock the tower, then all device rows, until the transaction ends.
+
+        Returns:
+            Whether this session is in the queue, then; True without one.
+        """
         with self.transaction() as cursor:
-            cursor.execute("SELECT FROM tower FOR UPDATE; SELECT FROM device ORDER BY uuid FOR UPDATE")
+            cursor.execute(
+                f"""
+                SELECT FROM tower FOR UPDATE;
+                SELECT FROM device ORDER BY uuid FOR UPDATE;
+                SELECT %s OR EXISTS (SELECT FROM waiting WHERE {_KEY})
+                """,
+                (key is None, *(key or ("", ""))),
+            )
+            return bool(cursor.fetchone()[0])
 
     def devices(self) -> list[DeviceRow]:
         """Return all devices ever seen that the ledger still knows, by UUID."""
         with self.transaction() as cursor:
-            cursor.execute(
-                """
-                SELECT uuid, name, position, total_bytes, capacity_bytes, reserved_bytes, external_bytes, unusable,
-                    coalesce(reason, '')
-                FROM device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL ORDER BY uuid
-                """
-            )
+            cursor.execute(_DEVICES)
             return [DeviceRow(*row) for row in cursor.fetchall()]
 
-    def put_devices(self, seen: Sequence[tuple[str, str, int | None, int, int, int, str]]) -> None:
-        """Note what was just read of the devices. A capacity never shrinks below what is reserved already.
+    def put_devices(self, seen: Sequence[tuple[str, str, int | None, int, int, int, str]]) -> list[DeviceRow]:
+        """Note what was just read of devices; return them all. A capacity never shrinks below what is reserved already.
 
         Args:
             seen: UUID, name, position, total, capacity and external bytes, and "" or why it is unusable, of each.
         """
         with self.transaction() as cursor:
             cursor.execute(
-                """
+                f"""
                 INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable)
                 SELECT * FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[],
                     %s::text[])
@@ -296,10 +306,12 @@ class Ledger:
                     OR (device.name, device.position, device.total_bytes, device.external_bytes, device.unusable,
                         device.capacity_bytes) IS DISTINCT FROM (excluded.name, excluded.position,
                         excluded.total_bytes, excluded.external_bytes, excluded.unusable,
-                        greatest(excluded.capacity_bytes, device.reserved_bytes))
+                        greatest(excluded.capacity_bytes, device.reserved_bytes));
+                {_DEVICES}
                 """,
                 [list(column) for column in zip(*seen, strict=True)] or 7 * [[]],
             )
+            return [DeviceRow(*row) for row in cursor.fetchall()]
 
     def mark_unusable(self, uuid: str, why: str) -> None:
         """Note why a device that the ledger knows cannot be used now."""
@@ -323,11 +335,11 @@ class Ledger:
                     SELECT dag_id, run_id, sequence, enqueued_at FROM gone
                     RETURNING pg_notify(%s, %s)
                 ), token AS MATERIALIZED (SELECT nextval('fencing_token') AS number)
-                INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, sequence,
-                    priority, rule, data_bytes, signature, deadline_at)
+                INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, enqueued_at,
+                    sequence, priority, rule, data_bytes, signature)
                 SELECT dag_id, run_id, uuid, bytes, %s, number,
-                    clock_timestamp() + make_interval(secs => {LEASE_SECONDS}), sequence, priority, rule, data_bytes,
-                    signature, deadline_at
+                    clock_timestamp() + make_interval(secs => {LEASE_SECONDS}), enqueued_at, sequence, priority, rule,
+                    data_bytes, signature
                 FROM gone, token, unnest(%s::text[], %s::bigint[]) AS place (uuid, bytes)
                 """,
                 (*session_key(name), CHANNEL, name, whole, list(uuids), list(counts)),
@@ -360,17 +372,15 @@ class Ledger:
         with self.transaction() as cursor:
             cursor.execute(
                 f"""
-                SELECT r.dag_id, r.run_id, json_object_agg(device_uuid, bytes), bool_and(whole), max(token), max(rule),
+                SELECT dag_id, run_id, json_object_agg(device_uuid, bytes), bool_and(whole), max(token), max(rule),
                     max(data_bytes), max(signature), max({_WAITED})
-                FROM reservation r {"WHERE r.dag_id = %s AND r.run_id = %s" if key else ""}
-                GROUP BY r.dag_id, r.run_id ORDER BY r.dag_id, r.run_id
+                FROM reservation {f"WHERE {_KEY}" if key else ""}
+                GROUP BY dag_id, run_id ORDER BY dag_id, run_id
                 """,
                 key or (),
             )
             return [
-                Reservation(
-                    SessionKey(r[0], r[1]), dict(r[2]), r[3], int(r[4]), r[5], int(r[6]), r[7], float(r[8] or 0)
-                )
+                Reservation(SessionKey(r[0], r[1]), dict(r[2]), r[3], int(r[4]), r[5], int(r[6]), r[7], float(r[8]))
                 for r in cursor.fetchall()
             ]
 
@@ -396,7 +406,7 @@ class Ledger:
         with self.transaction() as cursor:
             cursor.execute(
                 f"""
-                UPDATE reservation r SET token = (SELECT nextval('fencing_token')),
+                UPDATE reservation SET token = (SELECT nextval('fencing_token')),
                     lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
                 WHERE {_KEY} RETURNING device_uuid, bytes, whole, token, rule, data_bytes, signature, {_WAITED}
                 """,
@@ -407,7 +417,7 @@ class Ledger:
             return None
         _, _, whole, token, rule, data_bytes, signature, waited = rows[0]
         held = {row[0]: int(row[1]) for row in rows}
-        return Reservation(key, held, whole, int(token), rule, int(data_bytes), signature, float(waited or 0))
+        return Reservation(key, held, whole, int(token), rule, int(data_bytes), signature, float(waited))
 
     def renew(
         self, held: Reservation, *, running: bool, used_bytes: int | None = None, peak_bytes: int | None = None
@@ -529,12 +539,13 @@ class Ledger:
         """
         with self.transaction() as cursor:
             cursor.execute(
-                """
+                f"""
                 SELECT device_uuid, bytes,
                     (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM
                         (SELECT seconds FROM history h WHERE h.signature = r.signature AND outcome = 'success'
-                            AND seconds IS NOT NULL AND h.data_bytes BETWEEN r.data_bytes / 2 AND r.data_bytes * 2
-                         ORDER BY id DESC LIMIT 20) latest)
+                            AND seconds IS NOT NULL AND h.data_bytes <= r.data_bytes * {SIMILAR}
+                            AND r.data_bytes <= h.data_bytes * {SIMILAR}
+                         ORDER BY id DESC LIMIT {RECENT}) latest)
                     - coalesce(extract(epoch FROM clock_timestamp() - running_at), 0)
                 FROM reservation r ORDER BY device_uuid, sequence
                 """

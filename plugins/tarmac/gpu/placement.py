@@ -129,10 +129,17 @@ def _room(need: Need, device: DeviceLoad) -> int:
     return device.free_bytes
 
 
+def fits(need: Need, device: DeviceLoad) -> bool:
+    """Tell whether a device could be one of those that a session gets now. Pure."""
+    return not device.unusable and _room(need, device) > 0
+
+
 def _could_hold(need: Need, device: DeviceLoad, *, without_external: bool) -> bool:
     """Whether it would fit here with no session on the device, and maybe no process of others either."""
-    empty = replace(device, reserved_bytes=0, external_bytes=0 if without_external else device.external_bytes)
-    return _room(need, empty) > 0
+    external = 0 if without_external else device.external_bytes
+    if need.memory_bytes is None and external * _WHOLE_TOLERANCE > device.capacity_bytes:
+        return False
+    return (need.memory_bytes or 1) <= device.capacity_bytes - external
 
 
 def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] | None = None) -> Placement | NoFit:
@@ -155,7 +162,7 @@ def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] 
         if first.uuid == second.uuid:
             raise SnapshotError(f"The snapshot names device {first.uuid} twice.")
     held = held or {}
-    fitting = [d for d in known if not d.unusable and d.uuid not in held and _room(need, d) > 0]
+    fitting = [d for d in known if d.uuid not in held and fits(need, d)]
     if len(fitting) >= need.device_count:
         # Stable: `known` is sorted by UUID, so equal devices keep that order.
         fitting.sort(key=lambda d: d.free_bytes if need.policy is Policy.PACKED else -d.free_bytes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tarmac.gpu.devices import Device, Health, Snapshot, State
 from tarmac.gpu.estimate import Outcome
 from tarmac.gpu.ledger import LOOK, DeviceRow, Ledger, Reservation, session_key
-from tarmac.gpu.placement import DeviceLoad, Need, NoFit, Placement, Waiting, place, plan
+from tarmac.gpu.placement import DeviceLoad, Need, NoFit, Waiting, fits, plan
 from tarmac.session import SessionKey
 
 log = logging.getLogger(__name__)
@@ -139,12 +139,14 @@ def seconds_until_free(
         devices: as they are now.
         ends: for each device, bytes and seconds left of every reservation on it.
     """
-    one, times = replace(need, device_count=1), []
+    times = []
     for device in devices:
-        known = sorted((left, count) for count, left in ends.get(device.uuid, ()) if left is not None)
-        for left, count in [(0.0, 0), *known]:
+        if fits(need, device):
+            times.append(0.0)
+            continue
+        for left, count in sorted((left, count) for count, left in ends.get(device.uuid, ()) if left is not None):
             device = replace(device, reserved_bytes=max(0, device.reserved_bytes - count))
-            if isinstance(place(one, [device]), Placement):
+            if fits(need, device):
                 times.append(left)
                 break
     return sorted(times)[need.device_count - 1] if len(times) >= need.device_count else None
@@ -177,7 +179,8 @@ class Tower:
         """Admit everyone who may be admitted now; note why each of the others looked at is not.
 
         Args:
-            key: a session to look at in any case.
+            key: whose pass it is: looked at in any case. When its turn comes and the session does not wait any more,
+                no pass is made, so that of many who come at once one admits all.
 
         Returns:
             Who was admitted.
@@ -186,7 +189,8 @@ class Tower:
             LedgerError: the database refused; nobody was admitted.
         """
         with self.ledger.transaction():
-            self.ledger.lock_devices()
+            if not self.ledger.lock_devices(key):
+                return []  # somebody's pass, for whose end this one had to wait, has admitted it
             devices = loads(self._note())
             admitted: list[SessionKey] = []
             refused: dict[str, tuple[Waiting, NoFit]] = {}
@@ -194,7 +198,7 @@ class Tower:
                 usable = [device for device in devices if not device.unusable]
                 waiting, protected_below = self.ledger.candidates(
                     [device.free_bytes for device in usable],
-                    sum(isinstance(place(_WHOLE, [device]), Placement) for device in usable),
+                    sum(fits(_WHOLE, device) for device in usable),
                     key,
                 )
                 decided = plan(waiting, devices, protected_below=protected_below)
@@ -205,7 +209,7 @@ class Tower:
                 ]
                 admitted += landed
                 refused |= {session.name: (session, answer) for session, answer in decided.refused}
-                if landed:
+                if landed and (refused or len(waiting) >= LOOK):
                     devices = loads(self.ledger.devices())
                 # A full look may have left out some who fit into what is left now.
                 if not landed or len(waiting) < LOOK:
@@ -218,14 +222,14 @@ class Tower:
         """Write down what the devices are like now; return them."""
         snapshot = self._look()
         found = readings(snapshot, self.ledger.reservations(), self._sessions(), headroom_bytes=self._headroom_bytes)
-        self.ledger.put_devices(
+        noted = self.ledger.put_devices(
             [
                 (r.uuid, r.name, r.position, r.total_bytes, r.capacity_bytes, r.external_bytes, r.unusable)
                 for r in found
                 if r.total_bytes > 0
             ]
         )
-        rows = {row.uuid: row for row in self.ledger.devices()}
+        rows = {row.uuid: row for row in noted}
         changed = False
         unknown = {r.uuid: r.unusable for r in found if r.total_bytes <= 0 and r.uuid in rows}
         for uuid, why in (missing(snapshot, rows.values()) | unknown).items():
@@ -292,7 +296,9 @@ def reap(
             reaped.append(key)
             continue
         fence(key)
-        ledger.withdraw(key)
-        if ledger.finish(held, Outcome.FAILED, reason="its lease ran out and Airflow does not train it any more"):
-            reaped.append(key)
+        with ledger.transaction():
+            # Not if an attempt has taken it over meanwhile.
+            if ledger.finish(held, Outcome.FAILED, reason="its lease ran out and Airflow does not train it any more"):
+                ledger.withdraw(key)
+                reaped.append(key)
     return reaped

@@ -235,7 +235,10 @@ class GpuTrainingOperator(TrainingContainerOperator):
                     elif again and mine:  # else it is queued already, or another attempt's
                         prep = self._ti.xcom_pull(task_ids="retrieve_resources")
                         ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
-                open_tower(ledger).make_pass()
+                try:
+                    open_tower(ledger).make_pass()
+                except (LedgerError, ContainerError, OSError) as error:  # requests' errors are OSErrors
+                    self.log.warning("The pass after the release failed; whoever waits makes it: %s", error)
                 return given_up
 
         deadline = time.monotonic() + (_RELEASE_SECONDS if patient else 0)

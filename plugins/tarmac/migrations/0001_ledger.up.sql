@@ -84,6 +84,7 @@ CREATE TABLE reservation (
     -- the same for all devices of a session; a new one for each attempt that takes it over
     token bigint NOT NULL,
     lease_until timestamptz NOT NULL,
+    enqueued_at timestamptz NOT NULL,
     admitted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- when its container was seen to run
     running_at timestamptz,
@@ -94,7 +95,6 @@ CREATE TABLE reservation (
     rule text NOT NULL,
     data_bytes bigint NOT NULL,
     signature text NOT NULL,
-    deadline_at timestamptz NOT NULL,
     PRIMARY KEY (dag_id, run_id, device_uuid)
 );
 CREATE INDEX reservation_by_device ON reservation (device_uuid);
@@ -110,7 +110,6 @@ CREATE TABLE admission (
     admitted_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX admission_by_sequence ON admission (sequence DESC);
-CREATE INDEX admission_by_run ON admission (dag_id, run_id);
 
 -- What every attempt on a device measured.
 CREATE TABLE history (
