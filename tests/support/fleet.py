@@ -101,9 +101,9 @@ def fill(url: str, count: int, gib: str, *, devices: str = "1") -> None:
 
 RAW_INSERT = """
     INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, enqueued_at, sequence,
-        priority, rule, data_bytes, signature, deadline_at)
+        priority, rule, data_bytes, signature)
     VALUES ('buggy', %s, %s, %s, false, -1, clock_timestamp() + interval '1 minute', clock_timestamp(), -1,
-        0, 'request', 0, '', clock_timestamp() + interval '1 hour')
+        0, 'request', 0, '')
 """
 """What code that knows nothing of passes and locks might do: (run id, device, bytes)."""
 
