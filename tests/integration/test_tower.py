@@ -323,3 +323,24 @@ def test_the_waited_time_counts_from_arrival_in_the_queue(database: str, ledger:
     assert 100 <= held.waited_seconds < 160
     assert replace(claimed, token=held.token) == held
     assert DAG_ID in held.key
+
+
+def test_who_waits_with_a_guess_learns_from_the_first_that_was_measured(ledger: Ledger, tower: Tower, world: World):
+    from tarmac.gpu.preflight import learn
+
+    world.devices = [device("GPU-a")]
+    for number in range(3):
+        ledger.enqueue(key(number), entry(None))
+    ledger.enqueue(key("asks"), entry(70))
+    assert tower.make_pass() == [key(0)]
+    held = ledger.claim(key(0))
+    assert held is not None
+    ledger.finish(held, Outcome.SUCCESS, peak_bytes=10 * GIB)
+    learn(ledger, held.signature)
+    assert tower.make_pass() == [key(1), key(2)], "two of 12 GiB share the device that each wanted for itself"
+    assert set(reserved_by(ledger).values()) == {12 * GIB}
+    assert "needs 70.0 GiB" in why(ledger, "asks")[1], "what a request asks for is not changed"  # type: ignore[arg-type]
+
+
+def reserved_by(ledger: Ledger) -> dict[SessionKey, int]:
+    return {one.key: one.bytes_each for one in ledger.reservations()}

@@ -192,6 +192,24 @@ class Ledger:
                 ),
             )
 
+    def guessing(self, signature: str) -> list[tuple[SessionKey, int, int]]:
+        """Return who waits with a need that history may correct: the session, its data's bytes, its devices."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                "SELECT dag_id, run_id, data_bytes, device_count FROM waiting"
+                " WHERE signature = %s AND rule IN ('history', 'default', 'whole_device') ORDER BY sequence",
+                (signature,),
+            )
+            return [(SessionKey(row[0], row[1]), int(row[2]), int(row[3])) for row in cursor.fetchall()]
+
+    def correct(self, key: SessionKey, found: Estimate) -> None:
+        """Give a session that waits another need. Idempotent."""
+        with self.transaction() as cursor:
+            cursor.execute(
+                f"UPDATE waiting SET memory_bytes = %s, rule = %s, estimate = %s WHERE {_KEY}",
+                (found.memory_bytes, found.rule.value, found.sentence, *key),
+            )
+
     def place_in_queue(self, key: SessionKey) -> Place | None:
         """Tell where a session stands; None: it does not wait."""
         with self.transaction() as cursor:

@@ -65,6 +65,25 @@ def entry_for(
     )
 
 
+def learn(ledger: Ledger, kind: str) -> None:
+    """Estimate again for those who wait with a guess, after a session of their kind was measured. Idempotent."""
+    from tarmac.catalogue import MODELS
+    from tarmac.gpu.estimate import bounded, estimate
+
+    with ledger.transaction():
+        ledger.lock_devices()
+        sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
+        for key, amount, count in ledger.guessing(kind):
+            found = estimate(
+                requested_bytes=None,
+                own=ledger.own_attempts(key),
+                history=ledger.measured(kind, but=key),
+                data_bytes=amount,
+                default_bytes=MODELS[kind.partition(":")[0]].gpu_memory_bytes,
+            )
+            ledger.correct(key, bounded(found, sizes[count - 1]) if count <= len(sizes) else found)
+
+
 def living(context: Context, keys: Collection[SessionKey]) -> set[SessionKey]:
     """Return those sessions whose training Airflow still means to run. Called from inside a task."""
     from tarmac.session import SessionKey

@@ -209,7 +209,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.gpu.estimate import gives_up
         from tarmac.gpu.ledger import Ledger
         from tarmac.gpu.placement import size
-        from tarmac.gpu.preflight import entry_for, open_tower
+        from tarmac.gpu.preflight import entry_for, learn, open_tower
 
         held, self._held = self._held, None
         if held is None:
@@ -236,6 +236,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
                         prep = self._ti.xcom_pull(task_ids="retrieve_resources")
                         ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
                 try:
+                    learn(ledger, held.signature)
                     open_tower(ledger).make_pass()
                 except (LedgerError, ContainerError, OSError) as error:  # requests' errors are OSErrors
                     self.log.warning("The pass after the release failed; whoever waits makes it: %s", error)
