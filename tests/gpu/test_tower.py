@@ -338,7 +338,14 @@ def test_a_training_and_its_reservation_survive_down_and_up(field: Field):
 
 def test_the_next_session_starts_soon_after_a_release(field: Field, capsys: pytest.CaptureFixture[str]):
     """Measures, from the release of a reservation to the next one's container running; prints it."""
-    runs = [field.start(reserve="70GiB", seconds=3) for _ in range(8)]
+    first = [field.start(reserve="70GiB", seconds=600) for _ in range(2)]
+    for run in first:
+        field.trains(run)
+    runs = [field.start(reserve="70GiB", seconds=5) for _ in range(6)]
+    count = "SELECT 1 FROM waiting"
+    wait_for("all six to be in the queue", lambda: len(field.sql(count)) == 6, 120)
+    for run in first:
+        field.cancel(run)
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(field.stack.finish, runs)) == {"success"}
     ended = {
@@ -348,12 +355,13 @@ def test_the_next_session_starts_soon_after_a_release(field: Field, capsys: pyte
     started = {run: first_line_at(field, run, "Started container") for run in runs}
     gaps = []
     for device in (ONE, OTHER):
-        line = sorted((run for run in runs if ended[run][1] == device), key=lambda run: ended[run][0])
+        line = sorted((run for run in ended if ended[run][1] == device), key=lambda run: ended[run][0])
         gaps += [(started[b] - ended[a][0]).total_seconds() for a, b in zip(line, line[1:], strict=False)]
     gaps.sort()
     with capsys.disabled():
         print(f"\nrelease to next container running, s: {', '.join(f'{gap:.1f}' for gap in gaps)}")
     assert len(gaps) == 6
+    wait_for("the traces of those cancelled to be gone", lambda: field.stack.session_volumes() == [], 60)
     field.assert_nothing_is_left()
 
 

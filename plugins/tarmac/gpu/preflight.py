@@ -227,25 +227,20 @@ class GpuPreflight(BaseOperator):
     def resume(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
         """Try again after the trigger fired. Airflow calls it anew each time: a loop, with nothing on the stack."""
         from tarmac.gpu.ledger import Ledger
-        from tarmac.gpu.placement import size
+        from tarmac.gpu.trigger import holding, reserved_line
         from tarmac.settings import settings
 
         with Ledger(settings().database_url) as ledger:
             held = seek(ledger, context, self.request, self.log)
         if held is None:
             self._wait(context)
-        what = ", ".join(f"{size(count)} of {uuid}" for uuid, count in sorted(held.bytes_by_device.items()))
-        self.log.info("Reserved %s (by the rule %s), after %.1f s.", what, held.rule, held.waited_seconds)
-        return {
-            "devices": held.devices,
-            "bytes": dict(held.bytes_by_device),
-            "rule": held.rule,
-            "waited_seconds": held.waited_seconds,
-        }
+        found = holding(held.bytes_by_device, held.rule, held.waited_seconds)
+        self.log.info("%s", reserved_line(found))
+        return found
 
     def _wait(self, context: Context) -> NoReturn:
         from tarmac.gpu.trigger import ReservationTrigger
 
         ti: Any = context["ti"]
-        self.defer(trigger=ReservationTrigger(ti.dag_id, ti.run_id), method_name="resume")
+        self.defer(trigger=ReservationTrigger(ti.dag_id, ti.run_id, ends_task=True), method_name="resume")
         raise AssertionError("defer always raises")
