@@ -66,7 +66,8 @@ def test_the_form_triggers_a_run_that_succeeds_and_the_graph_shows_15_tasks(
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("checkbox", name="GPU")).to_have_count(1)
     expect(dialog.get_by_role("spinbutton", name="Seed")).to_have_value("0")
-    expect(dialog.get_by_role("textbox", name="Editor content")).to_have_count(2)  # data sets, parameters
+    expect(dialog.get_by_role("textbox", name="Editor content")).to_have_count(3)  # data sets, resources, parameters
+    expect(dialog.get_by_role("spinbutton", name="Priority")).to_have_value("0")
     reference = smoke["datasets"]["tiny"]["train"]
     fill_form(page, '{"tiny": {"train": "%s", "eval": null}}' % reference)
     shoot(page, "form.png")
