@@ -7,6 +7,9 @@ from typing import Any
 from tarmac.errors import TarmacError
 from tarmac.settings import DAG_ID
 
+# A task in one of these states does not run again by itself.
+FINISHED_STATES = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
+
 
 class ApiError(TarmacError):
     """Airflow refused a call or does not answer. `status` is the HTTP status, 0 without an answer."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from tarmac.airflow_api import AirflowApi, ApiError
+from tarmac.airflow_api import FINISHED_STATES, AirflowApi, ApiError
 from tarmac.containers.events import format_seconds
 from tarmac.errors import LedgerError
+from tarmac.gpu.ledger import Ledger
+from tarmac.session import SessionKey
 from tarmac.settings import DAG_ID, settings
 
 # The order of the pipeline, for people who read along.
@@ -30,7 +33,6 @@ ORDER = [
     "delete_volume",
     "check_DAG_success",
 ]
-_DONE = {"success", "failed", "skipped", "upstream_failed", "removed"}
 _POLL_SECONDS = 0.5
 _AWAY_SECONDS = 120
 # Part of what the operator logs when Airflow ends its task.
@@ -152,7 +154,7 @@ class Follower:
             self._write(
                 f"  ↻ {task_id:<32} attempt {attempt} failed, will be tried again: {self._reason(task_id, attempt)}"
             )
-        if state not in _DONE or (task_id, attempt) in self._shown:
+        if state not in FINISHED_STATES or (task_id, attempt) in self._shown:
             return
         self._shown.add((task_id, attempt))
         if state in ("skipped", "upstream_failed"):
@@ -191,14 +193,10 @@ class Follower:
         self._progress_shown = percent
 
 
-def waiting_reason(run_id: str) -> str | None:
+def waiting_reason(ledger: Ledger, run_id: str) -> str | None:
     """Ask the ledger why a run waits; None: it does not, or no reason is known. A ledger that is away is a reason."""
-    from tarmac.gpu.ledger import Ledger
-    from tarmac.session import SessionKey
-
     try:
-        with Ledger(settings().database_url) as ledger:
-            place = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
+        place = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
     except LedgerError as error:
         return f"the ledger cannot be asked ({error})"
     if place is None or not place.reason:
@@ -217,7 +215,9 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
         print(f"\r\x1b[K{text}", end="", flush=True)
 
     started = time.monotonic()
-    state = Follower(api, run_id, write, live if terminal else None, waiting_reason).follow()
+    # Connects when a run waits, and stays: it is asked twice a second then.
+    with Ledger(settings().database_url) as ledger:
+        state = Follower(api, run_id, write, live if terminal else None, partial(waiting_reason, ledger)).follow()
     if state == "success":
         trained = api.xcom(run_id, "train_model_cpu") or api.xcom(run_id, "train_model_gpu")
         registered = api.xcom(run_id, "update_model_metadata_registry")

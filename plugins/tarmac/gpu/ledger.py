@@ -97,6 +97,7 @@ _DEVICES = """
     FROM device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL ORDER BY uuid
 """
 _WAITED = "extract(epoch FROM admitted_at - enqueued_at)"
+_FULL_LEASE = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 _ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
@@ -356,7 +357,7 @@ class Ledger:
                 INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, enqueued_at,
                     sequence, priority, rule, data_bytes, signature)
                 SELECT dag_id, run_id, uuid, bytes, %s, number,
-                    clock_timestamp() + make_interval(secs => {LEASE_SECONDS}), enqueued_at, sequence, priority, rule,
+                    {_FULL_LEASE}, enqueued_at, sequence, priority, rule,
                     data_bytes, signature
                 FROM gone, token, unnest(%s::text[], %s::bigint[]) AS place (uuid, bytes)
                 """,
@@ -411,8 +412,7 @@ class Ledger:
         """Give a reservation a full lease again, whoever asks: its session was seen alive."""
         with self.transaction() as cursor:
             cursor.execute(
-                f"UPDATE reservation SET lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
-                f" WHERE {_KEY}",
+                f"UPDATE reservation SET lease_until = {_FULL_LEASE} WHERE {_KEY}",
                 key,
             )
 
@@ -425,7 +425,7 @@ class Ledger:
             cursor.execute(
                 f"""
                 UPDATE reservation SET token = (SELECT nextval('fencing_token')),
-                    lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
+                    lease_until = {_FULL_LEASE}
                 WHERE {_KEY} RETURNING device_uuid, bytes, whole, token, rule, data_bytes, signature, {_WAITED}
                 """,
                 key,
@@ -445,7 +445,7 @@ class Ledger:
             cursor.execute(
                 f"""
                 UPDATE reservation SET
-                    lease_until = clock_timestamp() + make_interval(secs => {LEASE_SECONDS}),
+                    lease_until = {_FULL_LEASE},
                     running_at = CASE WHEN %s THEN coalesce(running_at, clock_timestamp()) END,
                     used_bytes = %s, peak_bytes = greatest(peak_bytes, %s)
                 WHERE {_KEY} AND token = %s

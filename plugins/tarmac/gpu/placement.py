@@ -79,11 +79,6 @@ class DeviceLoad:
         """What may still be reserved, at least 0."""
         return max(0, self.capacity_bytes - self.reserved_bytes - self.external_bytes)
 
-    @property
-    def fits_when_drained(self) -> int:
-        """What may be reserved once every session has ended, with the processes of others as they are."""
-        return max(0, self.capacity_bytes - self.external_bytes)
-
 
 @dataclass(frozen=True, slots=True)
 class Placement:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from tarmac.airflow_api import FINISHED_STATES
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from tarmac.gpu.estimate import Estimate
     from tarmac.gpu.ledger import Entry, Ledger, Reservation
     from tarmac.gpu.tower import Tower
     from tarmac.session import SessionKey
-
-# A training in one of these states will not come back by itself.
-_OVER = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
 def signature(request: Mapping[str, Any]) -> str:
@@ -36,24 +36,14 @@ def entry_for(
     ledger: Ledger, key: SessionKey, request: Mapping[str, Any], prep: Mapping[str, Any] | None, task_id: str
 ) -> Entry:
     """Estimate a session's need from its request, its own attempts and history; return what it queues with."""
-    from tarmac.catalogue import MODELS
     from tarmac.gpu import ledger as book
-    from tarmac.gpu.estimate import bounded, estimate
     from tarmac.gpu.placement import Need, Policy
     from tarmac.request import Resources, gpu_bytes
 
     resources = Resources.model_validate(request.get("resources") or {})
     kind, amount = signature(request), data_bytes(prep)
-    found = estimate(
-        requested_bytes=None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory),
-        own=ledger.own_attempts(key),
-        history=ledger.measured(kind, but=key),
-        data_bytes=amount,
-        default_bytes=MODELS[request["model"]].gpu_memory_bytes,
-    )
-    sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
-    if len(sizes) >= resources.gpus:
-        found = bounded(found, sizes[resources.gpus - 1])
+    requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
+    found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
     return book.Entry(
         need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy)),
         estimate=found,
@@ -65,23 +55,30 @@ def entry_for(
     )
 
 
-def learn(ledger: Ledger, kind: str) -> None:
-    """Estimate again for those who wait with a guess, after a session of their kind was measured. Idempotent."""
+def _estimate(
+    ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int
+) -> Estimate:
+    """Estimate a session's need from what the ledger knows; a guess beyond the devices it would get is a whole one."""
     from tarmac.catalogue import MODELS
     from tarmac.gpu.estimate import bounded, estimate
 
+    found = estimate(
+        requested_bytes=requested,
+        own=ledger.own_attempts(key),
+        history=ledger.measured(kind, but=key),
+        data_bytes=amount,
+        default_bytes=MODELS[kind.partition(":")[0]].gpu_memory_bytes,
+    )
+    sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
+    return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found
+
+
+def learn(ledger: Ledger, kind: str) -> None:
+    """Estimate again for those who wait with a guess, after a session of their kind was measured. Idempotent."""
     with ledger.transaction():
         ledger.lock_devices()
-        sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
         for key, amount, count in ledger.guessing(kind):
-            found = estimate(
-                requested_bytes=None,
-                own=ledger.own_attempts(key),
-                history=ledger.measured(kind, but=key),
-                data_bytes=amount,
-                default_bytes=MODELS[kind.partition(":")[0]].gpu_memory_bytes,
-            )
-            ledger.correct(key, bounded(found, sizes[count - 1]) if count <= len(sizes) else found)
+            ledger.correct(key, _estimate(ledger, key, kind, requested=None, amount=amount, devices=count))
 
 
 def living(context: Context, keys: Collection[SessionKey]) -> set[SessionKey]:
@@ -111,13 +108,15 @@ def still_to_train(states: Mapping[str, str | None] | None) -> bool:
     """
     if not states:
         return False
-    if states.get("gpu_preflight_configuration") in _OVER - {"success"}:
+    if states.get("gpu_preflight_configuration") in FINISHED_STATES - {"success"}:
         return False
-    return states.get("train_model_gpu") not in _OVER and states.get("check_DAG_success") not in _OVER
+    return (
+        states.get("train_model_gpu") not in FINISHED_STATES and states.get("check_DAG_success") not in FINISHED_STATES
+    )
 
 
-def open_tower(ledger: Ledger) -> Tower:
-    """Make the tower of this machine: its devices, its containers, its headroom."""
+def open_tower(ledger: Ledger, api: Any) -> Tower:
+    """Make the tower of this machine: its devices, the containers of the engine `api`, its headroom."""
     from tarmac.containers import engine
     from tarmac.gpu.devices import snapshot
     from tarmac.gpu.tower import Tower
@@ -126,7 +125,7 @@ def open_tower(ledger: Ledger) -> Tower:
     return Tower(
         ledger,
         snapshot,
-        lambda: engine.running_sessions(engine.client(), settings().stack),
+        lambda: engine.running_sessions(api, settings().stack),
         headroom_bytes=settings().gpu_headroom_bytes,
     )
 
@@ -162,7 +161,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
 
     for dead in reap(ledger, lambda keys: living(context, keys), fence):
         log.warning("Released what the dead session %s held.", dead.run_id)
-    tower = open_tower(ledger)
+    tower = open_tower(ledger, api)
     if not ledger.devices():
         tower.make_pass()
     prep = ti.xcom_pull(task_ids="retrieve_resources")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
+from tarmac.airflow_api import FINISHED_STATES
 from tarmac.settings import DAG_ID
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 TRAINING = "train_model_gpu"
-_FINISHED = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
 def half_way(state: str | None, health: str) -> str | None:
@@ -26,7 +26,7 @@ def half_way(state: str | None, health: str) -> str | None:
         state: of its training task; None: it has none yet.
         health: of its container, as `engine.health_of` gives it; "gone": it has none.
     """
-    if state is None or state in _FINISHED:
+    if state is None or state in FINISHED_STATES:
         return None
     if state == "running" and health == "healthy":
         return None

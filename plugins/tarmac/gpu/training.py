@@ -237,7 +237,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
                         ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
                 try:
                     learn(ledger, held.signature)
-                    open_tower(ledger).make_pass()
+                    open_tower(ledger, self.cli).make_pass()
                 except (LedgerError, ContainerError, OSError) as error:  # requests' errors are OSErrors
                     self.log.warning("The pass after the release failed; whoever waits makes it: %s", error)
                 return given_up
