@@ -10,8 +10,9 @@ what=${1:-all}
 shift || true
 
 env/host/engine.sh
-# Images under a tag of their own: a running stack keeps the ones it has.
-export TARMAC_TAG=test TARMAC_TEST_ID=$$
+# Images under a tag of their own: a running stack keeps the ones it has. Another TARMAC_TEST_TAG for each of several
+# clones that are tested on one engine at once.
+export TARMAC_TAG=${TARMAC_TEST_TAG:-test} TARMAC_TEST_ID=$$
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-test.XXXXXX")
 runner=tarmac-test-runner-$$
 # Removes what tests that were interrupted left: everything that carries the label of their stacks.
@@ -55,7 +56,7 @@ in_test_image() {
     docker run --rm --name "$runner" --init --network host \
         --volume "$repo:$repo" --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock" \
         --workdir "$repo" --env CI --env TARMAC_TAG --env TARMAC_TEST_ID --env TARMAC_SCREENSHOTS --env "PYTHONPATH=$repo/plugins" --tmpfs /tmp:exec \
-        tarmac/test:test "$@" </dev/null &
+        "tarmac/test:$TARMAC_TAG" "$@" </dev/null &
     wait $!
 }
 

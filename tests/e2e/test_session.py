@@ -15,6 +15,7 @@ import pytest
 from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 
+TAG = os.environ.get("TARMAC_TAG") or "test"
 CPU_PATH = {
     "check_request_body", "create_unique_session_path", "retrieve_resources", "determine_cpu_or_gpu",
     "train_model_cpu", "save_model", "eval_model", "update_model_metadata_registry", "cleanup", "delete_volume",
@@ -64,7 +65,7 @@ def test_a_named_entity_model_is_trained_scored_registered_and_usable(stack: Sta
     ) % (registered["version"], registered["version"])
     out = subprocess.run(
         ["docker", "run", "--rm", "--network", f"{stack.project}_registry",
-         "--env-file", stack.env_dir / "registry.env", "--entrypoint", "python", "tarmac/trainer:test", "-c", code],
+         "--env-file", stack.env_dir / "registry.env", "--entrypoint", "python", f"tarmac/trainer:{TAG}", "-c", code],
         text=True, capture_output=True,
     )  # fmt: skip
     assert out.returncode == 0, out.stderr
@@ -232,7 +233,7 @@ def test_data_in_an_object_store_is_fetched_with_credentials_that_training_never
     name = f"{stack.project}-s3"
     subprocess.run(
         ["docker", "run", "--detach", "--name", name, "--network", f"{stack.project}_egress", "--network-alias", "s3",
-         "tarmac/test:test", "moto_server", "-H", "0.0.0.0", "-p", "5000"],
+         f"tarmac/test:{TAG}", "moto_server", "-H", "0.0.0.0", "-p", "5000"],
         check=True, capture_output=True,
     )  # fmt: skip
     try:
