@@ -53,6 +53,16 @@ dataset: ensure-up ## Store FILE=data.jsonl, print what to put in a request
 	@[ -f "$(FILE)" ] || { echo "FILE: there is no file '$(FILE)'." >&2; exit 2; }
 	@$(CLI_PIPED) dataset < "$(FILE)"
 
+.PHONY: script
+script: ensure-up ## Store FILE=train.py, your own training code, print what to put in a request
+	@case "$(FILE)" in *.py|*.sh) ;; *) echo "Say which .py or .sh file to store: make script FILE=train.py" >&2; exit 2 ;; esac
+	@[ -f "$(FILE)" ] || { echo "FILE: there is no file '$(FILE)'." >&2; exit 2; }
+	@$(CLI_PIPED) dataset --suffix "$(suffix $(FILE))" < "$(FILE)"
+
+.PHONY: trainers
+trainers: ensure-up ## List the models a request may name, and who trains each
+	@$(CLI_PIPED) trainers
+
 .PHONY: ps
 ps: ensure-up ## Show the services and the latest training sessions
 	@$(STACK) ps --format 'table {{.Service}}\t{{.Status}}'

@@ -34,6 +34,13 @@ DATASETS = TemplatedMount(source=STACK.datasets_volume, target="/datasets", read
 FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=True)
 REQUEST = "{{ ti.xcom_pull(task_ids='check_request_body') }}"
 NETWORK = "{{ ti.xcom_pull(task_ids='create_unique_session_path')['network'] }}"
+# What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
+TRAINER = "{{ session_trainer(ti.xcom_pull(task_ids='create_unique_session_path'))%s }}"
+
+
+def session_trainer(settled: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the session's trainer; ours where none is settled."""
+    return settled or {"image": STACK.trainer_image, "command": [], "memory_bytes": None}
 
 
 def step(
@@ -47,7 +54,9 @@ def step(
     extra_mounts = kwargs.pop("extra_mounts", [])
     return operator(
         task_id=task_id,
-        image=STACK.trainer_image,
+        image=TRAINER % "['image']",
+        entrypoint=TRAINER % "['command']",
+        memory_bytes=TRAINER % "['memory_bytes']",
         command=[command],
         container_name="{{ session_container(run_id, '" + task_id + "') }}",
         mounts=[SESSION, *extra_mounts],
@@ -87,6 +96,7 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
     user_defined_macros={
         "session_volume": partial(volume_name, STACK.stack, DAG_ID),
         "session_container": partial(container_name, STACK.stack, DAG_ID),
+        "session_trainer": session_trainer,
     },
 )
 def nlp_model_training() -> None:
@@ -104,7 +114,7 @@ def nlp_model_training() -> None:
             raise AirflowFailException(str(error)) from error
 
     @task
-    def create_unique_session_path(ti: Any = None) -> dict[str, str]:
+    def create_unique_session_path(ti: Any = None) -> dict[str, Any]:
         """Make the session's volume, named after the run, with request.json in it."""
         from tarmac.pipeline import make_session
 

@@ -38,7 +38,7 @@ def dataset(arguments: argparse.Namespace) -> int:
     """Store standard input; print its reference."""
     from tarmac import datasets
 
-    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url)
+    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, arguments.suffix)
     if not arguments.quiet:
         print(f"{'Stored' if new else 'Already there:'} {datasets.describe_size(size)}. In a request:", file=sys.stderr)
     print(reference)
@@ -132,6 +132,20 @@ def release_gpu(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def trainers(_: argparse.Namespace) -> int:
+    """List the catalogue; fail if a file of it has a problem."""
+    from tarmac.catalogue import OUR_IMAGE, catalogue
+
+    found = catalogue()
+    print(f"{'MODEL':<32} {'SCORE':<10} {'TRAINER':<28} WHAT")
+    for name, model in found.models.items():
+        image = "Tarmac's own" if model.image == OUR_IMAGE else model.image
+        print(f"{name:<32} {model.score:<10} {image:<28} {model.title}")
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
+    return BAD_INPUT if found.problems else 0
+
+
 def migrate(arguments: argparse.Namespace) -> int:
     """Bring the ledger to a version."""
     from tarmac import database
@@ -159,6 +173,7 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("init", help="migrate the databases, set the login, seed the pools").set_defaults(run=init)
     store = commands.add_parser("dataset", help="store a file from standard input, print its reference")
     store.add_argument("--quiet", action="store_true", help="print the reference only")
+    store.add_argument("--suffix", choices=(".jsonl", ".py", ".sh"), default=".jsonl", help="a data set, or a script")
     store.set_defaults(run=dataset)
     commands.add_parser("trigger", help="check a request from standard input and start it").set_defaults(run=trigger)
     one = commands.add_parser("follow", help="follow a run to its end")
@@ -173,6 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     schema = commands.add_parser("migrate", help="bring the ledger's schema to a version, by default the newest")
     schema.add_argument("--to", type=int)
     schema.set_defaults(run=migrate)
+    commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     arguments = parser.parse_args(argv)
     try:

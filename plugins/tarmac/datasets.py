@@ -15,15 +15,15 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from tarmac.errors import DatasetError
-from tarmac.request import ID_PATTERN, TrainingRequest
+from tarmac.request import ID_PATTERN, SCRIPT_PATTERN, TrainingRequest
 
 FILES_ROOT = "/files"
 _CHUNK = 1024 * 1024
 
 
 def is_id(reference: str) -> bool:
-    """Tell whether a reference names a data set of the store (else it is a URL). Pure."""
-    return re.fullmatch(ID_PATTERN, reference) is not None
+    """Tell whether a reference names a file of the store (else it is a URL). Pure."""
+    return any(re.fullmatch(pattern, reference) for pattern in (ID_PATTERN, SCRIPT_PATTERN))
 
 
 def is_remote(reference: str, store_url: str) -> bool:
@@ -32,12 +32,14 @@ def is_remote(reference: str, store_url: str) -> bool:
 
 
 def references(request: TrainingRequest) -> list[tuple[str, str]]:
-    """List (field path, reference) of every data set file a request names. Pure."""
+    """List (field path, reference) of every file a request names. Pure."""
     found = []
     for name, dataset in request.datasets.items():
         found.append((f"datasets.{name}.train", dataset.train))
         if dataset.eval is not None:
             found.append((f"datasets.{name}.eval", dataset.eval))
+    if request.script is not None:
+        found.append(("script", request.script))
     return found
 
 
@@ -66,8 +68,11 @@ def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None) -> tuple[str, i
     return base58.b58encode(digest.digest()).decode(), size
 
 
-def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
+def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl") -> tuple[str, int, bool]:
     """Store a file under the id of its content. Idempotent; a reader never sees half a file.
+
+    Args:
+        suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script.
 
     Returns:
         The reference to put in a request (`<id>/<id>.jsonl`), the size in bytes, and whether it was new.
@@ -76,7 +81,7 @@ def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
         DatasetError: the file is empty, or the store cannot be written; nothing is left behind.
     """
     try:
-        return _put(stream, store_url)
+        return _put(stream, store_url, suffix)
     except DatasetError:
         raise
     except Exception as error:  # the storage libraries behind fsspec share no base class
@@ -84,7 +89,7 @@ def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
         raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
 
 
-def _put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
+def _put(stream: IO[bytes], store_url: str, suffix: str) -> tuple[str, int, bool]:
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(store_url)
@@ -94,14 +99,14 @@ def _put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
         with filesystem.open(partial, "wb") as target:
             data_id, size = _digest(stream, target)
         if size == 0:
-            raise DatasetError("The file is empty: a data set has at least one line.")
+            raise DatasetError("The file is empty: there is nothing to store.")
         folder = f"{root}/{data_id}"
-        final = f"{folder}/{data_id}.jsonl"
+        final = f"{folder}/{data_id}{suffix}"
         new = not filesystem.exists(final) or _stored_id(filesystem, final) != data_id
         if new:
             filesystem.makedirs(folder, exist_ok=True)
             filesystem.mv(partial, final)
-        return f"{data_id}/{data_id}.jsonl", size, new
+        return f"{data_id}/{data_id}{suffix}", size, new
     finally:
         with contextlib.suppress(Exception):  # the reason why nothing could be written is the one to tell
             if filesystem.exists(partial):
@@ -135,8 +140,9 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> st
                 return None if stream.read(1) else "the file is empty"
             found, size = _digest(stream)
     except FileNotFoundError:
-        hint = "store it with `make dataset FILE=...` and use the id that prints" if stored else url
-        return f"there is no such data set: {hint}"
+        command = "dataset" if reference.endswith(".jsonl") else "script"
+        hint = f"store it with `make {command} FILE=...` and use the id that prints" if stored else url
+        return f"there is no such {'data set' if command == 'dataset' else 'script'}: {hint}"
     except Exception as error:  # the storage libraries behind fsspec share no base class
         return f"{url} cannot be read: {type(error).__name__}: {str(error)[:300]}"
     wanted = reference.split("/")[0]

@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from tarmac import datasets
-from tarmac.catalogue import MODELS
+from tarmac.catalogue import OUR_IMAGE, catalogue
 from tarmac.containers import engine, passthrough
-from tarmac.errors import RequestError, TarmacError
+from tarmac.errors import ContainerError, RequestError, TarmacError
 from tarmac.gpu import devices
 from tarmac.registry import Registry
 from tarmac.request import TrainingRequest, parse_request
@@ -34,6 +34,7 @@ def check_request(conf: object) -> dict[str, Any]:
     request = parse_request(conf)
     stack = settings()
     problems = datasets.check(request, stack.store_url, stack.url_schemes)
+    problems += _trainer_problems(request.model)
     if request.gpu:
         problems += _gpu_problems(request)
     if problems:
@@ -42,11 +43,30 @@ def check_request(conf: object) -> dict[str, Any]:
     return request.model_dump(mode="json")
 
 
+def trainer_image(model: str) -> str:
+    """Return the image of a model's trainer.
+
+    Raises:
+        KeyError: the catalogue has no such model.
+    """
+    image = catalogue().models[model].image
+    return settings().trainer_image if image == OUR_IMAGE else image
+
+
+def _trainer_problems(model: str) -> list[str]:
+    image = trainer_image(model)
+    try:
+        engine.image_id(engine.client(), image)
+    except ContainerError:
+        return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
+    return []
+
+
 def _gpu_problems(request: TrainingRequest) -> list[str]:
     """Say why a GPU session cannot be accepted on this machine; a device that is only busy or sick is no reason."""
     from tarmac.gpu.placement import DeviceLoad, Need, NoFit, place
     from tarmac.gpu.tower import readings
-    from tarmac.request import gpu_bytes
+    from tarmac.sizes import gpu_bytes
 
     instead = "(got true). Send gpu: false to train on the CPU."
     seen = devices.snapshot()
@@ -55,7 +75,7 @@ def _gpu_problems(request: TrainingRequest) -> list[str]:
     stack = settings()
     labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
     usable = [device.uuid for device in seen.devices if device.usable]
-    if usable and (problem := passthrough.problem(engine.client(), stack.trainer_image, usable[0], labels)):
+    if usable and (problem := passthrough.problem(engine.client(), trainer_image(request.model), usable[0], labels)):
         return [f"gpu: {problem} {instead}"]
     asked = request.resources
     empty = [
@@ -77,11 +97,12 @@ def needs_network(request: TrainingRequest) -> bool:
     return any(datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request))
 
 
-def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, str]:
-    """Make the session's volume with request.json in it.
+def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Make the session's volume with request.json in it, and settle who trains it.
 
     Returns:
-        `volume`: its name; `network`: the network its data has to be fetched over, "none" for local data.
+        `volume`: its name; `network`: the network its data has to be fetched over, "none" for local data; `image`,
+        `command`, `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
     """
     stack = settings()
     name = volume_name(stack.stack, dag_id, run_id)
@@ -90,7 +111,14 @@ def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str,
     )
     log.info("The session's volume is %s.", name)
     remote = needs_network(TrainingRequest.model_validate(request))
-    return {"volume": name, "network": stack.egress_network if remote else "none"}
+    model = catalogue().models[request["model"]]
+    return {
+        "volume": name,
+        "network": stack.egress_network if remote else "none",
+        "image": trainer_image(request["model"]),
+        "command": list(model.command),
+        "memory_bytes": model.memory_bytes,
+    }
 
 
 def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> dict[str, Any]:
@@ -137,7 +165,7 @@ def register_model(
         TarmacError: `eval` gave no metric that ranks this model.
     """
     name = request["model"]
-    score_name = MODELS[name].score
+    score_name = catalogue().models[name].score
     metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
     if score_name not in metrics:
         raise TarmacError(f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered.")

@@ -71,6 +71,7 @@ def test_it_survives_the_way_through_the_database(dag: Any, stored: Any):
         "seed": 0,
         "priority": 0,
         "resources": RESOURCES,
+        "script": None,
         "parameters": {},
     }
     assert stored.tags == {"tarmac", "training", "nlp"}

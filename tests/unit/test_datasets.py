@@ -78,7 +78,7 @@ def test_an_id_may_have_43_characters(store: str):
 
 
 def test_an_empty_file_is_refused_and_leaves_nothing(store: str, tmp_path: Path):
-    with pytest.raises(DatasetError, match="at least one line"):
+    with pytest.raises(DatasetError, match="nothing to store"):
         put(b"", store)
     assert files_in(tmp_path) == []
 

@@ -25,13 +25,15 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request; `parameters` are as sent, for the model to check."""
+    """A checked request; `parameters` are as sent, for the model to check. `script` is the reference of a user's own
+    code in the store, None to train with the model's."""
 
     model: str
     datasets: tuple[Dataset, ...]
     gpu: bool
     seed: int
     parameters: Mapping[str, Any]
+    script: str | None = None
 
 
 def read_request(session: Path) -> Request:
@@ -78,9 +80,12 @@ def parse_request(raw: Any) -> Request:
         parameters = {}
     if not isinstance(parameters, dict):
         problems.append("parameters: must be an object")
+    script = raw.get("script")
+    if script is not None and not isinstance(script, str):
+        problems.append("script: must be the reference of a stored script, or null")
     if problems:
         raise RequestError("the request is wrong: " + "; ".join(problems))
-    return Request(model=str(model), datasets=datasets, gpu=gpu, seed=seed, parameters=parameters)
+    return Request(model=str(model), datasets=datasets, gpu=gpu, seed=seed, parameters=parameters, script=script)
 
 
 def _datasets(raw: Any, problems: list[str]) -> tuple[Dataset, ...]:

@@ -229,3 +229,15 @@ def image_id(api: APIClient, image: str) -> str:
         return str(api.inspect_image(image)["Id"])
     except ImageNotFound as error:
         raise missing_image(image) from error
+
+
+def entrypoint(api: APIClient, image: str) -> list[str]:
+    """Return the entrypoint of a local image; empty if it has none.
+
+    Raises:
+        ContainerError: there is no such image here.
+    """
+    try:
+        return list(api.inspect_image(image)["Config"].get("Entrypoint") or [])
+    except ImageNotFound as error:
+        raise missing_image(image) from error

@@ -62,12 +62,21 @@ class TrainingContainerOperator(DockerOperator):
             its clean-up) is made again; without it, that is an error that says what to clear.
         request: the checked request, for `restore`; templated.
         session_required: False lets a step without a session's volume end at once with None (clean-up is idempotent).
-        memory_bytes, processes: limits of the container; by default the stack's settings.
+        memory_bytes, processes: limits of the container; by default the stack's settings. The first is templated.
+        entrypoint: what runs in the container, before the command; empty: the image's own. Templated.
 
     Returns (XCom): the keys of the container's last `result` event, or None.
     """
 
-    template_fields: Sequence[str] = (*DockerOperator.template_fields, "labels", "gpu", "request", "network_mode")
+    template_fields: Sequence[str] = (
+        *DockerOperator.template_fields,
+        "entrypoint",
+        "labels",
+        "gpu",
+        "memory_bytes",
+        "request",
+        "network_mode",
+    )
 
     def __init__(
         self,
@@ -80,7 +89,7 @@ class TrainingContainerOperator(DockerOperator):
         restore: TrainingContainerOperator | None = None,
         request: Any = None,
         session_required: bool = True,
-        memory_bytes: int | None = None,
+        memory_bytes: int | str | None = None,
         processes: int | None = None,
         network_mode: str = "none",
         user: str = SESSION_USER,
@@ -213,7 +222,7 @@ class TrainingContainerOperator(DockerOperator):
 
     def _create(self, image_id: str) -> str:
         limits = settings()
-        memory = self.memory_bytes or limits.trainer_memory_bytes
+        memory = self._memory_bytes()
         host_config = self.cli.create_host_config(
             auto_remove=False,
             mounts=self.mounts,
@@ -237,7 +246,7 @@ class TrainingContainerOperator(DockerOperator):
             image=self.image,
             name=self.container_name,
             command=self.format_command(self.command),
-            entrypoint=self.format_command(self.entrypoint),
+            entrypoint=self.format_command(self.entrypoint) or None,
             user=self.user,
             environment=self._environment(limits, image_id),
             labels=self._labels(),
@@ -316,7 +325,7 @@ class TrainingContainerOperator(DockerOperator):
             return
         step = self.format_command(self.command)
         if killed_for_memory:
-            limit = (self.memory_bytes or settings().trainer_memory_bytes) / 1024**3
+            limit = self._memory_bytes() / 1024**3
             raise ContainerError(
                 f"The step {step!r} ran out of memory: it needs more than its limit of {limit:.1f} GiB. "
                 "Use less data or a smaller model, or raise TARMAC_TRAINER_MEMORY in env/stack.env and run `make up`."
@@ -360,12 +369,16 @@ class TrainingContainerOperator(DockerOperator):
         # Always by name: a count would hand over devices that belong to other sessions.
         return [*requests, DeviceRequest(device_ids=devices, capabilities=[["gpu"]])] if devices else requests
 
+    def _memory_bytes(self) -> int:
+        return int(self.memory_bytes or settings().trainer_memory_bytes)
+
     def _healthcheck(self) -> Healthcheck | None:
         if not self.gpu_healthcheck:
             return None
+        entrypoint = self.format_command(self.entrypoint) or engine.entrypoint(self.cli, self.image)
         # No start_period: engines from 27 on would wait 5 s for the first probe.
         return Healthcheck(
-            test=["CMD", "tarmac-trainer", "health"], interval=2 * _NANOSECONDS, timeout=5 * _NANOSECONDS, retries=6
+            test=["CMD", *entrypoint, "health"], interval=2 * _NANOSECONDS, timeout=5 * _NANOSECONDS, retries=6
         )
 
     def _environment(self, stack: Settings, image_id: str) -> dict[str, str]:

@@ -38,7 +38,8 @@ def entry_for(
     """Estimate a session's need from its request, its own attempts and history; return what it queues with."""
     from tarmac.gpu import ledger as book
     from tarmac.gpu.placement import Need, Policy
-    from tarmac.request import Resources, gpu_bytes
+    from tarmac.request import Resources
+    from tarmac.sizes import gpu_bytes
 
     resources = Resources.model_validate(request.get("resources") or {})
     kind, amount = signature(request), data_bytes(prep)
@@ -59,15 +60,17 @@ def _estimate(
     ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int
 ) -> Estimate:
     """Estimate a session's need from what the ledger knows; a guess beyond the devices it would get is a whole one."""
-    from tarmac.catalogue import MODELS
+    from tarmac.catalogue import catalogue
     from tarmac.gpu.estimate import bounded, estimate
 
+    # Somebody may have taken the model out of the catalogue since the session started: a whole device then.
+    default = catalogue().models.get(kind.partition(":")[0])
     found = estimate(
         requested_bytes=requested,
         own=ledger.own_attempts(key),
         history=ledger.measured(kind, but=key),
         data_bytes=amount,
-        default_bytes=MODELS[kind.partition(":")[0]].gpu_memory_bytes,
+        default_bytes=default.gpu_memory_bytes if default else None,
     )
     sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
     return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found
