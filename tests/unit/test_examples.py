@@ -23,7 +23,7 @@ KEYS_OF_SET = {
     "wordnet-relations": {"relations"},
     "austen-coreference": {"coreference"},
     "postgresql-terms": {"keyphrases"},
-    "nodejs-commits": {"user", "item", "count"},
+    "binutils-changelog": {"user", "item", "count"},
 }
 ALL_KEYS = set().union(*KEYS_OF_SET.values())
 
