@@ -19,7 +19,7 @@ runner=tarmac-test-runner-$$
 clean_up() {
     docker rm --force "$runner" >/dev/null 2>&1 || true
     local project label
-    for project in "tarmac-e2e-$$" "tarmac-it-$$" "tarmac-machine-$$"; do
+    for project in "tarmac-e2e-$$" "tarmac-security-$$" "tarmac-it-$$" "tarmac-machine-$$"; do
         for label in "com.docker.compose.project=$project" "tarmac.project=$project"; do
             docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force --volumes >/dev/null || true
             docker volume ls --quiet --filter "label=$label" | xargs -r docker volume rm >/dev/null || true
@@ -83,7 +83,7 @@ unit)
     ;;
 all)
     say "Trainer tests"
-    docker run --rm --network none --name "$runner" tarmac/trainer-test:test
+    docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG"
     say "Stack tests"
     in_test_image pytest -p no:cacheprovider --ignore=tests/gpu tests "$@"
     say "GPU tests"
