@@ -23,8 +23,10 @@ from support.stack import REPO, Stack
 
 TAG = os.environ.get("TARMAC_TAG") or "test"
 SERVICES = ("postgres", "webserver", "scheduler", "dag-processor", "triggerer", "airflow-cli", "mlflow")
-# What the services listen on, what an engine listens on when it is open to the network, and what machines often have.
-PORTS = (22, 80, 111, 443, 2375, 2376, 5000, 5432, 8080, 8793, 8794, 8974)
+# What the services listen on; what a machine may listen on, an engine that is open to the network among it.
+SERVICE_PORTS = (5000, 5432, 8080, 8793, 8794, 8974)
+MACHINE_PORTS = (22, 2375, 2376, 5432)
+Target = tuple[str, str, int, str]
 
 
 def read_env(path: Path) -> dict[str, str]:
@@ -71,34 +73,40 @@ class AttackedStack(Stack):
         rows = json.loads(subprocess.check_output(["docker", "inspect", *ids]))
         return {row["Config"]["Labels"]["com.docker.compose.service"]: row for row in rows}
 
-    def addresses(self) -> list[tuple[str, str, int]]:
-        """(what, address, port) of everything near a container: the services, this machine, the store."""
-        found = [
-            (service, network["IPAddress"])
-            for service, row in self.containers().items()
-            for network in row["NetworkSettings"]["Networks"].values()
-        ]
-        found += [
-            ("machine", address.address)
+    def targets(self, listening: int) -> list[Target]:
+        """Name (what, address, port, network) of everything near a container: services, this machine's own ports.
+
+        The network is given where this machine itself has no way to it: asked for from another one, such an address
+        would be looked for outside of this machine.
+        """
+        cut_off = f"{self.project}_registry"
+        found: list[Target] = []
+        for service, row in self.containers().items():
+            for name, network in row["NetworkSettings"]["Networks"].items():
+                subnet = f"{network['IPAddress']}/{network['IPPrefixLen']}" if name == cut_off else ""
+                found += [(service, network["IPAddress"], port, subnet) for port in SERVICE_PORTS]
+        own = {
+            address.address
             for addresses in psutil.net_if_addrs().values()
             for address in addresses
             if address.family == socket.AF_INET and not address.address.startswith("127.")
+        }
+        found += [("listener", address, listening, "") for address in own]
+        found += [
+            ("machine", address, port, "") for address in own for port in (*MACHINE_PORTS, self.web, self.mlflow_port)
         ]
         # A network whose bridge has no address has a gateway all the same, on paper.
-        rows = json.loads(subprocess.check_output(["docker", "network", "inspect", *self.networks()]))
-        gateways = {row["IPAM"]["Config"][0]["Gateway"] for row in rows}
-        found += [("machine", gateway) for gateway in gateways - {address for _, address in found}]
-        return [(what, address, port) for what, address in found for port in (*PORTS, self.web, self.mlflow_port)]
+        (row,) = json.loads(subprocess.check_output(["docker", "network", "inspect", cut_off]))
+        paper = row["IPAM"]["Config"][0]
+        found.append(("listener", paper["Gateway"], listening, paper["Subnet"]))
+        return found
 
-    def networks(self) -> list[str]:
-        return self._docker("network", "ls", "--quiet", "--filter", f"label=com.docker.compose.project={self.project}")
-
-    def plant(self, addresses: list[tuple[str, str, int]], folder: Path) -> None:
+    def plant(self, targets: list[Target], folder: Path) -> None:
         """Put the intruder in the place of the trainer's image."""
         for path in (REPO / "tests" / "doubles" / "intruder").iterdir():
             shutil.copy(path, folder)
         names = [*SERVICES, "s3", "host.docker.internal"]
-        (folder / "targets.json").write_text(json.dumps({"addresses": addresses, "names": names}))
+        (folder / "targets.json").write_text(json.dumps({"addresses": targets, "names": names}))
         subprocess.run(
             ["docker", "build", "--quiet", "--build-arg", f"BASE=tarmac/trainer:{TAG}",
              "--tag", f"{self.images}/trainer:{TAG}", folder],
@@ -143,12 +151,14 @@ class Step:
 
 @dataclass
 class Attack:
-    """Two sessions at the same time, one of which fetches data from an object store; `listening` on this machine."""
+    """Two sessions at the same time, one of which fetches data from an object store, and a third that found none.
+
+    While they ran, this machine listened on a port of all its addresses.
+    """
 
     steps: dict[str, Step]
     runs: list[str]
-    listening: int
-    store: str
+    refused: str
 
 
 class Watch(threading.Thread):
@@ -192,12 +202,10 @@ def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> It
         listener = ends.enter_context(closing(socket.create_server(("0.0.0.0", 0), backlog=128)))
         port = listener.getsockname()[1]
         store = ends.enter_context(object_store.object_store(stack, tiny))
-        store_address = stack._docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", store)
-        addresses = stack.addresses()
-        machine = sorted({host for what, host, _ in addresses if what == "machine"})
-        addresses += [("listener", host, port) for host in machine]
-        addresses += [("s3", host, 5000) for host in store_address]
-        stack.plant(addresses, tmp_path_factory.mktemp("intruder"))
+        form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+        targets = stack.targets(port)
+        targets += [("s3", host, 5000, "") for host in stack._docker("inspect", "--format", form, store)]
+        stack.plant(targets, tmp_path_factory.mktemp("intruder"))
         watch = Watch(stack)
         watch.start()
         ends.callback(watch.ended.set)
@@ -206,8 +214,10 @@ def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> It
         remote = stack.start({"model": "test_model", "datasets": sets, "seed": 1})
         states = {run: stack.finish(run, 400) for run in (local, remote)}
         assert set(states.values()) == {"success"}, [stack.states(run) for run in states]
+        refused = stack.start({"model": "test_model", "datasets": {"b": {"train": "s3://data/none.jsonl"}}})
+        assert stack.finish(refused) == "failed"
         stack.assert_nothing_left()
-    yield Attack(_steps(stack, watch, local, remote), [local, remote], port, store)
+    yield Attack(_steps(stack, watch, local, remote), [local, remote], refused)
 
 
 NAMES = {

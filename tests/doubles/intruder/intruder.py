@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import ipaddress
 import json
 import os
 import signal
@@ -26,6 +27,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 KERNEL_FILES = ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/sys/kernel/uevent_helper", "/dev/kmsg")
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock", "/run/podman/podman.sock")
+# This container's own.
+ADDRESS = ipaddress.ip_address(
+    socket.gethostbyname(socket.gethostname()) if len(socket.if_nameindex()) > 1 else "127.0.0.1"
+)
 # More than any limit in use here; each sleeps and is killed.
 FORKS = 2000
 
@@ -107,13 +112,17 @@ def mounts() -> dict[str, str]:
     return found
 
 
-def reach(target: tuple[str, str, int]) -> tuple[str, str]:
-    name, host, port = target
+def reach(target: tuple[str, str, int, str]) -> tuple[str, str]:
+    """Try to connect; not to an address of a network that has no way in, unless this is that network or none."""
+    name, host, port, network = target
 
     def connect() -> None:
         socket.create_connection((host, port), timeout=2).close()
 
-    return f"{name} {host}:{port}", outcome(connect)
+    known = f"{name} {host}:{port}"
+    if network and ADDRESS not in ipaddress.ip_network(network, strict=False) and not ADDRESS.is_loopback:
+        return known, "ELSEWHERE"
+    return known, outcome(connect)
 
 
 def resolve(name: str) -> tuple[str, str]:
