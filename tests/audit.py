@@ -44,10 +44,9 @@ def read_pip_audit(text: str) -> Answer:
             answer.unchecked.append(package["name"])
             continue
         answer.checked += 1
-        answer.known += [
-            f"{package['name']} {package['version']}: {one['id']}, fixed in {', '.join(one['fix_versions']) or 'no version'}"
-            for one in package["vulns"]
-        ]
+        for one in package["vulns"]:
+            fixed = ", ".join(one["fix_versions"]) or "no version"
+            answer.known.append(f"{package['name']} {package['version']}: {one['id']}, fixed in {fixed}")
     return answer
 
 

@@ -110,7 +110,9 @@ def main(folder: str, *images: str) -> None:
     """Write a document for each image into a folder."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     for image in images or images_of_the_stack():
-        shown = subprocess.run(["docker", "image", "inspect", "--format", "{{.Id}}", image], capture_output=True, text=True)
+        shown = subprocess.run(
+            ["docker", "image", "inspect", "--format", "{{.Id}}", image], capture_output=True, text=True
+        )
         if shown.returncode:
             sys.exit(f"There is no image {image}: run `make up` first.")
         packages = installed(image)

@@ -195,7 +195,7 @@ def told(stack: Stack, run_id: str, task_id: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Attack]:
+def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> Attack:
     tiny = REPO / "examples" / "tiny.jsonl"
     stored = stack.store(tiny)
     with ExitStack() as ends:
@@ -217,7 +217,7 @@ def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> It
         refused = stack.start({"model": "test_model", "datasets": {"b": {"train": "s3://data/none.jsonl"}}})
         assert stack.finish(refused) == "failed"
         stack.assert_nothing_left()
-    yield Attack(_steps(stack, watch, local, remote), [local, remote], refused)
+    return Attack(_steps(stack, watch, local, remote), [local, remote], refused)
 
 
 NAMES = {

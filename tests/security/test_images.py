@@ -36,7 +36,18 @@ echo "== certificates"; find / -xdev -type f -path '/run/secrets/*'
 @cache
 def look(image: str) -> dict[str, list[str]]:
     script = LOOK % {"tools": " ".join(TOOLS), "caches": " ".join(CACHES)}
-    command = ["docker", "run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh", f"tarmac/{image}:{TAG}"]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--user",
+        "0",
+        "--entrypoint",
+        "sh",
+        f"tarmac/{image}:{TAG}",
+    ]
     text = subprocess.run([*command, "-c", script], capture_output=True, text=True, check=False).stdout
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -48,7 +59,9 @@ def look(image: str) -> dict[str, list[str]]:
 
 
 def inspect(image: str) -> dict[str, object]:
-    found: dict[str, object] = json.loads(subprocess.check_output(["docker", "image", "inspect", f"tarmac/{image}:{TAG}"]))[0]
+    found: dict[str, object] = json.loads(
+        subprocess.check_output(["docker", "image", "inspect", f"tarmac/{image}:{TAG}"])
+    )[0]
     return found
 
 
@@ -99,7 +112,18 @@ def test_it_runs_as_nobody_in_particular(image: str):
 def test_its_code_is_not_its_own_to_change(image: str):
     """With a writable root, too."""
     script = "find /opt /usr /etc -xdev -writable -not -type l 2>/dev/null"
-    command = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "sh", f"tarmac/{image}:{TAG}", "-c", script]
+    command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--entrypoint",
+        "sh",
+        f"tarmac/{image}:{TAG}",
+        "-c",
+        script,
+    ]
     found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
     home = "/opt/airflow" if image == "airflow" else "/nowhere"
     assert [path for path in found if not (path == home or path.startswith(f"{home}/"))] == []

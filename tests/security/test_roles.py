@@ -26,8 +26,9 @@ ROLES = ["Viewer", "User", "Op"]
 GOOD = {"model": "test_model", "datasets": {"a": {"train": f"{'2' * 44}/{'2' * 44}.jsonl"}}}
 BAD = {"model": "gpt-9", "datasets": {"a": {"train": "../x"}}}
 READS = [
-    "/api/v2/dags", DAG, f"{DAG}/details", f"{DAG}/dagRuns", "/api/v2/pools", "/api/v2/connections", "/api/v2/variables",
-    "/api/v2/config", "/api/v2/eventLogs", "/api/v2/importErrors", "/api/v2/plugins", "/ui/config", "/auth/fab/v1/users",
+    "/api/v2/dags", DAG, f"{DAG}/details", f"{DAG}/dagRuns", "/api/v2/pools", "/api/v2/connections", "/api/v2/config",
+    "/api/v2/variables", "/api/v2/eventLogs", "/api/v2/importErrors", "/api/v2/plugins", "/ui/config",
+    "/auth/fab/v1/users",
 ]  # fmt: skip
 Call = Callable[..., httpx.Response]
 
@@ -176,8 +177,8 @@ def test_whoever_holds_the_socket_is_root_of_this_machine(stack: AttackedStack):
     """Which is why one service holds it, and why a DAG file's author is root, too: tasks run in that service."""
     code = (
         "import docker, sys; api = docker.from_env(); "
-        "out = api.containers.run(sys.argv[1], entrypoint='id', command=['-u'], user='0', remove=True, network_mode='none',"
-        " volumes={'/': {'bind': '/host', 'mode': 'ro'}}); print(out.decode().strip())"
+        "out = api.containers.run(sys.argv[1], entrypoint='id', command=['-u'], user='0', remove=True,"
+        " network_mode='none', volumes={'/': {'bind': '/host', 'mode': 'ro'}}); print(out.decode().strip())"
     )
     rows = stack.containers()
     image = rows["mlflow"]["Config"]["Image"].replace("/mlflow:", "/airflow:")

@@ -46,7 +46,9 @@ def test_there_is_one_for_each_image(documents: dict[str, dict[str, Any]]):
 @pytest.mark.parametrize("name", LOCKS)
 def test_it_lists_every_pinned_package_and_no_other(documents: dict[str, dict[str, Any]], name: str):
     text = (REPO / f"requirements-{LOCKS[name]}.lock").read_text()
-    pinned = {plain(found[1]): found[2] for found in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;]+)", text, re.M)}
+    pinned = {
+        plain(found[1]): found[2] for found in re.finditer(r"^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;]+)", text, re.M)
+    }
     assert {plain(key): version for key, version in listed(documents[name], "pypi").items()} == pinned
 
 
@@ -57,4 +59,3 @@ def test_it_lists_what_dpkg_lists(documents: dict[str, dict[str, Any]], name: st
     lines = subprocess.check_output(command, text=True).splitlines()
     wanted = {line.split("\t")[0].split(":")[0]: line.split("\t")[1] for line in lines}
     assert listed(documents[name], "deb") == wanted
-

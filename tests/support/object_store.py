@@ -1,4 +1,4 @@
-"""An object store beside a stack: moto's, in a container, as `s3:5000` on the networks of the scheduler and of `prep`."""
+"""An object store beside a stack: moto's, in a container, `s3:5000` on the networks of the scheduler and of `prep`."""
 
 from __future__ import annotations
 

@@ -22,7 +22,9 @@ def test_a_package_that_the_index_does_not_know_is_not_checked_rather_than_good(
 
 
 def test_an_update_that_an_image_lacks_is_known():
-    text = "Inst libssl3t64 [3.5.1-1] (3.5.4-1~deb13u1 Debian-Security:13/stable-security [amd64])\nConf libssl3t64 (x)\n"
+    text = (
+        "Inst libssl3t64 [3.5.1-1] (3.5.4-1~deb13u1 Debian-Security:13/stable-security [amd64])\nConf libssl3t64 (x)\n"
+    )
     answer = audit.read_apt(text, installed=90)
     assert answer.known == ["libssl3t64 3.5.1-1: 3.5.4-1~deb13u1 is out (Debian-Security:13/stable-security [amd64])"]
     assert audit.code_of([answer]) == 1

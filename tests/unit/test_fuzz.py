@@ -1,4 +1,4 @@
-"""What strangers send is read or refused, never anything else: requests, bodies, what a trainer says. Counts are shown."""
+"""What strangers send is read or refused, and nothing else: requests, bodies, what a trainer says. Counts are shown."""
 
 import json
 from collections import Counter
@@ -47,36 +47,37 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-_reference = st.sampled_from([f"{ID}/{ID}.jsonl", "s3://b/k", "file:///files/a"]) | st.text(max_size=40) | _json
-_dataset = st.fixed_dictionaries({"train": _reference}, optional={"eval": _reference, "test": _json}) | _json
+
+
+def mostly(good: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """What is well formed, but for one in ten, so that a request of several fields is good now and then."""
+    return st.integers(0, 9).flatmap(lambda number: good if number else _json)
+
+
+_reference = mostly(st.sampled_from([f"{ID}/{ID}.jsonl", "s3://b/k", "file:///files/a"]))
+_dataset = mostly(st.fixed_dictionaries({"train": _reference}, optional={"eval": st.none() | _reference}))
 _resources = st.fixed_dictionaries(
     {},
     optional={
-        "gpu_memory": st.sampled_from(["12GiB", "0", "1e9g", 12 * 1024**3]) | _json,
-        "gpus": st.integers() | _json,
-        "policy": st.sampled_from(["packed", "spread"]) | _json,
-        "max_wait_seconds": st.integers() | _json,
-        "stall_seconds": st.integers() | _json,
+        "gpu_memory": mostly(st.sampled_from(["12GiB", "800m", 12 * 1024**3, None])),
+        "gpus": mostly(st.integers(1, 64)),
+        "policy": mostly(st.sampled_from(["packed", "spread"])),
+        "max_wait_seconds": mostly(st.integers(1, 3600)),
+        "stall_seconds": mostly(st.integers(10, 300)),
     },
 )
-_parameters = st.dictionaries(
-    st.sampled_from([name for model in MODELS.values() for name in model.parameters]) | st.text(max_size=8),
-    _json,
-    max_size=4,
-)
+_parameters = st.sampled_from([name for model in MODELS.values() for name in model.parameters])
 _near = st.fixed_dictionaries(
     {
-        "model": st.sampled_from(list(MODELS)) | _json,
-        "datasets": st.dictionaries(st.sampled_from(["a", "../a", "a b"]) | st.text(max_size=8), _dataset, max_size=3)
-        | _json,
+        "model": mostly(st.sampled_from(list(MODELS))),
+        "datasets": mostly(st.dictionaries(mostly(st.just("a")).map(str), _dataset, min_size=1, max_size=2)),
     },
     optional={
-        "gpu": st.booleans() | _json,
-        "seed": st.integers() | _json,
-        "priority": st.integers() | _json,
-        "resources": _resources | _json,
-        "parameters": _parameters | _json,
-        "unknown": _json,
+        "gpu": mostly(st.booleans()),
+        "seed": mostly(st.integers(0, 9)),
+        "priority": mostly(st.integers(-100, 100)),
+        "resources": mostly(_resources),
+        "parameters": mostly(st.dictionaries(_parameters, mostly(st.integers(1, 9)), max_size=1)),
     },
 )
 
@@ -84,8 +85,8 @@ _near = st.fixed_dictionaries(
 def test_a_request_is_taken_or_refused_by_the_names_of_its_fields(show: Show):
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=1500)
-    @given(_near | _json)
+    @settings(max_examples=600)
+    @given(mostly(_near))
     def fuzz(conf: Any) -> None:
         try:
             request = parse_request(conf)
@@ -100,7 +101,7 @@ def test_a_request_is_taken_or_refused_by_the_names_of_its_fields(show: Show):
 
     fuzz()
     show("requests", counts)
-    assert counts["refused"] >= 500
+    assert min(counts["refused"], counts["taken"]) > 30
 
 
 _numbers = st.integers() | st.floats() | st.sampled_from([10**400, 1e308, -1, 0, 5e-324])
@@ -123,7 +124,7 @@ _events = st.fixed_dictionaries(
 def test_whatever_a_trainer_says_is_shown_and_is_never_fatal(show: Show):
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=1500)
+    @settings(max_examples=800)
     @given(_events.map(json.dumps) | st.text(max_size=60) | st.text(max_size=60).map('{{"event": {}'.format))
     def fuzz(said: str) -> None:
         splitter = LineSplitter()
@@ -140,7 +141,7 @@ def test_whatever_a_trainer_says_is_shown_and_is_never_fatal(show: Show):
 
     fuzz()
     show("lines of a trainer", counts)
-    assert min(counts[kind] for kind in ("text", "progress", "metric", "error", "result")) > 10
+    assert min(counts[kind] for kind in ("text", "progress", "metric", "error", "result")) > 5
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,10 @@ def guarded() -> FastAPI:
     def describe() -> dict[str, Any]:
         model = TrainingRequest.model_json_schema(ref_template="#/components/schemas/{model}")
         shared = model.pop("$defs")
+        shared["Dataset"]["properties"]["train"]["enum"] = [f"{ID}/{ID}.jsonl", "../x"]
+        # So that some bodies are good.
+        model["properties"]["datasets"] |= {"propertyNames": {"enum": ["a", "../a"]}}
+        model["properties"]["parameters"] |= {"maxProperties": 0}
         body = {"type": "object", "required": ["conf"], "properties": {"logical_date": {"type": "null"}, "conf": model}}
         answers = {code: {"description": "-"} for code in ("200", "400", "413", "422")}
         operation = {
@@ -185,15 +190,8 @@ def test_schemathesis_finds_no_body_that_breaks_the_guard(show: Show):
     schema = schemathesis.openapi.from_asgi("/openapi.json", guarded())
     counts: Counter[str] = Counter()
 
-    for operation in schema.get_all_operations():
-        _run(operation.ok(), counts)
-    show("bodies by schemathesis", counts)
-    assert counts["400"] > 100
-
-
-def _run(operation: Any, counts: Counter[str]) -> None:
-    @settings(max_examples=400)
-    @given(case=operation.as_strategy())
+    @settings(max_examples=200)
+    @given(case=schema[TRIGGER]["POST"].as_strategy())
     def fuzz(case: Any) -> None:
         answer = case.call(headers={"Authorization": "Bearer x"})
         counts[str(answer.status_code)] += 1
@@ -203,6 +201,9 @@ def _run(operation: Any, counts: Counter[str]) -> None:
             assert answer.json()["problems"]
 
     fuzz()
+    show("bodies by schemathesis", counts)
+    assert counts["400"] > 50
+    assert counts["200"]
 
 
 def test_any_bytes_are_refused_or_passed_on(show: Show):
@@ -217,7 +218,7 @@ def test_any_bytes_are_refused_or_passed_on(show: Show):
         | st.sampled_from([b"[" * 100_000, b'{"conf":' * 50_000, b"9" * 5000, b'"' + b"x" * (MAX_REQUEST_BYTES + 1)])
     )
 
-    @settings(max_examples=500)
+    @settings(max_examples=300)
     @given(bodies)
     def fuzz(body: bytes) -> None:
         answer = client.post(TRIGGER, content=body, headers={"Authorization": "x", "Content-Type": "application/json"})
@@ -226,4 +227,4 @@ def test_any_bytes_are_refused_or_passed_on(show: Show):
 
     fuzz()
     show("bodies of any bytes", counts)
-    assert counts["400"] > 200
+    assert min(counts["400"], counts["200"]) > 10
