@@ -102,6 +102,14 @@ lint: ## ruff, shellcheck
 types: ## mypy --strict
 	@tests/run.sh types
 
+.PHONY: sbom
+sbom: ## List what is in each image as CycloneDX JSON, in build/sbom
+	@tests/run.sh sbom
+
+.PHONY: audit
+audit: ## Look for known vulnerabilities in what the images are made of; says what could not be looked up
+	@tests/run.sh audit
+
 .PHONY: bench
 bench: ensure-up ## Measure the pipeline's overhead and the idle stack; prints ratios
 	@tests/bench.sh

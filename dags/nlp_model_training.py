@@ -125,7 +125,8 @@ def nlp_model_training() -> None:
         "prep",
         "Fetch the data sets, compare their content with their ids, read and check every line.",
         extra_mounts=[DATASETS, FILES],
-        environment={"TARMAC_STORE": STACK.store_url},
+        # Without credentials of ours there are none: never those that a cloud's metadata service hands out.
+        environment={"TARMAC_STORE": STACK.store_url, "AWS_EC2_METADATA_DISABLED": "true"},
         include_credentials=["object_store"],
         network_mode=NETWORK,
     )

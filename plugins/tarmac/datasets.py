@@ -7,8 +7,11 @@ there is whole or is found out. fsspec is imported inside functions: every task 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import os
 import re
+import stat
 import uuid
 from pathlib import PurePosixPath
 from typing import IO, Any
@@ -50,9 +53,40 @@ def _open(url: str) -> IO[bytes]:
     return opened
 
 
-def _open_file_url(url: str) -> IO[bytes]:
+def _path_of(url: str) -> PurePosixPath:
     # As the trainer reads it: my%20data.jsonl is the file "my data.jsonl". fsspec takes the path as it is written.
-    return open(unquote(urlsplit(url).path), "rb")
+    return PurePosixPath(unquote(urlsplit(url).path))
+
+
+def _open_below(root: PurePosixPath, relative: PurePosixPath) -> IO[bytes]:
+    """Open a file below a folder, going down folder by folder, so that no link leads elsewhere.
+
+    Raises:
+        OSError: ELOOP or ENOTDIR for a link on the way, EINVAL for what is no regular file, and the usual ones.
+    """
+    *folders, name = relative.parts
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = below
+        # Not blocking: opening a named pipe would wait for a writer for ever.
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+    finally:
+        os.close(handle)
+    stream = os.fdopen(opened, "rb")
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "is not a regular file")
+    return stream
+
+
+def _open_local(reference: str, store_url: str) -> IO[bytes]:
+    if is_id(reference):
+        return _open_below(_path_of(store_url), PurePosixPath(reference))
+    root = PurePosixPath(FILES_ROOT)
+    return _open_below(root, _path_of(reference).relative_to(root))
 
 
 def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None) -> tuple[str, int]:
@@ -119,8 +153,8 @@ def _stored_id(filesystem: Any, path: str) -> str:
 
 
 def _file_url_problem(url: str) -> str | None:
-    path = PurePosixPath(unquote(urlsplit(url).path))
-    if urlsplit(url).netloc or ".." in path.parts or not path.is_relative_to(FILES_ROOT) or path.name == "":
+    path = _path_of(url)
+    if urlsplit(url).netloc or ".." in path.parts or PurePosixPath(FILES_ROOT) not in path.parents:
         return f"a file URL must lie below file://{FILES_ROOT}/ (the folder that TARMAC_FILES_DIR names)"
     return None
 
@@ -135,7 +169,7 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> st
         return problem
     url = f"{store_url}/{reference}" if stored else reference
     try:
-        with _open_file_url(url) if scheme == "file" else _open(url) as stream:
+        with _open(url) if is_remote(reference, store_url) else _open_local(reference, store_url) as stream:
             if not stored:
                 return None if stream.read(1) else "the file is empty"
             found, size = _digest(stream)
@@ -144,6 +178,8 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> st
         hint = f"store it with `make {command} FILE=...` and use the id that prints" if stored else url
         return f"there is no such {'data set' if command == 'dataset' else 'script'}: {hint}"
     except Exception as error:  # the storage libraries behind fsspec share no base class
+        if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return f"{url} does not exist, or lies behind a symbolic link, which is not followed"
         return f"{url} cannot be read: {type(error).__name__}: {str(error)[:300]}"
     wanted = reference.split("/")[0]
     if found != wanted:

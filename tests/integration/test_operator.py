@@ -290,6 +290,16 @@ def test_credentials_reach_only_the_steps_that_name_them(
     assert not any(secret in line for secret in ("it-secret", "it-password") for line in step.lines)
 
 
+def test_credentials_that_a_container_tells_are_not_shown(session: Any, monkeypatch: pytest.MonkeyPatch):
+    for key, value in SECRETS.items():
+        monkeypatch.setenv(key, value)
+    told = """echo key=$AWS_SECRET_ACCESS_KEY; echo '{"event": "result", "key": "'$AWS_SECRET_ACCESS_KEY'"}'; exit 0"""
+    step = session.step(told, include_credentials=["object_store"], network_mode="bridge")
+    assert step.run() == {"key": "***"}
+    assert "key=***" in step.lines
+    assert not any("it-secret" in line for line in step.lines)
+
+
 def test_unknown_credentials_are_refused(session: Any):
     with pytest.raises(ValueError, match="not \\['bank'\\]"):
         session.operator("true", include_credentials=["bank"])

@@ -28,8 +28,8 @@ def free_port() -> int:
 class Stack:
     """A running stack: its commands, its API, and what the engine holds of it."""
 
-    def __init__(self, env_dir: Path) -> None:
-        self.project = "tarmac-e2e-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6])
+    def __init__(self, env_dir: Path, kind: str = "e2e", **variables: str) -> None:
+        self.project = f"tarmac-{kind}-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6])
         self.web, self.mlflow_port = free_port(), free_port()
         self.env_dir = env_dir
         self.environment = {
@@ -38,6 +38,7 @@ class Stack:
             "TARMAC_ENV_DIR": str(env_dir),
             "TARMAC_WEB_PORT": str(self.web),
             "TARMAC_MLFLOW_PORT": str(self.mlflow_port),
+            **variables,
         }
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.web}", timeout=30)
 
@@ -47,10 +48,14 @@ class Stack:
             ["make", *words], cwd=REPO, env=self.environment, text=True, input=stdin, capture_output=True, timeout=900
         )
 
-    def log_in(self) -> None:
-        answer = self.http.post("/auth/token", json={"username": "airflow", "password": "airflow"})
+    def log_in(self, user: str = "airflow", password: str = "airflow") -> None:
+        self.http.headers["Authorization"] = f"Bearer {self.token(user, password)}"
+
+    def token(self, user: str, password: str) -> str:
+        answer = self.http.post("/auth/token", json={"username": user, "password": password})
         assert answer.status_code == 201, answer.text
-        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        token: str = answer.json()["access_token"]
+        return token
 
     def airflow(self, *words: str) -> str:
         command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "airflow", *words]

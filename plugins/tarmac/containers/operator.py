@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from airflow.sdk.log import mask_secret
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import DeviceRequest, Healthcheck, LogConfig
 
@@ -302,6 +301,9 @@ class TrainingContainerOperator(DockerOperator):
     # ---- what it says --------------------------------------------------------------------------------------------
 
     def _say(self, line: str) -> None:
+        # Airflow masks secrets in a task's log, not in what the scheduler prints of it, and not in XCom.
+        for secret in self._secrets():
+            line = line.replace(secret, "***")
         event = events.parse_line(line)
         if event is None:
             self._last_text = line.strip() or self._last_text
@@ -393,13 +395,10 @@ class TrainingContainerOperator(DockerOperator):
         return {**contract, **plain, **self._private_environment, **self._credentials()}
 
     def _credentials(self) -> dict[str, str]:
-        found: dict[str, str] = {}
         if self.network_mode == "none":
-            return found  # nothing there could use them, so nothing gets them
-        for kind in self.include_credentials:
-            for variable in _CREDENTIAL_VARIABLES[kind]:
-                if value := os.environ.get(variable):
-                    found[variable] = value
-                    if variable not in _NOT_SECRET:
-                        mask_secret(value)
-        return found
+            return {}  # nothing there could use them, so nothing gets them
+        variables = [variable for kind in self.include_credentials for variable in _CREDENTIAL_VARIABLES[kind]]
+        return {variable: os.environ[variable] for variable in variables if os.environ.get(variable)}
+
+    def _secrets(self) -> list[str]:
+        return [value for variable, value in self._credentials().items() if variable not in _NOT_SECRET]
