@@ -118,6 +118,10 @@ bench: ensure-up ## Measure the pipeline's overhead and the idle stack; prints r
 bench-admission: ## Simulate admission on GPU traces and walk at random over it (STEPS=10000000: longer)
 	@STEPS="$(STEPS)" tests/run.sh bench-admission
 
+.PHONY: bench-handover
+bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (READINGS=32)
+	@READINGS="$(READINGS)" tests/run.sh bench-handover
+
 .PHONY: lock
 lock: ## Pin every image's dependencies again, with hashes (needs uv)
 	@env/host/lock.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|unit|bench-admission|sbom|audit|lint|types [arguments]: runs checks in the test image, so that the host
-# needs Docker only.
+# run.sh all|gpu|unit|bench-admission|bench-handover|sbom|audit|lint|types [arguments]: runs checks in the test image, so
+# that the host needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -48,7 +48,7 @@ say "Preparing the test images (the first time takes a few minutes) ..."
 env/host/images.sh
 case $what in
 all) build ;;
-gpu) build airflow-init mlflow trainer test ;;
+gpu | bench-handover) build airflow-init mlflow trainer test ;;
 *) build test ;;
 esac
 
@@ -61,15 +61,16 @@ in_test_image() {
     wait $!
 }
 
-# Runs the GPU tests on a machine that has an engine and two GPUs of its own.
-gpu_tests() {
+# Runs a command on a machine that has an engine and two GPUs of its own.
+on_machine() {
     local machine=tests/doubles/machine/machine.sh
     "$machine" start
     "$machine" load
-    "$machine" run pytest -p no:cacheprovider tests/gpu "$@" </dev/null &
+    "$machine" run "$@" </dev/null &
     wait $!
     "$machine" stop
 }
+gpu_tests() { on_machine pytest -p no:cacheprovider tests/gpu "$@"; }
 
 case $what in
 lint)
@@ -102,5 +103,6 @@ audit)
     cp "$TARMAC_CA_BUNDLE" build/ca.pem
     in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/audit.py
     ;;
-*) die "run.sh knows all, gpu, unit, bench-admission, sbom, audit, lint and types, not '$what'." ;;
+bench-handover) on_machine env "READINGS=${READINGS:-}" python tests/bench_handover.py ;;
+*) die "run.sh knows all, gpu, unit, bench-admission, bench-handover, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -259,7 +259,18 @@ def parse_request(conf: object) -> TrainingRequest:
     return request
 
 
-def form_schema() -> dict[str, dict[str, Any]]:
+class FieldSchema(dict[str, Any]):
+    """A field's JSON schema, which nobody changes: a copy of it is itself.
+
+    Airflow copies a DAG's params for every operator, up to four times over, whenever a task starts.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself."""
+        return self
+
+
+def form_schema() -> dict[str, FieldSchema]:
     """JSON schema of each top-level field, as the trigger form understands it. Pure.
 
     $defs are inlined and `anyOf [x, null]` becomes a type list. `default`, `description` and `source` are left out:
@@ -269,7 +280,7 @@ def form_schema() -> dict[str, dict[str, Any]]:
     definitions = schema.get("$defs", {})
     dropped = ("default", "description", "source")
     return {
-        name: {key: value for key, value in _inline(field, definitions).items() if key not in dropped}
+        name: FieldSchema((key, value) for key, value in _inline(field, definitions).items() if key not in dropped)
         for name, field in schema["properties"].items()
     }
 

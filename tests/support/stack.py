@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ class Stack:
         self.project = f"tarmac-{kind}-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6])
         self.web, self.mlflow_port = free_port(), free_port()
         self.env_dir = env_dir
+        self.up_output = ""
         self.environment = {
             **os.environ,
             "TARMAC_PROJECT": self.project,
@@ -122,3 +126,32 @@ class Stack:
     def assert_nothing_left(self) -> None:
         assert self.session_containers() == []
         assert self.session_volumes() == []
+
+
+@contextmanager
+def running_stack(env_dir: Path, overrides: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """A stack started by `make up` as a person would; removed at the end, or kept where TARMAC_KEEP is set.
+
+    Args:
+        env_dir: an empty folder for its env/*.env.
+        overrides: contents of files there, by name.
+    """
+    for example in (REPO / "env").glob("*.env.example"):
+        shutil.copy(example, env_dir)
+    for name, content in (overrides or {}).items():
+        (env_dir / name).write_text(content)
+    running = Stack(env_dir)
+    try:
+        done = running.make("up")
+        assert done.returncode == 0, f"make up failed:\n{done.stdout}\n{done.stderr}"
+        running.up_output = done.stderr
+        running.log_in()
+        yield running
+    finally:
+        if os.environ.get("TARMAC_KEEP"):
+            print(f"kept: {running.project} {env_dir}")
+        else:
+            done = running.make("clean", "YES=1")
+            assert done.returncode == 0, done.stderr
+            left = running._docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={running.project}")
+            assert left == []

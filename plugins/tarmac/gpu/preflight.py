@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tarmac.gpu.estimate import Estimate
-    from tarmac.gpu.ledger import Entry, Ledger, Reservation
+    from tarmac.gpu.ledger import Ledger
+    from tarmac.gpu.records import Entry, Reservation
     from tarmac.gpu.tower import Tower
     from tarmac.session import SessionKey
 
@@ -36,8 +37,8 @@ def entry_for(
     ledger: Ledger, key: SessionKey, request: Mapping[str, Any], prep: Mapping[str, Any] | None, task_id: str
 ) -> Entry:
     """Estimate a session's need from its request, its own attempts and history; return what it queues with."""
-    from tarmac.gpu import ledger as book
     from tarmac.gpu.placement import Need, Policy
+    from tarmac.gpu.records import Entry
     from tarmac.request import Resources
     from tarmac.sizes import gpu_bytes
 
@@ -45,7 +46,7 @@ def entry_for(
     kind, amount = signature(request), data_bytes(prep)
     requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
     found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
-    return book.Entry(
+    return Entry(
         need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy)),
         estimate=found,
         signature=kind,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tarmac.containers.events import Event
     from tarmac.gpu.estimate import Outcome
-    from tarmac.gpu.ledger import Reservation
+    from tarmac.gpu.records import Reservation
     from tarmac.gpu.watch import Watch
     from tarmac.session import SessionKey
 
