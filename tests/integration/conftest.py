@@ -188,6 +188,13 @@ class Step:
         return self.result
 
 
+class TaskState(dict[str, Any]):
+    """What Airflow keeps for a task from attempt to attempt."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
 class Session:
     """A training session: a run id, its volume, and steps that run on it."""
 
@@ -199,6 +206,7 @@ class Session:
         self.volume = volume_name(STACK, DAG_ID, self.run_id)
         self.labels = session_labels(STACK, DAG_ID, self.run_id)
         self.request: dict[str, Any] = {"model": "test_model"}
+        self.state: dict[str, TaskState] = {}
 
     def make_volume(self, image: str = IMAGE) -> None:
         from tarmac.containers import engine
@@ -235,10 +243,11 @@ class Session:
             run_id=self.run_id,
             task_id=task_id,
             try_number=attempt,
+            max_tries=2,
             pushed=pushed,
             xcom_push=lambda key, value: pushed.append((key, value)),
         )
-        return {"ti": ti, "run_id": self.run_id}
+        return {"ti": ti, "run_id": self.run_id, "task_state_store": self.state.setdefault(task_id, TaskState())}
 
     def containers(self) -> list[dict[str, Any]]:
         from tarmac.containers import engine

@@ -211,6 +211,12 @@ class Ledger:
                 (found.memory_bytes, found.rule.value, found.sentence, *key),
             )
 
+    def waiting(self) -> list[SessionKey]:
+        """Return all sessions in the queue, in no order."""
+        with self.transaction() as cursor:
+            cursor.execute("SELECT dag_id, run_id FROM waiting")
+            return [SessionKey(*row) for row in cursor.fetchall()]
+
     def place_in_queue(self, key: SessionKey) -> Place | None:
         """Tell where a session stands; None: it does not wait."""
         with self.transaction() as cursor:
