@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|unit|bench-admission|lint|types [pytest arguments]: runs checks in the test image, so that the host
+# run.sh all|gpu|unit|chaos|bench-admission|lint|types [pytest arguments]: runs checks in the test image, so that the host
 # needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
@@ -47,7 +47,7 @@ say "Preparing the test images (the first time takes a few minutes) ..."
 env/host/images.sh
 case $what in
 all) build ;;
-gpu) build airflow-init mlflow trainer test ;;
+gpu | chaos) build airflow-init mlflow trainer test ;;
 *) build test ;;
 esac
 
@@ -60,15 +60,16 @@ in_test_image() {
     wait $!
 }
 
-# Runs the GPU tests on a machine that has an engine and two GPUs of its own.
-gpu_tests() {
+# Runs a command on a machine that has an engine and two GPUs of its own.
+on_machine() {
     local machine=tests/doubles/machine/machine.sh
     "$machine" start
     "$machine" load
-    "$machine" run pytest -p no:cacheprovider tests/gpu "$@" </dev/null &
+    "$machine" run "$@" </dev/null &
     wait $!
     "$machine" stop
 }
+gpu_tests() { on_machine pytest -p no:cacheprovider tests/gpu "$@"; }
 
 case $what in
 lint)
@@ -90,9 +91,10 @@ all)
     gpu_tests "$@"
     ;;
 gpu) gpu_tests "$@" ;;
+chaos) on_machine python tests/chaos.py --rounds "${ROUNDS:-20}" ${SEED:+--seed "$SEED"} ;;
 bench-admission)
     in_test_image env "STEPS=${STEPS:-}" python tests/bench_admission.py
     in_test_image python tests/bench_postgres.py
     ;;
-*) die "run.sh knows all, gpu, unit, bench-admission, lint and types, not '$what'." ;;
+*) die "run.sh knows all, gpu, unit, chaos, bench-admission, lint and types, not '$what'." ;;
 esac

@@ -1,7 +1,7 @@
 """What Airflow's database says of runs and of its scheduler, read directly.
 
 The REST API cannot tell a run that is gone from one that it does not find for another reason, and is away when the
-webserver is; a transaction of the database can, and is the truth both rest on (decision 0008). Read only.
+webserver is; a transaction of the database can, and is the truth both rest on (decision 0012). Read only.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ class AirflowState:
         dags, runs = [key.dag_id for key in asked], [key.run_id for key in asked]
         with self._read() as cursor:
             cursor.execute(
-                "SELECT dag_id, run_id, state FROM dag_run JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id)"
-                " USING (dag_id, run_id)",
+                "SELECT dag_id, run_id, state FROM dag_run"
+                " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)",
                 (dags, runs),
             )
             states = {SessionKey(row[0], row[1]): str(row[2]) for row in cursor.fetchall()}
@@ -99,9 +99,7 @@ class AirflowState:
             AirflowStateError: nothing is known.
         """
         with self._read() as cursor:
-            cursor.execute(
-                "SELECT latest_heartbeat FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1"
-            )
+            cursor.execute("SELECT latest_heartbeat FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1")
             row = cursor.fetchone()
             found: datetime | None = row[0] if row else None
             return found

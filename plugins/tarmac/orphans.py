@@ -1,4 +1,4 @@
-"""What belongs to nothing: a pure decision over what Airflow, the ledger and the engine hold (decision 0008).
+"""What belongs to nothing: a pure decision over what Airflow, the ledger and the engine hold (decision 0012).
 
 Only what is known counts. A state that is not named here, a task that has no row, an engine or a database that did not
 answer: none of these makes an orphan.

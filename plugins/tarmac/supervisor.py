@@ -2,14 +2,16 @@
 
 A scheduler whose database went away for some seconds loses its loop, and lingers until its tasks end, for hours,
 scheduling nothing (Airflow 3.3). Here it is ended as soon as the database answers again, and with it the container,
-which the engine starts again; trainings go on meanwhile and are found again. On SIGTERM the scheduler's tasks get a few
-seconds to end by themselves, not the hours that a training takes.
+which the engine starts again; trainings go on meanwhile and are found again. So is one whose engine was restarted below
+it (live-restore) and left it a socket that nobody listens on. On SIGTERM the scheduler's tasks get a few seconds to end
+by themselves, not the hours that a training takes.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +30,9 @@ SILENT_SECONDS = 15.0
 START_SECONDS = 90.0
 # How long tasks may take to end on SIGTERM; stop_grace_period in compose.yaml is longer.
 GRACE_SECONDS = 8.0
+# An engine that is only slow to start listens again within this time.
+DEAF_SECONDS = 15.0
+SOCKET = "/var/run/docker.sock"
 _REAPER_PAUSE_SECONDS = 2.0
 
 
@@ -66,6 +71,17 @@ class Pulse:
         return now - self._since > SILENT_SECONDS
 
 
+def listens(path: str) -> bool:
+    """Whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
 class Supervisor:
     """Runs the scheduler and the reaper until one reason to end comes up.
 
@@ -78,6 +94,7 @@ class Supervisor:
         self._stop = threading.Event()
         self._reaper: subprocess.Popen[bytes] | None = None
         self._reaper_at = 0.0
+        self._heard_at = time.monotonic()
 
     def ask_to_stop(self) -> None:
         """End soon: what SIGTERM does."""
@@ -96,6 +113,11 @@ class Supervisor:
                     log.error("The scheduler ended with exit code %d.", code)
                     return code or 1
                 self._keep_reaper()
+                if listens(SOCKET):
+                    self._heard_at = time.monotonic()
+                if time.monotonic() - self._heard_at > DEAF_SECONDS:
+                    log.error("Nobody has listened on %s for %g s.", SOCKET, DEAF_SECONDS)
+                    return 1
                 if self._dead(pulse):
                     log.error("The scheduler has not beaten for %g s although its database answers.", SILENT_SECONDS)
                     return 1

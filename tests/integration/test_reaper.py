@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,7 +11,6 @@ from support.fleet import DAG_ID, World, device, entry, query, reserved
 from support.postgres import Postgres
 from tarmac.airflow_state import AirflowState, AirflowStateError
 from tarmac.containers import engine
-from tarmac.database import connect, transaction
 from tarmac.gpu.ledger import Ledger
 from tarmac.reaper import Reaper
 from tarmac.session import LABEL_GENERATION, LABEL_OWNER, LABEL_TASK, SessionKey, session_labels, volume_name
@@ -47,7 +45,11 @@ class Airflow:
         )
 
     def delete(self, run_id: str) -> None:
-        query(self.url, "DELETE FROM task_instance WHERE run_id = %s; DELETE FROM dag_run WHERE run_id = %s", 2 * (run_id,))
+        query(
+            self.url,
+            "DELETE FROM task_instance WHERE run_id = %s; DELETE FROM dag_run WHERE run_id = %s",
+            2 * (run_id,),
+        )
 
 
 @pytest.fixture
@@ -92,7 +94,9 @@ def runs(api: Any, container: str) -> bool:
     return container in [one["Id"] for one in api.containers()]
 
 
-def test_what_airflow_still_wants_is_left_alone_however_often_it_looks(reaper: Reaper, airflow: Airflow, make: Any, api: Any):
+def test_what_airflow_still_wants_is_left_alone_however_often_it_looks(
+    reaper: Reaper, airflow: Airflow, make: Any, api: Any
+):
     airflow.run("alive", **{CPU: "running"})
     container = make("alive")
     for state in ("running", "up_for_retry", None, "scheduled", "queued"):
@@ -239,7 +243,9 @@ def test_when_the_databases_clock_jumps_no_living_session_loses_its_lease_and_no
     key = holding("alive")
     jump(database, hours)
     with Ledger(database) as ledger:  # a new connection, as the setting wants
-        ((drift,),) = query(database, "SELECT extract(epoch FROM clock_timestamp() - pg_catalog.clock_timestamp())::int")
+        ((drift,),) = query(
+            database, "SELECT extract(epoch FROM clock_timestamp() - pg_catalog.clock_timestamp())::int"
+        )
         assert round(int(drift) / 3600) == hours
         reaper = Reaper(api, ledger, AirflowState(airflow.url), stack)
         assert bool(ledger.expired()) is (hours > 0), "an expired lease is a suspicion"

@@ -1,4 +1,4 @@
-"""Faults made by hand: real signals to real processes, services that go away; and a record of what the engine started."""
+"""Faults made by hand: real signals to real processes, services that go away; and what the engine started meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from support.stack import Stack
 from support.waiting import wait_for
 
 AIRFLOW = ("webserver", "scheduler", "dag-processor", "triggerer")
-KILL, TERM = 9, 15
+KILL = 9
+TRAIN = "train_model_cpu"
 
 # Runs in a service's container: sends a signal to every process, but the first, whose command line holds a word.
 _SIGNAL = """
@@ -49,7 +50,9 @@ def docker(*words: str, seconds: float = 60, check: bool = True) -> str:
 def send_signal(stack: Stack, service: str, number: int, *words: str) -> int:
     """Send a signal to a service's processes whose command line holds one of these words; returns to how many."""
     # SIGKILL ends the container where it ends its first process's child, and this command with it: no output then.
-    said = docker("exec", container_of(stack, service), "python3", "-S", "-c", _SIGNAL, str(number), *words, check=False)
+    said = docker(
+        "exec", container_of(stack, service), "python3", "-S", "-c", _SIGNAL, str(number), *words, check=False
+    )
     return int(said or 1)
 
 
@@ -96,7 +99,7 @@ def webserver_answers(stack: Stack) -> bool:
         return False
 
 
-def train_container(stack: Stack, run_id: str, task_id: str = "train_model_cpu") -> str:
+def train_container(stack: Stack, run_id: str, task_id: str = TRAIN) -> str:
     """Wait for the container of a session's training; return its full id."""
     labels = (f"tarmac.run={run_id}", f"tarmac.task={task_id}")
     short = wait_for(f"the training's container of {run_id}", lambda: stack.session_containers(*labels), 120)[0]
@@ -107,13 +110,13 @@ def is_running(container: str) -> bool:
     return docker("inspect", "--format", "{{.State.Running}}", container, check=False).strip() == "true"
 
 
-def attempt(stack: Stack, run_id: str, task_id: str = "train_model_cpu") -> int:
+def attempt(stack: Stack, run_id: str, task_id: str = TRAIN) -> int:
     """The number of a task's attempt that runs now, 0 while none does."""
     task = stack.tasks(run_id)[task_id]
     return int(task["try_number"]) if task["state"] == "running" else 0
 
 
-def reattached(stack: Stack, run_id: str, after: int, task_id: str = "train_model_cpu", seconds: float = 90) -> float:
+def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seconds: float = 90) -> float:
     """Wait until an attempt after this one runs and follows its container; return how many seconds that took."""
     began = time.monotonic()
 
@@ -159,12 +162,18 @@ class Engine:
         """How many containers of these tasks of a session were started, by default of its training."""
         return len(self._of("start", task_ids or ("train_model_cpu", "train_model_gpu"))[run_id])
 
+    def may_train_again(self, run_id: str) -> None:
+        """Note that somebody cleared a session: what it trained before does not count any more."""
+        self._seen.append({"Action": "cleared", "Actor": {"ID": "", "Attributes": {"tarmac.run": run_id}}})
+
     def started_twice(self) -> list[str]:
         """The sessions that had two trainings: one was started while another ran, or after one had ended well."""
         twice, running, well = set(), defaultdict(set), set()
         for event in list(self._seen):
             labels, container = event["Actor"]["Attributes"], event["Actor"]["ID"]
             run = labels.get("tarmac.run", "")
+            if event["Action"] == "cleared":
+                well.discard(run)
             if labels.get("tarmac.task") not in ("train_model_cpu", "train_model_gpu"):
                 continue
             if event["Action"] == "start":

@@ -66,7 +66,7 @@ CONTAINERS = {
     "another task was cleared": (
         Run("running", {CPU: Task("running", "2"), "eval_model": Task(None, "5")}), {}, None,
     ),
-    "its run was marked, its task not yet": (run("failed", train_model_cpu="scheduled"), {}, "its run is over (failed)"),
+    "its run was marked, its task not": (run("failed", train_model_cpu="scheduled"), {}, "its run is over (failed)"),
     "it cleans up after a run that was marked": (run("failed", cleanup="running"), {"owner": "cleanup"}, None),
     "its task has no row": (run("running"), {}, None),
     "its task has no row and its run is over": (run("success"), {}, "its run is over (success)"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from tarmac.airflow_state import database_url
 from tarmac.errors import SettingsError
-from tarmac.supervisor import SILENT_SECONDS, START_SECONDS, Pulse
+from tarmac.supervisor import SILENT_SECONDS, START_SECONDS, Pulse, listens
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SILENT, START = int(SILENT_SECONDS), int(START_SECONDS)
@@ -52,6 +54,16 @@ def test_a_scheduler_has_time_to_start_and_not_for_ever():
     silent = [(float(t), NOON) for t in range(0, START + 3)]
     assert life(*silent, before=NOON)[0] == START + 1
     assert life(*((float(t), None) for t in range(0, START + 3)))[0] == START + 1
+
+
+def test_a_socket_whose_listener_is_gone_is_told_from_one_that_listens(tmp_path: Path):
+    path = str(tmp_path / "engine.sock")
+    assert not listens(path)
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(path)
+        engine.listen()
+        assert listens(path)
+    assert not listens(path)
 
 
 def test_the_databases_address_is_what_libpq_reads():

@@ -3,7 +3,8 @@
 It extends the Docker provider's operator where that one would harm a session: a step left behind by a lost worker is
 found again by its labels and adopted, never started twice; its output is read from the engine's log, so that nothing
 is missed; a failed container's reason reaches the task's error before the container is removed. A task that is ended
-from outside lets its container go on: whether it is still wanted is Airflow's to say, and the reaper asks (decision 0008).
+from outside lets its container go on: whether it is still wanted is Airflow's to say, and the reaper asks it
+(decision 0012).
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ class TrainingContainerOperator(DockerOperator):
         request: the checked request, for `restore`; templated.
         session_required: False lets a step without a session's volume end at once with None (clean-up is idempotent).
         memory_bytes, processes: limits of the container; by default the stack's settings.
-        retries: how often the step may fail and be tried again. An attempt whose process was lost, with its scheduler or
-            alone, is no failure: Airflow itself is allowed LOST_ATTEMPTS more.
+        retries: how often the step may fail and be tried again. An attempt whose process was lost, with its scheduler
+            or alone, is no failure: Airflow itself is allowed LOST_ATTEMPTS more.
 
     Returns (XCom): the keys of the container's last `result` event, or None.
     """
@@ -104,9 +105,7 @@ class TrainingContainerOperator(DockerOperator):
             raise ValueError(f"include_credentials knows {sorted(_CREDENTIAL_VARIABLES)}, not {sorted(unknown)}.")
         kwargs.setdefault("mount_tmp_dir", False)
         kwargs.setdefault("auto_remove", "force")
-        super().__init__(
-            labels=labels, network_mode=network_mode, user=user, retries=retries + LOST_ATTEMPTS, **kwargs
-        )
+        super().__init__(labels=labels, network_mode=network_mode, user=user, retries=retries + LOST_ATTEMPTS, **kwargs)
         self.failures_allowed = retries
         self.gpu = gpu
         self.gpu_label = gpu_label
@@ -174,8 +173,11 @@ class TrainingContainerOperator(DockerOperator):
         with self._watching(container_id):
             state = self._follow_until_exit(container_id)
         self._check_parent()
-        engine.remove_container(self.cli, container_id)
         self._exit_code = int(state["ExitCode"])
+        # One that ended well stays until Airflow has the result, which may take another attempt: then it is nobody's,
+        # and the reaper or delete_volume removes it. Removed here, a process that is lost now would train again.
+        if self._exit_code != 0:
+            engine.remove_container(self.cli, container_id)
         self._judge(self._exit_code, bool(state.get("OOMKilled")))
         return self._result
 
@@ -215,7 +217,7 @@ class TrainingContainerOperator(DockerOperator):
 
     def _has_session_volume(self, context: Context) -> bool:
         names = [m["Source"] for m in self.mounts if m["Target"] == SESSION_PATH]
-        if not names or engine.volume_exists(self.cli, names[0]):
+        if not names or (engine.volume_exists(self.cli, names[0]) and not self._half_restored()):
             return True
         if not self.session_required:
             return False
@@ -225,17 +227,24 @@ class TrainingContainerOperator(DockerOperator):
                 "Clear the training task with everything after it, or send the request again.",
                 retryable=False,
             )
-        self.log.info("The session's volume %s is gone; making it and fetching the data again.", names[0])
+        self.log.info("The session's volume %s is gone or empty; making it and fetching the data again.", names[0])
         engine.create_session_volume(self.cli, names[0], self._session_labels(), self.request, self.image)
         self.restore.render_template_fields(context)
         self.restore.run_step(context)
         return True
 
+    def _half_restored(self) -> bool:
+        """Whether an earlier attempt of this task was lost while it fetched the data again."""
+        if self.restore is None or engine.containers_with(self.cli, self._identity()):
+            return False
+        mine = {**self._session_labels(), LABEL_TASK: self.restore.task_id, LABEL_OWNER: self._ti.task_id}
+        return bool(engine.containers_with(self.cli, mine))
+
     def _adopt(self) -> str | None:
         """Find the container that an earlier, lost worker started for this very task. It is followed, not restarted.
 
-        One that was started before somebody cleared the task is not this task's any more, and one that was stopped while
-        nobody followed it (the machine or its engine went down) has no result: both are removed.
+        One that was started before somebody cleared the task is not this task's any more, and one that was stopped
+        while nobody followed it (the machine or its engine went down) has no result: both are removed.
         """
         adopted = None
         for container in engine.containers_with(self.cli, self._identity()):
@@ -245,8 +254,8 @@ class TrainingContainerOperator(DockerOperator):
                 engine.stop_and_remove(self.cli, container_id)
             elif container["State"] == "exited" and (code := self._stopped_with(container_id)) is not None:
                 self.log.warning(
-                    "Container %s of an earlier attempt was stopped (exit code %d) while nobody followed it, as when the "
-                    "machine or its engine goes down; starting again.",
+                    "Container %s of an earlier attempt was stopped (exit code %d) while nobody followed it, as when "
+                    "the machine or its engine goes down; starting again.",
                     container_id[:12],
                     code,
                 )
@@ -255,6 +264,15 @@ class TrainingContainerOperator(DockerOperator):
                 adopted = container_id
                 self.log.info("Found container %s of an earlier attempt; following it.", adopted[:12])
         return adopted
+
+    def _ended_well(self) -> bool:
+        """Whether an earlier attempt's container has the result already."""
+        return any(
+            container["State"] == "exited"
+            and container["Labels"].get(LABEL_GENERATION) == self._generation()
+            and self._inspect(container["Id"])["State"]["ExitCode"] == 0
+            for container in engine.containers_with(self.cli, self._identity())
+        )
 
     def _stopped_with(self, container_id: str) -> int | None:
         """Return the exit code of a container that was stopped from outside, None for one that ended by itself."""

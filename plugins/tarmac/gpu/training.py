@@ -79,6 +79,12 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.gpu.estimate import Outcome
 
         self._context = context
+        if self._ended_well():
+            # An attempt was lost after its training had ended, and may or may not have released what it held.
+            self._held = self._claim()
+            result = super().run_step(context)
+            self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
+            return result
         self._held = held = self._reserve(context)
         stall = self._resources()["stall_seconds"]
         self.gpu = held.devices
@@ -127,6 +133,12 @@ class GpuTrainingOperator(TrainingContainerOperator):
             seek(ledger, context, self.request, self.log)
             held = ledger.claim(self._key)
         return held or self._wait()
+
+    def _claim(self) -> Reservation | None:
+        from tarmac.gpu.ledger import Ledger
+
+        with Ledger(settings().database_url) as ledger:
+            return ledger.claim(self._key)
 
     def _wait(self) -> NoReturn:
         from tarmac.gpu.trigger import ReservationTrigger
@@ -260,7 +272,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.gpu.watch import Watch
 
         if self._held is None:
-            raise RuntimeError("There is no reservation.")
+            yield  # the training has ended already
+            return
         stack = settings()
         self._watch = Watch(
             self._held,
