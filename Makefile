@@ -32,15 +32,25 @@ down: ## Stop the stack; runs, models and data sets are kept, trainings go on
 clean: ## Remove the stack with all its runs, models, data sets and secrets (asks first; YES=1 does not)
 	@env/host/clean.sh $(if $(YES),--yes)
 
+.PHONY: backup
+backup: ensure-up ## Save databases, data sets, models and secrets to FILE=backup.tar; the stack runs on
+	@[ -n "$(FILE)" ] || { echo "Say where to: make backup FILE=backup.tar" >&2; exit 2; }
+	@env/host/backup.sh "$(FILE)"
+
+.PHONY: restore
+restore: ## Replace what the stack holds by FILE=backup.tar (asks first; YES=1 does not)
+	@[ -f "$(FILE)" ] || { echo "FILE: there is no file '$(FILE)'. Say which backup: make restore FILE=backup.tar" >&2; exit 2; }
+	@env/host/restore.sh "$(FILE)" $(if $(YES),--yes)
+
 .PHONY: demo
 demo: ## Start the stack, train a named-entity model on WNUT17, show the result
 	@env/host/up.sh
 	@env/host/demo.sh
 
 .PHONY: trigger
-trigger: ensure-up ## Check CONFIG=req.json, start a session, follow it (FOLLOW=0: return at once)
+trigger: ensure-up ## Check CONFIG=req.json, start a session, follow it (FOLLOW=0: return at once; KEY=: at most once)
 	@[ -n "$(CONFIG)" ] || { echo "Say which request to send: make trigger CONFIG=examples/ner-wnut17.json" >&2; exit 2; }
-	@env/host/trigger.sh "$(CONFIG)" "$(FOLLOW)"
+	@env/host/trigger.sh "$(CONFIG)" "$(FOLLOW)" "$(KEY)"
 
 .PHONY: follow
 follow: ensure-up ## Follow RUN=run-id to its end
@@ -93,6 +103,10 @@ test-unit: ## Run the tests that need no engine
 .PHONY: test-gpu
 test-gpu: ## Run the GPU tests on a machine with two fake GPUs (part of make test)
 	@tests/run.sh gpu
+
+.PHONY: chaos
+chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: the same again)
+	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" tests/run.sh chaos
 
 .PHONY: lint
 lint: ## ruff, shellcheck

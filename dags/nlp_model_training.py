@@ -52,6 +52,7 @@ def step(
 ) -> TrainingContainerOperator:
     """Make a task that runs one command of the trainer's image on the session's volume."""
     extra_mounts = kwargs.pop("extra_mounts", [])
+    kwargs.setdefault("retries", 2)
     return operator(
         task_id=task_id,
         image=TRAINER % "['image']",
@@ -92,7 +93,8 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
     params=PARAMS,
     tags=["tarmac", "training", "nlp"],
     render_template_as_native_obj=True,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    # A task whose process is lost uses up an attempt; what cannot succeed fails at once (AirflowFailException).
+    default_args={"retries": 10, "retry_delay": timedelta(seconds=5)},
     user_defined_macros={
         "session_volume": partial(volume_name, STACK.stack, DAG_ID),
         "session_container": partial(container_name, STACK.stack, DAG_ID),
@@ -102,7 +104,7 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
 def nlp_model_training() -> None:
     """Wire the 15 tasks."""
 
-    @task(retries=0)
+    @task
     def check_request_body(dag_run: Any = None) -> dict[str, Any]:
         """Check the request again, and what needs the world: data sets, their content, the GPU."""
         from tarmac.errors import RequestError
@@ -199,7 +201,7 @@ def nlp_model_training() -> None:
         "eval_model", "eval", "Score the model on the evaluation set.", environment={"TARMAC_DEVICE": "cpu"}
     )
 
-    @task(retries=5, retry_exponential_backoff=True)
+    @task(retry_exponential_backoff=True)
     def update_model_metadata_registry(ti: Any = None) -> dict[str, Any]:
         """Register the model as a new version, with its metrics."""
         from tarmac.pipeline import register_model
@@ -224,7 +226,7 @@ def nlp_model_training() -> None:
 
         delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
 
-    @task(retries=0)
+    @task
     def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
         """Fail the run if any task failed; leave nothing behind."""
         from tarmac.pipeline import delete_session, failed_tasks

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|unit|bench-admission|bench-handover|sbom|audit|lint|types [arguments]: runs checks in the test image, so
-# that the host needs Docker only.
+# run.sh all|gpu|unit|chaos|bench-admission|bench-handover|sbom|audit|lint|types [arguments]: runs checks in the test
+# image, so that the host needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -48,7 +48,7 @@ say "Preparing the test images (the first time takes a few minutes) ..."
 env/host/images.sh
 case $what in
 all) build ;;
-gpu | bench-handover) build airflow-init mlflow trainer test ;;
+gpu | chaos | bench-handover) build airflow-init mlflow trainer test ;;
 *) build test ;;
 esac
 
@@ -92,6 +92,7 @@ all)
     gpu_tests "$@"
     ;;
 gpu) gpu_tests "$@" ;;
+chaos) on_machine python tests/chaos.py --rounds "${ROUNDS:-20}" ${SEED:+--seed "$SEED"} ;;
 bench-admission)
     in_test_image env "STEPS=${STEPS:-}" python tests/bench_admission.py
     in_test_image python tests/bench_postgres.py
@@ -104,5 +105,5 @@ audit)
     in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/audit.py
     ;;
 bench-handover) on_machine env "READINGS=${READINGS:-}" python tests/bench_handover.py ;;
-*) die "run.sh knows all, gpu, unit, bench-admission, bench-handover, sbom, audit, lint and types, not '$what'." ;;
+*) die "run.sh knows all, gpu, unit, chaos, bench-admission, bench-handover, sbom, audit, lint and types, not '$what'." ;;
 esac

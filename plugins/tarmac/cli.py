@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from typing import Any
 
+from tarmac.airflow_api import AirflowApi, ApiError
 from tarmac.errors import DatasetError, RequestError, TarmacError
 from tarmac.settings import settings
 
@@ -19,9 +21,11 @@ UNREACHABLE = 3
 INTERRUPTED = 130
 
 
-def _api() -> Any:
-    from tarmac.airflow_api import AirflowApi
+# What Airflow takes as a run's id.
+_KEY_PATTERN = r"[A-Za-z0-9_.~:+-]{1,128}"
 
+
+def _api() -> AirflowApi:
     user = os.environ.get("TARMAC_UI_USER", "airflow")
     return AirflowApi(settings().airflow_url, user, os.environ.get("TARMAC_UI_PASSWORD", "airflow"))
 
@@ -65,11 +69,30 @@ def _read_request(text: str) -> dict[str, Any]:
 
 
 def trigger(arguments: argparse.Namespace) -> int:
-    """Check the request on standard input, start a run, print its id."""
+    """Check the request on standard input, start a run, print its id; with a key, at most one run for that key."""
+    if arguments.key and not re.fullmatch(_KEY_PATTERN, arguments.key):
+        raise RequestError([f"KEY: {arguments.key!r} must be 1 to 128 letters, digits and . _ ~ : + -."])
     request = _read_request(sys.stdin.buffer.read().decode("utf-8-sig", errors="strict"))
-    run_id = _api().trigger(request)
+    api = _api()
+    try:
+        run_id = api.trigger(request, arguments.key)
+    except ApiError as error:
+        if error.status != 409 or not arguments.key:
+            raise
+        # The key is the run's id, which Airflow gives once: whoever sends it again gets the run of the first.
+        run_id = _sent_before(api, request, arguments.key)
     print(run_id, flush=True)
     return 0
+
+
+def _sent_before(api: AirflowApi, request: dict[str, Any], key: str) -> str:
+    from tarmac.request import parse_request
+
+    run = api.run(key)
+    if parse_request(run["conf"] or {}) != parse_request(request):
+        raise RequestError([f"KEY: {key!r} was used for another request; use another key."])
+    print(f"The key {key!r} was sent before; this is its run.", file=sys.stderr)
+    return key
 
 
 def follow(arguments: argparse.Namespace) -> int:
@@ -175,7 +198,9 @@ def main(argv: list[str] | None = None) -> int:
     store.add_argument("--quiet", action="store_true", help="print the reference only")
     store.add_argument("--suffix", choices=(".jsonl", ".py", ".sh"), default=".jsonl", help="a data set, or a script")
     store.set_defaults(run=dataset)
-    commands.add_parser("trigger", help="check a request from standard input and start it").set_defaults(run=trigger)
+    send = commands.add_parser("trigger", help="check a request from standard input and start it")
+    send.add_argument("--key", help="the run's id: the same request sent again with it starts nothing")
+    send.set_defaults(run=trigger)
     one = commands.add_parser("follow", help="follow a run to its end")
     one.add_argument("run_id")
     one.set_defaults(run=follow)

@@ -98,17 +98,18 @@ def needs_network(request: TrainingRequest) -> bool:
 
 
 def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Make the session's volume with request.json in it, and settle who trains it.
+    """Make the session's volume with request.json in it, and settle who trains it. Nothing of an earlier run of this name
+    may still run.
 
     Returns:
         `volume`: its name; `network`: the network its data has to be fetched over, "none" for local data; `image`,
         `command`, `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
     """
     stack = settings()
-    name = volume_name(stack.stack, dag_id, run_id)
-    engine.create_session_volume(
-        engine.client(), name, session_labels(stack.stack, dag_id, run_id), request, stack.trainer_image
-    )
+    name, labels = volume_name(stack.stack, dag_id, run_id), session_labels(stack.stack, dag_id, run_id)
+    api = engine.client()
+    engine.fence(api, labels)
+    engine.create_session_volume(api, name, labels, request, stack.trainer_image)
     log.info("The session's volume is %s.", name)
     remote = needs_network(TrainingRequest.model_validate(request))
     model = catalogue().models[request["model"]]
@@ -132,7 +133,7 @@ def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> 
     api = engine.client()
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
-        log.warning("Containers were left and have been removed: %s.", ", ".join(fenced))
+        log.info("Removed the session's containers: %s.", ", ".join(fenced))
     if request and request["gpu"] and _release(SessionKey(dag_id, run_id)):
         log.warning("The session still held a GPU; it is released.")
     name = volume_name(stack.stack, dag_id, run_id)

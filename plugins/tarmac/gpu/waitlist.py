@@ -79,6 +79,12 @@ class Waitlist(Database):
             )
             return bool(cursor.rowcount)
 
+    def waiting(self) -> list[SessionKey]:
+        """Return all sessions in the queue, in no order."""
+        with self.cursor() as cursor:
+            cursor.execute("SELECT dag_id, run_id FROM waiting")
+            return [SessionKey(*row) for row in cursor.fetchall()]
+
     def guessing(self, signature: str) -> list[tuple[SessionKey, int, int]]:
         """Return who waits with a need that history may correct: the session, its data's bytes, its devices."""
         with self.cursor() as cursor:
