@@ -35,12 +35,14 @@ class Parameter:
 class Model:
     """A kind of model.
 
-    `score` names the metric of `eval` that ranks its versions, higher is better. `gpu_memory_bytes` is what a session
-    reserves of a GPU before anything like it was measured; None: a whole device.
+    `score` names the metric of `eval` that ranks its versions, higher is better; `margin` is by how much a version has
+    to be better to be promoted by the rule. `gpu_memory_bytes` is what a session reserves of a GPU before anything like
+    it was measured; None: a whole device.
     """
 
     title: str
     score: str
+    margin: float = 0.005
     gpu_memory_bytes: int | None = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from typing import Any
 
+from tarmac import model_commands
 from tarmac.errors import DatasetError, RequestError, TarmacError
 from tarmac.settings import settings
 
@@ -20,10 +20,9 @@ INTERRUPTED = 130
 
 
 def _api() -> Any:
-    from tarmac.airflow_api import AirflowApi
+    from tarmac.airflow_api import log_in
 
-    user = os.environ.get("TARMAC_UI_USER", "airflow")
-    return AirflowApi(settings().airflow_url, user, os.environ.get("TARMAC_UI_PASSWORD", "airflow"))
+    return log_in()
 
 
 def init(_: argparse.Namespace) -> int:
@@ -173,6 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     schema = commands.add_parser("migrate", help="bring the ledger's schema to a version, by default the newest")
     schema.add_argument("--to", type=int)
     schema.set_defaults(run=migrate)
+    model_commands.add_to(commands)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     arguments = parser.parse_args(argv)
     try:
