@@ -1,7 +1,7 @@
 """From a request's data sets to the two files that training reads: all train lines, all eval lines.
 
-`/session/data/train.jsonl` and `eval.jsonl` hold one checked sentence a line, `{"words": [...],
-"spans": [[first, end, type], ...]}`; `manifest.json` beside them says where they come from.
+`/session/data/train.jsonl` and `eval.jsonl` hold what the model made of each line it can use, as
+JSON; `manifest.json` beside them says where they come from.
 """
 
 import json
@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from tarmac_trainer import events, files, store
 from tarmac_trainer.errors import DataError, SessionError
-from tarmac_trainer.readers import Problems, Read, Sentence, read_lines
+from tarmac_trainer.models import Model
+from tarmac_trainer.readers import Problems, Read, read_lines
 from tarmac_trainer.request import Dataset, Request
 
 HOLD_OUT_SHARE = 0.1
@@ -40,14 +41,14 @@ def data_folder(session: Path) -> Path:
     return session / "data"
 
 
-def prepare(request: Request, session: Path, *, key: str | None, store_url: str) -> Prepared:
+def prepare[Line](request: Request, session: Path, *, model: Model[Line], store_url: str) -> Prepared:
     """Fetch, check and combine all data sets of a request. Idempotent: a retry writes the same
     files.
 
     Args:
         request: the checked request.
         session: the session's folder.
-        key: see `readers.read_lines`.
+        model: reads the lines.
         store_url: fsspec URL of the store.
 
     Raises:
@@ -57,7 +58,7 @@ def prepare(request: Request, session: Path, *, key: str | None, store_url: str)
     folder = data_folder(session)
     folder.mkdir(parents=True, exist_ok=True)
     problems = Problems()
-    splits: dict[Split, list[Sentence]] = {"train": [], "eval": []}
+    splits: dict[Split, list[Line]] = {"train": [], "eval": []}
     entries: list[dict[str, Any]] = []
     skipped = 0
     started, total = time.monotonic(), sum(1 if d.eval is None else 2 for d in request.datasets)
@@ -69,7 +70,7 @@ def prepare(request: Request, session: Path, *, key: str | None, store_url: str)
             name = f"{dataset.name} {split}"
             fetched = store.fetch(reference, folder / "fetched.jsonl", name=name, store=store_url)
             with fetched.path.open("rb") as lines:
-                read = read_lines(lines, name=f"{name} ({reference})", key=key, problems=problems)
+                read = read_lines(lines, name=f"{name} ({reference})", parse=model.read, problems=problems)
             fetched.path.unlink()
             entries.append(
                 {
@@ -86,11 +87,11 @@ def prepare(request: Request, session: Path, *, key: str | None, store_url: str)
             _say_read(entries[-1])
             events.progress(len(entries), total, seconds=time.monotonic() - started, message=name)
             if not problems.total:
-                _check_usable(read, f"{name} ({reference})", key)
-            _take(read.sentences, dataset, split, splits)
+                _check_usable(read, f"{name} ({reference})", model.key)
+            _take(read.usable, dataset, split, splits)
     problems.check()
-    for split, sentences in splits.items():
-        write_sentences(folder / f"{split}.jsonl", sentences)
+    for split, usable in splits.items():
+        write_lines(folder / f"{split}.jsonl", usable)
     prepared = Prepared(entries, len(splits["train"]), len(splits["eval"]), skipped)
     files.write_json(folder / "manifest.json", {"model": request.model, **vars(prepared)})
     return prepared
@@ -102,58 +103,58 @@ def _say_read(entry: dict[str, Any]) -> None:
     events.say(f"{entry['name']} {entry['split']}: {size}{skipped}")
 
 
-def _check_usable(read: Read, name: str, key: str | None) -> None:
-    if read.sentences:
+def _check_usable[Line](read: Read[Line], name: str, key: str) -> None:
+    if read.usable:
         return
     if not read.lines:
         raise DataError(f"data set {name}: it is empty")
-    raise DataError(f'data set {name}: none of its {read.lines:,} lines has the key "{key or "sentence"}"')
+    raise DataError(f'data set {name}: none of its {read.lines:,} lines has the key "{key}"')
 
 
-def _take(sentences: list[Sentence], dataset: Dataset, split: Split, splits: dict[Split, list[Sentence]]) -> None:
+def _take[Line](lines: list[Line], dataset: Dataset, split: Split, splits: dict[Split, list[Line]]) -> None:
     """Add what was read to the combined splits, holding out a part where there is no eval split."""
     if split == "eval" or dataset.eval is not None:
-        splits[split] += sentences
+        splits[split] += lines
         return
-    train, evaluation = hold_out(sentences)
-    if len(sentences) == 1:
+    train, evaluation = hold_out(lines)
+    if len(lines) == 1:
         events.say(f"{dataset.name}: has one line only, so that line is used to evaluate, too")
-    elif sentences:
-        events.say(f"{dataset.name}: {len(evaluation):,} of {len(sentences):,} lines held out to evaluate")
+    elif lines:
+        events.say(f"{dataset.name}: {len(evaluation):,} of {len(lines):,} lines held out to evaluate")
     splits["train"] += train
     splits["eval"] += evaluation
 
 
-def hold_out(sentences: Sequence[Sentence]) -> tuple[list[Sentence], list[Sentence]]:
-    """Split off a tenth, at least one line, always the same for the same sentences. Pure.
+def hold_out[Line](lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
+    """Split off a tenth, at least one line, always the same for the same lines. Pure.
 
     Returns:
-        Train and eval, both in the order of `sentences`. A single line is in both.
+        Train and eval, both in the order of `lines`. A single line is in both.
     """
-    if len(sentences) < 2:
-        return list(sentences), list(sentences)
-    count = max(1, round(len(sentences) * HOLD_OUT_SHARE))
-    held = set(random.Random(HOLD_OUT_SEED).sample(range(len(sentences)), count))
+    if len(lines) < 2:
+        return list(lines), list(lines)
+    count = max(1, round(len(lines) * HOLD_OUT_SHARE))
+    held = set(random.Random(HOLD_OUT_SEED).sample(range(len(lines)), count))
     return (
-        [sentence for place, sentence in enumerate(sentences) if place not in held],
-        [sentence for place, sentence in enumerate(sentences) if place in held],
+        [line for place, line in enumerate(lines) if place not in held],
+        [line for place, line in enumerate(lines) if place in held],
     )
 
 
-def write_sentences(path: Path, sentences: Iterable[Sentence]) -> None:
-    """Write checked sentences for `read_sentences`; the file appears at once or not.
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Write what a model made of lines, for `read_prepared`; the file appears at once or not.
 
     Raises:
         OSError: among others when the volume is full.
     """
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as out:
-        for sentence in sentences:
-            out.write(json.dumps(vars(sentence), ensure_ascii=False) + "\n")
+        for line in lines:
+            out.write(json.dumps(line, default=vars, ensure_ascii=False) + "\n")
     partial.replace(path)
 
 
-def read_sentences(session: Path, split: Split) -> list[Sentence]:
+def read_prepared[Line](session: Path, split: Split, model: Model[Line]) -> list[Line]:
     """Read a combined split that `prepare` wrote.
 
     Raises:
@@ -162,10 +163,7 @@ def read_sentences(session: Path, split: Split) -> list[Sentence]:
     path = data_folder(session) / f"{split}.jsonl"
     try:
         with path.open(encoding="utf-8") as lines:
-            values = [json.loads(line) for line in lines]
-        return [
-            Sentence(tuple(value["words"]), tuple((a, b, kind) for a, b, kind in value["spans"])) for value in values
-        ]
+            return [model.load_line(json.loads(line)) for line in lines]
     except FileNotFoundError:
         raise SessionError(f"{path} does not exist: run `prep` first") from None
     except (ValueError, KeyError, TypeError) as error:

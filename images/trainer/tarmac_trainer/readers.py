@@ -1,34 +1,21 @@
-"""Reading data sets: JSON lines, one sentence a line.
+"""Reading data sets: JSON lines, an object each; what the keys mean is the models' business.
 
-    {"sentence": "whitespace tokens", "named_entity": ["B-person", "O"]}
-
-Tags may be IOB2, IOB1 or IO. One rule reads all three: an entity starts at `B-x`, and at `I-x` that
-does not continue an entity of type x (CoNLL's evaluation script reads them so). In IO, which has no
-B-, neighbours of one type are therefore one entity.
+A line without the key of the model is skipped and counted, so that one file can serve many models.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from tarmac_trainer.errors import DataError
 
+type Parse[Line] = Callable[[dict[str, Any]], Line | None]
+"""Makes a line, a frozen dataclass that JSON can hold, of a JSON object; None: it has nothing for the model. Raises
+BrokenLineError."""
+
 MAX_REPORTED = 10
 """How many broken lines are told; the rest is counted."""
-
-Span = tuple[int, int, str]
-"""First token, token after the last, type."""
-
-Scheme = Literal["IOB1", "IOB2", "IO"]
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """Tokens exactly as in the file, and entities over them in order, not overlapping."""
-
-    words: tuple[str, ...]
-    spans: tuple[Span, ...] = ()
 
 
 @dataclass
@@ -58,10 +45,10 @@ class Problems:
 
 
 @dataclass
-class Read:
-    """What a data set held: usable sentences, and how many lines were skipped or read at all."""
+class Read[Line]:
+    """What a data set held: usable lines, and how many were skipped or read at all."""
 
-    sentences: list[Sentence]
+    usable: list[Line]
     lines: int
     skipped: int
 
@@ -70,18 +57,17 @@ class BrokenLineError(ValueError):
     """A line that cannot be read; the message is the reason alone."""
 
 
-def read_lines(lines: Iterable[bytes], *, name: str, key: str | None, problems: Problems) -> Read:
+def read_lines[Line](lines: Iterable[bytes], *, name: str, parse: Parse[Line], problems: Problems) -> Read[Line]:
     """Read a whole data set. Broken lines go to `problems` under the name `name`, and reading goes
     on.
 
     Args:
         lines: the file's lines, as iterating a file opened in binary mode gives them.
         name: how messages call the file.
-        key: the key a line needs to be used for the model; a line without it is skipped and
-            counted. None: every line with a sentence is used.
+        parse: what makes a line of each JSON object; the objects it has no use for are counted.
         problems: where broken lines are added.
     """
-    result = Read(sentences=[], lines=0, skipped=0)
+    result: Read[Line] = Read(usable=[], lines=0, skipped=0)
     for number, line in enumerate(lines, start=1):
         if number == 1:
             line = line.removeprefix(b"\xef\xbb\xbf")
@@ -89,80 +75,66 @@ def read_lines(lines: Iterable[bytes], *, name: str, key: str | None, problems: 
             continue
         result.lines += 1
         try:
-            sentence = parse_line(line, key=key)
+            parsed = parse(json_object(line))
         except BrokenLineError as error:
             problems.add(f"{name}, line {number}: {error}")
             continue
-        if sentence is None:
+        if parsed is None:
             result.skipped += 1
         else:
-            result.sentences.append(sentence)
+            result.usable.append(parsed)
     return result
 
 
-def parse_line(line: bytes, *, key: str | None) -> Sentence | None:
-    """Read one line. Pure.
-
-    Returns:
-        The sentence, or None for a line that has no annotation for the model (see `read_lines`).
+def text_of(value: dict[str, Any], key: str = "sentence") -> str:
+    """The text under a key, with a word in it. Pure.
 
     Raises:
-        BrokenLineError: the line cannot be read; says why.
+        BrokenLineError: it is missing, no text, or blank.
     """
-    value = _json_object(line)
-    if (key or "sentence") not in value:
-        return None
-    text = value.get("sentence")
+    text = value.get(key)
     if not isinstance(text, str):
-        what = "is missing" if "sentence" not in value else "must be a string"
-        raise BrokenLineError(f'"sentence" {what}')
-    _check_encodable(text, '"sentence"')
-    words = tuple(text.split())
-    if not words:
-        raise BrokenLineError('"sentence" has no word in it')
-    if "named_entity" not in value:
-        return Sentence(words)
-    return Sentence(words, tuple(spans_of(_tags(value["named_entity"], len(words)))))
+        what = "is missing" if key not in value else "must be a string"
+        raise BrokenLineError(f'"{key}" {what}')
+    check_encodable(text, f'"{key}"')
+    if not text.strip():
+        raise BrokenLineError(f'"{key}" has no word in it')
+    return text
 
 
-def spans_of(tags: Sequence[str]) -> list[Span]:
-    """Entities that tags in IOB1, IOB2 or IO stand for, in order. Pure.
+def words_of(value: dict[str, Any], key: str = "sentence") -> tuple[str, ...]:
+    """The tokens of the text under a key: what white space separates, one or more. Pure.
 
     Raises:
-        BrokenLineError: a tag is neither O nor B- or I- with a type.
+        BrokenLineError: as for `text_of`.
     """
-    spans: list[Span] = []
-    start, kind = 0, ""  # the open entity; no type is the empty string, so "" is none
-    for place, tag in enumerate(tags):
-        prefix, dash, new_kind = tag.partition("-")
-        if tag == "O":
-            new_kind = ""
-        elif not dash or prefix not in ("B", "I") or not new_kind.strip():
-            raise BrokenLineError(f"tag {place + 1} is {json.dumps(tag)}, must be O, or B- or I- and a type")
-        if kind and (prefix == "B" or new_kind != kind):
-            spans.append((start, place, kind))
-            kind = ""
-        if new_kind and not kind:
-            start, kind = place, new_kind
-    if kind:
-        spans.append((start, len(tags), kind))
-    return spans
+    return tuple(text_of(value, key).split())
 
 
-def tags_of(spans: Iterable[Span], length: int, scheme: Scheme = "IOB2") -> list[str]:
-    """Tags for entities, in order and not overlapping, over `length` tokens. Pure."""
-    tags = ["O"] * length
-    last_end, last_kind = -1, ""
-    for start, end, kind in spans:
-        tags[start:end] = [f"I-{kind}"] * (end - start)
-        touches = start == last_end and kind == last_kind
-        if scheme == "IOB2" or (scheme == "IOB1" and touches):
-            tags[start] = f"B-{kind}"
-        last_end, last_kind = end, kind
-    return tags
+def word_labels(value: dict[str, Any], key: str, length: int) -> list[str]:
+    """The labels of the words; what follows them is padding, of any kind. Pure.
+
+    Raises:
+        BrokenLineError: it is no list of as many strings.
+    """
+    labels = value[key]
+    if not isinstance(labels, list):
+        raise BrokenLineError(f'"{key}" must be a list of tags')
+    if len(labels) < length:
+        raise BrokenLineError(f"{length} words but {len(labels)} tags")
+    for label in labels[:length]:
+        if not isinstance(label, str):
+            raise BrokenLineError(f'"{key}" must hold strings, not {json.dumps(label)[:40]}')
+        check_encodable(label, "a tag")
+    return labels[:length]
 
 
-def _json_object(line: bytes) -> dict[str, Any]:
+def json_object(line: bytes) -> dict[str, Any]:
+    """The JSON object that a line holds. Pure.
+
+    Raises:
+        BrokenLineError: it holds none; says why.
+    """
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -184,20 +156,7 @@ def _refuse_constant(name: str) -> NoReturn:
     raise BrokenLineError(f"not JSON: {name} is no JSON number")
 
 
-def _tags(value: Any, length: int) -> list[str]:
-    """The tags of the words; what follows them is padding, of any kind."""
-    if not isinstance(value, list):
-        raise BrokenLineError('"named_entity" must be a list of tags')
-    if len(value) < length:
-        raise BrokenLineError(f"{length} words but {len(value)} tags")
-    for tag in value[:length]:
-        if not isinstance(tag, str):
-            raise BrokenLineError(f'"named_entity" must hold strings, not {json.dumps(tag)[:40]}')
-        _check_encodable(tag, "a tag")
-    return value[:length]
-
-
-def _check_encodable(text: str, what: str) -> None:
+def check_encodable(text: str, what: str) -> None:
     """Refuse half a surrogate pair, which JSON can spell but no text can hold."""
     try:
         text.encode("utf-8")

@@ -1,14 +1,14 @@
 """Recording a trained model in MLflow: one run for one session, however often `save` is tried."""
 
+import json
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tarmac_trainer import __version__, data, events, files
+from tarmac_trainer import __version__, data, events, files, predicting
 from tarmac_trainer.errors import RegistryError
 from tarmac_trainer.models import Model
 from tarmac_trainer.request import Request
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from mlflow.models import ModelSignature
-    from spacy.language import Language
 
 RUN_TAG = "tarmac.run_id"
 TRAINING_TAG = "tarmac.training"
@@ -42,7 +41,7 @@ _QUIET = {
 }
 
 
-def save(session: Path, request: Request, model: Model, nlp: "Language") -> dict[str, Any]:
+def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> dict[str, Any]:
     """Log the model, its parameters and its curve to the MLflow at `MLFLOW_TRACKING_URI`.
 
     Idempotent for one `TARMAC_RUN_ID` and one training: a retry continues the run of the attempt before, and a run
@@ -75,7 +74,7 @@ def save(session: Path, request: Request, model: Model, nlp: "Language") -> dict
         if logged is None or run.info.status != "FINISHED":
             _log_facts(client, run, request, model, training, manifest)
             if logged is None:
-                _log_model(run, nlp, _card(request, model, training, manifest))
+                _log_model(run, session / "model", model, predictor, _card(request, model, training, manifest))
                 logged = _logged_model(client, run)
             client.set_terminated(run.info.run_id, "FINISHED")
     except (MlflowException, OSError) as error:
@@ -146,7 +145,7 @@ def _log_facts(
     client: "MlflowClient",
     run: "Run",
     request: Request,
-    model: Model,
+    model: Model[Any],
     training: Mapping[str, Any],
     manifest: Mapping[str, Any],
 ) -> None:
@@ -192,59 +191,55 @@ def _log_facts(
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items() if value])
 
 
-def _log_model(run: "Run", nlp: "Language", card: str) -> None:
+def _log_model(run: "Run", folder: Path, model: Model[Any], predictor: Any, card: str) -> None:
+    """Upload a predictor's folder as a model that MLflow loads as a Python function and, where it is a
+    pipeline, as spaCy's."""
     import mlflow
-    from mlflow import spacy as mlflow_spacy
-    from spacy.about import __version__ as spacy_version
+    from mlflow.models import Model as Described
 
     # Given only the run, MLflow would put the model in the default experiment.
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
-    with tempfile.TemporaryDirectory() as folder:
-        readme = Path(folder) / "README.md"
-        readme.write_text(card, encoding="utf-8")
-        mlflow_spacy.log_model(
-            nlp,
-            name=ARTIFACT,
-            run_id=run.info.run_id,
-            signature=_signature(),
-            # Named, not inferred: inferring loads the model in another process.
-            pip_requirements=[f"spacy=={spacy_version}"],
-            extra_files=[str(readme)],
-        )
-
-
-def _signature() -> "ModelSignature":
-    """Text in; entities out, a row each, places in characters of the text."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    return ModelSignature(
-        inputs=Schema([ColSpec("string", "text")]),
-        outputs=Schema(
-            [
-                ColSpec("string", "entity"),
-                ColSpec("string", "label"),
-                ColSpec("long", "start"),
-                ColSpec("long", "end"),
-            ]
-        ),
+    Described.log(
+        artifact_path=None,
+        name=ARTIFACT,
+        flavor=predicting,
+        run_id=run.info.run_id,
+        signature=_signature(model, predictor),
+        input_example=dict(model.example),
+        folder=folder,
+        kind=model,
+        card=card,
     )
 
 
-def _card(request: Request, model: Model, training: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+def _signature(model: Model[Any], predictor: Any) -> "ModelSignature":
+    """What goes in and comes out, read off the model's own example."""
+    from mlflow.models import infer_signature
+
+    example = dict(model.example)
+    (answer,) = model.predict(predictor, [example])
+    return infer_signature(example, answer)
+
+
+def _card(request: Request, model: Model[Any], training: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """The model card, in Markdown."""
     rows = "\n".join(
         f"| {_cell(entry['name'])} | {entry['split']} | `{entry['id']}` | {entry['lines']:,} |"
         for entry in manifest["datasets"]
     )
     parameters = "\n".join(f"- {name}: {value}" for name, value in training["parameters"].items())
+    example = json.dumps(dict(model.example), ensure_ascii=False)
+    spacy = "\n`mlflow.spacy.load_model` gives the spaCy pipeline itself.\n" if model.is_spacy else ""
     url = os.environ.get("TARMAC_AIRFLOW_URL")
     origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
     return f"""# {model.name}
 
-A model that {model.title}. Load it with `mlflow.spacy.load_model` or,
-from its `model.spacy` folder, with `spacy.load`; the entities are in `doc.ents`.
-{origin}
+A model that {model.title}. Load it and predict, with the MLflow it came from as `MLFLOW_TRACKING_URI`:
+
+```python
+mlflow.pyfunc.load_model("models:/{model.name}/<version>").predict([{example}])
+```
+{spacy}{origin}
 Best {training["score_name"]} on the eval lines while training: {training["best_score"]:.4f}
 at step {training["best_step"]} of {training["steps"]}, after {training["seconds"]:.0f} s
 on {training["device"]}, seed {request.seed}. Trained on {manifest["train_lines"]:,} lines,

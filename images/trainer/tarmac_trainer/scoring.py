@@ -1,78 +1,132 @@
-"""Precision, recall and F1 of entities: an entity counts when its tokens and its type are right."""
+"""How good a model is: counts, and the numbers that the field makes of them. Never nan: a number whose
+parts are all missing is 0, and says why."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tarmac_trainer.readers import Sentence, Span
-
-if TYPE_CHECKING:
-    from spacy.language import Language
+from tarmac_trainer.entities import Span
 
 BATCH = 64
-"""Sentences that are predicted between two signs of life."""
+"""Lines that are predicted between two signs of life."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a model on the eval lines.
+
+    Attributes:
+        overall: numbers by name, finite.
+        per_type: precision, recall and f1 of each type, label or tag, in alphabetical order.
+        reason: why the number that ranks models is 0; None when it is not.
+        details: what else is worth keeping, as JSON can hold it.
+    """
+
+    overall: dict[str, float]
+    per_type: dict[str, dict[str, float]] = field(default_factory=dict)
+    reason: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def batches[Item](items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    """Cut into pieces of at most `BATCH`, in order. Pure."""
+    for start in range(0, len(items), BATCH):
+        yield items[start : start + BATCH]
+
+
+def numbers(right: int, predicted: int, wanted: int) -> dict[str, float]:
+    """Precision, recall and f1 from 0 to 1; 0 where nothing could be right. Pure."""
+    precision = right / predicted if predicted else 0.0
+    recall = right / wanted if wanted else 0.0
+    f1 = 2 * right / (predicted + wanted) if predicted + wanted else 0.0
+    return {"precision": precision, "recall": recall, "f1": f1}
 
 
 @dataclass
-class Scores:
-    """Counts of entities by type, and the numbers made of them."""
+class SpanCounts:
+    """Counts of spans by type: a span counts when its tokens and its type are right."""
 
     right: Counter[str] = field(default_factory=Counter)
     predicted: Counter[str] = field(default_factory=Counter)
     wanted: Counter[str] = field(default_factory=Counter)
 
     def add(self, predicted: Iterable[Span], wanted: Iterable[Span]) -> None:
-        """Count the entities of one sentence."""
+        """Count the spans of one sentence."""
         predicted, wanted = set(predicted), set(wanted)
         self.right.update(kind for _, _, kind in predicted & wanted)
         self.predicted.update(kind for _, _, kind in predicted)
         self.wanted.update(kind for _, _, kind in wanted)
 
-    def overall(self) -> dict[str, float]:
-        """Precision, recall and f1 over all types, from 0 to 1; 0 where nothing could be right."""
-        return _numbers(self.right.total(), self.predicted.total(), self.wanted.total())
+    def scores(self, noun: str) -> Scores:
+        """Precision, recall and f1, over all types and for each that was wanted or predicted.
 
-    def per_type(self) -> dict[str, dict[str, float]]:
-        """The same for each type that was wanted or predicted, in alphabetical order."""
-        return {
-            kind: _numbers(self.right[kind], self.predicted[kind], self.wanted[kind])
-            for kind in sorted(self.wanted.keys() | self.predicted.keys())
-        }
+        Args:
+            noun: what the spans are, in the singular, for the reason of a zero.
+        """
+        return Scores(
+            overall=numbers(self.right.total(), self.predicted.total(), self.wanted.total()),
+            per_type={
+                kind: numbers(self.right[kind], self.predicted[kind], self.wanted[kind])
+                for kind in sorted(self.wanted.keys() | self.predicted.keys())
+            },
+            reason=self._reason(noun),
+        )
 
-    def reason(self) -> str | None:
-        """Why f1 is 0, in a sentence; None when it is not."""
+    def _reason(self, noun: str) -> str | None:
         if self.right.total():
             return None
         if not self.wanted.total() and not self.predicted.total():
-            return "f1 is 0: there is no entity in the eval lines, and the model found none"
+            return f"f1 is 0: there is no {noun} in the eval lines, and the model found none"
         if not self.wanted.total():
-            return "f1 is 0: there is no entity in the eval lines"
+            return f"f1 is 0: there is no {noun} in the eval lines"
         if not self.predicted.total():
-            return "f1 is 0: the model found no entity in the eval lines"
-        return "f1 is 0: no entity that the model found is right"
+            return f"f1 is 0: the model found no {noun} in the eval lines"
+        return f"f1 is 0: no {noun} that the model found is right"
 
 
-def score(nlp: "Language", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None) -> Scores:
-    """Compare what a pipeline finds in the sentences' own tokens with their entities.
+@dataclass
+class LabelCounts:
+    """Counts of labels, one of which each item has: how often which was predicted for which."""
 
-    `tick` is called between batches, for signs of life in a long evaluation.
-    """
-    from spacy.tokens import Doc
+    confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By (wanted, predicted)."""
 
-    scores = Scores()
-    for start in range(0, len(sentences), BATCH):
-        batch = sentences[start : start + BATCH]
-        with nlp.memory_zone():  # or the words of the eval lines would become part of the model
-            docs = nlp.pipe(Doc(nlp.vocab, words=list(sentence.words)) for sentence in batch)
-            for doc, sentence in zip(docs, batch, strict=True):
-                scores.add(((e.start, e.end, e.label_) for e in doc.ents), sentence.spans)
-        tick()
-    return scores
+    def add(self, predicted: str, wanted: str) -> None:
+        """Count one item."""
+        self.confusion[wanted, predicted] += 1
 
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall and f1 of each label that was wanted or predicted, in alphabetical order."""
+        wanted: Counter[str] = Counter()
+        predicted: Counter[str] = Counter()
+        for (one, other), count in self.confusion.items():
+            wanted[one] += count
+            predicted[other] += count
+        return {
+            label: numbers(self.confusion[label, label], predicted[label], wanted[label])
+            for label in sorted(wanted.keys() | predicted.keys())
+        }
 
-def _numbers(right: int, predicted: int, wanted: int) -> dict[str, float]:
-    precision = right / predicted if predicted else 0.0
-    recall = right / wanted if wanted else 0.0
-    f1 = 2 * right / (predicted + wanted) if predicted + wanted else 0.0
-    return {"precision": precision, "recall": recall, "f1": f1}
+    def scores(self) -> Scores:
+        """Accuracy and macro f1: the mean f1 of the labels that were wanted or predicted."""
+        total = self.confusion.total()
+        right = sum(count for (wanted, predicted), count in self.confusion.items() if wanted == predicted)
+        per_label = self.per_label()
+        overall = {
+            "accuracy": right / total if total else 0.0,
+            "macro_f1": sum(found["f1"] for found in per_label.values()) / len(per_label) if per_label else 0.0,
+        }
+        reason = None
+        if not right:
+            reason = "accuracy is 0: " + (
+                f"not one of {total:,} predictions is right" if total else "there is nothing to score in the eval lines"
+            )
+        return Scores(overall, per_label, reason, {"confusion": self.table()})
+
+    def table(self) -> dict[str, dict[str, int]]:
+        """How often each label was predicted, by the label that was wanted."""
+        table: dict[str, dict[str, int]] = {}
+        for (wanted, predicted), count in sorted(self.confusion.items()):
+            table.setdefault(wanted, {})[predicted] = count
+        return table

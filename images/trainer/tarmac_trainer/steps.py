@@ -20,10 +20,10 @@ def prep(session: Path) -> dict[str, Any]:
     prepared = data.prepare(
         request,
         session,
-        key=model.key,
+        model=model,
         store_url=os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE,
     )
-    model.check_data(data.read_sentences(session, "train"))
+    model.check(data.read_prepared(session, "train", model))
     return {
         "datasets": [
             {key: entry[key] for key in ("name", "split", "id", "bytes", "lines")} for entry in prepared.datasets
@@ -46,23 +46,26 @@ def train(session: Path) -> dict[str, Any]:
     heartbeat.restart()
     try:
         request, model, parameters = _begin(session, "train")
-        train_lines = data.read_sentences(session, "train")
-        eval_lines = data.read_sentences(session, "eval")
-        model.check_data(train_lines)
+        train_lines = data.read_prepared(session, "train", model)
+        eval_lines = data.read_prepared(session, "eval", model)
+        model.check(train_lines)
         where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
         heartbeat.beat(0, 0)
         events.say(
             f"training {model.name} on {where.name}: {len(train_lines):,} train lines, "
             f"{len(eval_lines):,} eval lines, seed {request.seed}"
         )
+        base = session / "base"
         run = training.Training(
             session=session,
+            model=model,
             parameters=parameters,
             seed=request.seed,
             train=train_lines,
             eval=eval_lines,
             heartbeat=heartbeat,
             device=where,
+            base=base if base.is_dir() else None,
         )
         with where.guarded():
             model.train(run)
@@ -70,7 +73,7 @@ def train(session: Path) -> dict[str, Any]:
     except Exception:
         heartbeat.fail()
         raise
-    events.say(f"best f1 {result['best_score']:.4f} at step {result['best_step']}")
+    events.say(f"best {result['score_name']} {result['best_score']:.4f} at step {result['best_step']}")
     return result
 
 
@@ -81,21 +84,21 @@ def evaluate(session: Path) -> dict[str, Any]:
         TrainerError: see `errors`.
     """
     from tarmac_trainer import device
-    from tarmac_trainer.scoring import score
 
     _, model, _ = _begin(session, "eval")
-    sentences = data.read_sentences(session, "eval")
+    lines = data.read_prepared(session, "eval", model)
     where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
     with where.guarded():
-        scores = score(load_model(session), sentences)
+        scores = model.score(load_model(session, model), lines)
     result: dict[str, Any] = {
-        "metrics": scores.overall(),
-        "per_type": scores.per_type(),
-        "eval_lines": len(sentences),
+        "metrics": scores.overall,
+        "per_type": scores.per_type,
+        "eval_lines": len(lines),
+        **scores.details,
     }
-    if reason := scores.reason():
-        events.say(reason)
-        result["reason"] = reason
+    if scores.reason:
+        events.say(scores.reason)
+        result["reason"] = scores.reason
     for name, value in result["metrics"].items():
         events.metric(name, value)
     files.write_json(session / "metrics.json", result)
@@ -111,7 +114,7 @@ def save(session: Path) -> dict[str, Any]:
     request, model, _ = _begin(session, "save")
     from tarmac_trainer import saving
 
-    return saving.save(session, request, model, load_model(session))
+    return saving.save(session, request, model, load_model(session, model))
 
 
 def cleanup(session: Path) -> dict[str, Any]:
@@ -127,8 +130,8 @@ def cleanup(session: Path) -> dict[str, Any]:
     return {"files": removed.files, "bytes": removed.bytes}
 
 
-def load_model(session: Path) -> Any:
-    """Load the trained pipeline.
+def load_model(session: Path, model: Model[Any]) -> Any:
+    """Load the predictor that `train` left.
 
     Raises:
         SessionError: there is none, or it is broken.
@@ -136,15 +139,13 @@ def load_model(session: Path) -> Any:
     folder = session / "model"
     if not folder.is_dir():
         raise SessionError(f"{folder} does not exist: run `train` first")
-    import spacy
-
     try:
-        return spacy.load(folder)
+        return model.load(folder)
     except (OSError, ValueError, KeyError) as error:
         raise SessionError(f"{folder} is broken ({error}): run `train` again") from error
 
 
-def _begin(session: Path, step: str) -> tuple[Request, Model, dict[str, Any]]:
+def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any]]:
     """Read and check the request, as every step does that works for one."""
     request = read_request(session)
     model = models.get(request.model)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import pytest
 from conftest import NINE, Session, line
 
-from tarmac_trainer import data
-from tarmac_trainer.readers import Sentence
+from tarmac_trainer import data, models
+from tarmac_trainer.entities import Sentence
 
 
 def words(session: Session, split: data.Split) -> list[str]:
-    return [sentence.words[0] for sentence in data.read_sentences(session.folder, split)]
+    return [sentence.words[0] for sentence in data.read_prepared(session.folder, split, models.get("test_model"))]
 
 
 def test_several_data_sets_are_combined(session: Session) -> None:

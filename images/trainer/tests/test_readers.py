@@ -8,24 +8,21 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tarmac_trainer import models
+from tarmac_trainer.entities import Sentence, Span, spans_of, tags_of
 from tarmac_trainer.errors import DataError
-from tarmac_trainer.readers import (
-    BrokenLineError,
-    Problems,
-    Sentence,
-    Span,
-    parse_line,
-    read_lines,
-    spans_of,
-    tags_of,
-)
+from tarmac_trainer.readers import BrokenLineError, Problems, json_object, read_lines
 
 KEY = "named_entity"
 
 
-def read(content: bytes, key: str | None = KEY) -> Any:
+MODEL = models.get("named_entity_recognition")
+
+
+def read(content: bytes, model: str = "named_entity_recognition") -> Any:
     problems = Problems()
-    result = read_lines(content.splitlines(keepends=True), name="d", key=key, problems=problems)
+    parse = models.get(model).read
+    result = read_lines(content.splitlines(keepends=True), name="d", parse=parse, problems=problems)
     return result, problems
 
 
@@ -83,7 +80,7 @@ def test_io_joins_neighbours_of_one_type(case: tuple[list[Span], int]) -> None:
 
 def test_words_are_kept_as_they_are_and_padding_is_ignored() -> None:
     value = {"sentence": "don't  go\u00ad 😂", KEY: ["O", "B-x", "O", None, "PAD"], "other": 1}
-    assert parse_line(json.dumps(value).encode(), key=KEY) == Sentence(("don't", "go\u00ad", "😂"), ((1, 2, "x"),))
+    assert MODEL.read(json_object(json.dumps(value).encode())) == Sentence(("don't", "go\u00ad", "😂"), ((1, 2, "x"),))
 
 
 def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None:
@@ -95,7 +92,7 @@ def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None
     )
     result, problems = read(content)
     assert not problems.total
-    assert result.sentences == [
+    assert result.usable == [
         Sentence(("a", "b"), ((0, 1, "x"),)),
         Sentence(("d", "e"), ((1, 2, "y"),)),
     ]
@@ -135,7 +132,7 @@ def test_a_broken_line_is_told_with_file_line_and_reason(content: bytes, reason:
     assert problems.total == 1
     assert problems.first[0].startswith("d, line 2: ")
     assert reason in problems.first[0]
-    assert len(result.sentences) == 1
+    assert len(result.usable) == 1
 
 
 def test_the_first_ten_broken_lines_are_told_and_all_are_counted() -> None:
@@ -145,9 +142,9 @@ def test_the_first_ten_broken_lines_are_told_and_all_are_counted() -> None:
     assert "line 11" not in str(caught.value)
 
 
-def test_without_a_key_every_sentence_is_used() -> None:
-    result, problems = read(b'{"sentence": "a b"}\n{"text": "no sentence"}\n', key=None)
-    assert result.sentences == [Sentence(("a", "b"))]
+def test_test_model_uses_every_sentence() -> None:
+    result, problems = read(b'{"sentence": "a b"}\n{"text": "no sentence"}\n', model="test_model")
+    assert result.usable == [Sentence(("a", "b"))]
     assert (result.skipped, problems.total) == (1, 0)
 
 
@@ -170,8 +167,8 @@ _lines = st.fixed_dictionaries(
 @example(b'{"sentence": "\x1c", "named_entity": []}')
 def test_any_bytes_give_sentences_or_told_problems(content: bytes) -> None:
     result, problems = read(content)
-    assert result.lines == len(result.sentences) + result.skipped + problems.total
-    for sentence in result.sentences:
+    assert result.lines == len(result.usable) + result.skipped + problems.total
+    for sentence in result.usable:
         assert all(word and word == word.strip() for word in sentence.words)
         place = 0
         for start, end, kind in sentence.spans:
@@ -194,7 +191,7 @@ def test_what_is_read_becomes_docs_with_the_same_words_and_entities(content: byt
     from tarmac_trainer.models.named_entity_recognition import example as as_example
 
     nlp = blank()
-    for sentence in read(content)[0].sentences:
+    for sentence in read(content)[0].usable:
         doc = as_example(nlp, sentence).reference
         assert tuple(token.text for token in doc) == sentence.words
         assert tuple((e.start, e.end, e.label_) for e in doc.ents) == sentence.spans

@@ -1,5 +1,8 @@
 """save: one finished MLflow run for one session, with everything in it."""
 
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -61,6 +64,14 @@ def test_a_session_becomes_one_run_with_a_model_that_loads(trained: Session) -> 
     assert info.signature is not None
     nlp = mlflow.spacy.load_model(result["model_uri"])
     assert [e.label_ for e in nlp("Ada1 sleeps").ents] == ["person"]
+    # The one line that every kind of model is used with, in a process that cannot import this package.
+    code = "import mlflow, sys; print(mlflow.pyfunc.load_model(sys.argv[1]).predict([{'sentence': 'Ada1 sleeps'}]))"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PYTHONPATH"] = "/opt/test/lib/python3.13/site-packages"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, result["model_uri"]], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "[{'named_entity': ['B-person', 'O']}]\n", done.stderr
     assert outcome.err == ""
     for noise in ("🏃", "View run", "%|", "http://"):
         assert noise not in outcome.out

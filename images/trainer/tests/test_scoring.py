@@ -2,28 +2,28 @@
 
 import pytest
 
-from tarmac_trainer.readers import Span
-from tarmac_trainer.scoring import Scores
+from tarmac_trainer.entities import Span
+from tarmac_trainer.scoring import Scores, SpanCounts
 
 
 def scores(predicted: list[Span], wanted: list[Span]) -> Scores:
-    result = Scores()
-    result.add(predicted, wanted)
-    return result
+    counts = SpanCounts()
+    counts.add(predicted, wanted)
+    return counts.scores("entity")
 
 
 def test_type_and_place_must_be_right() -> None:
     result = scores([(0, 2, "x"), (3, 4, "x"), (5, 6, "y")], [(0, 2, "x"), (3, 4, "y"), (5, 7, "y")])
-    assert result.overall() == {
+    assert result.overall == {
         "precision": pytest.approx(1 / 3),
         "recall": pytest.approx(1 / 3),
         "f1": pytest.approx(1 / 3),
     }
-    assert result.per_type() == {
+    assert result.per_type == {
         "x": {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3)},
         "y": {"precision": 0.0, "recall": 0.0, "f1": 0.0},
     }
-    assert result.reason() is None
+    assert result.reason is None
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_a_zero_has_a_reason(predicted: list[Span], wanted: list[Span], reason: 
     import re
 
     result = scores(predicted, wanted)
-    assert result.overall() == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
-    assert re.search(reason, result.reason() or "")
+    assert result.overall == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+    assert re.search(reason, result.reason or "")

@@ -14,8 +14,9 @@ import pytest
 from conftest import NINE, SAMPLE, Cupy, Session, line
 
 from tarmac_trainer import models
+from tarmac_trainer.entities import Sentence
 from tarmac_trainer.models.named_entity_recognition import Disguise
-from tarmac_trainer.readers import Sentence
+from tarmac_trainer.scoring import Scores
 
 MIB = 2**20
 
@@ -105,11 +106,8 @@ def test_it_stops_when_nothing_gets_better_and_keeps_the_best(
     prepared(session, parameters={**QUICK, "eval_frequency": 5, "patience": 10})
     values = iter([0.1, 0.5, 0.4, 0.5, 0.9])
 
-    class Fixed:
-        def overall(self) -> dict[str, float]:
-            return {"f1": next(values)}
-
-    monkeypatch.setattr("tarmac_trainer.training.score", lambda *_, **__: Fixed())
+    model = models.get("named_entity_recognition")
+    monkeypatch.setattr(type(model), "score", lambda *_, **__: Scores({"f1": next(values)}))
     outcome = session.run("train")
     assert outcome.result["curve"] == [[5, 0.1], [10, 0.5], [15, 0.4], [20, 0.5]]
     assert (outcome.result["best_step"], outcome.result["steps"]) == (10, 20)
@@ -138,8 +136,7 @@ def test_a_failed_training_is_unhealthy(session: Session) -> None:
 
 def test_unexpected_errors_are_told_with_their_trace(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(session)
-    monkeypatch.setattr("tarmac_trainer.training.fit", None)
-    monkeypatch.setattr("tarmac_trainer.models.named_entity_recognition.fit", None)
+    monkeypatch.setattr("tarmac_trainer.pipelines.fit", None)
     outcome = session.run("train")
     assert outcome.code == 1
     assert outcome.error["message"].startswith("unexpected TypeError")

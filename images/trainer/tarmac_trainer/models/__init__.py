@@ -1,20 +1,25 @@
 """The models this trainer knows, and what each of them can be told by a request's `parameters`."""
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer.errors import RequestError
-from tarmac_trainer.readers import Sentence
+from tarmac_trainer.scoring import Scores
 
 if TYPE_CHECKING:
     from tarmac_trainer.training import Training
 
 # A module for each, so that a step loads what its own model needs and nothing more.
 _MODULES = {
-    "named_entity_recognition": "tarmac_trainer.models.named_entity_recognition",
-    "test_model": "tarmac_trainer.models.test_model",
+    "named_entity_recognition": "named_entity_recognition",
+    "part_of_speech_tagging": "part_of_speech_tagging",
+    "sentiment_analysis_binary": "sentiment_analysis",
+    "sentiment_analysis_categorical": "sentiment_analysis",
+    "test_model": "test_model",
 }
 
 
@@ -62,27 +67,102 @@ class Choice:
 Parameter = Number | Choice
 
 
-@dataclass(frozen=True)
-class Model:
-    """A kind of model.
+COMMON: dict[str, Parameter] = {
+    "max_steps": Number(3000, 1, 100_000, "updates at most", whole=True),
+    "patience": Number(600, 1, 100_000, "updates without a better score that end it", whole=True),
+    "eval_frequency": Number(100, 1, 100_000, "updates between two evaluations", whole=True),
+    "batch_size": Number(32, 1, 1024, "lines in an update", whole=True),
+    "dropout": Number(0.3, 0, 0.9, "share of features left out in an update"),
+    "learn_rate": Number(0.001, 1e-6, 1, "Adam's learn rate"),
+}
+"""What every pipeline that `pipelines.train` trains can be told."""
+
+
+class Model[Line](ABC):
+    """A kind of model: what it reads, how it is trained, how it is scored, what it predicts.
+
+    A subclass sets the attributes; its instances are entries of `MODELS` of its module. A predictor is what
+    `train` hands to `Training.evaluated` and `load` gives back: for spaCy a pipeline, in general
+    anything with `to_disk(folder)`.
 
     Attributes:
         name: as a request calls it.
-        title: one line for people.
-        key: the key that a line of data needs to be of use; None: every readable line is.
+        title: what it does, a verb first, for people.
         parameters: what a request may set, by name.
-        check_data: raises DataError where no training could come of these train sentences.
-        train: runs a training and leaves the best pipeline; see `training.Training`.
+        key: the key that a line needs to be of use, for messages.
+        score_name: the one of `score`'s overall numbers that ranks models; higher is better.
+        example: an object to predict for, as a line of data holds it.
+        packages: what a saved model needs to be loaded, by name.
         spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
+        is_spacy: whether a predictor is a spaCy pipeline.
     """
 
     name: str
     title: str
-    key: str | None
     parameters: Mapping[str, Parameter]
-    check_data: Callable[[Sequence[Sentence]], None]
-    train: Callable[["Training"], None]
+    key: str = "sentence"
+    score_name: str = "f1"
+    example: Mapping[str, Any]
+    packages: Sequence[str] = ("spacy",)
     spacy_on_gpu: bool = True
+    is_spacy: bool = True
+
+    @abstractmethod
+    def read(self, value: dict[str, Any]) -> Line | None:
+        """Make a line of a JSON object of a data set; None where it has nothing for this model. Pure.
+
+        Raises:
+            BrokenLineError: it cannot be read; says why.
+        """
+
+    @abstractmethod
+    def load_line(self, value: dict[str, Any]) -> Line:
+        """Take back what JSON made of `vars` of a line. Pure.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+
+    @abstractmethod
+    def check(self, train: Sequence[Line]) -> None:
+        """Refuse train lines of which no training could come.
+
+        Raises:
+            DataError: says what is missing.
+        """
+
+    @abstractmethod
+    def train(self, training: "Training[Line]") -> None:
+        """Train, and hand each candidate to `training.evaluated`; equal requests give equal models
+        on a CPU."""
+
+    @abstractmethod
+    def score(self, predictor: Any, lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        """Compare what a predictor says of the lines with what they say.
+
+        `tick` is called between batches, for signs of life in a long evaluation.
+        """
+
+    @abstractmethod
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Predict for objects that a line of data could hold, without what is to be predicted.
+
+        Returns:
+            An object for each, with the keys that a line of data has for this model.
+
+        Raises:
+            BrokenLineError: one of them cannot be read; says why.
+        """
+
+    def load(self, folder: Path) -> Any:
+        """Load a predictor from what its `to_disk` wrote.
+
+        Raises:
+            OSError, ValueError, KeyError: it is broken.
+        """
+        import spacy
+
+        return spacy.load(folder)
 
 
 def names() -> list[str]:
@@ -90,7 +170,7 @@ def names() -> list[str]:
     return sorted(_MODULES)
 
 
-def get(name: str) -> Model:
+def get(name: str) -> Model[Any]:
     """Load a model by its name.
 
     Raises:
@@ -98,11 +178,12 @@ def get(name: str) -> Model:
     """
     if name not in _MODULES:
         raise RequestError(f'unknown model "{name}"; this trainer knows {", ".join(names())}')
-    model: Model = importlib.import_module(_MODULES[name]).MODEL
+    module = importlib.import_module(f"tarmac_trainer.models.{_MODULES[name]}")
+    model: Model[Any] = module.MODELS[name]
     return model
 
 
-def check_parameters(model: Model, given: Mapping[str, Any]) -> dict[str, Any]:
+def check_parameters(model: Model[Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """All parameters of a model: those given, else the defaults. Pure.
 
     Raises:

@@ -1,88 +1,85 @@
-"""Named entity recognition: a spaCy `ner` pipeline, trained from nothing."""
+"""Named entity recognition: a spaCy `ner` pipeline.
+
+See `entities` for what a line holds.
+"""
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, override
 
+from tarmac_trainer import pipelines
+from tarmac_trainer.entities import Sentence, Span, read_sentence, tags_of
 from tarmac_trainer.errors import DataError
-from tarmac_trainer.models import Model, Number
-from tarmac_trainer.readers import Sentence, Span
-from tarmac_trainer.training import Training, fit
-
-if TYPE_CHECKING:
-    from spacy.language import Language
-    from spacy.training import Example
+from tarmac_trainer.models import COMMON, Model, Number
+from tarmac_trainer.readers import words_of
+from tarmac_trainer.scoring import Scores
+from tarmac_trainer.spans import count_spans, example, find_spans
+from tarmac_trainer.training import Training
 
 CONFIG = Path(__file__).with_suffix(".cfg")
+KEY = "named_entity"
 
 RARE = 2
 """A word that is in the train lines at most so often may be disguised."""
 
 
-def _needs_entities(sentences: Sequence[Sentence]) -> None:
-    """Refuse train lines that hold nothing to learn.
+class NamedEntityRecognition(Model[Sentence]):
+    """See the module."""
 
-    Raises:
-        DataError: there is not one entity in them.
-    """
-    if not any(sentence.spans for sentence in sentences):
-        raise DataError(f"there is no entity in any of the {len(sentences):,} train lines: every tag is O")
+    name = "named_entity_recognition"
+    title = "finds named entities (spaCy)"
+    parameters = {
+        **COMMON,
+        "disguise": Number(0.5, 0, 1, "share of entities and rare words replaced by others in an update"),
+        "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
+    }
+    key = KEY
+    example = {"sentence": "Ada Lovelace lived in London ."}
 
+    @override
+    def read(self, value: dict[str, Any]) -> Sentence | None:
+        return read_sentence(value) if KEY in value else None
 
-def train(training: Training) -> None:
-    """Train with the request's parameters; equal requests give equal models on a CPU."""
-    from spacy.training import Example
-    from spacy.util import load_config, load_model_from_config
-    from thinc.api import fix_random_seed
+    @override
+    def load_line(self, value: dict[str, Any]) -> Sentence:
+        return Sentence.load(value)
 
-    parameters = training.parameters
-    fix_random_seed(training.seed)
-    config = load_config(
-        CONFIG,
-        overrides={
-            "training.optimizer.learn_rate": parameters["learn_rate"],
-        },
-    )
-    config["training"].update(
-        seed=training.seed,
-        dropout=parameters["dropout"],
-        max_steps=parameters["max_steps"],
-        patience=parameters["patience"],
-        eval_frequency=parameters["eval_frequency"],
-    )
-    nlp = load_model_from_config(config, auto_fill=True)
-    examples: list[Example] = [example(nlp, sentence) for sentence in training.train]
-    optimizer = nlp.initialize(lambda: examples)
-    disguise = Disguise(
-        training.train,
-        share=parameters["disguise"],
-        plain_share=parameters["plain_share"],
-        seed=training.seed,
-    )
-    fit(
-        training,
-        nlp,
-        optimizer,
-        ([example(nlp, sentence) for sentence in batch] for batch in disguise.batches(parameters["batch_size"])),
-        max_steps=parameters["max_steps"],
-        eval_frequency=parameters["eval_frequency"],
-        patience=parameters["patience"],
-        dropout=parameters["dropout"],
-    )
+    @override
+    def check(self, train: Sequence[Sentence]) -> None:
+        if not any(sentence.spans for sentence in train):
+            raise DataError(f"there is no entity in any of the {len(train):,} train lines: every tag is O")
 
+    @override
+    def train(self, training: Training[Sentence]) -> None:
+        parameters = training.parameters
+        disguise = Disguise(
+            training.train,
+            share=parameters["disguise"],
+            plain_share=parameters["plain_share"],
+            seed=training.seed,
+        )
+        batches = disguise.batches(parameters["batch_size"])
+        pipelines.train(training, CONFIG, example, batches=batches)
 
-def example(nlp: "Language", sentence: Sentence) -> "Example":
-    """A sentence as spaCy trains with it, its tokens kept as they are."""
-    from spacy.tokens import Doc
-    from spacy.tokens import Span as SpacySpan
-    from spacy.training import Example
+    @override
+    def score(self, predictor: Any, lines: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        return count_spans(predictor, lines, tick=tick).scores("entity")
 
-    words = list(sentence.words)
-    reference = Doc(nlp.vocab, words=words)
-    reference.ents = [SpacySpan(reference, start, end, kind) for start, end, kind in sentence.spans]
-    return Example(Doc(nlp.vocab, words=words), reference)
+    @override
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        sentences = [words_of(dict(value)) for value in values]
+        return [
+            {
+                KEY: tags_of(spans, len(words)),
+                "entities": [
+                    {"entity": " ".join(words[start:end]), "type": kind, "start": start, "end": end}
+                    for start, end, kind in spans
+                ],
+            }
+            for words, spans in zip(sentences, find_spans(predictor, sentences), strict=True)
+        ]
 
 
 class Disguise:
@@ -155,20 +152,4 @@ class Disguise:
         return letter
 
 
-MODEL = Model(
-    name="named_entity_recognition",
-    title="finds named entities (spaCy, trained from nothing)",
-    key="named_entity",
-    parameters={
-        "max_steps": Number(3000, 1, 100_000, "updates at most", whole=True),
-        "patience": Number(600, 1, 100_000, "updates without a better f1 that end it", whole=True),
-        "eval_frequency": Number(100, 1, 100_000, "updates between two evaluations", whole=True),
-        "batch_size": Number(32, 1, 1024, "sentences in an update", whole=True),
-        "dropout": Number(0.3, 0, 0.9, "share of features left out in an update"),
-        "learn_rate": Number(0.001, 1e-6, 1, "Adam's learn rate"),
-        "disguise": Number(0.5, 0, 1, "share of entities and rare words replaced by others in an update"),
-        "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
-    },
-    check_data=_needs_entities,
-    train=train,
-)
+MODELS = {NamedEntityRecognition.name: NamedEntityRecognition()}

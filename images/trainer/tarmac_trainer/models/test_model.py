@@ -8,13 +8,16 @@ of GPU memory, to hang, to take more GPU memory than its share, or to fail.
 
 import signal
 import time
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn, override
 
 from tarmac_trainer import events
 from tarmac_trainer.device import CUDA_CONTEXT_BYTES, Device
+from tarmac_trainer.entities import Sentence, read_sentence, tags_of
 from tarmac_trainer.models import Choice, Model, Number
-from tarmac_trainer.readers import Sentence
+from tarmac_trainer.readers import words_of
+from tarmac_trainer.scoring import Scores
+from tarmac_trainer.spans import count_spans, find_spans
 from tarmac_trainer.training import Training
 
 REPORT_SECONDS = 0.2
@@ -28,31 +31,75 @@ GROWTH_SECONDS = 2.0
 MIB = 2**20
 
 
-def _any_data(sentences: Sequence[Sentence]) -> None:
-    """Every data set will do."""
+class TestModel(Model[Sentence]):
+    """See the module."""
+
+    name = "test_model"
+    title = "recognises the entities it was shown, for testing a pipeline"
+    parameters = {
+        "train_seconds": Number(0, 0, 86400, "seconds that the training takes, for tests of pipelines"),
+        "fail": Choice(
+            ("prep", "train", "save", "eval"),
+            "the step that fails on purpose, for tests of pipelines",
+        ),
+        "gpu_memory_mib": Number(
+            0, 0, 200_000, "GPU memory to hold besides CUDA's own, in MiB, for tests of pipelines", whole=True
+        ),
+        "hang_after": Number(
+            0, 0, 86400, "seconds of train_seconds after which there is no progress; 0: never; for tests of pipelines"
+        ),
+        "overrun_mib": Number(
+            0, 0, 200_000, "GPU memory to take above the share at half time, in MiB, for tests of pipelines", whole=True
+        ),
+    }
+    example = {"sentence": "Ada Lovelace lived in London ."}
+    spacy_on_gpu = False
+
+    @override
+    def read(self, value: dict[str, Any]) -> Sentence | None:
+        return read_sentence(value) if "sentence" in value else None
+
+    @override
+    def load_line(self, value: dict[str, Any]) -> Sentence:
+        return Sentence.load(value)
+
+    @override
+    def check(self, train: Sequence[Sentence]) -> None:
+        """Every data set will do."""
+
+    @override
+    def train(self, training: Training[Sentence]) -> None:
+        """Pretend to train for `train_seconds`, then keep a pipeline of the entities in the train
+        lines."""
+        import spacy
+
+        _pretend(training)
+        entities = {
+            (sentence.words[start:end], kind) for sentence in training.train for start, end, kind in sentence.spans
+        }
+        nlp = spacy.blank("en")
+        # Sorted: a set has another order in every process, and equal requests are to leave equal
+        # models.
+        patterns = [{"label": kind, "pattern": [{"ORTH": word} for word in words]} for words, kind in sorted(entities)]
+        if patterns:  # the ruler warns about being used without any
+            nlp.add_pipe("entity_ruler").add_patterns(patterns)
+        training.evaluated(nlp, step=1)
+        training.progress(1, 1)
+
+    @override
+    def score(self, predictor: Any, lines: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        return count_spans(predictor, lines, tick=tick).scores("entity")
+
+    @override
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        sentences = [words_of(dict(value)) for value in values]
+        return [
+            {"named_entity": tags_of(spans, len(words))}
+            for words, spans in zip(sentences, find_spans(predictor, sentences), strict=True)
+        ]
 
 
-def train(training: Training) -> None:
-    """Pretend to train for `train_seconds`, then keep a pipeline of the entities in the train
-    lines."""
-    import spacy
-
-    _pretend(training)
-    entities = {(sentence.words[start:end], kind) for sentence in training.train for start, end, kind in sentence.spans}
-    nlp = spacy.blank("en")
-    ruler = nlp.add_pipe("entity_ruler")
-    # Sorted: a set has another order in every process, and equal requests are to leave equal
-    # models.
-    patterns = [{"label": kind, "pattern": [{"ORTH": word} for word in words]} for words, kind in sorted(entities)]
-    if patterns:  # the ruler warns about being used without any
-        ruler.add_patterns(patterns)
-    else:
-        nlp.remove_pipe("entity_ruler")
-    training.evaluated(nlp, step=1)
-    training.progress(1, 1)
-
-
-def _pretend(training: Training) -> None:
+def _pretend(training: Training[Any]) -> None:
     """Let `train_seconds` pass with signs of life, taking GPU memory meanwhile.
 
     Raises:
@@ -128,27 +175,4 @@ def _hang() -> NoReturn:
         signal.pause()
 
 
-MODEL = Model(
-    name="test_model",
-    title="recognises the entities it was shown, for testing a pipeline",
-    key=None,
-    parameters={
-        "train_seconds": Number(0, 0, 86400, "seconds that the training takes, for tests of pipelines"),
-        "fail": Choice(
-            ("prep", "train", "save", "eval"),
-            "the step that fails on purpose, for tests of pipelines",
-        ),
-        "gpu_memory_mib": Number(
-            0, 0, 200_000, "GPU memory to hold besides CUDA's own, in MiB, for tests of pipelines", whole=True
-        ),
-        "hang_after": Number(
-            0, 0, 86400, "seconds of train_seconds after which there is no progress; 0: never; for tests of pipelines"
-        ),
-        "overrun_mib": Number(
-            0, 0, 200_000, "GPU memory to take above the share at half time, in MiB, for tests of pipelines", whole=True
-        ),
-    },
-    check_data=_any_data,
-    train=train,
-    spacy_on_gpu=False,
-)
+MODELS = {TestModel.name: TestModel()}

@@ -1,0 +1,70 @@
+"""Putting a text into one of several classes: what the models that do so have in common, a spaCy `textcat`."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tarmac_trainer.errors import DataError
+from tarmac_trainer.scoring import LabelCounts, batches
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.training import Example
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text and its class."""
+
+    text: str
+    label: str
+
+
+def check_classes(labels: Sequence[str]) -> None:
+    """Refuse labels that leave nothing to tell apart.
+
+    Raises:
+        DataError: there are fewer than two classes; names the one there is.
+    """
+    classes = Counter(labels)
+    if len(classes) < 2:
+        raise DataError(
+            f"all of the {len(labels):,} train examples are of the class {min(classes, default='')!r}: "
+            "a classifier needs two or more to tell apart"
+        )
+
+
+def example(lines: Sequence[Labelled]) -> "Callable[[Language, Labelled], Example]":
+    """What makes the examples that spaCy trains with, for lines of these classes.
+
+    spaCy ignores a class that an example does not speak of; so each speaks of all, also of those that
+    an earlier pipeline knew.
+    """
+    classes = {line.label for line in lines}
+
+    def make(nlp: "Language", line: Labelled) -> "Example":
+        from spacy.training import Example
+
+        known = sorted(classes.union(nlp.get_pipe("textcat").labels))
+        return Example.from_dict(
+            nlp.make_doc(line.text), {"cats": {label: float(label == line.label) for label in known}}
+        )
+
+    return make
+
+
+def predict(nlp: "Language", texts: Sequence[str]) -> list[str]:
+    """The likeliest class of each text."""
+    return [max(doc.cats, key=doc.cats.__getitem__) for doc in nlp.pipe(nlp.make_doc(text) for text in texts)]
+
+
+def count(nlp: "Language", lines: Sequence[Labelled], *, tick: Callable[[], Any] = lambda: None) -> LabelCounts:
+    """Compare the predicted classes with those of the lines; `tick` is called between batches."""
+    counts = LabelCounts()
+    for batch in batches(lines):
+        with nlp.memory_zone():
+            for label, line in zip(predict(nlp, [line.text for line in batch]), batch, strict=True):
+                counts.add(label, line.label)
+        tick()
+    return counts

@@ -1,0 +1,106 @@
+"""Part-of-speech tagging: a spaCy `tagger` pipeline over the tokens of a line.
+
+{"sentence": "Ada sleeps .", "pos": ["NNP", "VBZ", "."]}
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, override
+
+from tarmac_trainer import pipelines
+from tarmac_trainer.errors import DataError
+from tarmac_trainer.models import COMMON, Model
+from tarmac_trainer.readers import BrokenLineError, word_labels, words_of
+from tarmac_trainer.scoring import LabelCounts, Scores, batches
+from tarmac_trainer.training import Training
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.training import Example
+
+CONFIG = Path(__file__).with_suffix(".cfg")
+KEY = "pos"
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Tokens, and a tag for each."""
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+class PartOfSpeechTagging(Model[Tagged]):
+    """See the module."""
+
+    name = "part_of_speech_tagging"
+    title = "tells the part of speech of each token (spaCy)"
+    parameters = COMMON
+    key = KEY
+    score_name = "accuracy"
+    example = {"sentence": "Ada wrote the first program ."}
+
+    @override
+    def read(self, value: dict[str, Any]) -> Tagged | None:
+        if KEY not in value:
+            return None
+        words = words_of(value)
+        tags = word_labels(value, KEY, len(words))
+        for place, tag in enumerate(tags):
+            if not tag.strip():
+                raise BrokenLineError(f"tag {place + 1} is blank")
+        return Tagged(words, tuple(tags))
+
+    @override
+    def load_line(self, value: dict[str, Any]) -> Tagged:
+        return Tagged(tuple(value["words"]), tuple(value["tags"]))
+
+    @override
+    def check(self, train: Sequence[Tagged]) -> None:
+        tags = {tag for line in train for tag in line.tags}
+        if len(tags) < 2:
+            raise DataError(
+                f"there is only the tag {min(tags)!r} in all of the {len(train):,} train lines: "
+                "a tagger needs two or more to tell apart"
+            )
+
+    @override
+    def train(self, training: Training[Tagged]) -> None:
+        pipelines.train(training, CONFIG, _example)
+
+    @override
+    def score(self, predictor: Any, lines: Sequence[Tagged], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        counts = LabelCounts()
+        for batch in batches(lines):
+            with predictor.memory_zone():
+                for tags, line in zip(_tags(predictor, [line.words for line in batch]), batch, strict=True):
+                    for predicted, wanted in zip(tags, line.tags, strict=True):
+                        counts.add(predicted, wanted)
+            tick()
+        scores = counts.scores()
+        # Who wants the table of all tags by all tags can make it; it would be in every record of a run.
+        return Scores({"accuracy": scores.overall["accuracy"]}, scores.per_type, scores.reason)
+
+    @override
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        found = _tags(predictor, [words_of(dict(value)) for value in values])
+        return [{KEY: tags} for tags in found]
+
+
+def _tags(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    from spacy.tokens import Doc
+
+    docs = nlp.pipe(Doc(nlp.vocab, words=list(words)) for words in sentences)
+    return [[token.tag_ for token in doc] for doc in docs]
+
+
+def _example(nlp: "Language", line: Tagged) -> "Example":
+    from spacy.tokens import Doc
+    from spacy.training import Example
+
+    words = list(line.words)
+    return Example(Doc(nlp.vocab, words=words), Doc(nlp.vocab, words=words, tags=list(line.tags)))
+
+
+MODELS = {PartOfSpeechTagging.name: PartOfSpeechTagging()}

@@ -1,0 +1,76 @@
+"""Sentiment of a sentence, in two classes or in several: a spaCy `textcat` pipeline.
+
+{"sentence": "A fine film.", "sentiment": {"binary": 1, "categorical": 4}}
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, override
+
+from tarmac_trainer import categories, pipelines
+from tarmac_trainer.categories import Labelled
+from tarmac_trainer.models import COMMON, Model, Number
+from tarmac_trainer.readers import BrokenLineError, text_of
+from tarmac_trainer.scoring import Scores
+from tarmac_trainer.training import Training
+
+CONFIG = Path(__file__).with_suffix(".cfg")
+KEY = "sentiment"
+MOST_CLASSES = 1000
+"""A class is a small number; something else, an id or a time, got into the field."""
+
+
+class SentimentAnalysis(Model[Labelled]):
+    """See the module. `kind` is the key below `sentiment`; `most` its highest class."""
+
+    parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "lines in an update", whole=True)}
+    score_name = "macro_f1"
+    example = {"sentence": "A fine film."}
+
+    def __init__(self, kind: str, most: int, title: str) -> None:
+        self.name = f"sentiment_analysis_{kind}"
+        self.title = title
+        self.key = f"{KEY}.{kind}"
+        self._kind, self._most = kind, most
+
+    @override
+    def read(self, value: dict[str, Any]) -> Labelled | None:
+        given = value.get(KEY)
+        if KEY in value and not isinstance(given, dict):
+            raise BrokenLineError(f'"{KEY}" must be an object such as {{"binary": 1}}')
+        if given is None or self._kind not in given:
+            return None
+        label = given[self._kind]
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= self._most:
+            raise BrokenLineError(f'"{self.key}" must be a whole number from 0 to {self._most}')
+        return Labelled(text_of(value), str(label))
+
+    @override
+    def load_line(self, value: dict[str, Any]) -> Labelled:
+        return Labelled(**value)
+
+    @override
+    def check(self, train: Sequence[Labelled]) -> None:
+        categories.check_classes([line.label for line in train])
+
+    @override
+    def train(self, training: Training[Labelled]) -> None:
+        pipelines.train(training, CONFIG, categories.example(training.train))
+
+    @override
+    def score(self, predictor: Any, lines: Sequence[Labelled], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        return categories.count(predictor, lines, tick=tick).scores()
+
+    @override
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        labels = categories.predict(predictor, [text_of(dict(value)) for value in values])
+        return [{KEY: {self._kind: int(label)}} for label in labels]
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        SentimentAnalysis("binary", 1, "tells whether a sentence is positive (1) or negative (0) (spaCy)"),
+        SentimentAnalysis("categorical", MOST_CLASSES, "puts a sentence into one of several classes of mood (spaCy)"),
+    )
+}

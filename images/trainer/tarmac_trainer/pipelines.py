@@ -1,0 +1,171 @@
+"""Training a spaCy pipeline: from nothing or from an earlier one, the loop, and the batches."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tarmac_trainer import events
+from tarmac_trainer.errors import RequestError
+from tarmac_trainer.training import Training
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.training import Example
+    from thinc.api import Model as Network
+    from thinc.api import Optimizer
+
+
+def train[Line](
+    training: Training[Line],
+    config: Path,
+    example: "Callable[[Language, Line], Example]",
+    *,
+    batches: Iterator[Sequence[Line]] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> None:
+    """Train a pipeline with the request's parameters; equal requests give equal models on a CPU.
+
+    Args:
+        training: whose parameters are `models.COMMON` at least; with a `base`, its weights are the
+            start.
+        config: of spaCy; only functions that plain spaCy registers, so that the trained model
+            loads without this package.
+        example: makes what spaCy trains with.
+        batches: of lines to train with, endless; None: all lines in an ever new order.
+        overrides: further values for the config, by dotted name.
+
+    Raises:
+        RequestError: the base is no pipeline of this kind.
+    """
+    from spacy.util import load_config, load_model_from_config
+    from thinc.api import fix_random_seed
+
+    parameters = training.parameters
+    fix_random_seed(training.seed)
+    loaded = load_config(
+        config, overrides={"training.optimizer.learn_rate": parameters["learn_rate"], **(overrides or {})}
+    )
+    loaded["training"].update(
+        seed=training.seed,
+        dropout=parameters["dropout"],
+        max_steps=parameters["max_steps"],
+        patience=parameters["patience"],
+        eval_frequency=parameters["eval_frequency"],
+    )
+    nlp = load_model_from_config(loaded, auto_fill=True)
+    examples = [example(nlp, line) for line in training.train]
+    optimizer = nlp.initialize(lambda: examples)
+    if training.base is not None:
+        optimizer = _start_from(training.base, nlp, examples)
+    batches = batches or shuffled(training.train, parameters["batch_size"], seed=training.seed)
+    fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches))
+
+
+def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batches: "Iterator[list[Example]]") -> None:
+    """Update a pipeline until an evaluation stops improving, as spaCy's own loop does.
+
+    spaCy's `train_while_improving` updates once more than `max_steps` and leaves the last updates
+    without an evaluation; this one evaluates after each `eval_frequency` updates and after the
+    last.
+
+    Args:
+        training: gets the progress and the candidates.
+        nlp: initialised; holds the last, not the best weights afterwards.
+        optimizer: its averages, where it keeps any, are what is evaluated and saved.
+        batches: endless; made one by one, inside spaCy's memory zone.
+    """
+    parameters = training.parameters
+    max_steps, eval_frequency = parameters["max_steps"], parameters["eval_frequency"]
+    training.progress(0, max_steps)
+    for step in range(1, max_steps + 1):
+        # Words of the batch are forgotten after it: else invented ones would pile up in the model.
+        with nlp.memory_zone():
+            nlp.update(next(batches), drop=parameters["dropout"], sgd=optimizer)
+        training.progress(step, max_steps)
+        if step % eval_frequency and step != max_steps:
+            continue
+        with nlp.use_params(optimizer.averages or {}):
+            training.evaluated(nlp, step=step)
+        if step - training.best_step >= parameters["patience"]:
+            name = training.model.score_name
+            events.say(f"no better {name} for {step - training.best_step} steps: the training ends here")
+            return
+
+
+def shuffled[Line](lines: Sequence[Line], size: int, *, seed: int) -> Iterator[Sequence[Line]]:
+    """Batches of at most `size` lines, endless; each round has every line once, in a new order."""
+    chance = random.Random(seed)
+    while True:
+        order = list(lines)
+        chance.shuffle(order)
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+
+def _start_from(base: Path, nlp: "Language", examples: "list[Example]") -> "Optimizer":
+    """Initialise `nlp` again, with the weights of the pipeline in `base` wherever they have the same shape.
+
+    Where the data has no label that the base lacks, the base's labels are kept, and all weights fit;
+    else the layers that depend on the labels start from nothing.
+    """
+    import spacy
+
+    try:
+        earlier = spacy.load(base)
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"base_model: it is no pipeline that can be loaded ({error})") from error
+    if earlier.pipe_names != nlp.pipe_names:
+        raise RequestError(
+            f"base_model: it is a pipeline of {', '.join(earlier.pipe_names) or 'nothing'}, this model is one of "
+            + ", ".join(nlp.pipe_names)
+        )
+    new: list[str] = []
+    for name, pipe in nlp.pipeline:
+        if not hasattr(pipe, "label_data"):
+            continue
+        missing = sorted(set(pipe.labels) - set(earlier.get_pipe(name).labels))
+        new += missing
+        if not missing:
+            nlp.config["initialize"]["components"][name] = {"labels": earlier.get_pipe(name).label_data}
+    optimizer = nlp.initialize(lambda: examples)
+    kept = total = 0
+    for name, pipe in nlp.pipeline:
+        if hasattr(pipe, "model"):
+            one, all_ = _copy_weights(earlier.get_pipe(name).model, pipe.model)
+            kept, total = kept + one, total + all_
+    if not kept:
+        raise RequestError("base_model: none of its layers has the shape of this model's")
+    labels = f"; new labels: {', '.join(new)}" if new else ""
+    events.say(f"starting from base_model: {kept} of {total} weight tables are kept{labels}")
+    return optimizer
+
+
+def _copy_weights(source: "Network[Any, Any]", target: "Network[Any, Any]") -> tuple[int, int]:
+    """Copy the tables of equal shape, layer by layer; returns how many, and how many there are."""
+    kept = total = 0
+    for theirs, ours in zip(_layers(source), _layers(target), strict=False):
+        for name in ours.param_names:
+            if not ours.has_param(name):
+                continue
+            total += 1
+            if name in theirs.param_names and theirs.has_param(name):
+                table = theirs.get_param(name)
+                if table.shape == ours.get_param(name).shape:
+                    ours.set_param(name, ours.ops.asarray(table.copy()))
+                    kept += 1
+    return kept, total
+
+
+def _layers(network: "Network[Any, Any]") -> "list[Network[Any, Any]]":
+    """All layers in a fixed order, those included that a layer only refers to, once each."""
+    found: dict[int, Network[Any, Any]] = {}
+    waiting = [network]
+    while waiting:
+        layer = waiting.pop(0)
+        if layer.id in found:
+            continue
+        found[layer.id] = layer
+        waiting += layer.layers
+        waiting += [layer.get_ref(name) for name in layer.ref_names if layer.maybe_get_ref(name) is not None]
+    return list(found.values())

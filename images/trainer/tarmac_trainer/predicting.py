@@ -1,0 +1,81 @@
+"""Writing and loading a registered model: `mlflow.pyfunc.load_model(uri).predict([{...}])`.
+
+MLflow calls `save_model` and `_load_pyfunc`; this package travels with the model, so that nothing but
+its requirements has to be installed.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tarmac_trainer import files, models
+
+if TYPE_CHECKING:
+    from mlflow.models import Model as Described
+
+NAME_FILE = "tarmac.json"
+"""In a predictor's folder: which kind of model it is."""
+
+
+class Predictor:
+    """A loaded model."""
+
+    def __init__(self, model: "models.Model[Any]", predictor: Any) -> None:
+        self._model, self._predictor = model, predictor
+
+    def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Predict for objects that a line of data could hold.
+
+        Args:
+            model_input: a list of such objects, or a data frame with their keys as columns.
+            params: of MLflow's interface; not used.
+
+        Returns:
+            An object for each, with the keys that a line of data has for this kind of model.
+
+        Raises:
+            BrokenLineError: one of them cannot be read; says why.
+        """
+        values: Sequence[Mapping[str, Any]]
+        values = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
+        return self._model.predict(self._predictor, values)
+
+
+def save_model(
+    path: str, mlflow_model: "Described", *, folder: Path, kind: "models.Model[Any]", card: str, **more: Any
+) -> None:
+    """Write what MLflow uploads; `Model.log` calls it as a flavor's.
+
+    Args:
+        path: an existing folder to write to.
+        mlflow_model: describes the model, with its signature; is completed.
+        folder: the predictor's.
+        kind: of model.
+        card: the model card, in Markdown.
+        more: of MLflow's own.
+    """
+    from mlflow import pyfunc
+
+    files.write_json(folder / NAME_FILE, {"model": kind.name})
+    pyfunc.save_model(
+        path,
+        loader_module=__name__,
+        data_path=str(folder),
+        code_paths=[str(Path(__file__).parent)],
+        mlflow_model=mlflow_model,
+        # Named, not inferred: inferring loads the model in another process.
+        pip_requirements=[f"{package}=={version(package)}" for package in kind.packages],
+        **more,
+    )
+    if kind.is_spacy:
+        data_folder = mlflow_model.flavors["python_function"]["data"]
+        mlflow_model.add_flavor("spacy", spacy_version=version("spacy"), data=data_folder, code=None)
+        mlflow_model.save(str(Path(path) / "MLmodel"))
+    (Path(path) / "README.md").write_text(card, encoding="utf-8")
+
+
+def _load_pyfunc(data_path: str) -> Predictor:
+    folder = Path(data_path)
+    model = models.get(files.read_json(folder / NAME_FILE, made_by="save")["model"])
+    return Predictor(model, model.load(folder))

@@ -1,0 +1,44 @@
+"""Finding spans of tokens, entities or phrases: what the models that do so have in common, a spaCy `ner`."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tarmac_trainer.entities import Sentence, Span
+from tarmac_trainer.scoring import SpanCounts, batches
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.training import Example
+
+
+def example(nlp: "Language", sentence: Sentence) -> "Example":
+    """A sentence as spaCy trains with it, its tokens kept as they are."""
+    from spacy.tokens import Doc
+    from spacy.tokens import Span as SpacySpan
+    from spacy.training import Example
+
+    words = list(sentence.words)
+    reference = Doc(nlp.vocab, words=words)
+    reference.ents = [SpacySpan(reference, start, end, kind) for start, end, kind in sentence.spans]
+    return Example(Doc(nlp.vocab, words=words), reference)
+
+
+def find_spans(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
+    """The spans that a pipeline finds in each sentence, given its tokens; in order."""
+    from spacy.tokens import Doc
+
+    docs = nlp.pipe(Doc(nlp.vocab, words=list(words)) for words in sentences)
+    return [[(entity.start, entity.end, entity.label_) for entity in doc.ents] for doc in docs]
+
+
+def count_spans(
+    nlp: "Language", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None
+) -> SpanCounts:
+    """Compare what a pipeline finds with the spans of the sentences; `tick` is called between batches."""
+    counts = SpanCounts()
+    for batch in batches(sentences):
+        with nlp.memory_zone():  # or the words of the eval lines would become part of the model
+            for found, sentence in zip(find_spans(nlp, [s.words for s in batch]), batch, strict=True):
+                counts.add(found, sentence.spans)
+        tick()
+    return counts
