@@ -14,7 +14,6 @@ from tarmac.registry import PRODUCTION, RUN_TAG, Registry, Run
 from tarmac.request import BASE_PATTERN
 
 CACHE_TAG = "tarmac.cache_key"
-CACHED_TAG = "tarmac.cached_from"
 METRICS_TAG = "tarmac.metrics"
 # The request of a session, among the artifacts of its MLflow run.
 REQUEST_RECORD = "tarmac/request.json"
@@ -99,8 +98,7 @@ def cache_key(request: Mapping[str, Any], prep: Mapping[str, Any], *, image: str
 
     Args:
         request: the checked request.
-        prep: the result of `prep`: ids of the data's content; the parameters with the model's defaults, if the trainer
-            tells them.
+        prep: the result of `prep`: ids of the data's content, the parameters with the model's defaults.
         image: the trainer image's digest, `sha256:...`.
         base_uri: MLflow's URI of the model that it trains on from.
     """
@@ -108,7 +106,7 @@ def cache_key(request: Mapping[str, Any], prep: Mapping[str, Any], *, image: str
         "model": request["model"],
         # In this order: it is the order in which they are trained on.
         "data": [[entry["split"], entry["id"]] for entry in prep["datasets"]],
-        "parameters": prep.get("parameters", request["parameters"]),
+        "parameters": prep["parameters"],
         "seed": request["seed"],
         "image": image,
         "base": base_uri,

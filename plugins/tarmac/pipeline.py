@@ -11,7 +11,7 @@ from tarmac.catalogue import MODELS
 from tarmac.containers import engine, passthrough
 from tarmac.errors import NothingToRegisterError, RegistryError, RequestError
 from tarmac.gpu import devices
-from tarmac.origins import CACHE_TAG, CACHED_TAG, METRICS_TAG, cache_key, find_base, find_cached, registry_problems
+from tarmac.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached, registry_problems
 from tarmac.production import Production
 from tarmac.promotion import Candidate, evaluation_set_id
 from tarmac.registry import RUN_TAG, Registry, Run
@@ -121,10 +121,15 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
         session: as make_session returned it.
 
     Returns:
-        `task`: the branch; for train_model_cpu `command` and `network`; `cache_key`: what this training is known by;
-        `cached_run`: the MLflow run to take the model from, as `runs:/<id>`, "" to train.
+        `task`: the branch; for train_model_cpu `command` and `network`; `cache_key`: what this training is known by,
+        "" where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from,
+        as `runs:/<id>`, "" to train.
     """
     stack = settings()
+    task = "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
+    train = {"task": task, "command": "train", "network": "none", "cache_key": "", "cached_run": ""}
+    if "parameters" not in prep:
+        return train
     image = engine.image_id(engine.client(), stack.trainer_image)
     key = cache_key(request, prep, image=image, base_uri=session["base"] or None)
     if request["no_cache"]:
@@ -138,8 +143,7 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
             "cache_key": key,
             "cached_run": f"runs:/{cached.run_id}",
         }
-    task = "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
-    return {"task": task, "command": "train", "network": "none", "cache_key": key, "cached_run": ""}
+    return train | {"cache_key": key}
 
 
 def _find_cached(key: str) -> Run | None:
@@ -215,6 +219,7 @@ def register_model(
         run_id=saved["mlflow_run_id"],
         source=saved["model_uri"],
         metrics=metrics,
+        description=", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
         tags={
             "tarmac.run_id": run_id,
             "tarmac.model": kind,
@@ -230,9 +235,9 @@ def register_model(
         "tarmac.model_version": f"{name}/{version.version}",
         METRICS_TAG: json.dumps(metrics, sort_keys=True),
     }
-    # A model that was taken from another run is found there.
-    found_by = {CACHED_TAG: plan["cached_run"]} if plan["cached_run"] else {CACHE_TAG: plan["cache_key"]}
-    registry.tag_run(saved["mlflow_run_id"], run_tags | found_by)
+    if plan["cache_key"] and not plan["cached_run"]:
+        run_tags[CACHE_TAG] = plan["cache_key"]  # a model that was taken from another run is found there
+    registry.tag_run(saved["mlflow_run_id"], run_tags)
     log.info("Registered %s version %s: %s", name, version.version, version.url)
     candidate = Candidate(name, version.version, score_name, metrics[score_name], evaluation_set)
     return {

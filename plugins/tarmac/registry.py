@@ -118,7 +118,15 @@ class Registry:
     # ---- what came out of a session ------------------------------------------------------------------------------
 
     def register(
-        self, *, name: str, kind: str, run_id: str, source: str, metrics: dict[str, float], tags: dict[str, str]
+        self,
+        *,
+        name: str,
+        kind: str,
+        run_id: str,
+        source: str,
+        metrics: dict[str, float],
+        description: str,
+        tags: dict[str, str],
     ) -> Version:
         """Log a session's final metrics to its MLflow run and register the model. Idempotent for (name, source).
 
@@ -128,6 +136,7 @@ class Registry:
             run_id: MLflow run that `save` made.
             source: URI of the saved model.
             metrics: final metrics, finite numbers.
+            description: of the version, for people.
             tags: set on the version.
         """
         now = int(time.time() * 1000)
@@ -146,6 +155,7 @@ class Registry:
             "name": name,
             "source": source,
             "run_id": run_id,
+            "description": description,
             # The logged model that the source `models:/m-...` names; without it the registry refuses the source.
             "model_id": source.removeprefix("models:/") if source.startswith("models:/") else None,
             "tags": [{"key": key, "value": value} for key, value in tags.items()],

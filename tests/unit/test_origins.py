@@ -66,14 +66,6 @@ def test_the_order_of_data_sets_is_the_order_of_training():
     assert key(prep={"datasets": [first, second]}) != key(prep={"datasets": [second, first]})
 
 
-def test_a_trainer_that_tells_no_parameters_is_known_by_those_of_the_request():
-    bare = {"datasets": PREP["datasets"]}
-    keys = {
-        cache_key(REQUEST | {"parameters": given}, bare, image="i", base_uri=None) for given in ({}, {"fail": None})
-    }
-    assert len(keys) == 2
-
-
 class Shelf:
     """A registry with one model: two versions of kind test_model, the second in production."""
 

@@ -358,6 +358,10 @@ def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
             "priority",
             "resources",
             "parameters",
+            "name",
+            "base_model",
+            "no_cache",
+            "promote",
         }
     )
     for name, field in schema.items():
