@@ -88,6 +88,35 @@ release-gpu: ensure-up ## Take GPU=uuid out of quarantine
 	@[ -n "$(GPU)" ] || { echo "Say which GPU: make release-gpu GPU=..., one of these:" >&2; $(CLI_PIPED) gpus >&2; exit 2; }
 	@$(CLI_PIPED) release-gpu "$(GPU)" --by "$(USER)"
 
+.PHONY: models
+models: ensure-up ## List models: version, alias, metric, data, age (MODEL=name: of one)
+	@$(CLI_PIPED) models $(if $(MODEL),"$(MODEL)")
+
+.PHONY: compare
+compare: ensure-up ## Show two versions side by side: A=name/1 B=name/2
+	@[ -n "$(A)" ] && [ -n "$(B)" ] || { echo "Say which two: make compare A=name/1 B=name/2, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
+	@$(CLI_PIPED) compare "$(A)" "$(B)"
+
+.PHONY: promote
+promote: ensure-up ## Put VERSION=n of MODEL=name into production (WHY="...": for the record)
+	@[ -n "$(MODEL)" ] && [ -n "$(VERSION)" ] || { echo "Say what: make promote MODEL=name VERSION=n, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
+	@$(CLI_PIPED) promote "$(MODEL)" "$(VERSION)" --by "$(USER)" --why "$(WHY)"
+
+.PHONY: rollback
+rollback: ensure-up ## Take the last promotion of MODEL=name back (WHY="...")
+	@[ -n "$(MODEL)" ] || { echo "Say which model: make rollback MODEL=name, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
+	@$(CLI_PIPED) rollback "$(MODEL)" --by "$(USER)" --why "$(WHY)"
+
+.PHONY: production
+production: ensure-up ## Say which version of MODEL=name is in production and was before (AT=2026-11-24T08:30:00Z: was then)
+	@[ -n "$(MODEL)" ] || { echo "Say which model: make production MODEL=name, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
+	@$(CLI_PIPED) production "$(MODEL)" $(if $(AT),--at "$(AT)")
+
+.PHONY: reproduce
+reproduce: ensure-up ## Train again from the record of RUN=run-id; fails unless the metrics match
+	@[ -n "$(RUN)" ] || { echo "Say which run: make reproduce RUN=..., one of these:" >&2; $(CLI_PIPED) sessions >&2; exit 2; }
+	@$(CLI_PIPED) reproduce "$(RUN)"
+
 .PHONY: logs
 logs: ## Show and follow the services' logs (SERVICE=name: only one)
 	@$(STACK) logs --follow --tail 50 $(SERVICE)

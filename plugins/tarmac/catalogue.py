@@ -63,6 +63,7 @@ class Model:
     Attributes:
         title: what it is, for people.
         score: the metric of `eval` that ranks its versions, higher is better.
+        margin: by how much a version has to be better to be promoted by the rule.
         image: of its trainer; OUR_IMAGE: the one this stack has built.
         command: what the trainer's container runs, before the contract's command; empty: the image's own entrypoint.
         scripts: whether its trainer runs scripts of users.
@@ -73,6 +74,7 @@ class Model:
 
     title: str
     score: str
+    margin: float = 0.005
     image: str = OUR_IMAGE
     command: tuple[str, ...] = ()
     scripts: bool = False
@@ -116,6 +118,7 @@ class _Model(BaseModel):
     title: Annotated[StrictStr, Field(min_length=1, max_length=200)]
     score: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.@ -]{1,64}$")]
     image: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
+    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Model.margin
     command: tuple[StrictStr, ...] = ()
     scripts: StrictBool = False
     gpu_memory: Any = None
@@ -140,6 +143,7 @@ class _Model(BaseModel):
         return Model(
             title=self.title,
             score=self.score,
+            margin=self.margin,
             image=self.image,
             command=self.command,
             scripts=self.scripts,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from typing import Any
 
+from tarmac import model_commands
 from tarmac.airflow_api import AirflowApi, ApiError
 from tarmac.errors import DatasetError, RequestError, TarmacError
 from tarmac.settings import settings
@@ -26,8 +26,9 @@ _KEY_PATTERN = r"[A-Za-z0-9_.~:+-]{1,128}"
 
 
 def _api() -> AirflowApi:
-    user = os.environ.get("TARMAC_UI_USER", "airflow")
-    return AirflowApi(settings().airflow_url, user, os.environ.get("TARMAC_UI_PASSWORD", "airflow"))
+    from tarmac.airflow_api import log_in
+
+    return log_in()
 
 
 def init(_: argparse.Namespace) -> int:
@@ -214,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     schema.add_argument("--to", type=int)
     schema.set_defaults(run=migrate)
     commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
+    model_commands.add_to(commands)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     arguments = parser.parse_args(argv)
     try:

@@ -33,6 +33,8 @@ ORDER = [
     "delete_volume",
     "check_DAG_success",
 ]
+# What update_model_metadata_registry says of a promotion that its request did not ask for.
+NOT_ASKED = "not asked for"
 _POLL_SECONDS = 0.5
 _AWAY_SECONDS = 120
 # Part of what the operator logs when Airflow ends its task.
@@ -59,6 +61,8 @@ def summary(
 ) -> list[str]:
     """Return the lines that tell a finished session's result. Pure."""
     lines: list[str] = []
+    if trained and (origin := trained.get("cached_from")):
+        lines += ["", f"  nothing was trained: the same training was done before, by {origin}"]
     if trained and (points := trained.get("curve")):
         name = trained.get("score_name", "score")
         lines += [
@@ -82,6 +86,8 @@ def summary(
             f"  model    {registered['name']} version {registered['version']}",
             f"           {registered['url']}",
         ]
+        if (promotion := registered.get("promotion", NOT_ASKED)) != NOT_ASKED:
+            lines.append(f"           {promotion}")
     return lines
 
 

@@ -31,6 +31,10 @@ ID_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.jsonl"
 SCRIPT_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.(?:py|sh)"
 _URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_NAME_HELP = "letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit"
+BASE_PATTERN = (
+    rf"(?P<name>{_NAME_PATTERN})(?:/(?P<version>[1-9]\d{{0,8}})|@(?P<alias>production))|run:(?P<run>[^\s'\"]{{1,250}})"
+)
 _REFERENCE_HELP = (
     "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
 )
@@ -56,10 +60,7 @@ def _leads_where_it_says(url: str) -> bool:
 
 def _check_name(value: str) -> str:
     if not re.fullmatch(_NAME_PATTERN, value):
-        raise PydanticCustomError(
-            "dataset_name",
-            "the name may hold letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit",
-        )
+        raise PydanticCustomError("dataset_name", "the name may hold " + _NAME_HELP)
     return value
 
 
@@ -162,6 +163,23 @@ class TrainingRequest(BaseModel):
         description="Hyperparameters of the model; left out ones take the model's defaults.",
         max_length=64,
     )
+    name: StrictStr | None = Field(
+        None, title="Name", description="The registered model's name; null: that of the kind of model."
+    )
+    base_model: StrictStr | None = Field(
+        None,
+        title="Base model",
+        description="Train on from a registered model ('name/3', 'name@production') or from what another run saved "
+        "('run:<run id>').",
+    )
+    no_cache: StrictBool = Field(
+        False, title="No cache", description="Train anew although the same training was done before."
+    )
+    promote: Literal["never", "auto"] = Field(
+        "never",
+        title="Promote",
+        description="auto: the new version goes into production if it is better by the rule of docs/registry.md.",
+    )
 
     @field_validator("script")
     @classmethod
@@ -179,6 +197,27 @@ class TrainingRequest(BaseModel):
         if value not in known.models:
             raise PydanticCustomError("unknown_model", "{advice}", {"advice": _advice(value, known)})
         return value
+
+    @field_validator("name")
+    @classmethod
+    def _registered_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(_NAME_PATTERN, value):
+            raise PydanticCustomError("registered_name", "may hold " + _NAME_HELP)
+        return value
+
+    @field_validator("base_model")
+    @classmethod
+    def _base_reference(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(BASE_PATTERN, value):
+            raise PydanticCustomError(
+                "base_reference", "must be 'name/3', 'name@production' or 'run:<id of an Airflow run>'"
+            )
+        return value
+
+    @property
+    def registered_name(self) -> str:
+        """The name under which the model is registered."""
+        return self.name or self.model
 
 
 def _cut(text: str) -> str:

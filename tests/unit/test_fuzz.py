@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 
 from tarmac.api_guard import RequestGuard
-from tarmac.catalogue import MODELS
+from tarmac.catalogue import catalogue
 from tarmac.containers.events import LineSplitter, parse_line, render
 from tarmac.errors import RequestError
 from tarmac.request import MAX_REQUEST_BYTES, TrainingRequest, parse_request
@@ -66,10 +66,10 @@ _resources = st.fixed_dictionaries(
         "stall_seconds": mostly(st.integers(10, 300)),
     },
 )
-_parameters = st.sampled_from([name for model in MODELS.values() for name in model.parameters])
+_parameters = st.sampled_from([name for model in catalogue().models.values() for name in model.parameters])
 _near = st.fixed_dictionaries(
     {
-        "model": mostly(st.sampled_from(list(MODELS))),
+        "model": mostly(st.sampled_from(list(catalogue().models))),
         "datasets": mostly(st.dictionaries(mostly(st.just("a")).map(str), _dataset, min_size=1, max_size=2)),
     },
     optional={

@@ -54,6 +54,10 @@ def test_defaults_are_filled_in():
         },
         "script": None,
         "parameters": {},
+        "name": None,
+        "base_model": None,
+        "no_cache": False,
+        "promote": "never",
     }
 
 
@@ -68,6 +72,11 @@ ACCEPTED = {
     "32 data sets": {**GOOD, "datasets": {f"set-{i}": {"train": STORED} for i in range(32)}},
     "a data set name of 64 characters": {**GOOD, "datasets": {"a" * 64: {"train": STORED}}},
     "a GPU": {**GOOD, "gpu": True},
+    "a name of its own": {**GOOD, "name": "news-ner_2.1"},
+    "a version to train on from": {**GOOD, "base_model": "news-ner/12"},
+    "what is in production to train on from": {**GOOD, "base_model": "news-ner@production"},
+    "what a run saved to train on from": {**GOOD, "base_model": "run:manual__2026-11-24T08:30:00.123+00:00"},
+    "training anew, promoted by the rule": {**GOOD, "no_cache": True, "promote": "auto"},
     "the highest seed": {**GOOD, "seed": 2**32 - 1},
     "the lowest training time": with_parameters(train_seconds=0),
     "the longest training time": with_parameters(train_seconds=86_400),
@@ -188,6 +197,17 @@ REFUSED = {
         r"'gr\xf6\xdfe'",
         "letters, digits",
     ),
+    "a name with a slash": ({**GOOD, "name": "news/ner"}, "name", "'news/ner'", "letters, digits"),
+    "an empty name": ({**GOOD, "name": ""}, "name", "''", "letters, digits"),
+    "a name that is a number": ({**GOOD, "name": 3}, "name", "3", "valid string"),
+    "a base model without a version": ({**GOOD, "base_model": "ner"}, "base_model", "'ner'", "'name/3'"),
+    "version 0": ({**GOOD, "base_model": "ner/0"}, "base_model", "'ner/0'", "'name/3'"),
+    "an alias that is none": ({**GOOD, "base_model": "ner@best"}, "base_model", "'ner@best'", "'name@production'"),
+    "a run without an id": ({**GOOD, "base_model": "run:"}, "base_model", "'run:'", "'run:<id"),
+    "a run with a quote": ({**GOOD, "base_model": "run:a'b"}, "base_model", "run:a'b", "'run:<id"),
+    "no_cache as a word": ({**GOOD, "no_cache": "yes"}, "no_cache", "'yes'", "valid boolean"),
+    "promote as true": ({**GOOD, "promote": True}, "promote", "True", "'never' or 'auto'"),
+    "promote always": ({**GOOD, "promote": "always"}, "promote", "'always'", "'never' or 'auto'"),
     "parameters as a list": ({**GOOD, "parameters": [1]}, "parameters", "[1]", "must be a JSON object"),
     "parameters as null": ({**GOOD, "parameters": None}, "parameters", "None", "must be a JSON object"),
     "65 parameters": (with_parameters(**{f"p{i}": 1 for i in range(65)}), "parameters", "", "at most 64"),
@@ -362,6 +382,10 @@ def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
             "resources",
             "script",
             "parameters",
+            "name",
+            "base_model",
+            "no_cache",
+            "promote",
         }
     )
     for name, field in schema.items():

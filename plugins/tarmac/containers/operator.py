@@ -68,6 +68,7 @@ class TrainingContainerOperator(DockerOperator):
         gpu_healthcheck: let the engine call the trainer's `health` command while it runs.
         include_credentials: which credentials of the stack reach this container's environment, if it has a network.
             They are never templated, rendered or logged.
+        network_mode: the networks it is on, comma-separated; templated.
         restore: the operator that fills the session's volume. Given, a volume that is gone (the run was cleared after
             its clean-up) is made again; without it, that is an error that says what to clear.
         request: the checked request, for `restore`; templated.
@@ -299,6 +300,8 @@ class TrainingContainerOperator(DockerOperator):
             container_id = self._create(image_id)
         self.container = {"Id": container_id}
         try:
+            for network in self._networks()[1:]:
+                self.cli.connect_container_to_network(container_id, network)
             self.cli.start(container_id)
         except APIError as error:
             engine.remove_container(self.cli, container_id)
@@ -312,7 +315,7 @@ class TrainingContainerOperator(DockerOperator):
         host_config = self.cli.create_host_config(
             auto_remove=False,
             mounts=self.mounts,
-            network_mode=self.network_mode,
+            network_mode=self._networks()[0],
             read_only=True,
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -497,16 +500,27 @@ class TrainingContainerOperator(DockerOperator):
             "TARMAC_RUN_ID": self._ti.run_id,
             "TARMAC_DAG_ID": self._ti.dag_id,
             "TARMAC_VERSION": stack.version,
+            "TARMAC_COMMIT": stack.commit,
             "TARMAC_IMAGE": f"{self.image}@{image_id}",
         }
         plain = {key: str(value) for key, value in self.environment.items()}
         return {**contract, **plain, **self._private_environment, **self._credentials()}
 
+    def _networks(self) -> list[str]:
+        return str(self.network_mode).split(",")
+
     def _credentials(self) -> dict[str, str]:
-        if self.network_mode == "none":
-            return {}  # nothing there could use them, so nothing gets them
-        variables = [variable for kind in self.include_credentials for variable in _CREDENTIAL_VARIABLES[kind]]
-        return {variable: os.environ[variable] for variable in variables if os.environ.get(variable)}
+        found: dict[str, str] = {}
+        networks, stack = self._networks(), settings()
+        # Where nothing could use them, nothing gets them.
+        useless = {
+            "object_store": networks in (["none"], [stack.registry_network]),
+            "mlflow": networks in (["none"], [stack.egress_network]),
+        }
+        for kind in self.include_credentials:
+            if not useless[kind]:
+                found |= {name: os.environ[name] for name in _CREDENTIAL_VARIABLES[kind] if os.environ.get(name)}
+        return found
 
     def _secrets(self) -> list[str]:
         return [value for variable, value in self._credentials().items() if variable not in _NOT_SECRET]
