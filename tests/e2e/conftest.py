@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from support import object_store
 from support.stack import REPO, Stack
 
 
@@ -19,7 +18,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     for example in (REPO / "env").glob("*.env.example"):
         shutil.copy(example, env_dir)
     (env_dir / "object-store.env").write_text(
-        f"AWS_ACCESS_KEY_ID=e2e-key\nAWS_SECRET_ACCESS_KEY=e2e-secret-never-shown\n{object_store.SETTINGS}"
+        "AWS_ACCESS_KEY_ID=e2e-key\nAWS_SECRET_ACCESS_KEY=e2e-secret-never-shown\n"
+        "AWS_ENDPOINT_URL=http://s3:5000\nAWS_DEFAULT_REGION=us-east-1\n"
     )
     running = Stack(env_dir)
     try:
