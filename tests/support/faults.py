@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-import time
 from collections import defaultdict
+from datetime import datetime
 from typing import Any, Self
 
 from support.stack import Stack
@@ -116,15 +116,25 @@ def attempt(stack: Stack, run_id: str, task_id: str = TRAIN) -> int:
     return int(task["try_number"]) if task["state"] == "running" else 0
 
 
-def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seconds: float = 90) -> float:
-    """Wait until an attempt after this one runs and follows its container; return how many seconds that took."""
-    began = time.monotonic()
+def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seconds: float = 120) -> datetime:
+    """Wait until an attempt after this one runs and follows its container; return when it found it."""
 
-    def found() -> bool:
-        return attempt(stack, run_id, task_id) > after and "Found container" in stack.log(run_id, task_id)
+    def found() -> str | None:
+        if attempt(stack, run_id, task_id) <= after:
+            return None
+        entries = json.loads(stack.log(run_id, task_id)) or []
+        return next((entry["timestamp"] for entry in entries if "Found container" in str(entry.get("event"))), None)
 
-    wait_for(f"another attempt to follow the container of {run_id}", found, seconds)
-    return time.monotonic() - began
+    at = wait_for(f"another attempt to follow the container of {run_id}", found, seconds)
+    assert at
+    return datetime.fromisoformat(at)
+
+
+def scheduler_started(stack: Stack) -> datetime:
+    """When the scheduler that was started last began to schedule."""
+    query = "SELECT start_date FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1"
+    command = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "airflow", "--command", query)
+    return datetime.fromisoformat(docker("exec", container_of(stack, "postgres"), *command).strip())
 
 
 class Engine:
