@@ -39,6 +39,13 @@ PLAN = "ti.xcom_pull(task_ids='determine_cpu_or_gpu', key='plan')"
 # A model that is trained is not given up while it can still be saved and registered: MLflow may be away for days.
 # Tried again after 10 to 20 s, then ever more slowly, at last every five minutes for a month.
 RETRIES, SLOWER, SLOWEST = 10_000, 2.0, timedelta(minutes=5)
+# What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
+TRAINER = "{{ session_trainer(ti.xcom_pull(task_ids='create_unique_session_path'))%s }}"
+
+
+def session_trainer(settled: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the session's trainer; ours where none is settled."""
+    return settled or {"image": STACK.trainer_image, "command": [], "memory_bytes": None}
 
 
 def step(
@@ -50,9 +57,12 @@ def step(
 ) -> TrainingContainerOperator:
     """Make a task that runs one command of the trainer's image on the session's volume."""
     extra_mounts = kwargs.pop("extra_mounts", [])
+    kwargs.setdefault("retries", 2)
     return operator(
         task_id=task_id,
-        image=STACK.trainer_image,
+        image=TRAINER % "['image']",
+        entrypoint=TRAINER % "['command']",
+        memory_bytes=TRAINER % "['memory_bytes']",
         command=[command],
         container_name="{{ session_container(run_id, '" + task_id + "') }}",
         mounts=[SESSION, *extra_mounts],
@@ -88,16 +98,18 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
     params=PARAMS,
     tags=["tarmac", "training", "nlp"],
     render_template_as_native_obj=True,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    # A task whose process is lost uses up an attempt; what cannot succeed fails at once (AirflowFailException).
+    default_args={"retries": 10, "retry_delay": timedelta(seconds=5)},
     user_defined_macros={
         "session_volume": partial(volume_name, STACK.stack, DAG_ID),
         "session_container": partial(container_name, STACK.stack, DAG_ID),
+        "session_trainer": session_trainer,
     },
 )
 def nlp_model_training() -> None:
     """Wire the 15 tasks."""
 
-    @task(retries=0)
+    @task
     def check_request_body(dag_run: Any = None) -> dict[str, Any]:
         """Check the request again, and what needs the world: data sets, their content, the GPU."""
         from tarmac.errors import RequestError
@@ -109,7 +121,7 @@ def nlp_model_training() -> None:
             raise AirflowFailException(str(error)) from error
 
     @task
-    def create_unique_session_path(ti: Any = None) -> dict[str, str]:
+    def create_unique_session_path(ti: Any = None) -> dict[str, Any]:
         """Make the session's volume, named after the run, with request.json in it."""
         from tarmac.pipeline import make_session
 
@@ -120,7 +132,12 @@ def nlp_model_training() -> None:
         "prep",
         "Fetch the data sets, compare their content with their ids, read and check every line.",
         extra_mounts=[DATASETS, FILES],
-        environment={"TARMAC_STORE": STACK.store_url, "TARMAC_BASE_MODEL": f"{{{{ {PATH}['base'] }}}}"},
+        environment={
+            "TARMAC_STORE": STACK.store_url,
+            "TARMAC_BASE_MODEL": f"{{{{ {PATH}['base'] }}}}",
+            # Without credentials of ours there are none: never those that a cloud's metadata service hands out.
+            "AWS_EC2_METADATA_DISABLED": "true",
+        },
         include_credentials=["object_store", "mlflow"],
         network_mode=f"{{{{ {PATH}['network'] }}}}",
     )
@@ -232,7 +249,7 @@ def nlp_model_training() -> None:
 
         delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
 
-    @task(retries=0)
+    @task
     def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
         """Fail the run if any task failed; leave nothing behind."""
         from tarmac.pipeline import delete_session, failed_tasks

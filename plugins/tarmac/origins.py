@@ -107,6 +107,8 @@ def cache_key(request: Mapping[str, Any], prep: Mapping[str, Any], *, image: str
         # In this order: it is the order in which they are trained on.
         "data": [[entry["split"], entry["id"]] for entry in prep["datasets"]],
         "parameters": prep["parameters"],
+        # Content-addressed as the data is.
+        "script": request["script"],
         "seed": request["seed"],
         "image": image,
         "base": base_uri,

@@ -7,9 +7,9 @@ import logging
 from typing import Any
 
 from tarmac import datasets
-from tarmac.catalogue import MODELS
+from tarmac.catalogue import OUR_IMAGE, catalogue
 from tarmac.containers import engine, passthrough
-from tarmac.errors import NothingToRegisterError, RegistryError, RequestError
+from tarmac.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError
 from tarmac.gpu import devices
 from tarmac.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached, registry_problems
 from tarmac.production import Production
@@ -39,6 +39,7 @@ def check_request(conf: object) -> dict[str, Any]:
     request = parse_request(conf)
     stack = settings()
     problems = datasets.check(request, stack.store_url, stack.url_schemes)
+    problems += _trainer_problems(request.model)
     if request.gpu:
         problems += _gpu_problems(request)
     base = None
@@ -53,11 +54,30 @@ def check_request(conf: object) -> dict[str, Any]:
     return request.model_copy(update={"base_model": base}).model_dump(mode="json")
 
 
+def trainer_image(model: str) -> str:
+    """Return the image of a model's trainer.
+
+    Raises:
+        KeyError: the catalogue has no such model.
+    """
+    image = catalogue().models[model].image
+    return settings().trainer_image if image == OUR_IMAGE else image
+
+
+def _trainer_problems(model: str) -> list[str]:
+    image = trainer_image(model)
+    try:
+        engine.image_id(engine.client(), image)
+    except ContainerError:
+        return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
+    return []
+
+
 def _gpu_problems(request: TrainingRequest) -> list[str]:
     """Say why a GPU session cannot be accepted on this machine; a device that is only busy or sick is no reason."""
     from tarmac.gpu.placement import DeviceLoad, Need, NoFit, place
     from tarmac.gpu.tower import readings
-    from tarmac.request import gpu_bytes
+    from tarmac.sizes import gpu_bytes
 
     instead = "(got true). Send gpu: false to train on the CPU."
     seen = devices.snapshot()
@@ -66,7 +86,7 @@ def _gpu_problems(request: TrainingRequest) -> list[str]:
     stack = settings()
     labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
     usable = [device.uuid for device in seen.devices if device.usable]
-    if usable and (problem := passthrough.problem(engine.client(), stack.trainer_image, usable[0], labels)):
+    if usable and (problem := passthrough.problem(engine.client(), trainer_image(request.model), usable[0], labels)):
         return [f"gpu: {problem} {instead}"]
     asked = request.resources
     empty = [
@@ -88,31 +108,41 @@ def needs_network(request: TrainingRequest) -> bool:
     return any(datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request))
 
 
-def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, str]:
-    """Make the session's volume with request.json in it.
+def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Make the session's volume with request.json in it, and settle who trains it. Nothing of an earlier run of this name
+    may still run.
 
     Returns:
         `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
-        "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one.
+        "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`,
+        `command`, `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
 
     Raises:
         RegistryError: the request has a base model, and the registry does not answer.
     """
     stack = settings()
-    name = volume_name(stack.stack, dag_id, run_id)
-    engine.create_session_volume(
-        engine.client(), name, session_labels(stack.stack, dag_id, run_id), request, stack.trainer_image
-    )
+    name, labels = volume_name(stack.stack, dag_id, run_id), session_labels(stack.stack, dag_id, run_id)
+    api = engine.client()
+    engine.fence(api, labels)
+    engine.create_session_volume(api, name, labels, request, stack.trainer_image)
     log.info("The session's volume is %s.", name)
     networks = [stack.egress_network] if needs_network(TrainingRequest.model_validate(request)) else []
     base = ""
     if request["base_model"]:
         base = find_base(Registry(), request["base_model"]).uri
         networks.append(stack.registry_network)
-    return {"volume": name, "network": ",".join(networks) or "none", "base": base}
+    model = catalogue().models[request["model"]]
+    return {
+        "volume": name,
+        "network": ",".join(networks) or "none",
+        "base": base,
+        "image": trainer_image(request["model"]),
+        "command": list(model.command),
+        "memory_bytes": model.memory_bytes,
+    }
 
 
-def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[str, str]) -> dict[str, str]:
+def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[str, Any]) -> dict[str, str]:
     """Say how a session comes to its model: it trains, or it takes what the same training gave before.
 
     Args:
@@ -130,7 +160,7 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
     train = {"task": task, "command": "train", "network": "none", "cache_key": "", "cached_run": ""}
     if "parameters" not in prep:
         return train
-    image = engine.image_id(engine.client(), stack.trainer_image)
+    image = engine.image_id(engine.client(), session["image"])
     key = cache_key(request, prep, image=image, base_uri=session["base"] or None)
     if request["no_cache"]:
         log.info("The request asks to train anew.")
@@ -166,7 +196,7 @@ def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> 
     api = engine.client()
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
-        log.warning("Containers were left and have been removed: %s.", ", ".join(fenced))
+        log.info("Removed the session's containers: %s.", ", ".join(fenced))
     if request and request["gpu"] and _release(SessionKey(dag_id, run_id)):
         log.warning("The session still held a GPU; it is released.")
     name = volume_name(stack.stack, dag_id, run_id)
@@ -205,7 +235,7 @@ def register_model(
     """
     kind = request["model"]
     name = request["name"] or kind
-    score_name = MODELS[kind].score
+    score_name = catalogue().models[kind].score
     metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
     if score_name not in metrics:
         raise NothingToRegisterError(
@@ -267,7 +297,7 @@ def _promote(
         scores[int(measured["version"])] = float(measured["metrics"][candidate.score_name])
     with Production(settings().database_url, registry) as production:
         decision = production.promote_by_rule(
-            candidate, margin=MODELS[request["model"]].margin, scores=scores, who=run_id
+            candidate, margin=catalogue().models[request["model"]].margin, scores=scores, who=run_id
         )
     said = f"{'promoted' if decision.promote else 'not promoted'}: {decision.why}"
     log.info("%s version %s is %s.", candidate.model, candidate.version, said)

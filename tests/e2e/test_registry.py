@@ -251,7 +251,7 @@ def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_l
     (version,) = mlflow.versions("known")
     assert "f1 0.8000" in version["description"]
     card = tags["mlflow.note.content"]
-    for part in ("Limits:", "load_model(\"models:/known/", "data set", "Best f1"):
+    for part in ("Limits:", 'load_model("models:/known/', "data set", "Best f1"):
         assert part in card, part
     links = stack.http.get(f"{DAG}/dagRuns/{run_id}/taskInstances/update_model_metadata_registry/links").json()
     assert links["extra_links"] == {

@@ -46,9 +46,9 @@ class Mlflow:
         wanted = [{"key": key, "value": value} for key, value in {"tarmac.run_id": run_id, **tags}.items()]
         run = self.call("POST", "/runs/create", experiment_id=experiment, start_time=1, tags=wanted)["run"]["info"]
         self.call("POST", "/runs/log-batch", run_id=run["run_id"], params=[{"key": "model", "value": kind}])
-        made = self.call(
-            "POST", "/logged-models", experiment_id=experiment, name="model", source_run_id=run["run_id"]
-        )["model"]["info"]
+        made = self.call("POST", "/logged-models", experiment_id=experiment, name="model", source_run_id=run["run_id"])[
+            "model"
+        ]["info"]
         self.call("PATCH", f"/logged-models/{made['model_id']}", model_id=made["model_id"], status="LOGGED_MODEL_READY")
         self.call("POST", "/runs/update", run_id=run["run_id"], status="FINISHED", end_time=2)
         return run["run_id"], f"models:/{made['model_id']}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tarmac.catalogue import MODELS
+from tarmac.catalogue import catalogue
 from tarmac.promotion import Candidate, Step, decide, evaluation_set_id, way_back
 
 DECISIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
@@ -44,7 +44,7 @@ def test_the_rule(given: dict[str, Any], promote: bool, words: str):
 
 
 def test_every_kind_of_model_has_a_metric_and_a_margin_that_is_no_coin_toss():
-    for name, model in MODELS.items():
+    for name, model in catalogue().models.items():
         assert model.score, name
         assert 0 < model.margin < 1, name
 

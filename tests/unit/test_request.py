@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tarmac.catalogue import catalogue
 from tarmac.errors import RequestError
-from tarmac.request import field_descriptions, form_schema, gpu_bytes, parse_request
+from tarmac.request import field_descriptions, form_schema, parse_request
+from tarmac.sizes import gpu_bytes
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 STORED = f"{ID}/{ID}.jsonl"
+SCRIPT = f"{ID}/{ID}.py"
+NER = "named_entity_recognition"
 GOOD = {"model": "test_model", "datasets": {"tiny": {"train": STORED, "eval": None}}}
 DEEP = 5_000
 
@@ -48,6 +52,7 @@ def test_defaults_are_filled_in():
             "max_wait_seconds": 28800,
             "stall_seconds": 300,
         },
+        "script": None,
         "parameters": {},
         "name": None,
         "base_model": None,
@@ -61,6 +66,7 @@ ACCEPTED = {
     "an id of 43 characters": with_train(f"{'A' * 43}/{'A' * 43}.jsonl"),
     "a URL of an object store": with_train("s3://bucket/folder/data.jsonl"),
     "a file URL": with_train("file:///files/data.jsonl"),
+    "a script": {**GOOD, "model": NER, "script": SCRIPT},
     "a URL with letters of other alphabets": with_train("s3://bucket/données-データ.jsonl"),
     "an eval set of its own": {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": "s3://bucket/eval.jsonl"}}},
     "32 data sets": {**GOOD, "datasets": {f"set-{i}": {"train": STORED} for i in range(32)}},
@@ -93,7 +99,11 @@ REFUSED = {
     "a list": ([GOOD], "request", "[{'model'", "must be a JSON object"),
     "no model": ({"datasets": GOOD["datasets"]}, "model", "", "is required"),
     "no data sets": ({"model": "test_model"}, "datasets", "", "is required"),
-    "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "named_entity_recognition, test_model"),
+    "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "must be one of named_entity_recognition, "),
+    "translation": ({**GOOD, "model": "translation"}, "model", "'translation'", "translation is not offered"),
+    "a script of no store": ({**GOOD, "model": NER, "script": "train.py"}, "script", "'train.py'", "make script"),
+    "a data set as a script": ({**GOOD, "model": NER, "script": STORED}, "script", "AF4japp", "make script"),
+    "a script where none runs": ({**GOOD, "script": SCRIPT}, "script", "AF4japp", "runs no scripts"),
     "a model that is a number": ({**GOOD, "model": 7}, "model", "7", "valid string"),
     "a model in capitals": ({**GOOD, "model": "TEST_MODEL"}, "model", "'TEST_MODEL'", "must be one of"),
     "gpu as the word yes": ({**GOOD, "gpu": "yes"}, "gpu", "'yes'", "valid boolean"),
@@ -131,6 +141,19 @@ REFUSED = {
     "a path that climbs": (with_train("../../etc/passwd"), "datasets.tiny.train", "'../../etc/passwd'", "make dataset"),
     "an id that climbs": (with_train(f"../{ID}/{ID}.jsonl"), "datasets.tiny.train", "'../AF4", "make dataset"),
     "a URL that climbs": (with_train("s3://b/../c.jsonl"), "datasets.tiny.train", "'s3://b/../c.jsonl'", "s3://bucket"),
+    "a URL that climbs in disguise": (
+        with_train("file:///files/%2e%2E/etc/passwd"),
+        "datasets.tiny.train",
+        "'file:///files/%2e%2E/etc/passwd'",
+        "s3://bucket",
+    ),
+    "a file system inside another": (
+        with_train("s3://b/x::file:///etc/passwd"),
+        "datasets.tiny.train",
+        "'s3://b/x::file:///etc/passwd'",
+        "s3://bucket",
+    ),
+    "a URL whose host is no address": (with_train("s3://[b/c"), "datasets.tiny.train", "'s3://[b/c'", "s3://bucket"),
     "a folder that is not the id": (with_train(f"{'A' * 44}/{ID}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
     "an id of 45 characters": (with_train(f"{'A' * 45}/{'A' * 45}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
     "an id of 42 characters": (with_train(f"{'A' * 42}/{'A' * 42}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
@@ -357,6 +380,7 @@ def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
             "seed",
             "priority",
             "resources",
+            "script",
             "parameters",
             "name",
             "base_model",
@@ -375,7 +399,7 @@ def test_the_form_is_self_contained():
     assert "$ref" not in text
     assert "$defs" not in text
     assert "anyOf" not in text
-    assert form_schema()["model"]["enum"] == ["named_entity_recognition", "test_model"]
+    assert form_schema()["model"]["enum"] == list(catalogue().models)
     assert form_schema()["datasets"]["additionalProperties"]["properties"]["eval"]["type"] == ["string", "null"]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import data, events, files, models, store
+from tarmac_trainer import data, events, files, models, scripts, store
 from tarmac_trainer.errors import InputError, SessionError
 from tarmac_trainer.models import Model
 from tarmac_trainer.request import Request, read_request
@@ -18,12 +18,10 @@ def prep(session: Path) -> dict[str, Any]:
         TrainerError: see `errors`; nothing is trained with a wrong request or wrong data.
     """
     request, model, parameters = _begin(session, "prep")
-    prepared = data.prepare(
-        request,
-        session,
-        model=model,
-        store_url=os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE,
-    )
+    store_url = os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE
+    prepared = data.prepare(request, session, model=model, store_url=store_url)
+    if request.script is not None:
+        scripts.fetch(session, request.script, store_url=store_url)
     model.check(data.read_prepared(session, "train", model))
     if base := os.environ.get("TARMAC_BASE_MODEL"):
         from tarmac_trainer import fetching
@@ -74,7 +72,10 @@ def train(session: Path) -> dict[str, Any]:
             base=base if base.is_dir() else None,
         )
         with where.guarded():
-            model.train(run)
+            if request.script is None:
+                model.train(run)
+            else:
+                scripts.train(run, request.script)
         result = run.finish()
     except Exception:
         heartbeat.fail()
