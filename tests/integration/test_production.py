@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg2
 import pytest
 
 from support.fleet import query
 from support.mlflow import Mlflow
-from tarmac.errors import RegistryError, UnknownModelError
+from tarmac.errors import LedgerError, RegistryError, UnknownModelError
 from tarmac.production import Production, PromotionError
 from tarmac.promotion import Candidate, Decision
 from tarmac.registry import Registry
@@ -171,7 +170,7 @@ def test_the_history_cannot_be_rewritten(
     production: Production, database: str, name: str, version: Versions, statement: str
 ):
     production.promote(name, version(), who="ada", why="x")
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="promotion is append-only"):
+    with pytest.raises(LedgerError, match="promotion is append-only"):
         query(database, statement)
     assert len(production.history(name)) == 1
 
@@ -186,7 +185,6 @@ def test_a_step_that_starts_elsewhere_is_refused_by_the_database_and_its_clock_g
     production: Production, database: str, name: str, version: Versions
 ):
     from tarmac import database as connections
-    from tarmac.errors import LedgerError
 
     first, second = version(), version()
     production.promote(name, first, who="ada", why="x")
