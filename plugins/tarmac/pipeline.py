@@ -109,8 +109,9 @@ def needs_network(request: TrainingRequest) -> bool:
 
 
 def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Make the session's volume with request.json in it, and settle who trains it. Nothing of an earlier run of this name
-    may still run.
+    """Make the session's volume with request.json in it, and settle who trains it.
+
+    Nothing of an earlier run of this name may still run.
 
     Returns:
         `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,

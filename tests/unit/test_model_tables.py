@@ -51,7 +51,9 @@ def test_an_age_is_told_as_people_do(seconds: float, said: str):
 
 ROWS: dict[str, tuple[Version, list[str]]] = {
     "as its session recorded it": (version(2), ["ner", "2", "-", "f1 0.5124", "wnut17", "1 h 0 min"]),
-    "in production": (version(2, aliases=("production",)), ["ner", "2", "production", "f1 0.5124", "wnut17", "1 h 0 min"]),
+    "in production": (
+        version(2, aliases=("production",)), ["ner", "2", "production", "f1 0.5124", "wnut17", "1 h 0 min"],
+    ),
     "registered by somebody else, without our tags": (version(1, tags={}), ["ner", "1", "-", "-", "-", "1 h 0 min"]),
     "made by a clock that is ahead": (version(1, created=NOW + 9), ["ner", "1", "-", "f1 0.5124", "wnut17", "0 s"]),
 }  # fmt: skip
