@@ -71,6 +71,7 @@ class Chaos:
             gpu = self.gpu and self.chance.random() < 0.5
             request: dict[str, Any] = {
                 "model": "test_model",
+                "no_cache": True,
                 "gpu": gpu,
                 "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
                 "parameters": {"train_seconds": self.chance.choice([2, 8, 20, 40])},

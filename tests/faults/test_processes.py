@@ -80,6 +80,7 @@ def long_run(stack: Stack) -> str:
     """A session that trains for as long as the faults of this module take."""
     request = {
         "model": "test_model",
+        "no_cache": True,
         "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
         "parameters": {"train_seconds": 3600},
     }

@@ -14,6 +14,7 @@ REQUEST: dict[str, Any] = {
     "datasets": {"tiny": {"train": "x", "eval": None}},
     "gpu": False,
     "seed": 0,
+    "script": None,
     "parameters": {},
     "priority": 0,
     "name": None,
@@ -42,6 +43,7 @@ SAME = {
 }
 OTHER = {
     "another model": {"request": {"model": "named_entity_recognition"}},
+    "a script of one's own": {"request": {"script": "s/s.py"}},
     "another seed": {"request": {"seed": 1}},
     "another device": {"request": {"gpu": True}},
     "other content": {"prep": {"datasets": [{**PREP["datasets"][0], "id": "t2"}]}},

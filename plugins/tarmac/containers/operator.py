@@ -511,17 +511,15 @@ class TrainingContainerOperator(DockerOperator):
         return str(self.network_mode).split(",")
 
     def _credentials(self) -> dict[str, str]:
-        found: dict[str, str] = {}
         networks, stack = self._networks(), settings()
         # Where nothing could use them, nothing gets them.
         useless = {
             "object_store": networks in (["none"], [stack.registry_network]),
             "mlflow": networks in (["none"], [stack.egress_network]),
         }
-        for kind in self.include_credentials:
-            if not useless[kind]:
-                found |= {name: os.environ[name] for name in _CREDENTIAL_VARIABLES[kind] if os.environ.get(name)}
-        return found
+        kinds = [kind for kind in self.include_credentials if not useless[kind]]
+        variables = [variable for kind in kinds for variable in _CREDENTIAL_VARIABLES[kind]]
+        return {variable: os.environ[variable] for variable in variables if os.environ.get(variable)}
 
     def _secrets(self) -> list[str]:
         return [value for variable, value in self._credentials().items() if variable not in _NOT_SECRET]
