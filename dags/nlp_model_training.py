@@ -15,6 +15,7 @@ from tarmac.gpu.pools import GpuPoolSetup
 from tarmac.gpu.preflight import GpuPreflight
 from tarmac.gpu.sensor import TrainingRunningSensor
 from tarmac.gpu.training import GpuTrainingOperator
+from tarmac.links import ModelRunLink, ModelVersionLink
 from tarmac.request import field_descriptions, form_schema, request_defaults
 from tarmac.session import container_name, volume_name
 from tarmac.settings import DAG_ID, settings
@@ -33,7 +34,18 @@ SESSION = TemplatedMount(source="{{ session_volume(run_id) }}", target="/session
 DATASETS = TemplatedMount(source=STACK.datasets_volume, target="/datasets", read_only=True)
 FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=True)
 REQUEST = "{{ ti.xcom_pull(task_ids='check_request_body') }}"
-NETWORK = "{{ ti.xcom_pull(task_ids='create_unique_session_path')['network'] }}"
+PATH = "ti.xcom_pull(task_ids='create_unique_session_path')"
+PLAN = "ti.xcom_pull(task_ids='determine_cpu_or_gpu', key='plan')"
+# What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
+TRAINER = f"{{{{ session_trainer({PATH})%s }}}}"
+# A model that is trained is not given up while it can still be saved and registered: MLflow may be away for days.
+# Tried again after 10 to 20 s, then ever more slowly, at last every five minutes for a month.
+RETRIES, SLOWER, SLOWEST = 10_000, 2.0, timedelta(minutes=5)
+
+
+def session_trainer(settled: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the session's trainer; ours where none is settled."""
+    return settled or {"image": STACK.trainer_image, "command": [], "memory_bytes": None}
 
 
 def step(
@@ -45,9 +57,12 @@ def step(
 ) -> TrainingContainerOperator:
     """Make a task that runs one command of the trainer's image on the session's volume."""
     extra_mounts = kwargs.pop("extra_mounts", [])
+    kwargs.setdefault("retries", 2)
     return operator(
         task_id=task_id,
-        image=STACK.trainer_image,
+        image=TRAINER % "['image']",
+        entrypoint=TRAINER % "['command']",
+        memory_bytes=TRAINER % "['memory_bytes']",
         command=[command],
         container_name="{{ session_container(run_id, '" + task_id + "') }}",
         mounts=[SESSION, *extra_mounts],
@@ -83,16 +98,18 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
     params=PARAMS,
     tags=["tarmac", "training", "nlp"],
     render_template_as_native_obj=True,
-    default_args={"retries": 2, "retry_delay": timedelta(seconds=10)},
+    # A task whose process is lost uses up an attempt; what cannot succeed fails at once (AirflowFailException).
+    default_args={"retries": 10, "retry_delay": timedelta(seconds=5)},
     user_defined_macros={
         "session_volume": partial(volume_name, STACK.stack, DAG_ID),
         "session_container": partial(container_name, STACK.stack, DAG_ID),
+        "session_trainer": session_trainer,
     },
 )
 def nlp_model_training() -> None:
     """Wire the 15 tasks."""
 
-    @task(retries=0)
+    @task
     def check_request_body(dag_run: Any = None) -> dict[str, Any]:
         """Check the request again, and what needs the world: data sets, their content, the GPU."""
         from tarmac.errors import RequestError
@@ -104,7 +121,7 @@ def nlp_model_training() -> None:
             raise AirflowFailException(str(error)) from error
 
     @task
-    def create_unique_session_path(ti: Any = None) -> dict[str, str]:
+    def create_unique_session_path(ti: Any = None) -> dict[str, Any]:
         """Make the session's volume, named after the run, with request.json in it."""
         from tarmac.pipeline import make_session
 
@@ -115,16 +132,26 @@ def nlp_model_training() -> None:
         "prep",
         "Fetch the data sets, compare their content with their ids, read and check every line.",
         extra_mounts=[DATASETS, FILES],
-        environment={"TARMAC_STORE": STACK.store_url},
-        include_credentials=["object_store"],
-        network_mode=NETWORK,
+        environment={
+            "TARMAC_STORE": STACK.store_url,
+            "TARMAC_BASE_MODEL": f"{{{{ {PATH}['base'] }}}}",
+            # Without credentials of ours there are none: never those that a cloud's metadata service hands out.
+            "AWS_EC2_METADATA_DISABLED": "true",
+        },
+        include_credentials=["object_store", "mlflow"],
+        network_mode=f"{{{{ {PATH}['network'] }}}}",
     )
 
     @task.branch
     def determine_cpu_or_gpu(ti: Any = None) -> str:
-        """Follow the request's `gpu`."""
-        request = ti.xcom_pull(task_ids="check_request_body")
-        return "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
+        """Follow the request's `gpu`, unless the same training was done before: its model is taken, on the CPU."""
+        from tarmac.pipeline import plan_training
+
+        plan = plan_training(
+            *ti.xcom_pull(task_ids=["check_request_body", "retrieve_resources", "create_unique_session_path"])
+        )
+        ti.xcom_push(key="plan", value=plan)
+        return plan["task"]
 
     gpu_training_sensor = TrainingRunningSensor(
         task_id="gpu_training_sensor",
@@ -167,9 +194,12 @@ def nlp_model_training() -> None:
     )
     train_model_cpu = step(
         "train_model_cpu",
-        "train",
-        "Train on the CPU. Never waits for a GPU session.",
-        environment={"TARMAC_DEVICE": "cpu"},
+        f"{{{{ {PLAN}['command'] }}}}",
+        "Train on the CPU, or fetch what the same training gave before. Never waits for a GPU session.",
+        environment={"TARMAC_DEVICE": "cpu", "TARMAC_CACHED_RUN": f"{{{{ {PLAN}['cached_run'] }}}}"},
+        # Only to fetch: a training has no network, and so no credentials.
+        include_credentials=["mlflow"],
+        network_mode=f"{{{{ {PLAN}['network'] }}}}",
         restore=retrieve_resources,
         request=REQUEST,
     )
@@ -181,22 +211,28 @@ def nlp_model_training() -> None:
         include_credentials=["mlflow"],
         network_mode=STACK.registry_network,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        retries=5,
-        retry_exponential_backoff=True,
+        retries=RETRIES,
+        retry_exponential_backoff=SLOWER,
+        max_retry_delay=SLOWEST,
     )
     eval_model = step(
         "eval_model", "eval", "Score the model on the evaluation set.", environment={"TARMAC_DEVICE": "cpu"}
     )
 
-    @task(retries=5, retry_exponential_backoff=True)
+    @task(retries=RETRIES, retry_exponential_backoff=SLOWER, max_retry_delay=SLOWEST)
     def update_model_metadata_registry(ti: Any = None) -> dict[str, Any]:
-        """Register the model as a new version, with its metrics."""
+        """Register the model as a new version, with its metrics; promote it if the request asks and the rule allows."""
+        from tarmac.errors import NothingToRegisterError
         from tarmac.pipeline import register_model
 
         request, prep, saved, scored = ti.xcom_pull(
             task_ids=["check_request_body", "retrieve_resources", "save_model", "eval_model"]
         )
-        return register_model(ti.run_id, request, prep, saved, scored)
+        plan = ti.xcom_pull(task_ids="determine_cpu_or_gpu", key="plan")
+        try:
+            return register_model(ti.run_id, request, prep, plan, saved, scored)
+        except NothingToRegisterError as error:
+            raise AirflowFailException(str(error)) from error
 
     cleanup = step(
         "cleanup",
@@ -213,7 +249,7 @@ def nlp_model_training() -> None:
 
         delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
 
-    @task(retries=0)
+    @task
     def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
         """Fail the run if any task failed; leave nothing behind."""
         from tarmac.pipeline import delete_session, failed_tasks
@@ -225,7 +261,8 @@ def nlp_model_training() -> None:
             raise AirflowFailException(f"The session failed in: {', '.join(bad)}. Their logs say why.")
 
     create = create_unique_session_path()
-    registered = update_model_metadata_registry()
+    registered: Any = update_model_metadata_registry()
+    registered.operator.operator_extra_links = (ModelVersionLink(), ModelRunLink())
     delete = delete_volume()
     # A teardown of its own: marking a run failed skips every other task that has not run, and a run whose last task
     # was skipped would end as a success.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|unit|bench-admission|lint|types [pytest arguments]: runs checks in the test image, so that the host
-# needs Docker only.
+# run.sh all|gpu|unit|chaos|bench-admission|bench-handover|sbom|audit|lint|types [arguments]: runs checks in the test
+# image, so that the host needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -12,6 +12,7 @@ shift || true
 env/host/engine.sh
 # Images under a tag of their own: a running stack keeps the ones it has. Another TARMAC_TEST_TAG for each of several
 # clones that are tested on one engine at once.
+stack_tag=${TARMAC_TAG:-latest}
 export TARMAC_TAG=${TARMAC_TEST_TAG:-test} TARMAC_TEST_ID=$$
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-test.XXXXXX")
 runner=tarmac-test-runner-$$
@@ -19,7 +20,7 @@ runner=tarmac-test-runner-$$
 clean_up() {
     docker rm --force "$runner" >/dev/null 2>&1 || true
     local project label
-    for project in "tarmac-e2e-$$" "tarmac-it-$$" "tarmac-machine-$$"; do
+    for project in "tarmac-e2e-$$" "tarmac-security-$$" "tarmac-it-$$" "tarmac-machine-$$"; do
         for label in "com.docker.compose.project=$project" "tarmac.project=$project"; do
             docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force --volumes >/dev/null || true
             docker volume ls --quiet --filter "label=$label" | xargs -r docker volume rm >/dev/null || true
@@ -47,7 +48,7 @@ say "Preparing the test images (the first time takes a few minutes) ..."
 env/host/images.sh
 case $what in
 all) build ;;
-gpu) build airflow-init mlflow trainer test ;;
+gpu | chaos | bench-handover) build airflow-init mlflow trainer test ;;
 *) build test ;;
 esac
 
@@ -60,15 +61,16 @@ in_test_image() {
     wait $!
 }
 
-# Runs the GPU tests on a machine that has an engine and two GPUs of its own.
-gpu_tests() {
+# Runs a command on a machine that has an engine and two GPUs of its own.
+on_machine() {
     local machine=tests/doubles/machine/machine.sh
     "$machine" start
     "$machine" load
-    "$machine" run pytest -p no:cacheprovider tests/gpu "$@" </dev/null &
+    "$machine" run "$@" </dev/null &
     wait $!
     "$machine" stop
 }
+gpu_tests() { on_machine pytest -p no:cacheprovider tests/gpu "$@"; }
 
 case $what in
 lint)
@@ -83,16 +85,25 @@ unit)
     ;;
 all)
     say "Trainer tests"
-    docker run --rm --network none --name "$runner" tarmac/trainer-test:test
+    docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG"
     say "Stack tests"
     in_test_image pytest -p no:cacheprovider --ignore=tests/gpu tests "$@"
     say "GPU tests"
     gpu_tests "$@"
     ;;
 gpu) gpu_tests "$@" ;;
+chaos) on_machine python tests/chaos.py --rounds "${ROUNDS:-20}" ${SEED:+--seed "$SEED"} ;;
 bench-admission)
     in_test_image env "STEPS=${STEPS:-}" python tests/bench_admission.py
     in_test_image python tests/bench_postgres.py
     ;;
-*) die "run.sh knows all, gpu, unit, bench-admission, lint and types, not '$what'." ;;
+sbom) in_test_image env "TARMAC_TAG=$stack_tag" python tests/sbom.py "${1:-build/sbom}" ;;
+audit)
+    # Behind a TLS-inspecting proxy pip-audit has to know its certificate, as builds do.
+    mkdir -p build
+    cp "$TARMAC_CA_BUNDLE" build/ca.pem
+    in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/audit.py
+    ;;
+bench-handover) on_machine env "READINGS=${READINGS:-}" python tests/bench_handover.py ;;
+*) die "run.sh knows all, gpu, unit, chaos, bench-admission, bench-handover, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -30,6 +30,10 @@ if [ -z "${TARMAC_CA_BUNDLE:-}" ]; then
     done
 fi
 export TARMAC_CA_BUNDLE=${TARMAC_CA_BUNDLE:-/dev/null}
+# What every model's record says it was trained by. A copy without git's folder knows its version only.
+TARMAC_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$_repo/pyproject.toml" | head -n 1)
+TARMAC_COMMIT=$([ ! -e "$_repo/.git" ] || git -c safe.directory="$_repo" -C "$_repo" describe --always --dirty 2>/dev/null || true)
+export TARMAC_VERSION TARMAC_COMMIT=${TARMAC_COMMIT:-unknown}
 
 # A working GPU is a driver that lists one and an engine that knows how to pass it on.
 _compose_files=(--file "$_repo/compose.yaml")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# trigger.sh REQUEST.json [0]: checks the request, starts a session and follows it; with 0 it prints the run's id only.
+# trigger.sh REQUEST.json [0] [KEY]: checks the request, starts a session and follows it; with 0 it prints the run's id
+# only. The same request sent again with the same key starts nothing: it gets the session of the first.
 # Exits with the run's result: 0 success, 1 failed, 2 bad request, 3 no stack.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -8,7 +9,9 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 . "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
 
-run=$(compose exec -T airflow-cli python -m tarmac.cli trigger <"$1") || exit $?
+key=()
+if [ -n "${3:-}" ]; then key=(--key "$3"); fi
+run=$(compose exec -T airflow-cli python -m tarmac.cli trigger ${key[@]+"${key[@]}"} <"$1") || exit $?
 if [ "${2:-}" = 0 ]; then
     printf '%s\n' "$run"
     exit 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from tarmac.errors import TarmacError
-from tarmac.settings import DAG_ID
+from tarmac.settings import DAG_ID, settings
 
 # A task in one of these states does not run again by itself.
 FINISHED_STATES = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
@@ -34,7 +35,8 @@ class AirflowApi:
         import httpx
 
         self._base_url = base_url
-        self._http = httpx.Client(base_url=base_url, timeout=30)
+        # Certificates are of use for https only, and take longer to load than a call takes.
+        self._http = httpx.Client(base_url=base_url, timeout=30, verify=base_url.startswith("https:"))
         answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code == 401:
             raise ApiError(
@@ -123,3 +125,13 @@ class AirflowApi:
                 return []
             raise
         return [entry for entry in answer.get("content", []) if isinstance(entry, dict)]
+
+
+def log_in() -> AirflowApi:
+    """Connect to the stack's Airflow with its login.
+
+    Raises:
+        ApiError: the webserver does not answer or refuses the login.
+    """
+    user, password = (os.environ.get(f"TARMAC_UI_{key}", "airflow") for key in ("USER", "PASSWORD"))
+    return AirflowApi(settings().airflow_url, user, password)

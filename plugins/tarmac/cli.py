@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
 import sys
 from typing import Any
 
+from tarmac import model_commands
+from tarmac.airflow_api import AirflowApi, ApiError
 from tarmac.errors import DatasetError, RequestError, TarmacError
 from tarmac.settings import settings
 
@@ -19,11 +21,14 @@ UNREACHABLE = 3
 INTERRUPTED = 130
 
 
-def _api() -> Any:
-    from tarmac.airflow_api import AirflowApi
+# What Airflow takes as a run's id.
+_KEY_PATTERN = r"[A-Za-z0-9_.~:+-]{1,128}"
 
-    user = os.environ.get("TARMAC_UI_USER", "airflow")
-    return AirflowApi(settings().airflow_url, user, os.environ.get("TARMAC_UI_PASSWORD", "airflow"))
+
+def _api() -> AirflowApi:
+    from tarmac.airflow_api import log_in
+
+    return log_in()
 
 
 def init(_: argparse.Namespace) -> int:
@@ -38,7 +43,7 @@ def dataset(arguments: argparse.Namespace) -> int:
     """Store standard input; print its reference."""
     from tarmac import datasets
 
-    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url)
+    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, arguments.suffix)
     if not arguments.quiet:
         print(f"{'Stored' if new else 'Already there:'} {datasets.describe_size(size)}. In a request:", file=sys.stderr)
     print(reference)
@@ -65,11 +70,30 @@ def _read_request(text: str) -> dict[str, Any]:
 
 
 def trigger(arguments: argparse.Namespace) -> int:
-    """Check the request on standard input, start a run, print its id."""
+    """Check the request on standard input, start a run, print its id; with a key, at most one run for that key."""
+    if arguments.key and not re.fullmatch(_KEY_PATTERN, arguments.key):
+        raise RequestError([f"KEY: {arguments.key!r} must be 1 to 128 letters, digits and . _ ~ : + -."])
     request = _read_request(sys.stdin.buffer.read().decode("utf-8-sig", errors="strict"))
-    run_id = _api().trigger(request)
+    api = _api()
+    try:
+        run_id = api.trigger(request, arguments.key)
+    except ApiError as error:
+        if error.status != 409 or not arguments.key:
+            raise
+        # The key is the run's id, which Airflow gives once: whoever sends it again gets the run of the first.
+        run_id = _sent_before(api, request, arguments.key)
     print(run_id, flush=True)
     return 0
+
+
+def _sent_before(api: AirflowApi, request: dict[str, Any], key: str) -> str:
+    from tarmac.request import parse_request
+
+    run = api.run(key)
+    if parse_request(run["conf"] or {}) != parse_request(request):
+        raise RequestError([f"KEY: {key!r} was used for another request; use another key."])
+    print(f"The key {key!r} was sent before; this is its run.", file=sys.stderr)
+    return key
 
 
 def follow(arguments: argparse.Namespace) -> int:
@@ -132,6 +156,20 @@ def release_gpu(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def trainers(_: argparse.Namespace) -> int:
+    """List the catalogue; fail if a file of it has a problem."""
+    from tarmac.catalogue import OUR_IMAGE, catalogue
+
+    found = catalogue()
+    print(f"{'MODEL':<32} {'SCORE':<10} {'TRAINER':<28} WHAT")
+    for name, model in found.models.items():
+        image = "Tarmac's own" if model.image == OUR_IMAGE else model.image
+        print(f"{name:<32} {model.score:<10} {image:<28} {model.title}")
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
+    return BAD_INPUT if found.problems else 0
+
+
 def migrate(arguments: argparse.Namespace) -> int:
     """Bring the ledger to a version."""
     from tarmac import database
@@ -159,8 +197,11 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("init", help="migrate the databases, set the login, seed the pools").set_defaults(run=init)
     store = commands.add_parser("dataset", help="store a file from standard input, print its reference")
     store.add_argument("--quiet", action="store_true", help="print the reference only")
+    store.add_argument("--suffix", choices=(".jsonl", ".py", ".sh"), default=".jsonl", help="a data set, or a script")
     store.set_defaults(run=dataset)
-    commands.add_parser("trigger", help="check a request from standard input and start it").set_defaults(run=trigger)
+    send = commands.add_parser("trigger", help="check a request from standard input and start it")
+    send.add_argument("--key", help="the run's id: the same request sent again with it starts nothing")
+    send.set_defaults(run=trigger)
     one = commands.add_parser("follow", help="follow a run to its end")
     one.add_argument("run_id")
     one.set_defaults(run=follow)
@@ -173,6 +214,8 @@ def main(argv: list[str] | None = None) -> int:
     schema = commands.add_parser("migrate", help="bring the ledger's schema to a version, by default the newest")
     schema.add_argument("--to", type=int)
     schema.set_defaults(run=migrate)
+    commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
+    model_commands.add_to(commands)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     arguments = parser.parse_args(argv)
     try:

@@ -1,12 +1,13 @@
-"""The database `tarmac`: connections and versioned migrations (plugins/tarmac/migrations/NNNN_name.{up,down}.sql)."""
+"""The database `tarmac`: connections, and versioned migrations (plugins/tarmac/migrations/NNNN_name.{up,down}.sql)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tarmac.errors import LedgerError
 
@@ -47,15 +48,93 @@ def transaction(connection: Any) -> Iterator[Any]:
     Raises:
         LedgerError: the database refused a statement or went away; nothing of the transaction remains.
     """
+    with _told_apart(), connection, connection.cursor() as cursor:
+        yield cursor
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
     import psycopg2
 
     try:
-        with connection, connection.cursor() as cursor:
-            yield cursor
+        yield
     except psycopg2.Error as error:
         # Rolling back on a connection that broke fails too, and would hide what broke it.
         first = error.__context__ if isinstance(error.__context__, psycopg2.Error) else error
         raise LedgerError(f"The database tarmac: {str(first).strip()}") from error
+
+
+class Database:
+    """One connection to the database, opened when first used and again after it broke. Not for two threads at once.
+
+    Raises:
+        LedgerError: from every method that asks the database, when it refuses or is away; nothing was changed then.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Any = None
+        self._cursor: Any = None
+
+    def __enter__(self) -> Self:
+        """Give the database; it connects when it is first used."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        """Give a cursor; everything called inside is one transaction."""
+        if self._cursor is not None:
+            yield self._cursor
+            return
+        with transaction(self._connected()) as cursor:
+            self._cursor = cursor
+            try:
+                yield cursor
+            finally:
+                self._cursor = None
+
+    @contextmanager
+    def cursor(self) -> Iterator[Any]:
+        """Give a cursor for one call of `execute`; what it executes is one transaction, or part of the one around it.
+
+        The database takes one string, of one statement or several, as one transaction of its own accord. That is one
+        message there and back, where `transaction` needs three.
+        """
+        if self._cursor is not None:
+            yield self._cursor
+            return
+        with _told_apart(), self._connected().cursor() as cursor:
+            yield cursor
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Run one query; return each row by the names of its columns."""
+        with self.cursor() as cursor:
+            cursor.execute(query, values)
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def now(self) -> datetime:
+        """Return the database's time, aware."""
+        with self.cursor() as cursor:
+            cursor.execute("SELECT clock_timestamp()")
+            found: datetime = cursor.fetchone()[0]
+            return found
+
+    def _connected(self) -> Any:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._url)
+            self._connection.autocommit = True  # `transaction` begins and ends its own
+        return self._connection
 
 
 def migrations() -> dict[int, tuple[str, str]]:

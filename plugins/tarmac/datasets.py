@@ -7,23 +7,26 @@ there is whole or is found out. fsspec is imported inside functions: every task 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import os
 import re
+import stat
 import uuid
 from pathlib import PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from tarmac.errors import DatasetError
-from tarmac.request import ID_PATTERN, TrainingRequest
+from tarmac.request import ID_PATTERN, SCRIPT_PATTERN, TrainingRequest
 
 FILES_ROOT = "/files"
 _CHUNK = 1024 * 1024
 
 
 def is_id(reference: str) -> bool:
-    """Tell whether a reference names a data set of the store (else it is a URL). Pure."""
-    return re.fullmatch(ID_PATTERN, reference) is not None
+    """Tell whether a reference names a file of the store (else it is a URL). Pure."""
+    return any(re.fullmatch(pattern, reference) for pattern in (ID_PATTERN, SCRIPT_PATTERN))
 
 
 def is_remote(reference: str, store_url: str) -> bool:
@@ -32,12 +35,14 @@ def is_remote(reference: str, store_url: str) -> bool:
 
 
 def references(request: TrainingRequest) -> list[tuple[str, str]]:
-    """List (field path, reference) of every data set file a request names. Pure."""
+    """List (field path, reference) of every file a request names. Pure."""
     found = []
     for name, dataset in request.datasets.items():
         found.append((f"datasets.{name}.train", dataset.train))
         if dataset.eval is not None:
             found.append((f"datasets.{name}.eval", dataset.eval))
+    if request.script is not None:
+        found.append(("script", request.script))
     return found
 
 
@@ -48,9 +53,40 @@ def _open(url: str) -> IO[bytes]:
     return opened
 
 
-def _open_file_url(url: str) -> IO[bytes]:
+def _path_of(url: str) -> PurePosixPath:
     # As the trainer reads it: my%20data.jsonl is the file "my data.jsonl". fsspec takes the path as it is written.
-    return open(unquote(urlsplit(url).path), "rb")
+    return PurePosixPath(unquote(urlsplit(url).path))
+
+
+def _open_below(root: PurePosixPath, relative: PurePosixPath) -> IO[bytes]:
+    """Open a file below a folder, going down folder by folder, so that no link leads elsewhere.
+
+    Raises:
+        OSError: ELOOP or ENOTDIR for a link on the way, EINVAL for what is no regular file, and the usual ones.
+    """
+    *folders, name = relative.parts
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = below
+        # Not blocking: opening a named pipe would wait for a writer for ever.
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+    finally:
+        os.close(handle)
+    stream = os.fdopen(opened, "rb")
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "is not a regular file")
+    return stream
+
+
+def _open_local(reference: str, store_url: str) -> IO[bytes]:
+    if is_id(reference):
+        return _open_below(_path_of(store_url), PurePosixPath(reference))
+    root = PurePosixPath(FILES_ROOT)
+    return _open_below(root, _path_of(reference).relative_to(root))
 
 
 def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None) -> tuple[str, int]:
@@ -66,8 +102,11 @@ def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None) -> tuple[str, i
     return base58.b58encode(digest.digest()).decode(), size
 
 
-def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
+def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl") -> tuple[str, int, bool]:
     """Store a file under the id of its content. Idempotent; a reader never sees half a file.
+
+    Args:
+        suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script.
 
     Returns:
         The reference to put in a request (`<id>/<id>.jsonl`), the size in bytes, and whether it was new.
@@ -76,7 +115,7 @@ def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
         DatasetError: the file is empty, or the store cannot be written; nothing is left behind.
     """
     try:
-        return _put(stream, store_url)
+        return _put(stream, store_url, suffix)
     except DatasetError:
         raise
     except Exception as error:  # the storage libraries behind fsspec share no base class
@@ -84,7 +123,7 @@ def put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
         raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
 
 
-def _put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
+def _put(stream: IO[bytes], store_url: str, suffix: str) -> tuple[str, int, bool]:
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(store_url)
@@ -94,14 +133,14 @@ def _put(stream: IO[bytes], store_url: str) -> tuple[str, int, bool]:
         with filesystem.open(partial, "wb") as target:
             data_id, size = _digest(stream, target)
         if size == 0:
-            raise DatasetError("The file is empty: a data set has at least one line.")
+            raise DatasetError("The file is empty: there is nothing to store.")
         folder = f"{root}/{data_id}"
-        final = f"{folder}/{data_id}.jsonl"
+        final = f"{folder}/{data_id}{suffix}"
         new = not filesystem.exists(final) or _stored_id(filesystem, final) != data_id
         if new:
             filesystem.makedirs(folder, exist_ok=True)
             filesystem.mv(partial, final)
-        return f"{data_id}/{data_id}.jsonl", size, new
+        return f"{data_id}/{data_id}{suffix}", size, new
     finally:
         with contextlib.suppress(Exception):  # the reason why nothing could be written is the one to tell
             if filesystem.exists(partial):
@@ -114,8 +153,8 @@ def _stored_id(filesystem: Any, path: str) -> str:
 
 
 def _file_url_problem(url: str) -> str | None:
-    path = PurePosixPath(unquote(urlsplit(url).path))
-    if urlsplit(url).netloc or ".." in path.parts or not path.is_relative_to(FILES_ROOT) or path.name == "":
+    path = _path_of(url)
+    if urlsplit(url).netloc or ".." in path.parts or PurePosixPath(FILES_ROOT) not in path.parents:
         return f"a file URL must lie below file://{FILES_ROOT}/ (the folder that TARMAC_FILES_DIR names)"
     return None
 
@@ -130,14 +169,17 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> st
         return problem
     url = f"{store_url}/{reference}" if stored else reference
     try:
-        with _open_file_url(url) if scheme == "file" else _open(url) as stream:
+        with _open(url) if is_remote(reference, store_url) else _open_local(reference, store_url) as stream:
             if not stored:
                 return None if stream.read(1) else "the file is empty"
             found, size = _digest(stream)
     except FileNotFoundError:
-        hint = "store it with `make dataset FILE=...` and use the id that prints" if stored else url
-        return f"there is no such data set: {hint}"
+        command = "dataset" if reference.endswith(".jsonl") else "script"
+        hint = f"store it with `make {command} FILE=...` and use the id that prints" if stored else url
+        return f"there is no such {'data set' if command == 'dataset' else 'script'}: {hint}"
     except Exception as error:  # the storage libraries behind fsspec share no base class
+        if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return f"{url} does not exist, or lies behind a symbolic link, which is not followed"
         return f"{url} cannot be read: {type(error).__name__}: {str(error)[:300]}"
     wanted = reference.split("/")[0]
     if found != wanted:

@@ -5,6 +5,8 @@ TarmacError
  ├─ DatasetError      a data set is missing, unreadable or not what its id says
  ├─ ContainerError    the engine refused, or a container ended badly
  ├─ RegistryError     the model registry refused or cannot be reached
+ ├─ NothingToRegisterError a session's evaluation gave nothing that ranks its model
+ ├─ UnknownModelError a command names a model, a version or a run that there is not
  ├─ SettingsError     an environment variable of the stack is missing or malformed
  ├─ SnapshotError     what was read of the devices contradicts itself
  └─ LedgerError       the ledger does not answer, or its schema is not this version's
@@ -49,7 +51,26 @@ class ContainerError(TarmacError):
 
 
 class RegistryError(TarmacError):
-    """The model registry refused a call or cannot be reached."""
+    """The model registry refused a call or cannot be reached.
+
+    Args:
+        message: what happened and what to do.
+        code: MLflow's word for a refusal, such as RESOURCE_DOES_NOT_EXIST; "" when it does not answer.
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class NothingToRegisterError(TarmacError):
+    """A session's evaluation gave no metric that ranks its model; it will not give one the next time either."""
+
+
+class UnknownModelError(TarmacError):
+    """A command names a model, a version or a run that there is not; the message says which there are."""
+
+    status = 404
 
 
 class SettingsError(TarmacError):

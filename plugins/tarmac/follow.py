@@ -33,10 +33,14 @@ ORDER = [
     "delete_volume",
     "check_DAG_success",
 ]
+# What update_model_metadata_registry says of a promotion that its request did not ask for.
+NOT_ASKED = "not asked for"
 _POLL_SECONDS = 0.5
 _AWAY_SECONDS = 120
 # Part of what the operator logs when Airflow ends its task.
 STOPPED_FROM_OUTSIDE = "the task was ended from outside"
+# Parts of speech are dozens; a screen shows the first of them.
+_MOST_TYPES = 20
 _METRIC_ORDER = ["precision", "recall", "f1"]
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -57,6 +61,8 @@ def summary(
 ) -> list[str]:
     """Return the lines that tell a finished session's result. Pure."""
     lines: list[str] = []
+    if trained and (origin := trained.get("cached_from")):
+        lines += ["", f"  nothing was trained: the same training was done before, by {origin}"]
     if trained and (points := trained.get("curve")):
         name = trained.get("score_name", "score")
         lines += [
@@ -69,14 +75,19 @@ def summary(
         metrics = scored.get("metrics", {})
         names = sorted(metrics, key=lambda name: (_METRIC_ORDER.index(name) if name in _METRIC_ORDER else 9, name))
         lines += ["", "  " + "   ".join(f"{name} {metrics[name]:.3f}" for name in names)]
-        for kind, row in sorted(scored.get("per_type", {}).items()):
+        kinds = sorted(scored.get("per_type", {}).items())
+        for kind, row in kinds[:_MOST_TYPES]:
             lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
+        if len(kinds) > _MOST_TYPES:
+            lines.append(f"    and {len(kinds) - _MOST_TYPES} more, in the result of eval_model")
     if registered:
         lines += [
             "",
             f"  model    {registered['name']} version {registered['version']}",
             f"           {registered['url']}",
         ]
+        if (promotion := registered.get("promotion", NOT_ASKED)) != NOT_ASKED:
+            lines.append(f"           {promotion}")
     return lines
 
 

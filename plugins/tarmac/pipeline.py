@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
 from tarmac import datasets
-from tarmac.catalogue import MODELS
+from tarmac.catalogue import OUR_IMAGE, catalogue
 from tarmac.containers import engine, passthrough
-from tarmac.errors import RequestError, TarmacError
+from tarmac.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError
 from tarmac.gpu import devices
-from tarmac.registry import Registry
+from tarmac.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached, registry_problems
+from tarmac.production import Production
+from tarmac.promotion import Candidate, evaluation_set_id
+from tarmac.registry import RUN_TAG, Registry, Run
 from tarmac.request import TrainingRequest, parse_request
 from tarmac.session import LABEL_PROJECT, SessionKey, session_labels, volume_name
 from tarmac.settings import settings
@@ -26,27 +30,54 @@ def check_request(conf: object) -> dict[str, Any]:
     Starts nothing but, for a GPU request, one no-op container that proves the passthrough.
 
     Returns:
-        The request with its defaults filled in.
+        The request with its defaults filled in, and `base_model` as a version that will not move.
 
     Raises:
         RequestError: names every bad field.
+        RegistryError: the request names something of the registry, which does not answer.
     """
     request = parse_request(conf)
     stack = settings()
     problems = datasets.check(request, stack.store_url, stack.url_schemes)
+    problems += _trainer_problems(request.model)
     if request.gpu:
         problems += _gpu_problems(request)
+    base = None
+    if request.name or request.base_model:
+        wrong, base = registry_problems(Registry(), request.model_dump())
+        problems += wrong
     if problems:
         raise RequestError(problems)
     log.info("The request is good: %s on %s.", request.model, ", ".join(request.datasets))
-    return request.model_dump(mode="json")
+    if base != request.base_model:
+        log.info("The base model %s is %s.", request.base_model, base)
+    return request.model_copy(update={"base_model": base}).model_dump(mode="json")
+
+
+def trainer_image(model: str) -> str:
+    """Return the image of a model's trainer.
+
+    Raises:
+        KeyError: the catalogue has no such model.
+    """
+    image = catalogue().models[model].image
+    return settings().trainer_image if image == OUR_IMAGE else image
+
+
+def _trainer_problems(model: str) -> list[str]:
+    image = trainer_image(model)
+    try:
+        engine.image_id(engine.client(), image)
+    except ContainerError:
+        return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
+    return []
 
 
 def _gpu_problems(request: TrainingRequest) -> list[str]:
     """Say why a GPU session cannot be accepted on this machine; a device that is only busy or sick is no reason."""
     from tarmac.gpu.placement import DeviceLoad, Need, NoFit, place
     from tarmac.gpu.tower import readings
-    from tarmac.request import gpu_bytes
+    from tarmac.sizes import gpu_bytes
 
     instead = "(got true). Send gpu: false to train on the CPU."
     seen = devices.snapshot()
@@ -55,7 +86,7 @@ def _gpu_problems(request: TrainingRequest) -> list[str]:
     stack = settings()
     labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
     usable = [device.uuid for device in seen.devices if device.usable]
-    if usable and (problem := passthrough.problem(engine.client(), stack.trainer_image, usable[0], labels)):
+    if usable and (problem := passthrough.problem(engine.client(), trainer_image(request.model), usable[0], labels)):
         return [f"gpu: {problem} {instead}"]
     asked = request.resources
     empty = [
@@ -77,20 +108,82 @@ def needs_network(request: TrainingRequest) -> bool:
     return any(datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request))
 
 
-def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, str]:
-    """Make the session's volume with request.json in it.
+def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Make the session's volume with request.json in it, and settle who trains it.
+
+    Nothing of an earlier run of this name may still run.
 
     Returns:
-        `volume`: its name; `network`: the network its data has to be fetched over, "none" for local data.
+        `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
+        "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`,
+        `command`, `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
+
+    Raises:
+        RegistryError: the request has a base model, and the registry does not answer.
     """
     stack = settings()
-    name = volume_name(stack.stack, dag_id, run_id)
-    engine.create_session_volume(
-        engine.client(), name, session_labels(stack.stack, dag_id, run_id), request, stack.trainer_image
-    )
+    name, labels = volume_name(stack.stack, dag_id, run_id), session_labels(stack.stack, dag_id, run_id)
+    api = engine.client()
+    engine.fence(api, labels)
+    engine.create_session_volume(api, name, labels, request, stack.trainer_image)
     log.info("The session's volume is %s.", name)
-    remote = needs_network(TrainingRequest.model_validate(request))
-    return {"volume": name, "network": stack.egress_network if remote else "none"}
+    networks = [stack.egress_network] if needs_network(TrainingRequest.model_validate(request)) else []
+    base = ""
+    if request["base_model"]:
+        base = find_base(Registry(), request["base_model"]).uri
+        networks.append(stack.registry_network)
+    model = catalogue().models[request["model"]]
+    return {
+        "volume": name,
+        "network": ",".join(networks) or "none",
+        "base": base,
+        "image": trainer_image(request["model"]),
+        "command": list(model.command),
+        "memory_bytes": model.memory_bytes,
+    }
+
+
+def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[str, Any]) -> dict[str, str]:
+    """Say how a session comes to its model: it trains, or it takes what the same training gave before.
+
+    Args:
+        request: as check_request returned it.
+        prep: the result of `prep`.
+        session: as make_session returned it.
+
+    Returns:
+        `task`: the branch; for train_model_cpu `command` and `network`; `cache_key`: what this training is known by,
+        "" where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from,
+        as `runs:/<id>`, "" to train.
+    """
+    task = "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
+    train = {"task": task, "command": "train", "network": "none", "cache_key": "", "cached_run": ""}
+    if "parameters" not in prep:
+        return train
+    image = engine.image_id(engine.client(), session["image"])
+    trainer = [image, *session["command"]]
+    key = cache_key(request, prep, trainer=trainer, base_uri=session["base"] or None)
+    if request["no_cache"]:
+        log.info("The request asks to train anew.")
+    elif cached := _find_cached(key):
+        log.info("The same training was done before, by %s: its model is taken.", cached.tags.get(RUN_TAG, "another"))
+        return {
+            "task": "train_model_cpu",
+            "command": "restore",
+            "network": settings().registry_network,
+            "cache_key": key,
+            "cached_run": f"runs:/{cached.run_id}",
+        }
+    return train | {"cache_key": key}
+
+
+def _find_cached(key: str) -> Run | None:
+    """Look for an earlier training; a registry that is away costs a training, not the session."""
+    try:
+        return find_cached(Registry(), key)
+    except RegistryError as error:
+        log.warning("Whether the same training was done before is not known, so it is done now: %s", error)
+        return None
 
 
 def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> dict[str, Any]:
@@ -104,7 +197,7 @@ def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> 
     api = engine.client()
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
-        log.warning("Containers were left and have been removed: %s.", ", ".join(fenced))
+        log.info("Removed the session's containers: %s.", ", ".join(fenced))
     if request and request["gpu"] and _release(SessionKey(dag_id, run_id)):
         log.warning("The session still held a GPU; it is released.")
     name = volume_name(stack.stack, dag_id, run_id)
@@ -125,42 +218,91 @@ def _release(key: SessionKey) -> bool:
 
 
 def register_model(
-    run_id: str, request: dict[str, Any], prep: dict[str, Any], saved: dict[str, Any], scored: dict[str, Any]
+    run_id: str,
+    request: dict[str, Any],
+    prep: dict[str, Any],
+    plan: dict[str, str],
+    saved: dict[str, Any],
+    scored: dict[str, Any],
 ) -> dict[str, Any]:
-    """Register what `save` saved with what `eval` measured.
+    """Register what `save` saved with what `eval` measured; promote it, if the request asks and the rule allows.
 
     Returns:
-        `name`, `version`, `url`, `score_name`, `score` and all `metrics`.
+        `name`, `version`, `url`, `run_url`, `score_name`, `score`, all `metrics`, and `promotion`: what became of it.
 
     Raises:
-        RegistryError: the registry refused or does not answer.
-        TarmacError: `eval` gave no metric that ranks this model.
+        RegistryError, LedgerError: the registry or the history of promotions refused or does not answer.
+        NothingToRegisterError: `eval` gave no metric that ranks this model.
     """
-    name = request["model"]
-    score_name = MODELS[name].score
+    kind = request["model"]
+    name = request["name"] or kind
+    score_name = catalogue().models[kind].score
     metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
     if score_name not in metrics:
-        raise TarmacError(f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered.")
-    version = Registry().register(
+        raise NothingToRegisterError(
+            f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered."
+        )
+    registry = Registry()
+    evaluation_set = evaluation_set_id(kind, prep["datasets"])
+    version = registry.register(
         name=name,
+        kind=kind,
         run_id=saved["mlflow_run_id"],
         source=saved["model_uri"],
         metrics=metrics,
+        description=", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
         tags={
             "tarmac.run_id": run_id,
-            "tarmac.datasets": ",".join(str(d["id"]) for d in prep.get("datasets", []))[:5000],
-            f"tarmac.{score_name}": f"{metrics[score_name]:.4f}",
+            "tarmac.model": kind,
+            "tarmac.data": ", ".join(sorted({str(entry["name"]) for entry in prep["datasets"]})),
+            "tarmac.datasets": ",".join(str(entry["id"]) for entry in prep["datasets"]),
+            "tarmac.evaluation_set": evaluation_set,
+            "tarmac.score_name": score_name,
+            "tarmac.score": repr(metrics[score_name]),
         },
     )
-    log.info("Registered %s version %s: %s", version.name, version.version, version.url)
+    run_tags = {
+        "tarmac.evaluation_set": evaluation_set,
+        "tarmac.model_version": f"{name}/{version.version}",
+        METRICS_TAG: json.dumps(metrics, sort_keys=True),
+    }
+    if plan["cache_key"] and not plan["cached_run"]:
+        run_tags[CACHE_TAG] = plan["cache_key"]  # a model that was taken from another run is found there
+    registry.tag_run(saved["mlflow_run_id"], run_tags)
+    log.info("Registered %s version %s: %s", name, version.version, version.url)
+    candidate = Candidate(name, version.version, score_name, metrics[score_name], evaluation_set)
     return {
-        "name": version.name,
-        "version": version.version,
+        "name": name,
+        "version": str(version.version),
         "url": version.url,
+        "run_url": registry.run(saved["mlflow_run_id"]).url,
         "score_name": score_name,
         "score": metrics[score_name],
         "metrics": metrics,
+        "promotion": _promote(registry, run_id, request, candidate, scored.get("production")),
     }
+
+
+def _promote(
+    registry: Registry, run_id: str, request: dict[str, Any], candidate: Candidate, measured: dict[str, Any] | None
+) -> str:
+    """Promote a version by the rule if its request says so. Idempotent. Returns what became of it, in one sentence.
+
+    Args:
+        measured: `production` of the result of `eval`: `version` and `metrics` of the model in production.
+    """
+    if request["promote"] != "auto":
+        return "not asked for"
+    scores = {}
+    if measured and candidate.score_name in measured["metrics"]:
+        scores[int(measured["version"])] = float(measured["metrics"][candidate.score_name])
+    with Production(settings().database_url, registry) as production:
+        decision = production.promote_by_rule(
+            candidate, margin=catalogue().models[request["model"]].margin, scores=scores, who=run_id
+        )
+    said = f"{'promoted' if decision.promote else 'not promoted'}: {decision.why}"
+    log.info("%s version %s is %s.", candidate.model, candidate.version, said)
+    return said
 
 
 def failed_tasks(states: dict[str, str | None], own_task_id: str) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
+from urllib.parse import unquote, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -18,16 +19,22 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from tarmac.catalogue import MODELS
+from tarmac.catalogue import Catalogue, catalogue
 from tarmac.errors import RequestError
+from tarmac.sizes import gpu_bytes
 
 MAX_REQUEST_BYTES = 1_000_000
 _MAX_PROBLEMS = 50
 _BASE58_CLASS = r"[1-9A-HJ-NP-Za-km-z]"
 # SHA-256 as base58 is 44 characters, or 43 for one hash in seventeen.
 ID_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.jsonl"
+SCRIPT_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.(?:py|sh)"
 _URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_NAME_HELP = "letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit"
+BASE_PATTERN = (
+    rf"(?P<name>{_NAME_PATTERN})(?:/(?P<version>[1-9]\d{{0,8}})|@(?P<alias>production))|run:(?P<run>[^\s'\"]{{1,250}})"
+)
 _REFERENCE_HELP = (
     "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
 )
@@ -36,17 +43,24 @@ _REFERENCE_HELP = (
 def _check_reference(value: str) -> str:
     if re.fullmatch(ID_PATTERN, value):
         return value
-    if re.fullmatch(_URL_PATTERN, value) and ".." not in value.split("/"):
+    if re.fullmatch(_URL_PATTERN, value) and _leads_where_it_says(value):
         return value
     raise PydanticCustomError("dataset_reference", _REFERENCE_HELP)
 
 
+def _leads_where_it_says(url: str) -> bool:
+    """Tell whether a URL goes down from its host only. fsspec reads `::` as one file system inside another. Pure."""
+    try:
+        urlsplit(url)
+    except ValueError:  # a host in brackets that is no address
+        return False
+    plain = unquote(url)
+    return ".." not in plain.split("/") and "::" not in plain and "\0" not in plain
+
+
 def _check_name(value: str) -> str:
     if not re.fullmatch(_NAME_PATTERN, value):
-        raise PydanticCustomError(
-            "dataset_name",
-            "the name may hold letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit",
-        )
+        raise PydanticCustomError("dataset_name", "the name may hold " + _NAME_HELP)
     return value
 
 
@@ -62,27 +76,6 @@ class Dataset(BaseModel):
     @classmethod
     def _reference(cls, value: str | None) -> str | None:
         return None if value is None else _check_reference(value)
-
-
-_SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)\s*(mib|gib|m|g)", re.IGNORECASE)
-MIB = 1024**2
-_LEAST_GPU_BYTES, _MOST_GPU_BYTES = 64 * MIB, 1024**4
-
-
-def gpu_bytes(value: object) -> int:
-    """Bytes of a size such as `"12GiB"`, `"800m"` or 12884901888. Pure.
-
-    Raises:
-        ValueError: not a size, or not from 64 MiB to 1 TiB.
-    """
-    found = 0
-    if isinstance(value, int) and not isinstance(value, bool):
-        found = value
-    elif isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
-        found = int(float(match[1]) * MIB * (1024 if match[2][0] in "gG" else 1))
-    if not _LEAST_GPU_BYTES <= found <= _MOST_GPU_BYTES:
-        raise ValueError("not a size of GPU memory")
-    return found
 
 
 class Resources(BaseModel):
@@ -120,6 +113,14 @@ class Resources(BaseModel):
         return cast("str | int | None", value)
 
 
+def _advice(model: str, known: Catalogue) -> str:
+    advice = f"must be one of {', '.join(known.models)}"
+    if model == "translation":
+        advice = f"translation is not offered: there is no trainer for it in the catalogue; {advice}"
+    broken = " ".join(known.problems)
+    return f"{advice}. The catalogue has a problem: {broken}" if broken else advice
+
+
 class TrainingRequest(BaseModel):
     """What a user sends to start a training session. Unknown keys are refused."""
 
@@ -128,7 +129,8 @@ class TrainingRequest(BaseModel):
     model: StrictStr = Field(
         title="Model",
         description="What kind of model to train.",
-        json_schema_extra={"enum": list(MODELS)},
+        # Asked each time: the catalogue may have changed since this module was imported.
+        json_schema_extra=lambda schema: schema.update(enum=list(catalogue().models)),
     )
     datasets: dict[Annotated[StrictStr, AfterValidator(_check_name)], Dataset] = Field(
         title="Data sets",
@@ -149,19 +151,73 @@ class TrainingRequest(BaseModel):
         title="Resources",
         description="What a GPU session asks for: gpu_memory ('12GiB'), gpus, policy, max_wait_seconds, stall_seconds.",
     )
+    script: Annotated[StrictStr, Field(max_length=128)] | None = Field(
+        None,
+        title="Script",
+        description="Your own code to train with, in place of the trainer's: '<id>/<id>.py' as "
+        "`make script FILE=...` prints it. It runs inside the trainer's image.",
+    )
     parameters: dict[StrictStr, Any] = Field(
         default_factory=dict,
         title="Parameters",
         description="Hyperparameters of the model; left out ones take the model's defaults.",
         max_length=64,
     )
+    name: StrictStr | None = Field(
+        None, title="Name", description="The registered model's name; null: that of the kind of model."
+    )
+    base_model: StrictStr | None = Field(
+        None,
+        title="Base model",
+        description="Train on from a registered model ('name/3', 'name@production') or from what another run saved "
+        "('run:<run id>').",
+    )
+    no_cache: StrictBool = Field(
+        False, title="No cache", description="Train anew although the same training was done before."
+    )
+    promote: Literal["never", "auto"] = Field(
+        "never",
+        title="Promote",
+        description="auto: the new version goes into production if it is better by the rule of docs/registry.md.",
+    )
+
+    @field_validator("script")
+    @classmethod
+    def _stored(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(SCRIPT_PATTERN, value):
+            raise PydanticCustomError(
+                "script_reference", "must be '<id>/<id>.py' or '<id>/<id>.sh' as `make script FILE=...` prints it"
+            )
+        return value
 
     @field_validator("model")
     @classmethod
     def _known_model(cls, value: str) -> str:
-        if value not in MODELS:
-            raise PydanticCustomError("unknown_model", "must be one of {names}", {"names": ", ".join(MODELS)})
+        known = catalogue()
+        if value not in known.models:
+            raise PydanticCustomError("unknown_model", "{advice}", {"advice": _advice(value, known)})
         return value
+
+    @field_validator("name")
+    @classmethod
+    def _registered_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(_NAME_PATTERN, value):
+            raise PydanticCustomError("registered_name", "may hold " + _NAME_HELP)
+        return value
+
+    @field_validator("base_model")
+    @classmethod
+    def _base_reference(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(BASE_PATTERN, value):
+            raise PydanticCustomError(
+                "base_reference", "must be 'name/3', 'name@production' or 'run:<id of an Airflow run>'"
+            )
+        return value
+
+    @property
+    def registered_name(self) -> str:
+        """The name under which the model is registered."""
+        return self.name or self.model
 
 
 def _cut(text: str) -> str:
@@ -195,7 +251,7 @@ def _problems(error: ValidationError) -> list[str]:
 
 
 def _parameter_problems(model: str, parameters: dict[str, Any]) -> list[str]:
-    declared = MODELS[model].parameters
+    declared = catalogue().models[model].parameters
     problems = []
     for name, value in parameters.items():
         path = f"parameters.{_key(name)}"
@@ -205,6 +261,12 @@ def _parameter_problems(model: str, parameters: dict[str, Any]) -> list[str]:
         elif problem := declared[name].problem(value):
             problems.append(f"{path}: {problem} (got {_short(value)}).")
     return problems
+
+
+def _script_problems(model: str, script: object) -> list[str]:
+    if script is None or catalogue().models[model].scripts:
+        return []
+    return [f"script: the trainer of {model} runs no scripts of users; leave it out (got {_short(script)})."]
 
 
 def parse_request(conf: object) -> TrainingRequest:
@@ -225,8 +287,10 @@ def parse_request(conf: object) -> TrainingRequest:
     if isinstance(conf, dict):
         model, parameters = conf.get("model"), conf.get("parameters", {})
         # Parameters are judged even when other fields are wrong, so that one answer names every bad field.
-        if isinstance(model, str) and model in MODELS and isinstance(parameters, dict):
-            problems += _parameter_problems(model, {str(k): v for k, v in parameters.items()})
+        if isinstance(model, str) and model in catalogue().models:
+            if isinstance(parameters, dict):
+                problems += _parameter_problems(model, {str(k): v for k, v in parameters.items()})
+            problems += _script_problems(model, conf.get("script"))
     if len(problems) > _MAX_PROBLEMS:
         problems[_MAX_PROBLEMS:] = [f"request: {len(problems) - _MAX_PROBLEMS} more problems are not listed."]
     if problems or request is None:
@@ -234,7 +298,18 @@ def parse_request(conf: object) -> TrainingRequest:
     return request
 
 
-def form_schema() -> dict[str, dict[str, Any]]:
+class FieldSchema(dict[str, Any]):
+    """A field's JSON schema, which nobody changes: a copy of it is itself.
+
+    Airflow copies a DAG's params for every operator, up to four times over, whenever a task starts.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself."""
+        return self
+
+
+def form_schema() -> dict[str, FieldSchema]:
     """JSON schema of each top-level field, as the trigger form understands it. Pure.
 
     $defs are inlined and `anyOf [x, null]` becomes a type list. `default`, `description` and `source` are left out:
@@ -244,7 +319,7 @@ def form_schema() -> dict[str, dict[str, Any]]:
     definitions = schema.get("$defs", {})
     dropped = ("default", "description", "source")
     return {
-        name: {key: value for key, value in _inline(field, definitions).items() if key not in dropped}
+        name: FieldSchema((key, value) for key, value in _inline(field, definitions).items() if key not in dropped)
         for name, field in schema["properties"].items()
     }
 

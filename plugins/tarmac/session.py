@@ -16,6 +16,10 @@ LABEL_RUN = "tarmac.run"
 LABEL_TASK = "tarmac.task"
 LABEL_ATTEMPT = "tarmac.attempt"
 LABEL_GPU = "tarmac.gpu"
+# The task that follows the container, where that is not the one whose step it runs (a training that fetches its data
+# again), and that task's generation: it changes when somebody clears the task, and not when a lost one is tried again.
+LABEL_OWNER = "tarmac.owner"
+LABEL_GENERATION = "tarmac.generation"
 
 SESSION_PATH = "/session"
 SESSION_USER = "10001:10001"

@@ -31,6 +31,7 @@ class Settings:
 
     stack: str
     version: str
+    commit: str
     trainer_image: str
     trainer_memory_bytes: int
     trainer_processes: int
@@ -83,6 +84,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     return Settings(
         stack=stack,
         version=get("TARMAC_VERSION", "unknown"),
+        commit=get("TARMAC_COMMIT", "unknown"),
         trainer_image=get("TARMAC_TRAINER_IMAGE", "tarmac/trainer:latest"),
         trainer_memory_bytes=parse_bytes(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
         trainer_processes=int(processes),

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from support.object_store import object_store
 from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 
@@ -230,34 +231,12 @@ def test_ctrl_c_stops_following_and_the_run_goes_on(stack: Stack, smoke: dict[st
 
 
 def test_data_in_an_object_store_is_fetched_with_credentials_that_training_never_sees(stack: Stack) -> None:
-    name = f"{stack.project}-s3"
-    subprocess.run(
-        ["docker", "run", "--detach", "--name", name, "--network", f"{stack.project}_egress", "--network-alias", "s3",
-         f"tarmac/test:{TAG}", "moto_server", "-H", "0.0.0.0", "-p", "5000"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    try:
-        subprocess.run(["docker", "network", "connect", "--alias", "s3", f"{stack.project}_backend", name], check=True)
-        upload = (
-            "import os, sys, time, boto3, botocore.exceptions\n"
-            "c = boto3.client('s3', endpoint_url='http://127.0.0.1:5000', region_name='us-east-1',"
-            " aws_access_key_id='k', aws_secret_access_key='s')\n"
-            "for _ in range(100):\n"
-            "    try:\n        c.create_bucket(Bucket='data'); break\n"
-            "    except botocore.exceptions.EndpointConnectionError: time.sleep(0.2)\n"
-            "c.put_object(Bucket='data', Key='tiny.jsonl', Body=sys.stdin.buffer.read())\n"
-        )
-        subprocess.run(
-            ["docker", "exec", "--interactive", name, "python", "-c", upload],
-            input=(REPO / "examples" / "tiny.jsonl").read_bytes(), check=True, timeout=60,
-        )  # fmt: skip
+    with object_store(stack, REPO / "examples" / "tiny.jsonl"):
         run_id = stack.start({"model": "test_model", "datasets": {"s3": {"train": "s3://data/tiny.jsonl"}}})
         assert stack.finish(run_id) == "success"
         missing = stack.start({"model": "test_model", "datasets": {"s3": {"train": "s3://data/other.jsonl"}}})
         assert stack.finish(missing) == "failed"
         assert "datasets.s3.train: there is no such data set" in stack.log(missing, "check_request_body")
-    finally:
-        subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True, capture_output=True)
     stack.assert_nothing_left()
 
 

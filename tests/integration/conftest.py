@@ -80,6 +80,11 @@ def _nothing_is_left_in_the_end(api: APIClient) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def stack_name() -> str:
+    return STACK
+
+
+@pytest.fixture(scope="session")
 def postgres(api: APIClient) -> Iterator[Postgres]:
     with running_postgres(api, STACK) as server:
         yield server
@@ -125,6 +130,10 @@ def stack(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     settings.cache_clear()
     yield STACK
     settings.cache_clear()
+    # A container that ended well is kept until Airflow has its result; the reaper removes it then.
+    for container in containers_left(api, shared=False):
+        if container["State"] == "exited" and "(0)" in container["Status"]:
+            api.remove_container(container["Id"], v=True)
     left = left_over(api)
     sweep(api)
     assert left == []
@@ -188,6 +197,13 @@ class Step:
         return self.result
 
 
+class TaskState(dict[str, Any]):
+    """What Airflow keeps for a task from attempt to attempt."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+
 class Session:
     """A training session: a run id, its volume, and steps that run on it."""
 
@@ -199,6 +215,7 @@ class Session:
         self.volume = volume_name(STACK, DAG_ID, self.run_id)
         self.labels = session_labels(STACK, DAG_ID, self.run_id)
         self.request: dict[str, Any] = {"model": "test_model"}
+        self.state: dict[str, TaskState] = {}
 
     def make_volume(self, image: str = IMAGE) -> None:
         from tarmac.containers import engine
@@ -235,10 +252,11 @@ class Session:
             run_id=self.run_id,
             task_id=task_id,
             try_number=attempt,
+            max_tries=2,
             pushed=pushed,
             xcom_push=lambda key, value: pushed.append((key, value)),
         )
-        return {"ti": ti, "run_id": self.run_id}
+        return {"ti": ti, "run_id": self.run_id, "task_state_store": self.state.setdefault(task_id, TaskState())}
 
     def containers(self) -> list[dict[str, Any]]:
         from tarmac.containers import engine

@@ -26,8 +26,9 @@ from tarmac.database import connect, transaction
 from tarmac.errors import LedgerError
 from tarmac.gpu.devices import Snapshot
 from tarmac.gpu.estimate import Outcome
-from tarmac.gpu.ledger import Ledger, Reservation
+from tarmac.gpu.ledger import Ledger
 from tarmac.gpu.placement import GIB, DeviceLoad, Placement, place
+from tarmac.gpu.records import Reservation
 from tarmac.gpu.tower import Tower, reap
 from tarmac.session import SessionKey
 
@@ -61,6 +62,12 @@ class Mortal(Ledger):
     def transaction(self) -> Iterator[Any]:
         with super().transaction() as cursor:
             yield _Cursor(self, cursor)
+
+    @contextmanager
+    def cursor(self) -> Iterator[Any]:
+        with super().cursor() as cursor:
+            # Within a transaction it is that one's, which counts already what it executes.
+            yield cursor if isinstance(cursor, _Cursor) else _Cursor(self, cursor)
 
     def before_statement(self, cursor: Any) -> None:
         self.counts["statements"] += 1
@@ -197,10 +204,13 @@ class Writer(threading.Thread):
         if not self.held:
             return
         held = self.chance.choice(self.held)
-        again = self.entry() if self.chance.random() < 0.3 else None
+        again = self.chance.random() < 0.3
         for _ in range(self.chance.choice([1, 2])):
-            done = ledger.finish(held, self.chance.choice(list(Outcome)), peak_bytes=1, again=again)
-            if done and again is None:
+            with ledger.transaction():
+                done = ledger.finish(held, self.chance.choice(list(Outcome)), peak_bytes=1)
+                if done and again:
+                    ledger.enqueue(held.key, self.entry())
+            if done and not again:
                 self.lives += 1
                 self.key = key(f"{self.number}-{self.lives}")
 

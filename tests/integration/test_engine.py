@@ -73,7 +73,9 @@ def test_a_volume_in_use_is_not_removed_and_says_so(session: Any, until: Any):
     until("the container's first line", lambda: "ready" in step.lines)
     with pytest.raises(ContainerError, match="in use"):
         engine.remove_volume(session.api, session.volume)
-    step.operator.on_kill()
+    engine.fence(session.api, session.labels)
+    with pytest.raises(ContainerError, match="removed|exit code 137"):
+        step.join()
 
 
 def test_fencing_ends_every_container_of_the_session_and_no_other(

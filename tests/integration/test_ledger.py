@@ -15,9 +15,11 @@ from support.postgres import Postgres
 from support.waiting import wait_for
 from tarmac.errors import ContainerError, LedgerError
 from tarmac.gpu.estimate import Outcome
-from tarmac.gpu.ledger import LOOK, Ledger, Reservation
+from tarmac.gpu.ledger import Ledger
 from tarmac.gpu.placement import GIB, PROTECT_AFTER, Reason
+from tarmac.gpu.records import Entry, Reservation
 from tarmac.gpu.tower import Tower, reap
+from tarmac.gpu.waitlist import LOOK
 from tarmac.session import SessionKey
 
 NOBODY_CAN = "postgresql://postgres:x@127.0.0.1:1/postgres"
@@ -47,6 +49,15 @@ def admitted(ledger: Ledger, tower: Tower, number: int | str = 0, gib: float = 1
     held = ledger.claim(key(number))
     assert held is not None
     return held
+
+
+def finish_and_queue(ledger: Ledger, held: Reservation, outcome: Outcome, again: Entry) -> bool:
+    """End an attempt and wait for the next one, as a training does that is tried again."""
+    with ledger.transaction():
+        released = ledger.finish(held, outcome)
+        if released:
+            ledger.enqueue(held.key, again)
+        return released
 
 
 def in_thread(work: Callable[[], Any]) -> Callable[[], Any]:
@@ -104,7 +115,7 @@ def test_a_session_keeps_its_place_after_a_failed_attempt(ledger: Ledger, tower:
     held = admitted(ledger, tower, 0, 70)
     admitted(ledger, tower, 1, 70)
     ledger.enqueue(key(2), entry(70))
-    assert ledger.finish(held, Outcome.OUT_OF_MEMORY, again=entry(75, task_id="train_model_gpu"))
+    assert finish_and_queue(ledger, held, Outcome.OUT_OF_MEMORY, entry(75, task_id="train_model_gpu"))
     assert [row["run_id"] for row in ledger.queue()] == ["run-0", "run-2"]
     assert tower.make_pass() == [key(0)]
 
@@ -288,7 +299,7 @@ def test_a_claim_takes_a_reservation_over_and_the_one_before_is_refused(database
     assert mine.token > zombie.token
     assert mine.bytes_by_device == zombie.bytes_by_device
     assert not ledger.renew(zombie, running=True)
-    assert not ledger.finish(zombie, Outcome.FAILED, again=entry(1))
+    assert not finish_and_queue(ledger, zombie, Outcome.FAILED, entry(1))
     assert ledger.own_attempts(key(0)) == []
     assert ledger.place_in_queue(key(0)) is None
     assert sum(reserved(database).values()) == 10 * GIB
@@ -329,7 +340,7 @@ def test_the_pool_counts_who_trains_and_who_waits_to_train_again(ledger: Ledger,
     admitted(ledger, tower, 1, 70)
     ledger.enqueue(key(2), entry(70))
     assert ledger.slots() == 2
-    ledger.finish(held, Outcome.FAILED, again=entry(70, task_id="train_model_gpu"))
+    finish_and_queue(ledger, held, Outcome.FAILED, entry(70, task_id="train_model_gpu"))
     assert ledger.slots() == 2
 
 
@@ -463,6 +474,29 @@ def test_nobody_is_asked_when_nobody_is_suspect(ledger: Ledger, tower: Tower):
         raise AssertionError("there is nothing to ask")
 
     assert reap(ledger, never, never) == []
+
+
+# ---- what only ever grows --------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_rows_are_forgotten_but_not_those_that_protect(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tarmac.gpu.ledger.KEEP_ADMISSIONS", 3)
+    monkeypatch.setattr("tarmac.gpu.ledger.KEEP_HISTORY", 2)
+    for number in range(PROTECT_AFTER + 4):
+        ledger.finish(admitted(ledger, tower, number), Outcome.SUCCESS, peak_bytes=number)
+    ledger.enqueue(key("watches"), entry(100))
+    protected_below = ledger.candidates([], 0, key("watches"))[1]
+    assert reap(ledger, lambda _: [], lambda _: None) == []
+    assert ledger.candidates([], 0, key("watches"))[1] == protected_below > 0
+    assert query(database, "SELECT count(*) FROM admission") == [(PROTECT_AFTER,)]
+    assert [one.peak_bytes for one in ledger.measured("test_model:0", but=key("watches"))] == [
+        PROTECT_AFTER + 3,
+        PROTECT_AFTER + 2,
+    ]
+    reap(ledger, lambda _: [], lambda _: None)
+    assert query(database, "SELECT count(*) FROM admission") == [(PROTECT_AFTER,)]
 
 
 # ---- the connection --------------------------------------------------------------------------------------------------

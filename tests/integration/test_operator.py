@@ -9,7 +9,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+import requests
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowTaskTimeout,
+    ErrorType,
+)
+from airflow.sdk.execution_time.comms import ErrorResponse
 
 from tarmac.containers import engine
 from tarmac.errors import ContainerError
@@ -143,6 +151,19 @@ def test_airflow_retries_what_may_succeed(session: Any):
     assert not isinstance(failed.value, AirflowFailException)
 
 
+def test_a_step_that_fails_again_and_again_is_given_up_and_begins_anew_when_it_is_cleared(session: Any):
+    def attempt(number: int, generation: int) -> type[BaseException]:
+        step = session.step("exit 1", attempt=number, retries=2)
+        step.context["ti"].max_tries = generation
+        with pytest.raises(AirflowException) as failed:
+            step.execute()
+        return failed.type
+
+    # Attempts 2 and 3 were lost with their processes: they are no failures.
+    assert [attempt(number, 52) for number in (1, 4, 5)] == [AirflowException, AirflowException, AirflowFailException]
+    assert attempt(6, 57) is AirflowException
+
+
 def test_a_step_without_memory_left_names_its_limit(session: Any):
     step = session.step("tail /dev/zero", memory_bytes=64 * MIB)
     with pytest.raises(ContainerError) as failed:
@@ -171,20 +192,32 @@ def test_a_container_that_somebody_removes_is_no_success(session: Any, api: Any,
         step.join()
 
 
-def test_a_step_ended_from_outside_is_gone_within_five_seconds_even_if_it_ignores_term(session: Any, until: Any):
+def test_a_step_ended_from_outside_lets_its_container_go_on(session: Any, until: Any):
+    step = session.step(THREE_LINES).start()
+    until("the container's lines", lambda: "two" in step.lines)
+    asked = time.monotonic()
+    with pytest.raises(AirflowException, match="Its container goes on"):
+        step.operator.on_kill()
+    # Airflow kills the task's process 5 s after it called on_kill.
+    assert time.monotonic() - asked < 5
+    assert session.running()["State"]["Running"]
+    session.let_go()
+    step.join()  # the signal's handler ends it in Airflow; here it is another thread
+    assert "three" in step.lines
+
+
+def test_a_step_beyond_its_own_time_limit_is_gone_within_five_seconds_even_if_it_ignores_term(session: Any, until: Any):
     step = session.step("trap '' TERM; echo ready; while :; do sleep 0.1; done").start()
     until("the container's first line", lambda: "ready" in step.lines)
     asked = time.monotonic()
-    step.operator.on_kill()
-    # Airflow kills the task's process 5 s after it called on_kill.
+    try:
+        raise AirflowTaskTimeout
+    except AirflowTaskTimeout:
+        step.operator.on_kill()
     assert time.monotonic() - asked < 5
     assert session.containers() == []
-    with pytest.raises(ContainerError, match="ended from outside"):
+    with pytest.raises(ContainerError, match="removed|exit code 137"):
         step.join()
-
-
-def test_ending_a_step_that_has_no_container_yet_is_harmless(session: Any):
-    session.step("true").operator.on_kill()
 
 
 # ---- what it may
@@ -290,6 +323,16 @@ def test_credentials_reach_only_the_steps_that_name_them(
     assert not any(secret in line for secret in ("it-secret", "it-password") for line in step.lines)
 
 
+def test_credentials_that_a_container_tells_are_not_shown(session: Any, monkeypatch: pytest.MonkeyPatch):
+    for key, value in SECRETS.items():
+        monkeypatch.setenv(key, value)
+    told = """echo key=$AWS_SECRET_ACCESS_KEY; echo '{"event": "result", "key": "'$AWS_SECRET_ACCESS_KEY'"}'; exit 0"""
+    step = session.step(told, include_credentials=["object_store"], network_mode="bridge")
+    assert step.run() == {"key": "***"}
+    assert "key=***" in step.lines
+    assert not any("it-secret" in line for line in step.lines)
+
+
 def test_unknown_credentials_are_refused(session: Any):
     with pytest.raises(ValueError, match="not \\['bank'\\]"):
         session.operator("true", include_credentials=["bank"])
@@ -311,6 +354,8 @@ def test_labels_say_whose_a_container_is_and_ours_win(session: Any, stack: str):
         "tarmac.run": session.run_id,
         "tarmac.task": "train_model_cpu",
         "tarmac.attempt": "2",
+        "tarmac.owner": "train_model_cpu",
+        "tarmac.generation": "2",
     }
 
 
@@ -411,6 +456,58 @@ def test_a_container_that_failed_while_nobody_watched_is_a_failure(session: Any,
     assert not failed.value.retryable
     # The try after that starts a fresh one.
     assert session.step("echo fresh", attempt=3).run() is None
+
+
+@pytest.mark.parametrize(("number", "code"), [("KILL", 137), ("TERM", 143)])
+def test_a_container_that_was_stopped_while_nobody_watched_is_started_again(
+    session: Any, until: Any, number: str, code: int
+):
+    script = f"trap 'exit 143' TERM; echo two; if mkdir /session/started; then {WAIT_FOR_GO}; fi; echo again"
+    container = lose_a_worker(session, script, until)
+    session.api.kill(container, number)
+    until("its end", lambda: session.api.inspect_container(container)["State"]["Status"] == "exited")
+    step = session.step(script, attempt=2)
+    step.run()
+    assert "again" in step.lines
+    assert any(f"was stopped (exit code {code})" in line for line in step.lines)
+
+
+def test_a_container_from_before_the_task_was_cleared_is_not_adopted(session: Any, until: Any):
+    container = lose_a_worker(session, f"echo two; {WAIT_FOR_GO}", until)
+    step = session.step("echo fresh", attempt=2)
+    step.context["ti"].max_tries += 2  # what Airflow does when somebody clears a task
+    step.run()
+    assert "fresh" in step.lines
+    assert container not in [found["Id"] for found in session.containers()]
+
+
+def test_an_engine_that_goes_away_is_waited_for(session: Any, until: Any, monkeypatch: pytest.MonkeyPatch):
+    step = session.step(THREE_LINES)
+    there, asked = step.operator.cli.inspect_container, []
+
+    def away(container: str) -> Any:
+        asked.append(container)
+        if len(asked) < 3:
+            raise requests.exceptions.ConnectionError("the engine restarts")
+        return there(container)
+
+    monkeypatch.setattr(step.operator.cli, "inspect_container", away)
+    step.start()
+    until("the container's lines", lambda: "two" in step.lines)
+    session.let_go()
+    assert step.join() == {"steps": 3}
+    assert [line for line in step.lines if line in ("one", "two", "three")] == ["one", "two", "three"]
+    assert len([line for line in step.lines if "does not answer" in line]) == 1
+
+
+def test_progress_that_airflow_does_not_take_ends_no_training(session: Any):
+    step = session.step(f"{say(event='progress', done=1, total=2)}; {say(event='result', steps=3)}")
+
+    def refuse(key: str, value: Any) -> None:
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    step.context["ti"].xcom_push = refuse
+    assert step.run() == {"steps": 3}
 
 
 def test_a_container_of_another_task_or_session_is_not_adopted(session: Any, new_session: Any, until: Any):

@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 
 from support.fleet import DAG_ID, HEADROOM, World, device, entry, key, process, query, reserved
-from tarmac.gpu.devices import Health, State
+from tarmac.gpu.devices import Health, Snapshot, State
 from tarmac.gpu.estimate import SIMILAR, Outcome
-from tarmac.gpu.ledger import DeviceRow, Ledger
+from tarmac.gpu.ledger import Ledger
 from tarmac.gpu.placement import GIB, Reason
+from tarmac.gpu.records import DeviceRow
 from tarmac.gpu.tower import Tower
 from tarmac.session import SessionKey
 
@@ -290,18 +291,46 @@ def test_towers_that_pass_at_the_same_time_never_over_admit(database: str):
 def test_of_many_who_come_at_once_one_admits_all_and_the_others_have_nothing_left_to_do(
     database: str, ledger: Ledger, tower: Tower, world: World
 ):
-    looks: list[int] = []
-    counting = Tower(ledger, lambda: looks.append(1) or world.now, dict, headroom_bytes=HEADROOM)  # type: ignore[func-returns-value]
     for number in range(3):
         ledger.enqueue(key(number), entry(10))
-    assert counting.make_pass(key(0)) == [key(0), key(1), key(2)]
+    assert tower.make_pass(key(0)) == [key(0), key(1), key(2)]
     query(database, "UPDATE tower SET dirty = true")
-    assert counting.make_pass(key(1)) == []
-    assert len(looks) == 1
+    world.show(device(used=1 * GIB))
+    assert tower.make_pass(key(1)) == []
+    assert row(ledger).external_bytes == 0, "no pass was made"
     assert query(database, "SELECT dirty FROM tower") == [(True,)]  # a pass stays due for those who wait
     ledger.enqueue(key(3), entry(70))
-    assert counting.make_pass(key(3)) == []
-    assert len(looks) == 2
+    assert tower.make_pass(key(3)) == []
+    assert row(ledger).external_bytes == 1 * GIB
+    assert query(database, "SELECT dirty FROM tower") == [(False,)]
+
+
+def test_a_driver_that_hangs_delays_nobody_but_who_asked_it(database: str, ledger: Ledger, world: World):
+    """A pass waits for the driver; meanwhile another session releases, and the next pass admits the one who waits."""
+    train(ledger, world.tower(ledger), 0, 70)
+    ledger.enqueue(key(1), entry(70))
+    hangs, answers = threading.Event(), threading.Event()
+
+    def hang() -> Snapshot:
+        hangs.set()
+        assert answers.wait(30)
+        return replace(world.now, state=State.TIMED_OUT, sentence="the driver does not answer", devices=())
+
+    def stuck_pass() -> None:
+        with Ledger(database) as other:
+            Tower(other, hang, dict, headroom_bytes=HEADROOM).make_pass()
+
+    stuck = threading.Thread(target=stuck_pass, daemon=True)
+    stuck.start()
+    assert hangs.wait(30)
+    held = ledger.claim(key(0))
+    assert held is not None
+    assert ledger.finish(held, Outcome.SUCCESS)
+    assert world.tower(ledger).make_pass() == [key(1)]
+    answers.set()
+    stuck.join(30)
+    assert not stuck.is_alive()
+    assert reserved(database) == {"GPU-a": 70 * GIB}
 
 
 def test_a_pass_that_fails_half_way_admits_nobody(ledger: Ledger, world: World):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tarmac import datasets
-from tarmac.catalogue import MODELS
+from tarmac.catalogue import OUR_IMAGE, catalogue
 from tarmac.containers import engine
 from tarmac.containers.mounts import TemplatedMount
 
@@ -25,12 +25,14 @@ import json
 from tarmac_trainer import models
 declared = {}
 for name in models.names():
-    declared[name] = found = {}
-    for key, parameter in models.get(name).parameters.items():
+    model = models.get(name)
+    found = {}
+    for key, parameter in model.parameters.items():
         if isinstance(parameter, models.Number):
-            found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high]
+            found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high, parameter.default]
         else:
-            found[key] = ["choice", [None, *parameter.choices]]
+            found[key] = ["choice", [None, *parameter.choices], parameter.default]
+    declared[name] = [model.score_name, found]
 print(json.dumps(declared))
 """
 
@@ -43,11 +45,15 @@ def test_the_catalogue_is_what_the_trainer_declares():
         check=True,
     )
     ours = {
-        name: {
-            key: [p.kind, list(p.choices)] if p.kind == "choice" else [p.kind, p.low, p.high]
-            for key, p in model.parameters.items()
-        }
-        for name, model in MODELS.items()
+        name: [
+            model.score,
+            {
+                key: [p.kind, list(p.choices), p.default] if p.kind == "choice" else [p.kind, p.low, p.high, p.default]
+                for key, p in model.parameters.items()
+            },
+        ]
+        for name, model in catalogue().models.items()
+        if model.image == OUR_IMAGE
     }
     assert json.loads(answer.stdout) == ours
 
@@ -104,7 +110,7 @@ def test_a_session_is_prepared_trained_scored_and_cleaned_up(new_session: Any, s
     assert {key for key, _ in training.pushed} == {"progress"}
 
     scored = step("eval_model", "eval", environment={"TARMAC_DEVICE": "cpu"}).run()
-    assert MODELS["test_model"].score in scored["metrics"]
+    assert catalogue().models["test_model"].score in scored["metrics"]
 
     step("cleanup", "cleanup").run()
     look = session.step("ls -A /session | wc -l")

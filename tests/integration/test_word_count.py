@@ -53,12 +53,10 @@ class Mlflow:
 
 
 @pytest.fixture(scope="module")
-def mlflow_server(api: Any) -> Iterator[Mlflow]:
+def mlflow_server(api: Any, stack_name: str) -> Iterator[Mlflow]:
     """MLflow's own server with a login, as in the stack, on SQLite."""
-    from conftest import STACK
-
-    network = f"{STACK}-word-count"
-    labels = {"tarmac.project": STACK, LABEL_SHARED: "1"}
+    network = f"{stack_name}-word-count"
+    labels = {"tarmac.project": stack_name, LABEL_SHARED: "1"}
     api.create_network(network, labels=labels)
     container = None
     try:

@@ -8,8 +8,9 @@ from typing import Any
 from tarmac.database import connect, transaction
 from tarmac.gpu.devices import Device, Health, Process, Snapshot, State
 from tarmac.gpu.estimate import estimate
-from tarmac.gpu.ledger import Entry, Ledger
+from tarmac.gpu.ledger import Ledger
 from tarmac.gpu.placement import GIB, Need
+from tarmac.gpu.records import Entry
 from tarmac.gpu.tower import Tower
 from tarmac.session import SessionKey
 

@@ -63,8 +63,8 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres(api: APIClient, stack: str) -> Iterator[Postgres]:
-    """Start a server in a container with the label of a stack; remove it in the end.
+def running_postgres(api: APIClient, stack: str, *, disk: str = "") -> Iterator[Postgres]:
+    """Start a server in a container with the label of a stack; remove it in the end. `disk` bounds it, as "size=96m".
 
     Its data is in memory and never synced: it is as fast as this machine lets it, and worthless afterwards.
     """
@@ -75,7 +75,7 @@ def running_postgres(api: APIClient, stack: str) -> Iterator[Postgres]:
         labels={"tarmac.project": stack, LABEL_SHARED: "1"},
         ports=[5432],
         host_config=api.create_host_config(
-            port_bindings={5432: ("127.0.0.1",)}, tmpfs={"/var/lib/postgresql/data": ""}, shm_size="256m"
+            port_bindings={5432: ("127.0.0.1",)}, tmpfs={"/var/lib/postgresql/data": disk}, shm_size="256m"
         ),
     )
     try:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +31,18 @@ def free_port() -> int:
 class Stack:
     """A running stack: its commands, its API, and what the engine holds of it."""
 
-    def __init__(self, env_dir: Path) -> None:
-        self.project = "tarmac-e2e-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6])
+    def __init__(self, env_dir: Path, kind: str = "e2e", **variables: str) -> None:
+        self.project = f"tarmac-{kind}-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6])
         self.web, self.mlflow_port = free_port(), free_port()
         self.env_dir = env_dir
+        self.up_output = ""
         self.environment = {
             **os.environ,
             "TARMAC_PROJECT": self.project,
             "TARMAC_ENV_DIR": str(env_dir),
             "TARMAC_WEB_PORT": str(self.web),
             "TARMAC_MLFLOW_PORT": str(self.mlflow_port),
+            **variables,
         }
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.web}", timeout=30)
 
@@ -47,10 +52,14 @@ class Stack:
             ["make", *words], cwd=REPO, env=self.environment, text=True, input=stdin, capture_output=True, timeout=900
         )
 
-    def log_in(self) -> None:
-        answer = self.http.post("/auth/token", json={"username": "airflow", "password": "airflow"})
+    def log_in(self, user: str = "airflow", password: str = "airflow") -> None:
+        self.http.headers["Authorization"] = f"Bearer {self.token(user, password)}"
+
+    def token(self, user: str, password: str) -> str:
+        answer = self.http.post("/auth/token", json={"username": user, "password": password})
         assert answer.status_code == 201, answer.text
-        self.http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        token: str = answer.json()["access_token"]
+        return token
 
     def airflow(self, *words: str) -> str:
         command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "airflow", *words]
@@ -117,3 +126,32 @@ class Stack:
     def assert_nothing_left(self) -> None:
         assert self.session_containers() == []
         assert self.session_volumes() == []
+
+
+@contextmanager
+def running_stack(env_dir: Path, overrides: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """A stack started by `make up` as a person would; removed at the end, or kept where TARMAC_KEEP is set.
+
+    Args:
+        env_dir: an empty folder for its env/*.env.
+        overrides: contents of files there, by name.
+    """
+    for example in (REPO / "env").glob("*.env.example"):
+        shutil.copy(example, env_dir)
+    for name, content in (overrides or {}).items():
+        (env_dir / name).write_text(content)
+    running = Stack(env_dir)
+    try:
+        done = running.make("up")
+        assert done.returncode == 0, f"make up failed:\n{done.stdout}\n{done.stderr}"
+        running.up_output = done.stderr
+        running.log_in()
+        yield running
+    finally:
+        if os.environ.get("TARMAC_KEEP"):
+            print(f"kept: {running.project} {env_dir}")
+        else:
+            done = running.make("clean", "YES=1")
+            assert done.returncode == 0, done.stderr
+            left = running._docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={running.project}")
+            assert left == []

@@ -179,7 +179,7 @@ def test_credentials_are_where_they_are_needed_and_nowhere_else(stack: dict[str,
         for key in ("MLFLOW_TRACKING_PASSWORD", "POSTGRES_PASSWORD", "TARMAC_UI_PASSWORD")
     }
     assert holders == {
-        "MLFLOW_TRACKING_PASSWORD": {"scheduler"},
+        "MLFLOW_TRACKING_PASSWORD": {"scheduler", "airflow-cli"},
         "POSTGRES_PASSWORD": {"postgres"},
         "TARMAC_UI_PASSWORD": {"airflow-init", "airflow-cli"},
     }

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -71,23 +72,35 @@ def test_it_survives_the_way_through_the_database(dag: Any, stored: Any):
         "seed": 0,
         "priority": 0,
         "resources": RESOURCES,
+        "script": None,
         "parameters": {},
+        "name": None,
+        "base_model": None,
+        "no_cache": False,
+        "promote": "never",
     }
     assert stored.tags == {"tarmac", "training", "nlp"}
 
 
-def test_the_branch_goes_where_the_request_says(dag: Any):
+@pytest.mark.parametrize("task", ["gpu_training_sensor", "train_model_cpu"])
+def test_the_branch_goes_where_the_plan_says(dag: Any, monkeypatch: pytest.MonkeyPatch, task: str):
+    from tarmac import pipeline
+
     class Instance:
-        def __init__(self, gpu: bool):
-            self.gpu = gpu
+        pushed: dict[str, Any] = {}
 
-        def xcom_pull(self, task_ids: str) -> dict[str, Any]:
-            assert task_ids == "check_request_body"
-            return {"gpu": self.gpu}
+        def xcom_pull(self, task_ids: list[str]) -> list[str]:
+            return task_ids
 
-    choose = dag.get_task("determine_cpu_or_gpu").python_callable
-    assert choose(Instance(True)) == "gpu_training_sensor"
-    assert choose(Instance(False)) == "train_model_cpu"
+        def xcom_push(self, key: str, value: Any) -> None:
+            self.pushed[key] = value
+
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(pipeline, "plan_training", lambda *given: asked.append(given) or {"task": task})
+    instance = Instance()
+    assert dag.get_task("determine_cpu_or_gpu").python_callable(instance) == task
+    assert instance.pushed == {"plan": {"task": task}}
+    assert asked == [("check_request_body", "retrieve_resources", "create_unique_session_path")]
 
 
 POOLS = {
@@ -124,13 +137,18 @@ def test_the_last_task_runs_whatever_happened_and_fails_the_run(dag: Any):
     assert last.on_failure_fail_dagrun
     assert last.upstream_task_ids == {"update_model_metadata_registry", "delete_volume"}
     assert [task.task_id for task in dag.leaves] == ["check_DAG_success"]
-    assert last.retries == 0
 
 
-def test_a_bad_request_is_not_tried_again_and_everything_else_is(dag: Any):
-    retries = {task.task_id: task.retries for task in dag.tasks}
-    assert retries["check_request_body"] == 0
-    assert all(count >= 2 for name, count in retries.items() if name not in ("check_request_body", "check_DAG_success"))
+def test_every_task_survives_processes_that_are_lost_and_a_step_fails_a_few_times_only(dag: Any):
+    from tarmac.containers.operator import LOST_ATTEMPTS, TrainingContainerOperator
+
+    assert all(task.retries >= 5 for task in dag.tasks)
+    steps = [task for task in dag.tasks if isinstance(task, TrainingContainerOperator)]
+    assert {task.task_id: task.failures_allowed for task in steps} == {
+        "retrieve_resources": 2, "train_model_cpu": 2, "train_model_gpu": 4, "save_model": 5, "eval_model": 2,
+        "cleanup": 2,
+    }  # fmt: skip
+    assert all(task.retries == task.failures_allowed + LOST_ATTEMPTS for task in steps)
 
 
 def test_every_task_says_what_it_does(stored: Any):
@@ -145,12 +163,28 @@ def test_it_is_started_by_people_only_and_is_not_paused(stored: Any):
 
 
 def test_training_has_no_network_and_no_credentials(dag: Any):
-    for name in ("train_model_cpu", "train_model_gpu", "eval_model", "cleanup"):
+    for name in ("train_model_gpu", "eval_model", "cleanup"):
         task = dag.get_task(name)
         assert task.network_mode == "none", name
         assert task.include_credentials == (), name
-    assert dag.get_task("retrieve_resources").include_credentials == ("object_store",)
+    # Both as the plan says: one that trains is told "none", and credentials go only where there is a network.
+    assert "['network']" in dag.get_task("train_model_cpu").network_mode
+    assert dag.get_task("train_model_cpu").include_credentials == ("mlflow",)
+    assert dag.get_task("retrieve_resources").include_credentials == ("object_store", "mlflow")
     assert dag.get_task("save_model").include_credentials == ("mlflow",)
+
+
+def test_a_trained_model_is_not_given_up_while_the_registry_is_away(stored: Any):
+    for name in ("save_model", "update_model_metadata_registry"):
+        task = stored.get_task(name)
+        assert task.retries * task.max_retry_delay >= timedelta(days=30)
+        assert task.max_retry_delay <= timedelta(minutes=5)
+        assert task.retry_exponential_backoff > 1, "a bare True means 1, no backoff at all"
+
+
+def test_the_session_s_last_task_links_to_what_it_left_in_mlflow(stored: Any):
+    links = {link.name for link in stored.get_task("update_model_metadata_registry").operator_extra_links}
+    assert links == {"Model version in MLflow", "Training in MLflow"}
 
 
 def test_only_fetching_the_data_sees_the_store_and_local_files(dag: Any):

@@ -48,6 +48,14 @@ def test_the_summary_tells_curve_scores_types_and_the_model():
     assert "http://localhost:5000/#/models/ner/versions/3" in text
 
 
+def test_a_summary_shows_twenty_types_and_counts_the_others():
+    row = {"precision": 1, "recall": 1, "f1": 1}
+    text = "\n".join(summary(None, {"per_type": {f"type{number:02}": row for number in range(43)}}, None))
+    assert "type19" in text
+    assert "type20" not in text
+    assert "and 23 more" in text
+
+
 def test_a_summary_of_nothing_is_empty():
     assert summary(None, None, None) == []
 

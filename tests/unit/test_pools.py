@@ -20,6 +20,8 @@ def test_one_slot_for_each_that_may_train_and_never_fewer_than_run(sessions: int
 
 
 class Api:
+    """Answers every call alike, and notes each resize."""
+
     def __init__(self, answer: dict[str, Any]) -> None:
         self.answer, self.calls = answer, []
 

@@ -6,11 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tarmac.catalogue import catalogue
 from tarmac.errors import RequestError
-from tarmac.request import field_descriptions, form_schema, gpu_bytes, parse_request
+from tarmac.request import field_descriptions, form_schema, parse_request
+from tarmac.sizes import gpu_bytes
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 STORED = f"{ID}/{ID}.jsonl"
+SCRIPT = f"{ID}/{ID}.py"
+NER = "named_entity_recognition"
 GOOD = {"model": "test_model", "datasets": {"tiny": {"train": STORED, "eval": None}}}
 DEEP = 5_000
 
@@ -48,7 +52,12 @@ def test_defaults_are_filled_in():
             "max_wait_seconds": 28800,
             "stall_seconds": 300,
         },
+        "script": None,
         "parameters": {},
+        "name": None,
+        "base_model": None,
+        "no_cache": False,
+        "promote": "never",
     }
 
 
@@ -57,11 +66,17 @@ ACCEPTED = {
     "an id of 43 characters": with_train(f"{'A' * 43}/{'A' * 43}.jsonl"),
     "a URL of an object store": with_train("s3://bucket/folder/data.jsonl"),
     "a file URL": with_train("file:///files/data.jsonl"),
+    "a script": {**GOOD, "model": NER, "script": SCRIPT},
     "a URL with letters of other alphabets": with_train("s3://bucket/données-データ.jsonl"),
     "an eval set of its own": {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": "s3://bucket/eval.jsonl"}}},
     "32 data sets": {**GOOD, "datasets": {f"set-{i}": {"train": STORED} for i in range(32)}},
     "a data set name of 64 characters": {**GOOD, "datasets": {"a" * 64: {"train": STORED}}},
     "a GPU": {**GOOD, "gpu": True},
+    "a name of its own": {**GOOD, "name": "news-ner_2.1"},
+    "a version to train on from": {**GOOD, "base_model": "news-ner/12"},
+    "what is in production to train on from": {**GOOD, "base_model": "news-ner@production"},
+    "what a run saved to train on from": {**GOOD, "base_model": "run:manual__2026-11-24T08:30:00.123+00:00"},
+    "training anew, promoted by the rule": {**GOOD, "no_cache": True, "promote": "auto"},
     "the highest seed": {**GOOD, "seed": 2**32 - 1},
     "the lowest training time": with_parameters(train_seconds=0),
     "the longest training time": with_parameters(train_seconds=86_400),
@@ -84,7 +99,11 @@ REFUSED = {
     "a list": ([GOOD], "request", "[{'model'", "must be a JSON object"),
     "no model": ({"datasets": GOOD["datasets"]}, "model", "", "is required"),
     "no data sets": ({"model": "test_model"}, "datasets", "", "is required"),
-    "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "named_entity_recognition, test_model"),
+    "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "must be one of named_entity_recognition, "),
+    "translation": ({**GOOD, "model": "translation"}, "model", "'translation'", "translation is not offered"),
+    "a script of no store": ({**GOOD, "model": NER, "script": "train.py"}, "script", "'train.py'", "make script"),
+    "a data set as a script": ({**GOOD, "model": NER, "script": STORED}, "script", "AF4japp", "make script"),
+    "a script where none runs": ({**GOOD, "script": SCRIPT}, "script", "AF4japp", "runs no scripts"),
     "a model that is a number": ({**GOOD, "model": 7}, "model", "7", "valid string"),
     "a model in capitals": ({**GOOD, "model": "TEST_MODEL"}, "model", "'TEST_MODEL'", "must be one of"),
     "gpu as the word yes": ({**GOOD, "gpu": "yes"}, "gpu", "'yes'", "valid boolean"),
@@ -122,6 +141,19 @@ REFUSED = {
     "a path that climbs": (with_train("../../etc/passwd"), "datasets.tiny.train", "'../../etc/passwd'", "make dataset"),
     "an id that climbs": (with_train(f"../{ID}/{ID}.jsonl"), "datasets.tiny.train", "'../AF4", "make dataset"),
     "a URL that climbs": (with_train("s3://b/../c.jsonl"), "datasets.tiny.train", "'s3://b/../c.jsonl'", "s3://bucket"),
+    "a URL that climbs in disguise": (
+        with_train("file:///files/%2e%2E/etc/passwd"),
+        "datasets.tiny.train",
+        "'file:///files/%2e%2E/etc/passwd'",
+        "s3://bucket",
+    ),
+    "a file system inside another": (
+        with_train("s3://b/x::file:///etc/passwd"),
+        "datasets.tiny.train",
+        "'s3://b/x::file:///etc/passwd'",
+        "s3://bucket",
+    ),
+    "a URL whose host is no address": (with_train("s3://[b/c"), "datasets.tiny.train", "'s3://[b/c'", "s3://bucket"),
     "a folder that is not the id": (with_train(f"{'A' * 44}/{ID}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
     "an id of 45 characters": (with_train(f"{'A' * 45}/{'A' * 45}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
     "an id of 42 characters": (with_train(f"{'A' * 42}/{'A' * 42}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
@@ -165,6 +197,17 @@ REFUSED = {
         r"'gr\xf6\xdfe'",
         "letters, digits",
     ),
+    "a name with a slash": ({**GOOD, "name": "news/ner"}, "name", "'news/ner'", "letters, digits"),
+    "an empty name": ({**GOOD, "name": ""}, "name", "''", "letters, digits"),
+    "a name that is a number": ({**GOOD, "name": 3}, "name", "3", "valid string"),
+    "a base model without a version": ({**GOOD, "base_model": "ner"}, "base_model", "'ner'", "'name/3'"),
+    "version 0": ({**GOOD, "base_model": "ner/0"}, "base_model", "'ner/0'", "'name/3'"),
+    "an alias that is none": ({**GOOD, "base_model": "ner@best"}, "base_model", "'ner@best'", "'name@production'"),
+    "a run without an id": ({**GOOD, "base_model": "run:"}, "base_model", "'run:'", "'run:<id"),
+    "a run with a quote": ({**GOOD, "base_model": "run:a'b"}, "base_model", "run:a'b", "'run:<id"),
+    "no_cache as a word": ({**GOOD, "no_cache": "yes"}, "no_cache", "'yes'", "valid boolean"),
+    "promote as true": ({**GOOD, "promote": True}, "promote", "True", "'never' or 'auto'"),
+    "promote always": ({**GOOD, "promote": "always"}, "promote", "'always'", "'never' or 'auto'"),
     "parameters as a list": ({**GOOD, "parameters": [1]}, "parameters", "[1]", "must be a JSON object"),
     "parameters as null": ({**GOOD, "parameters": None}, "parameters", "None", "must be a JSON object"),
     "65 parameters": (with_parameters(**{f"p{i}": 1 for i in range(65)}), "parameters", "", "at most 64"),
@@ -337,7 +380,12 @@ def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
             "seed",
             "priority",
             "resources",
+            "script",
             "parameters",
+            "name",
+            "base_model",
+            "no_cache",
+            "promote",
         }
     )
     for name, field in schema.items():
@@ -351,7 +399,7 @@ def test_the_form_is_self_contained():
     assert "$ref" not in text
     assert "$defs" not in text
     assert "anyOf" not in text
-    assert form_schema()["model"]["enum"] == ["named_entity_recognition", "test_model"]
+    assert form_schema()["model"]["enum"] == list(catalogue().models)
     assert form_schema()["datasets"]["additionalProperties"]["properties"]["eval"]["type"] == ["string", "null"]
 
 

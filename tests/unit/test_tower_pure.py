@@ -6,8 +6,8 @@ import pytest
 
 from support.fleet import DRIVER, HEADROOM, TOTAL, device, key, process, snapshot
 from tarmac.gpu.devices import Device, Health, State
-from tarmac.gpu.ledger import DeviceRow, Reservation
 from tarmac.gpu.placement import GIB, DeviceLoad, Need
+from tarmac.gpu.records import DeviceRow, Reservation
 from tarmac.gpu.tower import Reading, external_bytes, loads, missing, own_bytes, readings, seconds_until_free
 from tarmac.session import SessionKey
 

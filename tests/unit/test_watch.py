@@ -12,8 +12,8 @@ from tarmac.errors import ContainerError, LedgerError
 from tarmac.gpu import watch
 from tarmac.gpu.devices import Health, Snapshot, State
 from tarmac.gpu.estimate import Outcome
-from tarmac.gpu.ledger import Reservation
 from tarmac.gpu.placement import GIB
+from tarmac.gpu.records import Reservation
 from tarmac.gpu.watch import UNHEALTHY_SECONDS, Look, Watch, faults_of, judge
 
 HELD = {"GPU-a": 10 * GIB, "GPU-b": 10 * GIB}

@@ -20,6 +20,7 @@ STOPPED = 128 + signal.SIGTERM
 _STEPS = {
     "prep": (steps.prep, "fetch and check the data sets of request.json into data/"),
     "train": (steps.train, "train on data/, leave the best model in model/"),
+    "restore": (steps.restore, "fetch what the same training gave before instead, from MLflow"),
     "eval": (steps.evaluate, "score model/ on the eval lines, write metrics.json"),
     "save": (steps.save, "record model/ and its training in MLflow, unregistered"),
     "cleanup": (steps.cleanup, "empty the session's folder"),

@@ -25,13 +25,22 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request; `parameters` are as sent, for the model to check."""
+    """A checked request; `parameters` are as sent, for the model to check.
+
+    `name` is that of the registered model; `base_model` is what it trains on from, None: from nothing; `promote`
+    tells whether the model is to be compared with the one in production; `script` is the reference of a user's own
+    code in the store, None to train with the model's.
+    """
 
     model: str
     datasets: tuple[Dataset, ...]
     gpu: bool
     seed: int
     parameters: Mapping[str, Any]
+    name: str
+    base_model: str | None
+    promote: bool
+    script: str | None = None
 
 
 def read_request(session: Path) -> Request:
@@ -78,9 +87,26 @@ def parse_request(raw: Any) -> Request:
         parameters = {}
     if not isinstance(parameters, dict):
         problems.append("parameters: must be an object")
+    name, base_model, script = raw.get("name"), raw.get("base_model"), raw.get("script")
+    for key, value in (("name", name), ("base_model", base_model), ("script", script)):
+        if value is not None and (not isinstance(value, str) or not value):
+            problems.append(f"{key}: must be a name or null")
+    promote = raw.get("promote", "never")
+    if promote not in ("never", "auto"):
+        problems.append("promote: must be never or auto")
     if problems:
         raise RequestError("the request is wrong: " + "; ".join(problems))
-    return Request(model=str(model), datasets=datasets, gpu=gpu, seed=seed, parameters=parameters)
+    return Request(
+        model=str(model),
+        datasets=datasets,
+        gpu=gpu,
+        seed=seed,
+        parameters=parameters,
+        name=name or str(model),
+        base_model=base_model,
+        promote=promote == "auto",
+        script=script,
+    )
 
 
 def _datasets(raw: Any, problems: list[str]) -> tuple[Dataset, ...]:

@@ -1,14 +1,12 @@
 """Recording a trained model in MLflow: one run for one session, however often `save` is tried."""
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from tarmac_trainer import __version__, data, events, files, predicting
+from tarmac_trainer import __version__, data, events, files, predicting, tracking
 from tarmac_trainer.errors import RegistryError
 from tarmac_trainer.models import Model
 from tarmac_trainer.request import Request
@@ -23,22 +21,13 @@ TRAINING_TAG = "tarmac.training"
 """When the training ended: tells a retry of `save` from a session that was cleared and trained again."""
 
 ARTIFACT = "model"
+RECORD_FOLDER = "tarmac"
+RECORDS = ("request.json", "training.json")
+"""Files of the session that are kept among a run's artifacts: what it takes to train again or to
+take its model instead."""
+
 PARAMETER_LIMIT = 500
 """Characters of a value; MLflow takes more, but nobody reads more in a table."""
-
-# MLflow reads these when it is imported. Waiting is bounded (four tries of at most 20 s),
-# nothing is sent to anybody but the server, and nothing is drawn into the log.
-_QUIET = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_PRINT_MODEL_URLS_ON_CREATION": "false",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
 
 def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> dict[str, Any]:
@@ -56,31 +45,20 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
     """
     training = files.read_json(session / "training.json", made_by="train")
     manifest = data.read_manifest(session)
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        raise RegistryError("MLFLOW_TRACKING_URI is not set: there is no MLflow to save the model in")
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
-    try:
-        mlflow.set_tracking_uri(uri)
-        client = mlflow.MlflowClient()
+    with tracking.connected() as client:
         experiment_id = _experiment(client, model.name)
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
         logged = _logged_model(client, run)
         if logged is None or run.info.status != "FINISHED":
             _log_facts(client, run, request, model, training, manifest)
+            for record in RECORDS:
+                client.log_artifact(run.info.run_id, str(session / record), RECORD_FOLDER)
             if logged is None:
                 _log_model(run, session / "model", model, predictor, _card(request, model, training, manifest))
                 logged = _logged_model(client, run)
             client.set_terminated(run.info.run_id, "FINISHED")
-    except (MlflowException, OSError) as error:
-        raise RegistryError(f"MLflow at {_without_password(uri)}: {_reason(error)}") from error
     if logged is None:
-        raise RegistryError(f"MLflow at {_without_password(uri)} took the model but does not list it")
+        raise RegistryError("MLflow took the model but does not list it")
     size = files.folder_bytes(session / "model")
     events.say(f"saved as {logged.model_uri}, run {run.info.run_id}, {size:,} bytes")
     return {"mlflow_run_id": run.info.run_id, "model_uri": logged.model_uri, "bytes": size}
@@ -168,6 +146,9 @@ def _log_facts(
         "mlflow.note.content": _card(request, model, training, manifest),
         "tarmac.dag_id": os.environ.get("TARMAC_DAG_ID"),
         "tarmac.version": os.environ.get("TARMAC_VERSION") or __version__,
+        "tarmac.commit": os.environ.get("TARMAC_COMMIT"),
+        "tarmac.cached_from": training.get("cached_from"),
+        "tarmac.base_model": request.base_model,
         "tarmac.image": os.environ.get("TARMAC_IMAGE"),
         "tarmac.airflow_url": os.environ.get("TARMAC_AIRFLOW_URL"),
     }
@@ -178,7 +159,7 @@ def _log_facts(
     points = [Metric(name, value, when, step) for step, value in training["curve"] if step not in told]
     points += [
         Metric(name, float(training[name]), when, 0)
-        for name in ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes")
+        for name in ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes", "memory_peak_bytes")
         if name in training and name not in run.data.metrics
     ]
     for start in range(0, len(points), 1000):  # the most that MLflow takes at once
@@ -237,7 +218,7 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
 A model that {model.title}. Load it and predict, with the MLflow it came from as `MLFLOW_TRACKING_URI`:
 
 ```python
-mlflow.pyfunc.load_model("models:/{model.name}/<version>").predict([{example}])
+mlflow.pyfunc.load_model("models:/{request.name}/<version>").predict([{example}])
 ```
 {spacy}{origin}
 Best {training["score_name"]} on the eval lines while training: {training["best_score"]:.4f}
@@ -248,6 +229,9 @@ evaluated on {manifest["eval_lines"]:,}.
 | data set | split | id | lines |
 | --- | --- | --- | --- |
 {rows}
+
+Limits: what its train lines do not show it has not learned, and its metrics hold for text like its
+eval lines. Words are what white space separates.
 
 Parameters:
 
@@ -262,19 +246,3 @@ def _cell(text: str) -> str:
 def _key(text: str) -> str:
     """A data set's name as MLflow allows it in a key."""
     return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in text)[:100]
-
-
-def _without_password(uri: str) -> str:
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what MLflow says, short enough for a log line, without a stack of
-    causes."""
-    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if "Max retries exceeded" in text or "Connection refused" in text:
-        return "does not answer"
-    return text[:500]

@@ -1,30 +1,34 @@
 """The commands of the contract, one function each: read, do, leave behind, return the result."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import data, events, files, models, store
+from tarmac_trainer import data, events, files, models, scripts, store
 from tarmac_trainer.errors import InputError, SessionError
 from tarmac_trainer.models import Model
 from tarmac_trainer.request import Request, read_request
 
 
 def prep(session: Path) -> dict[str, Any]:
-    """Check the request, then fetch and check its data sets into `data/`.
+    """Check the request, then fetch and check its data sets into `data/`, and its base model into `base/`.
 
     Raises:
         TrainerError: see `errors`; nothing is trained with a wrong request or wrong data.
     """
-    request, model, _ = _begin(session, "prep")
-    prepared = data.prepare(
-        request,
-        session,
-        model=model,
-        store_url=os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE,
-    )
+    request, model, parameters = _begin(session, "prep")
+    store_url = os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE
+    prepared = data.prepare(request, session, model=model, store_url=store_url)
+    if request.script is not None:
+        scripts.fetch(session, request.script, store_url=store_url)
     model.check(data.read_prepared(session, "train", model))
+    if base := os.environ.get("TARMAC_BASE_MODEL"):
+        from tarmac_trainer import fetching
+
+        fetching.fetch_base(session, base)
     return {
+        "parameters": parameters,
         "datasets": [
             {key: entry[key] for key in ("name", "split", "id", "bytes", "lines")} for entry in prepared.datasets
         ],
@@ -68,7 +72,10 @@ def train(session: Path) -> dict[str, Any]:
             base=base if base.is_dir() else None,
         )
         with where.guarded():
-            model.train(run)
+            if request.script is None:
+                model.train(run)
+            else:
+                scripts.train(run, request.script)
         result = run.finish()
     except Exception:
         heartbeat.fail()
@@ -77,8 +84,20 @@ def train(session: Path) -> dict[str, Any]:
     return result
 
 
+def restore(session: Path) -> dict[str, Any]:
+    """Leave what `train` would leave, fetched from the MLflow run that `TARMAC_CACHED_RUN` names. Idempotent.
+
+    Raises:
+        TrainerError: see `errors`.
+    """
+    _begin(session, "train")
+    from tarmac_trainer import fetching
+
+    return fetching.restore(session, os.environ.get("TARMAC_CACHED_RUN", ""))
+
+
 def evaluate(session: Path) -> dict[str, Any]:
-    """Score `model/` on the eval lines and write `metrics.json`. Idempotent.
+    """Score `model/` on the eval lines and write `metrics.json`; score the model in `production/`, too. Idempotent.
 
     Raises:
         TrainerError: see `errors`.
@@ -90,6 +109,7 @@ def evaluate(session: Path) -> dict[str, Any]:
     where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
     with where.guarded():
         scores = model.score(load_model(session, model), lines)
+        production = _score_production(session, model, lines)
     result: dict[str, Any] = {
         "metrics": scores.overall,
         "per_type": scores.per_type,
@@ -101,20 +121,42 @@ def evaluate(session: Path) -> dict[str, Any]:
         result["reason"] = scores.reason
     for name, value in result["metrics"].items():
         events.metric(name, value)
+    if production is not None:
+        result["production"] = production
     files.write_json(session / "metrics.json", result)
     return result
 
 
+def _score_production(session: Path, model: Model[Any], lines: Sequence[Any]) -> dict[str, Any] | None:
+    """Score the model in production on the same lines; None: there is none, or this trainer cannot load it."""
+    folder = session / "production"
+    if not folder.is_dir():
+        return None
+    version = files.read_json(folder / "version.json", made_by="save")["version"]
+    try:
+        predictor = load_model(folder, model)
+    except SessionError as error:
+        events.say(f"version {version}, which is in production, cannot be scored: {error}")
+        return None
+    metrics = model.score(predictor, lines).overall
+    events.say(f"version {version}, in production: {model.score_name} {metrics[model.score_name]:.4f}")
+    return {"version": version, "metrics": metrics}
+
+
 def save(session: Path) -> dict[str, Any]:
-    """Record `model/` and its training in MLflow, unregistered. Idempotent for one TARMAC_RUN_ID.
+    """Record `model/` and its training in MLflow, unregistered; fetch the model in production into `production/`
+    if the request asks to compare. Idempotent for one TARMAC_RUN_ID.
 
     Raises:
         TrainerError: see `errors`.
     """
     request, model, _ = _begin(session, "save")
-    from tarmac_trainer import saving
+    from tarmac_trainer import fetching, saving
 
-    return saving.save(session, request, model, load_model(session, model))
+    result = saving.save(session, request, model, load_model(session, model))
+    if request.promote:
+        result["production"] = fetching.fetch_production(session, request.name)
+    return result
 
 
 def cleanup(session: Path) -> dict[str, Any]:

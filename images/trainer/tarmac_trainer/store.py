@@ -1,7 +1,8 @@
 """Fetching data sets: ids below the store, and full URLs, checked against their SHA-256.
 
 The id of a data set is the base58 (Bitcoin's alphabet) of the SHA-256 of its content: 44
-characters, 43 for one content in seventeen. Such a file is `<id>/<id>.jsonl` below the store.
+characters, 43 for one content in seventeen. Such a file is `<id>/<id>.jsonl` below the store; a script of a user is
+`<id>/<id>.py` or `.sh`.
 """
 
 import errno
@@ -26,7 +27,7 @@ CHUNK = 1 << 20
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ID = re.compile(rf"[{_ALPHABET}]{{43,44}}")
-_STORE_REFERENCE = re.compile(rf"(?P<id>{_ID.pattern})/(?P=id)\.jsonl")
+_STORE_REFERENCE = re.compile(rf"(?P<id>{_ID.pattern})/(?P=id)\.(?:jsonl|py|sh)")
 
 # Names of fsspec that reach another machine. Everything else is refused: `local::`, `zip::`,
 # `dir://` and the like are ways round the rule for file:// URLs.
@@ -52,7 +53,8 @@ def content_id(digest: bytes) -> str:
 
 def promised_id(reference: str) -> str | None:
     """The id that an id or a URL ends in; None for a URL that names no id. Pure."""
-    stem = reference.rsplit("/", 1)[-1].partition("?")[0].removesuffix(".jsonl")
+    stem = reference.rsplit("/", 1)[-1].partition("?")[0]
+    stem = re.sub(r"\.(?:jsonl|py|sh)$", "", stem)
     return stem if _ID.fullmatch(stem) else None
 
 

@@ -1,5 +1,6 @@
 """A training as it goes: events, signs of life, the curve, the best candidate."""
 
+import resource
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,8 @@ class Training[Line]:
             "parameters": dict(self.parameters),
             "curve": [list(point) for point in self.curve],
             "device": self.device.name,
+            # Linux counts in KiB.
+            "memory_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
         if self.device.pool is not None:
             self.device.sample()

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from docker import APIClient
@@ -14,6 +15,8 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from tarmac.errors import ContainerError
 from tarmac.session import (
     LABEL_DAG,
+    LABEL_GENERATION,
+    LABEL_OWNER,
     LABEL_PROJECT,
     LABEL_RUN,
     LABEL_TASK,
@@ -52,14 +55,47 @@ def containers_with(api: APIClient, labels: dict[str, str]) -> list[dict[str, An
     return [container for container in found if container["State"] != "removing"]
 
 
+@dataclass(frozen=True)
+class Found:
+    """A container of a stack, as its labels describe it. `owner`: the task that follows it, "" without one."""
+
+    id: str
+    name: str
+    key: SessionKey | None
+    owner: str
+    generation: str
+
+
+def stack_containers(api: APIClient, stack: str) -> list[Found]:
+    """Return all containers of a stack's sessions, and those that only help them, running or not."""
+    return [
+        Found(
+            container["Id"],
+            container["Names"][0].lstrip("/") if container["Names"] else container["Id"][:12],
+            _key(container["Labels"]),
+            container["Labels"].get(LABEL_OWNER) or container["Labels"].get(LABEL_TASK, ""),
+            container["Labels"].get(LABEL_GENERATION, ""),
+        )
+        for container in containers_with(api, {LABEL_PROJECT: stack})
+    ]
+
+
+def session_volumes(api: APIClient, stack: str) -> dict[str, SessionKey]:
+    """Return the session of each session volume of a stack, by the volume's name."""
+    found = api.volumes(filters=label_filters({LABEL_PROJECT: stack}))["Volumes"] or []
+    return {volume["Name"]: key for volume in found if (key := _key(volume["Labels"] or {}))}
+
+
+def _key(labels: dict[str, str]) -> SessionKey | None:
+    if LABEL_DAG not in labels or LABEL_RUN not in labels:
+        return None
+    return SessionKey(labels[LABEL_DAG], labels[LABEL_RUN])
+
+
 def running_sessions(api: APIClient, stack: str) -> dict[str, SessionKey]:
     """Return the session of each container of a stack that runs, by the container's id."""
     found = api.containers(filters=label_filters({LABEL_PROJECT: stack}))
-    return {
-        container["Id"]: SessionKey(container["Labels"][LABEL_DAG], container["Labels"][LABEL_RUN])
-        for container in found
-        if LABEL_DAG in container["Labels"] and LABEL_RUN in container["Labels"]
-    }
+    return {container["Id"]: key for container in found if (key := _key(container["Labels"]))}
 
 
 def health_of(api: APIClient, container_id: str) -> tuple[str, str]:
@@ -227,5 +263,17 @@ def image_id(api: APIClient, image: str) -> str:
     """
     try:
         return str(api.inspect_image(image)["Id"])
+    except ImageNotFound as error:
+        raise missing_image(image) from error
+
+
+def entrypoint(api: APIClient, image: str) -> list[str]:
+    """Return the entrypoint of a local image; empty if it has none.
+
+    Raises:
+        ContainerError: there is no such image here.
+    """
+    try:
+        return list(api.inspect_image(image)["Config"].get("Entrypoint") or [])
     except ImageNotFound as error:
         raise missing_image(image) from error

@@ -29,9 +29,9 @@ def parse_line(line: str) -> Event | None:
         return None
     try:
         data = json.loads(line)
+        if not isinstance(data, dict) or not isinstance(data.get("event"), str) or not _can_be_kept(data):
+            return None
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(data, dict) or not isinstance(data.get("event"), str):
         return None
     kind = data.pop("event")
     checks: dict[str, Callable[[dict[str, Any]], bool]] = {
@@ -43,6 +43,17 @@ def parse_line(line: str) -> Event | None:
     if kind in checks and checks[kind](data):
         return Event(kind, data)
     return None
+
+
+def _can_be_kept(value: Any) -> bool:
+    """Tell whether Airflow and Postgres can write a JSON value down: no NaN, no zero byte, no half of a character."""
+    if isinstance(value, str):
+        return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(_can_be_kept(key) and _can_be_kept(item) for key, item in value.items())
+    return not isinstance(value, list) or all(_can_be_kept(item) for item in value)
 
 
 def _number(value: Any) -> bool:

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.containers.events import format_seconds
-from tarmac.gpu.ledger import DeviceRow, Ledger
+from tarmac.gpu.ledger import Ledger
 from tarmac.gpu.placement import size
+from tarmac.gpu.records import DeviceRow
 
 
 def board(

@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
     from tarmac.airflow_api import AirflowApi
 
-GPU_POOL = "gpu_pool"
-DESCRIPTION = "Trainings that hold a reservation of a GPU; resized by gpu_pool_setup."
+GPU_POOL: dict[str, Any] = {
+    "name": "gpu_pool",
+    "description": "Trainings that hold a reservation of a GPU; resized by gpu_pool_setup.",
+    "include_deferred": False,
+}
+"""What is fixed of the pool: all but its slots."""
 
 
 def wanted_slots(sessions: int, occupied: int) -> int:
@@ -29,20 +33,21 @@ def resize(api: AirflowApi, slots: int) -> None:
         ApiError: Airflow does not answer or refuses.
         TarmacError: Airflow took the call and reports an error for the pool.
     """
-    entity = {"name": GPU_POOL, "slots": slots, "description": DESCRIPTION, "include_deferred": False}
+    entity = {**GPU_POOL, "slots": slots}
     answer = api.call(
         "PATCH",
         "/pools",
         json={"actions": [{"action": "create", "action_on_existence": "overwrite", "entities": [entity]}]},
     )
     if errors := (answer.get("create") or {}).get("errors"):
-        raise TarmacError(f"{GPU_POOL} cannot be resized to {slots} slots: {errors}")
+        raise TarmacError(f"{GPU_POOL['name']} cannot be resized to {slots} slots: {errors}")
 
 
 class GpuPoolSetup(BaseOperator):
     """Resizes gpu_pool by Airflow's REST API, as a user that may do nothing else.
 
-    Two at once converge: each writes, then counts again, until what it wrote is what the ledger says.
+    Two at once converge: each counts again after it wrote, until the pool has what the ledger says. Mostly it has that
+    already, because the session that ended made room for this one in the pool too: then nothing is written.
 
     Returns (XCom): `slots`.
     """
@@ -60,25 +65,24 @@ class GpuPoolSetup(BaseOperator):
         user, password = tower_login()
         api = AirflowApi(settings().airflow_url, user, password)
         with Ledger(settings().database_url) as ledger:
-            written = -1
             while True:
-                slots = wanted_slots(ledger.slots(), occupied(api))
-                if slots == written:
+                slots, occupied = look(api)
+                wanted = wanted_slots(ledger.slots(), occupied)
+                if slots == wanted:
                     break
-                resize(api, slots)
-                written = slots
-        self.log.info("%s has %d slots: one for each session that holds a reservation.", GPU_POOL, written)
-        return {"slots": written}
+                resize(api, wanted)
+        self.log.info("%s has %d slots: one for each session that holds a reservation.", GPU_POOL["name"], slots)
+        return {"slots": slots}
 
 
-def occupied(api: AirflowApi) -> int:
-    """Count the tasks that hold a slot of gpu_pool now; 0 where there is no such pool."""
+def look(api: AirflowApi) -> tuple[int, int]:
+    """Return how many slots gpu_pool has, and how many of them tasks hold now; 0 and 0 where there is no such pool."""
     from tarmac.airflow_api import ApiError
 
     try:
-        found: dict[str, Any] = api.call("GET", f"/pools/{GPU_POOL}")
+        found: dict[str, Any] = api.call("GET", f"/pools/{GPU_POOL['name']}")
     except ApiError as error:
         if error.status == 404:
-            return 0
+            return 0, 0
         raise
-    return int(found["occupied_slots"])
+    return int(found["slots"]), int(found["occupied_slots"])

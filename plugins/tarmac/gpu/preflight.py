@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tarmac.gpu.estimate import Estimate
-    from tarmac.gpu.ledger import Entry, Ledger, Reservation
+    from tarmac.gpu.ledger import Ledger
+    from tarmac.gpu.records import Entry, Reservation
     from tarmac.gpu.tower import Tower
     from tarmac.session import SessionKey
 
@@ -36,15 +37,16 @@ def entry_for(
     ledger: Ledger, key: SessionKey, request: Mapping[str, Any], prep: Mapping[str, Any] | None, task_id: str
 ) -> Entry:
     """Estimate a session's need from its request, its own attempts and history; return what it queues with."""
-    from tarmac.gpu import ledger as book
     from tarmac.gpu.placement import Need, Policy
-    from tarmac.request import Resources, gpu_bytes
+    from tarmac.gpu.records import Entry
+    from tarmac.request import Resources
+    from tarmac.sizes import gpu_bytes
 
     resources = Resources.model_validate(request.get("resources") or {})
     kind, amount = signature(request), data_bytes(prep)
     requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
     found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
-    return book.Entry(
+    return Entry(
         need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy)),
         estimate=found,
         signature=kind,
@@ -59,15 +61,17 @@ def _estimate(
     ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int
 ) -> Estimate:
     """Estimate a session's need from what the ledger knows; a guess beyond the devices it would get is a whole one."""
-    from tarmac.catalogue import MODELS
+    from tarmac.catalogue import catalogue
     from tarmac.gpu.estimate import bounded, estimate
 
+    # Somebody may have taken the model out of the catalogue since the session started: a whole device then.
+    default = catalogue().models.get(kind.partition(":")[0])
     found = estimate(
         requested_bytes=requested,
         own=ledger.own_attempts(key),
         history=ledger.measured(kind, but=key),
         data_bytes=amount,
-        default_bytes=MODELS[kind.partition(":")[0]].gpu_memory_bytes,
+        default_bytes=default.gpu_memory_bytes if default else None,
     )
     sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
     return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found

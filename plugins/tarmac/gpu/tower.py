@@ -1,7 +1,9 @@
 """A pass over the queue: look at the devices, admit everyone who fits, say to the others why not; and reaping.
 
-A pass is one transaction that locks the device rows, so passes take turns. Any waiting or releasing session may make
-one, and makes it for all who wait; so nobody has to be awake to be admitted.
+A pass is one transaction that locks the device rows, so passes take turns. The driver is asked before it: one that
+hangs keeps nobody waiting but its own caller. What a snapshot misses meanwhile is what it misses anyway, the memory of
+other people's processes a moment later; what sessions hold is the ledger's, read under the lock. Any waiting or
+releasing session may make a pass, and makes it for all who wait; so nobody has to be awake to be admitted.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from dataclasses import dataclass, replace
 
 from tarmac.gpu.devices import Device, Health, Snapshot, State
 from tarmac.gpu.estimate import Outcome
-from tarmac.gpu.ledger import LOOK, DeviceRow, Ledger, Reservation, session_key
+from tarmac.gpu.ledger import Ledger, Opening
 from tarmac.gpu.placement import DeviceLoad, Need, NoFit, Waiting, fits, plan
+from tarmac.gpu.records import DeviceRow, Reservation, session_key
+from tarmac.gpu.waitlist import LOOK
 from tarmac.session import SessionKey
 
 log = logging.getLogger(__name__)
@@ -106,6 +110,20 @@ def readings(
     return found
 
 
+def is_news(reading: Reading, row: DeviceRow | None) -> bool:
+    """Tell whether a reading of a device says anything that its row does not. Pure."""
+    if row is None or reading.total_bytes <= 0:
+        return reading.total_bytes > 0
+    return (
+        reading.name,
+        reading.position,
+        reading.total_bytes,
+        max(reading.capacity_bytes, row.reserved_bytes),
+        reading.external_bytes,
+        reading.unusable,
+    ) != (row.name, row.position, row.total_bytes, row.capacity_bytes, row.external_bytes, row.unusable)
+
+
 def missing(snapshot: Snapshot, rows: Iterable[DeviceRow]) -> dict[str, str]:
     """Name the devices that the ledger knows and the snapshot lacks, and say why they cannot be used. Pure."""
     here = {device.uuid for device in snapshot.devices}
@@ -188,10 +206,12 @@ class Tower:
         Raises:
             LedgerError: the database refused; nobody was admitted.
         """
+        snapshot, sessions = self._look(), self._sessions()
         with self.ledger.transaction():
-            if not self.ledger.lock_devices(key):
+            opening = self.ledger.open_pass(key)
+            if opening is None:
                 return []  # somebody's pass, for whose end this one had to wait, has admitted it
-            devices = loads(self._note())
+            devices = loads(self._note(snapshot, sessions, opening))
             admitted: list[SessionKey] = []
             refused: dict[str, tuple[Waiting, NoFit]] = {}
             while True:
@@ -202,12 +222,10 @@ class Tower:
                     key,
                 )
                 decided = plan(waiting, devices, protected_below=protected_below)
-                landed = [
-                    session_key(session.name)
-                    for session, placement in decided.admitted
-                    if self.ledger.admit(session.name, placement, whole=session.need.memory_bytes is None)
-                ]
-                admitted += landed
+                landed = self.ledger.admit(
+                    [(one.name, placement, one.need.memory_bytes is None) for one, placement in decided.admitted]
+                )
+                admitted += [session_key(one.name) for one, _ in decided.admitted if one.name in landed]
                 refused |= {session.name: (session, answer) for session, answer in decided.refused}
                 if landed and (refused or len(waiting) >= LOOK):
                     devices = loads(self.ledger.devices())
@@ -215,21 +233,21 @@ class Tower:
                 if not landed or len(waiting) < LOOK:
                     break
             self._refuse(list(refused.values()), devices)
-            self.ledger.passed()
             return admitted
 
-    def _note(self) -> list[DeviceRow]:
-        """Write down what the devices are like now; return them."""
-        snapshot = self._look()
-        found = readings(snapshot, self.ledger.reservations(), self._sessions(), headroom_bytes=self._headroom_bytes)
-        noted = self.ledger.put_devices(
-            [
-                (r.uuid, r.name, r.position, r.total_bytes, r.capacity_bytes, r.external_bytes, r.unusable)
-                for r in found
-                if r.total_bytes > 0
-            ]
-        )
-        rows = {row.uuid: row for row in noted}
+    def _note(self, snapshot: Snapshot, sessions: Mapping[str, SessionKey], opening: Opening) -> list[DeviceRow]:
+        """Write down what the devices are like now, where that is news; return them."""
+        found = readings(snapshot, opening.reservations, sessions, headroom_bytes=self._headroom_bytes)
+        rows = {row.uuid: row for row in opening.devices}
+        if opening.outdated or any(is_news(reading, rows.get(reading.uuid)) for reading in found):
+            noted = self.ledger.put_devices(
+                [
+                    (r.uuid, r.name, r.position, r.total_bytes, r.capacity_bytes, r.external_bytes, r.unusable)
+                    for r in found
+                    if r.total_bytes > 0
+                ]
+            )
+            rows = {row.uuid: row for row in noted}
         changed = False
         unknown = {r.uuid: r.unusable for r in found if r.total_bytes <= 0 and r.uuid in rows}
         for uuid, why in (missing(snapshot, rows.values()) | unknown).items():
@@ -269,6 +287,8 @@ def reap(
 ) -> list[SessionKey]:
     """Release what dead sessions left: reservations whose lease has run out, entries nobody stands behind. Idempotent.
 
+    It also forgets the oldest of what the ledger collects.
+
     A lease that has run out is a suspicion only: after an outage of the whole stack every lease has, and the
     trainings may be well. A session is dead when Airflow says that its training is over, or does not know it.
 
@@ -280,6 +300,7 @@ def reap(
     Returns:
         The sessions reaped.
     """
+    ledger.prune()
     suspects = {one.key: one for one in ledger.expired()}
     forgotten = [key for key in ledger.forgotten() if key not in suspects]
     asked = [*suspects, *forgotten]

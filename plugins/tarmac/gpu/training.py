@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tarmac.containers.events import Event
     from tarmac.gpu.estimate import Outcome
-    from tarmac.gpu.ledger import Reservation
+    from tarmac.gpu.records import Reservation
     from tarmac.gpu.watch import Watch
     from tarmac.session import SessionKey
 
@@ -79,6 +79,12 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.gpu.estimate import Outcome
 
         self._context = context
+        if self._ended_well():
+            # An attempt was lost after its training had ended, and may or may not have released what it held.
+            self._held = self._claim()
+            result = super().run_step(context)
+            self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
+            return result
         self._held = held = self._reserve(context)
         stall = self._resources()["stall_seconds"]
         self.gpu = held.devices
@@ -94,18 +100,12 @@ class GpuTrainingOperator(TrainingContainerOperator):
         except ContainerError as error:
             raise self._release_after(error, context) from error
         except BaseException:
-            self._release(Outcome.FAILED, "the task was ended")
+            # Let go of, the training goes on with what it holds; the next attempt or the reaper ends both.
+            if not self._let_go:
+                self._release(Outcome.FAILED, "the task was ended")
             raise
         self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
         return result
-
-    def on_kill(self) -> None:
-        """Stop the training and release its devices."""
-        from tarmac.gpu.estimate import Outcome
-
-        super().on_kill()
-        if self._held is not None:
-            self._release(Outcome.FAILED, "the task was ended from outside", patient=False)
 
     # ---- the reservation ---------------------------------------------------------------------------------------------
 
@@ -134,6 +134,12 @@ class GpuTrainingOperator(TrainingContainerOperator):
             held = ledger.claim(self._key)
         return held or self._wait()
 
+    def _claim(self) -> Reservation | None:
+        from tarmac.gpu.ledger import Ledger
+
+        with Ledger(settings().database_url) as ledger:
+            return ledger.claim(self._key)
+
     def _wait(self) -> NoReturn:
         from tarmac.gpu.trigger import ReservationTrigger
 
@@ -151,16 +157,10 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.gpu.estimate import Outcome
 
         watch = self._watch
-        if self._held is None:
-            return error  # on_kill has released it
         if watch is not None and watch.fenced:
             return ContainerError("Another attempt or the reaper took this session over; this one ends.")
         outcome, sentence, needed = self._outcome(error)
-        retried = (
-            not self._stopped
-            and (error.retryable or outcome is not Outcome.FAILED)
-            and self._ti.try_number <= self._ti.max_tries
-        )
+        retried = (error.retryable or outcome is not Outcome.FAILED) and self.may_repeat(context)
         given_up = self._release(outcome, sentence, needed_bytes=needed, again=retried)
         if given_up:
             return ContainerError(f"{sentence}. {given_up}", retryable=False)
@@ -203,7 +203,6 @@ class GpuTrainingOperator(TrainingContainerOperator):
         peak_bytes: int | None = None,
         needed_bytes: int | None = None,
         again: bool = False,
-        patient: bool = True,
     ) -> str:
         """Release the reservation, once; make a pass for those who wait. Returns why to give up, or ""."""
         from tarmac.gpu.estimate import gives_up
@@ -242,7 +241,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
                     self.log.warning("The pass after the release failed; whoever waits makes it: %s", error)
                 return given_up
 
-        deadline = time.monotonic() + (_RELEASE_SECONDS if patient else 0)
+        deadline = time.monotonic() + _RELEASE_SECONDS
         while True:
             try:
                 return release()
@@ -273,7 +272,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.gpu.watch import Watch
 
         if self._held is None:
-            raise RuntimeError("There is no reservation.")
+            yield  # the training has ended already
+            return
         stack = settings()
         self._watch = Watch(
             self._held,

@@ -15,8 +15,9 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from tarmac.containers.events import format_seconds
 from tarmac.errors import LedgerError
-from tarmac.gpu.ledger import CHANNEL, session_name
+from tarmac.gpu.ledger import CHANNEL
 from tarmac.gpu.placement import size
+from tarmac.gpu.records import session_name
 from tarmac.session import SessionKey
 
 # Whoever waits looks this often; a notification wakes it sooner.

@@ -17,8 +17,9 @@ from tarmac.containers import engine
 from tarmac.errors import ContainerError, LedgerError
 from tarmac.gpu.devices import SICK_XIDS, Health, Snapshot, State, XidWatch, snapshot
 from tarmac.gpu.estimate import Outcome
-from tarmac.gpu.ledger import Ledger, Reservation
+from tarmac.gpu.ledger import Ledger
 from tarmac.gpu.placement import size
+from tarmac.gpu.records import Reservation
 from tarmac.gpu.tower import SICK, own_bytes
 from tarmac.session import SessionKey
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# boot.sh GPUS: what a machine with fake GPUs runs from its start on. It makes the fake world, then becomes the engine.
+# boot.sh GPUS: what a machine with fake GPUs runs from its start on. It makes the fake world, then runs the engine, and
+# starts it again when it ends, as a machine's init does.
 # The engine hands FAKE_NVML_DIR and FAKE_NVML_LIB of its environment on to the hook that puts GPUs into containers.
 set -euo pipefail
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -28,4 +29,11 @@ fi
 PYTHONPATH=$tests python -c 'import os, sys
 from doubles.fakegpu import FakeGpus
 FakeGpus(os.environ["FAKE_NVML_DIR"], n=int(sys.argv[1]))' "$1"
-exec dockerd
+trap 'kill "$!" 2>/dev/null; wait; exit 0' TERM INT
+while :; do
+    # What an engine that was killed left; its container runtime goes on.
+    rm -f /var/run/docker.pid
+    dockerd &
+    wait "$!" || true
+    sleep 1
+done

@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# backup.sh FILE.tar: writes the stack's databases, data sets, models and secrets into one private file. The stack runs on.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=stack.sh
+. "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
+file=$1
+parts=''
+trap '[ -z "$parts" ] || rm -rf "$parts"' EXIT
+trap 'exit 130' INT TERM
+umask 077
+[ ! -e "$file" ] || die "FILE: '$file' is there already; a backup overwrites nothing."
+parts=$(mktemp -d "$file.XXXXXX") || die "FILE: cannot write beside '$file'."
+
+mkdir "$parts/env"
+for name in "$ENV_DIR"/*.env; do
+    # Ports and the project's name belong to the machine, not to what is saved.
+    if [ "${name##*/}" != stack.env ]; then cp "$name" "$parts/env/"; fi
+done
+# Databases first: what they name is in the volumes by then, and is never changed there.
+for name in airflow tarmac mlflow; do
+    compose exec -T postgres pg_dump --username postgres --format custom "$name" >"$parts/$name.dump"
+done
+for name in datasets mlflow-artifacts; do
+    docker run --rm --network none --volume "${TARMAC_PROJECT}_$name:/volume:ro" debian:trixie-slim \
+        tar --create --numeric-owner --directory /volume . >"$parts/$name.tar"
+done
+printf 'tarmac backup 1\n%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$parts/about"
+tar --create --file "$file.part" --directory "$parts" about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar
+mv "$file.part" "$file"
+say "Saved databases, data sets, models and secrets to $file ($(du -h "$file" | cut -f1)). Keep it private."

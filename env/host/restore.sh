@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# restore.sh FILE.tar [--yes]: puts what backup.sh wrote in place of the stack's databases, data sets, models and secrets,
+# after asking, and starts the stack with it. What the stack held before is gone.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=stack.sh
+. "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
+file=$1
+parts=''
+trap '[ -z "$parts" ] || rm -rf "$parts"' EXIT
+trap 'exit 130' INT TERM
+umask 077
+
+parts=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-restore.XXXXXX")
+tar --extract --file "$file" --directory "$parts" --no-same-owner 2>/dev/null || die "FILE: '$file' is no backup that 'make backup' wrote, or is cut off."
+for name in about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar; do
+    [ -e "$parts/$name" ] || die "FILE: '$file' is no backup that 'make backup' wrote: it lacks $name."
+done
+if [ "${2:-}" != --yes ]; then
+    [ -t 0 ] || die "this replaces all runs, models and data sets: run 'make restore FILE=... YES=1' where nobody can be asked."
+    printf 'Replace all runs, models, data sets and secrets of the stack "%s" by those of %s? [y/N] ' "$TARMAC_PROJECT" "$(tail -n 1 "$parts/about")" >&2
+    read -r answer
+    case $answer in y | Y | yes) ;; *) say 'Nothing was changed.'; exit 1 ;; esac
+fi
+# Makes the volumes and the images where this machine has none yet.
+"$_repo/env/host/up.sh"
+# Sessions of the stack as it was are nobody's in the one that comes.
+compose stop --timeout 20 webserver scheduler dag-processor triggerer airflow-cli mlflow
+label=label=tarmac.project=$TARMAC_PROJECT
+docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force >/dev/null
+docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null
+
+cp "$parts"/env/*.env "$ENV_DIR/"
+own_like "$ENV_DIR" "$ENV_DIR"/*.env
+# Anew, with the passwords of the backup, which the roles then get.
+compose up --detach --wait postgres
+as_postgres() { compose exec -T postgres "$@"; }
+for name in airflow tarmac mlflow; do
+    as_postgres psql --username postgres --quiet --set ON_ERROR_STOP=1 --command "DROP DATABASE IF EXISTS $name WITH (FORCE)"
+done
+as_postgres psql --username postgres --quiet --set ON_ERROR_STOP=1 --file /docker-entrypoint-initdb.d/10-databases.sql
+for name in airflow tarmac mlflow; do
+    as_postgres pg_restore --username postgres --dbname "$name" --exit-on-error --single-transaction <"$parts/$name.dump"
+done
+for name in datasets mlflow-artifacts; do
+    docker run --rm --interactive --network none --volume "${TARMAC_PROJECT}_$name:/volume" debian:trixie-slim sh -ceu \
+        'find /volume -mindepth 1 -delete; tar --extract --numeric-owner --directory /volume' <"$parts/$name.tar"
+done
+say "Restored the backup of $(tail -n 1 "$parts/about"); starting the stack."
+"$_repo/env/host/up.sh"

@@ -1,0 +1,140 @@
+"""Fetching models from MLflow: one to train on from, one that the same training gave before, the one
+in production."""
+
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tarmac_trainer import events, files, tracking
+from tarmac_trainer.errors import InputError, RegistryError
+from tarmac_trainer.saving import RECORD_FOLDER, RUN_TAG
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+ALIAS = "production"
+VERSION_FILE = "version.json"
+
+
+def fetch_base(session: Path, uri: str) -> None:
+    """Fetch the model to train on from into `base/`. Idempotent.
+
+    Raises:
+        RegistryError: MLflow does not answer, or has no such model.
+    """
+    with tracking.connected():
+        _fetch(uri, session / "base")
+    events.say(f"fetched {uri} to train on from")
+
+
+def restore(session: Path, cached_run: str) -> dict[str, Any]:
+    """Fetch what the same training gave before into `model/` and `training.json`. Idempotent.
+
+    Args:
+        session: the session's folder.
+        cached_run: the MLflow run that has it, `runs:/<id>`.
+
+    Returns:
+        That training's result, with `cached_from`: the Airflow run that it was, or the MLflow run.
+
+    Raises:
+        InputError: the run has no whole model any more.
+        RegistryError: MLflow does not answer.
+    """
+    match = re.fullmatch(r"runs:/([0-9a-f]{32})", cached_run)
+    if match is None:
+        raise InputError(f'TARMAC_CACHED_RUN is "{cached_run}", must be runs:/ and the id of an MLflow run')
+    run_id = match[1]
+    with tracking.connected() as client:
+        run = client.get_run(run_id)
+        uri = _saved_model(client, run.info.experiment_id, run_id)
+        training = _record(run_id, "training.json")
+        if uri is None or training is None:
+            raise InputError(
+                f"the model that MLflow run {run_id} saved is gone: send the request again with no_cache true"
+            )
+        _fetch(uri, session / "model")
+    result = {key: value for key, value in training.items() if key not in ("finished", "cached_from")}
+    result["cached_from"] = training.get("cached_from") or run.data.tags.get(RUN_TAG) or run_id
+    files.write_json(session / "training.json", {**result, "finished": time.time()})
+    events.say(f"nothing is trained: the same training was done before, by {result['cached_from']}")
+    return result
+
+
+def fetch_production(session: Path, name: str) -> str | None:
+    """Fetch the model in production into `production/`, so that `eval` can score it, too. Idempotent.
+
+    Args:
+        session: the session's folder.
+        name: of the registered model.
+
+    Returns:
+        Its version; None: nothing is in production.
+
+    Raises:
+        RegistryError: MLflow does not answer.
+    """
+    folder = session / "production"
+    with tracking.connected() as client:
+        version = _production(client, name)
+        if version is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        folder.mkdir(exist_ok=True)
+        _fetch(f"models:/{name}/{version}", folder / "model")
+    files.write_json(folder / VERSION_FILE, {"version": version})
+    events.say(f"version {version} of {name} is in production; it is scored, too")
+    return version
+
+
+def _production(client: "MlflowClient", name: str) -> str | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_model_version_by_alias(name, ALIAS).version)
+    except MlflowException as error:
+        # There is no such model, or none of its versions has the alias.
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _saved_model(client: "MlflowClient", experiment_id: str, run_id: str) -> str | None:
+    from mlflow.entities import LoggedModelStatus
+
+    for logged in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
+        if logged.status == LoggedModelStatus.READY:
+            return str(logged.model_uri)
+    return None
+
+
+def _record(run_id: str, name: str) -> Mapping[str, Any] | None:
+    """A JSON file that `save` kept among the run's artifacts; None: it is not there."""
+    import mlflow
+
+    found = {item.path for item in mlflow.MlflowClient().list_artifacts(run_id, RECORD_FOLDER)}
+    path = f"{RECORD_FOLDER}/{name}"
+    if path not in found:
+        return None
+    record: Mapping[str, Any] = mlflow.artifacts.load_dict(f"runs:/{run_id}/{path}")
+    return record
+
+
+def _fetch(uri: str, target: Path) -> None:
+    """Put the predictor's folder of a saved model where `target` is; it appears whole or not."""
+    import mlflow
+    from mlflow.models import Model as Described
+
+    partial = target.with_name(f".{target.name}.fetched")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(partial)))
+    flavor = Described.load(str(root)).flavors.get("python_function", {})
+    folder = root / str(flavor.get("data", ""))
+    if "data" not in flavor or not folder.is_dir():
+        raise RegistryError(f"{uri} was not saved by this trainer: it has no predictor's folder")
+    files.replace_folder(folder, target)
+    shutil.rmtree(partial)

@@ -1,0 +1,169 @@
+"""Files and requests nobody thought of: `prep` takes them or says what is wrong, and nothing else. Counts are shown."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Outcome, Session
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tarmac_trainer import store
+from tarmac_trainer.errors import DataError, StoreError
+from tarmac_trainer.readers import BrokenLineError, parse_line
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
+_json = st.recursive(
+    _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
+)
+_tags = st.sampled_from(["O", "B-x", "I-x", "I-", "B", "-", "o", "B-\u00e9", "\ud800", "B-\0"]) | _json
+_lines = st.one_of(
+    st.fixed_dictionaries(
+        {
+            "sentence": st.sampled_from(["a b", "a", "", " ", "\u2028", "a\0b", "x " * 50])
+            | st.text(max_size=20)
+            | _json
+        },
+        optional={"named_entity": st.lists(_tags, max_size=4) | _json},
+    ).map(json.dumps),
+    _json.map(json.dumps),
+    st.text(max_size=30),
+    st.sampled_from(["[" * 10_000, "9" * 5_000, '{"sentence": NaN}', '{"sentence": "a", "sentence": 1}', "\ufeff{}"]),
+).map(lambda text: text.encode("utf-8", errors="surrogatepass"))
+_files = st.lists(_lines | st.binary(max_size=40), max_size=6).map(b"\n".join)
+
+
+def told(outcome: Outcome) -> str:
+    """How a command ended, which has to be a way that the contract knows."""
+    if outcome.code == 0:
+        assert outcome.of("result")
+        return "taken"
+    assert outcome.code in (1, 2)
+    message = outcome.error["message"]
+    assert not message.startswith("unexpected"), message
+    assert outcome.error["retryable"] is (outcome.code == 1)
+    return "refused" if outcome.code == 2 else "to be tried again"
+
+
+def test_prep_takes_any_file_or_says_what_is_wrong_with_it(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts: Counter[str] = Counter()
+
+    @settings(max_examples=400)
+    @given(_files)
+    def fuzz(content: bytes) -> None:
+        session.request({"a": {"train": session.put(content), "eval": None}})
+        counts[told(session.run("prep"))] += 1
+
+    fuzz()
+    with capsys.disabled():
+        print(f"\nfiles that prep was given: {dict(counts)}")
+    assert counts["refused"] > 50
+
+
+def test_prep_takes_any_request_or_says_what_is_wrong_with_it(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts: Counter[str] = Counter()
+    good = session.put(b'{"sentence": "a b", "named_entity": ["O", "B-x"]}\n' * 3)
+    references = (
+        st.sampled_from([good, "file:///etc/passwd", "local:///x", "zip://a::file:///etc/passwd", "s3a"]) | _json
+    )
+    requests = st.fixed_dictionaries(
+        {
+            "model": st.sampled_from(["test_model", "named_entity_recognition", "none"]) | _json,
+            "datasets": st.dictionaries(st.text(max_size=4), st.fixed_dictionaries({"train": references}) | _json)
+            | _json,
+        },
+        optional={"seed": st.integers() | _json, "parameters": st.dictionaries(st.text(max_size=6), _json) | _json},
+    )
+
+    @settings(max_examples=400)
+    @given(
+        requests.map(lambda value: json.dumps(value).encode())
+        | _json.map(lambda v: json.dumps(v).encode())
+        | st.binary()
+    )
+    def fuzz(content: bytes) -> None:
+        (session.folder / "request.json").write_bytes(content)
+        counts[told(session.run("prep"))] += 1
+
+    fuzz()
+    with capsys.disabled():
+        print(f"\nrequests that prep was given: {dict(counts)}")
+    assert counts["refused"] > 50
+
+
+def test_any_line_is_a_sentence_or_a_broken_line(capsys: pytest.CaptureFixture[str]) -> None:
+    counts: Counter[str] = Counter()
+
+    @settings(max_examples=2000)
+    @given(_lines | st.binary(max_size=60), st.sampled_from([None, "named_entity"]))
+    def fuzz(line: bytes, key: str | None) -> None:
+        try:
+            sentence = parse_line(line, key=key)
+        except BrokenLineError as error:
+            counts["broken"] += 1
+            str(error).encode()
+        else:
+            counts["skipped" if sentence is None else "read"] += 1
+
+    fuzz()
+    with capsys.disabled():
+        print(f"\nlines of data: {dict(counts)}")
+    assert min(counts.values()) > 20
+
+
+def test_no_reference_leads_out_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts: Counter[str] = Counter()
+    files = tmp_path / "files"
+    (files / "sub").mkdir(parents=True)
+    (tmp_path / "secret.jsonl").write_text("secret")
+    (files / "good.jsonl").write_text("{}")
+    (files / "up").symlink_to(tmp_path)
+    (files / "link.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    os.mkfifo(files / "pipe.jsonl")
+    opened: list[str] = []
+    real = os.open
+
+    def watched(path: Any, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        handle = real(path, flags, mode, dir_fd=dir_fd)
+        opened.append(os.readlink(f"/proc/self/fd/{handle}"))
+        return handle
+
+    monkeypatch.setattr(os, "open", watched)
+    tricks = ["..", ".", "", "%2e%2e", "..%2f", "%2f", "%00", "up", "link.jsonl", "secret.jsonl", "pipe.jsonl", "sub"]
+    segments = st.lists(st.sampled_from([*tricks, "good.jsonl"]) | st.text(max_size=3), min_size=1, max_size=5)
+    starts = st.sampled_from(
+        [f"file://{files}/", f"file://{files}/", "file://", "file:///", "local://", "dir://x::file://", ""]
+    )
+
+    @settings(max_examples=600)
+    @given(starts, segments)
+    def fuzz(start: str, parts: list[str]) -> None:
+        opened.clear()
+        try:
+            store.fetch(
+                start + "/".join(parts),
+                tmp_path / "x.jsonl",
+                name="a",
+                store=(tmp_path / "store").as_uri(),
+                files=files,
+            )
+        except (DataError, StoreError):
+            counts["refused"] += 1
+        else:
+            counts["fetched"] += 1
+            assert (tmp_path / "x.jsonl").read_text() == "{}"
+        assert all(Path(path).is_relative_to(files) for path in opened), opened
+
+    fuzz()
+    with capsys.disabled():
+        print(f"\nreferences that were fetched: {dict(counts)}")
+    assert min(counts["refused"], counts["fetched"]) > 0

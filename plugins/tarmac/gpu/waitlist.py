@@ -1,0 +1,203 @@
+"""Who waits for a reservation, in which order, and why: the ledger's tables `arrival` and `waiting`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tarmac.database import Database
+from tarmac.gpu.estimate import Estimate
+from tarmac.gpu.placement import PROTECT_AFTER, Need, NoFit, Policy, Waiting
+from tarmac.gpu.records import OF_SESSION, Entry, Place, session_key, session_name
+from tarmac.session import SessionKey
+
+# Whoever waits looks every few seconds; one that has not looked for this long is not admitted.
+SEEN_SECONDS = 30
+# How many sessions one pass looks at; the rest wait behind them and cost nothing.
+LOOK = 64
+# How many of the first in line are told why they wait, whoever makes the pass.
+TOLD = 8
+
+_ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+
+
+class Waitlist(Database):
+    """The sessions that wait."""
+
+    def arrive(self, key: SessionKey) -> None:
+        """Give a session its number in the order of arrival, once. Idempotent."""
+        with self.cursor() as cursor:
+            cursor.execute(_ARRIVE, key)
+
+    def enqueue(self, key: SessionKey, entry: Entry) -> None:
+        """Put a session in the queue, or renew its entry. Idempotent.
+
+        A session that waits again, after an attempt that failed, keeps its number and so its place. One that holds a
+        reservation does not wait: it is not put in the queue, also where a pass admits it at this very moment.
+        """
+        with self.cursor() as cursor:
+            # The last statement sees what was committed while the one before waited for the session's row.
+            cursor.execute(
+                f"""
+                {_ARRIVE};
+                INSERT INTO waiting (dag_id, run_id, task_id, priority, sequence, memory_bytes, device_count, policy,
+                    rule, estimate, data_bytes, signature, deadline_at)
+                VALUES (%s, %s, %s, %s,
+                    (SELECT sequence FROM arrival WHERE {OF_SESSION}),
+                    %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+                ON CONFLICT (dag_id, run_id) DO UPDATE SET
+                    task_id = excluded.task_id, priority = excluded.priority, memory_bytes = excluded.memory_bytes,
+                    device_count = excluded.device_count, policy = excluded.policy, rule = excluded.rule,
+                    estimate = excluded.estimate, data_bytes = excluded.data_bytes, signature = excluded.signature,
+                    seen_at = clock_timestamp();
+                DELETE FROM waiting WHERE {OF_SESSION} AND EXISTS (SELECT FROM reservation WHERE {OF_SESSION})
+                """,
+                (
+                    *key,
+                    *key,
+                    entry.task_id,
+                    entry.priority,
+                    *key,
+                    entry.need.memory_bytes,
+                    entry.need.device_count,
+                    entry.need.policy.value,
+                    entry.estimate.rule.value,
+                    entry.estimate.sentence,
+                    entry.data_bytes,
+                    entry.signature,
+                    entry.max_wait_seconds,
+                    *key,
+                    *key,
+                ),
+            )
+
+    def withdraw(self, key: SessionKey) -> bool:
+        """Take a session out of the queue for good. Idempotent; returns whether it was there."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                f"DELETE FROM arrival WHERE {OF_SESSION}; DELETE FROM waiting WHERE {OF_SESSION}", (*key, *key)
+            )
+            return bool(cursor.rowcount)
+
+    def waiting(self) -> list[SessionKey]:
+        """Return all sessions in the queue, in no order."""
+        with self.cursor() as cursor:
+            cursor.execute("SELECT dag_id, run_id FROM waiting")
+            return [SessionKey(*row) for row in cursor.fetchall()]
+
+    def guessing(self, signature: str) -> list[tuple[SessionKey, int, int]]:
+        """Return who waits with a need that history may correct: the session, its data's bytes, its devices."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                "SELECT dag_id, run_id, data_bytes, device_count FROM waiting"
+                " WHERE signature = %s AND rule IN ('history', 'default', 'whole_device') ORDER BY sequence",
+                (signature,),
+            )
+            return [(SessionKey(row[0], row[1]), int(row[2]), int(row[3])) for row in cursor.fetchall()]
+
+    def correct(self, key: SessionKey, found: Estimate) -> None:
+        """Give a session that waits another need. Idempotent."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                f"UPDATE waiting SET memory_bytes = %s, rule = %s, estimate = %s WHERE {OF_SESSION}",
+                (found.memory_bytes, found.rule.value, found.sentence, *key),
+            )
+
+    def place_in_queue(self, key: SessionKey) -> Place | None:
+        """Tell where a session stands; None: it does not wait."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                f"""
+                SELECT (SELECT count(*) FROM waiting other
+                        WHERE (-other.priority, other.sequence) < (-mine.priority, mine.sequence)),
+                    reason_code, reason,
+                    extract(epoch FROM deadline_at - clock_timestamp()),
+                    extract(epoch FROM clock_timestamp() - enqueued_at)
+                FROM waiting mine WHERE {OF_SESSION}
+                """,
+                key,
+            )
+            row = cursor.fetchone()
+            return Place(int(row[0]), row[1], row[2], float(row[3]), float(row[4])) if row else None
+
+    def candidates(self, free: Sequence[int], empty: int, key: SessionKey | None) -> tuple[list[Waiting], int]:
+        """Return the sessions a pass has to look at, and the sequence number below which sessions are protected.
+
+        These are the protected ones, those for which enough devices have enough left, the first few in line, and `key`
+        itself: at most a few times LOOK, however many wait.
+
+        Args:
+            free: what may be reserved on each usable device, in bytes, any order.
+            empty: how many devices can be had as a whole.
+            key: to be looked at in any case.
+        """
+        with self.cursor() as cursor:
+            columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
+            seen = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
+            cursor.execute(
+                f"""
+                WITH protected AS MATERIALIZED (
+                    SELECT coalesce((SELECT sequence FROM admission ORDER BY sequence DESC
+                        OFFSET {PROTECT_AFTER - 1} LIMIT 1), 0) AS below
+                ), found AS (
+                    (SELECT {columns} FROM waiting WHERE sequence < (SELECT below FROM protected) AND {seen}
+                        ORDER BY sequence LIMIT {LOOK})
+                    UNION
+                    (SELECT {columns} FROM waiting
+                        WHERE memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {seen}
+                        ORDER BY priority DESC, sequence LIMIT {LOOK})
+                    UNION
+                    (SELECT {columns} FROM waiting WHERE memory_bytes IS NULL AND device_count <= %s AND {seen}
+                        ORDER BY priority DESC, sequence LIMIT {LOOK})
+                    UNION
+                    (SELECT {columns} FROM waiting WHERE {seen} ORDER BY priority DESC, sequence LIMIT {TOLD})
+                    UNION
+                    (SELECT {columns} FROM waiting WHERE {OF_SESSION})
+                ) SELECT found.*, below FROM found, protected
+                """,
+                (max(free, default=0), sorted(free, reverse=True), empty, *(key or ("", ""))),
+            )
+            rows = cursor.fetchall()
+        found = [
+            Waiting(session_name(SessionKey(r[0], r[1])), Need(r[2], r[3], Policy(r[4])), int(r[5]), int(r[6]))
+            for r in rows
+        ]
+        return found, int(rows[0][7]) if rows else 0
+
+    def refuse(self, answers: Mapping[str, NoFit]) -> None:
+        """Note why sessions wait on, by their names."""
+        rows = [(*session_key(name), answer.reason.value, answer.sentence) for name, answer in answers.items()]
+        with self.cursor() as cursor:
+            cursor.execute(
+                """
+                UPDATE waiting w SET reason_code = a.reason_code, reason = a.reason
+                FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (dag_id, run_id, reason_code, reason)
+                WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id
+                    AND (w.reason_code, w.reason) IS DISTINCT FROM (a.reason_code, a.reason)
+                """,
+                [list(column) for column in zip(*rows, strict=True)] or 4 * [[]],
+            )
+
+    def forgotten(self) -> list[SessionKey]:
+        """Return the sessions that nobody has stood behind for a while: in the queue, or only ever announced."""
+        with self.cursor() as cursor:
+            cursor.execute(
+                """
+                SELECT dag_id, run_id FROM waiting WHERE seen_at < clock_timestamp() - make_interval(secs => %s)
+                UNION
+                SELECT dag_id, run_id FROM arrival a WHERE arrived_at < clock_timestamp() - interval '1 day'
+                    AND NOT EXISTS (SELECT FROM waiting w WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id)
+                    AND NOT EXISTS (SELECT FROM reservation r WHERE r.dag_id = a.dag_id AND r.run_id = a.run_id)
+                ORDER BY 1, 2
+                """,
+                (2 * SEEN_SECONDS,),
+            )
+            return [SessionKey(*row) for row in cursor.fetchall()]
+
+    def queue(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Return the first sessions in the queue, in order, with why each waits."""
+        return self.rows(
+            "SELECT run_id, priority, estimate, reason, enqueued_at, deadline_at FROM waiting"
+            " ORDER BY priority DESC, sequence LIMIT %s",
+            (limit,),
+        )

@@ -1,0 +1,2 @@
+DROP TABLE promotion, promoted_model;
+DROP FUNCTION continue_promotions, refuse_rewriting;

@@ -1,0 +1,121 @@
+"""When a model version may take the place of the one in production, and where a step back leads. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row of a model's history: what came into production in whose place, and how.
+
+    A version None is none. `kind` is rule, person or rollback; `at` is aware, by the database's clock. The scores, the
+    margin and the evaluation set are those that a rule compared, else None.
+    """
+
+    model: str
+    kind: str
+    from_version: int | None
+    to_version: int | None
+    who: str
+    why: str
+    score_name: str | None
+    from_score: float | None
+    to_score: float | None
+    margin: float | None
+    evaluation_set: str | None
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version that would like to be in production, with its score on an evaluation set; higher is better."""
+
+    model: str
+    version: int
+    score_name: str
+    score: float
+    evaluation_set: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a candidate is promoted, and why, in one sentence."""
+
+    promote: bool
+    why: str
+
+
+def decide(
+    candidate: Candidate,
+    *,
+    margin: float,
+    production: int | None,
+    production_score: float | None,
+    been: Collection[int | None],
+) -> Decision:
+    """Apply the rule of docs/registry.md.
+
+    Args:
+        candidate: with its score.
+        margin: by how much it has to be better.
+        production: the version in production; None: there is none.
+        production_score: that version's score on the candidate's evaluation set; None: nobody knows it.
+        been: every version that was ever in production.
+    """
+    name = candidate.score_name
+    if production == candidate.version:
+        return Decision(False, f"version {production} is in production already")
+    if candidate.version in been:
+        return Decision(
+            False,
+            f"version {candidate.version} was in production before; the rule does not bring back what was taken out",
+        )
+    if production is None:
+        return Decision(True, f"nothing was in production; {name} is {candidate.score:.4f}")
+    if production_score is None:
+        return Decision(
+            False,
+            f"version {production} is in production and has no {name} on evaluation set {candidate.evaluation_set}",
+        )
+    better = round(candidate.score - production_score, 9)
+    compared = f"{name} is {candidate.score:.4f}, that of version {production} is {production_score:.4f}"
+    if better >= margin:
+        return Decision(True, f"{compared}: better by {better:.4f}, {margin:g} is asked for")
+    return Decision(False, f"{compared}: not better by {margin:g}")
+
+
+def way_back(steps: Iterable[Step]) -> int | None:
+    """Return the version that was in production before the current one came; None: nothing was.
+
+    A rollback takes one step away, so that the next one leads further back.
+
+    Args:
+        steps: a model's history, oldest first, at least one.
+    """
+    stack: list[int | None] = [None]
+    for step in steps:
+        if step.kind == "rollback":
+            stack.pop()
+        else:
+            stack.append(step.to_version)
+    return stack[-2] if len(stack) > 1 else None
+
+
+def evaluation_set_id(model: str, datasets: Sequence[Mapping[str, Any]]) -> str:
+    """Return an id of what a session scores on: the same for the same lines, whatever the data sets are called.
+
+    Args:
+        model: the kind of model, which decides what of a line is scored.
+        datasets: `datasets` of the result of `prep`. Of one without an eval part, a fixed part of train is held out.
+    """
+    scored = {entry["name"] for entry in datasets if entry["split"] == "eval"}
+    parts = sorted(
+        [entry["split"], entry["id"]] for entry in datasets if entry["split"] == "eval" or entry["name"] not in scored
+    )
+    return hashlib.sha256(json.dumps([model, parts]).encode()).hexdigest()[:16]

@@ -1,0 +1,93 @@
+"""A backup and what it brings back; an upgrade below a training."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.faults import Engine, docker, is_running, train_container
+from support.stack import REPO, Stack
+
+
+def model_loads(stack: Stack, version: str) -> bool:
+    code = f"import mlflow; print(mlflow.spacy.load_model('models:/test_model/{version}').pipe_names)"
+    image = docker("inspect", "--format", "{{.Config.Image}}", f"{stack.project}-webserver-1").strip()
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--network", f"{stack.project}_registry",
+         "--env-file", stack.env_dir / "registry.env", "--entrypoint", "python",
+         image.replace("/airflow:", "/trainer:"), "-c", code],
+        text=True, capture_output=True,
+    )  # fmt: skip
+    return done.returncode == 0
+
+
+def test_a_backup_brings_back_runs_models_data_sets_and_logins(
+    stack: Stack, training: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "backup.tar"
+    before = training(1)
+    assert stack.finish(before) == "success"
+    version = stack.xcom(before, "update_model_metadata_registry")["version"]
+    reference = stack.store(REPO / "examples" / "tiny.jsonl")
+    done = stack.make("backup", f"FILE={file}")
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["backup.tar"], "no parts are left"
+    assert "is there already" in stack.make("backup", f"FILE={file}").stderr
+
+    # What came later goes, what was there comes back, also into a stack that was made anew with other secrets.
+    assert stack.make("clean", "YES=1").returncode == 0
+    for example in (REPO / "env").glob("*.env.example"):
+        (stack.env_dir / example.name).write_text(example.read_text())
+    done = stack.make("restore", f"FILE={file}", "YES=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    stack.log_in()
+    assert stack.run_state(before) == "success"
+    assert model_loads(stack, version)
+    again = stack.start({"model": "test_model", "datasets": {"own": {"train": reference, "eval": None}}})
+    assert stack.finish(again) == "success"
+    assert int(stack.xcom(again, "update_model_metadata_registry")["version"]) == int(version) + 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"\0" * 10240], ids=["empty", "text", "zeros"])
+def test_a_file_that_is_no_backup_changes_nothing(stack: Stack, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "other.tar"
+    file.write_bytes(content)
+    done = stack.make("restore", f"FILE={file}", "YES=1")
+    assert done.returncode != 0
+    assert "is no backup" in done.stderr
+    assert stack.http.get("/api/v2/version").status_code == 200
+
+
+def test_make_up_with_other_images_leaves_a_training_alone_and_finishes_it(
+    stack: Stack, engine: Engine, training: Callable[..., str], monkeypatch: pytest.MonkeyPatch, counts: Any
+) -> None:
+    """An upgrade: every service of the stack is made anew, from images of another tag, while a session trains."""
+    tag = stack.environment.get("TARMAC_TAG") or "latest"
+    new = f"{tag}-upgrade"
+    for name in ("airflow", "mlflow", "trainer"):
+        docker("tag", f"tarmac/{name}:{tag}", f"tarmac/{name}:{new}")
+    run_id = training(90)
+    container = train_container(stack, run_id)
+    monkeypatch.setitem(stack.environment, "TARMAC_TAG", new)
+    try:
+        done = stack.make("up")
+        assert done.returncode == 0, done.stderr
+        scheduler = docker("inspect", "--format", "{{.Config.Image}}", f"{stack.project}-scheduler-1")
+        assert scheduler.strip() == f"tarmac/airflow:{new}"
+        stack.log_in()
+        assert is_running(container)
+        assert stack.finish(run_id) == "success"
+        assert engine.starts(run_id) == 1
+        counts("sessions lost by an upgrade", 0)
+    finally:
+        monkeypatch.setitem(stack.environment, "TARMAC_TAG", tag)
+        assert stack.make("up").returncode == 0
+        stack.log_in()
+        for name in ("airflow", "mlflow", "trainer"):
+            docker("rmi", f"tarmac/{name}:{new}")

@@ -1,0 +1,85 @@
+"""Runs that a person ends: container, reservation and volume go, also when the task's process is gone already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from support.faults import Engine, attempt, is_running, kill_task, train_container
+from support.stack import DAG, Stack
+from support.waiting import wait_for
+
+
+def mark_failed(stack: Stack, run_id: str) -> httpx.Response:
+    return stack.http.patch(f"{DAG}/dagRuns/{run_id}", json={"state": "failed"})
+
+
+def mark_success(stack: Stack, run_id: str) -> httpx.Response:
+    return stack.http.patch(f"{DAG}/dagRuns/{run_id}", json={"state": "success"})
+
+
+def clear(stack: Stack, run_id: str) -> httpx.Response:
+    return stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json={"dry_run": False, "only_failed": False})
+
+
+def delete(stack: Stack, run_id: str) -> httpx.Response:
+    return stack.http.delete(f"{DAG}/dagRuns/{run_id}")
+
+
+def mark_the_training_failed(stack: Stack, run_id: str) -> httpx.Response:
+    return stack.http.patch(f"{DAG}/dagRuns/{run_id}/taskInstances/train_model_cpu", json={"new_state": "failed"})
+
+
+MARKS = [mark_failed, mark_success, clear, delete, mark_the_training_failed]
+
+
+def test_what_a_person_ends_is_gone_within_seconds_with_and_without_its_process(
+    stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
+) -> None:
+    cases = {(mark, lost): training(600) for mark in MARKS for lost in (False, True)}
+    containers = {case: train_container(stack, run_id) for case, run_id in cases.items()}
+    for (_, lost), run_id in cases.items():
+        wait_for("the task to run", lambda run_id=run_id: attempt(stack, run_id) == 1, 90)
+        if lost:
+            assert kill_task(stack, run_id, "train_model_cpu") >= 1
+    marked: dict[Any, float] = {}
+    for (mark, lost), run_id in cases.items():
+        answer = mark(stack, run_id)
+        assert answer.is_success, (mark.__name__, answer.text)
+        marked[mark, lost] = time.monotonic()
+    gone: dict[Any, float] = {}
+
+    def all_gone() -> bool:
+        for case, container in containers.items():
+            if case not in gone and not is_running(container):
+                gone[case] = time.monotonic() - marked[case]
+        return len(gone) == len(cases)
+
+    wait_for("all containers to go", all_gone, 90)
+    for (mark, lost), seconds in gone.items():
+        words = mark.__name__.replace("_", " ") + (", its process gone already" if lost else "")
+        counts(f"{words}: container gone after", f"{seconds:.1f} s")
+    # The cleared ones begin anew; the others leave nothing.
+    again = [cases[clear, lost] for lost in (False, True)]
+    for run_id in again:
+        train_container(stack, run_id)
+        assert engine.starts(run_id) == 2, "cleared: it was to train again"
+        mark_failed(stack, run_id)
+    wait_for("containers and volumes to go", lambda: not stack.session_containers() + stack.session_volumes())
+    for (mark, _), run_id in cases.items():
+        if mark is not delete:
+            assert stack.finish(run_id) == ("success" if mark is mark_success else "failed")
+
+
+def test_a_run_id_that_was_deleted_and_is_used_again_finds_nothing_of_the_first(
+    stack: Stack, training: Callable[..., str]
+) -> None:
+    first = training(600, run_id="the-same")
+    container = train_container(stack, first)
+    assert delete(stack, first).is_success
+    assert training(1, run_id="the-same") == first
+    assert stack.finish(first) == "success"
+    assert not is_running(container)

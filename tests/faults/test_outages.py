@@ -1,0 +1,172 @@
+"""Services that are away for a minute, an API that answers nonsense: no session fails of it, no training is ended."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from support.faults import (
+    TRAIN,
+    Engine,
+    attempt,
+    container_of,
+    docker,
+    is_running,
+    start,
+    stop,
+    train_container,
+    webserver_answers,
+)
+from support.stack import Stack
+from support.waiting import wait_for
+
+AWAY_SECONDS = 60
+
+
+@contextmanager
+def away(stack: Stack, service: str, seconds: float = AWAY_SECONDS) -> Iterator[None]:
+    """Keep a service away for at least so long, and for as long as the body takes."""
+    stop(stack, service)
+    since = time.monotonic()
+    yield
+    time.sleep(max(0.0, seconds - (time.monotonic() - since)))
+    start(stack, service)
+    wait_for("the webserver", lambda: webserver_answers(stack), 120)
+
+
+def test_no_session_fails_of_a_minute_without_the_webserver_and_another_without_postgres(
+    stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
+) -> None:
+    long, short = training(170), training(20)
+    containers = {run_id: train_container(stack, run_id) for run_id in (long, short)}
+    with away(stack, "webserver"):
+        wait_for("the end of a training while it is away", lambda: not is_running(containers[short]))
+    assert stack.finish(short) == "success"
+    short = training(20)
+    containers[short] = train_container(stack, short)
+    with away(stack, "postgres"):
+        wait_for("the end of a training while it is away", lambda: not is_running(containers[short]))
+        assert is_running(containers[long])
+    ends = [stack.finish(run_id) for run_id in (short, long)]
+    counts("sessions that failed of a minute without webserver or Postgres, of 3", ends.count("failed"))
+    assert ends == ["success", "success"]
+    assert [engine.starts(run_id) for run_id in containers] == [1, 1, 1]
+
+
+# Answers every call with one status, as an Airflow might that does not know what it is asked for.
+_STUB = """
+import http.server, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def answer(self):
+        body = b'{"detail": {"reason": "not_found", "message": "nonsense"}}'
+        self.send_response(int(sys.argv[1]))
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = answer
+    def log_message(self, *_): pass
+http.server.ThreadingHTTPServer(("", 8080), Answer).serve_forever()
+"""
+
+
+@contextmanager
+def nonsense(stack: Stack, status: int) -> Iterator[None]:
+    """Put a server in the webserver's place that answers every call with a status."""
+    name = f"{stack.project}-nonsense"
+    image = docker("inspect", "--format", "{{.Config.Image}}", container_of(stack, "webserver")).strip()
+    stop(stack, "webserver")
+    network = ("--network", f"{stack.project}_backend", "--network-alias", "webserver")
+    docker("run", "--detach", "--name", name, *network, "--entrypoint", "python3", image, "-c", _STUB, str(status))
+    try:
+        yield
+    finally:
+        docker("rm", "--force", name)
+        start(stack, "webserver")
+        wait_for("the webserver", lambda: webserver_answers(stack), 120)
+
+
+@pytest.mark.parametrize("status", [404, 409, 500])
+def test_an_api_that_answers_nonsense_ends_no_training(
+    stack: Stack, engine: Engine, training: Callable[..., str], status: int
+) -> None:
+    run_id = training(45)
+    container = train_container(stack, run_id)
+    wait_for("the task to run", lambda: attempt(stack, run_id) == 1)
+    task = stack.tasks(run_id)[TRAIN]["id"]
+
+    def lost() -> bool:
+        processes = docker("top", container_of(stack, "scheduler"), "-eo", "pid,args")
+        return status == 500 or f"worker -- {task}" not in processes
+
+    with nonsense(stack, status):
+        # Airflow's own process for the task obeys a 404 and ends the task.
+        wait_for("the task's process to give up", lost, 40)
+        time.sleep(8)  # longer than the reaper needs for what is nobody's
+        assert is_running(container)
+    assert stack.finish(run_id) == "success"
+    assert engine.starts(run_id) == 1
+
+
+def test_a_scheduler_that_is_cut_off_for_a_minute_loses_no_training(
+    stack: Stack, engine: Engine, training: Callable[..., str]
+) -> None:
+    run_id = training(90)
+    container = train_container(stack, run_id)
+    network, scheduler = f"{stack.project}_backend", container_of(stack, "scheduler")
+    docker("network", "disconnect", network, scheduler)
+    try:
+        time.sleep(AWAY_SECONDS)
+        assert is_running(container)
+    finally:
+        docker("network", "connect", "--alias", "scheduler", network, scheduler)
+    assert stack.finish(run_id) == "success"
+    assert engine.starts(run_id) == 1
+
+
+def test_a_registry_that_is_down_at_save_is_waited_for_and_shows_no_half_saved_model(
+    stack: Stack, engine: Engine, training: Callable[..., str]
+) -> None:
+    first = training(1)
+    assert stack.finish(first) == "success"
+    version = int(stack.xcom(first, "update_model_metadata_registry")["version"])
+    stop(stack, "mlflow")
+    run_id = training(1)
+    wait_for("a save that failed", lambda: stack.tasks(run_id)["save_model"]["state"] == "up_for_retry", 120)
+    assert "does not answer" in stack.log(run_id, "save_model") or "mlflow" in stack.log(run_id, "save_model")
+    start(stack, "mlflow")
+    assert stack.finish(run_id) == "success"
+    assert int(stack.xcom(run_id, "update_model_metadata_registry")["version"]) == version + 1
+    assert engine.starts(run_id) == 1
+
+
+def send(stack: Stack, request: str, key: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["env/host/stack.sh", "exec", "-T", "airflow-cli", "python", "-m", "tarmac.cli", "trigger", "--key", key],
+        env=stack.environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_one_key_is_one_session_however_often_the_request_is_sent(
+    stack: Stack, engine: Engine, tmp_path: Any, counts: Any
+) -> None:
+    request = '{"model": "test_model", "datasets": {"t": {"train": "file:///files/tiny.jsonl"}}}'
+    (tmp_path / "a.json").write_text(request)
+    (tmp_path / "b.json").write_text(request.replace("}}}", '}}, "seed": 7}'))
+    senders = [send(stack, request, "order-4711") for _ in range(4)]
+    said = [sender.communicate(request, timeout=120) for sender in senders]
+    assert [sender.returncode for sender in senders] == [0] * 4, said
+    assert {out.strip() for out, _ in said} == {"order-4711"}
+    again = stack.make("trigger", f"CONFIG={tmp_path / 'a.json'}", "KEY=order-4711")
+    assert again.returncode == 0, again.stderr
+    assert "was sent before" in again.stderr
+    counts("sessions of one key that was sent 5 times", engine.starts("order-4711"))
+    assert engine.starts("order-4711") == 1
+    other = stack.make("trigger", f"CONFIG={tmp_path / 'b.json'}", "KEY=order-4711")
+    assert other.returncode != 0
+    assert "was used for another request" in other.stderr

@@ -1,0 +1,187 @@
+"""Faults made by hand: real signals to real processes, services that go away; and what the engine started meanwhile."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+import time
+from collections import defaultdict
+from typing import Any, Self
+
+from support.stack import Stack
+from support.waiting import wait_for
+
+AIRFLOW = ("webserver", "scheduler", "dag-processor", "triggerer")
+KILL = 9
+TRAIN = "train_model_cpu"
+
+# Runs in a service's container: sends a signal to every process, but the first, whose command line holds a word.
+_SIGNAL = """
+import os, pathlib, sys
+number, words, found = int(sys.argv[1]), sys.argv[2:], []
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        line = (folder / "cmdline").read_bytes().replace(b"\\0", b" ").decode()
+    except OSError:
+        continue
+    if int(folder.name) not in (1, os.getpid()) and any(word in line for word in words):
+        found.append(int(folder.name))
+for pid in found:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        found.remove(pid)
+print(len(found))
+"""
+
+
+def container_of(stack: Stack, service: str) -> str:
+    """The name of a service's container."""
+    return f"{stack.project}-{service}-1"
+
+
+def docker(*words: str, seconds: float = 60, check: bool = True) -> str:
+    done = subprocess.run(["docker", *words], text=True, capture_output=True, timeout=seconds)
+    assert done.returncode == 0 or not check, f"docker {' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+def send_signal(stack: Stack, service: str, number: int, *words: str) -> int:
+    """Send a signal to a service's processes whose command line holds one of these words; returns to how many."""
+    # SIGKILL ends the container where it ends its first process's child, and this command with it: no output then.
+    said = docker(
+        "exec", container_of(stack, service), "python3", "-S", "-c", _SIGNAL, str(number), *words, check=False
+    )
+    return int(said or 1)
+
+
+def kill_task(stack: Stack, run_id: str, task_id: str) -> int:
+    """SIGKILL a task's processes: the one that runs it, and the one that speaks to Airflow for it."""
+    return send_signal(stack, "scheduler", KILL, stack.tasks(run_id)[task_id]["id"])
+
+
+def kill_services(stack: Stack, *services: str) -> None:
+    """SIGKILL everything in these services' containers at once; the engine starts them again."""
+    threads = [
+        threading.Thread(target=send_signal, args=(stack, name, KILL, "python", "airflow", "postgres"))
+        for name in services
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def stop(stack: Stack, *services: str) -> None:
+    """Stop services; they stay away until `start`."""
+    docker("stop", "--time", "1", *(container_of(stack, name) for name in services))
+
+
+def start(stack: Stack, *services: str) -> None:
+    """Start services that were stopped."""
+    docker("start", *(container_of(stack, name) for name in services))
+
+
+def scheduler_answers(stack: Stack) -> bool:
+    """Whether the scheduler's health page is good."""
+    check = ("python3", "-S", "/opt/airflow/plugins/tarmac/healthcheck.py", "http://127.0.0.1:8974/health")
+    command = ["docker", "exec", container_of(stack, "scheduler"), *check]
+    return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+
+
+def webserver_answers(stack: Stack) -> bool:
+    import httpx
+
+    try:
+        return stack.http.get("/api/v2/version").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def train_container(stack: Stack, run_id: str, task_id: str = TRAIN) -> str:
+    """Wait for the container of a session's training; return its full id."""
+    labels = (f"tarmac.run={run_id}", f"tarmac.task={task_id}")
+    short = wait_for(f"the training's container of {run_id}", lambda: stack.session_containers(*labels), 120)[0]
+    return docker("inspect", "--format", "{{.Id}}", short).strip()
+
+
+def is_running(container: str) -> bool:
+    return docker("inspect", "--format", "{{.State.Running}}", container, check=False).strip() == "true"
+
+
+def attempt(stack: Stack, run_id: str, task_id: str = TRAIN) -> int:
+    """The number of a task's attempt that runs now, 0 while none does."""
+    task = stack.tasks(run_id)[task_id]
+    return int(task["try_number"]) if task["state"] == "running" else 0
+
+
+def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seconds: float = 90) -> float:
+    """Wait until an attempt after this one runs and follows its container; return how many seconds that took."""
+    began = time.monotonic()
+
+    def found() -> bool:
+        return attempt(stack, run_id, task_id) > after and "Found container" in stack.log(run_id, task_id)
+
+    wait_for(f"another attempt to follow the container of {run_id}", found, seconds)
+    return time.monotonic() - began
+
+
+class Engine:
+    """What the engine did with a stack's session containers, while this is open."""
+
+    def __init__(self, stack: Stack) -> None:
+        command = ["docker", "events", "--format", "{{json .}}", "--filter", "type=container"]
+        command += ["--filter", f"label=tarmac.project={stack.project}"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._seen: list[dict[str, Any]] = []
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._thread.join(10)
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._seen.append(json.loads(line))
+
+    def _of(self, action: str, task_ids: tuple[str, ...]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for event in list(self._seen):
+            labels = event["Actor"]["Attributes"]
+            if event["Action"] == action and labels.get("tarmac.task") in task_ids:
+                found[labels["tarmac.run"]].append(event["Actor"]["ID"])
+        return found
+
+    def starts(self, run_id: str, *task_ids: str) -> int:
+        """How many containers of these tasks of a session were started, by default of its training."""
+        return len(self._of("start", task_ids or ("train_model_cpu", "train_model_gpu"))[run_id])
+
+    def may_train_again(self, run_id: str) -> None:
+        """Note that somebody cleared a session: what it trained before does not count any more."""
+        self._seen.append({"Action": "cleared", "Actor": {"ID": "", "Attributes": {"tarmac.run": run_id}}})
+
+    def started_twice(self) -> list[str]:
+        """The sessions that had two trainings: one was started while another ran, or after one had ended well."""
+        twice, running, well = set(), defaultdict(set), set()
+        for event in list(self._seen):
+            labels, container = event["Actor"]["Attributes"], event["Actor"]["ID"]
+            run = labels.get("tarmac.run", "")
+            if event["Action"] == "cleared":
+                well.discard(run)
+            if labels.get("tarmac.task") not in ("train_model_cpu", "train_model_gpu"):
+                continue
+            if event["Action"] == "start":
+                if running[run] or run in well:
+                    twice.add(run)
+                running[run].add(container)
+            elif event["Action"] == "die":
+                running[run].discard(container)
+                if labels.get("exitCode") == "0":
+                    well.add(run)
+        return sorted(twice)
