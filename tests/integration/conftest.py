@@ -286,6 +286,7 @@ def session(api: APIClient) -> Iterator[Session]:
     yield session
     from tarmac.containers import engine
 
+    engine.fence(api, session.labels)  # a container that ended well is kept, and with it the volume
     engine.remove_volume(api, session.volume)
 
 
@@ -302,4 +303,5 @@ def new_session(api: APIClient) -> Iterator[Callable[[], Session]]:
     from tarmac.containers import engine
 
     for session in made:
+        engine.fence(api, session.labels)
         engine.remove_volume(api, session.volume)

@@ -119,6 +119,8 @@ class Run:
         session.make_volume(image)
 
     def step(self, task_id: str, command: str, **kwargs: Any) -> Any:
+        # One that ended well is kept, and would be followed in place of a new one.
+        engine.fence(self._session.api, self._session.labels)
         return self._session.step(task_id=task_id, image=self._image, command=[command], **kwargs)
 
     def prep(self) -> dict[str, Any]:
@@ -135,7 +137,7 @@ class Run:
 
 
 @pytest.fixture
-def new_run(new_session: Any, stack: str, image: str) -> Callable[..., Run]:
+def new_run(stored: Any, new_session: Any, stack: str, image: str) -> Callable[..., Run]:
     return lambda **request: Run(new_session(), stack, image, request)
 
 
@@ -182,9 +184,15 @@ def test_a_session_goes_through_all_steps_and_its_model_is_registered(
     from tarmac.registry import Registry
 
     version = Registry(connected.url).register(
-        name="word_count", run_id=saved["mlflow_run_id"], source=saved["model_uri"], metrics=scored["metrics"], tags={}
+        name="word_count",
+        kind="word_count",
+        run_id=saved["mlflow_run_id"],
+        source=saved["model_uri"],
+        metrics=scored["metrics"],
+        description="",
+        tags={},
     )
-    assert (version.name, version.version) == ("word_count", "1")
+    assert (version.name, int(version.version)) == ("word_count", 1)
     record = connected.get("/api/2.0/mlflow/runs/get", run_id=saved["mlflow_run_id"]).json()["run"]
     assert record["info"]["status"] == "FINISHED"
     assert {m["key"]: m["value"] for m in record["data"]["metrics"]} == scored["metrics"]
@@ -267,9 +275,9 @@ def test_a_bad_request_fails_for_good(new_run: Any, stored: Any, request_: dict[
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "none of its lines has the key"),
+        (b"\n", "none of its lines has the key"),
         (b'{"item": "a"}\n', "none of its lines has the key"),
-        (b'{"sentence": "a"}\n{"sen\n', "jq: error"),
+        (b'{"sentence": "a"}\n{"sen\n', "jq: parse error"),
         (b'{"sentence": 5}\n', "cannot be matched"),
     ],
 )
