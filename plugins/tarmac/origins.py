@@ -113,7 +113,6 @@ def cache_key(
         "script": request["script"],
         "seed": request["seed"],
         "trainer": list(trainer),
-        "script": request["script"],
         "base": base_uri,
         "device": "cuda" if request["gpu"] else "cpu",
     }

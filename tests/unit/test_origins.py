@@ -21,7 +21,6 @@ REQUEST: dict[str, Any] = {
     "base_model": None,
     "no_cache": False,
     "promote": "never",
-    "script": None,
 }
 PREP: dict[str, Any] = {
     "datasets": [{"name": "tiny", "split": "train", "id": "t1", "bytes": 9, "lines": 3}],
@@ -51,7 +50,6 @@ OTHER = {
     "another parameter": {"prep": {"parameters": {"train_seconds": 0.3}}},
     "another image": {"trainer": ["sha256:2"]},
     "another command": {"trainer": ["sha256:1", "/bin/sh"]},
-    "a script": {"request": {"script": "s/s.py"}},
     "a base model": {"base_uri": "models:/ner/1"},
 }
 
