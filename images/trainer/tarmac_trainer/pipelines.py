@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer import events
+from tarmac_trainer import events, files
 from tarmac_trainer.errors import RequestError
 from tarmac_trainer.training import Training
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 def train[Line](
-    training: Training[Line],
+    training: Training[Any],
     config: Path,
     example: "Callable[[Language, Line], Example]",
     *,
+    lines: Sequence[Line] | None = None,
     batches: Iterator[Sequence[Line]] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> None:
@@ -32,6 +33,7 @@ def train[Line](
         config: of spaCy; only functions that plain spaCy registers, so that the trained model
             loads without this package.
         example: makes what spaCy trains with.
+        lines: to train with; None: the train lines themselves.
         batches: of lines to train with, endless; None: all lines in an ever new order.
         overrides: further values for the config, by dotted name.
 
@@ -54,11 +56,13 @@ def train[Line](
         eval_frequency=parameters["eval_frequency"],
     )
     nlp = load_model_from_config(loaded, auto_fill=True)
-    examples = [example(nlp, line) for line in training.train]
+    if lines is None:
+        lines = training.train
+    examples = [example(nlp, line) for line in lines]
     optimizer = nlp.initialize(lambda: examples)
     if training.base is not None:
         optimizer = _start_from(training.base, nlp, examples)
-    batches = batches or shuffled(training.train, parameters["batch_size"], seed=training.seed)
+    batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
     fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches))
 
 
@@ -127,8 +131,14 @@ def _start_from(base: Path, nlp: "Language", examples: "list[Example]") -> "Opti
         missing = sorted(set(pipe.labels) - set(earlier.get_pipe(name).labels))
         new += missing
         if not missing:
-            nlp.config["initialize"]["components"][name] = {"labels": earlier.get_pipe(name).label_data}
+            # By way of a file, as `spacy init labels` does: a config cannot hold the labels of an entity recogniser.
+            labels_file = base / f"{name}.labels.json"
+            files.write_json(labels_file, earlier.get_pipe(name).label_data)
+            reader = {"@readers": "spacy.read_labels.v1", "path": str(labels_file)}
+            nlp.config["initialize"]["components"][name] = {"labels": reader}
     optimizer = nlp.initialize(lambda: examples)
+    # The trained pipeline does not need what is gone with the session.
+    nlp.config["initialize"]["components"] = {}
     kept = total = 0
     for name, pipe in nlp.pipeline:
         if hasattr(pipe, "model"):

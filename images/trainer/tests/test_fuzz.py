@@ -11,15 +11,36 @@ from conftest import Outcome, Session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tarmac_trainer import store
+from tarmac_trainer import models, store
 from tarmac_trainer.errors import DataError, StoreError
-from tarmac_trainer.readers import BrokenLineError, parse_line
+from tarmac_trainer.readers import BrokenLineError, json_object
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 _json = st.recursive(
     _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
 )
 _tags = st.sampled_from(["O", "B-x", "I-x", "I-", "B", "-", "o", "B-\u00e9", "\ud800", "B-\0"]) | _json
+_words = st.sampled_from(["a", "b", "a b", "", "\ud800", "c"]) | _json
+_entity = st.fixed_dictionaries({"entity": _words}, optional={"type": _words}) | _json
+_relation = st.fixed_dictionaries({"sub": _entity, "obj": _entity}, optional={"relation": _words}) | _json
+_reference = (
+    st.fixed_dictionaries(
+        {"sentence_1_entity": _words, "sentence_2_entity": _words, "coreferent": st.booleans() | _json}
+    )
+    | _json
+)
+_other = st.fixed_dictionaries({"sentence_2": _words, "references": st.lists(_reference, max_size=2) | _json}) | _json
+_KEYS: dict[str, Any] = {
+    "named_entity": st.lists(_tags, max_size=4) | _json,
+    "pos": st.lists(_tags, max_size=4) | _json,
+    "sentiment": st.dictionaries(st.sampled_from(["binary", "categorical"]), st.integers(-1, 3) | _json) | _json,
+    "relations": st.lists(_relation, max_size=2) | _json,
+    "coreference": st.lists(_other, max_size=2) | _json,
+    "keyphrases": st.lists(_words, max_size=3) | _json,
+    "user": _words,
+    "item": _words,
+    "count": st.integers(-1, 3) | _json,
+}
 _lines = st.one_of(
     st.fixed_dictionaries(
         {
@@ -27,7 +48,7 @@ _lines = st.one_of(
             | st.text(max_size=20)
             | _json
         },
-        optional={"named_entity": st.lists(_tags, max_size=4) | _json},
+        optional=_KEYS,
     ).map(json.dumps),
     _json.map(json.dumps),
     st.text(max_size=30),
@@ -102,10 +123,10 @@ def test_any_line_is_a_sentence_or_a_broken_line(capsys: pytest.CaptureFixture[s
     counts: Counter[str] = Counter()
 
     @settings(max_examples=2000)
-    @given(_lines | st.binary(max_size=60), st.sampled_from([None, "named_entity"]))
-    def fuzz(line: bytes, key: str | None) -> None:
+    @given(_lines | st.binary(max_size=60), st.sampled_from(models.names()))
+    def fuzz(line: bytes, name: str) -> None:
         try:
-            sentence = parse_line(line, key=key)
+            sentence = models.get(name).read(json_object(line))
         except BrokenLineError as error:
             counts["broken"] += 1
             str(error).encode()

@@ -18,6 +18,9 @@ _MODULES = {
     "collaborative_filtering": "collaborative_filtering",
     "named_entity_recognition": "named_entity_recognition",
     "part_of_speech_tagging": "part_of_speech_tagging",
+    "relation_extraction": "relation_extraction",
+    "coreference_resolution": "coreference_resolution",
+    "keyphrase_extraction": "keyphrase_extraction",
     "sentiment_analysis_binary": "sentiment_analysis",
     "sentiment_analysis_categorical": "sentiment_analysis",
     "test_model": "test_model",
@@ -131,6 +134,10 @@ class Model[Line](ABC):
         Raises:
             DataError: says what is missing.
         """
+
+    def remark(self, lines: Sequence[Line]) -> dict[str, int]:
+        """Counts of what is worth a remark in lines, by what it is; those that are 0 are not told. Pure."""
+        return {}
 
     @abstractmethod
     def train(self, training: "Training[Line]") -> None:
