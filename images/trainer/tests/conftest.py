@@ -85,7 +85,7 @@ class Session:
         code = main([arguments[0], "--session", str(self.folder), *arguments[1:]])
         out, err = self.capsys.readouterr()
         events = []
-        for line in out.splitlines():
+        for line in out.split("\n"):  # as the pipeline does: a message may hold other line ends
             if line.startswith("{"):
                 events.append(json.loads(line))
         return Outcome(code, out, err, events)
