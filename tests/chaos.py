@@ -44,6 +44,22 @@ ON_A_DEVICE = 2
 END_SECONDS = 400.0
 
 
+class PatientClient(httpx.Client):
+    """Asks again while the webserver is away, slow or troubled: it is what is being hurt."""
+
+    def request(self, *words: Any, **kwargs: Any) -> httpx.Response:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                answer = super().request(*words, **kwargs)
+                if answer.status_code < 500 or time.monotonic() > deadline:
+                    return answer
+            except httpx.HTTPError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
+
+
 class Chaos:
     """A stack, the sessions sent to it, and what was done to them."""
 
@@ -175,7 +191,9 @@ class Chaos:
         run_id = self.some_session()
         self.ended_by_hand.add(run_id)
         self.deleted.add(run_id)
-        self.stack.http.delete(f"{DAG}/dagRuns/{run_id}").raise_for_status()
+        answer = self.stack.http.delete(f"{DAG}/dagRuns/{run_id}")
+        if answer.status_code != 404:  # asked again, it is gone already
+            answer.raise_for_status()
 
     def clear_a_run(self) -> None:
         run_id = self.some_session()
@@ -271,7 +289,7 @@ def main() -> int:
         for example in (REPO / "env").glob("*.env.example"):
             shutil.copy(example, folder)
         stack = Stack(Path(folder))
-        stack.http = httpx.Client(base_url=stack.http.base_url, timeout=30, transport=httpx.HTTPTransport(retries=3))
+        stack.http = PatientClient(base_url=stack.http.base_url, timeout=60)
         try:
             done = stack.make("up")
             if done.returncode:
