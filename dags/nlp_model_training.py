@@ -36,11 +36,11 @@ FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=Tru
 REQUEST = "{{ ti.xcom_pull(task_ids='check_request_body') }}"
 PATH = "ti.xcom_pull(task_ids='create_unique_session_path')"
 PLAN = "ti.xcom_pull(task_ids='determine_cpu_or_gpu', key='plan')"
+# What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
+TRAINER = f"{{{{ session_trainer({PATH})%s }}}}"
 # A model that is trained is not given up while it can still be saved and registered: MLflow may be away for days.
 # Tried again after 10 to 20 s, then ever more slowly, at last every five minutes for a month.
 RETRIES, SLOWER, SLOWEST = 10_000, 2.0, timedelta(minutes=5)
-# What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
-TRAINER = "{{ session_trainer(ti.xcom_pull(task_ids='create_unique_session_path'))%s }}"
 
 
 def session_trainer(settled: dict[str, Any] | None) -> dict[str, Any]:

@@ -199,7 +199,7 @@ class Chaos:
     def round(self, number: int) -> None:
         """Let sessions run for a moment, hurt something, wait until the stack answers again."""
         self.top_up()
-        time.sleep(self.chance.uniform(0, 6))
+        time.sleep(self.chance.uniform(0, 4))
         fault = self.chance.choice(self.faults())
         name = fault.__name__.replace("_", " ")
         began = time.monotonic()

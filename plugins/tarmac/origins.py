@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,13 +93,15 @@ def registry_problems(registry: Registry, request: Mapping[str, Any]) -> tuple[l
     return problems, found.reference
 
 
-def cache_key(request: Mapping[str, Any], prep: Mapping[str, Any], *, image: str, base_uri: str | None) -> str:
+def cache_key(
+    request: Mapping[str, Any], prep: Mapping[str, Any], *, trainer: Sequence[str], base_uri: str | None
+) -> str:
     """Return what two trainings have in common that are sure to give the same model. Pure.
 
     Args:
         request: the checked request.
         prep: the result of `prep`: ids of the data's content, the parameters with the model's defaults.
-        image: the trainer image's digest, `sha256:...`.
+        trainer: its image's digest, `sha256:...`, and its command.
         base_uri: MLflow's URI of the model that it trains on from.
     """
     facts = {
@@ -110,7 +112,7 @@ def cache_key(request: Mapping[str, Any], prep: Mapping[str, Any], *, image: str
         # Content-addressed as the data is.
         "script": request["script"],
         "seed": request["seed"],
-        "image": image,
+        "trainer": list(trainer),
         "base": base_uri,
         "device": "cuda" if request["gpu"] else "cpu",
     }

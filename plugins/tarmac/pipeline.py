@@ -89,10 +89,10 @@ def _gpu_problems(request: TrainingRequest) -> list[str]:
     if usable and (problem := passthrough.problem(engine.client(), trainer_image(request.model), usable[0], labels)):
         return [f"gpu: {problem} {instead}"]
     asked = request.resources
-    empty = [
-        DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable)
-        for reading in readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
-    ]
+    found = readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
+    if seen.unidentified or any(reading.total_bytes <= 0 for reading in found):
+        return []  # what the one that cannot be read offers, nobody knows
+    empty = [DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable) for reading in found]
     need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
     answer = place(need, empty)
     if isinstance(answer, NoFit) and answer.reason.never:
@@ -156,13 +156,13 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
         "" where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from,
         as `runs:/<id>`, "" to train.
     """
-    stack = settings()
     task = "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
     train = {"task": task, "command": "train", "network": "none", "cache_key": "", "cached_run": ""}
     if "parameters" not in prep:
         return train
     image = engine.image_id(engine.client(), session["image"])
-    key = cache_key(request, prep, image=image, base_uri=session["base"] or None)
+    trainer = [image, *session["command"]]
+    key = cache_key(request, prep, trainer=trainer, base_uri=session["base"] or None)
     if request["no_cache"]:
         log.info("The request asks to train anew.")
     elif cached := _find_cached(key):
@@ -170,7 +170,7 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
         return {
             "task": "train_model_cpu",
             "command": "restore",
-            "network": stack.registry_network,
+            "network": settings().registry_network,
             "cache_key": key,
             "cached_run": f"runs:/{cached.run_id}",
         }

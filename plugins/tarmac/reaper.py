@@ -20,7 +20,8 @@ from tarmac.airflow_state import AirflowState, database_url
 from tarmac.containers import engine
 from tarmac.errors import ContainerError, TarmacError
 from tarmac.gpu.estimate import Outcome
-from tarmac.gpu.ledger import Ledger, Reservation
+from tarmac.gpu.ledger import Ledger
+from tarmac.gpu.records import Reservation
 from tarmac.orphans import Container, Inventory, Orphans, Volume
 from tarmac.session import SessionKey, session_labels
 from tarmac.settings import settings

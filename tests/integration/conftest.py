@@ -81,6 +81,11 @@ def _nothing_is_left_in_the_end(api: APIClient) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def stack_name() -> str:
+    return STACK
+
+
+@pytest.fixture(scope="session")
 def postgres(api: APIClient) -> Iterator[Postgres]:
     with running_postgres(api, STACK) as server:
         yield server
@@ -288,6 +293,7 @@ def session(api: APIClient) -> Iterator[Session]:
     yield session
     from tarmac.containers import engine
 
+    engine.fence(api, session.labels)  # a container that ended well is kept, and with it the volume
     engine.remove_volume(api, session.volume)
 
 
@@ -304,4 +310,5 @@ def new_session(api: APIClient) -> Iterator[Callable[[], Session]]:
     from tarmac.containers import engine
 
     for session in made:
+        engine.fence(api, session.labels)
         engine.remove_volume(api, session.volume)

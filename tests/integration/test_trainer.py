@@ -81,7 +81,7 @@ def store(api: Any, stack: str, repository: Path) -> Iterator[tuple[str, str]]:
     engine.remove_volume(api, name)
 
 
-def test_a_session_is_prepared_trained_scored_and_cleaned_up(new_session: Any, store: tuple[str, str]):
+def test_a_session_is_prepared_trained_scored_and_cleaned_up(store: tuple[str, str], new_session: Any):
     volume, reference = store
     session = new_session()
     session.request = {

@@ -29,7 +29,7 @@ PREP: dict[str, Any] = {
 
 
 def key(request: dict[str, Any] | None = None, prep: dict[str, Any] | None = None, **given: Any) -> str:
-    known = {"image": "sha256:1", "base_uri": None}
+    known = {"trainer": ["sha256:1"], "base_uri": None}
     return cache_key(REQUEST | (request or {}), PREP | (prep or {}), **(known | given))
 
 
@@ -48,7 +48,8 @@ OTHER = {
     "other content": {"prep": {"datasets": [{**PREP["datasets"][0], "id": "t2"}]}},
     "the same content to score on": {"prep": {"datasets": [{**PREP["datasets"][0], "split": "eval"}]}},
     "another parameter": {"prep": {"parameters": {"train_seconds": 0.3}}},
-    "another image": {"image": "sha256:2"},
+    "another image": {"trainer": ["sha256:2"]},
+    "another command": {"trainer": ["sha256:1", "/bin/sh"]},
     "a base model": {"base_uri": "models:/ner/1"},
 }
 

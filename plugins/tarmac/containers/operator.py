@@ -206,6 +206,7 @@ class TrainingContainerOperator(DockerOperator):
                     engine.stop_and_remove(self.cli, step.container["Id"])
             return
         self._let_go = True
+        self.log.info("Letting go of the container: the task was ended from outside.")
         raise AirflowException(
             "The task was ended from outside. Its container goes on until the next attempt finds it, or is removed if "
             "Airflow does not want it any more."

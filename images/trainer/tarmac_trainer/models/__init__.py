@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # A module for each, so that a step loads what its own model needs and nothing more.
 _MODULES = {
+    "collaborative_filtering": "collaborative_filtering",
     "named_entity_recognition": "named_entity_recognition",
     "part_of_speech_tagging": "part_of_speech_tagging",
     "sentiment_analysis_binary": "sentiment_analysis",
