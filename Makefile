@@ -134,8 +134,8 @@ test-gpu: ## Run the GPU tests on a machine with two fake GPUs (part of make tes
 	@tests/run.sh gpu
 
 .PHONY: chaos
-chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: the same again)
-	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" tests/run.sh chaos
+chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: as before; GPUS=0: CPU only)
+	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" GPUS="$(GPUS)" tests/run.sh chaos
 
 .PHONY: lint
 lint: ## ruff, shellcheck

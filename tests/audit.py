@@ -41,7 +41,7 @@ def read_pip_audit(text: str) -> Answer:
     answer = Answer()
     for package in json.loads(text)["dependencies"]:
         if "skip_reason" in package:
-            answer.unchecked.append(package["name"])
+            answer.unchecked.append(f"{package['name']} ({package['skip_reason']})")
             continue
         answer.checked += 1
         for one in package["vulns"]:
@@ -68,14 +68,22 @@ def code_of(answers: list[Answer]) -> int:
 
 
 def audit_lock(path: Path) -> Answer:
-    """Look up every package of a lock file."""
-    command = ["pip-audit", "--no-deps", "--disable-pip", "--progress-spinner=off", "--format=json", "-r", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Look up every package of a lock file; where the index has nothing to say of the first, no other is asked for."""
+    pinned = [line.split()[0] for line in path.read_text().splitlines() if "==" in line.partition("#")[0]]
+    first = _pip_audit(pinned[:1])
+    if first.unchecked:
+        return Answer(unchecked=[f"every package, as for {first.unchecked[0]}"])
+    return _pip_audit(pinned)
+
+
+def _pip_audit(pinned: list[str]) -> Answer:
+    command = ["pip-audit", "--no-deps", "--disable-pip", "--progress-spinner=off", "--format=json", "-r", "/dev/stdin"]
+    done = subprocess.run(command, input="\n".join(pinned), capture_output=True, text=True, check=False)
     try:
         return read_pip_audit(done.stdout)
     except ValueError:  # no JSON: nothing was looked up
         reason = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        return Answer(unchecked=[f"every package ({reason[0][:200]})"])
+        return Answer(unchecked=[f"{pinned[0].split('==')[0]} ({reason[0][:200]})"])
 
 
 def audit_image(image: str) -> Answer:

@@ -71,6 +71,7 @@ class Chaos:
             gpu = self.gpu and self.chance.random() < 0.5
             request: dict[str, Any] = {
                 "model": "test_model",
+                "no_cache": True,
                 "gpu": gpu,
                 "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
                 "parameters": {"train_seconds": self.chance.choice([2, 8, 20, 40])},
@@ -198,7 +199,7 @@ class Chaos:
     def round(self, number: int) -> None:
         """Let sessions run for a moment, hurt something, wait until the stack answers again."""
         self.top_up()
-        time.sleep(self.chance.uniform(0, 6))
+        time.sleep(self.chance.uniform(0, 4))
         fault = self.chance.choice(self.faults())
         name = fault.__name__.replace("_", " ")
         began = time.monotonic()

@@ -92,7 +92,11 @@ all)
     gpu_tests "$@"
     ;;
 gpu) gpu_tests "$@" ;;
-chaos) on_machine python tests/chaos.py --rounds "${ROUNDS:-20}" ${SEED:+--seed "$SEED"} ;;
+chaos)
+    where=on_machine
+    [ "${GPUS:-2}" != 0 ] || where=in_test_image
+    "$where" python tests/chaos.py --rounds "${ROUNDS:-20}" ${SEED:+--seed "$SEED"}
+    ;;
 bench-admission)
     in_test_image env "STEPS=${STEPS:-}" python tests/bench_admission.py
     in_test_image python tests/bench_postgres.py

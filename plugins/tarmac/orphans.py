@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from tarmac.airflow_api import FINISHED_STATES
 from tarmac.session import SessionKey
 
-PREFLIGHT, TRAINING = "gpu_preflight_configuration", "train_model_gpu"
+SENSOR, PREFLIGHT, TRAINING = "gpu_training_sensor", "gpu_preflight_configuration", "train_model_gpu"
 OVER = frozenset({"success", "failed"})
 # What only helps others for a moment (a container that files are copied through, a probe) is left alone for this long.
 HELPER_SECONDS = 60.0
@@ -134,8 +134,9 @@ def _device(run: Run | None) -> str | None:
         return f"its training is over ({training})"
     if preflight in FINISHED_STATES - {"success"}:
         return f"its preflight is over ({preflight})"
-    if PREFLIGHT in run.tasks and preflight is None:
-        return "its preflight was cleared"
+    # A preflight that was lost with its scheduler has no state for a moment either; what is before it has.
+    if {SENSOR, PREFLIGHT} <= set(run.tasks) and preflight is None and run.state_of(SENSOR) is None:
+        return "its run was cleared from before it waited"
     if run.state in OVER and training != "running":
         return f"its run is over ({run.state})"
     return None

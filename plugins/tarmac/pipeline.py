@@ -89,10 +89,10 @@ def _gpu_problems(request: TrainingRequest) -> list[str]:
     if usable and (problem := passthrough.problem(engine.client(), trainer_image(request.model), usable[0], labels)):
         return [f"gpu: {problem} {instead}"]
     asked = request.resources
-    empty = [
-        DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable)
-        for reading in readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
-    ]
+    found = readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
+    if seen.unidentified or any(reading.total_bytes <= 0 for reading in found):
+        return []  # what the one that cannot be read offers, nobody knows
+    empty = [DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable) for reading in found]
     need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
     answer = place(need, empty)
     if isinstance(answer, NoFit) and answer.reason.never:

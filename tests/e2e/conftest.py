@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from support import object_store
 from support.stack import REPO, Stack, running_stack
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    credentials = f"AWS_ACCESS_KEY_ID=e2e-key\nAWS_SECRET_ACCESS_KEY=e2e-secret-never-shown\n{object_store.SETTINGS}"
-    with running_stack(tmp_path_factory.mktemp("env"), {"object-store.env": credentials}) as running:
+    object_store = (
+        "AWS_ACCESS_KEY_ID=e2e-key\nAWS_SECRET_ACCESS_KEY=e2e-secret-never-shown\n"
+        "AWS_ENDPOINT_URL=http://s3:5000\nAWS_DEFAULT_REGION=us-east-1\n"
+    )
+    with running_stack(tmp_path_factory.mktemp("env"), {"object-store.env": object_store}) as running:
         yield running
 
 
@@ -26,5 +28,5 @@ def tiny(stack: Stack) -> str:
 
 @pytest.fixture
 def smoke(tiny: str) -> dict[str, Any]:
-    """Return a request that trains in under a second."""
-    return {"model": "test_model", "datasets": {"tiny": {"train": tiny, "eval": None}}, "gpu": False}
+    """Return a request that trains in under a second, however often it is sent."""
+    return {"model": "test_model", "datasets": {"tiny": {"train": tiny, "eval": None}}, "gpu": False, "no_cache": True}

@@ -54,6 +54,7 @@ class Machine:
         """Start a GPU session; return the container of its training."""
         request = {
             "model": "test_model",
+            "no_cache": True,
             "gpu": True,
             "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
             "resources": {"gpu_memory": "30GiB"},

@@ -20,6 +20,7 @@ import docker
 import pytest
 from docker import APIClient
 
+from support.mlflow import Mlflow, running_mlflow
 from support.postgres import LABEL_SHARED, Postgres, running_postgres
 from support.waiting import wait_for
 
@@ -87,6 +88,12 @@ def stack_name() -> str:
 @pytest.fixture(scope="session")
 def postgres(api: APIClient) -> Iterator[Postgres]:
     with running_postgres(api, STACK) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow(api: APIClient) -> Iterator[Mlflow]:
+    with running_mlflow(api, STACK, f"tarmac/mlflow:{os.environ.get('TARMAC_TAG') or 'latest'}") as server:
         yield server
 
 

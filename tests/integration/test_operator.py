@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -331,6 +331,39 @@ def test_credentials_that_a_container_tells_are_not_shown(session: Any, monkeypa
     assert step.run() == {"key": "***"}
     assert "key=***" in step.lines
     assert not any("it-secret" in line for line in step.lines)
+
+
+@pytest.fixture
+def two_networks(api: Any, stack: str) -> Iterator[list[str]]:
+    """The networks that a stack has for prep and save."""
+    names = [f"{stack}_egress", f"{stack}_registry"]
+    made = [api.create_network(name, labels={"tarmac.project": stack})["Id"] for name in names]
+    yield names
+    for network in made:
+        api.remove_network(network)
+
+
+BOTH = ("object_store", "mlflow")
+
+
+@pytest.mark.parametrize(("which", "expected"), [
+    (slice(0, 1), {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}),
+    (slice(1, 2), {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD"}),
+    (slice(0, 2), set(SECRETS)),
+], ids=["egress alone", "the registry's network alone", "both networks"])  # fmt: skip
+def test_a_step_is_on_the_networks_it_names_and_gets_what_it_can_use_there(
+    session: Any, two_networks: list[str], monkeypatch: pytest.MonkeyPatch, which: slice, expected: set[str]
+):
+    for key, value in SECRETS.items():
+        monkeypatch.setenv(key, value)
+    wanted = two_networks[which]
+    step = session.step(WAIT_FOR_GO, include_credentials=BOTH, network_mode=",".join(wanted)).start()
+    container = session.running()
+    session.let_go()
+    step.join()
+    assert set(container["NetworkSettings"]["Networks"]) == set(wanted)
+    environment = {entry.split("=", 1)[0] for entry in container["Config"]["Env"]}
+    assert environment & set(SECRETS) == expected
 
 
 def test_unknown_credentials_are_refused(session: Any):

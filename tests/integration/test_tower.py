@@ -172,10 +172,16 @@ def test_a_split_gpu_takes_nobody_but_its_instances_do(ledger: Ledger, tower: To
     assert tower.make_pass() == [key(0), key(1)]
     assert ledger.reservation(key(0)).devices == ["MIG-0"]  # type: ignore[union-attr]
     assert ledger.reservation(key(1)).devices == ["MIG-1"]  # type: ignore[union-attr]
+    ledger.enqueue(key(4), entry(10, 3))
+    tower.make_pass()
     assert why(ledger, 3) == (
-        Reason.WAITING_FOR_DEVICE,
-        "needs 60.0 GiB; not to be used now are GPU-a: it is split into MIG instances",
+        Reason.EXCEEDS_DEVICE,
+        "needs 60.0 GiB, and the largest device offers 39.0 GiB to sessions",
     )
+    assert why(ledger, 4) == (Reason.EXCEEDS_COUNT, "needs 10.0 GiB on each of 3 devices, and this machine has 2")
+    # Whole again, it takes whom it can take.
+    world.show(device("GPU-a", mig_enabled=False))
+    assert tower.make_pass() == [key(3)]
 
 
 def test_a_device_that_shrinks_below_what_is_reserved_takes_nobody_until_enough_is_released(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-import time
 from collections import defaultdict
+from datetime import datetime
 from typing import Any, Self
 
 from support.stack import Stack
@@ -15,6 +15,7 @@ from support.waiting import wait_for
 AIRFLOW = ("webserver", "scheduler", "dag-processor", "triggerer")
 KILL = 9
 TRAIN = "train_model_cpu"
+TRAININGS = (TRAIN, "train_model_gpu")
 
 # Runs in a service's container: sends a signal to every process, but the first, whose command line holds a word.
 _SIGNAL = """
@@ -116,15 +117,50 @@ def attempt(stack: Stack, run_id: str, task_id: str = TRAIN) -> int:
     return int(task["try_number"]) if task["state"] == "running" else 0
 
 
-def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seconds: float = 90) -> float:
-    """Wait until an attempt after this one runs and follows its container; return how many seconds that took."""
-    began = time.monotonic()
+def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seconds: float = 120) -> datetime:
+    """Wait until an attempt after this one runs and follows its container; return when it found it."""
 
-    def found() -> bool:
-        return attempt(stack, run_id, task_id) > after and "Found container" in stack.log(run_id, task_id)
+    def found() -> str | None:
+        if attempt(stack, run_id, task_id) <= after:
+            return None
+        entries = [entry for entry in json.loads(stack.log(run_id, task_id)) or [] if isinstance(entry, dict)]
+        return next((entry["timestamp"] for entry in entries if "Found container" in str(entry.get("event"))), None)
 
-    wait_for(f"another attempt to follow the container of {run_id}", found, seconds)
-    return time.monotonic() - began
+    at = wait_for(f"another attempt to follow the container of {run_id}", found, seconds)
+    assert at
+    return datetime.fromisoformat(at)
+
+
+def scheduler_started(stack: Stack) -> datetime:
+    """When the scheduler that was started last began to schedule."""
+    query = "SELECT start_date FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1"
+    command = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "airflow", "--command", query)
+    return datetime.fromisoformat(docker("exec", container_of(stack, "postgres"), *command).strip())
+
+
+def started_twice(events: list[dict[str, Any]]) -> list[str]:
+    """The sessions that had two trainings: one was started while another ran, or after one had ended well. Pure.
+
+    Args:
+        events: the engine's, in order, and "cleared" for a session that somebody let begin anew.
+    """
+    twice, running, well = set(), defaultdict(set), set()
+    for event in events:
+        labels, container = event["Actor"]["Attributes"], event["Actor"]["ID"]
+        run = labels.get("tarmac.run", "")
+        if event["Action"] == "cleared":
+            well.discard(run)
+        if labels.get("tarmac.task") not in TRAININGS:
+            continue
+        if event["Action"] == "start":
+            if running[run] or run in well:
+                twice.add(run)
+            running[run].add(container)
+        elif event["Action"] == "die":
+            running[run].discard(container)
+            if labels.get("exitCode") == "0":
+                well.add(run)
+    return sorted(twice)
 
 
 class Engine:
@@ -160,28 +196,12 @@ class Engine:
 
     def starts(self, run_id: str, *task_ids: str) -> int:
         """How many containers of these tasks of a session were started, by default of its training."""
-        return len(self._of("start", task_ids or ("train_model_cpu", "train_model_gpu"))[run_id])
+        return len(self._of("start", task_ids or TRAININGS)[run_id])
 
     def may_train_again(self, run_id: str) -> None:
         """Note that somebody cleared a session: what it trained before does not count any more."""
         self._seen.append({"Action": "cleared", "Actor": {"ID": "", "Attributes": {"tarmac.run": run_id}}})
 
     def started_twice(self) -> list[str]:
-        """The sessions that had two trainings: one was started while another ran, or after one had ended well."""
-        twice, running, well = set(), defaultdict(set), set()
-        for event in list(self._seen):
-            labels, container = event["Actor"]["Attributes"], event["Actor"]["ID"]
-            run = labels.get("tarmac.run", "")
-            if event["Action"] == "cleared":
-                well.discard(run)
-            if labels.get("tarmac.task") not in ("train_model_cpu", "train_model_gpu"):
-                continue
-            if event["Action"] == "start":
-                if running[run] or run in well:
-                    twice.add(run)
-                running[run].add(container)
-            elif event["Action"] == "die":
-                running[run].discard(container)
-                if labels.get("exitCode") == "0":
-                    well.add(run)
-        return sorted(twice)
+        """The sessions that had two trainings, see `started_twice`."""
+        return started_twice(list(self._seen))

@@ -17,7 +17,7 @@ def test_a_package_that_the_index_does_not_know_is_not_checked_rather_than_good(
     # Literally what pip-audit says, with exit code 0, where the index has no list of vulnerabilities.
     text = '{"dependencies": [{"name": "requests", "skip_reason": "Dependency not found on PyPI"}], "fixes": []}'
     answer = audit.read_pip_audit(text)
-    assert (answer.checked, answer.known, answer.unchecked) == (0, [], ["requests"])
+    assert (answer.checked, answer.known, answer.unchecked) == (0, [], ["requests (Dependency not found on PyPI)"])
     assert audit.code_of([answer]) == 3
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tarmac.gpu.estimate import (
+    CLOSEST,
     RECENT,
     SIMILAR,
     Estimate,
@@ -16,7 +19,7 @@ from tarmac.gpu.estimate import (
     bounded,
     estimate,
     gives_up,
-    margin_percent,
+    margin,
     similar,
 )
 from tarmac.gpu.placement import GIB, size
@@ -117,15 +120,15 @@ def test_a_request_is_taken_as_it_is():
 
 
 @given(st.lists(st.integers(1, 24 * 1024), min_size=1, max_size=40), st.integers(0, 10**12))
-def test_never_less_than_a_peak_that_was_measured_lately(peaks_mib: list[int], data: int):
+def test_never_less_than_a_peak_that_was_measured_lately_on_data_of_that_size(peaks_mib: list[int], data: int):
     history = [Measured(Outcome.SUCCESS, 24 * GIB, mib * MIB, data) for mib in peaks_mib]
     found = estimated(history=history, data=data)
+    peaks = [mib * MIB for mib in peaks_mib[:CLOSEST]]
     assert found.memory_bytes is not None
-    assert found.memory_bytes > max(peaks_mib[:RECENT]) * MIB
+    assert found.memory_bytes > max(peaks)
     # And not wastefully more: the margin, and what rounding adds.
-    share = margin_percent(min(len(peaks_mib), RECENT)) / 100
-    assert found.memory_bytes <= max(peaks_mib[:RECENT]) * MIB * (1 + share) + 64 * MIB
-    assert size(max(peaks_mib[:RECENT]) * MIB) in found.sentence
+    assert found.memory_bytes <= max(peaks) + margin(peaks) + 16 * MIB
+    assert size(max(peaks)) in found.sentence
 
 
 def test_old_measurements_are_forgotten():
@@ -133,10 +136,41 @@ def test_old_measurements_are_forgotten():
     assert (estimated(history=history).memory_bytes or 0) < 3 * GIB
 
 
-@given(st.integers(1, 100), st.integers(1, 100))
-def test_more_measurements_never_make_the_margin_larger(few: int, many: int):
-    assert margin_percent(max(few, many)) <= margin_percent(min(few, many))
-    assert margin_percent(max(few, many)) > 0
+def test_the_measurements_on_data_of_the_closest_size_count():
+    far = [ran(6, data=DATA * 3)] * CLOSEST + [ran(6, data=DATA // 3)] * CLOSEST
+    near = [ran(2, data=DATA + number) for number in range(CLOSEST)]
+    assert (estimated(history=far + near).memory_bytes or 0) < 3 * GIB
+    # One short, and the next closest is one of the others.
+    assert (estimated(history=far + near[1:]).memory_bytes or 0) > 6 * GIB
+
+
+@given(st.integers(GIB, 24 * GIB), st.integers(1, 100), st.integers(1, 100))
+def test_more_measurements_of_the_same_never_make_the_margin_larger(peak: int, few: int, many: int):
+    few, many = sorted((few, many))
+    assert margin([peak] * many) <= margin([peak] * few)
+    assert margin([peak] * many) > 0
+
+
+def test_the_margin_of_many_grows_with_how_far_they_lie_apart():
+    close = [10 * GIB - number for number in range(CLOSEST)]
+    apart = [10 * GIB - number * GIB // 2 for number in range(CLOSEST)]
+    assert margin(close) == 10 * GIB // 100
+    # 4.5 GiB apart: twice a ninth of that.
+    assert margin(apart) == GIB
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_few_sessions_need_more_than_what_is_estimated(seed: int):
+    """Peaks that differ by a few percent: what the next one of its kind is given is too little for one in fifty."""
+    chance = random.Random(seed)
+    short = 0
+    history: list[Measured] = []
+    for _ in range(1000):
+        peak = chance.uniform(9.7, 10.3)
+        if len(history) >= CLOSEST and int(peak * GIB) > (estimated(history=history).memory_bytes or 0):
+            short += 1
+        history = [ran(peak), *history][:RECENT]
+    assert short <= 20
 
 
 @given(st.integers(1, 23 * 1024), st.integers(1, 23 * 1024))

@@ -100,7 +100,11 @@ RESERVATIONS = {
         run(gpu_preflight_configuration="failed", train_model_gpu=None), "its preflight is over (failed)",
     ),
     "the run was cleared from its start": (
-        run(gpu_preflight_configuration=None, train_model_gpu=None), "its preflight was cleared",
+        run(gpu_training_sensor=None, gpu_preflight_configuration=None, train_model_gpu=None),
+        "its run was cleared from before it waited",
+    ),
+    "its preflight was lost with its scheduler": (
+        run(gpu_training_sensor="success", gpu_preflight_configuration=None, train_model_gpu=None), None,
     ),
     "only the training was cleared": (run(gpu_preflight_configuration="success", train_model_gpu=None), None),
     "its tasks have no rows": (run(), None),

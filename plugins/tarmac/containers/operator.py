@@ -206,6 +206,7 @@ class TrainingContainerOperator(DockerOperator):
                     engine.stop_and_remove(self.cli, step.container["Id"])
             return
         self._let_go = True
+        self.log.info("Letting go of the container: the task was ended from outside.")
         raise AirflowException(
             "The task was ended from outside. Its container goes on until the next attempt finds it, or is removed if "
             "Airflow does not want it any more."
@@ -510,17 +511,15 @@ class TrainingContainerOperator(DockerOperator):
         return str(self.network_mode).split(",")
 
     def _credentials(self) -> dict[str, str]:
-        found: dict[str, str] = {}
         networks, stack = self._networks(), settings()
         # Where nothing could use them, nothing gets them.
         useless = {
             "object_store": networks in (["none"], [stack.registry_network]),
             "mlflow": networks in (["none"], [stack.egress_network]),
         }
-        for kind in self.include_credentials:
-            if not useless[kind]:
-                found |= {name: os.environ[name] for name in _CREDENTIAL_VARIABLES[kind] if os.environ.get(name)}
-        return found
+        kinds = [kind for kind in self.include_credentials if not useless[kind]]
+        variables = [variable for kind in kinds for variable in _CREDENTIAL_VARIABLES[kind]]
+        return {variable: os.environ[variable] for variable in variables if os.environ.get(variable)}
 
     def _secrets(self) -> list[str]:
         return [value for variable, value in self._credentials().items() if variable not in _NOT_SECRET]

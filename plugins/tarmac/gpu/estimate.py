@@ -12,12 +12,17 @@ MIB = 1024**2
 
 # History speaks for a session whose data is at most this much larger or smaller.
 SIMILAR = 4
-# How many of the latest measurements count.
-RECENT = 20
-# What is added to the highest measured peak, in percent, by the number of measurements.
-_MARGIN_PERCENT = ((1, 20), (3, 10), (8, 5))
+# How many of the latest such measurements count, and how many of these: those on the data closest in size.
+RECENT = 50
+CLOSEST = 10
+# What is added to the highest of them while they are few, in percent by their number.
+_MARGIN_PERCENT = ((1, 20), (2, 10), (4, 5))
+# From this many on it is told by how far they lie apart: of n equally likely amounts the highest lies on average an
+# (n - 1)th of their range below what the next may be. Twice that is added, and at least a hundredth.
+_ENOUGH = 8
+_LEAST_PERCENT = 1
 # A need is rounded up to this, so that equal sessions ask for equal amounts.
-_ROUND = 64 * MIB
+_ROUND = 16 * MIB
 # After running out of memory, the next attempt gets this much more, in percent; the one after that a whole device.
 _GROWTH_PERCENT = 50
 
@@ -73,14 +78,26 @@ def _round_up(count: int) -> int:
     return -(-count // _ROUND) * _ROUND
 
 
-def margin_percent(measurements: int) -> int:
-    """What is added to a peak that was measured this often (at least once), in percent. Pure."""
-    return next(percent for least, percent in reversed(_MARGIN_PERCENT) if measurements >= least)
+def margin(peaks: Sequence[int]) -> int:
+    """What is added to the highest of these peaks (at least one), in bytes. Pure."""
+    highest, count = max(peaks), len(peaks)
+    if count < _ENOUGH:
+        return highest * next(percent for least, percent in reversed(_MARGIN_PERCENT) if count >= least) // 100
+    return max(highest * _LEAST_PERCENT // 100, 2 * (highest - min(peaks)) // (count - 1))
 
 
 def similar(history: Sequence[Measured], data_bytes: int) -> list[Measured]:
     """Keep the attempts whose data is of about this size, in the order given. Pure."""
     return [m for m in history if m.data_bytes <= SIMILAR * data_bytes and data_bytes <= SIMILAR * m.data_bytes]
+
+
+def closest(known: Sequence[Measured], data_bytes: int) -> list[Measured]:
+    """Keep the CLOSEST attempts by the size of their data, the ones given first among equals. Pure."""
+
+    def distance(m: Measured) -> float:
+        return max(m.data_bytes, data_bytes) / max(1, min(m.data_bytes, data_bytes))
+
+    return sorted(known, key=distance)[:CLOSEST]
 
 
 def estimate(
@@ -109,17 +126,17 @@ def estimate(
     if requested_bytes is not None:
         return Estimate(requested_bytes, Rule.REQUEST, f"{size(requested_bytes)}, as resources.gpu_memory asks for")
     known = similar(history, data_bytes)[:RECENT]
-    peaks = [m.peak_bytes for m in known if m.outcome is Outcome.SUCCESS and m.peak_bytes]
+    successes = [m for m in known if m.outcome is Outcome.SUCCESS and m.peak_bytes]
+    peaks = [m.peak_bytes for m in closest(successes, data_bytes) if m.peak_bytes]
     if peaks:
-        percent = margin_percent(len(peaks))
         # Sessions that ran out of memory needed more than they had, whatever the others measured.
         least = max((m.reserved_bytes for m in known if m.outcome.by_memory and not m.whole), default=0)
-        need = _round_up(max(max(peaks) * (100 + percent), least * (100 + margin_percent(1))) // 100)
+        need = _round_up(max(max(peaks) + margin(peaks), least + margin([least])))
         return Estimate(
             need,
             Rule.HISTORY,
             f"{size(need)}: the highest of {len(peaks)} measured peaks on similar data is {size(max(peaks))}, "
-            f"plus {percent} %" + (f"; a reservation of {size(least)} was too small" if least else ""),
+            f"plus {size(margin(peaks))}" + (f"; a reservation of {size(least)} was too small" if least else ""),
         )
     if any(m.outcome.by_memory for m in known):
         return _after_out_of_memory([m for m in reversed(known) if m.outcome.by_memory])
@@ -138,8 +155,8 @@ def _after_out_of_memory(exhausted: Sequence[Measured]) -> Estimate:
             None, Rule.AFTER_OUT_OF_MEMORY, f"a whole device: {size(last.reserved_bytes)} was not enough either"
         )
     grown = seen * (100 + _GROWTH_PERCENT) // 100
-    told = (last.needed_bytes or 0) * (100 + margin_percent(1)) // 100
-    need = _round_up(max(grown, told))
+    told = last.needed_bytes or 0
+    need = _round_up(max(grown, told + margin([told])))
     return Estimate(need, Rule.AFTER_OUT_OF_MEMORY, f"{size(need)}: {size(last.reserved_bytes)} was not enough")
 
 

@@ -7,6 +7,8 @@ by UUID, so the same snapshot always gives the same plan.
 from __future__ import annotations
 
 import enum
+import functools
+import itertools
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
@@ -142,7 +144,8 @@ def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] 
 
     Args:
         need: `memory_bytes` > 0 on each of `device_count` >= 1 devices.
-        devices: devices and what is reserved on them at one instant, any order.
+        devices: devices and what is reserved on them at one instant, any order. Those without any capacity do not
+            count: a GPU that is split into instances is none of its own.
         held: devices kept free for a session that is before this one, with its name.
 
     Returns:
@@ -152,11 +155,23 @@ def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] 
     Raises:
         SnapshotError: two devices share a UUID.
     """
-    known = sorted(devices, key=lambda device: device.uuid)
-    for first, second in zip(known, known[1:], strict=False):
+    return _place(need, _known(devices), held or {})
+
+
+def _known(devices: Iterable[DeviceLoad]) -> list[DeviceLoad]:
+    """Sort by UUID; leave out those without capacity.
+
+    Raises:
+        SnapshotError: two devices share a UUID.
+    """
+    known = sorted((device for device in devices if device.capacity_bytes > 0), key=lambda device: device.uuid)
+    for first, second in itertools.pairwise(known):
         if first.uuid == second.uuid:
             raise SnapshotError(f"The snapshot names device {first.uuid} twice.")
-    held = held or {}
+    return known
+
+
+def _place(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -> Placement | NoFit:
     fitting = [d for d in known if d.uuid not in held and fits(need, d)]
     if len(fitting) >= need.device_count:
         # Stable: `known` is sorted by UUID, so equal devices keep that order.
@@ -196,6 +211,7 @@ def _why_not(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -
     return NoFit(Reason.WAITING_FOR_MEMORY, f"needs {wanted}: {offers}")
 
 
+@functools.lru_cache(1024)  # of the same devices, every session that waits is told the same
 def _offer(device: DeviceLoad) -> str:
     text = f"{device.uuid} has {size(device.free_bytes)} free of {size(device.capacity_bytes)}"
     text += f", {size(device.reserved_bytes)} reserved"
@@ -246,19 +262,21 @@ def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected
     Raises:
         SnapshotError: two devices share a UUID.
     """
-    loads = {device.uuid: device for device in sorted(devices, key=lambda device: device.uuid)}
+    known = _known(devices)
     held: dict[str, str] = {}
     result = Plan()
     for session in in_order(waiting, protected_below=protected_below):
-        answer = place(session.need, loads.values(), held=held)
+        answer = _place(session.need, known, held)
         if isinstance(answer, Placement):
             result.admitted.append((session, answer))
-            for uuid, count in answer.bytes_by_device:
-                loads[uuid] = replace(loads[uuid], reserved_bytes=loads[uuid].reserved_bytes + count)
+            taken = dict(answer.bytes_by_device)
+            known = [
+                replace(d, reserved_bytes=d.reserved_bytes + taken[d.uuid]) if d.uuid in taken else d for d in known
+            ]
             continue
         result.refused.append((session, answer))
         if session.sequence < protected_below and not answer.reason.never:
-            for uuid in runways(session.need, loads.values(), taken=held.keys()):
+            for uuid in runways(session.need, known, taken=held.keys()):
                 held[uuid] = session.name
     return result
 

@@ -82,14 +82,15 @@ def readings(
 ) -> list[Reading]:
     """Say what a snapshot means for the ledger, device by device. Pure.
 
-    A device that cannot be read is unavailable, never empty.
+    A device that cannot be read is unavailable, never empty. A GPU that is split has no capacity: its instances do.
     """
     found = []
     for device in snapshot.devices:
         reserved = {r.key: r.bytes_by_device[device.uuid] for r in reservations if device.uuid in r.bytes_by_device}
         total = device.total_bytes or 0
+        split = device.mig_enabled is True and device.parent is None
         unusable = ""
-        if device.mig_enabled and device.parent is None:
+        if split:
             unusable = "it is split into MIG instances"
         elif device.health is not Health.OK:
             unusable = device.fault or f"its state is {device.health}"
@@ -101,7 +102,7 @@ def readings(
                 name=device.name,
                 position=device.index,
                 total_bytes=total,
-                capacity_bytes=max(0, total - (device.reserved_bytes or 0) - headroom_bytes),
+                capacity_bytes=0 if split else max(0, total - (device.reserved_bytes or 0) - headroom_bytes),
                 external_bytes=external_bytes(device, reserved, sessions),
                 unusable=unusable,
                 quarantine=device.fault or str(device.health) if device.health in SICK else "",
