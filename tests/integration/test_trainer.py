@@ -113,7 +113,7 @@ def test_a_session_is_prepared_trained_scored_and_cleaned_up(store: tuple[str, s
     assert catalogue().models["test_model"].score in scored["metrics"]
 
     step("cleanup", "cleanup").run()
-    look = session.step("ls -A /session | wc -l")
+    look = session.step("ls -A /session | wc -l", task_id="look")
     look.run()
     assert look.lines[-1] == "0"
 

@@ -258,7 +258,13 @@ def test_a_model_from_mlflow_needs_nothing_but_numpy(
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     trained(session)
-    uri = session.run("save").result["model_uri"]
+    saved = session.run("save").result
+    uri = saved["model_uri"]
+    import mlflow
+
+    card = mlflow.get_run(saved["mlflow_run_id"]).data.tags["mlflow.note.content"]
+    assert "to other users it recommends what is popular" in card
+    assert "white space" not in card
     code = (
         "import mlflow, sys; sys.modules.update(dict.fromkeys(['implicit', 'scipy', 'spacy', 'threadpoolctl']));"
         "print(mlflow.pyfunc.load_model(sys.argv[1]).predict([{'user': 'u144'}]))"

@@ -40,6 +40,7 @@ class CollaborativeFiltering(Model[Interaction]):
     key = "item"
     score_name = "ndcg_10"
     example = {"user": "u1"}
+    limits = "It knows the users and items of its train lines only; to other users it recommends what is popular."
     packages = ("numpy",)
     is_spacy = False
     spacy_on_gpu = False
