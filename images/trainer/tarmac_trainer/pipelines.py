@@ -61,7 +61,9 @@ def train[Line](
     examples = [example(nlp, line) for line in lines]
     optimizer = nlp.initialize(lambda: examples)
     if training.base is not None:
-        optimizer = _start_from(training.base, nlp, examples)
+        fresh = load_model_from_config(loaded, auto_fill=True, vocab=nlp.vocab)
+        optimizer = _start_from(training.base, nlp, fresh, examples)
+        nlp = fresh
     batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
     fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches))
 
@@ -107,11 +109,17 @@ def shuffled[Line](lines: Sequence[Line], size: int, *, seed: int) -> Iterator[S
             yield order[start : start + size]
 
 
-def _start_from(base: Path, nlp: "Language", examples: "list[Example]") -> "Optimizer":
-    """Initialise `nlp` again, with the weights of the pipeline in `base` wherever they have the same shape.
+def _start_from(base: Path, trial: "Language", nlp: "Language", examples: "list[Example]") -> "Optimizer":
+    """Initialise `nlp`, with the weights of the pipeline in `base` wherever they have the same shape.
 
     Where the data has no label that the base lacks, the base's labels are kept, and all weights fit;
     else the layers that depend on the labels start from nothing.
+
+    Args:
+        base: folder of the earlier pipeline.
+        trial: another one like `nlp`, initialised with the examples: it knows which labels they have.
+        nlp: not initialised.
+        examples: to train with.
     """
     import spacy
 
@@ -125,7 +133,7 @@ def _start_from(base: Path, nlp: "Language", examples: "list[Example]") -> "Opti
             + ", ".join(nlp.pipe_names)
         )
     new: list[str] = []
-    for name, pipe in nlp.pipeline:
+    for name, pipe in trial.pipeline:
         if not hasattr(pipe, "label_data"):
             continue
         missing = sorted(set(pipe.labels) - set(earlier.get_pipe(name).labels))
