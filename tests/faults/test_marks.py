@@ -26,6 +26,7 @@ def clear(stack: Stack, run_id: str) -> httpx.Response:
 
 
 def delete(stack: Stack, run_id: str) -> httpx.Response:
+    mark_failed(stack, run_id)  # Airflow deletes no run that is running
     return stack.http.delete(f"{DAG}/dagRuns/{run_id}")
 
 
