@@ -60,6 +60,14 @@ class PatientClient(httpx.Client):
             time.sleep(1)
 
 
+def taken(answer: httpx.Response) -> bool:
+    """Whether Airflow did what it was asked; not, when the run has moved on meanwhile."""
+    if answer.status_code in (404, 409):
+        return False
+    answer.raise_for_status()
+    return True
+
+
 class Chaos:
     """A stack, the sessions sent to it, and what was done to them."""
 
@@ -184,24 +192,21 @@ class Chaos:
 
     def mark_a_run_failed(self) -> None:
         run_id = self.some_session()
-        self.ended_by_hand.add(run_id)
-        self.stack.http.patch(f"{DAG}/dagRuns/{run_id}", json={"state": "failed"}).raise_for_status()
+        if run_id not in self.deleted:
+            self.ended_by_hand.add(run_id)
+            taken(self.stack.http.patch(f"{DAG}/dagRuns/{run_id}", json={"state": "failed"}))
 
     def delete_a_run(self) -> None:
-        run_id = self.some_session()
-        self.ended_by_hand.add(run_id)
-        self.deleted.add(run_id)
-        answer = self.stack.http.delete(f"{DAG}/dagRuns/{run_id}")
-        if answer.status_code != 404:  # asked again, it is gone already
-            answer.raise_for_status()
+        self.mark_a_run_failed()  # Airflow deletes no run that is running
+        for run_id in sorted(self.ended_by_hand - self.deleted):
+            if taken(self.stack.http.delete(f"{DAG}/dagRuns/{run_id}")):
+                self.deleted.add(run_id)
 
     def clear_a_run(self) -> None:
         run_id = self.some_session()
-        if run_id in self.deleted:
-            return
         body = {"dry_run": False, "only_failed": False}
-        self.stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json=body).raise_for_status()
-        self.engine.may_train_again(run_id)
+        if run_id not in self.deleted and taken(self.stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json=body)):
+            self.engine.may_train_again(run_id)
 
     def faults(self) -> list[Callable[[], None]]:
         return [

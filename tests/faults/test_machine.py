@@ -14,6 +14,9 @@ from support.faults import docker
 from support.stack import REPO
 from support.waiting import wait_for
 
+# The first test of the folder waits for the stack, too.
+pytestmark = pytest.mark.timeout(1200)
+
 # On the machine's disk, which outlives a reboot; its /tmp does not.
 ENV_DIR = "/var/lib/docker/tarmac-env"
 FORM = '{{.ID}} {{.Label "tarmac.run"}}'

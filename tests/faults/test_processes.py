@@ -32,6 +32,9 @@ from support.faults import (
 from support.stack import Stack
 from support.waiting import wait_for
 
+# The first test of the folder waits for the stack, too.
+pytestmark = pytest.mark.timeout(1200)
+
 # "reattached within 15 s of the scheduler being back": on a machine that does nothing else, docs/benchmarks.md. Here
 # only that it happens is asserted, and the seconds are printed.
 
