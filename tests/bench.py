@@ -114,7 +114,7 @@ def main() -> None:
     airflow = AirflowApi("http://webserver:8080", os.environ["BENCH_USER"], os.environ["BENCH_PASSWORD"])
     data = os.environ["BENCH_DATASET"]
     request = {"model": "test_model", "datasets": {"tiny": {"train": data, "eval": None}}, "gpu": False,
-               "seed": 0, "parameters": {}}  # fmt: skip
+               "seed": 0, "parameters": {}, "no_cache": True}  # fmt: skip
     memory, cores, services = idle(api)
     rounds = int(os.environ["BENCH_ROUNDS"])
     sessions = [session(airflow, api, request) for _ in range(rounds)]

@@ -110,7 +110,7 @@ def main() -> None:
     stack = "tarmac-it-" + os.environ.get("TARMAC_TEST_ID", f"bench-{os.getpid()}")
     client = docker.from_env()
     try:
-        with running_postgres(client.api, stack) as server:
+        with running_postgres(client.api, stack, direct=True) as server:
             measure(server)
     finally:
         client.close()

@@ -44,6 +44,30 @@ ON_A_DEVICE = 2
 END_SECONDS = 400.0
 
 
+class PatientClient(httpx.Client):
+    """Asks again while the webserver is away, slow or troubled: it is what is being hurt."""
+
+    def request(self, *words: Any, **kwargs: Any) -> httpx.Response:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                answer = super().request(*words, **kwargs)
+                if answer.status_code < 500 or time.monotonic() > deadline:
+                    return answer
+            except httpx.HTTPError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
+
+
+def taken(answer: httpx.Response) -> bool:
+    """Whether Airflow did what it was asked; not, when the run has moved on meanwhile."""
+    if answer.status_code in (404, 409):
+        return False
+    answer.raise_for_status()
+    return True
+
+
 class Chaos:
     """A stack, the sessions sent to it, and what was done to them."""
 
@@ -71,6 +95,7 @@ class Chaos:
             gpu = self.gpu and self.chance.random() < 0.5
             request: dict[str, Any] = {
                 "model": "test_model",
+                "no_cache": True,
                 "gpu": gpu,
                 "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
                 "parameters": {"train_seconds": self.chance.choice([2, 8, 20, 40])},
@@ -167,22 +192,21 @@ class Chaos:
 
     def mark_a_run_failed(self) -> None:
         run_id = self.some_session()
-        self.ended_by_hand.add(run_id)
-        self.stack.http.patch(f"{DAG}/dagRuns/{run_id}", json={"state": "failed"}).raise_for_status()
+        if run_id not in self.deleted:
+            self.ended_by_hand.add(run_id)
+            taken(self.stack.http.patch(f"{DAG}/dagRuns/{run_id}", json={"state": "failed"}))
 
     def delete_a_run(self) -> None:
-        run_id = self.some_session()
-        self.ended_by_hand.add(run_id)
-        self.deleted.add(run_id)
-        self.stack.http.delete(f"{DAG}/dagRuns/{run_id}").raise_for_status()
+        self.mark_a_run_failed()  # Airflow deletes no run that is running
+        for run_id in sorted(self.ended_by_hand - self.deleted):
+            if taken(self.stack.http.delete(f"{DAG}/dagRuns/{run_id}")):
+                self.deleted.add(run_id)
 
     def clear_a_run(self) -> None:
         run_id = self.some_session()
-        if run_id in self.deleted:
-            return
         body = {"dry_run": False, "only_failed": False}
-        self.stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json=body).raise_for_status()
-        self.engine.may_train_again(run_id)
+        if run_id not in self.deleted and taken(self.stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json=body)):
+            self.engine.may_train_again(run_id)
 
     def faults(self) -> list[Callable[[], None]]:
         return [
@@ -270,7 +294,7 @@ def main() -> int:
         for example in (REPO / "env").glob("*.env.example"):
             shutil.copy(example, folder)
         stack = Stack(Path(folder))
-        stack.http = httpx.Client(base_url=stack.http.base_url, timeout=30, transport=httpx.HTTPTransport(retries=3))
+        stack.http = PatientClient(base_url=stack.http.base_url, timeout=60)
         try:
             done = stack.make("up")
             if done.returncode:

@@ -30,6 +30,9 @@ OURS = Path(__file__).with_name("catalogue.toml")
 OUR_IMAGE = "tarmac"
 """The image of a model that Tarmac's own trainer trains."""
 
+MARGIN = 0.005
+"""By how much a version has to be better to be promoted, where the catalogue says nothing else."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -63,7 +66,7 @@ class Model:
     Attributes:
         title: what it is, for people.
         score: the metric of `eval` that ranks its versions, higher is better.
-        margin: by how much a version has to be better to be promoted by the rule.
+        margin: by how much a version has to be better in it to be promoted by the rule.
         image: of its trainer; OUR_IMAGE: the one this stack has built.
         command: what the trainer's container runs, before the contract's command; empty: the image's own entrypoint.
         scripts: whether its trainer runs scripts of users.
@@ -74,7 +77,7 @@ class Model:
 
     title: str
     score: str
-    margin: float = 0.005
+    margin: float = MARGIN
     image: str = OUR_IMAGE
     command: tuple[str, ...] = ()
     scripts: bool = False
@@ -117,8 +120,8 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
     title: Annotated[StrictStr, Field(min_length=1, max_length=200)]
     score: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.@ -]{1,64}$")]
+    margin: Annotated[float, Field(ge=0, le=1_000_000)] = MARGIN
     image: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
-    margin: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Model.margin
     command: tuple[StrictStr, ...] = ()
     scripts: StrictBool = False
     gpu_memory: Any = None

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from tarmac import model_commands
-from tarmac.airflow_api import AirflowApi, ApiError
+from tarmac.airflow_api import AirflowApi, ApiError, log_in
 from tarmac.errors import DatasetError, RequestError, TarmacError
 from tarmac.settings import settings
 
@@ -23,12 +23,6 @@ INTERRUPTED = 130
 
 # What Airflow takes as a run's id.
 _KEY_PATTERN = r"[A-Za-z0-9_.~:+-]{1,128}"
-
-
-def _api() -> AirflowApi:
-    from tarmac.airflow_api import log_in
-
-    return log_in()
 
 
 def init(_: argparse.Namespace) -> int:
@@ -74,7 +68,7 @@ def trigger(arguments: argparse.Namespace) -> int:
     if arguments.key and not re.fullmatch(_KEY_PATTERN, arguments.key):
         raise RequestError([f"KEY: {arguments.key!r} must be 1 to 128 letters, digits and . _ ~ : + -."])
     request = _read_request(sys.stdin.buffer.read().decode("utf-8-sig", errors="strict"))
-    api = _api()
+    api = log_in()
     try:
         run_id = api.trigger(request, arguments.key)
     except ApiError as error:
@@ -101,7 +95,7 @@ def follow(arguments: argparse.Namespace) -> int:
     from tarmac.follow import follow_run
 
     try:
-        return follow_run(_api(), arguments.run_id)
+        return follow_run(log_in(), arguments.run_id)
     except KeyboardInterrupt:
         print(f"\nNo longer following; the run goes on. Follow it again: make follow RUN={arguments.run_id}")
         return INTERRUPTED
@@ -109,7 +103,7 @@ def follow(arguments: argparse.Namespace) -> int:
 
 def sessions(_: argparse.Namespace) -> int:
     """List the latest training sessions."""
-    api = _api()
+    api = log_in()
     rows = api.runs(20)
     if not rows:
         print("No training session yet: try `make demo` or `make trigger CONFIG=req.json`.")
@@ -183,7 +177,7 @@ def ready(_: argparse.Namespace) -> int:
     """Tell whether the API answers and has the DAG."""
     from tarmac.settings import DAG_ID
 
-    dag = _api().call("GET", f"/dags/{DAG_ID}")
+    dag = log_in().call("GET", f"/dags/{DAG_ID}")
     if dag["has_import_errors"]:
         print(f"{DAG_ID} has import errors: see the UI's first page.", file=sys.stderr)
         return UNREACHABLE
@@ -214,8 +208,8 @@ def main(argv: list[str] | None = None) -> int:
     schema = commands.add_parser("migrate", help="bring the ledger's schema to a version, by default the newest")
     schema.add_argument("--to", type=int)
     schema.set_defaults(run=migrate)
-    commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
     model_commands.add_to(commands)
+    commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     arguments = parser.parse_args(argv)
     try:

@@ -109,9 +109,10 @@ def cache_key(
         # In this order: it is the order in which they are trained on.
         "data": [[entry["split"], entry["id"]] for entry in prep["datasets"]],
         "parameters": prep["parameters"],
+        # Content-addressed as the data is.
+        "script": request["script"],
         "seed": request["seed"],
         "trainer": list(trainer),
-        "script": request["script"],
         "base": base_uri,
         "device": "cuda" if request["gpu"] else "cpu",
     }

@@ -28,5 +28,5 @@ def tiny(stack: Stack) -> str:
 
 @pytest.fixture
 def smoke(tiny: str) -> dict[str, Any]:
-    """Return a request that trains in under a second."""
-    return {"model": "test_model", "datasets": {"tiny": {"train": tiny, "eval": None}}, "gpu": False}
+    """Return a request that trains in under a second, however often it is sent."""
+    return {"model": "test_model", "datasets": {"tiny": {"train": tiny, "eval": None}}, "gpu": False, "no_cache": True}

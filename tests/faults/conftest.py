@@ -66,6 +66,7 @@ def training(stack: Stack) -> Callable[..., str]:
     def send(seconds: float, run_id: str | None = None, **parameters: Any) -> str:
         request = {
             "model": "test_model",
+            "no_cache": True,
             "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
             "parameters": {"train_seconds": seconds, **parameters},
         }

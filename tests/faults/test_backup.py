@@ -13,6 +13,9 @@ import pytest
 from support.faults import Engine, docker, is_running, train_container
 from support.stack import REPO, Stack
 
+# The first test of the folder waits for the stack, too.
+pytestmark = pytest.mark.timeout(1200)
+
 
 def model_loads(stack: Stack, version: str) -> bool:
     code = f"import mlflow; print(mlflow.spacy.load_model('models:/test_model/{version}').pipe_names)"

@@ -7,9 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from support.faults import KILL, container_of, docker, send_signal
 from support.stack import REPO, Stack
 from support.waiting import wait_for
+
+# The first test of the folder waits for the stack, too.
+pytestmark = pytest.mark.timeout(1200)
 
 
 def in_cli(stack: Stack, script: str) -> str:

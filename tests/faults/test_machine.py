@@ -14,6 +14,9 @@ from support.faults import docker
 from support.stack import REPO
 from support.waiting import wait_for
 
+# The first test of the folder waits for the stack, too.
+pytestmark = pytest.mark.timeout(1200)
+
 # On the machine's disk, which outlives a reboot; its /tmp does not.
 ENV_DIR = "/var/lib/docker/tarmac-env"
 FORM = '{{.ID}} {{.Label "tarmac.run"}}'
@@ -54,6 +57,7 @@ class Machine:
         """Start a GPU session; return the container of its training."""
         request = {
             "model": "test_model",
+            "no_cache": True,
             "gpu": True,
             "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
             "resources": {"gpu_memory": "30GiB"},

@@ -25,6 +25,9 @@ from support.faults import (
 from support.stack import Stack
 from support.waiting import wait_for
 
+# The first test of the folder waits for the stack, too.
+pytestmark = pytest.mark.timeout(1200)
+
 AWAY_SECONDS = 60
 
 

@@ -32,6 +32,9 @@ from support.faults import (
 from support.stack import Stack
 from support.waiting import wait_for
 
+# The first test of the folder waits for the stack, too.
+pytestmark = pytest.mark.timeout(1200)
+
 # "reattached within 15 s of the scheduler being back": on a machine that does nothing else, docs/benchmarks.md. Here
 # only that it happens is asserted, and the seconds are printed.
 
@@ -80,6 +83,7 @@ def long_run(stack: Stack) -> str:
     """A session that trains for as long as the faults of this module take."""
     request = {
         "model": "test_model",
+        "no_cache": True,
         "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
         "parameters": {"train_seconds": 3600},
     }

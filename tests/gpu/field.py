@@ -48,6 +48,7 @@ class Field:
             "model": "test_model",
             "datasets": {"tiny": {"train": self.data, "eval": None}},
             "gpu": gpu,
+            "no_cache": True,
             "priority": priority,
             "resources": asked,
             "parameters": {"train_seconds": seconds, "gpu_memory_mib": mib, **parameters},

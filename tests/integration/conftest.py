@@ -20,6 +20,7 @@ import docker
 import pytest
 from docker import APIClient
 
+from support.mlflow import Mlflow, running_mlflow
 from support.postgres import LABEL_SHARED, Postgres, running_postgres
 from support.waiting import wait_for
 
@@ -80,8 +81,19 @@ def _nothing_is_left_in_the_end(api: APIClient) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def stack_name() -> str:
+    return STACK
+
+
+@pytest.fixture(scope="session")
 def postgres(api: APIClient) -> Iterator[Postgres]:
     with running_postgres(api, STACK) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mlflow(api: APIClient) -> Iterator[Mlflow]:
+    with running_mlflow(api, STACK, f"tarmac/mlflow:{os.environ.get('TARMAC_TAG') or 'latest'}") as server:
         yield server
 
 
@@ -125,10 +137,6 @@ def stack(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     settings.cache_clear()
     yield STACK
     settings.cache_clear()
-    # A container that ended well is kept until Airflow has its result; the reaper removes it then.
-    for container in containers_left(api, shared=False):
-        if container["State"] == "exited" and "(0)" in container["Status"]:
-            api.remove_container(container["Id"], v=True)
     left = left_over(api)
     sweep(api)
     assert left == []
@@ -274,14 +282,23 @@ class Session:
         self.api.exec_start(execution["Id"])
 
 
+def close(session: Session) -> None:
+    """Remove what a session has left by right: its volume, and containers that ended well."""
+    from tarmac.containers import engine
+
+    # They are kept until Airflow has their result; the reaper removes them then.
+    for container in session.containers():
+        if container["State"] == "exited" and "(0)" in container["Status"]:
+            session.api.remove_container(container["Id"], v=True)
+    engine.remove_volume(session.api, session.volume)
+
+
 @pytest.fixture
 def session(api: APIClient) -> Iterator[Session]:
     session = Session(api)
     session.make_volume()
     yield session
-    from tarmac.containers import engine
-
-    engine.remove_volume(api, session.volume)
+    close(session)
 
 
 @pytest.fixture
@@ -294,7 +311,5 @@ def new_session(api: APIClient) -> Iterator[Callable[[], Session]]:
         return made[-1]
 
     yield make
-    from tarmac.containers import engine
-
     for session in made:
-        engine.remove_volume(api, session.volume)
+        close(session)

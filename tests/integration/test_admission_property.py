@@ -319,7 +319,7 @@ def nobody_waits_for_ever(url: str, ledger: Ledger) -> int:
         if not admitted:
             break
     empty = [DeviceLoad(row.uuid, row.capacity_bytes) for row in ledger.devices()]
-    waiting, _ = ledger.candidates([1 << 60] * 64, 64, None)
+    waiting = ledger.candidates([1 << 60] * 64, 64, None).waiting
     assert len(waiting) == len(ledger.queue(1000))
     assert [one for one in waiting if isinstance(place(one.need, empty), Placement)] == []
     return passes

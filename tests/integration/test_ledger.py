@@ -154,7 +154,7 @@ def test_a_session_that_is_admitted_while_it_enqueues_again_does_not_wait_and_ho
 def test_a_pass_looks_at_a_bounded_number_however_many_wait(database: str, ledger: Ledger, tower: Tower):
     fill(database, 3000, "1 + n %% 90")
     for key_ in (None, key("n-2999")):
-        found, _ = ledger.candidates([79 * GIB, 79 * GIB], 2, key_)
+        found = ledger.candidates([79 * GIB, 79 * GIB], 2, key_).waiting
         assert len(found) <= 3 * LOOK + 9
         assert key_ is None or key_.run_id in {session.name.split("/")[1] for session in found}
 
@@ -216,9 +216,9 @@ def test_who_was_overtaken_often_enough_is_protected(ledger: Ledger, tower: Towe
     admitted(ledger, tower, "second", 60)
     ledger.enqueue(key("large"), entry(79))
     for number in range(PROTECT_AFTER):
-        assert ledger.candidates([], 0, None)[1] <= 3
+        assert ledger.candidates([], 0, None).protected_below <= 3
         ledger.finish(admitted(ledger, tower, number, 10), Outcome.SUCCESS)
-    found, protected_below = ledger.candidates([], 0, None)
+    found, protected_below, _ = ledger.candidates([], 0, None)
     assert [session.name for session in found if session.sequence < protected_below] == [f"{DAG_ID}/run-large"]
     ledger.enqueue(key("late"), entry(10, priority=99))
     held = ledger.claim(key("second"))
@@ -487,9 +487,9 @@ def test_the_oldest_rows_are_forgotten_but_not_those_that_protect(
     for number in range(PROTECT_AFTER + 4):
         ledger.finish(admitted(ledger, tower, number), Outcome.SUCCESS, peak_bytes=number)
     ledger.enqueue(key("watches"), entry(100))
-    protected_below = ledger.candidates([], 0, key("watches"))[1]
+    protected_below = ledger.candidates([], 0, key("watches")).protected_below
     assert reap(ledger, lambda _: [], lambda _: None) == []
-    assert ledger.candidates([], 0, key("watches"))[1] == protected_below > 0
+    assert ledger.candidates([], 0, key("watches")).protected_below == protected_below > 0
     assert query(database, "SELECT count(*) FROM admission") == [(PROTECT_AFTER,)]
     assert [one.peak_bytes for one in ledger.measured("test_model:0", but=key("watches"))] == [
         PROTECT_AFTER + 3,

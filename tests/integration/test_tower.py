@@ -180,6 +180,7 @@ def test_a_split_gpu_takes_nobody_but_its_instances_do(ledger: Ledger, tower: To
     )
     assert why(ledger, 4) == (Reason.EXCEEDS_COUNT, "needs 10.0 GiB on each of 3 devices, and this machine has 2")
     # Whole again, it takes whom it can take.
+    ledger.withdraw(key(2))
     world.show(device("GPU-a", mig_enabled=False))
     assert tower.make_pass() == [key(3)]
 

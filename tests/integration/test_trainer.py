@@ -81,7 +81,7 @@ def store(api: Any, stack: str, repository: Path) -> Iterator[tuple[str, str]]:
     engine.remove_volume(api, name)
 
 
-def test_a_session_is_prepared_trained_scored_and_cleaned_up(new_session: Any, store: tuple[str, str]):
+def test_a_session_is_prepared_trained_scored_and_cleaned_up(store: tuple[str, str], new_session: Any):
     volume, reference = store
     session = new_session()
     session.request = {
@@ -113,7 +113,7 @@ def test_a_session_is_prepared_trained_scored_and_cleaned_up(new_session: Any, s
     assert catalogue().models["test_model"].score in scored["metrics"]
 
     step("cleanup", "cleanup").run()
-    look = session.step("ls -A /session | wc -l")
+    look = session.step("ls -A /session | wc -l", task_id="look")
     look.run()
     assert look.lines[-1] == "0"
 

@@ -121,6 +121,38 @@ def test_whoever_is_admitted_by_somebody_else_wakes_at_once(database: str, ledge
     assert asyncio.run(body()) < trigger.LOOK_SECONDS / 2
 
 
+def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    """It looks and finds that it waits; it is admitted and told so; only then does it begin to wait for news."""
+    ledger.enqueue(key(0), entry(10))
+    fetchrow = trigger.Switchboard.fetchrow
+    told: list[float] = []
+
+    async def admits(board: Any, statement: str, *values: Any) -> Any:
+        row = await fetchrow(board, statement, *values)
+        if statement == trigger._CLAIM_DUE and not told:
+            held = ledger.claim(key("holder-a"))
+            assert held is not None
+            with ledger.transaction():
+                assert ledger.finish(held, Outcome.SUCCESS)
+                assert tower.make_pass() == [key(0)]
+            told.append(time.monotonic())
+            await fetchrow(board, "SELECT 1")  # what was told arrives with this answer at the latest
+        return row
+
+    monkeypatch.setattr(trigger.Switchboard, "fetchrow", admits)
+
+    async def body() -> float:
+        async with triggerer() as waiting:
+            waiting.add(0)
+            await waiting.until("the trigger", waiting.ended(0))
+            assert waiting.ends == {"0": "admitted"}
+            return time.monotonic() - told[0]
+
+    assert asyncio.run(body()) < trigger.LOOK_SECONDS / 2
+
+
 def test_who_is_out_of_the_queue_already_does_not_wait(database: str, ledger: Ledger):
     async def body() -> None:
         async with triggerer() as waiting:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sim.policies import OneAtATime, OnePerDevice, Oracle, StaticPool, Tarmac
+from sim.policies import Exact, OneAtATime, OnePerDevice, Oracle, StaticPool, Tarmac
 from sim.simulator import Result, simulate
 from sim.synthetic import burst, steady
 from sim.trace import Trace, gavel, muri
@@ -37,11 +37,11 @@ class Comparison:
         return self.results[policy].memory_time(until) / self.results[Oracle.name].memory_time(until)
 
 
-def with_history(earlier: Trace) -> Tarmac:
+def with_history(earlier: Trace, policy: type[Tarmac] = Tarmac) -> Tarmac:
     """Tarmac on a machine where an earlier trace has run."""
     before = Tarmac()
     simulate(earlier, before)
-    return Tarmac(after=before)
+    return policy(after=before)
 
 
 def compare(name: str) -> Comparison:
@@ -54,6 +54,8 @@ def compare(name: str) -> Comparison:
         StaticPool(4),
         Tarmac(),
         with_history(earlier),
+        Exact(),
+        with_history(earlier, Exact),
         Oracle(),
     ]
     return Comparison(made, {policy.name: simulate(made, policy) for policy in policies})

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from sim.trace import Session
 from tarmac.gpu import estimate, placement
-from tarmac.gpu.estimate import Measured
+from tarmac.gpu.estimate import Measured, Outcome
 from tarmac.gpu.placement import DeviceLoad, Need, Placement, Plan, Waiting, plan
 
 
@@ -103,7 +103,7 @@ class Tarmac(_Planned):
         super().__init__(protect_after=protect_after)
         self.history: dict[str, deque[Measured]] = defaultdict(lambda: deque(maxlen=200))
         if after is not None:
-            self.name = "tarmac, with history"
+            self.name = f"{self.name}, with history"
             self.history.update(after.history)
         self.seen: dict[str, int] = defaultdict(int)
 
@@ -131,6 +131,25 @@ class Tarmac(_Planned):
         self.seen[key] += 1
         job.own.append(measured)
         return estimate.gives_up(job.own)
+
+
+class Exact(Tarmac):
+    """The bound of every estimate: Tarmac, told the true peak of a session wherever it has measured any of its like.
+
+    Before that it knows what Tarmac knows: the request, the default, or nothing. What the oracle has beyond it is what
+    nobody can know who has not measured: the peaks of the first of each kind, and that a request asks for too much.
+    """
+
+    name = "exact once measured"
+
+    def need(self, job: Job, loads: Sequence[DeviceLoad]) -> Need:
+        found = super().need(job, loads)
+        session = job.session
+        like = estimate.similar(list(self.history[session.model]), session.data_bytes)
+        asked = session.requested_bytes is not None or any(one.outcome.by_memory for one in job.own)
+        if asked or not any(one.outcome is Outcome.SUCCESS for one in like):
+            return found
+        return Need(session.peak_bytes, session.devices)
 
 
 class Oracle(_Planned):

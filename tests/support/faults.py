@@ -42,7 +42,7 @@ def container_of(stack: Stack, service: str) -> str:
     return f"{stack.project}-{service}-1"
 
 
-def docker(*words: str, seconds: float = 60, check: bool = True) -> str:
+def docker(*words: str, seconds: float = 180, check: bool = True) -> str:
     done = subprocess.run(["docker", *words], text=True, capture_output=True, timeout=seconds)
     assert done.returncode == 0 or not check, f"docker {' '.join(words)}: {done.stderr}"
     return done.stdout
@@ -64,8 +64,10 @@ def kill_task(stack: Stack, run_id: str, task_id: str) -> int:
 
 def kill_services(stack: Stack, *services: str) -> None:
     """SIGKILL everything in these services' containers at once; the engine starts them again."""
+    # To all processes but the first and this one; what the first has started, it ends with.
+    command = ("sh", "-c", "kill -9 -1")
     threads = [
-        threading.Thread(target=send_signal, args=(stack, name, KILL, "python", "airflow", "postgres"))
+        threading.Thread(target=docker, args=("exec", container_of(stack, name), *command), kwargs={"check": False})
         for name in services
     ]
     for thread in threads:

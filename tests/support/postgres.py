@@ -19,15 +19,15 @@ _PASSWORD = "only-for-tests"
 
 
 class Postgres:
-    """A server that answers on 127.0.0.1; `admin` is the URL of its database `postgres`."""
+    """A server that answers at this address; `admin` is the URL of its database `postgres`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, host: str, port: int) -> None:
         self._numbers = itertools.count()
-        self._port = port
+        self._host, self._port = host, port
         self.admin = self.url("postgres")
 
     def url(self, name: str) -> str:
-        return f"postgresql://postgres:{_PASSWORD}@127.0.0.1:{self._port}/{name}"
+        return f"postgresql://postgres:{_PASSWORD}@{self._host}:{self._port}/{name}"
 
     def execute(self, statement: str) -> None:
         """Run one statement outside of any transaction."""
@@ -63,10 +63,14 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres(api: APIClient, stack: str, *, disk: str = "") -> Iterator[Postgres]:
-    """Start a server in a container with the label of a stack; remove it in the end. `disk` bounds it, as "size=96m".
+def running_postgres(api: APIClient, stack: str, *, disk: str = "", direct: bool = False) -> Iterator[Postgres]:
+    """Start a server in a container with the label of a stack; remove it in the end.
 
     Its data is in memory and never synced: it is as fast as this machine lets it, and worthless afterwards.
+
+    Args:
+        disk: bounds its data, as "size=96m".
+        direct: talk to it over the engine's network, as a stack's services do, not through a port of this machine.
     """
     container: dict[str, Any] = api.create_container(
         IMAGE,
@@ -80,8 +84,9 @@ def running_postgres(api: APIClient, stack: str, *, disk: str = "") -> Iterator[
     )
     try:
         api.start(container["Id"])
-        ports = api.inspect_container(container["Id"])["NetworkSettings"]["Ports"]
-        server = Postgres(int(ports["5432/tcp"][0]["HostPort"]))
+        network = api.inspect_container(container["Id"])["NetworkSettings"]
+        published = "127.0.0.1", int(network["Ports"]["5432/tcp"][0]["HostPort"])
+        server = Postgres(*((network["Networks"]["bridge"]["IPAddress"], 5432) if direct else published))
         wait_for("Postgres to answer", server.answers, seconds=60, every=0.1)
         yield server
     finally:

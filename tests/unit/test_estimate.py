@@ -151,6 +151,18 @@ def test_more_measurements_of_the_same_never_make_the_margin_larger(peak: int, f
     assert margin([peak] * many) > 0
 
 
+def test_larger_data_than_any_that_was_measured_gets_a_larger_margin():
+    history = [ran(10, data=DATA - number) for number in range(CLOSEST)]
+    assert (estimated(history=history, data=DATA).memory_bytes or 0) < 10.2 * GIB
+    assert (estimated(history=history, data=DATA + 1).memory_bytes or 0) >= 11 * GIB
+
+
+def test_what_somebody_ran_out_of_counts_until_it_is_old():
+    short = ran_out(12)
+    assert (estimated(history=[short, *[ran(10)] * CLOSEST]).memory_bytes or 0) > 12 * GIB
+    assert (estimated(history=[*[ran(10)] * RECENT, short]).memory_bytes or 0) < 10.2 * GIB
+
+
 def test_the_margin_of_many_grows_with_how_far_they_lie_apart():
     close = [10 * GIB - number for number in range(CLOSEST)]
     apart = [10 * GIB - number * GIB // 2 for number in range(CLOSEST)]

@@ -14,13 +14,13 @@ REQUEST: dict[str, Any] = {
     "datasets": {"tiny": {"train": "x", "eval": None}},
     "gpu": False,
     "seed": 0,
+    "script": None,
     "parameters": {},
     "priority": 0,
     "name": None,
     "base_model": None,
     "no_cache": False,
     "promote": "never",
-    "script": None,
 }
 PREP: dict[str, Any] = {
     "datasets": [{"name": "tiny", "split": "train", "id": "t1", "bytes": 9, "lines": 3}],
@@ -42,6 +42,7 @@ SAME = {
 }
 OTHER = {
     "another model": {"request": {"model": "named_entity_recognition"}},
+    "a script of one's own": {"request": {"script": "s/s.py"}},
     "another seed": {"request": {"seed": 1}},
     "another device": {"request": {"gpu": True}},
     "other content": {"prep": {"datasets": [{**PREP["datasets"][0], "id": "t2"}]}},
@@ -49,7 +50,6 @@ OTHER = {
     "another parameter": {"prep": {"parameters": {"train_seconds": 0.3}}},
     "another image": {"trainer": ["sha256:2"]},
     "another command": {"trainer": ["sha256:1", "/bin/sh"]},
-    "a script": {"request": {"script": "s/s.py"}},
     "a base model": {"base_uri": "models:/ner/1"},
 }
 

@@ -14,7 +14,7 @@ DECISIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
     "nothing is in production: whatever comes first": ({"production": None, "been": set()}, True, "nothing was in"),
     "clearly better": ({"score": 0.6}, True, "better by 0.1000, 0.005 is asked for"),
     "better by exactly the margin": ({"score": 0.505}, True, "better by 0.0050"),
-    "better by the margin in tenths that floats cannot hold": ({"score": 0.3, "production_score": 0.295}, True, ""),
+    "better by a margin that floats fall short of": ({"score": 0.105, "production_score": 0.1}, True, "by 0.0050"),
     "better by less than the margin": ({"score": 0.5049}, False, "not better by 0.005"),
     "equal": ({"score": 0.5}, False, "f1 is 0.5000, that of version 3 is 0.5000: not better"),
     "worse": ({"score": 0.1}, False, "f1 is 0.1000"),

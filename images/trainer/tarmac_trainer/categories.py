@@ -3,13 +3,17 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer.errors import DataError
 from tarmac_trainer.scoring import LabelCounts, batches
 
+CONFIG = Path(__file__).parent / "models" / "categories.cfg"
+
 if TYPE_CHECKING:
     from spacy.language import Language
+    from spacy.tokens import Doc
     from spacy.training import Example
 
 
@@ -35,7 +39,21 @@ def check_classes(labels: Sequence[str]) -> None:
         )
 
 
-def example(lines: Sequence[Labelled]) -> "Callable[[Language, Labelled], Example]":
+def tokenized(nlp: "Language", text: str) -> "Doc":
+    """A text as the pipeline itself takes it apart."""
+    return nlp.make_doc(text)
+
+
+def at_blanks(nlp: "Language", text: str) -> "Doc":
+    """A text whose tokens are what blanks separate, markers among them."""
+    from spacy.tokens import Doc
+
+    return Doc(nlp.vocab, words=text.split(" "))
+
+
+def example(
+    lines: Sequence[Labelled], doc: "Callable[[Language, str], Doc]" = tokenized
+) -> "Callable[[Language, Labelled], Example]":
     """What makes the examples that spaCy trains with, for lines of these classes.
 
     spaCy ignores a class that an example does not speak of; so each speaks of all, also of those that
@@ -47,24 +65,28 @@ def example(lines: Sequence[Labelled]) -> "Callable[[Language, Labelled], Exampl
         from spacy.training import Example
 
         known = sorted(classes.union(nlp.get_pipe("textcat").labels))
-        return Example.from_dict(
-            nlp.make_doc(line.text), {"cats": {label: float(label == line.label) for label in known}}
-        )
+        return Example.from_dict(doc(nlp, line.text), {"cats": {label: float(label == line.label) for label in known}})
 
     return make
 
 
-def predict(nlp: "Language", texts: Sequence[str]) -> list[str]:
+def predict(nlp: "Language", texts: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized) -> list[str]:
     """The likeliest class of each text."""
-    return [max(doc.cats, key=doc.cats.__getitem__) for doc in nlp.pipe(nlp.make_doc(text) for text in texts)]
+    return [max(found.cats, key=found.cats.__getitem__) for found in nlp.pipe(doc(nlp, text) for text in texts)]
 
 
-def count(nlp: "Language", lines: Sequence[Labelled], *, tick: Callable[[], Any] = lambda: None) -> LabelCounts:
+def count(
+    nlp: "Language",
+    lines: Sequence[Labelled],
+    doc: "Callable[[Language, str], Doc]" = tokenized,
+    *,
+    tick: Callable[[], Any] = lambda: None,
+) -> LabelCounts:
     """Compare the predicted classes with those of the lines; `tick` is called between batches."""
     counts = LabelCounts()
     for batch in batches(lines):
         with nlp.memory_zone():
-            for label, line in zip(predict(nlp, [line.text for line in batch]), batch, strict=True):
+            for label, line in zip(predict(nlp, [line.text for line in batch], doc), batch, strict=True):
                 counts.add(label, line.label)
         tick()
     return counts

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer import events
+from tarmac_trainer import events, files
 from tarmac_trainer.errors import RequestError
 from tarmac_trainer.training import Training
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 def train[Line](
-    training: Training[Line],
+    training: Training[Any],
     config: Path,
     example: "Callable[[Language, Line], Example]",
     *,
+    lines: Sequence[Line] | None = None,
     batches: Iterator[Sequence[Line]] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> None:
@@ -32,6 +33,7 @@ def train[Line](
         config: of spaCy; only functions that plain spaCy registers, so that the trained model
             loads without this package.
         example: makes what spaCy trains with.
+        lines: to train with; None: the train lines themselves.
         batches: of lines to train with, endless; None: all lines in an ever new order.
         overrides: further values for the config, by dotted name.
 
@@ -54,11 +56,15 @@ def train[Line](
         eval_frequency=parameters["eval_frequency"],
     )
     nlp = load_model_from_config(loaded, auto_fill=True)
-    examples = [example(nlp, line) for line in training.train]
+    if lines is None:
+        lines = training.train
+    examples = [example(nlp, line) for line in lines]
     optimizer = nlp.initialize(lambda: examples)
     if training.base is not None:
-        optimizer = _start_from(training.base, nlp, examples)
-    batches = batches or shuffled(training.train, parameters["batch_size"], seed=training.seed)
+        fresh = load_model_from_config(loaded, auto_fill=True, vocab=nlp.vocab)
+        optimizer = _start_from(training.base, nlp, fresh, examples)
+        nlp = fresh
+    batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
     fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches))
 
 
@@ -103,11 +109,17 @@ def shuffled[Line](lines: Sequence[Line], size: int, *, seed: int) -> Iterator[S
             yield order[start : start + size]
 
 
-def _start_from(base: Path, nlp: "Language", examples: "list[Example]") -> "Optimizer":
-    """Initialise `nlp` again, with the weights of the pipeline in `base` wherever they have the same shape.
+def _start_from(base: Path, trial: "Language", nlp: "Language", examples: "list[Example]") -> "Optimizer":
+    """Initialise `nlp`, with the weights of the pipeline in `base` wherever they have the same shape.
 
     Where the data has no label that the base lacks, the base's labels are kept, and all weights fit;
     else the layers that depend on the labels start from nothing.
+
+    Args:
+        base: folder of the earlier pipeline.
+        trial: another one like `nlp`, initialised with the examples: it knows which labels they have.
+        nlp: not initialised.
+        examples: to train with.
     """
     import spacy
 
@@ -121,14 +133,20 @@ def _start_from(base: Path, nlp: "Language", examples: "list[Example]") -> "Opti
             + ", ".join(nlp.pipe_names)
         )
     new: list[str] = []
-    for name, pipe in nlp.pipeline:
+    for name, pipe in trial.pipeline:
         if not hasattr(pipe, "label_data"):
             continue
         missing = sorted(set(pipe.labels) - set(earlier.get_pipe(name).labels))
         new += missing
         if not missing:
-            nlp.config["initialize"]["components"][name] = {"labels": earlier.get_pipe(name).label_data}
+            # By way of a file, as `spacy init labels` does: a config cannot hold the labels of an entity recogniser.
+            labels_file = base / f"{name}.labels.json"
+            files.write_json(labels_file, earlier.get_pipe(name).label_data)
+            reader = {"@readers": "spacy.read_labels.v1", "path": str(labels_file)}
+            nlp.config["initialize"]["components"][name] = {"labels": reader}
     optimizer = nlp.initialize(lambda: examples)
+    # The trained pipeline does not need what is gone with the session.
+    nlp.config["initialize"]["components"] = {}
     kept = total = 0
     for name, pipe in nlp.pipeline:
         if hasattr(pipe, "model"):

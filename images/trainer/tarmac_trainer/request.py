@@ -25,11 +25,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Request:
-    """A checked request; `parameters` are as sent, for the model to check.
+    """A checked request; `parameters` are as sent, for the model to check. `script` is the reference of a user's own
+    code in the store, None to train with the model's.
 
     `name` is that of the registered model; `base_model` is what it trains on from, None: from nothing; `promote`
-    tells whether the model is to be compared with the one in production; `script` is the reference of a user's own
-    code in the store, None to train with the model's.
+    tells whether the model is to be compared with the one in production.
     """
 
     model: str
@@ -38,9 +38,9 @@ class Request:
     seed: int
     parameters: Mapping[str, Any]
     name: str
-    base_model: str | None
-    promote: bool
     script: str | None = None
+    base_model: str | None = None
+    promote: bool = False
 
 
 def read_request(session: Path) -> Request:
@@ -87,8 +87,10 @@ def parse_request(raw: Any) -> Request:
         parameters = {}
     if not isinstance(parameters, dict):
         problems.append("parameters: must be an object")
-    name, base_model, script = raw.get("name"), raw.get("base_model"), raw.get("script")
-    for key, value in (("name", name), ("base_model", base_model), ("script", script)):
+    script, name, base_model = raw.get("script"), raw.get("name"), raw.get("base_model")
+    if script is not None and not isinstance(script, str):
+        problems.append("script: must be the reference of a stored script, or null")
+    for key, value in (("name", name), ("base_model", base_model)):
         if value is not None and (not isinstance(value, str) or not value):
             problems.append(f"{key}: must be a name or null")
     promote = raw.get("promote", "never")
@@ -103,9 +105,9 @@ def parse_request(raw: Any) -> Request:
         seed=seed,
         parameters=parameters,
         name=name or str(model),
+        script=script,
         base_model=base_model,
         promote=promote == "auto",
-        script=script,
     )
 
 

@@ -230,8 +230,8 @@ evaluated on {manifest["eval_lines"]:,}.
 | --- | --- | --- | --- |
 {rows}
 
-Limits: what its train lines do not show it has not learned, and its metrics hold for text like its
-eval lines. Words are what white space separates.
+Limits: what its train lines do not show it has not learned, and its metrics hold for data like its
+eval lines. {model.limits}
 
 Parameters:
 

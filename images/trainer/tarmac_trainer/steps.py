@@ -22,7 +22,11 @@ def prep(session: Path) -> dict[str, Any]:
     prepared = data.prepare(request, session, model=model, store_url=store_url)
     if request.script is not None:
         scripts.fetch(session, request.script, store_url=store_url)
-    model.check(data.read_prepared(session, "train", model))
+    lines = data.read_prepared(session, "train", model)
+    model.check(lines)
+    remarks = {what: count for what, count in model.remark(lines).items() if count}
+    for what, count in remarks.items():
+        events.say(f"in the train lines: {count:,} {what}")
     if base := os.environ.get("TARMAC_BASE_MODEL"):
         from tarmac_trainer import fetching
 
@@ -35,6 +39,7 @@ def prep(session: Path) -> dict[str, Any]:
         "train_lines": prepared.train_lines,
         "eval_lines": prepared.eval_lines,
         "skipped_lines": prepared.skipped_lines,
+        **({"remarks": remarks} if remarks else {}),
     }
 
 

@@ -26,10 +26,67 @@ MOODS = [
     for end in (".", "!", "really")
 ]
 
+
+def pair(sub: str, obj: str, relation: str | None = None) -> dict[str, Any]:
+    made: dict[str, Any] = {"sub": {"entity": sub, "type": "PERSON"}, "obj": {"entity": obj, "type": "UNK"}}
+    return made if relation is None else {**made, "relation": relation}
+
+
+CITIES = ("Paris", "London", "Rome", "Oslo")
+RELATIONS = [
+    {"sentence": f"{n} {verb} {c} .", "relations": [pair(n, c, relation), pair(c, n, "no_relation")]}
+    for n in NAMES
+    for c in CITIES
+    for verb, relation in (("lives in", "lives"), ("left", "left"), ("never saw", "no_relation"))
+]
+
+
+def reference(one: str, two: str, same: bool | None = None) -> dict[str, Any]:
+    made: dict[str, Any] = {"sentence_1_entity": one, "sentence_2_entity": two}
+    return made if same is None else {**made, "coreferent": same}
+
+
+def follows(sentence: str, second: str, *references: dict[str, Any]) -> dict[str, Any]:
+    return {"sentence": sentence, "coreference": [{"sentence_2": second, "references": list(references)}]}
+
+
+COREFERENCE = [
+    follows(
+        f"Mr. {n} met Mrs. {other} .",
+        f"{pronoun} {v} .",
+        reference(f"Mr. {n}", pronoun, pronoun == "He"),
+        reference(f"Mrs. {other}", pronoun, pronoun == "She"),
+    )
+    for n, other in (("Ada", "Grace"), ("Alan", "Edsger"), ("Grace", "Alan"), ("Edsger", "Ada"))
+    for v in VERBS
+    for pronoun in ("He", "She")
+]
+KEYPHRASES = [
+    {"sentence": f"the {kind} {thing} holds for {n}", "keyphrases": [f"{kind} {thing}", "not written here"]}
+    for kind in ("transitive", "second", "common")
+    for thing in ("law", "rule")
+    for n in NAMES
+]
+
 LEARNABLE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
     "part_of_speech_tagging": (TAGGED, {"sentence": "Ada counts ."}, {"pos": ["NNP", "VBZ", "."]}),
     "sentiment_analysis_binary": (MOODS, {"sentence": "great fun ."}, {"sentiment": {"binary": 1}}),
     "sentiment_analysis_categorical": (MOODS, {"sentence": "I hate it !"}, {"sentiment": {"categorical": 0}}),
+    "relation_extraction": (
+        RELATIONS,
+        {"sentence": "Ada left Rome .", "relations": [pair("Ada", "Rome")]},
+        {"relations": [pair("Ada", "Rome", "left")]},
+    ),
+    "coreference_resolution": (
+        COREFERENCE,
+        follows("Mr. Alan met Mrs. Edsger .", "She sleeps .", reference("Mr. Alan", "She")),
+        {"coreference": [{"sentence_2": "She sleeps .", "references": [reference("Mr. Alan", "She", False)]}]},
+    ),
+    "keyphrase_extraction": (
+        KEYPHRASES,
+        {"sentence": "the second rule holds for Ada"},
+        {"keyphrases": ["second rule"]},
+    ),
 }
 
 
@@ -47,11 +104,11 @@ def trained(session: Session, model: str, values: list[dict[str, Any]], **more: 
 @pytest.mark.parametrize("name", LEARNABLE)
 def test_a_model_learns_is_scored_and_predicts_in_the_format_of_its_data(session: Session, name: str) -> None:
     values, asked, answer = LEARNABLE[name]
-    other = {"sentence": "a line for another model", "keyphrases": []}
+    other = {"user": "a line", "item": "for another model"}
     result = trained(session, name, [*values, other])
     model = models.get(name)
     assert result["score_name"] == model.score_name
-    assert result["best_score"] > 0.9
+    assert result["best_score"] > 0.9, result["curve"]
     scored = session.run("eval").result
     assert scored["metrics"][model.score_name] == pytest.approx(result["best_score"])
     assert scored["eval_lines"] == len(values)  # the other model's line is not one of them
@@ -66,9 +123,17 @@ def test_equal_requests_give_equal_scores(make_session: Callable[[str], Session]
     assert curves[0] == curves[1]
 
 
-@pytest.mark.parametrize("name", LEARNABLE)
+ENTITIES = [
+    {"sentence": f"{n} {v} in {c}", "named_entity": ["B-person", "O", "O", "B-city"]}
+    for n in NAMES
+    for v in VERBS
+    for c in CITIES
+]
+
+
+@pytest.mark.parametrize("name", [*LEARNABLE, "named_entity_recognition"])
 def test_a_training_can_start_from_an_earlier_one(make_session: Callable[[str], Session], name: str) -> None:
-    values = LEARNABLE[name][0]
+    values = LEARNABLE[name][0] if name in LEARNABLE else ENTITIES
     first = make_session("first")
     trained(first, name, values)
     second = make_session("second")
@@ -101,6 +166,9 @@ NOTHING_TO_LEARN = {
     "part_of_speech_tagging": ({"sentence": "a b", "pos": ["X", "X"]}, "only the tag 'X'"),
     "sentiment_analysis_binary": ({"sentence": "a", "sentiment": {"binary": 1}}, "are of the class '1'"),
     "sentiment_analysis_categorical": ({"sentence": "a", "sentiment": {"categorical": 7}}, "are of the class '7'"),
+    "relation_extraction": ({"sentence": "a b", "relations": [pair("a", "b", "no_relation")]}, "class 'no_relation'"),
+    "coreference_resolution": (follows("a b", "c", reference("a", "c", False)), "are of the class 'different'"),
+    "keyphrase_extraction": ({"sentence": "a b", "keyphrases": ["c"]}, "no keyphrase in any of the"),
 }
 
 
@@ -124,6 +192,21 @@ BROKEN = [
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": True}}, "whole number from 0 to 1"),
     ("sentiment_analysis_categorical", {"sentence": "a", "sentiment": {"categorical": "3"}}, "whole number from 0"),
     ("sentiment_analysis_categorical", {"sentence": " ", "sentiment": {"categorical": 3}}, "no word in it"),
+    ("relation_extraction", {"sentence": "a", "relations": {}}, "must be a list of objects"),
+    ("relation_extraction", {"sentence": "a b", "relations": [{"sub": "a"}]}, '"sub" must be an object'),
+    ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "c", "x")]}, "the object 'c' does not occur"),
+    ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b")]}, '"relation" is missing'),
+    (
+        "relation_extraction",
+        {"sentence": "a b", "relations": [pair("a", "b", "x") | {"obj": {"entity": "b", "type": 1}}]},
+        'the "type" of "obj" must be a word',
+    ),
+    ("coreference_resolution", {"sentence": "a", "coreference": ["b"]}, "must be a list of objects"),
+    ("coreference_resolution", {"sentence": "a", "coreference": [{"sentence_2": "b"}]}, '"references" must be a list'),
+    ("coreference_resolution", follows("a", "b", reference("a", "b")), '"coreferent" must be true or false'),
+    ("coreference_resolution", follows("a", "b", reference("c", "b", True)), "the first mention 'c' does not occur"),
+    ("keyphrase_extraction", {"sentence": "a", "keyphrases": "a"}, "must be a list of phrases"),
+    ("keyphrase_extraction", {"sentence": "a", "keyphrases": [" "]}, "must be a list of phrases"),
 ]
 
 
@@ -139,6 +222,78 @@ def test_a_line_comes_back_from_the_prepared_file_as_it_was(session: Session, na
     model = models.get(name)
     for line in filter(None, map(model.read, values)):
         assert model.load_line(json.loads(json.dumps(line, default=vars))) == line
+
+
+def test_phrases_that_do_not_occur_are_counted_and_told(session: Session) -> None:
+    data_set = session.put(lines_of(KEYPHRASES))
+    session.request({"d": {"train": data_set, "eval": data_set}}, model="keyphrase_extraction")
+    outcome = session.run("prep")
+    assert outcome.result["remarks"] == {"phrases that do not occur in their sentence": len(KEYPHRASES)}
+    assert f"{len(KEYPHRASES)} phrases that do not occur in their sentence" in outcome.out
+
+
+def test_a_phrase_is_marked_wherever_it_occurs_and_the_longest_of_those_that_overlap() -> None:
+    line = models.get("keyphrase_extraction").read(
+        {"sentence": "Index scan , or an index Scan node", "keyphrases": ["index scan", "scan", "index scan node"]}
+    )
+    assert [(start, end) for start, end, _ in line.spans] == [(0, 2), (5, 8)]
+    assert line.missing == 0
+
+
+def test_what_a_phrase_shares_with_another_counts_a_half() -> None:
+    from tarmac_trainer.models.keyphrase_extraction import partly_right
+
+    wanted = [(0, 2, "K"), (5, 8, "K")]
+    assert partly_right([(0, 2, "K"), (6, 8, "K")], wanted) == 1.5
+    assert partly_right([(5, 6, "K"), (7, 8, "K")], wanted) == 0.5  # the same phrase is not found twice
+    assert partly_right([(3, 4, "K")], wanted) == 0
+
+
+def test_entities_are_marked_with_their_types_in_the_order_of_the_sentence() -> None:
+    model = models.get("relation_extraction")
+    (marked,) = model.read({"sentence": "In Rome Ada lives", "relations": [pair("Ada", "Rome", "lives")]}).pairs
+    assert marked.text.startswith("In [O:UNK] Rome [/O] [S:PERSON] Ada [/S] lives ")
+    (nested,) = model.read({"sentence": "the Rome Club", "relations": [pair("Rome Club", "Rome", "in")]}).pairs
+    assert "[/S]" in nested.text
+    assert "[/O]" in nested.text
+
+
+def test_the_same_sentence_twice_has_two_places_for_one_word() -> None:
+    line = follows("he said he left", "he said he left", reference("he", "he", True))
+    (marked,) = models.get("coreference_resolution").read(line).pairs
+    assert marked.text.startswith("[1] he [/1] said he left [SEP] he said [2] he [/2] left ")
+
+
+def test_relations_are_scored_without_those_that_are_none() -> None:
+    from collections import Counter
+
+    from tarmac_trainer import categories
+    from tarmac_trainer.scoring import LabelCounts
+
+    counts = LabelCounts(
+        Counter({("no_relation", "no_relation"): 90, ("x", "x"): 1, ("x", "no_relation"): 2, ("no_relation", "x"): 1})
+    )
+    model = models.get("relation_extraction")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(categories, "count", lambda *_, **__: counts)
+        scores = model.score(None, [])
+    assert scores.overall["micro_precision"] == 0.5
+    assert scores.overall["micro_recall"] == pytest.approx(1 / 3)
+    assert scores.overall["micro_f1"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("name", LEARNABLE)
+def test_22_lines_make_a_model_or_say_what_is_missing(session: Session, name: str) -> None:
+    reference_ = session.put(lines_of(LEARNABLE[name][0][:22]))
+    session.request({"d": {"train": reference_, "eval": None}}, model=name, parameters={**QUICK, "max_steps": 5})
+    prepared = session.run("prep")
+    if prepared.code:
+        assert prepared.code == 2
+        assert "train" in prepared.error["message"]
+        return
+    assert session.run("train").code == 0
+    metrics = session.run("eval").result["metrics"]
+    assert all(0 <= value <= 1 for value in metrics.values())
 
 
 def test_check_is_a_data_error() -> None:

@@ -126,7 +126,6 @@ class TrainingContainerOperator(DockerOperator):
         self.memory_bytes = memory_bytes
         self.processes = processes
         self._context: Context | None = None
-        self._let_go = False
         self._parent = 0
         self._result: dict[str, Any] | None = None
         self._error: events.Event | None = None
@@ -205,7 +204,6 @@ class TrainingContainerOperator(DockerOperator):
                 if step is not None and step.container:
                     engine.stop_and_remove(self.cli, step.container["Id"])
             return
-        self._let_go = True
         self.log.info("Letting go of the container: the task was ended from outside.")
         raise AirflowException(
             "The task was ended from outside. Its container goes on until the next attempt finds it, or is removed if "
@@ -215,7 +213,6 @@ class TrainingContainerOperator(DockerOperator):
     def _check_parent(self) -> None:
         """Let go if the process that speaks to Airflow for this one has died: another attempt has the container now."""
         if os.getppid() != self._parent:
-            self._let_go = True
             raise AirflowException("The task's supervising process is gone; the next attempt follows the container.")
 
     def _watching(self, container_id: str) -> AbstractContextManager[None]:
@@ -367,7 +364,10 @@ class TrainingContainerOperator(DockerOperator):
                     away_since = time.monotonic()
                     self.log.warning("The Docker Engine does not answer; waiting for it: %s", error)
                 if time.monotonic() - away_since > ENGINE_SECONDS:
-                    raise ContainerError(f"The Docker Engine has not answered for {ENGINE_SECONDS:g} s.") from error
+                    # No failure of the step: nobody knows how it is.
+                    raise AirflowException(
+                        f"The Docker Engine has not answered for {ENGINE_SECONDS:g} s; the next attempt asks it again."
+                    ) from error
             self._check_parent()
             time.sleep(0.2 if away_since is None else 1.0)
 
@@ -511,17 +511,15 @@ class TrainingContainerOperator(DockerOperator):
         return str(self.network_mode).split(",")
 
     def _credentials(self) -> dict[str, str]:
-        found: dict[str, str] = {}
         networks, stack = self._networks(), settings()
         # Where nothing could use them, nothing gets them.
         useless = {
             "object_store": networks in (["none"], [stack.registry_network]),
             "mlflow": networks in (["none"], [stack.egress_network]),
         }
-        for kind in self.include_credentials:
-            if not useless[kind]:
-                found |= {name: os.environ[name] for name in _CREDENTIAL_VARIABLES[kind] if os.environ.get(name)}
-        return found
+        kinds = [kind for kind in self.include_credentials if not useless[kind]]
+        variables = [variable for kind in kinds for variable in _CREDENTIAL_VARIABLES[kind]]
+        return {variable: os.environ[variable] for variable in variables if os.environ.get(variable)}
 
     def _secrets(self) -> list[str]:
         return [value for variable, value in self._credentials().items() if variable not in _NOT_SECRET]

@@ -21,6 +21,8 @@ _MARGIN_PERCENT = ((1, 20), (2, 10), (4, 5))
 # (n - 1)th of their range below what the next may be. Twice that is added, and at least a hundredth.
 _ENOUGH = 8
 _LEAST_PERCENT = 1
+# At least this is added where the data is larger than any that was measured.
+_BEYOND_PERCENT = 10
 # A need is rounded up to this, so that equal sessions ask for equal amounts.
 _ROUND = 16 * MIB
 # After running out of memory, the next attempt gets this much more, in percent; the one after that a whole device.
@@ -126,17 +128,21 @@ def estimate(
     if requested_bytes is not None:
         return Estimate(requested_bytes, Rule.REQUEST, f"{size(requested_bytes)}, as resources.gpu_memory asks for")
     known = similar(history, data_bytes)[:RECENT]
-    successes = [m for m in known if m.outcome is Outcome.SUCCESS and m.peak_bytes]
-    peaks = [m.peak_bytes for m in closest(successes, data_bytes) if m.peak_bytes]
-    if peaks:
+    measured = closest([m for m in known if m.outcome is Outcome.SUCCESS and m.peak_bytes], data_bytes)
+    if peaks := [m.peak_bytes for m in measured if m.peak_bytes]:
         # Sessions that ran out of memory needed more than they had, whatever the others measured.
-        least = max((m.reserved_bytes for m in known if m.outcome.by_memory and not m.whole), default=0)
-        need = _round_up(max(max(peaks) + margin(peaks), least + margin([least])))
+        short = closest([m for m in known if m.outcome.by_memory and not m.whole], data_bytes)
+        least = max((m.reserved_bytes for m in short), default=0)
+        highest, added = max(*peaks, least), margin(peaks)
+        if all(m.data_bytes < data_bytes for m in measured):
+            added = max(added, highest * _BEYOND_PERCENT // 100)
+        need = _round_up(highest + added)
         return Estimate(
             need,
             Rule.HISTORY,
-            f"{size(need)}: the highest of {len(peaks)} measured peaks on similar data is {size(max(peaks))}, "
-            f"plus {size(margin(peaks))}" + (f"; a reservation of {size(least)} was too small" if least else ""),
+            f"{size(need)}: the highest of {len(peaks)} measured peaks on similar data is {size(max(peaks))}"
+            + (f", and a reservation of {size(least)} was too small" if least == highest else "")
+            + f"; plus {size(added)}",
         )
     if any(m.outcome.by_memory for m in known):
         return _after_out_of_memory([m for m in reversed(known) if m.outcome.by_memory])

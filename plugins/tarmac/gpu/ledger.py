@@ -10,9 +10,9 @@ Here are passes and reservations; the queue, the devices and what was measured e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from tarmac.gpu.estimate import Outcome
 from tarmac.gpu.history import History
@@ -35,6 +35,40 @@ _RESERVATIONS = f"""
     SELECT dag_id, run_id, json_object_agg(device_uuid, bytes) AS held, bool_and(whole) AS whole, max(token) AS token,
         max(rule) AS rule, max(data_bytes) AS data_bytes, max(signature) AS signature, max({_WAITED}) AS waited
     FROM reservation WHERE {{}} GROUP BY dag_id, run_id ORDER BY dag_id, run_id
+"""
+_OPEN_PASS = f"""(boolean, text, text) AS
+    WITH opened AS (
+        UPDATE tower SET dirty = false, passed_at = clock_timestamp()
+        WHERE $1 OR EXISTS (SELECT FROM waiting WHERE dag_id = $2 AND run_id = $3) RETURNING one
+    ), known AS (
+        SELECT {DEVICE_COLUMNS}, seen_at < clock_timestamp() - interval '{NOTE_SECONDS} seconds' AS outdated
+        FROM {DEVICES} ORDER BY uuid
+    ), holders AS ({_RESERVATIONS.format("true")})
+    SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
+        (SELECT coalesce(json_agg(holders), '[]') FROM holders)
+    FROM opened
+"""
+_ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
+    WITH place AS (
+        SELECT * FROM unnest($1, $2, $3, $4, $5)
+            WITH ORDINALITY AS place (dag_id, run_id, whole, device_uuid, bytes, number)
+    ), gone AS (
+        DELETE FROM waiting USING (SELECT dag_id, run_id, min(number) AS number FROM place GROUP BY 1, 2) p
+        WHERE waiting.dag_id = p.dag_id AND waiting.run_id = p.run_id
+        RETURNING waiting.*, number
+    ), noted AS (
+        INSERT INTO admission (dag_id, run_id, sequence, enqueued_at)
+        SELECT dag_id, run_id, sequence, enqueued_at FROM gone ORDER BY number
+        RETURNING pg_notify('{CHANNEL}', dag_id || '/' || run_id)
+    ), token AS MATERIALIZED (
+        SELECT dag_id, run_id, nextval('fencing_token') AS token FROM gone
+    ), held AS (
+        INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, enqueued_at, sequence,
+            priority, rule, data_bytes, signature)
+        SELECT dag_id, run_id, device_uuid, bytes, whole, token, {_FULL_LEASE}, enqueued_at, sequence, priority, rule,
+            data_bytes, signature
+        FROM gone JOIN token USING (dag_id, run_id) JOIN place USING (dag_id, run_id)
+    ) SELECT dag_id, run_id FROM gone
 """
 
 
@@ -63,6 +97,8 @@ class Ledger(Waitlist, Inventory, History):
         LedgerError: from every method, when the database refuses or is away; nothing was changed then.
     """
 
+    prepared: ClassVar[Mapping[str, str]] = {"open_pass": _OPEN_PASS, "admit": _ADMIT}
+
     # ---- a pass ----------------------------------------------------------------------------------------------------
 
     def lock_devices(self) -> None:
@@ -78,22 +114,7 @@ class Ledger(Waitlist, Inventory, History):
         """
         with self.cursor() as cursor:
             # What is read after the locks is what was committed before them.
-            cursor.execute(
-                f"""
-                {_LOCK};
-                WITH opened AS (
-                    UPDATE tower SET dirty = false, passed_at = clock_timestamp()
-                    WHERE %s OR EXISTS (SELECT FROM waiting WHERE {OF_SESSION}) RETURNING one
-                ), known AS (
-                    SELECT {DEVICE_COLUMNS}, seen_at < clock_timestamp() - interval '{NOTE_SECONDS} seconds' AS outdated
-                    FROM {DEVICES} ORDER BY uuid
-                ), holders AS ({_RESERVATIONS.format("true")})
-                SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
-                    (SELECT coalesce(json_agg(holders), '[]') FROM holders)
-                FROM opened
-                """,
-                (key is None, *(key or ("", ""))),
-            )
+            cursor.execute(f"{_LOCK}; EXECUTE open_pass (%s, %s, %s)", (key is None, *(key or ("", ""))))
             row = cursor.fetchone()
         if row is None:
             return None
@@ -126,31 +147,7 @@ class Ledger(Waitlist, Inventory, History):
         if not rows:
             return set()
         with self.cursor() as cursor:
-            cursor.execute(
-                f"""
-                WITH place AS (
-                    SELECT * FROM unnest(%s::text[], %s::text[], %s::boolean[], %s::text[], %s::bigint[])
-                        WITH ORDINALITY AS place (dag_id, run_id, whole, device_uuid, bytes, number)
-                ), gone AS (
-                    DELETE FROM waiting USING (SELECT dag_id, run_id, min(number) AS number FROM place GROUP BY 1, 2) p
-                    WHERE waiting.dag_id = p.dag_id AND waiting.run_id = p.run_id
-                    RETURNING waiting.*, number
-                ), noted AS (
-                    INSERT INTO admission (dag_id, run_id, sequence, enqueued_at)
-                    SELECT dag_id, run_id, sequence, enqueued_at FROM gone ORDER BY number
-                    RETURNING pg_notify(%s, dag_id || '/' || run_id)
-                ), token AS MATERIALIZED (
-                    SELECT dag_id, run_id, nextval('fencing_token') AS token FROM gone
-                ), held AS (
-                    INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, enqueued_at,
-                        sequence, priority, rule, data_bytes, signature)
-                    SELECT dag_id, run_id, device_uuid, bytes, whole, token, {_FULL_LEASE}, enqueued_at, sequence,
-                        priority, rule, data_bytes, signature
-                    FROM gone JOIN token USING (dag_id, run_id) JOIN place USING (dag_id, run_id)
-                ) SELECT dag_id, run_id FROM gone
-                """,
-                (*(list(column) for column in zip(*rows, strict=True)), CHANNEL),
-            )
+            cursor.execute("EXECUTE admit (%s, %s, %s, %s, %s)", [list(column) for column in zip(*rows, strict=True)])
             return {session_name(SessionKey(*row)) for row in cursor.fetchall()}
 
     # ---- reservations ----------------------------------------------------------------------------------------------

@@ -215,25 +215,30 @@ class Tower:
             devices = loads(self._note(snapshot, sessions, opening))
             admitted: list[SessionKey] = []
             refused: dict[str, tuple[Waiting, NoFit]] = {}
+            told: dict[str, tuple[str, str]] = {}
             while True:
                 usable = [device for device in devices if not device.unusable]
-                waiting, protected_below = self.ledger.candidates(
+                found = self.ledger.candidates(
                     [device.free_bytes for device in usable],
                     sum(fits(_WHOLE, device) for device in usable),
                     key,
                 )
-                decided = plan(waiting, devices, protected_below=protected_below)
+                told |= found.told
+                decided = plan(found.waiting, devices, protected_below=found.protected_below)
                 landed = self.ledger.admit(
                     [(one.name, placement, one.need.memory_bytes is None) for one, placement in decided.admitted]
                 )
                 admitted += [session_key(one.name) for one, _ in decided.admitted if one.name in landed]
                 refused |= {session.name: (session, answer) for session, answer in decided.refused}
-                if landed and (refused or len(waiting) >= LOOK):
+                full = len(found.waiting) >= LOOK
+                if landed and (refused or full):
                     devices = loads(self.ledger.devices())
                 # A full look may have left out some who fit into what is left now.
-                if not landed or len(waiting) < LOOK:
+                if not landed or not full:
                     break
-            self._refuse(list(refused.values()), devices)
+            answers = self._answers(list(refused.values()), devices)
+            news = {name: one for name, one in answers.items() if told[name] != (one.reason.value, one.sentence)}
+            self.ledger.refuse(news)
             return admitted
 
     def _note(self, snapshot: Snapshot, sessions: Mapping[str, SessionKey], opening: Opening) -> list[DeviceRow]:
@@ -261,10 +266,10 @@ class Tower:
                 changed = True
         return self.ledger.devices() if changed else list(rows.values())
 
-    def _refuse(self, refused: list[tuple[Waiting, NoFit]], devices: list[DeviceLoad]) -> None:
-        if not refused:
-            return
-        answers, ends = {}, self.ledger.expected_ends()
+    def _answers(self, refused: list[tuple[Waiting, NoFit]], devices: list[DeviceLoad]) -> dict[str, NoFit]:
+        """Say why each waits on, and until when where history knows."""
+        answers: dict[str, NoFit] = {}
+        ends = self.ledger.expected_ends() if refused else {}
         for session, answer in refused:
             sentence = answer.sentence
             if not answer.reason.never:
@@ -272,7 +277,7 @@ class Tower:
                 if left is not None and left > 0:
                     sentence += f"; that should be free in about {_minutes(left)}, if sessions take as long as before"
             answers[session.name] = NoFit(answer.reason, sentence)
-        self.ledger.refuse(answers)
+        return answers
 
 
 def _minutes(seconds: float) -> str:

@@ -98,12 +98,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
         try:
             result = super().run_step(context)
         except ContainerError as error:
+            # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
             raise self._release_after(error, context) from error
-        except BaseException:
-            # Let go of, the training goes on with what it holds; the next attempt or the reaper ends both.
-            if not self._let_go:
-                self._release(Outcome.FAILED, "the task was ended")
-            raise
         self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
         return result
 

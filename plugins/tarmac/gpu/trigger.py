@@ -137,9 +137,13 @@ class Switchboard:
             raise
         return fresh
 
+    def listen(self, name: str) -> None:
+        """From now on note news about a session, so that none is lost between a look and `hear`."""
+        self._listeners[name] = asyncio.Event()
+
     async def hear(self, name: str, seconds: float) -> bool:
-        """Wait for news about a session or a release. Returns whether there was any."""
-        event = self._listeners.setdefault(name, asyncio.Event())
+        """Wait for news about a session or a release since the last call. Returns whether there was any."""
+        event = self._listeners[name]
         try:
             await asyncio.wait_for(event.wait(), seconds)
         except TimeoutError:
@@ -183,6 +187,7 @@ class ReservationTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait. A database that is away is waited for."""
         board, name = _switchboard(), session_name(self.key)
+        board.listen(name)
         try:
             why = await self._wait(board, name)
             held = await self._held(board) if why == "admitted" and self.ends_task else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tarmac.database import Database
 from tarmac.gpu.estimate import Estimate
@@ -19,6 +19,14 @@ LOOK = 64
 TOLD = 8
 
 _ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+
+
+class Candidates(NamedTuple):
+    """Whom a pass looks at. Those before the number `protected_below` are protected; `told`: why each waits, so far."""
+
+    waiting: list[Waiting]
+    protected_below: int
+    told: dict[str, tuple[str, str]]
 
 
 class Waitlist(Database):
@@ -120,8 +128,8 @@ class Waitlist(Database):
             row = cursor.fetchone()
             return Place(int(row[0]), row[1], row[2], float(row[3]), float(row[4])) if row else None
 
-    def candidates(self, free: Sequence[int], empty: int, key: SessionKey | None) -> tuple[list[Waiting], int]:
-        """Return the sessions a pass has to look at, and the sequence number below which sessions are protected.
+    def candidates(self, free: Sequence[int], empty: int, key: SessionKey | None) -> Candidates:
+        """Return the sessions a pass has to look at.
 
         These are the protected ones, those for which enough devices have enough left, the first few in line, and `key`
         itself: at most a few times LOOK, however many wait.
@@ -131,51 +139,56 @@ class Waitlist(Database):
             empty: how many devices can be had as a whole.
             key: to be looked at in any case.
         """
+        seen = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
+        in_line = "ORDER BY priority DESC, sequence LIMIT"
+        # Only what can find somebody is asked: most passes are made while all devices are full.
+        looks: list[tuple[str, tuple[Any, ...]]] = [
+            (f"sequence < (SELECT below FROM protected) AND {seen} ORDER BY sequence LIMIT {LOOK}", ()),
+            (f"{seen} {in_line} {TOLD}", ()),
+        ]
+        if max(free, default=0) > 0:
+            fits = f"memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {seen} {in_line} {LOOK}"
+            looks.append((fits, (max(free), sorted(free, reverse=True))))
+        if empty > 0:
+            looks.append((f"memory_bytes IS NULL AND device_count <= %s AND {seen} {in_line} {LOOK}", (empty,)))
+        if key is not None:
+            looks.append((OF_SESSION, key))
+        columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority, reason_code, reason"
+        union = " UNION ".join(f"(SELECT {columns} FROM waiting WHERE {condition})" for condition, _ in looks)
         with self.cursor() as cursor:
-            columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
-            seen = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
             cursor.execute(
                 f"""
                 WITH protected AS MATERIALIZED (
                     SELECT coalesce((SELECT sequence FROM admission ORDER BY sequence DESC
                         OFFSET {PROTECT_AFTER - 1} LIMIT 1), 0) AS below
-                ), found AS (
-                    (SELECT {columns} FROM waiting WHERE sequence < (SELECT below FROM protected) AND {seen}
-                        ORDER BY sequence LIMIT {LOOK})
-                    UNION
-                    (SELECT {columns} FROM waiting
-                        WHERE memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {seen}
-                        ORDER BY priority DESC, sequence LIMIT {LOOK})
-                    UNION
-                    (SELECT {columns} FROM waiting WHERE memory_bytes IS NULL AND device_count <= %s AND {seen}
-                        ORDER BY priority DESC, sequence LIMIT {LOOK})
-                    UNION
-                    (SELECT {columns} FROM waiting WHERE {seen} ORDER BY priority DESC, sequence LIMIT {TOLD})
-                    UNION
-                    (SELECT {columns} FROM waiting WHERE {OF_SESSION})
-                ) SELECT found.*, below FROM found, protected
+                ), found AS ({union}) SELECT found.*, below FROM found, protected
                 """,
-                (max(free, default=0), sorted(free, reverse=True), empty, *(key or ("", ""))),
+                [value for _, values in looks for value in values],
             )
             rows = cursor.fetchall()
-        found = [
-            Waiting(session_name(SessionKey(r[0], r[1])), Need(r[2], r[3], Policy(r[4])), int(r[5]), int(r[6]))
-            for r in rows
-        ]
-        return found, int(rows[0][7]) if rows else 0
+        names = [session_name(SessionKey(row[0], row[1])) for row in rows]
+        return Candidates(
+            [
+                Waiting(name, Need(row[2], row[3], Policy(row[4])), int(row[5]), int(row[6]))
+                for name, row in zip(names, rows, strict=True)
+            ],
+            int(rows[0][9]) if rows else 0,
+            {name: (row[7], row[8]) for name, row in zip(names, rows, strict=True)},
+        )
 
     def refuse(self, answers: Mapping[str, NoFit]) -> None:
         """Note why sessions wait on, by their names."""
         rows = [(*session_key(name), answer.reason.value, answer.sentence) for name, answer in answers.items()]
+        if not rows:
+            return
         with self.cursor() as cursor:
             cursor.execute(
                 """
                 UPDATE waiting w SET reason_code = a.reason_code, reason = a.reason
                 FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (dag_id, run_id, reason_code, reason)
                 WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id
-                    AND (w.reason_code, w.reason) IS DISTINCT FROM (a.reason_code, a.reason)
                 """,
-                [list(column) for column in zip(*rows, strict=True)] or 4 * [[]],
+                [list(column) for column in zip(*rows, strict=True)],
             )
 
     def forgotten(self) -> list[SessionKey]:

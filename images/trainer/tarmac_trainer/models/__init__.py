@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 
 # A module for each, so that a step loads what its own model needs and nothing more.
 _MODULES = {
+    "collaborative_filtering": "collaborative_filtering",
     "named_entity_recognition": "named_entity_recognition",
     "part_of_speech_tagging": "part_of_speech_tagging",
+    "relation_extraction": "relation_extraction",
+    "coreference_resolution": "coreference_resolution",
+    "keyphrase_extraction": "keyphrase_extraction",
     "sentiment_analysis_binary": "sentiment_analysis",
     "sentiment_analysis_categorical": "sentiment_analysis",
     "test_model": "test_model",
@@ -92,6 +96,7 @@ class Model[Line](ABC):
         key: the key that a line needs to be of use, for messages.
         score_name: the one of `score`'s overall numbers that ranks models; higher is better.
         example: an object to predict for, as a line of data holds it.
+        limits: what its users have to know, a sentence for the model card.
         packages: what a saved model needs to be loaded, by name.
         spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
         is_spacy: whether a predictor is a spaCy pipeline.
@@ -103,6 +108,7 @@ class Model[Line](ABC):
     key: str = "sentence"
     score_name: str = "f1"
     example: Mapping[str, Any]
+    limits: str = "Words are what white space separates."
     packages: Sequence[str] = ("spacy",)
     spacy_on_gpu: bool = True
     is_spacy: bool = True
@@ -130,6 +136,10 @@ class Model[Line](ABC):
         Raises:
             DataError: says what is missing.
         """
+
+    def remark(self, lines: Sequence[Line]) -> dict[str, int]:
+        """Counts of what is worth a remark in lines, by what it is; those that are 0 are not told. Pure."""
+        return {}
 
     @abstractmethod
     def train(self, training: "Training[Line]") -> None:

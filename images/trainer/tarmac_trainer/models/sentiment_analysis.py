@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, override
 
 from tarmac_trainer import categories, pipelines
@@ -14,7 +13,6 @@ from tarmac_trainer.readers import BrokenLineError, text_of
 from tarmac_trainer.scoring import Scores
 from tarmac_trainer.training import Training
 
-CONFIG = Path(__file__).with_suffix(".cfg")
 KEY = "sentiment"
 MOST_CLASSES = 1000
 """A class is a small number; something else, an id or a time, got into the field."""
@@ -55,7 +53,7 @@ class SentimentAnalysis(Model[Labelled]):
 
     @override
     def train(self, training: Training[Labelled]) -> None:
-        pipelines.train(training, CONFIG, categories.example(training.train))
+        pipelines.train(training, categories.CONFIG, categories.example(training.train))
 
     @override
     def score(self, predictor: Any, lines: Sequence[Labelled], *, tick: Callable[[], Any] = lambda: None) -> Scores:

@@ -1,0 +1,225 @@
+"""Recommending items to users by what others used: implicit ALS on counts.
+
+    {"user": "u1", "item": "Dune", "count": 3}
+
+`count` is 1 where it is left out; pairs that occur more than once are added up. On a CPU the `implicit` library trains,
+on a GPU `als` does the same through CuPy.
+
+    Hu, Koren, Volinsky: Collaborative filtering for implicit feedback datasets. ICDM 2008.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, override
+
+import numpy as np
+
+from tarmac_trainer import events, recommending
+from tarmac_trainer.errors import DataError, RequestError
+from tarmac_trainer.models import Model, Number
+from tarmac_trainer.readers import BrokenLineError, check_encodable
+from tarmac_trainer.recommending import Interaction, Recommender, rows_of
+from tarmac_trainer.scoring import Scores
+from tarmac_trainer.training import Training
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+MOST = 1e9
+"""The highest count; something else, a time perhaps, got into the field."""
+
+START = 0.01
+"""Factors start between 0 and this, as implicit's do."""
+
+
+class CollaborativeFiltering(Model[Interaction]):
+    """See the module."""
+
+    name = "collaborative_filtering"
+    title = "recommends items to users by what they and others have used"
+    key = "item"
+    score_name = "ndcg_10"
+    example = {"user": "u1"}
+    limits = "It knows the users and items of its train lines only; to other users it recommends what is popular."
+    packages = ("numpy",)
+    is_spacy = False
+    spacy_on_gpu = False
+    parameters = {
+        "factors": Number(64, 1, 1024, "numbers that describe a user or an item", whole=True),
+        "regularization": Number(10, 1e-4, 1e6, "how much large factors cost"),
+        "alpha": Number(5, 1e-3, 1e4, "how much a count of 1 weighs against an item that was not used"),
+        "iterations": Number(15, 1, 1000, "iterations of alternating least squares", whole=True),
+        "eval_frequency": Number(3, 1, 1000, "iterations between two evaluations", whole=True),
+    }
+
+    @override
+    def read(self, value: dict[str, Any]) -> Interaction | None:
+        if self.key not in value:
+            return None
+        return Interaction(_name(value, "user"), _name(value, "item"), _count(value))
+
+    @override
+    def load_line(self, value: dict[str, Any]) -> Interaction:
+        return Interaction(**value)
+
+    @override
+    def check(self, train: Sequence[Interaction]) -> None:
+        for what in ("user", "item"):
+            names = {getattr(line, what) for line in train}
+            if len(names) < 2:
+                only = f"all of them have the {what} {names.pop()!r}" if names else "there are none"
+                raise DataError(f"the train lines must have at least 2 {what}s to learn from: {only}")
+
+    @override
+    def train(self, training: Training[Interaction]) -> None:
+        users = sorted({line.user for line in training.train})
+        items = sorted({line.item for line in training.train})
+        counts = recommending.matrix(training.train, rows_of(users), rows_of(items))
+        events.say(f"{len(users):,} users, {len(items):,} items, {counts.nnz:,} pairs of them")
+        factors = int(training.parameters["factors"])
+        generator = np.random.default_rng(training.seed)
+        start = Recommender(
+            users,
+            items,
+            # In this order, as implicit draws them.
+            _drawn(generator, len(users), factors),
+            _drawn(generator, len(items), factors),
+            counts.indptr,
+            counts.indices,
+        )
+        if training.base is not None:
+            _take_over(start, _load_base(training.base), factors)
+        total = int(training.parameters["iterations"])
+        every = int(training.parameters["eval_frequency"])
+        solve = _on_the_cpu if training.device.pool is None else _on_the_gpu
+
+        def after(done: int, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
+            training.device.sample()
+            training.progress(done, total)
+            if done % every and done != total:
+                return
+            if not (np.isfinite(user_factors).all() and np.isfinite(item_factors).all()):
+                raise RequestError(
+                    "the factors grew beyond all bounds: lower parameters.alpha, or raise parameters.regularization"
+                )
+            found = Recommender(users, items, user_factors, item_factors, counts.indptr, counts.indices)
+            training.evaluated(found, step=done)
+
+        training.progress(0, total)
+        solve(counts, start, training.parameters, after)
+
+    @override
+    def score(self, predictor: Any, lines: Sequence[Interaction], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        return recommending.score(predictor, lines, tick=tick)
+
+    @override
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        return [predictor.recommend(_name(value, "user")) for value in values]
+
+    @override
+    def load(self, folder: Path) -> Recommender:
+        return Recommender.from_disk(folder)
+
+
+type After = Callable[[int, np.ndarray, np.ndarray], None]
+"""Called after each iteration with its number from 1 and both kinds of factors."""
+
+
+def _on_the_cpu(counts: "csr_matrix", start: Recommender, parameters: Mapping[str, Any], after: After) -> None:
+    from implicit.cpu.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    # Implicit's threads work on a row each, so that their number changes nothing; BLAS's own would get in their way.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=parameters["factors"],
+            regularization=parameters["regularization"],
+            alpha=parameters["alpha"],
+            iterations=parameters["iterations"],
+        )
+        model.user_factors, model.item_factors = start.user_factors, start.item_factors
+
+        def callback(iteration: int, seconds: float, loss: float | None) -> None:
+            after(iteration + 1, model.user_factors, model.item_factors)
+
+        model.fit(counts, show_progress=False, callback=callback)
+
+
+def _on_the_gpu(counts: "csr_matrix", start: Recommender, parameters: Mapping[str, Any], after: After) -> None:
+    import cupy
+    import cupyx.scipy.sparse
+
+    from tarmac_trainer.als import Solver
+
+    solver = Solver(
+        cupy,
+        cupyx.scipy.sparse,
+        counts * np.float32(parameters["alpha"]),
+        start.user_factors,
+        start.item_factors,
+        regularization=parameters["regularization"],
+    )
+    for iteration in range(int(parameters["iterations"])):
+        solver.iterate()
+        after(iteration + 1, cupy.asnumpy(solver.user_factors), cupy.asnumpy(solver.item_factors))
+
+
+def _drawn(generator: np.random.Generator, rows: int, factors: int) -> np.ndarray:
+    return generator.random((rows, factors), dtype=np.float32) * np.float32(START)
+
+
+def _load_base(folder: Path) -> Recommender:
+    try:
+        return Recommender.from_disk(folder)
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"base_model: it is no model of this kind, or it is broken ({error})") from error
+
+
+def _take_over(start: Recommender, base: Recommender, factors: int) -> None:
+    """Start from a base's factors where it knows the user or the item.
+
+    Raises:
+        RequestError: the base has another number of factors, or knows none of them.
+    """
+    had = base.item_factors.shape[1]
+    if had != factors:
+        raise RequestError(f"base_model: it has {had} factors; set parameters.factors to {had}, not {factors}")
+    users = [(row, base.user_rows[name]) for row, name in enumerate(start.users) if name in base.user_rows]
+    items = [(row, base.item_rows[name]) for row, name in enumerate(start.items) if name in base.item_rows]
+    if not users and not items:
+        raise RequestError("base_model: it knows none of the users and items of this data")
+    events.say(f"starting from a base model that knows {len(users):,} of the users and {len(items):,} of the items")
+    for pairs, own, theirs in (
+        (users, start.user_factors, base.user_factors),
+        (items, start.item_factors, base.item_factors),
+    ):
+        for row, other in pairs:
+            own[row] = theirs[other]
+
+
+def _name(value: Mapping[str, Any], key: str) -> str:
+    """A user's or an item's name; a whole number is taken as its digits. Pure.
+
+    Raises:
+        BrokenLineError: there is none.
+    """
+    name = value.get(key)
+    if isinstance(name, int) and not isinstance(name, bool):
+        return str(name)
+    if not isinstance(name, str):
+        what = "is missing" if key not in value else "must be a string or a whole number"
+        raise BrokenLineError(f'"{key}" {what}')
+    check_encodable(name, f'"{key}"')
+    if not name.strip():
+        raise BrokenLineError(f'"{key}" is blank')
+    return name
+
+
+def _count(value: Mapping[str, Any]) -> float:
+    count = value.get("count", 1)
+    if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 < count <= MOST:
+        raise BrokenLineError(f'"count" must be a number above 0, at most {MOST:g}')
+    return float(count)
+
+
+MODELS = {CollaborativeFiltering.name: CollaborativeFiltering()}

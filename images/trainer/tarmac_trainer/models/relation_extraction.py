@@ -1,0 +1,151 @@
+"""Relations between two entities of a sentence: a spaCy `textcat` over the sentence with both marked.
+
+    {"sentence": "Ada lived in London .", "relations": [
+        {"sub": {"entity": "Ada", "type": "PERSON"}, "obj": {"entity": "London", "type": "UNK"}, "relation": "lived"}]}
+
+The entities are marked with their types in the text itself (typed entity markers: Zhou and Chen, "An Improved
+Baseline for Sentence-level Relation Extraction", 2022), so that a plain text classifier can tell who does what to whom.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, override
+
+from tarmac_trainer import categories, pipelines
+from tarmac_trainer.categories import Labelled
+from tarmac_trainer.mentions import find
+from tarmac_trainer.models import COMMON, Model, Number
+from tarmac_trainer.readers import BrokenLineError, check_encodable, text_of, words_of
+from tarmac_trainer.scoring import Scores, numbers
+from tarmac_trainer.training import Training
+
+KEY = "relations"
+NONE = "no_relation"
+"""The class of a pair without a relation: not one that can be found."""
+
+UNKNOWN = "UNK"
+
+
+@dataclass(frozen=True)
+class Related:
+    """The pairs of a sentence, each as the sentence with that pair marked, and its relation."""
+
+    pairs: tuple[Labelled, ...]
+
+
+class RelationExtraction(Model[Related]):
+    """See the module."""
+
+    name = "relation_extraction"
+    title = "tells how two entities of a sentence are related (spaCy)"
+    parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
+    key = KEY
+    score_name = "micro_f1"
+    example = {
+        "sentence": "Ada lived in London .",
+        KEY: [{"sub": {"entity": "Ada", "type": "PERSON"}, "obj": {"entity": "London", "type": UNKNOWN}}],
+    }
+
+    @override
+    def read(self, value: dict[str, Any]) -> Related | None:
+        pairs = [Labelled(_marked(value, pair), text_of(pair, "relation")) for pair in _pairs(value)]
+        return Related(tuple(pairs)) if pairs else None
+
+    @override
+    def load_line(self, value: dict[str, Any]) -> Related:
+        return Related(tuple(Labelled(**pair) for pair in value["pairs"]))
+
+    @override
+    def check(self, train: Sequence[Related]) -> None:
+        categories.check_classes([pair.label for pair in _flat(train)])
+
+    @override
+    def train(self, training: Training[Related]) -> None:
+        pairs = _flat(training.train)
+        pipelines.train(training, categories.CONFIG, categories.example(pairs, categories.at_blanks), lines=pairs)
+
+    @override
+    def score(self, predictor: Any, lines: Sequence[Related], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        counts = categories.count(predictor, _flat(lines), categories.at_blanks, tick=tick)
+        found = counts.scores()
+        wanted = {label for label, _ in counts.confusion}
+        relations = [(pair, number) for pair, number in counts.confusion.items()]
+        micro = numbers(
+            sum(number for (one, other), number in relations if one == other != NONE),
+            sum(number for (_, other), number in relations if other != NONE),
+            sum(number for (one, _), number in relations if one != NONE),
+        )
+        reason = None
+        if not micro["f1"]:
+            none = not wanted - {NONE}
+            why = "there is no relation in the eval lines" if none else "no relation that the model found is right"
+            reason = f"micro_f1 is 0: {why}"
+        overall = {f"micro_{name}": number for name, number in micro.items()}
+        return Scores({**overall, "macro_f1": found.overall["macro_f1"]}, found.per_type, reason, found.details)
+
+    @override
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        answers = []
+        for given in values:
+            value = dict(given)
+            pairs = _pairs(value)
+            texts = [_marked(value, pair) for pair in pairs]
+            labels = categories.predict(predictor, texts, categories.at_blanks)
+            answers.append({KEY: [{**pair, "relation": label} for pair, label in zip(pairs, labels, strict=True)]})
+        return answers
+
+
+def _flat(lines: Sequence[Related]) -> list[Labelled]:
+    return [pair for line in lines for pair in line.pairs]
+
+
+def _pairs(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The pairs that a line speaks of; none where it lacks the key.
+
+    Raises:
+        BrokenLineError: it is no list of objects.
+    """
+    pairs = value.get(KEY, [])
+    if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
+        raise BrokenLineError(f'"{KEY}" must be a list of objects with "sub", "obj" and "relation"')
+    return pairs
+
+
+def _marked(value: dict[str, Any], pair: dict[str, Any]) -> str:
+    """A sentence with the two entities of a pair marked, a blank between tokens; then what is known of the pair. Pure.
+
+    Raises:
+        BrokenLineError: an entity is missing, or does not occur in the sentence.
+    """
+    words = words_of(value)
+    (sub, sub_type), (obj, obj_type) = _entity(pair, "sub"), _entity(pair, "obj")
+    sub_place = find(words, sub, "the subject")
+    obj_place = find(words, obj, "the object", beside=sub_place)
+    marks: dict[int, list[str]] = {}
+    for (start, end), kind, entity_type in ((sub_place, "S", sub_type), (obj_place, "O", obj_type)):
+        marks.setdefault(start, []).append(f"[{kind}:{entity_type}]")
+        marks.setdefault(end, []).insert(0, f"[/{kind}]")
+    marked = []
+    for place, word in enumerate([*words, ""]):
+        marked += [*marks.get(place, []), *([word] if word else [])]
+    first, last = sorted((sub_place, obj_place))
+    between = words[first[1] : last[0]]
+    order = "S-O" if sub_place <= obj_place else "O-S"
+    features = [f"{order}:{sub_type}:{obj_type}", f"far:{min(len(between), 10)}"]
+    features += [f"{order}~{word.lower()}" for word in between[:12]]
+    features += [f"last:{words[sub_place[1] - 1].lower()}", f"last:{words[obj_place[1] - 1].lower()}"]
+    return " ".join([*marked, *features])
+
+
+def _entity(pair: dict[str, Any], role: str) -> tuple[str, str]:
+    entity = pair.get(role)
+    if not isinstance(entity, dict):
+        raise BrokenLineError(f'"{role}" must be an object with "entity" and "type"')
+    kind = entity.get("type", UNKNOWN)
+    if not isinstance(kind, str) or not kind.strip():
+        raise BrokenLineError(f'the "type" of "{role}" must be a word, {UNKNOWN} where it is not known')
+    check_encodable(kind, "a type")
+    return text_of(entity, "entity"), "_".join(kind.split())
+
+
+MODELS = {RelationExtraction.name: RelationExtraction()}

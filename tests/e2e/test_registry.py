@@ -1,0 +1,315 @@
+"""Registered models on the whole stack: promoted by the rule, taken back, cached, repeated; an MLflow that is away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from support.stack import DAG, REPO, Stack
+from support.waiting import wait_for
+
+
+def people(*names: str) -> str:
+    lines = ({"sentence": f"{name} sleeps", "named_entity": ["B-person", "O"]} for name in names)
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+@pytest.fixture(scope="module")
+def data(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """References of data sets with one, two and three of the three people that are scored on, and of those."""
+    folder = tmp_path_factory.mktemp("people")
+    found = {}
+    for key, names in {"one": ("Ada",), "two": ("Ada", "Bob"), "three": ("Ada", "Bob", "Cy")}.items():
+        (folder / key).write_text(people(*names))
+        found[key] = stack.store(folder / key)
+    return found
+
+
+def request(data: dict[str, str], known: str, name: str, **more: Any) -> dict[str, Any]:
+    """A session whose model knows some of the three people."""
+    return {
+        "model": "test_model", "datasets": {"people": {"train": data[known], "eval": data["three"]}}, "name": name,
+        "no_cache": True, **more,
+    }  # fmt: skip
+
+
+class Mlflow:
+    """The stack's own registry, as a person with its login sees it."""
+
+    def __init__(self, stack: Stack) -> None:
+        lines = (stack.env_dir / "registry.env").read_text().splitlines()
+        keys = dict(line.split("=", 1) for line in lines if "=" in line)
+        login = (keys["MLFLOW_TRACKING_USERNAME"], keys["MLFLOW_TRACKING_PASSWORD"])
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{stack.mlflow_port}/api/2.0/mlflow", auth=login, timeout=30
+        )
+
+    def get(self, path: str, **params: Any) -> dict[str, Any]:
+        answer = self._http.get(path, params=params)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def post(self, path: str, **payload: Any) -> dict[str, Any]:
+        answer = self._http.post(path, json=payload)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def production(self, name: str) -> str | None:
+        found = self.get("/registered-models/get", name=name)["registered_model"]
+        return next((item["version"] for item in found.get("aliases", []) if item["alias"] == "production"), None)
+
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.get("/model-versions/search", filter=f"name = '{name}'").get(
+            "model_versions", []
+        )
+        return found
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        run = self.get("/runs/get", run_id=run_id)["run"]
+        pairs = {key: {p["key"]: p["value"] for p in run["data"].get(key, [])} for key in ("params", "tags", "metrics")}
+        return {**pairs, "experiment": run["info"]["experiment_id"], "status": run["info"]["status"]}
+
+
+@pytest.fixture(scope="module")
+def mlflow(stack: Stack) -> Mlflow:
+    return Mlflow(stack)
+
+
+def trained(stack: Stack, conf: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Run a session to its end: its id and what it registered."""
+    run_id = stack.start(conf)
+    assert stack.finish(run_id) == "success"
+    return run_id, stack.xcom(run_id, "update_model_metadata_registry")
+
+
+def compose(stack: Stack, *words: str) -> None:
+    subprocess.run(["env/host/stack.sh", *words], cwd=REPO, env=stack.environment, check=True, capture_output=True)
+
+
+def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str]
+) -> None:
+    name = "rule"
+    _, first = trained(stack, request(data, "one", name, promote="auto"))
+    assert first["promotion"].startswith("promoted: nothing was in production")
+    assert mlflow.production(name) == first["version"] == "1"
+    _, second = trained(stack, request(data, "two", name))
+    assert (second["version"], second["promotion"]) == ("2", "not asked for")
+    assert mlflow.production(name) == "1"
+    # Scored by the third session on its own evaluation set, which has other lines than the first one's.
+    known = request(data, "two", name, promote="auto")
+    known["datasets"]["people"]["eval"] = data["two"]
+    run_id, third = trained(stack, known)
+    assert "that of version 1 is 0.6667: better by 0.3333" in third["promotion"]
+    assert mlflow.production(name) == "3"
+    assert stack.xcom(run_id, "eval_model")["production"]["version"] == "1"
+    _, fourth = trained(stack, request(data, "one", name, promote="auto"))
+    assert fourth["promotion"].startswith("not promoted: f1 is 0.5000, that of version 3 is 0.8000")
+    assert mlflow.production(name) == "3"
+
+    said = stack.make("production", f"MODEL={name}")
+    assert said.returncode == 0, said.stderr
+    assert "version 3 is in production, version 1 was before" in said.stdout
+    assert f"by     {run_id} (the rule)" in said.stdout
+    since = said.stdout.split("since  ")[1].split()[0]
+    back = stack.make("rollback", f"MODEL={name}", "WHY=it is odd")
+    assert back.returncode == 0, back.stderr
+    assert mlflow.production(name) == "1"
+    assert f"Version 3 of {name} was in production" in stack.make("production", f"MODEL={name}", f"AT={since}").stdout
+    assert "it is odd" in stack.make("production", f"MODEL={name}").stdout
+    assert stack.make("promote", f"MODEL={name}", "VERSION=4", "WHY=by hand").returncode == 0
+    assert mlflow.production(name) == "4"
+
+    listed = stack.make("models", f"MODEL={name}").stdout.splitlines()
+    assert listed[0].split() == ["NAME", "VERSION", "ALIAS", "METRIC", "DATA", "AGE"]
+    assert [line.split()[1:6] for line in listed[1:]] == [
+        ["4", "production", "f1", "0.5000", "people"], ["3", "-", "f1", "1.0000", "people"],
+        ["2", "-", "f1", "0.8000", "people"], ["1", "-", "f1", "0.5000", "people"],
+    ]  # fmt: skip
+    side = stack.make("compare", f"A={name}/2", f"B={name}/4").stdout
+    rows = {line[3:].split("  ")[0].strip() + ":" + " ".join(line.split()[-2:]) for line in side.splitlines()}
+    assert "metric:0.8000 0.5000" in rows
+    assert data["one"].split("/")[0] in side, "which data"
+    assert "device" in side
+    assert "duration" in side
+    stack.assert_nothing_left()
+
+
+WRONG = [
+    (("promote", "MODEL=nobody", "VERSION=1"), "There is no model 'nobody'; there are: "),
+    (("promote", "MODEL=rule", "VERSION=99"), "There is no version 99 of 'rule'; there are: 4, 3, 2, 1."),
+    (("promote", "MODEL=rule", "VERSION=x"), "'x' is no version"),
+    (("promote", "MODEL=rule", "VERSION=4"), "Version 4 of 'rule' is in production already."),
+    (("promote",), "make promote MODEL=name VERSION=n"),
+    (("rollback", "MODEL=nobody"), "Nothing of 'nobody' is in production"),
+    (("compare", "A=rule/1", "B=rule"), "'rule' names no version: write name/number"),
+    (("compare", "A=rule/1", "B=rule/99"), "There is no version 99 of 'rule'"),
+    (("models", "MODEL=nobody"), "There is no model 'nobody'"),
+    (("production", "MODEL=nobody"), "There is no model 'nobody'"),
+    (("production", "MODEL=rule", "AT=yesterday"), "'yesterday' is no time: write for example"),
+    (("reproduce", "RUN=manual__never"), "No model was saved by a run 'manual__never'"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
+def test_a_name_that_is_wrong_is_told_with_what_there_is(stack: Stack, words: tuple[str, ...], said: str) -> None:
+    done = stack.make(*words)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_same_training_is_not_done_twice_and_says_so(stack: Stack, mlflow: Mlflow, data: dict[str, str]) -> None:
+    conf = request(data, "two", "cached", no_cache=False, seed=11)
+    first, one = trained(stack, conf)
+    assert "cached_from" not in stack.xcom(first, "train_model_cpu")
+    second, two = trained(stack, conf)
+    assert stack.xcom(second, "train_model_cpu")["cached_from"] == first
+    assert f"the same training was done before, by {first}" in stack.log(second, "train_model_cpu")
+    assert [one["version"], two["version"]] == ["1", "2"], "it still registers"
+    assert two["metrics"] == one["metrics"]
+    assert mlflow.run(stack.xcom(second, "save_model")["mlflow_run_id"])["tags"]["tarmac.cached_from"] == first
+    assert f"nothing was trained: the same training was done before, by {first}" in (
+        stack.make("follow", f"RUN={second}").stdout
+    )
+    for other in ({"no_cache": True}, {"seed": 12}):
+        run_id, _ = trained(stack, conf | other)
+        assert "cached_from" not in stack.xcom(run_id, "train_model_cpu"), other
+    stack.assert_nothing_left()
+
+
+def test_a_run_is_repeated_from_its_record_and_the_metrics_match(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str]
+) -> None:
+    run_id, registered = trained(stack, request(data, "two", "again", no_cache=False, promote="auto"))
+    done = stack.make("reproduce", f"RUN={run_id}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The metrics match." in done.stdout
+    assert "not the same" not in done.stdout
+    assert "cached" not in done.stdout, "it has trained"
+    assert mlflow.production("again") == registered["version"] == "1"
+    assert len(mlflow.versions("again")) == 1, "the repetition has a name of its own"
+    # A record that claims another metric is found out.
+    mlflow_run = stack.xcom(run_id, "save_model")["mlflow_run_id"]
+    mlflow.post("/runs/set-tag", run_id=mlflow_run, key="tarmac.metrics", value=json.dumps({"f1": 0.99}))
+    done = stack.make("reproduce", f"RUN={run_id}")
+    assert done.returncode != 0
+    assert "f1: 0.990000 in the record, 0.800000 now" in done.stdout
+    assert "The metrics do not match." in done.stdout
+    stack.assert_nothing_left()
+
+
+def test_a_session_trains_on_from_a_registered_model_and_from_a_run(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str]
+) -> None:
+    run_id, first = trained(stack, request(data, "one", "based", promote="auto"))
+    for base, pinned in (("based@production", "based/1"), ("based/1", "based/1"), (f"run:{run_id}", f"run:{run_id}")):
+        later, _ = trained(stack, request(data, "one", "based", base_model=base))
+        assert "to train on from" in stack.log(later, "retrieve_resources"), base
+        tags = mlflow.run(stack.xcom(later, "save_model")["mlflow_run_id"])["tags"]
+        assert tags["tarmac.base_model"] == pinned
+    for base, said in (
+        ("based/99", "base_model: There is no version 99 of 'based'"),
+        ("nobody@production", "base_model: There is no model 'nobody'"),
+        ("run:never", "base_model: No model was saved by a run 'never'"),
+    ):
+        run = stack.start(request(data, "one", "based", base_model=base))
+        assert stack.finish(run) == "failed"
+        assert said in stack.log(run, "check_request_body"), base
+    other = stack.start(request(data, "one", "based") | {"model": "named_entity_recognition"})
+    assert stack.finish(other) == "failed"
+    assert "name: 'based' holds models of another kind, test_model" in stack.log(other, "check_request_body")
+    stack.assert_nothing_left()
+
+
+def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_links_to_it(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str]
+) -> None:
+    conf = request(data, "two", "known", parameters={"train_seconds": 1}, seed=5)
+    run_id, registered = trained(stack, conf)
+    mlflow_run = stack.xcom(run_id, "save_model")["mlflow_run_id"]
+    run = mlflow.run(mlflow_run)
+    params, tags, metrics = run["params"], run["tags"], run["metrics"]
+    assert (params["train_seconds"], params["seed"], params["device"]) == ("1.0", "5", "cpu")
+    assert params["data.people.train.id"] == data["two"].split("/")[0]
+    assert params["data.people.eval.bytes"] == str(len(people("Ada", "Bob", "Cy")))
+    assert "@sha256:" in tags["tarmac.image"]
+    assert tags["tarmac.version"] == "0.1.0"
+    assert tags["tarmac.commit"]
+    assert tags["tarmac.airflow_url"].endswith(run_id)
+    assert json.loads(tags["tarmac.metrics"]) == registered["metrics"]
+    assert metrics["seconds"] >= 1
+    assert metrics["memory_peak_bytes"] > 10 * 2**20
+    (version,) = mlflow.versions("known")
+    assert "f1 0.8000" in version["description"]
+    card = tags["mlflow.note.content"]
+    for part in ("Limits:", 'load_model("models:/known/', "data set", "Best f1"):
+        assert part in card, part
+    links = stack.http.get(f"{DAG}/dagRuns/{run_id}/taskInstances/update_model_metadata_registry/links").json()
+    assert links["extra_links"] == {
+        "Model version in MLflow": f"http://localhost:{stack.mlflow_port}/#/models/known/versions/1",
+        "Training in MLflow": f"http://localhost:{stack.mlflow_port}/#/experiments/{run['experiment']}/runs/{mlflow_run}",
+    }
+
+
+def save_state(stack: Stack, run_id: str, *states: str) -> Callable[[], bool]:
+    return lambda: stack.states(run_id)["save_model"] in states
+
+
+def test_a_registry_that_is_away_loses_no_model(stack: Stack, mlflow: Mlflow, data: dict[str, str]) -> None:
+    conf = request(data, "two", "kept", parameters={"train_seconds": 5})
+    run_id = stack.start(conf)
+    wait_for("the training", lambda: stack.session_containers("tarmac.task=train_model_cpu"))
+    compose(stack, "stop", "mlflow")
+    try:
+        wait_for("saving to fail for now", save_state(stack, run_id, "up_for_retry"), 240)
+        assert len(stack.session_volumes()) == 1, "the model stays in its volume"
+        assert "does not answer" in stack.log(run_id, "save_model")
+        assert stack.states(run_id)["cleanup"] is None
+    finally:
+        compose(stack, "start", "mlflow")
+    assert stack.finish(run_id, 400) == "success"
+    assert [version["version"] for version in mlflow.versions("kept")] == ["1"]
+    stack.assert_nothing_left()
+
+
+def test_a_trainer_that_is_killed_while_it_saves_leaves_no_broken_version(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str], tmp_path: Path
+) -> None:
+    run_id = stack.start(request(data, "two", "killed"))
+    begun: list[dict[str, Any]] = []
+
+    def uploading() -> bool:
+        """The model's record is in MLflow, its files are not all there yet."""
+        found = mlflow.post("/experiments/search", max_results=100)["experiments"]
+        ids = [item["experiment_id"] for item in found]
+        models = mlflow.post("/logged-models/search", experiment_ids=ids, max_results=50).get("models", [])
+        begun[:] = [item["info"] for item in models if item["info"]["status"] == "LOGGED_MODEL_PENDING"]
+        return bool(begun)
+
+    wait_for("the upload to begin", uploading, 240, every=0.01)
+    for container in stack.session_containers("tarmac.task=save_model"):
+        subprocess.run(["docker", "kill", container], check=True, capture_output=True)
+    assert stack.finish(run_id, 400) == "success"
+    assert stack.tasks(run_id)["save_model"]["try_number"] == 2
+    (version,) = mlflow.versions("killed")
+    assert version["status"] == "READY"
+    assert begun[0]["model_id"] not in version["source"], "not the one that was half uploaded"
+    assert not uploading(), "and that one is gone"
+    code = "import mlflow; print(mlflow.pyfunc.load_model('models:/killed/1').predict([{'sentence': 'Ada sleeps'}]))"
+    out = subprocess.run(
+        ["docker", "run", "--rm", "--network", f"{stack.project}_registry", "--env-file",
+         stack.env_dir / "registry.env", "--entrypoint", "python", f"tarmac/trainer:{stack.environment['TARMAC_TAG']}",
+         "-c", code],
+        text=True, capture_output=True,
+    )  # fmt: skip
+    assert "B-person" in out.stdout, out.stderr
+    stack.assert_nothing_left()
