@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|unit|chaos|bench-admission|lint|types [pytest arguments]: runs checks in the test image, so that the host
+# run.sh all|gpu|faults|unit|chaos|bench-admission|lint|types [pytest arguments]: runs checks in the test image, so that the host
 # needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
@@ -47,7 +47,7 @@ say "Preparing the test images (the first time takes a few minutes) ..."
 env/host/images.sh
 case $what in
 all) build ;;
-gpu | chaos) build airflow-init mlflow trainer test ;;
+gpu | chaos | faults) build airflow-init mlflow trainer test ;;
 *) build test ;;
 esac
 
@@ -86,11 +86,15 @@ all)
     say "Trainer tests"
     docker run --rm --network none --name "$runner" tarmac/trainer-test:test
     say "Stack tests"
-    in_test_image pytest -p no:cacheprovider --ignore=tests/gpu tests "$@"
+    in_test_image pytest -p no:cacheprovider --ignore=tests/gpu --ignore=tests/faults tests "$@"
+    # By themselves: their stack and the one of tests/e2e are not to run at once.
+    say "Faults"
+    in_test_image pytest -p no:cacheprovider -s tests/faults "$@"
     say "GPU tests"
     gpu_tests "$@"
     ;;
 gpu) gpu_tests "$@" ;;
+faults) in_test_image pytest -p no:cacheprovider -s tests/faults "$@" ;;
 chaos)
     where=on_machine
     [ "${GPUS:-2}" != 0 ] || where=in_test_image
@@ -100,5 +104,5 @@ bench-admission)
     in_test_image env "STEPS=${STEPS:-}" python tests/bench_admission.py
     in_test_image python tests/bench_postgres.py
     ;;
-*) die "run.sh knows all, gpu, unit, chaos, bench-admission, lint and types, not '$what'." ;;
+*) die "run.sh knows all, gpu, faults, unit, chaos, bench-admission, lint and types, not '$what'." ;;
 esac
