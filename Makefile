@@ -133,6 +133,10 @@ test-unit: ## Run the tests that need no engine
 test-gpu: ## Run the GPU tests on a machine with two fake GPUs (part of make test)
 	@tests/run.sh gpu
 
+.PHONY: test-faults
+test-faults: ## Kill, stop and cut off parts of a stack while sessions train (part of make test)
+	@tests/run.sh faults
+
 .PHONY: chaos
 chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: as before; GPUS=0: CPU only)
 	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" GPUS="$(GPUS)" tests/run.sh chaos

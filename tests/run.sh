@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|unit|chaos|bench-admission|bench-handover|sbom|audit|lint|types [arguments]: runs checks in the test
-# image, so that the host needs Docker only.
+# run.sh all|gpu|faults|unit|chaos|bench-admission|bench-handover|sbom|audit|lint|types [arguments]: runs checks in the
+# test image, so that the host needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -48,7 +48,7 @@ say "Preparing the test images (the first time takes a few minutes) ..."
 env/host/images.sh
 case $what in
 all) build ;;
-gpu | chaos | bench-handover) build airflow-init mlflow trainer test ;;
+gpu | chaos | faults | bench-handover) build airflow-init mlflow trainer test ;;
 *) build test ;;
 esac
 
@@ -87,11 +87,12 @@ all)
     say "Trainer tests"
     docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG"
     say "Stack tests"
-    in_test_image pytest -p no:cacheprovider --ignore=tests/gpu tests "$@"
+    in_test_image pytest -p no:cacheprovider --ignore=tests/gpu --ignore=tests/faults tests "$@"
     say "GPU tests"
     gpu_tests "$@"
     ;;
 gpu) gpu_tests "$@" ;;
+faults) in_test_image pytest -p no:cacheprovider -s tests/faults "$@" ;;
 chaos)
     where=on_machine
     [ "${GPUS:-2}" != 0 ] || where=in_test_image
