@@ -140,12 +140,14 @@ class Registry:
             tags: set on the version.
         """
         now = int(time.time() * 1000)
+        # MLflow shows the value of the highest step: else the last point of the curve, which may not be the best.
+        step = int(self.run(run_id).metrics.get("steps", 0))
         self._call(
             "POST",
             "/runs/log-batch",
             {
                 "run_id": run_id,
-                "metrics": [{"key": k, "value": v, "timestamp": now, "step": 0} for k, v in metrics.items()],
+                "metrics": [{"key": k, "value": v, "timestamp": now, "step": step} for k, v in metrics.items()],
             },
         )
         for found in self._versions(f"name = {_quoted(name)} and run_id = {_quoted(run_id)}"):
