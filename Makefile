@@ -169,6 +169,10 @@ bench-admission: ## Simulate admission on GPU traces and walk at random over it 
 bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (READINGS=32)
 	@READINGS="$(READINGS)" tests/run.sh bench-handover
 
+.PHONY: bench-quality
+bench-quality: ## Train each spaCy model on the example data, beside plain spaCy (MODEL=name, STEPS=n)
+	@MODEL="$(MODEL)" STEPS="$(STEPS)" tests/run.sh bench-quality
+
 .PHONY: lock
 lock: ## Pin every image's dependencies again, with hashes (needs uv)
 	@env/host/lock.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|faults|unit|chaos|bench-admission|bench-handover|sbom|audit|lint|types [arguments]: runs checks in the
-# test image, so that the host needs Docker only.
+# run.sh all|gpu|faults|unit|chaos|bench-admission|bench-handover|bench-quality|sbom|audit|lint|types [arguments]:
+# runs checks in the test image, so that the host needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -49,6 +49,7 @@ env/host/images.sh
 case $what in
 all) build ;;
 gpu | chaos | faults | bench-handover) build airflow-init mlflow trainer test ;;
+bench-quality) build trainer-test ;;
 *) build test ;;
 esac
 
@@ -109,6 +110,11 @@ audit)
     cp "$TARMAC_CA_BUNDLE" build/ca.pem
     in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/audit.py
     ;;
+bench-quality)
+    docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --volume "$repo:/repo:ro" --env EXAMPLES=/repo/examples \
+        --env "MODEL=${MODEL:-}" --env "STEPS=${STEPS:-}" --entrypoint /opt/venv/bin/python \
+        "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench_quality.py
+    ;;
 bench-handover) on_machine env "READINGS=${READINGS:-}" python tests/bench_handover.py ;;
-*) die "run.sh knows all, gpu, unit, chaos, bench-admission, bench-handover, sbom, audit, lint and types, not '$what'." ;;
+*) die "run.sh knows all, gpu, unit, chaos, bench-admission, bench-handover, bench-quality, sbom, audit, lint and types, not '$what'." ;;
 esac
