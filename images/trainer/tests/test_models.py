@@ -202,6 +202,8 @@ BROKEN = [
         'the "type" of "obj" must be a word',
     ),
     ("coreference_resolution", {"sentence": "a", "coreference": ["b"]}, "must be a list of objects"),
+    ("coreference_resolution", {"sentence": "a", "coreference": [{"references": []}]}, '"sentence_2" is missing'),
+    ("relation_extraction", {"sentence": 5, "relations": []}, '"sentence" must be a string'),
     ("coreference_resolution", {"sentence": "a", "coreference": [{"sentence_2": "b"}]}, '"references" must be a list'),
     ("coreference_resolution", follows("a", "b", reference("a", "b")), '"coreferent" must be true or false'),
     ("coreference_resolution", follows("a", "b", reference("c", "b", True)), "the first mention 'c' does not occur"),
@@ -280,6 +282,9 @@ def test_relations_are_scored_without_those_that_are_none() -> None:
     assert scores.overall["micro_precision"] == 0.5
     assert scores.overall["micro_recall"] == pytest.approx(1 / 3)
     assert scores.overall["micro_f1"] == pytest.approx(0.4)
+    assert scores.overall["macro_f1"] == pytest.approx(0.4)
+    assert set(scores.per_type) == {"x"}
+    assert scores.reason is None
 
 
 @pytest.mark.parametrize("name", LEARNABLE)

@@ -153,6 +153,8 @@ def _others(value: dict[str, Any]) -> list[dict[str, Any]]:
     others = value.get(KEY, [])
     if not isinstance(others, list) or not all(isinstance(other, dict) for other in others):
         raise BrokenLineError(f'"{KEY}" must be a list of objects with "sentence_2" and "references"')
+    for other in others:
+        words_of(other, "sentence_2")
     return others
 
 
