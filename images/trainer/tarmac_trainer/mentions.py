@@ -18,7 +18,7 @@ def find_all(words: Sequence[str], mention: str) -> list[Place]:
     wanted = mention.split()
     if not wanted:
         return []
-    for change in (str, str.casefold, lambda word: word.casefold().strip(_PUNCTUATION)):
+    for change in (str, str.casefold, _bare):
         here, there = [change(word) for word in words], [change(word) for word in wanted]
         found: list[Place] = []
         for start in range(len(here) - len(there) + 1):
@@ -29,8 +29,14 @@ def find_all(words: Sequence[str], mention: str) -> list[Place]:
     return []
 
 
+def _bare(word: str) -> str:
+    """A word in small letters without the punctuation that hangs on it; punctuation itself stays. Pure."""
+    small = word.casefold()
+    return small.strip(_PUNCTUATION) or small
+
+
 def find(words: Sequence[str], mention: str, what: str, *, beside: Place | None = None) -> Place:
-    """Where a mention occurs first, and not at the place of another one, if it occurs elsewhere, too. Pure.
+    """Where a mention occurs first, and apart from another one, if it occurs elsewhere, too. Pure.
 
     Args:
         words: of the sentence.
@@ -44,4 +50,5 @@ def find(words: Sequence[str], mention: str, what: str, *, beside: Place | None 
     places = find_all(words, mention)
     if not places:
         raise BrokenLineError(f"{what} {mention[:60]!r} does not occur in its sentence")
-    return next((place for place in places if place != beside), places[0])
+    apart = [place for place in places if beside is None or place[1] <= beside[0] or beside[1] <= place[0]]
+    return (apart or places)[0]

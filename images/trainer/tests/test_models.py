@@ -234,6 +234,17 @@ def test_phrases_that_do_not_occur_are_counted_and_told(session: Session) -> Non
     assert f"{len(KEYPHRASES)} phrases that do not occur in their sentence" in outcome.out
 
 
+def test_a_mention_is_found_as_it_is_written_or_nearly_so() -> None:
+    from tarmac_trainer.mentions import find, find_all
+
+    assert find_all(["Ada", ",", "met", "Bob"], "?") == []
+    assert find_all(["Ada", "met", "Bob", ","], "Bob !") == []
+    assert find_all(["in", "Paris,", "they", "say"], "paris") == [(1, 2)]
+    words = ["New", "York", "is", "not", "York"]
+    assert find(words, "York", "the object", beside=(0, 2)) == (4, 5)
+    assert find(["New", "York"], "York", "the object", beside=(0, 2)) == (1, 2)
+
+
 def test_a_phrase_is_marked_wherever_it_occurs_and_the_longest_of_those_that_overlap() -> None:
     line = models.get("keyphrase_extraction").read(
         {"sentence": "Index scan , or an index Scan node", "keyphrases": ["index scan", "scan", "index scan node"]}

@@ -2,8 +2,9 @@
 
     {"sentence": "the transitive law holds", "keyphrases": ["transitive law"]}
 
-A phrase is marked wherever it occurs in the sentence; one that does not occur is counted and reported, since authors
-name phrases that they do not write. Of phrases that overlap, the longest is marked.
+A phrase is marked wherever it occurs in the sentence as it is written, or else in other capitals; one that does not
+occur is counted and reported, since authors name phrases that they do not write. Of phrases that overlap, the longest
+is marked.
 """
 
 from collections.abc import Callable, Mapping, Sequence
