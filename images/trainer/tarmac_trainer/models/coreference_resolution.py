@@ -8,16 +8,14 @@ the same words, the same last word, and each word of the one beside the other wh
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, override
 
-from tarmac_trainer import categories, pipelines
+from tarmac_trainer import categories
 from tarmac_trainer.categories import Labelled
 from tarmac_trainer.mentions import find
-from tarmac_trainer.models import COMMON, Model, Number
+from tarmac_trainer.pairs import PairModel, Pairs, flat
 from tarmac_trainer.readers import BrokenLineError, text_of, words_of
 from tarmac_trainer.scoring import Scores
-from tarmac_trainer.training import Training
 
 KEY = "coreference"
 YES, NO = "coreferent", "different"
@@ -67,19 +65,11 @@ PRONOUNS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """The pairs of mentions on a line, each as its two sentences marked, and whether they mean the same."""
-
-    pairs: tuple[Labelled, ...]
-
-
-class CoreferenceResolution(Model[Pairs]):
+class CoreferenceResolution(PairModel):
     """See the module."""
 
     name = "coreference_resolution"
     title = "tells whether mentions in two sentences mean the same (spaCy)"
-    parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
     key = KEY
     score_name = "accuracy"
     example = {
@@ -104,21 +94,8 @@ class CoreferenceResolution(Model[Pairs]):
         return Pairs(tuple(found)) if found else None
 
     @override
-    def load_line(self, value: dict[str, Any]) -> Pairs:
-        return Pairs(tuple(Labelled(**pair) for pair in value["pairs"]))
-
-    @override
-    def check(self, train: Sequence[Pairs]) -> None:
-        categories.check_classes([pair.label for pair in _flat(train)])
-
-    @override
-    def train(self, training: Training[Pairs]) -> None:
-        pairs = _flat(training.train)
-        pipelines.train(training, categories.CONFIG, categories.example(pairs, categories.at_blanks), lines=pairs)
-
-    @override
     def score(self, predictor: Any, lines: Sequence[Pairs], *, tick: Callable[[], Any] = lambda: None) -> Scores:
-        found = categories.count(predictor, _flat(lines), categories.at_blanks, tick=tick).scores()
+        found = categories.count(predictor, flat(lines), categories.at_blanks, tick=tick).scores()
         # Of the pairs that are coreferent; 0 where there is none.
         yes = found.per_type.get(YES, {"precision": 0.0, "recall": 0.0, "f1": 0.0})
         return Scores({"accuracy": found.overall["accuracy"], **yes}, found.per_type, found.reason, found.details)
@@ -143,10 +120,6 @@ class CoreferenceResolution(Model[Pairs]):
                 )
             answers.append({KEY: told})
         return answers
-
-
-def _flat(lines: Sequence[Pairs]) -> list[Labelled]:
-    return [pair for line in lines for pair in line.pairs]
 
 
 def _others(value: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,16 +8,14 @@ Baseline for Sentence-level Relation Extraction", 2022), so that a plain text cl
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, override
 
-from tarmac_trainer import categories, pipelines
+from tarmac_trainer import categories
 from tarmac_trainer.categories import Labelled
 from tarmac_trainer.mentions import find
-from tarmac_trainer.models import COMMON, Model, Number
+from tarmac_trainer.pairs import PairModel, Pairs, flat
 from tarmac_trainer.readers import BrokenLineError, check_encodable, text_of, words_of
 from tarmac_trainer.scoring import Scores, numbers
-from tarmac_trainer.training import Training
 
 KEY = "relations"
 NONE = "no_relation"
@@ -26,19 +24,11 @@ NONE = "no_relation"
 UNKNOWN = "UNK"
 
 
-@dataclass(frozen=True)
-class Related:
-    """The pairs of a sentence, each as the sentence with that pair marked, and its relation."""
-
-    pairs: tuple[Labelled, ...]
-
-
-class RelationExtraction(Model[Related]):
+class RelationExtraction(PairModel):
     """See the module."""
 
     name = "relation_extraction"
     title = "tells how two entities of a sentence are related (spaCy)"
-    parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
     key = KEY
     score_name = "micro_f1"
     example = {
@@ -47,26 +37,13 @@ class RelationExtraction(Model[Related]):
     }
 
     @override
-    def read(self, value: dict[str, Any]) -> Related | None:
+    def read(self, value: dict[str, Any]) -> Pairs | None:
         pairs = [Labelled(_marked(value, pair), text_of(pair, "relation")) for pair in _pairs(value)]
-        return Related(tuple(pairs)) if pairs else None
+        return Pairs(tuple(pairs)) if pairs else None
 
     @override
-    def load_line(self, value: dict[str, Any]) -> Related:
-        return Related(tuple(Labelled(**pair) for pair in value["pairs"]))
-
-    @override
-    def check(self, train: Sequence[Related]) -> None:
-        categories.check_classes([pair.label for pair in _flat(train)])
-
-    @override
-    def train(self, training: Training[Related]) -> None:
-        pairs = _flat(training.train)
-        pipelines.train(training, categories.CONFIG, categories.example(pairs, categories.at_blanks), lines=pairs)
-
-    @override
-    def score(self, predictor: Any, lines: Sequence[Related], *, tick: Callable[[], Any] = lambda: None) -> Scores:
-        counts = categories.count(predictor, _flat(lines), categories.at_blanks, tick=tick)
+    def score(self, predictor: Any, lines: Sequence[Pairs], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        counts = categories.count(predictor, flat(lines), categories.at_blanks, tick=tick)
         pairs = counts.confusion.items()
         right = sum(number for (wanted, found), number in pairs if wanted == found != NONE)
         found = sum(number for (_, found), number in pairs if found != NONE)
@@ -95,10 +72,6 @@ def _reason(right: int, found: int, wanted: int) -> str | None:
     if not wanted:
         return "micro_f1 is 0: there is no relation in the eval lines"
     return "micro_f1 is 0: " + ("no relation that the model found is right" if found else "the model found no relation")
-
-
-def _flat(lines: Sequence[Related]) -> list[Labelled]:
-    return [pair for line in lines for pair in line.pairs]
 
 
 def _pairs(value: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,0 +1,41 @@
+"""Telling the class of a pair, two parts of a text that are marked in it: what the models that do so have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, override
+
+from tarmac_trainer import categories, pipelines
+from tarmac_trainer.categories import Labelled
+from tarmac_trainer.models import COMMON, Model, Number
+from tarmac_trainer.training import Training
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of a line, each as its text with that pair marked, and its class."""
+
+    pairs: tuple[Labelled, ...]
+
+
+def flat(lines: Sequence[Pairs]) -> list[Labelled]:
+    """All pairs of the lines, in order. Pure."""
+    return [pair for line in lines for pair in line.pairs]
+
+
+class PairModel(Model[Pairs]):
+    """A model whose lines are pairs; what they are is the subclass's."""
+
+    parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
+
+    @override
+    def load_line(self, value: dict[str, Any]) -> Pairs:
+        return Pairs(tuple(Labelled(**pair) for pair in value["pairs"]))
+
+    @override
+    def check(self, train: Sequence[Pairs]) -> None:
+        categories.check_classes([pair.label for pair in flat(train)])
+
+    @override
+    def train(self, training: Training[Pairs]) -> None:
+        pairs = flat(training.train)
+        pipelines.train(training, categories.CONFIG, categories.example(pairs, categories.at_blanks), lines=pairs)
