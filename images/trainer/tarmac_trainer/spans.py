@@ -1,9 +1,10 @@
 """Finding spans of tokens, entities or phrases: what the models that do so have in common, a spaCy `ner`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer.entities import Sentence, Span
+from tarmac_trainer.readers import words_of
 from tarmac_trainer.scoring import SpanCounts, batches
 
 if TYPE_CHECKING:
@@ -29,6 +30,16 @@ def find_spans(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list
 
     docs = nlp.pipe(Doc(nlp.vocab, words=list(words)) for words in sentences)
     return [[(entity.start, entity.end, entity.label_) for entity in doc.ents] for doc in docs]
+
+
+def predict_spans(nlp: "Language", values: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[str, ...], list[Span]]]:
+    """The tokens of the sentence in each object, and the spans that a pipeline finds among them.
+
+    Raises:
+        BrokenLineError: one of the objects has no sentence.
+    """
+    sentences = [words_of(dict(value)) for value in values]
+    return list(zip(sentences, find_spans(nlp, sentences), strict=True))
 
 
 def count_spans(

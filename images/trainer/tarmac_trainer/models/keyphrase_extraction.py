@@ -19,7 +19,7 @@ from tarmac_trainer.mentions import find_all
 from tarmac_trainer.models import COMMON, Model
 from tarmac_trainer.readers import BrokenLineError, check_encodable, words_of
 from tarmac_trainer.scoring import Scores, SpanCounts, batches
-from tarmac_trainer.spans import example, find_spans
+from tarmac_trainer.spans import example, find_spans, predict_spans
 from tarmac_trainer.training import Training
 
 CONFIG = Path(__file__).with_suffix(".cfg")
@@ -92,10 +92,9 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        sentences = [words_of(dict(value)) for value in values]
         return [
             {KEY: list(dict.fromkeys(" ".join(words[start:end]) for start, end, _ in spans))}
-            for words, spans in zip(sentences, find_spans(predictor, sentences), strict=True)
+            for words, spans in predict_spans(predictor, values)
         ]
 
 

@@ -13,9 +13,8 @@ from tarmac_trainer import pipelines
 from tarmac_trainer.entities import Sentence, Span, read_sentence, tags_of
 from tarmac_trainer.errors import DataError
 from tarmac_trainer.models import COMMON, Model, Number
-from tarmac_trainer.readers import words_of
 from tarmac_trainer.scoring import Scores
-from tarmac_trainer.spans import count_spans, example, find_spans
+from tarmac_trainer.spans import count_spans, example, predict_spans
 from tarmac_trainer.training import Training
 
 CONFIG = Path(__file__).with_suffix(".cfg")
@@ -69,7 +68,6 @@ class NamedEntityRecognition(Model[Sentence]):
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        sentences = [words_of(dict(value)) for value in values]
         return [
             {
                 KEY: tags_of(spans, len(words)),
@@ -78,7 +76,7 @@ class NamedEntityRecognition(Model[Sentence]):
                     for start, end, kind in spans
                 ],
             }
-            for words, spans in zip(sentences, find_spans(predictor, sentences), strict=True)
+            for words, spans in predict_spans(predictor, values)
         ]
 
 

@@ -15,9 +15,8 @@ from tarmac_trainer import events
 from tarmac_trainer.device import CUDA_CONTEXT_BYTES, Device
 from tarmac_trainer.entities import Sentence, read_sentence, tags_of
 from tarmac_trainer.models import Choice, Model, Number
-from tarmac_trainer.readers import words_of
 from tarmac_trainer.scoring import Scores
-from tarmac_trainer.spans import count_spans, find_spans
+from tarmac_trainer.spans import count_spans, predict_spans
 from tarmac_trainer.training import Training
 
 REPORT_SECONDS = 0.2
@@ -92,11 +91,7 @@ class TestModel(Model[Sentence]):
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        sentences = [words_of(dict(value)) for value in values]
-        return [
-            {"named_entity": tags_of(spans, len(words))}
-            for words, spans in zip(sentences, find_spans(predictor, sentences), strict=True)
-        ]
+        return [{"named_entity": tags_of(spans, len(words))} for words, spans in predict_spans(predictor, values)]
 
 
 def _pretend(training: Training[Any]) -> None:
