@@ -21,7 +21,7 @@ NAME_FILE = "tarmac.json"
 class Predictor:
     """A loaded model."""
 
-    def __init__(self, model: "models.Model[Any]", predictor: Any) -> None:
+    def __init__(self, model: models.Model[Any], predictor: Any) -> None:
         self._model, self._predictor = model, predictor
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ class Predictor:
 
 
 def save_model(
-    path: str, mlflow_model: "Described", *, folder: Path, kind: "models.Model[Any]", card: str, **more: Any
+    path: str, mlflow_model: "Described", *, folder: Path, kind: models.Model[Any], card: str, **more: Any
 ) -> None:
     """Write what MLflow uploads; `Model.log` calls it as a flavor's.
 

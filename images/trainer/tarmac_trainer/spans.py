@@ -1,6 +1,6 @@
 """Finding spans of tokens, entities or phrases: what the models that do so have in common, a spaCy `ner`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer.entities import Sentence, Span
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def example(nlp: "Language", sentence: Sentence) -> "Example":
-    """A sentence as spaCy trains with it, its tokens kept as they are."""
+    """A sentence as spaCy trains with it, its tokens kept as they are. Pure but for the vocabulary."""
     from spacy.tokens import Doc
     from spacy.tokens import Span as SpacySpan
     from spacy.training import Example
@@ -25,7 +25,12 @@ def example(nlp: "Language", sentence: Sentence) -> "Example":
 
 
 def find_spans(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
-    """The spans that a pipeline finds in each sentence, given its tokens; in order."""
+    """The spans that a pipeline finds in each sentence, in order.
+
+    Args:
+        nlp: with an `ner`.
+        sentences: the tokens of each.
+    """
     from spacy.tokens import Doc
 
     docs = nlp.pipe(Doc(nlp.vocab, words=list(words)) for words in sentences)
@@ -33,7 +38,7 @@ def find_spans(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list
 
 
 def predict_spans(nlp: "Language", values: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[str, ...], list[Span]]]:
-    """The tokens of the sentence in each object, and the spans that a pipeline finds among them.
+    """The tokens of the sentence in each object, and the spans that a pipeline finds among them; all in one go.
 
     Raises:
         BrokenLineError: one of the objects has no sentence.
@@ -42,14 +47,22 @@ def predict_spans(nlp: "Language", values: Sequence[Mapping[str, Any]]) -> list[
     return list(zip(sentences, find_spans(nlp, sentences), strict=True))
 
 
+def compare[Line: Sentence](
+    nlp: "Language", lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None
+) -> Iterator[tuple[list[Span], Line]]:
+    """The spans that a pipeline finds in each line, and the line; `tick` is called between batches."""
+    for batch in batches(lines):
+        with nlp.memory_zone():  # or the words of the eval lines would become part of the model
+            found = find_spans(nlp, [line.words for line in batch])
+        yield from zip(found, batch, strict=True)
+        tick()
+
+
 def count_spans(
     nlp: "Language", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None
 ) -> SpanCounts:
     """Compare what a pipeline finds with the spans of the sentences; `tick` is called between batches."""
     counts = SpanCounts()
-    for batch in batches(sentences):
-        with nlp.memory_zone():  # or the words of the eval lines would become part of the model
-            for found, sentence in zip(find_spans(nlp, [s.words for s in batch]), batch, strict=True):
-                counts.add(found, sentence.spans)
-        tick()
+    for found, sentence in compare(nlp, sentences, tick=tick):
+        counts.add(found, sentence.spans)
     return counts

@@ -2,9 +2,9 @@
 
     {"sentence": "the transitive law holds", "keyphrases": ["transitive law"]}
 
-A phrase is marked wherever it occurs in the sentence as it is written, or else in other capitals; one that does not
-occur is counted and reported, since authors name phrases that they do not write. Of phrases that overlap, the longest
-is marked.
+A phrase is marked wherever it occurs in the sentence as it is written, or else in other capitals, or else with other
+punctuation on its words; one that does not occur is counted and reported, since authors name phrases that they do not
+write. Of phrases that overlap, the longest is marked.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,8 @@ from tarmac_trainer.errors import DataError
 from tarmac_trainer.mentions import find_all
 from tarmac_trainer.models import COMMON, Model
 from tarmac_trainer.readers import BrokenLineError, check_encodable, words_of
-from tarmac_trainer.scoring import Scores, SpanCounts, batches
-from tarmac_trainer.spans import example, find_spans, predict_spans
+from tarmac_trainer.scoring import Scores, SpanCounts
+from tarmac_trainer.spans import compare, example, predict_spans
 from tarmac_trainer.training import Training
 
 CONFIG = Path(__file__).with_suffix(".cfg")
@@ -28,12 +28,10 @@ LABEL = "KEYPHRASE"
 
 
 @dataclass(frozen=True)
-class Keyphrased:
-    """Tokens, the places of the phrases among them, and how many phrases do not occur."""
+class Keyphrased(Sentence):
+    """A sentence whose spans are phrases, and how many of its phrases do not occur in it."""
 
-    words: tuple[str, ...]
-    spans: tuple[Span, ...]
-    missing: int
+    missing: int = 0
 
 
 class KeyphraseExtraction(Model[Keyphrased]):
@@ -75,17 +73,14 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     @override
     def train(self, training: Training[Keyphrased]) -> None:
-        pipelines.train(training, CONFIG, lambda nlp, line: example(nlp, Sentence(line.words, line.spans)))
+        pipelines.train(training, CONFIG, example)
 
     @override
     def score(self, predictor: Any, lines: Sequence[Keyphrased], *, tick: Callable[[], Any] = lambda: None) -> Scores:
         exact, partial = SpanCounts(), 0.0
-        for batch in batches(lines):
-            with predictor.memory_zone():
-                for found, line in zip(find_spans(predictor, [line.words for line in batch]), batch, strict=True):
-                    exact.add(found, line.spans)
-                    partial += partly_right(found, line.spans)
-            tick()
+        for found, line in compare(predictor, lines, tick=tick):
+            exact.add(found, line.spans)
+            partial += partly_right(found, line.spans)
         scores = exact.scores("keyphrase")
         total = exact.predicted.total() + exact.wanted.total()
         return Scores({**scores.overall, "partial_f1": 2 * partial / total if total else 0.0}, reason=scores.reason)
@@ -99,9 +94,10 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
 
 def partly_right(found: Sequence[Span], wanted: Sequence[Span]) -> float:
-    """Count what is right of the spans of a sentence: 1 for the same tokens, a half for some of them. Pure.
+    """Count what is right of the spans found in a sentence: 1 for the same tokens, a half for some of them. Pure.
 
     Each span counts once, the exact ones first ("partial" matching of SemEval-2013 task 9, Segura-Bedmar et al.).
+    Neither the spans found nor those wanted overlap among themselves; both are in order.
     """
     exact = set(found) & set(wanted)
     right, left = float(len(exact)), [span for span in wanted if span not in exact]
