@@ -1,19 +1,20 @@
-"""Mentions: the parts of a sentence that a line of data calls by their text."""
+"""Mentions: the parts of a sentence that a line of data calls by their text. Where they are, and marking them."""
 
 from collections.abc import Sequence
 
 from tarmac_trainer.readers import BrokenLineError
 
-_PUNCTUATION = ".,;:!?\"'()[]{}"
-
 Place = tuple[int, int]
 """First token of a mention, token after its last."""
+
+_PUNCTUATION = ".,;:!?\"'()[]{}"
 
 
 def find_all(words: Sequence[str], mention: str) -> list[Place]:
     """Where a mention occurs among the tokens of a sentence, in order, not overlapping itself. Pure.
 
-    As it is written, else in other capitals, else with punctuation that hangs on its tokens.
+    As it is written; only where it is not, in other capitals; only where it is not so either, with other punctuation
+    on its tokens.
     """
     wanted = mention.split()
     if not wanted:
@@ -29,20 +30,13 @@ def find_all(words: Sequence[str], mention: str) -> list[Place]:
     return []
 
 
-def _bare(word: str) -> str:
-    """A word in small letters without the punctuation that hangs on it; punctuation itself stays. Pure."""
-    small = word.casefold()
-    return small.strip(_PUNCTUATION) or small
-
-
-def find(words: Sequence[str], mention: str, what: str, *, beside: Place | None = None) -> Place:
-    """Where a mention occurs first, and apart from another one, if it occurs elsewhere, too. Pure.
+def find(words: Sequence[str], mention: str, what: str) -> list[Place]:
+    """Where a mention occurs, as `find_all`, once or more. Pure.
 
     Args:
         words: of the sentence.
         mention: its text.
         what: how a message calls it.
-        beside: the place of the other one.
 
     Raises:
         BrokenLineError: it does not occur.
@@ -50,5 +44,41 @@ def find(words: Sequence[str], mention: str, what: str, *, beside: Place | None 
     places = find_all(words, mention)
     if not places:
         raise BrokenLineError(f"{what} {mention[:60]!r} does not occur in its sentence")
-    apart = [place for place in places if beside is None or place[1] <= beside[0] or beside[1] <= place[0]]
-    return (apart or places)[0]
+    return places
+
+
+def apart(ones: Sequence[Place], others: Sequence[Place]) -> tuple[Place, Place]:
+    """The first place of one mention and of another that have no token in common; if all do, the first of each. Pure.
+
+    Args:
+        ones: the places of the one in a sentence, in order, one or more.
+        others: those of the other in the same sentence.
+    """
+    for one in ones:
+        for other in others:
+            if one[1] <= other[0] or other[1] <= one[0]:
+                return one, other
+    return ones[0], others[0]
+
+
+def marked(words: Sequence[str], *marks: tuple[Place, str, str]) -> list[str]:
+    """The tokens of a sentence, and a token before and one after each mention; the longer one's outside. Pure.
+
+    Args:
+        words: of the sentence.
+        marks: for each mention its place, the token that is to stand before it and the one after it.
+    """
+    added: dict[int, list[str]] = {}
+    for (start, end), before, after in sorted(marks, key=lambda mark: mark[0][0] - mark[0][1]):
+        added.setdefault(start, []).append(before)
+        added.setdefault(end, []).insert(0, after)
+    tokens: list[str] = []
+    for place, word in enumerate(words):
+        tokens += [*added.get(place, []), word]
+    return tokens + added.get(len(words), [])
+
+
+def _bare(word: str) -> str:
+    """A word in small letters without the punctuation that hangs on it; punctuation itself stays. Pure."""
+    small = word.casefold()
+    return small.strip(_PUNCTUATION) or small

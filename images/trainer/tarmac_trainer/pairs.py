@@ -12,7 +12,7 @@ from tarmac_trainer.training import Training
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of a line, each as its text with that pair marked, and its class."""
+    """The pairs of a line, each as a text, blanks between its tokens, with that pair marked; and its class."""
 
     pairs: tuple[Labelled, ...]
 
@@ -23,7 +23,7 @@ def flat(lines: Sequence[Pairs]) -> list[Labelled]:
 
 
 class PairModel(Model[Pairs]):
-    """A model whose lines are pairs; what they are is the subclass's."""
+    """A model whose lines are pairs: a spaCy `textcat` over their texts. A subclass reads, scores and predicts."""
 
     parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
 

@@ -1,13 +1,13 @@
 """Every kind of model: what it reads and refuses, and that it learns, from prep to a prediction."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 from conftest import Session
 
-from tarmac_trainer import models
+from tarmac_trainer import mentions, models
 from tarmac_trainer.errors import DataError
 from tarmac_trainer.readers import BrokenLineError
 
@@ -116,6 +116,52 @@ def test_a_model_learns_is_scored_and_predicts_in_the_format_of_its_data(session
     assert model.predict(model.load(session.folder / "model"), [asked]) == [answer]
 
 
+SEVERAL = {
+    "relation_extraction": [
+        *RELATIONS[::5],
+        {"sentence": "Ada left Rome .", "relations": []},
+        {"sentence": "nothing is asked of it"},
+        {"sentence": "Grace lives in Oslo .", "relations": [pair("Grace", "Oslo"), pair("Oslo", "Grace")]},
+    ],
+    "coreference_resolution": [
+        *COREFERENCE[::5],
+        {
+            "sentence": "Mr. Ada met Mrs. Alan .",
+            "coreference": [
+                {"sentence_2": "He left .", "references": []},
+                {"sentence_2": "He thinks .", "references": [reference("Mr. Ada", "He")]},
+                {"sentence_2": "She writes .", "references": [reference(n, "She") for n in ("Mr. Ada", "Mrs. Alan")]},
+            ],
+        },
+        {"sentence": "nothing is asked of it"},
+        follows("Mr. Alan met Mrs. Ada .", "He sleeps .", reference("Mr. Alan", "He")),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_what_is_asked_at_once_is_answered_as_one_by_one_and_in_one_go(
+    session: Session, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trained(session, name, LEARNABLE[name][0])
+    model = models.get(name)
+    nlp = model.load(session.folder / "model")
+    one_by_one = [answer for value in SEVERAL[name] for answer in model.predict(nlp, [value])]
+    calls: list[int] = []
+    pipe = nlp.pipe
+
+    def counted(docs: Iterable[Any]) -> Iterable[Any]:
+        docs = list(docs)
+        calls.append(len(docs))
+        return pipe(docs)
+
+    monkeypatch.setattr(nlp, "pipe", counted)
+    assert model.predict(nlp, SEVERAL[name]) == one_by_one
+    assert len(calls) == 1
+    assert len({json.dumps(answer) for answer in one_by_one}) > 5
+    assert model.predict(nlp, []) == []
+
+
 @pytest.mark.parametrize("name", LEARNABLE)
 def test_equal_requests_give_equal_scores(make_session: Callable[[str], Session], name: str) -> None:
     short = {**QUICK, "max_steps": 12, "eval_frequency": 4}
@@ -204,6 +250,12 @@ BROKEN = [
     ("coreference_resolution", {"sentence": "a", "coreference": ["b"]}, "must be a list of objects"),
     ("coreference_resolution", {"sentence": "a", "coreference": [{"references": []}]}, '"sentence_2" is missing'),
     ("relation_extraction", {"sentence": 5, "relations": []}, '"sentence" must be a string'),
+    ("coreference_resolution", {"coreference": []}, '"sentence" is missing'),
+    (
+        "coreference_resolution",
+        {"sentence": 5, "coreference": [{"sentence_2": "b", "references": []}]},
+        '"sentence" must be a string',
+    ),
     ("coreference_resolution", {"sentence": "a", "coreference": [{"sentence_2": "b"}]}, '"references" must be a list'),
     ("coreference_resolution", follows("a", "b", reference("a", "b")), '"coreferent" must be true or false'),
     ("coreference_resolution", follows("a", "b", reference("c", "b", True)), "the first mention 'c' does not occur"),
@@ -235,14 +287,18 @@ def test_phrases_that_do_not_occur_are_counted_and_told(session: Session) -> Non
 
 
 def test_a_mention_is_found_as_it_is_written_or_nearly_so() -> None:
-    from tarmac_trainer.mentions import find, find_all
+    assert mentions.find_all(["Ada", ",", "met", "Bob"], "?") == []
+    assert mentions.find_all(["Ada", "met", "Bob", ","], "Bob !") == []
+    assert mentions.find_all(["in", "Paris,", "they", "say"], "paris") == [(1, 2)]
+    assert mentions.find_all(["a", "a", "a", "b", "A"], "a a") == [(0, 2)]
 
-    assert find_all(["Ada", ",", "met", "Bob"], "?") == []
-    assert find_all(["Ada", "met", "Bob", ","], "Bob !") == []
-    assert find_all(["in", "Paris,", "they", "say"], "paris") == [(1, 2)]
+
+def test_two_mentions_have_two_places_where_the_sentence_has_them() -> None:
     words = ["New", "York", "is", "not", "York"]
-    assert find(words, "York", "the object", beside=(0, 2)) == (4, 5)
-    assert find(["New", "York"], "York", "the object", beside=(0, 2)) == (1, 2)
+    york, new_york = mentions.find_all(words, "York"), mentions.find_all(words, "New York")
+    assert mentions.apart(york, new_york) == ((4, 5), (0, 2))
+    assert mentions.apart(new_york, york) == ((0, 2), (4, 5))
+    assert mentions.apart(york[:1], new_york) == ((1, 2), (0, 2))
 
 
 def test_a_phrase_is_marked_wherever_it_occurs_and_the_longest_of_those_that_overlap() -> None:
@@ -266,9 +322,12 @@ def test_entities_are_marked_with_their_types_in_the_order_of_the_sentence() -> 
     model = models.get("relation_extraction")
     (marked,) = model.read({"sentence": "In Rome Ada lives", "relations": [pair("Ada", "Rome", "lives")]}).pairs
     assert marked.text.startswith("In [O:UNK] Rome [/O] [S:PERSON] Ada [/S] lives ")
-    (nested,) = model.read({"sentence": "the Rome Club", "relations": [pair("Rome Club", "Rome", "in")]}).pairs
-    assert "[/S]" in nested.text
-    assert "[/O]" in nested.text
+    (nested,) = model.read({"sentence": "the Rome Club", "relations": [pair("Rome", "Rome Club", "in")]}).pairs
+    assert nested.text.startswith("the [O:UNK] [S:PERSON] Rome [/S] Club [/O] ")
+    (last,) = model.read({"sentence": "the Rome Club", "relations": [pair("Club", "Rome Club", "in")]}).pairs
+    assert last.text.startswith("the [O:UNK] Rome [S:PERSON] Club [/S] [/O] ")
+    (beside,) = model.read({"sentence": "Rome Ada", "relations": [pair("Ada", "Rome", "in")]}).pairs
+    assert beside.text.startswith("[O:UNK] Rome [/O] [S:PERSON] Ada [/S] ")
 
 
 def test_the_same_sentence_twice_has_two_places_for_one_word() -> None:

@@ -12,7 +12,7 @@ from typing import Any, override
 
 from tarmac_trainer import categories
 from tarmac_trainer.categories import Labelled
-from tarmac_trainer.mentions import find
+from tarmac_trainer.mentions import apart, find, marked
 from tarmac_trainer.pairs import PairModel, Pairs, flat
 from tarmac_trainer.readers import BrokenLineError, text_of, words_of
 from tarmac_trainer.scoring import Scores
@@ -20,49 +20,13 @@ from tarmac_trainer.scoring import Scores
 KEY = "coreference"
 YES, NO = "coreferent", "different"
 
-PRONOUNS = frozenset(
-    [
-        "i",
-        "me",
-        "my",
-        "mine",
-        "myself",
-        "we",
-        "us",
-        "our",
-        "ours",
-        "ourselves",
-        "you",
-        "your",
-        "yours",
-        "yourself",
-        "yourselves",
-        "he",
-        "him",
-        "his",
-        "himself",
-        "she",
-        "her",
-        "hers",
-        "herself",
-        "it",
-        "its",
-        "itself",
-        "they",
-        "them",
-        "their",
-        "theirs",
-        "themselves",
-        "this",
-        "that",
-        "these",
-        "those",
-        "who",
-        "whom",
-        "whose",
-        "which",
-    ]
-)
+PRONOUNS = frozenset((
+    "i", "me", "my", "mine", "myself", "we", "us", "our", "ours", "ourselves",
+    "you", "your", "yours", "yourself", "yourselves",
+    "he", "him", "his", "himself", "she", "her", "hers", "herself", "it", "its", "itself",
+    "they", "them", "their", "theirs", "themselves",
+    "this", "that", "these", "those", "who", "whom", "whose", "which",
+))  # fmt: skip
 
 
 class CoreferenceResolution(PairModel):
@@ -86,11 +50,11 @@ class CoreferenceResolution(PairModel):
     def read(self, value: dict[str, Any]) -> Pairs | None:
         found = []
         for other in _others(value):
-            for reference in _references(other):
+            for reference in other["references"]:
                 coreferent = reference.get("coreferent")
                 if not isinstance(coreferent, bool):
                     raise BrokenLineError('"coreferent" must be true or false')
-                found.append(Labelled(_marked(value, other, reference), YES if coreferent else NO))
+                found.append(Labelled(_text(value, other, reference), YES if coreferent else NO))
         return Pairs(tuple(found)) if found else None
 
     @override
@@ -102,63 +66,62 @@ class CoreferenceResolution(PairModel):
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        answers = []
-        for given in values:
-            value, told = dict(given), []
-            for other in _others(value):
-                references = _references(other)
-                texts = [_marked(value, other, reference) for reference in references]
-                labels = categories.predict(predictor, texts, categories.at_blanks)
-                told.append(
-                    {
-                        "sentence_2": other["sentence_2"],
-                        "references": [
-                            {**reference, "coreferent": label == YES}
-                            for reference, label in zip(references, labels, strict=True)
-                        ],
-                    }
-                )
-            answers.append({KEY: told})
-        return answers
+        lines = [dict(value) for value in values]
+        asked = [_others(line) for line in lines]
+        texts = [
+            _text(line, other, reference)
+            for line, others in zip(lines, asked, strict=True)
+            for other in others
+            for reference in other["references"]
+        ]
+        labels = iter(categories.predict(predictor, texts, categories.at_blanks))
+        return [
+            {
+                KEY: [
+                    {**other, "references": [{**one, "coreferent": next(labels) == YES} for one in other["references"]]}
+                    for other in others
+                ]
+            }
+            for others in asked
+        ]
 
 
 def _others(value: dict[str, Any]) -> list[dict[str, Any]]:
-    others = value.get(KEY, [])
+    """The second sentences of a line, each with its references; none where it lacks the key. Pure.
+
+    Raises:
+        BrokenLineError: they are no list of objects with a sentence and a list of objects, or there is no first
+            sentence with them.
+    """
+    if KEY not in value:
+        return []
+    words_of(value)
+    others = value[KEY]
     if not isinstance(others, list) or not all(isinstance(other, dict) for other in others):
         raise BrokenLineError(f'"{KEY}" must be a list of objects with "sentence_2" and "references"')
     for other in others:
         words_of(other, "sentence_2")
+        references = other.get("references")
+        if not isinstance(references, list) or not all(isinstance(reference, dict) for reference in references):
+            raise BrokenLineError(
+                '"references" must be a list of objects with "sentence_1_entity", "sentence_2_entity" and "coreferent"'
+            )
     return others
 
 
-def _references(other: dict[str, Any]) -> list[dict[str, Any]]:
-    references = other.get("references")
-    if not isinstance(references, list) or not all(isinstance(reference, dict) for reference in references):
-        raise BrokenLineError(
-            '"references" must be a list of objects with "sentence_1_entity", "sentence_2_entity" and "coreferent"'
-        )
-    return references
-
-
-def _marked(value: dict[str, Any], other: dict[str, Any], reference: dict[str, Any]) -> str:
-    """Both sentences with the mentions marked, blanks between the tokens; then what the mentions have in common. Pure.
+def _text(value: dict[str, Any], other: dict[str, Any], reference: dict[str, Any]) -> str:
+    """What the classifier reads, a blank between tokens: the marked sentences, then what the mentions share. Pure.
 
     Raises:
         BrokenLineError: a sentence or a mention is missing, or a mention does not occur in its sentence.
     """
     first, second = words_of(value), words_of(other, "sentence_2")
     one, two = text_of(reference, "sentence_1_entity"), text_of(reference, "sentence_2_entity")
-    place = find(first, one, "the first mention")
-    # One sentence may stand for both: then it is another place of it.
-    same = place if first == second else None
-    marked = [*_with_mark(first, place, "1"), "[SEP]"]
-    marked += _with_mark(second, find(second, two, "the second mention", beside=same), "2")
-    return " ".join([*marked, *_common(one.lower().split(), two.lower().split())])
-
-
-def _with_mark(words: Sequence[str], place: tuple[int, int], number: str) -> list[str]:
-    start, end = place
-    return [*words[:start], f"[{number}]", *words[start:end], f"[/{number}]", *words[end:]]
+    ones, twos = find(first, one, "the first mention"), find(second, two, "the second mention")
+    # One sentence may stand for both: then the mentions are two places of it.
+    place, other_place = apart(ones, twos) if first == second else (ones[0], twos[0])
+    sentences = [*marked(first, (place, "[1]", "[/1]")), "[SEP]", *marked(second, (other_place, "[2]", "[/2]"))]
+    return " ".join([*sentences, *_common(one.lower().split(), two.lower().split())])
 
 
 def _common(one: Sequence[str], two: Sequence[str]) -> list[str]:

@@ -5,6 +5,8 @@
 
 The entities are marked with their types in the text itself (typed entity markers: Zhou and Chen, "An Improved
 Baseline for Sentence-level Relation Extraction", 2022), so that a plain text classifier can tell who does what to whom.
+Such a classifier hardly sees where a word stands; so what is between the entities stands in the text once more, as
+tokens of their own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +14,7 @@ from typing import Any, override
 
 from tarmac_trainer import categories
 from tarmac_trainer.categories import Labelled
-from tarmac_trainer.mentions import find
+from tarmac_trainer.mentions import Place, apart, find, marked
 from tarmac_trainer.pairs import PairModel, Pairs, flat
 from tarmac_trainer.readers import BrokenLineError, check_encodable, text_of, words_of
 from tarmac_trainer.scoring import Scores, numbers
@@ -22,6 +24,7 @@ NONE = "no_relation"
 """The class of a pair without a relation: not one that can be found."""
 
 UNKNOWN = "UNK"
+"""The type of an entity without one."""
 
 
 class RelationExtraction(PairModel):
@@ -38,7 +41,7 @@ class RelationExtraction(PairModel):
 
     @override
     def read(self, value: dict[str, Any]) -> Pairs | None:
-        pairs = [Labelled(_marked(value, pair), text_of(pair, "relation")) for pair in _pairs(value)]
+        pairs = [Labelled(_text(value, pair), text_of(pair, "relation")) for pair in _pairs(value)]
         return Pairs(tuple(pairs)) if pairs else None
 
     @override
@@ -56,14 +59,11 @@ class RelationExtraction(PairModel):
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        answers = []
-        for given in values:
-            value = dict(given)
-            pairs = _pairs(value)
-            texts = [_marked(value, pair) for pair in pairs]
-            labels = categories.predict(predictor, texts, categories.at_blanks)
-            answers.append({KEY: [{**pair, "relation": label} for pair, label in zip(pairs, labels, strict=True)]})
-        return answers
+        lines = [dict(value) for value in values]
+        asked = [_pairs(line) for line in lines]
+        texts = [_text(line, pair) for line, pairs in zip(lines, asked, strict=True) for pair in pairs]
+        labels = iter(categories.predict(predictor, texts, categories.at_blanks))
+        return [{KEY: [{**pair, "relation": next(labels)} for pair in pairs]} for pairs in asked]
 
 
 def _reason(right: int, found: int, wanted: int) -> str | None:
@@ -89,33 +89,38 @@ def _pairs(value: dict[str, Any]) -> list[dict[str, Any]]:
     return pairs
 
 
-def _marked(value: dict[str, Any], pair: dict[str, Any]) -> str:
-    """A sentence with the two entities of a pair marked, a blank between tokens; then what is known of the pair. Pure.
+def _text(value: dict[str, Any], pair: dict[str, Any]) -> str:
+    """What the classifier reads, a blank between tokens: the marked sentence, then what is known of the pair. Pure.
 
     Raises:
         BrokenLineError: an entity is missing, or does not occur in the sentence.
     """
     words = words_of(value)
     (sub, sub_type), (obj, obj_type) = _entity(pair, "sub"), _entity(pair, "obj")
-    sub_place = find(words, sub, "the subject")
-    obj_place = find(words, obj, "the object", beside=sub_place)
-    marks: dict[int, list[str]] = {}
-    for (start, end), kind, entity_type in ((sub_place, "S", sub_type), (obj_place, "O", obj_type)):
-        marks.setdefault(start, []).append(f"[{kind}:{entity_type}]")
-        marks.setdefault(end, []).insert(0, f"[/{kind}]")
-    marked = []
-    for place, word in enumerate([*words, ""]):
-        marked += [*marks.get(place, []), *([word] if word else [])]
-    first, last = sorted((sub_place, obj_place))
-    between = words[first[1] : last[0]]
+    sub_place, obj_place = apart(find(words, sub, "the subject"), find(words, obj, "the object"))
+    sentence = marked(words, (sub_place, f"[S:{sub_type}]", "[/S]"), (obj_place, f"[O:{obj_type}]", "[/O]"))
     order = "S-O" if sub_place <= obj_place else "O-S"
-    features = [f"{order}:{sub_type}:{obj_type}", f"far:{min(len(between), 10)}"]
-    features += [f"{order}~{word.lower()}" for word in between[:12]]
-    features += [f"S-last:{words[sub_place[1] - 1].lower()}", f"O-last:{words[obj_place[1] - 1].lower()}"]
-    return " ".join([*marked, *features])
+    return " ".join([*sentence, f"{order}:{sub_type}:{obj_type}", *_between(words, order, sub_place, obj_place)])
+
+
+def _between(words: Sequence[str], order: str, sub: Place, obj: Place) -> list[str]:
+    """How far apart two entities are, the words between them and the last word of each, a token each. Pure."""
+    first, last = sorted((sub, obj))
+    between = words[first[1] : last[0]]
+    return [
+        f"far:{min(len(between), 10)}",
+        *(f"{order}~{word.lower()}" for word in between[:12]),
+        f"S-last:{words[sub[1] - 1].lower()}",
+        f"O-last:{words[obj[1] - 1].lower()}",
+    ]
 
 
 def _entity(pair: dict[str, Any], role: str) -> tuple[str, str]:
+    """The text and the type of one entity of a pair, the type as one token. Pure.
+
+    Raises:
+        BrokenLineError: it is no object, or has no text, or a type that is no text.
+    """
     entity = pair.get(role)
     if not isinstance(entity, dict):
         raise BrokenLineError(f'"{role}" must be an object with "entity" and "type"')
