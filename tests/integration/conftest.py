@@ -5,8 +5,10 @@ nothing with that label may be left.
 """
 
 import atexit
+import io
 import logging
 import os
+import tarfile
 import tempfile
 import threading
 import uuid
@@ -140,6 +142,49 @@ def stack(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     left = left_over(api)
     sweep(api)
     assert left == []
+
+
+class Store:
+    """The stack's volume of data sets."""
+
+    def __init__(self, api: APIClient) -> None:
+        self._api, self.volume = api, f"{STACK}_datasets"
+
+    @property
+    def mount(self) -> Any:
+        """What `prep` gets."""
+        from tarmac.containers.mounts import TemplatedMount
+
+        return TemplatedMount(source=self.volume, target="/datasets", read_only=True)
+
+    def put(self, content: bytes, reference: str | None = None) -> str:
+        """Store a data set; returns its reference, which is that of the content unless another is given."""
+        from tarmac import datasets
+        from tarmac.containers import engine
+
+        reference = reference or datasets.put(io.BytesIO(content), "memory://it-store")[0]
+        mounts = [{"Type": "volume", "Source": self.volume, "Target": "/datasets"}]
+        helper = self._api.create_container(
+            IMAGE, labels={"tarmac.project": STACK}, host_config=self._api.create_host_config(mounts=mounts)
+        )["Id"]
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            entry = tarfile.TarInfo(reference)
+            entry.size, entry.mode = len(content), 0o644
+            tar.addfile(entry, io.BytesIO(content))
+        self._api.put_archive(helper, "/datasets", archive.getvalue())
+        engine.remove_container(self._api, helper)
+        return reference
+
+
+@pytest.fixture
+def store(api: APIClient, stack: str) -> Iterator[Store]:
+    from tarmac.containers import engine
+
+    store = Store(api)
+    api.create_volume(store.volume, labels={"tarmac.project": stack})
+    yield store
+    engine.remove_volume(api, store.volume)
 
 
 def logger_into(lines: list[str]) -> logging.Logger:

@@ -1,20 +1,14 @@
 """The trainer image that Tarmac ships: it does what the catalogue promises, and the operator can run it."""
 
-import io
 import json
 import os
 import subprocess
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tarmac import datasets
 from tarmac.catalogue import OUR_IMAGE, catalogue
-from tarmac.containers import engine
-from tarmac.containers.mounts import TemplatedMount
 
 # The tag that the test run has built; the stack's own without one.
 TAG = os.environ.get("TARMAC_TAG") or "latest"
@@ -58,31 +52,8 @@ def test_the_catalogue_is_what_the_trainer_declares():
     assert json.loads(answer.stdout) == ours
 
 
-@pytest.fixture
-def store(api: Any, stack: str, repository: Path) -> Iterator[tuple[str, str]]:
-    """A volume with one stored data set, and its reference."""
-    content = (repository / "examples" / "tiny.jsonl").read_bytes()
-    reference, _, _ = datasets.put(io.BytesIO(content), "memory://it-trainer")
-    name = f"{stack}_datasets"
-    api.create_volume(name, labels={"tarmac.project": stack})
-    helper = api.create_container(
-        TRAINER,
-        labels={"tarmac.project": stack},
-        host_config=api.create_host_config(mounts=[{"Type": "volume", "Source": name, "Target": "/datasets"}]),
-    )["Id"]
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        entry = tarfile.TarInfo(reference)
-        entry.size, entry.mode = len(content), 0o644
-        tar.addfile(entry, io.BytesIO(content))
-    api.put_archive(helper, "/datasets", archive.getvalue())
-    engine.remove_container(api, helper)
-    yield name, reference
-    engine.remove_volume(api, name)
-
-
-def test_a_session_is_prepared_trained_scored_and_cleaned_up(store: tuple[str, str], new_session: Any):
-    volume, reference = store
+def test_a_session_is_prepared_trained_scored_and_cleaned_up(store: Any, new_session: Any, repository: Path):
+    reference = store.put((repository / "examples" / "tiny.jsonl").read_bytes())
     session = new_session()
     session.request = {
         "model": "test_model",
@@ -96,8 +67,7 @@ def test_a_session_is_prepared_trained_scored_and_cleaned_up(store: tuple[str, s
     def step(task_id: str, command: str, **kwargs: Any) -> Any:
         return session.step(task_id=task_id, image=TRAINER, command=[command], **kwargs)
 
-    mounts = [TemplatedMount(source=volume, target="/datasets", read_only=True)]
-    prepared = step("retrieve_resources", "prep", extra_mounts=mounts).run()
+    prepared = step("retrieve_resources", "prep", extra_mounts=[store.mount]).run()
     assert [found["id"] for found in prepared["datasets"]] == [reference.split("/")[0]]
     assert prepared["train_lines"] > prepared["eval_lines"] > 0
 

@@ -5,28 +5,19 @@ import io
 import json
 import os
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from support.postgres import LABEL_SHARED
-from support.waiting import wait_for
+from support.mlflow import Mlflow, running_mlflow
 from tarmac import datasets
 from tarmac.containers import engine
-from tarmac.containers.mounts import TemplatedMount
 
 TAG = os.environ.get("TARMAC_TAG") or "latest"
 WORD_COUNT = f"tarmac/word-count:{TAG}"
-USER, PASSWORD = "tarmac", "only-for-tests"
-SERVER = (
-    "sed 's|^database_uri.*|database_uri = sqlite:////tmp/auth.db|' /etc/mlflow/basic_auth.ini > /tmp/auth.ini; "
-    "MLFLOW_AUTH_CONFIG_PATH=/tmp/auth.ini exec mlflow server --app-name basic-auth --host 0.0.0.0 --workers 1 "
-    "--backend-store-uri sqlite:////tmp/mlflow.db --artifacts-destination /tmp/artifacts"
-)
+LOGIN = ("tarmac", "only-for-tests")
 
 
 @pytest.fixture(scope="module")
@@ -36,85 +27,18 @@ def image(repository: Path) -> str:
     return WORD_COUNT
 
 
-class Mlflow:
-    """A server that answers on `url`, and as http://mlflow:5000 on `network`."""
-
-    def __init__(self, url: str, network: str) -> None:
-        self.url, self.network = url, network
-
-    def get(self, path: str, **parameters: Any) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}", params=parameters, auth=(USER, PASSWORD), timeout=30)
-
-    def answers(self) -> bool:
-        try:
-            return self.get("/health").is_success
-        except httpx.HTTPError:
-            return False
-
-
 @pytest.fixture(scope="module")
-def mlflow_server(api: Any, stack_name: str) -> Iterator[Mlflow]:
-    """MLflow's own server with a login, as in the stack, on SQLite."""
-    network = f"{stack_name}-word-count"
-    labels = {"tarmac.project": stack_name, LABEL_SHARED: "1"}
-    api.create_network(network, labels=labels)
-    container = None
-    try:
-        container = api.create_container(
-            f"tarmac/mlflow:{TAG}",
-            command=["sh", "-c", SERVER],
-            labels=labels,
-            ports=[5000],
-            environment={
-                "MLFLOW_FLASK_SERVER_SECRET_KEY": "only-for-tests",
-                "MLFLOW_AUTH_ADMIN_USERNAME": USER,
-                "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
-            },
-            host_config=api.create_host_config(port_bindings={5000: ("127.0.0.1",)}, tmpfs={"/tmp": ""}),
-            networking_config=api.create_networking_config({network: api.create_endpoint_config(aliases=["mlflow"])}),
-        )["Id"]
-        api.start(container)
-        ports = api.inspect_container(container)["NetworkSettings"]["Ports"]
-        server = Mlflow(f"http://127.0.0.1:{ports['5000/tcp'][0]['HostPort']}", network)
-        wait_for("MLflow to answer", server.answers, seconds=120, every=0.5)
+def mlflow_with_login(api: Any, stack_name: str) -> Iterator[Mlflow]:
+    image, network = f"tarmac/mlflow:{TAG}", f"{stack_name}-word-count"
+    with running_mlflow(api, stack_name, image, login=LOGIN, network=network) as server:
         yield server
-    finally:
-        if container:
-            api.remove_container(container, force=True, v=True)
-        api.remove_network(network)
-
-
-@pytest.fixture
-def stored(api: Any, stack: str, image: str) -> Iterator[Callable[[bytes], str]]:
-    """Puts data sets into the stack's store; returns their references."""
-    name = f"{stack}_datasets"
-    api.create_volume(name, labels={"tarmac.project": stack})
-
-    def put(content: bytes, reference: str | None = None) -> str:
-        reference = reference or datasets.put(io.BytesIO(content), "memory://it-word-count")[0]
-        helper = api.create_container(
-            image,
-            labels={"tarmac.project": stack},
-            host_config=api.create_host_config(mounts=[{"Type": "volume", "Source": name, "Target": "/datasets"}]),
-        )["Id"]
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            entry = tarfile.TarInfo(reference)
-            entry.size, entry.mode = len(content), 0o644
-            tar.addfile(entry, io.BytesIO(content))
-        api.put_archive(helper, "/datasets", archive.getvalue())
-        engine.remove_container(api, helper)
-        return reference
-
-    yield put
-    engine.remove_volume(api, name)
 
 
 class Run:
     """A session of the example trainer."""
 
-    def __init__(self, session: Any, stack: str, image: str, request: dict[str, Any]) -> None:
-        self._session, self._stack, self._image = session, stack, image
+    def __init__(self, session: Any, store: Any, image: str, request: dict[str, Any]) -> None:
+        self._session, self._store, self._image = session, store, image
         session.request = {"model": "word_count", "gpu": False, "seed": 0, **request}
         session.make_volume(image)
 
@@ -124,11 +48,9 @@ class Run:
         return self._session.step(task_id=task_id, image=self._image, command=[command], **kwargs)
 
     def prep(self) -> dict[str, Any]:
-        mounts = [TemplatedMount(source=f"{self._stack}_datasets", target="/datasets", read_only=True)]
         environment = {"TARMAC_STORE": "file:///datasets"}
-        found: dict[str, Any] = self.step(
-            "retrieve_resources", "prep", extra_mounts=mounts, environment=environment
-        ).run()
+        step = self.step("retrieve_resources", "prep", extra_mounts=[self._store.mount], environment=environment)
+        found: dict[str, Any] = step.run()
         return found
 
     def save(self, network: str) -> Any:
@@ -137,16 +59,16 @@ class Run:
 
 
 @pytest.fixture
-def new_run(stored: Any, new_session: Any, stack: str, image: str) -> Callable[..., Run]:
-    return lambda **request: Run(new_session(), stack, image, request)
+def new_run(store: Any, new_session: Any, image: str) -> Callable[..., Run]:
+    return lambda **request: Run(new_session(), store, image, request)
 
 
 @pytest.fixture
-def connected(mlflow_server: Mlflow, monkeypatch: pytest.MonkeyPatch) -> Mlflow:
+def connected(mlflow_with_login: Mlflow, monkeypatch: pytest.MonkeyPatch) -> Mlflow:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
-    return mlflow_server
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", LOGIN[0])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", LOGIN[1])
+    return mlflow_with_login
 
 
 def lines_of(values: list[Any]) -> bytes:
@@ -154,11 +76,11 @@ def lines_of(values: list[Any]) -> bytes:
 
 
 def test_a_session_goes_through_all_steps_and_its_model_is_registered(
-    new_run: Any, stored: Any, connected: Mlflow, repository: Path
+    new_run: Any, store: Any, connected: Mlflow, repository: Path
 ) -> None:
     content = (repository / "examples" / "tiny.jsonl").read_bytes()
-    train = stored(content)
-    dev = stored(lines_of([{"sentence": "the , xylophone\tthe"}, {"user": "u", "item": "for another model"}]))
+    train = store.put(content)
+    dev = store.put(lines_of([{"sentence": "the , xylophone\tthe"}, {"user": "u", "item": "for another model"}]))
     run = new_run(datasets={"a": {"train": train, "eval": None}, "b b": {"train": train, "eval": dev}})
     prepared = run.prep()
     assert [(d["name"], d["split"], d["id"], d["lines"]) for d in prepared["datasets"]] == [
@@ -193,11 +115,10 @@ def test_a_session_goes_through_all_steps_and_its_model_is_registered(
         tags={},
     )
     assert (version.name, int(version.version)) == ("word_count", 1)
-    record = connected.get("/api/2.0/mlflow/runs/get", run_id=saved["mlflow_run_id"]).json()["run"]
+    record = connected.call("GET", "/runs/get", run_id=saved["mlflow_run_id"])["run"]
     assert record["info"]["status"] == "FINISHED"
     assert {m["key"]: m["value"] for m in record["data"]["metrics"]} == scored["metrics"]
-    path = saved["model_uri"].removeprefix("mlflow-artifacts:/") + "/vocabulary.tsv"
-    words = connected.get(f"/api/2.0/mlflow-artifacts/artifacts/{path}").text
+    words = connected.artifact(f"{saved['model_uri']}/vocabulary.tsv")
     assert saved["bytes"] == len(words.encode())
     counts = dict(line.split("\t") for line in words.splitlines())
     assert int(counts["the"]) > 1
@@ -207,8 +128,8 @@ def test_a_session_goes_through_all_steps_and_its_model_is_registered(
     assert run.step("look", "ls", entrypoint=["sh", "-c", "ls -A /session"]).run() is None
 
 
-def test_a_session_trained_again_is_another_run_of_mlflow(new_run: Any, stored: Any, connected: Mlflow) -> None:
-    run = new_run(datasets={"a": {"train": stored(lines_of([{"sentence": "a b"}] * 20)), "eval": None}})
+def test_a_session_trained_again_is_another_run_of_mlflow(new_run: Any, store: Any, connected: Mlflow) -> None:
+    run = new_run(datasets={"a": {"train": store.put(lines_of([{"sentence": "a b"}] * 20)), "eval": None}})
     run.prep()
     found = set()
     for _ in range(2):
@@ -218,12 +139,12 @@ def test_a_session_trained_again_is_another_run_of_mlflow(new_run: Any, stored: 
 
 
 def test_an_mlflow_that_refuses_is_told_and_the_step_may_be_retried(
-    new_run: Any, stored: Any, connected: Mlflow, monkeypatch: pytest.MonkeyPatch
+    new_run: Any, store: Any, connected: Mlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tarmac.errors import ContainerError
 
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-for-tests")
-    run = new_run(datasets={"a": {"train": stored(lines_of([{"sentence": "a b"}] * 20)), "eval": None}})
+    run = new_run(datasets={"a": {"train": store.put(lines_of([{"sentence": "a b"}] * 20)), "eval": None}})
     run.prep()
     run.step("train_model_cpu", "train").run()
     with pytest.raises(ContainerError, match="MLflow: POST mlflow/experiments/search") as failed:
@@ -231,8 +152,8 @@ def test_an_mlflow_that_refuses_is_told_and_the_step_may_be_retried(
     assert failed.value.retryable
 
 
-def test_health_is_what_the_operator_asks_for(new_run: Any, stored: Any) -> None:
-    run = new_run(datasets={"a": {"train": stored(lines_of([{"sentence": "a b"}] * 20)), "eval": None}})
+def test_health_is_what_the_operator_asks_for(new_run: Any, store: Any) -> None:
+    run = new_run(datasets={"a": {"train": store.put(lines_of([{"sentence": "a b"}] * 20)), "eval": None}})
     script = """
         export TARMAC_STALL_SECONDS=5.5
         tarmac-trainer health && exit 9
@@ -264,7 +185,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("request_", "reason"), BAD.values(), ids=BAD)
-def test_a_bad_request_fails_for_good(new_run: Any, stored: Any, request_: dict[str, Any], reason: str) -> None:
+def test_a_bad_request_fails_for_good(new_run: Any, request_: dict[str, Any], reason: str) -> None:
     from tarmac.errors import ContainerError
 
     with pytest.raises(ContainerError, match=reason) as failed:
@@ -281,26 +202,26 @@ def test_a_bad_request_fails_for_good(new_run: Any, stored: Any, request_: dict[
         (b'{"sentence": 5}\n', "cannot be matched"),
     ],
 )
-def test_a_data_set_that_cannot_be_read_fails_for_good(new_run: Any, stored: Any, content: bytes, reason: str) -> None:
+def test_a_data_set_that_cannot_be_read_fails_for_good(new_run: Any, store: Any, content: bytes, reason: str) -> None:
     from tarmac.errors import ContainerError
 
     with pytest.raises(ContainerError, match=reason) as failed:
-        new_run(datasets={"a": {"train": stored(content), "eval": None}}).prep()
+        new_run(datasets={"a": {"train": store.put(content), "eval": None}}).prep()
     assert not failed.value.retryable
 
 
-def test_a_data_set_that_is_not_what_its_id_says_fails_for_good(new_run: Any, stored: Any) -> None:
+def test_a_data_set_that_is_not_what_its_id_says_fails_for_good(new_run: Any, store: Any) -> None:
     from tarmac.errors import ContainerError
 
-    reference = stored(b'{"sentence": "altered"}\n', datasets.put(io.BytesIO(b"x"), "memory://it-word-count")[0])
+    reference = store.put(b'{"sentence": "altered"}\n', datasets.put(io.BytesIO(b"x"), "memory://it-store")[0])
     with pytest.raises(ContainerError, match="data set a train: its content is that of .*, not of ") as failed:
         new_run(datasets={"a": {"train": reference, "eval": None}}).prep()
     assert not failed.value.retryable
 
 
-def test_an_id_with_leading_zero_bytes_is_computed_as_everywhere(new_run: Any, stored: Any) -> None:
+def test_an_id_with_leading_zero_bytes_is_computed_as_everywhere(new_run: Any, store: Any) -> None:
     contents = (lines_of([{"sentence": f"word {number}"}] * 12) for number in range(10_000))
     content = next(c for c in contents if hashlib.sha256(c).digest()[0] == 0)
-    reference = stored(content)
+    reference = store.put(content)
     assert reference.startswith("1")
     assert new_run(datasets={"a": {"train": reference, "eval": None}}).prep()["train_lines"] == 11

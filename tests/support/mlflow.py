@@ -1,10 +1,10 @@
-"""An MLflow of the tests' own, in a container: its real server, on SQLite, without logins."""
+"""An MLflow of the tests' own, in a container: its real server, on SQLite, with a login or without."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -13,25 +13,38 @@ from docker import APIClient
 from support.postgres import LABEL_SHARED
 from support.waiting import wait_for
 
+SERVER = (
+    "mlflow server --host 0.0.0.0 --port 5000 --workers 1 "
+    "--backend-store-uri sqlite:////tmp/mlflow.db --artifacts-destination /tmp/artifacts"
+)
+# As in the stack, but for the database.
+LOGINS = "sed 's|^database_uri.*|database_uri = sqlite:////tmp/auth.db|' /etc/mlflow/basic_auth.ini > /tmp/auth.ini"
+
 
 class Mlflow:
-    """A server that answers on `url`; makes what `save` would leave there."""
+    """A server that answers on `url`, and to containers on `network`; makes what `save` would leave there."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._http = httpx.Client(base_url=f"{url}/api/2.0/mlflow", timeout=30)
+    def __init__(self, url: str, *, network: str, login: tuple[str, str] | None = None) -> None:
+        self.url, self.network = url, network
+        self._http = httpx.Client(base_url=url, auth=login, timeout=30)
         self._numbers = itertools.count()
 
     def call(self, method: str, path: str, **payload: Any) -> dict[str, Any]:
         sent: dict[str, Any] = {"params": payload} if method == "GET" else {"json": payload}
-        answer = self._http.request(method, path, **sent)
+        answer = self._http.request(method, f"/api/2.0/mlflow{path}", **sent)
         assert answer.is_success, answer.text
         found: dict[str, Any] = answer.json()
         return found
 
+    def artifact(self, uri: str) -> str:
+        """The text of a file at an `mlflow-artifacts:/` URI."""
+        answer = self._http.get(f"/api/2.0/mlflow-artifacts/artifacts/{uri.removeprefix('mlflow-artifacts:/')}")
+        assert answer.is_success, answer.text
+        return answer.text
+
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health", timeout=5).is_success
+            return self._http.get("/health").is_success
         except httpx.HTTPError:
             return False
 
@@ -59,21 +72,46 @@ class Mlflow:
 
 
 @contextmanager
-def running_mlflow(api: APIClient, stack: str, image: str) -> Iterator[Mlflow]:
-    """Start a server in a container with the label of a stack; remove it in the end."""
-    container: dict[str, Any] = api.create_container(
-        image,
-        command=["mlflow", "server", "--host", "0.0.0.0", "--port", "5000", "--workers", "1",
-                 "--backend-store-uri", "sqlite:////tmp/mlflow.db", "--artifacts-destination", "/tmp/artifacts"],
-        labels={"tarmac.project": stack, LABEL_SHARED: "1"},
-        ports=[5000],
-        host_config=api.create_host_config(port_bindings={5000: ("127.0.0.1",)}, tmpfs={"/tmp": ""}),
-    )  # fmt: skip
-    try:
-        api.start(container["Id"])
-        ports = api.inspect_container(container["Id"])["NetworkSettings"]["Ports"]
-        server = Mlflow(f"http://127.0.0.1:{ports['5000/tcp'][0]['HostPort']}")
+def running_mlflow(
+    api: APIClient, stack: str, image: str, *, login: tuple[str, str] | None = None, network: str | None = None
+) -> Iterator[Mlflow]:
+    """Start a server in a container with the label of a stack; remove it in the end.
+
+    Args:
+        api: the engine's.
+        stack: whose label it carries.
+        image: MLflow's.
+        login: name and password of the one who may do everything; None: everybody may.
+        network: one to be made, on which the server is http://mlflow:5000; None: the engine's default.
+    """
+    labels = {"tarmac.project": stack, LABEL_SHARED: "1"}
+    environment = {}
+    if login:
+        environment = {
+            "MLFLOW_AUTH_CONFIG_PATH": "/tmp/auth.ini",
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": "only-for-tests",
+            "MLFLOW_AUTH_ADMIN_USERNAME": login[0],
+            "MLFLOW_AUTH_ADMIN_PASSWORD": login[1],
+        }
+    with ExitStack() as made:
+        networking = None
+        if network:
+            api.create_network(network, labels=labels)
+            made.callback(api.remove_network, network)
+            networking = api.create_networking_config({network: api.create_endpoint_config(aliases=["mlflow"])})
+        container: str = api.create_container(
+            image,
+            command=["sh", "-c", f"{LOGINS}; exec {SERVER} --app-name basic-auth" if login else f"exec {SERVER}"],
+            labels=labels,
+            ports=[5000],
+            environment=environment,
+            host_config=api.create_host_config(port_bindings={5000: ("127.0.0.1",)}, tmpfs={"/tmp": ""}),
+            networking_config=networking,
+        )["Id"]
+        made.callback(api.remove_container, container, force=True, v=True)
+        api.start(container)
+        ports = api.inspect_container(container)["NetworkSettings"]["Ports"]
+        url = f"http://127.0.0.1:{ports['5000/tcp'][0]['HostPort']}"
+        server = Mlflow(url, network=network or "bridge", login=login)
         wait_for("MLflow to answer", server.answers, seconds=120, every=0.5)
         yield server
-    finally:
-        api.remove_container(container["Id"], force=True, v=True)
