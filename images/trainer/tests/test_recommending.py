@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import implicit_alone
 import numpy as np
 import pytest
 import scipy.sparse
 from conftest import Cupy, Pool, Session
+from implicit_alone import DEV, TRAIN
 from scipy.sparse import csr_matrix
 
 from tarmac_trainer import als, models, recommending
 from tarmac_trainer.readers import BrokenLineError
 from tarmac_trainer.recommending import Interaction, Recommender
 
-DATA = Path(__file__).parent / "data"
-TRAIN, DEV = (DATA / f"binutils-changelog.{part}.jsonl" for part in ("train", "dev"))
 KIND = models.get("collaborative_filtering")
 FLOOR = 0.50
 """NDCG@10 on the example; recommending what is popular has 0.34."""
@@ -48,28 +48,6 @@ def read(path: Path) -> list[Interaction]:
     return [KIND.read(json.loads(line)) for line in path.read_text().splitlines()]
 
 
-def direct(seed: int = 0, threads: int = 1, **parameters: Any) -> tuple[Any, csr_matrix, csr_matrix]:
-    """Implicit by hand, without this package: a model, and the matrices of both splits."""
-    from implicit.cpu.als import AlternatingLeastSquares
-    from threadpoolctl import threadpool_limits
-
-    rows = [[json.loads(line) for line in path.read_text().splitlines()] for path in (TRAIN, DEV)]
-    users, items = ({name: i for i, name in enumerate(sorted({r[key] for r in rows[0]}))} for key in ("user", "item"))
-    train, dev = (
-        csr_matrix(
-            ([r["count"] for r in part], ([users[r["user"]] for r in part], [items[r["item"]] for r in part])),
-            shape=(len(users), len(items)),
-            dtype=np.float32,
-        )
-        for part in rows
-    )
-    settings = {"factors": 64, "regularization": 10, "alpha": 5, "iterations": 15, **parameters}
-    with threadpool_limits(1, "blas"):
-        model = AlternatingLeastSquares(random_state=seed, num_threads=threads, **settings)
-        model.fit(train, show_progress=False)
-    return model, train, dev
-
-
 def test_a_real_training_beats_popularity_and_a_floor(session: Session) -> None:
     prepared(session)
     outcome = session.run("train")
@@ -92,16 +70,11 @@ def test_a_real_training_beats_popularity_and_a_floor(session: Session) -> None:
 
 
 def test_the_scores_are_those_of_implicit_used_directly(session: Session) -> None:
-    from implicit.evaluation import AUC_at_k, ranking_metrics_at_k
-
     trained(session, seed=3, parameters={"iterations": 4, "eval_frequency": 4})
     ours = session.run("eval").result["metrics"]
-    model, train, dev = direct(seed=3, iterations=4)
-    theirs = ranking_metrics_at_k(model, train, dev, K=10, show_progress=False)
-    assert ours["ndcg_10"] == pytest.approx(theirs["ndcg"], abs=1e-6)
-    assert ours["map_10"] == pytest.approx(theirs["map"], abs=1e-6)
-    auc = AUC_at_k(model, train, dev, K=train.shape[1], show_progress=False)
-    assert ours["auc"] == pytest.approx(auc, abs=1e-6)
+    train, dev = implicit_alone.matrices()
+    theirs = implicit_alone.scores(implicit_alone.fitted(train, seed=3, iterations=4), train, dev)
+    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-6)
 
 
 def test_scores_do_not_depend_on_how_many_users_are_scored_at_once(
@@ -124,8 +97,10 @@ def test_equal_requests_give_equal_models_whatever_the_threads(
     first = factors("a", 1)
     assert np.array_equal(first, factors("b", 1))
     assert not np.array_equal(first, factors("c", 2))
+    train, _ = implicit_alone.matrices()
     for threads in (1, 2, 5):
-        assert np.array_equal(first, direct(seed=1, threads=threads, iterations=3)[0].user_factors)
+        alone = implicit_alone.fitted(train, seed=1, threads=threads, iterations=3)
+        assert np.array_equal(first, alone.user_factors)
 
 
 # ---- the data -------------------------------------------------------------------------------------------------------
@@ -322,7 +297,8 @@ def test_a_base_that_cannot_be_one_is_refused(make_session: Callable[[str], Sess
 def test_the_gpu_s_solver_gives_implicit_s_factors(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     monkeypatch.setattr(als, "FACTORS_AT_ONCE", at_once)
     # In double precision: in single, what is rounded differently grows to some percent within four iterations.
-    model, train, _ = direct(seed=5, iterations=4, dtype=np.float64)
+    train, _ = implicit_alone.matrices()
+    model = implicit_alone.fitted(train, seed=5, iterations=4, dtype=np.float64)
     generator = np.random.default_rng(5)
     start = [generator.random((rows, 64)) * 0.01 for rows in train.shape]
     solver = als.Solver(np, scipy.sparse, train * np.float32(5), *start, regularization=10)
