@@ -194,12 +194,11 @@ def _log_model(run: "Run", folder: Path, model: Model[Any], predictor: Any, card
 
 
 def _signature(model: Model[Any], predictor: Any) -> "ModelSignature":
-    """What goes in and comes out, read off the model's own example."""
+    """What goes in and comes out, read off the model's own examples."""
     from mlflow.models import infer_signature
 
-    example = dict(model.example)
-    (answer,) = model.predict(predictor, [example])
-    return infer_signature(example, answer)
+    examples = [dict(example) for example in (model.example, model.other_example) if example is not None]
+    return infer_signature(examples, model.predict(predictor, examples))
 
 
 def _card(request: Request, model: Model[Any], training: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:

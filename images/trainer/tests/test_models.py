@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -160,6 +161,27 @@ def test_what_is_asked_at_once_is_answered_as_one_by_one_and_in_one_go(
     assert len(calls) == 1
     assert len({json.dumps(answer) for answer in one_by_one}) > 5
     assert model.predict(nlp, []) == []
+
+
+UNTYPED = {"sentence": "Ada left Rome .", "relations": [{"sub": {"entity": "Ada"}, "obj": {"entity": "Rome"}}]}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_a_model_from_mlflow_takes_lines_of_data_with_and_without_what_they_may_lack(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    import mlflow
+    import pandas
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    values, asked, _ = LEARNABLE[name]
+    trained(session, name, values, parameters={**QUICK, "max_steps": 2})
+    loaded = mlflow.pyfunc.load_model(session.run("save").result["model_uri"])
+    given = [values[0], asked, *([UNTYPED] if "relations" in asked else [])]
+    answers = models.get(name).predict(models.get(name).load(session.folder / "model"), given)
+    assert loaded.predict(given) == answers
+    assert loaded.predict(pandas.DataFrame(given)) == answers
 
 
 @pytest.mark.parametrize("name", LEARNABLE)

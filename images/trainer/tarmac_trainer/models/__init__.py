@@ -96,6 +96,7 @@ class Model[Line](ABC):
         key: the key that a line needs to be of use, for messages.
         score_name: the one of `score`'s overall numbers that ranks models; higher is better.
         example: an object to predict for, as a line of data holds it.
+        other_example: another one; what one of the two lacks below its keys may be left out. None: nothing may.
         limits: what its users have to know, a sentence for the model card.
         packages: what a saved model needs to be loaded, by name.
         spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
@@ -108,6 +109,7 @@ class Model[Line](ABC):
     key: str = "sentence"
     score_name: str = "f1"
     example: Mapping[str, Any]
+    other_example: Mapping[str, Any] | None = None
     limits: str = "Words are what white space separates."
     packages: Sequence[str] = ("spacy",)
     spacy_on_gpu: bool = True

@@ -27,6 +27,7 @@ PRONOUNS = frozenset((
     "they", "them", "their", "theirs", "themselves",
     "this", "that", "these", "those", "who", "whom", "whose", "which",
 ))  # fmt: skip
+"""Words that say little of what they mean, so that the other mention's words beside them say more."""
 
 
 class CoreferenceResolution(PairModel):
@@ -42,6 +43,15 @@ class CoreferenceResolution(PairModel):
             {
                 "sentence_2": "She liked him .",
                 "references": [{"sentence_1_entity": "Ada", "sentence_2_entity": "She"}],
+            }
+        ],
+    }
+    other_example = {
+        "sentence": "Ada met Charles .",
+        KEY: [
+            {
+                "sentence_2": "She liked him .",
+                "references": [{"sentence_1_entity": "Charles", "sentence_2_entity": "him", "coreferent": True}],
             }
         ],
     }

@@ -38,6 +38,10 @@ class RelationExtraction(PairModel):
         "sentence": "Ada lived in London .",
         KEY: [{"sub": {"entity": "Ada", "type": "PERSON"}, "obj": {"entity": "London", "type": UNKNOWN}}],
     }
+    other_example = {
+        "sentence": "Ada lived in London .",
+        KEY: [{"sub": {"entity": "Ada"}, "obj": {"entity": "London"}, "relation": "lived"}],
+    }
 
     @override
     def read(self, value: dict[str, Any]) -> Pairs | None:
@@ -47,10 +51,10 @@ class RelationExtraction(PairModel):
     @override
     def score(self, predictor: Any, lines: Sequence[Pairs], *, tick: Callable[[], Any] = lambda: None) -> Scores:
         counts = categories.count(predictor, flat(lines), categories.at_blanks, tick=tick)
-        pairs = counts.confusion.items()
-        right = sum(number for (wanted, found), number in pairs if wanted == found != NONE)
-        found = sum(number for (_, found), number in pairs if found != NONE)
-        wanted = sum(number for (wanted, _), number in pairs if wanted != NONE)
+        cells = counts.confusion.items()
+        right = sum(number for (label, told), number in cells if label == told != NONE)
+        found = sum(number for (_, told), number in cells if told != NONE)
+        wanted = sum(number for (label, _), number in cells if label != NONE)
         per_relation = {label: row for label, row in counts.per_label().items() if label != NONE}
         overall = {f"micro_{name}": number for name, number in numbers(right, found, wanted).items()}
         # Of the relations, as SemEval-2010 task 8 leaves out "Other": a model that finds nothing is to get nothing.
