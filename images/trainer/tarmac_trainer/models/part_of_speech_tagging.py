@@ -67,7 +67,7 @@ class PartOfSpeechTagging(Model[Tagged]):
 
     @override
     def train(self, training: Training[Tagged]) -> None:
-        pipelines.train(training, CONFIG, _example)
+        pipelines.train(training, CONFIG, example)
 
     @override
     def score(self, predictor: Any, lines: Sequence[Tagged], *, tick: Callable[[], Any] = lambda: None) -> Scores:
@@ -95,7 +95,8 @@ def _tags(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list[str]
     return [[token.tag_ for token in doc] for doc in docs]
 
 
-def _example(nlp: "Language", line: Tagged) -> "Example":
+def example(nlp: "Language", line: Tagged) -> "Example":
+    """A line as spaCy trains with it, its tokens kept as they are. Pure but for the vocabulary."""
     from spacy.tokens import Doc
     from spacy.training import Example
 
