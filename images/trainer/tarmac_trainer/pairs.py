@@ -1,8 +1,8 @@
 """Telling the class of a pair, two parts of a text that are marked in it: what the models that do so have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, override
+from typing import Any, ClassVar, override
 
 from tarmac_trainer import categories, pipelines
 from tarmac_trainer.categories import Labelled
@@ -23,8 +23,12 @@ def flat(lines: Sequence[Pairs]) -> list[Labelled]:
 
 
 class PairModel(Model[Pairs]):
-    """A model whose lines are pairs: a spaCy `textcat` over their texts. A subclass reads, scores and predicts."""
+    """A model whose lines are pairs: a spaCy `textcat` over their texts. A subclass reads, scores and predicts.
 
+    `overrides` are what it has instead of values of `categories.cfg`, by dotted name.
+    """
+
+    overrides: ClassVar[Mapping[str, Any]] = {}
     parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
 
     @override
@@ -38,4 +42,5 @@ class PairModel(Model[Pairs]):
     @override
     def train(self, training: Training[Pairs]) -> None:
         pairs = flat(training.train)
-        pipelines.train(training, categories.CONFIG, categories.example(pairs, categories.at_blanks), lines=pairs)
+        example = categories.example(pairs, categories.at_blanks)
+        pipelines.train(training, categories.CONFIG, example, lines=pairs, overrides=self.overrides)
