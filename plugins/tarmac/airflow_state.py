@@ -1,7 +1,8 @@
 """What Airflow's database says of runs and of its scheduler, read directly.
 
 The REST API cannot tell a run that is gone from one that it does not find for another reason, and is away when the
-webserver is; a transaction of the database can, and is the truth both rest on (decision 0012). Read only.
+webserver is; a transaction of the database can, and is the truth both rest on (decision 0012). It is written to in one
+case: a scheduler that is known to be dead is said to be (decision 0013).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class AirflowState:
             self._connection = None
 
     @contextmanager
-    def _read(self) -> Iterator[Any]:
+    def _transaction(self) -> Iterator[Any]:
+        """One that only reads, unless its first statement is SET TRANSACTION READ WRITE."""
         import psycopg2
 
         try:
@@ -75,7 +77,7 @@ class AirflowState:
         """
         asked = sorted(set(keys))
         dags, runs = [key.dag_id for key in asked], [key.run_id for key in asked]
-        with self._read() as cursor:
+        with self._transaction() as cursor:
             cursor.execute(
                 "SELECT dag_id, run_id, state FROM dag_run"
                 " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)",
@@ -98,8 +100,28 @@ class AirflowState:
         Raises:
             AirflowStateError: nothing is known.
         """
-        with self._read() as cursor:
+        with self._transaction() as cursor:
             cursor.execute("SELECT latest_heartbeat FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1")
             row = cursor.fetchone()
             found: datetime | None = row[0] if row else None
             return found
+
+    def end_schedulers_of(self, host: str) -> int:
+        """Say that the schedulers of a host, which the caller knows to be dead, have failed. Returns how many were not.
+
+        So Airflow starts their tasks again at once, and not when their last heartbeat is old enough. Idempotent.
+
+        Args:
+            host: as Airflow has it, by `hostname_callable`.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute("SET TRANSACTION READ WRITE")
+            cursor.execute(
+                "UPDATE job SET state = 'failed'"
+                " WHERE job_type = 'SchedulerJob' AND state = 'running' AND hostname = %s",
+                (host,),
+            )
+            return int(cursor.rowcount)

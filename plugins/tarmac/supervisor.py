@@ -128,11 +128,17 @@ class Supervisor:
             self._airflow.close()
 
     def _wait_for_database(self) -> datetime | None:
-        """Wait until Airflow's database answers; return the last heartbeat of an earlier scheduler."""
+        """Wait until Airflow's database answers; return the last heartbeat of an earlier scheduler.
+
+        Those that ran in this container before are dead. Airflow is told, so that their tasks need not wait.
+        """
         said = False
         while not self._stop.is_set():
             try:
-                return self._airflow.scheduler_beat()
+                before = self._airflow.scheduler_beat()
+                if ended := self._airflow.end_schedulers_of(socket.gethostname()):
+                    log.info("Told Airflow that %d scheduler(s) of this container are dead.", ended)
+                return before
             except AirflowStateError as error:
                 if not said:
                     log.warning("Waiting for the database: %s", error)

@@ -21,7 +21,7 @@ CPU, GPU, PREFLIGHT = "train_model_cpu", "train_model_gpu", "gpu_preflight_confi
 TABLES = """
     CREATE TABLE dag_run (dag_id text, run_id text, state text);
     CREATE TABLE task_instance (dag_id text, run_id text, task_id text, state text, max_tries integer);
-    CREATE TABLE job (id serial, job_type text, latest_heartbeat timestamptz)
+    CREATE TABLE job (id serial, job_type text, state text, hostname text, latest_heartbeat timestamptz)
 """
 
 
@@ -138,6 +138,17 @@ def test_another_stacks_sessions_are_never_touched(reaper: Reaper, make: Any, ap
         assert not reaper.round()
     assert runs(api, container)
     assert engine.volume_exists(api, volume_name("tarmac-it-neighbour", DAG_ID, "elsewhere"))
+
+
+def test_only_the_schedulers_of_one_host_that_are_said_to_run_are_said_to_have_failed(airflow: Airflow):
+    jobs = ["SchedulerJob running mine", "SchedulerJob success mine", "SchedulerJob running other"]
+    for job in [*jobs, "TriggererJob running mine"]:
+        query(airflow.url, "INSERT INTO job (job_type, state, hostname) VALUES (%s, %s, %s)", job.split())
+    state = AirflowState(airflow.url)
+    assert [state.end_schedulers_of("mine"), state.end_schedulers_of("mine")] == [1, 0]
+    found = query(airflow.url, "SELECT state FROM job ORDER BY id")
+    assert [row[0] for row in found] == ["failed", "success", "running", "running"]
+    assert state.scheduler_beat() is None
 
 
 def test_while_airflows_database_is_away_nothing_is_removed_and_two_looks_are_needed_again(
