@@ -95,6 +95,8 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
     is_paused_upon_creation=False,
     max_active_runs=64,
     max_active_tasks=64,
+    # The run fails then; the reaper removes what the session has.
+    dagrun_timeout=STACK.session_limit,
     params=PARAMS,
     tags=["tarmac", "training", "nlp"],
     render_template_as_native_obj=True,

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 
 from tarmac.errors import SettingsError
@@ -27,7 +28,7 @@ MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 
 @dataclass(frozen=True)
 class Settings:
-    """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash."""
+    """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash. `session_limit` may be None."""
 
     stack: str
     version: str
@@ -46,6 +47,7 @@ class Settings:
     public_mlflow_url: str
     database_url: str
     gpu_headroom_bytes: int
+    session_limit: timedelta | None
 
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -61,6 +63,16 @@ def parse_bytes(text: str, *, variable: str) -> int:
     if not match or int(match[1]) == 0:
         raise SettingsError(f"{variable}={text!r} is not a size: write for example 4g or 512m.")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _limit(hours: str) -> timedelta | None:
+    if not hours:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", hours) or float(hours) == 0:
+        raise SettingsError(
+            f"TARMAC_SESSION_HOURS={hours!r} is no number of hours: write for example 48 or 0.5, or nothing: no limit."
+        )
+    return timedelta(hours=float(hours))
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -99,6 +111,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         public_mlflow_url=get("TARMAC_PUBLIC_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
         database_url=get("TARMAC_DATABASE_URL", ""),
         gpu_headroom_bytes=parse_bytes(get("TARMAC_GPU_HEADROOM", "512m"), variable="TARMAC_GPU_HEADROOM"),
+        session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
     )
 
 

@@ -1,5 +1,7 @@
 """Settings: what `make up` starts needs none; a malformed one is named with its value."""
 
+from datetime import timedelta
+
 import pytest
 
 from tarmac.errors import SettingsError
@@ -61,6 +63,10 @@ MALFORMED = {
     "too few processes": ("TARMAC_TRAINER_PROCESSES", "15"),
     "processes in words": ("TARMAC_TRAINER_PROCESSES", "many"),
     "processes as a superscript digit": ("TARMAC_TRAINER_PROCESSES", "5²"),
+    "hours in words": ("TARMAC_SESSION_HOURS", "two"),
+    "no hours at all": ("TARMAC_SESSION_HOURS", "0.0"),
+    "negative hours": ("TARMAC_SESSION_HOURS", "-1"),
+    "hours without end": ("TARMAC_SESSION_HOURS", "inf"),
 }
 
 
@@ -70,3 +76,8 @@ def test_a_malformed_variable_is_named_with_its_value(variable: str, value: str)
         read({variable: value})
     assert variable in str(refused.value)
     assert repr(value) in str(refused.value)
+
+
+def test_a_session_may_take_for_ever_unless_hours_are_given():
+    assert read({"TARMAC_SESSION_HOURS": ""}).session_limit is None
+    assert read({"TARMAC_SESSION_HOURS": "0.5"}).session_limit == timedelta(minutes=30)
