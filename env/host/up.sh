@@ -112,6 +112,16 @@ matches the database: restore it, or 'make clean' to start anew."
     die "the services could not be started; Compose's last lines are above."
 }
 
+# An engine that could not start a container again, since its disk was full, lists it as running ever after.
+start_what_is_only_listed() {
+    local container
+    for container in $(compose ps --quiet); do
+        if [ "$(docker inspect --format '{{.State.Running}}' "$container")" != true ]; then
+            docker start "$container" >/dev/null
+        fi
+    done
+}
+
 # Waits until every service answers; one line for each as it does.
 wait_until_ready() {
     local left=(postgres mlflow webserver scheduler dag-processor triggerer airflow-cli) still service
@@ -149,6 +159,7 @@ TARMAC_DOCKER_GID=$(docker run --rm --network none --volume "${TARMAC_DOCKER_SOC
 export TARMAC_DOCKER_GID
 point_files_volume
 start_services
+start_what_is_only_listed
 wait_until_ready
 login=$(sed -n 's/^TARMAC_UI_USER=//p' "$ENV_DIR/login.env") password=$(sed -n 's/^TARMAC_UI_PASSWORD=//p' "$ENV_DIR/login.env")
 say ''
