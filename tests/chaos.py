@@ -26,6 +26,7 @@ from support.faults import (
     AIRFLOW,
     KILL,
     Engine,
+    PatientClient,
     container_of,
     docker,
     kill_services,
@@ -42,22 +43,6 @@ AT_ONCE = 4
 GPU_GIB = 30  # two of them fit on a device of 80 GiB
 ON_A_DEVICE = 2
 END_SECONDS = 400.0
-
-
-class PatientClient(httpx.Client):
-    """Asks again while the webserver is away, slow or troubled: it is what is being hurt."""
-
-    def request(self, *words: Any, **kwargs: Any) -> httpx.Response:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                answer = super().request(*words, **kwargs)
-                if answer.status_code < 500 or time.monotonic() > deadline:
-                    return answer
-            except httpx.HTTPError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(1)
 
 
 def taken(answer: httpx.Response) -> bool:

@@ -91,9 +91,11 @@ all)
     in_test_image pytest -p no:cacheprovider --ignore=tests/gpu --ignore=tests/faults tests "$@"
     say "GPU tests"
     gpu_tests "$@"
+    say "Faults"
+    in_test_image pytest -p no:cacheprovider tests/faults "$@"
     ;;
 gpu) gpu_tests "$@" ;;
-faults) in_test_image pytest -p no:cacheprovider -s tests/faults "$@" ;;
+faults) in_test_image pytest -p no:cacheprovider tests/faults "$@" ;;
 chaos)
     where=on_machine
     [ "${GPUS:-2}" != 0 ] || where=in_test_image
@@ -116,5 +118,5 @@ bench-quality)
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench_quality.py
     ;;
 bench-handover) on_machine env "READINGS=${READINGS:-}" python tests/bench_handover.py ;;
-*) die "run.sh knows all, gpu, unit, chaos, bench-admission, bench-handover, bench-quality, sbom, audit, lint and types, not '$what'." ;;
+*) die "run.sh knows all, gpu, faults, unit, chaos, bench-admission, bench-handover, bench-quality, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -104,3 +104,34 @@ def test_a_bad_request_from_the_form_shows_why(stack: Stack, page: Page) -> None
     dialog.get_by_role("button", name="Trigger").last.click()
     expect(page.get_by_text("datasets.tiny.train").first).to_be_visible()
     shoot(page, "refused.png")
+
+
+def test_a_session_leads_to_its_model_in_mlflow_and_that_back_to_airflow(
+    stack: Stack, page: Page, smoke: dict[str, Any]
+) -> None:
+    run_id = stack.start(smoke)
+    assert stack.finish(run_id) == "success"
+    page.goto(
+        f"http://localhost:{stack.web}/dags/nlp_model_training/runs/{run_id}/tasks/update_model_metadata_registry"
+    )
+    expect(page.get_by_role("link", name="Model version in MLflow")).to_be_visible()
+    address = page.get_by_role("link", name="Training in MLflow").get_attribute("href")
+    assert address
+    lines = (stack.env_dir / "registry.env").read_text().splitlines()
+    login = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert page.context.browser
+    context = page.context.browser.new_context(
+        http_credentials={
+            "username": login["MLFLOW_TRACKING_USERNAME"],
+            "password": login["MLFLOW_TRACKING_PASSWORD"],
+        },
+        viewport={"width": 1400, "height": 1300},
+    )
+    try:
+        mlflow = context.new_page()
+        mlflow.goto(address)
+        back = mlflow.get_by_text(f"/dags/nlp_model_training/runs/{run_id}").first
+        expect(back).to_be_visible(timeout=60_000)
+        shoot(mlflow, "mlflow-run.png")
+    finally:
+        context.close()

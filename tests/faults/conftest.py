@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from support.faults import Engine
-from support.stack import DAG, REPO, Stack
+from support.faults import Engine, PatientClient
+from support.stack import DAG, Stack, running_stack
 from support.waiting import wait_for
+
+NOTED = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    env_dir = tmp_path_factory.mktemp("env")
-    for example in (REPO / "env").glob("*.env.example"):
-        shutil.copy(example, env_dir)
-    running = Stack(env_dir)
-    try:
-        done = running.make("up")
-        assert done.returncode == 0, f"make up failed:\n{done.stdout}\n{done.stderr}"
-        running.log_in()
+    with running_stack(tmp_path_factory.mktemp("env")) as running:
+        running.http = PatientClient(base_url=running.http.base_url, headers=running.http.headers, timeout=60)
         yield running
-    finally:
-        if os.environ.get("TARMAC_KEEP"):
-            print(f"kept: {running.project} {env_dir}")
-        else:
-            done = running.make("clean", "YES=1")
-            assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +30,16 @@ def engine(stack: Stack) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def counts() -> Iterator[Callable[[str, Any], None]]:
+def counts(pytestconfig: pytest.Config) -> Callable[[str, Any], None]:
     """Notes what a test counted or measured; all of it is printed in the end."""
-    noted: list[str] = []
-    yield lambda what, value: noted.append(f"{what}: {value}")
-    print("\nFaults: " + "\n        ".join(noted))
+    noted = pytestconfig.stash.setdefault(NOTED, [])
+    return lambda what, value: noted.append(f"{what}: {value}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    terminalreporter.section("faults")
+    for line in config.stash.get(NOTED, []):
+        terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)
@@ -70,9 +64,10 @@ def training(stack: Stack) -> Callable[..., str]:
             "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
             "parameters": {"train_seconds": seconds, **parameters},
         }
-        answer = stack.post(request, run_id)
-        assert answer.status_code == 200, answer.text
-        found: str = answer.json()["dag_run_id"]
+        found = run_id or f"faults-{uuid.uuid4().hex[:8]}"
+        # A patient client may have sent it before.
+        answer = stack.post(request, found)
+        assert answer.status_code in (200, 409), answer.text
         return found
 
     return send

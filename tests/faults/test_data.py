@@ -32,7 +32,7 @@ def test_a_data_set_that_was_changed_under_its_id_is_refused_by_name(stack: Stac
     assert stack.finish(run_id) == "failed"
     log = stack.log(run_id, "check_request_body") + stack.log(run_id, "retrieve_resources")
     assert reference.split("/")[0] in log
-    assert "does not match its id" in log
+    assert "the file was changed; store it again" in log
     in_cli(stack, f"rm -rf /datasets/{reference.split('/')[0]}")
     assert stack.store(file) == reference, "stored again, it is whole again"
     assert stack.finish(stack.start(request)) == "success"
@@ -71,7 +71,7 @@ def test_a_full_volume_is_a_clear_failure_and_the_next_session_is_well(
         assert stack.finish(run_id) in ("failed", "success")
         path = f"/api/v2/dags/nlp_model_training/dagRuns/{run_id}/taskInstances/retrieve_resources/logs/1"
         first = stack.http.get(path, params={"full_content": "true"}, headers={"Accept": "application/json"}).text
-        assert "No space left on device" in first
+        assert "no space left in the session's volume" in first
         assert time.monotonic() - began < 240
     finally:
         docker("rm", "--force", holder, check=False)

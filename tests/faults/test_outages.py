@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -61,13 +61,15 @@ def test_no_session_fails_of_a_minute_without_the_webserver_and_another_without_
     assert [engine.starts(run_id) for run_id in containers] == [1, 1, 1]
 
 
-# Answers every call with one status, as an Airflow might that does not know what it is asked for.
+# Answers every call with an error, as an Airflow might that does not know what it is asked for: with a status of its
+# own for each word that is in the path, and 500 for all else.
 _STUB = """
 import http.server, sys
+statuses = [word.split("=") for word in sys.argv[1:]]
 class Answer(http.server.BaseHTTPRequestHandler):
     def answer(self):
         body = b'{"detail": {"reason": "not_found", "message": "nonsense"}}'
-        self.send_response(int(sys.argv[1]))
+        self.send_response(next((int(status) for status, word in statuses if word in self.path), 500))
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -79,13 +81,14 @@ http.server.ThreadingHTTPServer(("", 8080), Answer).serve_forever()
 
 
 @contextmanager
-def nonsense(stack: Stack, status: int) -> Iterator[None]:
-    """Put a server in the webserver's place that answers every call with a status."""
+def nonsense(stack: Stack, words: Mapping[str, int]) -> Iterator[None]:
+    """Put a server in the webserver's place that answers every call with an error; which: by words in its path."""
     name = f"{stack.project}-nonsense"
     image = docker("inspect", "--format", "{{.Config.Image}}", container_of(stack, "webserver")).strip()
     stop(stack, "webserver")
     network = ("--network", f"{stack.project}_backend", "--network-alias", "webserver")
-    docker("run", "--detach", "--name", name, *network, "--entrypoint", "python3", image, "-c", _STUB, str(status))
+    statuses = [f"{status}={word}" for word, status in words.items()]
+    docker("run", "--detach", "--name", name, *network, "--entrypoint", "python3", image, "-c", _STUB, *statuses)
     try:
         yield
     finally:
@@ -94,26 +97,29 @@ def nonsense(stack: Stack, status: int) -> Iterator[None]:
         wait_for("the webserver", lambda: webserver_answers(stack), 120)
 
 
-@pytest.mark.parametrize("status", [404, 409, 500])
 def test_an_api_that_answers_nonsense_ends_no_training(
-    stack: Stack, engine: Engine, training: Callable[..., str], status: int
+    stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
 ) -> None:
-    run_id = training(45)
-    container = train_container(stack, run_id)
-    wait_for("the task to run", lambda: attempt(stack, run_id) == 1)
-    task = stack.tasks(run_id)[TRAIN]["id"]
+    runs = {status: training(45) for status in (404, 409, 500)}
+    containers = [train_container(stack, run_id) for run_id in runs.values()]
+    for run_id in runs.values():
+        wait_for("the task to run", lambda run_id=run_id: attempt(stack, run_id) == 1)
+    tasks = {status: str(stack.tasks(run_id)[TRAIN]["id"]) for status, run_id in runs.items()}
 
     def lost() -> bool:
         processes = docker("top", container_of(stack, "scheduler"), "-eo", "pid,args")
-        return status == 500 or f"worker -- {task}" not in processes
+        return not any(f"worker -- {tasks[status]}" in processes for status in (404, 409))
 
-    with nonsense(stack, status):
-        # Airflow's own process for the task obeys a 404 and ends the task.
-        wait_for("the task's process to give up", lost, 40)
+    words = {word: status for status, run_id in runs.items() for word in (run_id, tasks[status])}
+    with nonsense(stack, words):
+        # Airflow's own process for the task obeys a 404 and a 409, and ends the task.
+        wait_for("the tasks' processes to give up", lost, 40)
         time.sleep(8)  # longer than the reaper needs for what is nobody's
-        assert is_running(container)
-    assert stack.finish(run_id) == "success"
-    assert engine.starts(run_id) == 1
+        assert all(map(is_running, containers))
+    ends = {status: stack.finish(run_id) for status, run_id in runs.items()}
+    counts("sessions that failed of 404, 409 and 500, of 3", list(ends.values()).count("failed"))
+    assert ends == dict.fromkeys(runs, "success")
+    assert [engine.starts(run_id) for run_id in runs.values()] == [1, 1, 1]
 
 
 def test_a_scheduler_that_is_cut_off_for_a_minute_loses_no_training(

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import time
 from collections import defaultdict
 from datetime import datetime
 from typing import Any, Self
+
+import httpx
 
 from support.stack import Stack
 from support.waiting import wait_for
@@ -35,6 +38,22 @@ for pid in found:
         found.remove(pid)
 print(len(found))
 """
+
+
+class PatientClient(httpx.Client):
+    """Asks again while the webserver is away, slow or troubled: it is what is being hurt."""
+
+    def request(self, *words: Any, **kwargs: Any) -> httpx.Response:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                answer = super().request(*words, **kwargs)
+                if answer.status_code < 500 or time.monotonic() > deadline:
+                    return answer
+            except httpx.HTTPError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
 
 def container_of(stack: Stack, service: str) -> str:
@@ -94,10 +113,8 @@ def scheduler_answers(stack: Stack) -> bool:
 
 
 def webserver_answers(stack: Stack) -> bool:
-    import httpx
-
     try:
-        return stack.http.get("/api/v2/version").status_code == 200
+        return httpx.get(stack.http.base_url.join("/api/v2/version"), timeout=30).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -199,6 +216,11 @@ class Engine:
     def starts(self, run_id: str, *task_ids: str) -> int:
         """How many containers of these tasks of a session were started, by default of its training."""
         return len(self._of("start", task_ids or TRAININGS)[run_id])
+
+    def ended(self, container: str) -> float | None:
+        """When a container ended, in seconds since the epoch by the engine's clock; None: it has not yet."""
+        times = (e["timeNano"] for e in list(self._seen) if e["Action"] == "die" and e["Actor"]["ID"] == container)
+        return next((nanoseconds / 1e9 for nanoseconds in times), None)
 
     def may_train_again(self, run_id: str) -> None:
         """Note that somebody cleared a session: what it trained before does not count any more."""

@@ -9,6 +9,7 @@
 #   machine.sh stop              removes it with all that is on it
 #
 # TARMAC_MACHINE names it (default: tarmac-machine-$TARMAC_TEST_ID, or tarmac-machine-dev). It has no network.
+# TARMAC_MACHINE_DISK gives its engine a disk of so many GiB, which can be filled; without, it shares this machine's.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../../../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../../../env/host/lib.sh"
@@ -17,6 +18,7 @@ machine=${TARMAC_MACHINE:-tarmac-machine-${TARMAC_TEST_ID:-dev}}
 label=tarmac.project=tarmac-machine-${TARMAC_TEST_ID:-dev}
 tag=${TARMAC_TAG:-test}
 gpus=${TARMAC_MACHINE_GPUS:-2}
+disk=${TARMAC_MACHINE_DISK:-}
 log=''
 trap '[ -z "$log" ] || rm -f "$log"' EXIT
 
@@ -44,14 +46,16 @@ start() {
     build "tarmac/machine:$tag" machine "${TARMAC_MACHINE_BASE:-tarmac/test:$tag}"
     stop
     docker volume create --label "$label" "$machine" >/dev/null
+    local storage=/var/lib/docker
+    [ -z "$disk" ] || storage=/disk
     # Not --privileged: not every host has all capabilities to give, and an engine does not need CAP_SYS_RESOURCE.
     # No network: nothing that a test needs is out there. A private cgroup namespace: paths begin at the machine.
     docker run --detach --name "$machine" --hostname "$machine" --label "$label" --init --network none \
         --cap-add ALL --cap-drop SYS_RESOURCE --security-opt seccomp=unconfined --security-opt apparmor=unconfined \
         --security-opt label=disable --security-opt systempaths=unconfined --device-cgroup-rule 'a *:* rwm' \
         --cgroupns private --tmpfs /run --tmpfs /tmp:exec \
-        --volume "$machine:/var/lib/docker" --volume "$repo:$repo" --workdir "$repo" \
-        "tarmac/machine:$tag" "$repo/tests/doubles/machine/boot.sh" "$gpus" >/dev/null
+        --volume "$machine:$storage" --volume "$repo:$repo" --workdir "$repo" \
+        "tarmac/machine:$tag" "$repo/tests/doubles/machine/boot.sh" "$gpus" "$disk" >/dev/null
     local deadline=$((SECONDS + 60))
     until engine_answers; do
         if ! is_running || [ "$SECONDS" -gt "$deadline" ]; then

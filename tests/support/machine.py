@@ -1,0 +1,92 @@
+"""A machine of the tests' own, with an engine, two fake GPUs and a stack on it: it can be hurt as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+
+from support.faults import docker
+from support.stack import REPO
+from support.waiting import wait_for
+
+# On the machine's disk, which outlives a reboot; its /tmp does not.
+ENV_DIR = "/var/lib/docker/tarmac-env"
+FORM = '{{.ID}} {{.Label "tarmac.run"}}'
+
+
+class Machine:
+    """A machine with an engine of its own, and a stack on it.
+
+    Args:
+        kind: makes its name unique.
+        disk_gib: the size of its engine's disk; None: it shares the host's.
+    """
+
+    def __init__(self, kind: str, disk_gib: int | None = None) -> None:
+        test = os.environ.get("TARMAC_TEST_ID", "dev")
+        self.name = f"tarmac-machine-{test}-{kind}"
+        self.environment = {**os.environ, "TARMAC_MACHINE": self.name, "TARMAC_TEST_ID": test}
+        self.environment["TARMAC_MACHINE_DISK"] = str(disk_gib or "")
+
+    def up(self) -> None:
+        """Start the machine and a stack on it."""
+        self.control("start")
+        self.control("load", seconds=600)
+        self.inside("sh", "-c", f"mkdir -p {ENV_DIR}; cp {REPO}/env/*.env.example {ENV_DIR}")
+        self.make("up")
+
+    def control(self, *words: str, seconds: float = 300) -> str:
+        command = [str(REPO / "tests/doubles/machine/machine.sh"), *words]
+        done = subprocess.run(command, env=self.environment, text=True, capture_output=True, timeout=seconds)
+        assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def make(self, *words: str) -> str:
+        """Run a command of the Makefile that succeeds; return what it prints."""
+        return self.control("run", "env", f"TARMAC_ENV_DIR={ENV_DIR}", "make", *words)
+
+    def try_make(self, *words: str, seconds: int) -> str:
+        """Run a command of the Makefile that may fail, or end in no time; return all it printed."""
+        command = f"TARMAC_ENV_DIR={ENV_DIR} timeout {seconds} make {shlex.join(words)} 2>&1 || true"
+        return self.control("run", "sh", "-c", command)
+
+    def inside(self, *words: str, check: bool = True) -> str:
+        return docker("exec", self.name, *words, check=check)
+
+    def trainings(self) -> dict[str, str]:
+        """The containers that train now, by session."""
+        said = self.inside(
+            "docker", "ps", "--no-trunc", "--filter", "label=tarmac.task=train_model_gpu", "--format", FORM
+        )
+        return {run: container for container, run in (line.split() for line in said.splitlines())}
+
+    def engine_answers(self) -> bool:
+        command = ["docker", "exec", self.name, "docker", "version"]
+        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+
+    def request(self, seconds: int) -> str:
+        """Write down a request for a GPU session; return its path."""
+        request = {
+            "model": "test_model",
+            "no_cache": True,
+            "gpu": True,
+            "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
+            "resources": {"gpu_memory": "30GiB"},
+            "parameters": {"train_seconds": seconds, "gpu_memory_mib": 1000},
+        }
+        path = "/tmp/request.json"
+        self.inside("python3", "-c", f"open({path!r}, 'w').write({json.dumps(request)!r})")
+        return path
+
+    def send(self, key: str, seconds: int) -> str:
+        """Start a GPU session; return the container of its training."""
+        request = self.request(seconds)
+        assert self.make("trigger", f"CONFIG={request}", "FOLLOW=0", f"KEY={key}").strip() == key
+        container: str = wait_for("the training", lambda: self.trainings().get(key), 120)
+        return container
+
+    def live_restore(self, on: bool) -> None:
+        text = json.dumps({"live-restore": on})
+        self.inside("sh", "-c", f"mkdir -p /etc/docker; echo '{text}' >/etc/docker/daemon.json; pkill -HUP -x dockerd")
