@@ -21,11 +21,15 @@ clean_up() {
     docker rm --force "$runner" >/dev/null 2>&1 || true
     local project label
     for project in "tarmac-e2e-$$" "tarmac-security-$$" "tarmac-it-$$" "tarmac-machine-$$"; do
-        for label in "com.docker.compose.project=$project" "tarmac.project=$project"; do
+        for label in "com.docker.compose.project=$project" "tarmac.project=$project" "tarmac.test=$project"; do
             docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force --volumes >/dev/null || true
             docker volume ls --quiet --filter "label=$label" | xargs -r docker volume rm >/dev/null || true
             docker network ls --quiet --filter "label=$label" | xargs -r docker network rm >/dev/null || true
         done
+    done
+    local suffix
+    for suffix in upgrade clock; do
+        docker images --format '{{.Repository}}:{{.Tag}}' "tarmac/*:$TARMAC_TAG-$suffix" | xargs -r docker rmi >/dev/null || true
     done
     rm -rf "$scratch"
 }

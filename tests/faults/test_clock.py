@@ -52,7 +52,8 @@ def database_that_jumps(stack: Stack, image: str) -> Iterator[None]:
     stop(stack, "postgres")
     try:
         network = ("--network", f"{stack.project}_backend", "--network-alias", "postgres")
-        docker("run", "--detach", "--name", name, "--init", *network, *mounts, image)
+        label = ("--label", f"tarmac.test={stack.project}")
+        docker("run", "--detach", "--name", name, "--init", *label, *network, *mounts, image)
         ready = ["docker", "exec", name, "pg_isready", "--host=127.0.0.1", "--quiet"]
         wait_for("the database", lambda: subprocess.run(ready).returncode == 0, 60)
         wait_for("the webserver", lambda: webserver_answers(stack), 120)

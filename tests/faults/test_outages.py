@@ -88,7 +88,8 @@ def nonsense(stack: Stack, words: Mapping[str, int]) -> Iterator[None]:
     stop(stack, "webserver")
     network = ("--network", f"{stack.project}_backend", "--network-alias", "webserver")
     statuses = [f"{status}={word}" for word, status in words.items()]
-    docker("run", "--detach", "--name", name, *network, "--entrypoint", "python3", image, "-c", _STUB, *statuses)
+    label = ("--label", f"tarmac.test={stack.project}")
+    docker("run", "--detach", "--name", name, *label, *network, "--entrypoint", "python3", image, "-c", _STUB, *statuses)
     try:
         yield
     finally:
