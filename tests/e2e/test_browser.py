@@ -111,10 +111,9 @@ def test_a_session_leads_to_its_model_in_mlflow_and_that_back_to_airflow(
 ) -> None:
     run_id = stack.start(smoke)
     assert stack.finish(run_id) == "success"
-    page.goto(
-        f"http://localhost:{stack.web}/dags/nlp_model_training/runs/{run_id}/tasks/update_model_metadata_registry"
-    )
-    expect(page.get_by_role("link", name="Model version in MLflow")).to_be_visible()
+    task = f"dags/nlp_model_training/runs/{run_id}/tasks/update_model_metadata_registry"
+    page.goto(f"http://localhost:{stack.web}/{task}/details")
+    expect(page.get_by_role("link", name="Model version in MLflow")).to_be_visible(timeout=30_000)
     address = page.get_by_role("link", name="Training in MLflow").get_attribute("href")
     assert address
     lines = (stack.env_dir / "registry.env").read_text().splitlines()

@@ -89,7 +89,9 @@ def nonsense(stack: Stack, words: Mapping[str, int]) -> Iterator[None]:
     network = ("--network", f"{stack.project}_backend", "--network-alias", "webserver")
     statuses = [f"{status}={word}" for word, status in words.items()]
     label = ("--label", f"tarmac.test={stack.project}")
-    docker("run", "--detach", "--name", name, *label, *network, "--entrypoint", "python3", image, "-c", _STUB, *statuses)
+    docker(
+        "run", "--detach", "--name", name, *label, *network, "--entrypoint", "python3", image, "-c", _STUB, *statuses
+    )
     try:
         yield
     finally:
