@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Any
 
 from tarmac.errors import TarmacError
@@ -10,6 +11,18 @@ from tarmac.settings import DAG_ID, settings
 
 # A task in one of these states does not run again by itself.
 FINISHED_STATES = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
+
+
+# A volume of each of Airflow's services: without room for one more of Postgres' files, the engine's disk is full.
+_LOGS, _ROOM_BYTES = "/opt/airflow/logs", 16 * 1024**2
+
+
+def disk_is_full(path: str = _LOGS) -> bool:
+    """Tell whether the disk below a folder has no room left; False where there is no such folder."""
+    try:
+        return shutil.disk_usage(path).free < _ROOM_BYTES
+    except FileNotFoundError:
+        return False
 
 
 class ApiError(TarmacError):
@@ -62,6 +75,11 @@ class AirflowApi:
                 detail = answer.json().get("detail", answer.text)
             except ValueError:
                 detail = answer.text
+            if answer.is_server_error and disk_is_full():
+                detail = (
+                    "No space left on device: the Docker Engine's disk is full, and Airflow's database cannot store "
+                    f"anything. Make space, then `make up`. Airflow said: {detail}"
+                )
             raise ApiError(str(detail)[:5000], answer.status_code)
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(1200)
 DISK = "/var/lib/docker"
 FILLER = f"{DISK}/filler"
 # What the stack's images need, and some room.
-DISK_GIB = 8
+DISK_GIB = 6
 
 
 @pytest.fixture
@@ -51,11 +51,11 @@ def test_a_full_disk_is_a_clear_failure_and_all_is_well_once_there_is_space(mach
     models = machine.make("models").split("AGE")[1].split()[:3]
     container = machine.send("meanwhile", 60)
     fill(machine)
+    assert machine.trainings().get("meanwhile") == container, "it trains on"
     request = machine.request(1)
     sent = machine.try_make("trigger", f"CONFIG={request}", "KEY=refused", seconds=45)
     words = sent + complaints(machine)
     assert "no space left on device" in words.lower()
-    assert machine.trainings().get("meanwhile") == container, "it trains on"
 
     machine.inside("sh", "-c", f"rm -f {FILLER} {FILLER}.more")
     machine.make("up")
