@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support.machine import Machine
+from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
 pytestmark = pytest.mark.timeout(1200)
@@ -40,9 +41,12 @@ def fill(machine: Machine) -> None:
 
 
 def complaints(machine: Machine) -> str:
-    """What the engine says of the stack's containers that it could not start."""
+    """What the stack says to somebody who sends a session and looks at the services."""
+    sent = machine.try_make("trigger", f"CONFIG={machine.request(1)}", "KEY=refused", seconds=30)
     containers = machine.inside("docker", "ps", "--all", "--quiet").split()
-    return machine.inside("docker", "inspect", "--format", "{{.State.Error}}", *containers, check=False)
+    errors = machine.inside("docker", "inspect", "--format", "{{.State.Error}}", *containers, check=False)
+    logs = machine.inside("sh", "-c", "docker logs --tail 50 tarmac-postgres-1 2>&1", check=False)
+    return f"{sent}{errors}{logs}".lower()
 
 
 def test_a_full_disk_is_a_clear_failure_and_all_is_well_once_there_is_space(machine: Machine, counts: Any) -> None:
@@ -52,10 +56,7 @@ def test_a_full_disk_is_a_clear_failure_and_all_is_well_once_there_is_space(mach
     container = machine.send("meanwhile", 60)
     fill(machine)
     assert machine.trainings().get("meanwhile") == container, "it trains on"
-    request = machine.request(1)
-    sent = machine.try_make("trigger", f"CONFIG={request}", "KEY=refused", seconds=45)
-    words = sent + complaints(machine)
-    assert "no space left on device" in words.lower()
+    wait_for("words", lambda: "no space left on device" in complaints(machine), 120)
 
     machine.inside("sh", "-c", f"rm -f {FILLER} {FILLER}.more")
     machine.make("up")
