@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from support.machine import Machine
+from support.machine import Machine, running_machine
 from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
@@ -21,17 +21,8 @@ DISK_GIB = 6
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    made = Machine("disk", DISK_GIB)
-    try:
-        made.up()
+    with running_machine("disk", DISK_GIB) as made:
         yield made
-    finally:
-        made.control("stop")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_started_twice_and_nothing_left() -> None:
-    """Nothing here happens on the stack that the other tests of this folder share."""
 
 
 def fill(machine: Machine) -> None:

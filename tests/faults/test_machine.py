@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.faults import docker
-from support.machine import Machine
+from support.machine import Machine, running_machine
 from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
@@ -17,17 +17,8 @@ pytestmark = pytest.mark.timeout(1200)
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    made = Machine("faults")
-    try:
-        made.up()
+    with running_machine("faults") as made:
         yield made
-    finally:
-        made.control("stop")
-
-
-@pytest.fixture(autouse=True)
-def _nothing_started_twice_and_nothing_left() -> None:
-    """Nothing here happens on the stack that the other tests of this folder share."""
 
 
 def assert_settled(machine: Machine) -> None:

@@ -219,8 +219,8 @@ class Engine:
 
     def ended(self, container: str) -> float | None:
         """When a container ended, in seconds since the epoch by the engine's clock; None: it has not yet."""
-        times = (e["timeNano"] for e in list(self._seen) if e["Action"] == "die" and e["Actor"]["ID"] == container)
-        return next((nanoseconds / 1e9 for nanoseconds in times), None)
+        died = (e for e in list(self._seen) if e["Action"] == "die" and e["Actor"]["ID"] == container)
+        return next((event["timeNano"] / 1e9 for event in died), None)
 
     def may_train_again(self, run_id: str) -> None:
         """Note that somebody cleared a session: what it trained before does not count any more."""

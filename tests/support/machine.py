@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from support.faults import docker
 from support.stack import REPO
@@ -90,3 +92,14 @@ class Machine:
     def live_restore(self, on: bool) -> None:
         text = json.dumps({"live-restore": on})
         self.inside("sh", "-c", f"mkdir -p /etc/docker; echo '{text}' >/etc/docker/daemon.json; pkill -HUP -x dockerd")
+
+
+@contextmanager
+def running_machine(kind: str, disk_gib: int | None = None) -> Iterator[Machine]:
+    """A machine with a stack on it, removed in the end; see `Machine`."""
+    made = Machine(kind, disk_gib)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.control("stop")
