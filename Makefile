@@ -166,8 +166,8 @@ bench-admission: ## Simulate admission on GPU traces and walk at random over it 
 	@STEPS="$(STEPS)" tests/run.sh bench-admission
 
 .PHONY: bench-handover
-bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (READINGS=32)
-	@READINGS="$(READINGS)" tests/run.sh bench-handover
+bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (READINGS=32 TRAIN_SECONDS=30)
+	@READINGS="$(READINGS)" TRAIN_SECONDS="$(TRAIN_SECONDS)" tests/run.sh bench-handover
 
 .PHONY: bench-quality
 bench-quality: ## Train each spaCy model on the example data, beside plain spaCy (MODEL=name, STEPS=n)

@@ -1,7 +1,7 @@
 """`make bench-handover`: how long a device waits between two sessions, on a machine with two fake GPUs. Prints only.
 
-READINGS=32 changes of hands are timed (a multiple of two: two devices), with trainings of TRAIN_SECONDS=10, so that the
-steps that follow each training run beside the next one's start, as they do when many sessions queue.
+READINGS=32 changes of hands are timed (a multiple of two: two devices), with trainings of TRAIN_SECONDS=30: the steps
+that follow each training run beside the next one's start. With shorter ones they run beside that of the one after, too.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from gpu.handover import measure, report
 from support.stack import REPO, running_stack
 
 READINGS = int(os.environ.get("READINGS") or 32)
-TRAIN_SECONDS = float(os.environ.get("TRAIN_SECONDS") or 10)
+TRAIN_SECONDS = float(os.environ.get("TRAIN_SECONDS") or 30)
 
 
 def main() -> None:

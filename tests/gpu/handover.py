@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -31,16 +31,23 @@ class Handover:
 
 
 def measure(field: Field, readings: int, *, train_seconds: float) -> list[Handover]:
-    """Fill both devices, queue `readings` more sessions, clear the devices, and time each change of hands."""
+    """Fill both devices, queue `readings` more sessions, clear the devices, and time each change of hands.
+
+    The devices are cleared half a training apart, so that they change hands by turns, as independent ones do.
+    """
     first = [field.start(reserve="70GiB", seconds=3600) for _ in (ONE, OTHER)]
     for run in first:
         field.trains(run)
     runs = [field.start(reserve="70GiB", seconds=train_seconds) for _ in range(readings)]
     wait_for("all of them to wait", lambda: len(field.sql("SELECT 1 FROM waiting")) == readings, 30 + 20 * readings)
-    for run in first:
-        field.cancel(run)
-    with ThreadPoolExecutor(4) as pool:
-        ends = set(pool.map(lambda run: field.stack.finish(run, 60 + 30 * readings), runs))
+    one, other = first
+    field.cancel(one)
+    wait_for("the next one to train", lambda: len(field.sql("SELECT 1 FROM waiting")) < readings, 120)
+    time.sleep(train_seconds / 2)
+    field.cancel(other)
+    # One look at a time, and not often: what asks the webserver takes part in what is measured.
+    limit = 300 + (20 + train_seconds) * readings
+    ends = {field.stack.finish(run, limit, every=5) for run in runs}
     assert ends == {"success"}, "a measured session failed"
     ended = {
         row[0]: (datetime.fromisoformat(row[1]), row[2])

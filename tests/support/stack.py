@@ -86,12 +86,12 @@ class Stack:
         state: str = self.http.get(f"{DAG}/dagRuns/{run_id}").json()["state"]
         return state
 
-    def finish(self, run_id: str, seconds: float = 240) -> str:
+    def finish(self, run_id: str, seconds: float = 240, every: float = 0.25) -> str:
         def ended() -> str | None:
             state = self.run_state(run_id)
             return state if state in ("success", "failed") else None
 
-        state = wait_for(f"the end of {run_id}", ended, seconds)
+        state = wait_for(f"the end of {run_id}", ended, seconds, every)
         assert state
         return state
 
