@@ -134,7 +134,7 @@ test-gpu: ## Run the GPU tests on a machine with two fake GPUs (part of make tes
 	@tests/run.sh gpu
 
 .PHONY: test-faults
-test-faults: ## Kill, stop and cut off parts of a stack while sessions train (part of make test, but for a full disk)
+test-faults: ## Kill, stop and cut off parts of a stack while sessions train (part of make test)
 	@tests/run.sh faults
 
 .PHONY: chaos

@@ -19,7 +19,7 @@ from tarmac.gpu.tower import Tower
 
 DEVICES = 8
 WRITERS = (1, 8, 64)
-WAITING = (1, 100, 10_000)
+WAITING = (1, 8, 100, 10_000)
 SECONDS = 8.0
 PASSES = 400
 GOAL_DECISIONS, GOAL_RATIO = 200, 1.0

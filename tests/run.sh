@@ -69,10 +69,8 @@ in_test_image() {
 # The faults wait for most of their time: they run in the background, as stacks of another name, and what they print is
 # kept until `show_faults`.
 start_faults() {
-    (
-        runner=$runner-faults TARMAC_TEST_ID=$$f
-        in_test_image pytest -p no:cacheprovider tests/faults "$@"
-    ) >"$scratch/faults" 2>&1 &
+    runner=$runner-faults TARMAC_TEST_ID=$$f in_test_image pytest -p no:cacheprovider tests/faults "$@" \
+        >"$scratch/faults" 2>&1 &
     faults=$!
 }
 show_faults() {

@@ -82,6 +82,20 @@ def test_a_long_running_service_has_a_health_check(stack: dict[str, Any], name: 
     assert check["retries"] >= 3
 
 
+def test_what_finds_sessions_again_goes_before_the_rest_and_the_rest_before_trainings(stack: dict[str, Any]):
+    first = {"postgres", "scheduler", "webserver"}
+    shares = {name: int(found["cpu_shares"]) for name, found in stack["services"].items()}
+    a_training = 1024  # Docker's own, for each processor that a container may have
+    assert min(shares[name] for name in first) >= 4 * max(shares[name] for name in SERVICES - first)
+    assert min(shares.values()) > a_training
+
+
+def test_airflow_init_alone_writes_the_permissions_of_roles(stack: dict[str, Any]):
+    switch = "AIRFLOW__FAB__UPDATE_FAB_PERMS"
+    assert service(stack, "webserver")["environment"][switch] == "False"
+    assert switch not in service(stack, "airflow-init")["environment"]
+
+
 def test_the_limits_of_all_services_fit_a_machine_of_nine_gibibytes(stack: dict[str, Any]):
     assert sum(int(found["mem_limit"]) for found in stack["services"].values()) <= 9 * 1024**3
 
