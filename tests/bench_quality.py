@@ -1,8 +1,8 @@
 """Quality of the spaCy models on the example data, beside plain spaCy and a guess: `make bench-quality`.
 
-MODEL=name for one of them, STEPS=n for other than 600 updates.
+MODEL=name for one of them, STEPS=n for other than 600 updates, SEEDS=n for the means of the seeds 0 to n - 1.
 
-All train with the same lines, seed, number of updates at most and lines (or pairs) in an update, are scored every 100
+All train with the same lines, seeds, number of updates at most and lines (or pairs) in an update, are scored every 100
 updates on the dev file by the metric of the table, and keep the best: so their scores are equally optimistic. "plain
 spaCy" is spaCy's own training loop with the config that `spacy init config --optimize efficiency` gives for the
 component, but for the batches: it would fill them by words, with a third of the data. That config has a bag of words
@@ -24,6 +24,7 @@ import hashlib
 import io
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -49,6 +50,7 @@ from tarmac_trainer.pairs import Pairs
 
 EXAMPLES = Path(os.environ.get("EXAMPLES", "examples"))
 STEPS = int(os.environ.get("STEPS") or 600)
+SEEDS = range(int(os.environ.get("SEEDS") or 1))
 EVERY = 100
 
 SETS = {
@@ -111,7 +113,7 @@ def paced(model: Any) -> Iterator[Pace]:
         yield pace
 
 
-def ours(name: str, session: Path) -> tuple[float, float]:
+def ours(name: str, session: Path, seed: int) -> tuple[float, float]:
     """Train by the trainer's own commands; returns the score on dev and the words a second."""
     model = models.get(name)
     store = session.parent / "store"
@@ -120,11 +122,12 @@ def ours(name: str, session: Path) -> tuple[float, float]:
     for part in ("train", "dev"):
         content = (EXAMPLES / f"{SETS[name][0]}.{part}.jsonl").read_bytes()
         data_id = base58.b58encode(hashlib.sha256(content).digest()).decode()
-        (store / data_id).mkdir(parents=True)
+        (store / data_id).mkdir(parents=True, exist_ok=True)
         (store / data_id / f"{data_id}.jsonl").write_bytes(content)
         references.append(f"{data_id}/{data_id}.jsonl")
     request = {
         "model": name,
+        "seed": seed,
         "datasets": {"d": {"train": references[0], "eval": references[1]}},
         "parameters": {"max_steps": STEPS, "patience": STEPS, "eval_frequency": EVERY},
     }
@@ -139,7 +142,7 @@ def ours(name: str, session: Path) -> tuple[float, float]:
 
 
 def plain(
-    name: str, train: Sequence[Any], dev: Sequence[Any], folder: Path, *, default: bool = False
+    name: str, train: Sequence[Any], dev: Sequence[Any], folder: Path, seed: int, *, default: bool = False
 ) -> tuple[float, float]:
     """Train by spaCy's own loop and recommended config, or its default classifier; returns the same two numbers."""
     model, pipe = models.get(name), SETS[name][1]
@@ -147,6 +150,7 @@ def plain(
     blank.add_pipe(pipe)
     make = _example_maker(name, train)
     config = init_config(lang="en", pipeline=[pipe], optimize="efficiency", silent=True)
+    folder.mkdir()
     for part, lines in (("train", train), ("dev", dev)):
         path = folder / f"{part}.spacy"
         docs = [make(blank, one).reference for one in _flat(lines)]
@@ -154,7 +158,7 @@ def plain(
             doc.has_unknown_spaces = True  # or its reader takes the text apart anew, marks and all
         DocBin(docs=docs).to_disk(path)
         config["paths"][part] = str(path)
-    config["training"].update(max_steps=STEPS, max_epochs=0, eval_frequency=EVERY, patience=STEPS, seed=0)
+    config["training"].update(max_steps=STEPS, max_epochs=0, eval_frequency=EVERY, patience=STEPS, seed=seed)
     if default:
         config["components"] = {pipe: {"factory": pipe}}
     size = model.parameters["batch_size"].default
@@ -327,20 +331,28 @@ GUESSES: dict[str, tuple[str, MakeGuess]] = {
 """By model, else by component: what the guess is, and what makes it of the train lines."""
 
 
+def mean(trained: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """The mean score and the mean of the words a second."""
+    scores, paces = zip(*trained, strict=True)
+    return statistics.fmean(scores), statistics.fmean(paces)
+
+
 def rows(name: str) -> Iterator[str]:
     """The rows of the table for a model."""
     model = models.get(name)
     with tempfile.TemporaryDirectory() as made:
-        session = Path(made) / "session"
-        score, pace = ours(name, session)
-        train, dev = ([*data.read_prepared(session, part, model)] for part in ("train", "eval"))
+        sessions = [Path(made) / f"session-{seed}" for seed in SEEDS]
+        score, pace = mean(ours(name, session, seed) for session, seed in zip(sessions, SEEDS, strict=True))
+        train, dev = ([*data.read_prepared(sessions[0], part, model)] for part in ("train", "eval"))
         guessed, how = guess(name, train, dev)
         found = [(*rival, False) for rival in rivals(train, dev).items()]
         if SETS[name][1] == "textcat":
             found.append(("the same, default classifier", (train, dev), True))
-        for reads, lines, default in found:
-            with tempfile.TemporaryDirectory(dir=made) as folder:
-                their_score, their_pace = plain(name, *lines, Path(folder), default=default)
+        for number, (reads, lines, default) in enumerate(found):
+            folders = [Path(made) / f"plain-{number}-{seed}" for seed in SEEDS]
+            their_score, their_pace = mean(
+                plain(name, *lines, folder, seed, default=default) for folder, seed in zip(folders, SEEDS, strict=True)
+            )
             yield (
                 f"| `{name}` | {SETS[name][0]} | {model.score_name} | {guessed:.3f} ({how}) | {score:.3f} "
                 f"| {their_score:.3f} | {reads} | {pace / their_pace:.2f} |"
@@ -351,7 +363,7 @@ if __name__ == "__main__":
     wanted = os.environ.get("MODEL")
     if wanted and wanted not in SETS:
         sys.exit(f"MODEL: there is no {wanted!r}, only {', '.join(SETS)}.")
-    print(f"At most {STEPS} updates, seed 0, on the dev files of examples/.\n")
+    print(f"At most {STEPS} updates, means of {len(SEEDS)} seed(s), on the dev files of examples/.\n")
     print("| model | data | metric | guess | Tarmac | plain spaCy | which reads | words a second, Tarmac to plain |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in [wanted] if wanted else SETS:

@@ -133,7 +133,7 @@ audit)
     ;;
 bench-quality)
     docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --volume "$repo:/repo:ro" --env EXAMPLES=/repo/examples \
-        --env "MODEL=${MODEL:-}" --env "STEPS=${STEPS:-}" --entrypoint /opt/venv/bin/python \
+        --env "MODEL=${MODEL:-}" --env "STEPS=${STEPS:-}" --env "SEEDS=${SEEDS:-}" --entrypoint /opt/venv/bin/python \
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench_quality.py
     ;;
 bench-handover) on_machine env "READINGS=${READINGS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench_handover.py ;;

@@ -51,6 +51,20 @@ def at_blanks(nlp: "Language", text: str) -> "Doc":
     return Doc(nlp.vocab, words=text.split(" "))
 
 
+def let_words_count(nlp: "Language") -> None:
+    """Let the part of a fresh `textcat` that counts words reach its result, so that it learns.
+
+    spaCy (3.8) starts with weights of nothing in that part and in the layer that weighs it against the other one. Each
+    gradient is a multiple of the other's weights, so both stay nothing for ever. Here every class starts with a weight
+    of 1 for its own count.
+    """
+    layer = nlp.get_pipe("textcat").model.layers[-1]
+    weights = layer.get_param("W").copy()
+    for label in range(len(weights)):
+        weights[label, label] = 1.0
+    layer.set_param("W", weights)
+
+
 def example(
     lines: Sequence[Labelled], doc: "Callable[[Language, str], Doc]" = tokenized
 ) -> "Callable[[Language, Labelled], Example]":

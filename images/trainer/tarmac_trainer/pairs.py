@@ -25,10 +25,12 @@ def flat(lines: Sequence[Pairs]) -> list[Labelled]:
 class PairModel(Model[Pairs]):
     """A model whose lines are pairs: a spaCy `textcat` over their texts. A subclass reads, scores and predicts.
 
-    `overrides` are what it has instead of values of `categories.cfg`, by dotted name.
+    `overrides` are what it has instead of values of `categories.cfg`, by dotted name; `words_count` tells whether the
+    words by themselves, wherever they stand, say something of the class.
     """
 
     overrides: ClassVar[Mapping[str, Any]] = {}
+    words_count: ClassVar[bool] = True
     parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
 
     @override
@@ -43,4 +45,11 @@ class PairModel(Model[Pairs]):
     def train(self, training: Training[Pairs]) -> None:
         pairs = flat(training.train)
         example = categories.example(pairs, categories.at_blanks)
-        pipelines.train(training, categories.CONFIG, example, lines=pairs, overrides=self.overrides)
+        pipelines.train(
+            training,
+            categories.CONFIG,
+            example,
+            lines=pairs,
+            overrides=self.overrides,
+            prepare=categories.let_words_count if self.words_count else None,
+        )

@@ -24,6 +24,7 @@ def train[Line](
     lines: Sequence[Line] | None = None,
     batches: Iterator[Sequence[Line]] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    prepare: "Callable[[Language], None] | None" = None,
 ) -> None:
     """Train a pipeline with the request's parameters; equal requests give equal models on a CPU.
 
@@ -36,6 +37,7 @@ def train[Line](
         lines: to train with; None: the train lines themselves.
         batches: of lines to train with, endless; None: all lines in an ever new order.
         overrides: further values for the config, by dotted name.
+        prepare: changes the first weights of a pipeline that was just initialised.
 
     Raises:
         RequestError: the base is no pipeline of this kind.
@@ -60,9 +62,11 @@ def train[Line](
         lines = training.train
     examples = [example(nlp, line) for line in lines]
     optimizer = nlp.initialize(lambda: examples)
+    if prepare:
+        prepare(nlp)
     if training.base is not None:
         fresh = load_model_from_config(loaded, auto_fill=True, vocab=nlp.vocab)
-        optimizer = _start_from(training.base, nlp, fresh, examples)
+        optimizer = _start_from(training.base, nlp, fresh, examples, prepare)
         nlp = fresh
     batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
     fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches))
@@ -109,7 +113,13 @@ def shuffled[Line](lines: Sequence[Line], size: int, *, seed: int) -> Iterator[S
             yield order[start : start + size]
 
 
-def _start_from(base: Path, trial: "Language", nlp: "Language", examples: "list[Example]") -> "Optimizer":
+def _start_from(
+    base: Path,
+    trial: "Language",
+    nlp: "Language",
+    examples: "list[Example]",
+    prepare: "Callable[[Language], None] | None",
+) -> "Optimizer":
     """Initialise `nlp`, with the weights of the pipeline in `base` wherever they have the same shape.
 
     Where the data has no label that the base lacks, the base's labels are kept, and all weights fit;
@@ -120,6 +130,7 @@ def _start_from(base: Path, trial: "Language", nlp: "Language", examples: "list[
         trial: another one like `nlp`, initialised with the examples: it knows which labels they have.
         nlp: not initialised.
         examples: to train with.
+        prepare: changes the weights that do not come from the base.
     """
     import spacy
 
@@ -145,6 +156,8 @@ def _start_from(base: Path, trial: "Language", nlp: "Language", examples: "list[
             reader = {"@readers": "spacy.read_labels.v1", "path": str(labels_file)}
             nlp.config["initialize"]["components"][name] = {"labels": reader}
     optimizer = nlp.initialize(lambda: examples)
+    if prepare:
+        prepare(nlp)
     # The trained pipeline does not need what is gone with the session.
     nlp.config["initialize"]["components"] = {}
     kept = total = 0

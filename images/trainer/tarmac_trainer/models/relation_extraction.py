@@ -34,11 +34,6 @@ class RelationExtraction(PairModel):
     title = "tells how two entities of a sentence are related (spaCy)"
     key = KEY
     score_name = "micro_f1"
-    # Lower case and shape count as well, as they do in spaCy's default `textcat`.
-    overrides = {
-        "components.textcat.model.tok2vec.embed.attrs": ["NORM", "LOWER", "PREFIX", "SUFFIX", "SHAPE"],
-        "components.textcat.model.tok2vec.embed.rows": [2000, 2000, 500, 1000, 500],
-    }
     example = {
         "sentence": "Ada lived in London .",
         KEY: [{"sub": {"entity": "Ada", "type": "PERSON"}, "obj": {"entity": "London", "type": UNKNOWN}}],

@@ -53,7 +53,8 @@ class SentimentAnalysis(Model[Labelled]):
 
     @override
     def train(self, training: Training[Labelled]) -> None:
-        pipelines.train(training, categories.CONFIG, categories.example(training.train))
+        example = categories.example(training.train)
+        pipelines.train(training, categories.CONFIG, example, prepare=categories.let_words_count)
 
     @override
     def score(self, predictor: Any, lines: Sequence[Labelled], *, tick: Callable[[], Any] = lambda: None) -> Scores:
