@@ -142,7 +142,7 @@ def ours(name: str, session: Path, seed: int) -> tuple[float, float]:
 
 
 def plain(
-    name: str, train: Sequence[Any], dev: Sequence[Any], folder: Path, seed: int, *, default: bool = False
+    name: str, train: Sequence[Any], dev: Sequence[Any], seed: int, *, default: bool = False
 ) -> tuple[float, float]:
     """Train by spaCy's own loop and recommended config, or its default classifier; returns the same two numbers."""
     model, pipe = models.get(name), SETS[name][1]
@@ -150,32 +150,33 @@ def plain(
     blank.add_pipe(pipe)
     make = _example_maker(name, train)
     config = init_config(lang="en", pipeline=[pipe], optimize="efficiency", silent=True)
-    folder.mkdir()
-    for part, lines in (("train", train), ("dev", dev)):
-        path = folder / f"{part}.spacy"
-        docs = [make(blank, one).reference for one in _flat(lines)]
-        for doc in docs:
-            doc.has_unknown_spaces = True  # or its reader takes the text apart anew, marks and all
-        DocBin(docs=docs).to_disk(path)
-        config["paths"][part] = str(path)
-    config["training"].update(max_steps=STEPS, max_epochs=0, eval_frequency=EVERY, patience=STEPS, seed=seed)
-    if default:
-        config["components"] = {pipe: {"factory": pipe}}
-    size = model.parameters["batch_size"].default
-    config["training"]["batcher"] = {"@batchers": "spacy.batch_by_sequence.v1", "size": size, "get_length": None}
-    nlp = init_nlp(config)
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        for part, lines in (("train", train), ("dev", dev)):
+            path = folder / f"{part}.spacy"
+            docs = [make(blank, one).reference for one in _flat(lines)]
+            for doc in docs:
+                doc.has_unknown_spaces = True  # or its reader takes the text apart anew, marks and all
+            DocBin(docs=docs).to_disk(path)
+            config["paths"][part] = str(path)
+        config["training"].update(max_steps=STEPS, max_epochs=0, eval_frequency=EVERY, patience=STEPS, seed=seed)
+        if default:
+            config["components"] = {pipe: {"factory": pipe}}
+        size = model.parameters["batch_size"].default
+        config["training"]["batcher"] = {"@batchers": "spacy.batch_by_sequence.v1", "size": size, "get_length": None}
+        nlp = init_nlp(config)
 
-    def evaluate(_: Any) -> dict[str, float]:
-        score = model.score(nlp, dev).overall[model.score_name]
-        # Their weights add up to 1.
-        return dict.fromkeys(nlp.config["training"]["score_weights"], score)
+        def evaluate(_: Any) -> dict[str, float]:
+            score = model.score(nlp, dev).overall[model.score_name]
+            # Their weights add up to 1.
+            return dict.fromkeys(nlp.config["training"]["score_weights"], score)
 
-    nlp.evaluate = evaluate
-    (folder / "plain").mkdir()
-    with paced(model) as pace:
-        spacy_train(nlp, folder / "plain", stdout=io.StringIO(), stderr=io.StringIO())
-    best = spacy.load(folder / "plain" / "model-best")
-    return model.score(best, dev).overall[model.score_name], pace.words_a_second
+        nlp.evaluate = evaluate
+        (folder / "plain").mkdir()
+        with paced(model) as pace:
+            spacy_train(nlp, folder / "plain", stdout=io.StringIO(), stderr=io.StringIO())
+        best = spacy.load(folder / "plain" / "model-best")
+        return model.score(best, dev).overall[model.score_name], pace.words_a_second
 
 
 def rivals(train: Sequence[Any], dev: Sequence[Any]) -> dict[str, tuple[Sequence[Any], Sequence[Any]]]:
@@ -341,18 +342,15 @@ def rows(name: str) -> Iterator[str]:
     """The rows of the table for a model."""
     model = models.get(name)
     with tempfile.TemporaryDirectory() as made:
-        sessions = [Path(made) / f"session-{seed}" for seed in SEEDS]
-        score, pace = mean(ours(name, session, seed) for session, seed in zip(sessions, SEEDS, strict=True))
-        train, dev = ([*data.read_prepared(sessions[0], part, model)] for part in ("train", "eval"))
+        folder = Path(made)
+        score, pace = mean(ours(name, folder / f"session-{seed}", seed) for seed in SEEDS)
+        train, dev = ([*data.read_prepared(folder / "session-0", part, model)] for part in ("train", "eval"))
         guessed, how = guess(name, train, dev)
         found = [(*rival, False) for rival in rivals(train, dev).items()]
         if SETS[name][1] == "textcat":
             found.append(("the same, default classifier", (train, dev), True))
-        for number, (reads, lines, default) in enumerate(found):
-            folders = [Path(made) / f"plain-{number}-{seed}" for seed in SEEDS]
-            their_score, their_pace = mean(
-                plain(name, *lines, folder, seed, default=default) for folder, seed in zip(folders, SEEDS, strict=True)
-            )
+        for reads, lines, default in found:
+            their_score, their_pace = mean(plain(name, *lines, seed, default=default) for seed in SEEDS)
             yield (
                 f"| `{name}` | {SETS[name][0]} | {model.score_name} | {guessed:.3f} ({how}) | {score:.3f} "
                 f"| {their_score:.3f} | {reads} | {pace / their_pace:.2f} |"

@@ -66,11 +66,11 @@ in_test_image() {
     wait $!
 }
 
+fault_tests() { in_test_image pytest -p no:cacheprovider tests/faults "$@"; }
 # The faults wait for most of their time: they run in the background, as stacks of another name, and what they print is
 # kept until `show_faults`.
 start_faults() {
-    runner=$runner-faults TARMAC_TEST_ID=$$f in_test_image pytest -p no:cacheprovider tests/faults "$@" \
-        >"$scratch/faults" 2>&1 &
+    runner=$runner-faults TARMAC_TEST_ID=$$f fault_tests "$@" >"$scratch/faults" 2>&1 &
     faults=$!
 }
 show_faults() {
@@ -114,7 +114,7 @@ all)
     show_faults
     ;;
 gpu) gpu_tests "$@" ;;
-faults) in_test_image pytest -p no:cacheprovider tests/faults "$@" ;;
+faults) fault_tests "$@" ;;
 chaos)
     where=on_machine
     [ "${GPUS:-2}" != 0 ] || where=in_test_image

@@ -61,12 +61,17 @@ def train[Line](
     if lines is None:
         lines = training.train
     examples = [example(nlp, line) for line in lines]
-    optimizer = nlp.initialize(lambda: examples)
-    if prepare:
-        prepare(nlp)
+
+    def initialize(nlp: "Language") -> "Optimizer":
+        optimizer = nlp.initialize(lambda: examples)
+        if prepare:
+            prepare(nlp)
+        return optimizer
+
+    optimizer = initialize(nlp)
     if training.base is not None:
         fresh = load_model_from_config(loaded, auto_fill=True, vocab=nlp.vocab)
-        optimizer = _start_from(training.base, nlp, fresh, examples, prepare)
+        optimizer = _start_from(training.base, nlp, fresh, initialize)
         nlp = fresh
     batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
     fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches))
@@ -114,11 +119,7 @@ def shuffled[Line](lines: Sequence[Line], size: int, *, seed: int) -> Iterator[S
 
 
 def _start_from(
-    base: Path,
-    trial: "Language",
-    nlp: "Language",
-    examples: "list[Example]",
-    prepare: "Callable[[Language], None] | None",
+    base: Path, trial: "Language", nlp: "Language", initialize: "Callable[[Language], Optimizer]"
 ) -> "Optimizer":
     """Initialise `nlp`, with the weights of the pipeline in `base` wherever they have the same shape.
 
@@ -129,8 +130,7 @@ def _start_from(
         base: folder of the earlier pipeline.
         trial: another one like `nlp`, initialised with the examples: it knows which labels they have.
         nlp: not initialised.
-        examples: to train with.
-        prepare: changes the weights that do not come from the base.
+        initialize: gives a pipeline the weights to start with that do not come from the base.
     """
     import spacy
 
@@ -155,9 +155,7 @@ def _start_from(
             files.write_json(labels_file, earlier.get_pipe(name).label_data)
             reader = {"@readers": "spacy.read_labels.v1", "path": str(labels_file)}
             nlp.config["initialize"]["components"][name] = {"labels": reader}
-    optimizer = nlp.initialize(lambda: examples)
-    if prepare:
-        prepare(nlp)
+    optimizer = initialize(nlp)
     # The trained pipeline does not need what is gone with the session.
     nlp.config["initialize"]["components"] = {}
     kept = total = 0
