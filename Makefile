@@ -158,8 +158,11 @@ audit: ## Look for known vulnerabilities in what the images are made of; says wh
 	@tests/run.sh audit
 
 .PHONY: bench
-bench: ensure-up ## Measure the pipeline's overhead and the idle stack; prints ratios
-	@tests/bench.sh
+bench: bench-pipeline bench-quality bench-admission bench-handover ## Print all figures, one after the other (about an hour)
+
+.PHONY: bench-pipeline
+bench-pipeline: ensure-up ## Measure the pipeline's overhead and the idle stack; prints ratios
+	@tests/bench_pipeline.sh
 
 .PHONY: bench-admission
 bench-admission: ## Simulate admission on GPU traces and walk at random over it (STEPS=10000000: longer)

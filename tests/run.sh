@@ -40,10 +40,10 @@ export TARMAC_ENV_DIR=$scratch
 # shellcheck source-path=SCRIPTDIR/../env/host source=stack.sh
 . env/host/stack.sh
 # GPUs are fake ones here, also on a machine that has some: the trainer is built without CUDA.
-_compose_files=(--file compose.yaml)
+_compose_files=(--file compose.yaml --file tests/compose.test.yaml)
 
 build() {
-    if ! compose --file tests/compose.test.yaml --profile build build "$@" >"$scratch/log" 2>&1; then
+    if ! compose_build "$@" >"$scratch/log" 2>&1; then
         show_end_of "$scratch/log" 40
         die "the test images could not be built; the end of the log is above."
     fi

@@ -58,6 +58,10 @@ compose() {
     $_compose_command --project-directory "$_repo" --env-file "$ENV_DIR/stack.env" "${_compose_files[@]}" "$@"
 }
 
+# Builds all of our images, or those of the given services. Compose writes the project's name into an image that it
+# builds: with one name for all, another stack's build leaves the images, and so this stack's containers, as they are.
+compose_build() { compose --project-name tarmac-images --profile build build "$@"; }
+
 # True if all of our images are built.
 images_are_here() {
     local name

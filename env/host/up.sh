@@ -65,7 +65,7 @@ build_images() {
     local fresh=''
     images_are_here || fresh=1
     [ -z "$fresh" ] || say "Building the images (airflow, mlflow, $TRAINER_VARIANT); the first time takes a few minutes ..."
-    compose --profile build build >"$log" 2>&1 &
+    compose_build >"$log" 2>&1 &
     local build=$! seen=''
     while kill -0 "$build" 2>/dev/null; do
         sleep 1

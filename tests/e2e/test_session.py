@@ -200,8 +200,10 @@ def test_make_up_leaves_a_running_training_alone(stack: Stack, smoke: dict[str, 
     run_id = stack.start(smoke | {"parameters": {"train_seconds": 30}})
     container = train_container(stack)
     assert stack.make("up").returncode == 0
-    assert stack.session_containers("tarmac.task=train_model_cpu") == [container]
+    # On a busy machine it may have ended meanwhile.
+    assert set(stack.session_containers("tarmac.task=train_model_cpu")) <= {container}
     assert stack.finish(run_id) == "success"
+    assert stack.tasks(run_id)["train_model_cpu"]["try_number"] == 1
     stack.assert_nothing_left()
 
 

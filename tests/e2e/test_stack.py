@@ -21,11 +21,19 @@ def test_make_up_prints_addresses_and_login(stack: Stack) -> None:
     assert "no NVIDIA driver" in text or "found" in text
 
 
-def test_make_up_again_is_harmless(stack: Stack) -> None:
-    before = stack._docker("ps", "--quiet", "--filter", f"label=com.docker.compose.project={stack.project}")
+def test_make_up_again_is_harmless_also_when_another_stack_built_the_images(stack: Stack) -> None:
+    services = ["ps", "--quiet", "--filter", f"label=com.docker.compose.project={stack.project}"]
+    names = (f"tarmac/{name}:{stack.environment['TARMAC_TAG']}" for name in ("airflow", "mlflow", "trainer"))
+    images = ["image", "inspect", "--format={{.Id}}", *names]
+    before, built = stack._docker(*services), stack._docker(*images)
+    assert len(before) == 7
+    build = ["bash", "-euc", ". env/host/lib.sh; . env/host/stack.sh; compose_build"]
+    other = stack.environment | {"TARMAC_PROJECT": "tarmac-other"}
+    subprocess.run(build, cwd=REPO, env=other, check=True, capture_output=True)
+    assert stack._docker(*images) == built
     done = stack.make("up")
     assert done.returncode == 0, done.stderr
-    assert stack._docker("ps", "--quiet", "--filter", f"label=com.docker.compose.project={stack.project}") == before
+    assert stack._docker(*services) == before
 
 
 def test_the_dag_is_there_without_import_errors_and_pools_are_seeded(stack: Stack) -> None:

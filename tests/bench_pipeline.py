@@ -1,6 +1,6 @@
-"""`make bench`: the pipeline's overhead beside a bare chain of the same containers, and the idle stack. Prints only.
+"""`make bench-pipeline`: the pipeline's overhead beside a bare chain of the same containers, and the idle stack. Prints only.
 
-Run in the scheduler's container by tests/bench.sh.
+Run in the scheduler's container by tests/bench_pipeline.sh.
 """
 
 from __future__ import annotations

@@ -11,4 +11,4 @@ reference=$(compose exec -T airflow-cli python -m tarmac.cli dataset --quiet <ex
 compose exec -T --env "BENCH_ROUNDS=${ROUNDS:-5}" --env "BENCH_DATASET=$reference" \
     --env "BENCH_USER=$(sed -n 's/^TARMAC_UI_USER=//p' "$ENV_DIR/login.env")" \
     --env "BENCH_PASSWORD=$(sed -n 's/^TARMAC_UI_PASSWORD=//p' "$ENV_DIR/login.env")" \
-    scheduler python - <tests/bench.py
+    scheduler python - <tests/bench_pipeline.py
