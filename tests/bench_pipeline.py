@@ -1,4 +1,4 @@
-"""`make bench-pipeline`: the pipeline's overhead beside a bare chain of the same containers, and the idle stack. Prints only.
+"""`make bench-pipeline`: its overhead beside a bare chain of the same containers, and the idle stack. Prints only.
 
 Run in the scheduler's container by tests/bench_pipeline.sh.
 """

@@ -65,6 +65,7 @@ build_images() {
     local fresh=''
     images_are_here || fresh=1
     [ -z "$fresh" ] || say "Building the images (airflow, mlflow, $TRAINER_VARIANT); the first time takes a few minutes ..."
+    # shellcheck disable=SC2119 # all images
     compose_build >"$log" 2>&1 &
     local build=$! seen=''
     while kill -0 "$build" 2>/dev/null; do
