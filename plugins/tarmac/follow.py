@@ -80,6 +80,11 @@ def summary(
             lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
         if len(kinds) > _MOST_TYPES:
             lines.append(f"    and {len(kinds) - _MOST_TYPES} more, in the result of eval_model")
+        if known := scored.get("eval_lines_seen"):
+            lines.append(
+                f"  it, or its base model, was trained on {known} of these {scored.get('eval_lines', 'many')} lines: "
+                "expect less on others"
+            )
     if registered:
         lines += [
             "",

@@ -65,7 +65,8 @@ def comparison(a: tuple[Version, Run], b: tuple[Version, Run]) -> list[str]:
 
 def _facts(version: Version, run: Run) -> dict[str, dict[str, str]]:
     params, tags, metrics = run.params, run.tags, run.metrics
-    data = {name: value for name, value in params.items() if name.startswith("data.") or name.endswith("_lines")}
+    counted = {"train_lines", "eval_lines", "eval_lines_seen", "skipped_lines"}
+    data = {name: value for name, value in params.items() if name.startswith("data.") or name in counted}
     about = {"model", "seed", "device"}
     asked = {name: value for name, value in params.items() if name not in data and name not in about}
     bookkeeping = {"seconds", "steps", "best_step", "best_score", "gpu_peak_bytes", "memory_peak_bytes"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from tarmac import datasets
@@ -13,7 +14,7 @@ from tarmac.errors import ContainerError, NothingToRegisterError, RegistryError,
 from tarmac.gpu import devices
 from tarmac.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached, registry_problems
 from tarmac.production import Production
-from tarmac.promotion import Candidate, evaluation_set_id
+from tarmac.promotion import Candidate, Measured, evaluation_set_id
 from tarmac.registry import RUN_TAG, Registry, Run
 from tarmac.request import TrainingRequest, parse_request
 from tarmac.session import LABEL_PROJECT, SessionKey, session_labels, volume_name
@@ -243,6 +244,7 @@ def register_model(
             f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered."
         )
     registry = Registry()
+    measured = Measured(metrics[score_name], seen_share(scored, scored))
     evaluation_set = evaluation_set_id(kind, prep["datasets"])
     version = registry.register(
         name=name,
@@ -258,7 +260,8 @@ def register_model(
             "tarmac.datasets": ",".join(str(entry["id"]) for entry in prep["datasets"]),
             "tarmac.evaluation_set": evaluation_set,
             "tarmac.score_name": score_name,
-            "tarmac.score": repr(metrics[score_name]),
+            "tarmac.score": repr(measured.score),
+            "tarmac.seen": repr(measured.seen),
         },
     )
     run_tags = {
@@ -270,7 +273,7 @@ def register_model(
         run_tags[CACHE_TAG] = plan["cache_key"]  # a model that was taken from another run is found there
     registry.tag_run(saved["mlflow_run_id"], run_tags)
     log.info("Registered %s version %s: %s", name, version.version, version.url)
-    candidate = Candidate(name, version.version, score_name, metrics[score_name], evaluation_set)
+    candidate = Candidate(name, version.version, score_name, measured, evaluation_set)
     return {
         "name": name,
         "version": str(version.version),
@@ -279,23 +282,35 @@ def register_model(
         "score_name": score_name,
         "score": metrics[score_name],
         "metrics": metrics,
-        "promotion": _promote(registry, run_id, request, candidate, scored.get("production")),
+        "promotion": _promote(registry, run_id, request, candidate, scored),
     }
 
 
+def seen_share(scored: Mapping[str, Any], of: Mapping[str, Any]) -> float:
+    """Return the share of the evaluation lines that a model was trained on; 0 where its trainer does not say. Pure.
+
+    Args:
+        scored: the result of `eval`.
+        of: where it tells that of the model: itself, or its `production`.
+    """
+    return min(1.0, float(of.get("eval_lines_seen", 0)) / max(1.0, float(scored.get("eval_lines", 0))))
+
+
 def _promote(
-    registry: Registry, run_id: str, request: dict[str, Any], candidate: Candidate, measured: dict[str, Any] | None
+    registry: Registry, run_id: str, request: dict[str, Any], candidate: Candidate, scored: dict[str, Any]
 ) -> str:
     """Promote a version by the rule if its request says so. Idempotent. Returns what became of it, in one sentence.
 
     Args:
-        measured: `production` of the result of `eval`: `version` and `metrics` of the model in production.
+        scored: the result of `eval`, with `version` and `metrics` of the model in production as `production`.
     """
     if request["promote"] != "auto":
         return "not asked for"
     scores = {}
-    if measured and candidate.score_name in measured["metrics"]:
-        scores[int(measured["version"])] = float(measured["metrics"][candidate.score_name])
+    found = scored.get("production")
+    if found and candidate.score_name in found["metrics"]:
+        score = float(found["metrics"][candidate.score_name])
+        scores[int(found["version"])] = Measured(score, seen_share(scored, found))
     with Production(settings().database_url, registry) as production:
         decision = production.promote_by_rule(
             candidate, margin=catalogue().models[request["model"]].margin, scores=scores, who=run_id

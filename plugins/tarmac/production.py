@@ -2,7 +2,7 @@
 
 Whoever moves a model locks its row, so that two take turns. A step is committed before the alias moves; a crash in
 between leaves the alias behind, and the next one who comes by, at the latest `make models`, lets it follow
-(docs/decisions/0008-promotion.md).
+(docs/decisions/0014-promotion.md).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tarmac import database
 from tarmac.errors import RegistryError, TarmacError
-from tarmac.promotion import Candidate, Decision, Step, decide, way_back
+from tarmac.promotion import Candidate, Decision, Measured, Step, decide, way_back
 from tarmac.registry import PRODUCTION, Registry
 
 _COLUMNS = (
@@ -108,7 +108,9 @@ class Production:
         self.settle(model)
         return step
 
-    def promote_by_rule(self, candidate: Candidate, *, margin: float, scores: dict[int, float], who: str) -> Decision:
+    def promote_by_rule(
+        self, candidate: Candidate, *, margin: float, scores: dict[int, Measured], who: str
+    ) -> Decision:
         """Promote a candidate if the rule allows it. Idempotent: a second time finds what the first one did.
 
         Args:
@@ -121,11 +123,12 @@ class Production:
             steps = _history(cursor, candidate.model)
             decision = _decided(steps, candidate, who)
             if decision is None:
-                score = None if head is None else scores.get(head, self._recorded(candidate, head))
+                known = None if head is None else scores.get(head) or self._recorded(candidate, head)
                 been = {step.to_version for step in steps}
-                decision = decide(candidate, margin=margin, production=head, production_score=score, been=been)
+                decision = decide(candidate, margin=margin, production=head, in_production=known, been=been)
                 if decision.promote:
-                    numbers = (candidate.score_name, score, candidate.score, margin, candidate.evaluation_set)
+                    before, after = (None if known is None else known.score), candidate.measured.score
+                    numbers = (candidate.score_name, before, after, margin, candidate.evaluation_set)
                     _add(cursor, candidate.model, "rule", head, candidate.version, who, decision.why, numbers)
         self.settle(candidate.model)
         return decision
@@ -145,14 +148,16 @@ class Production:
                     code=error.code,
                 ) from error
 
-    def _recorded(self, candidate: Candidate, version: int) -> float | None:
+    def _recorded(self, candidate: Candidate, version: int) -> Measured | None:
         """Return what a version's own session measured, if that was on the candidate's evaluation set."""
         tags = self._registry.version(candidate.model, version).tags
         same = (tags.get("tarmac.evaluation_set"), tags.get("tarmac.score_name")) == (
             candidate.evaluation_set,
             candidate.score_name,
         )
-        return float(tags["tarmac.score"]) if same and "tarmac.score" in tags else None
+        if not same or "tarmac.score" not in tags:
+            return None
+        return Measured(float(tags["tarmac.score"]), float(tags.get("tarmac.seen", 0)))
 
     @contextmanager
     def _locked(self, model: str) -> Iterator[tuple[Any, int | None]]:

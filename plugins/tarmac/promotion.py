@@ -32,14 +32,26 @@ class Step:
     at: datetime
 
 
+SEEN_AT_MOST = 0.01
+"""The share of the evaluation lines that a model may have been trained on to be compared by the rule."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a version scored on an evaluation set, higher is better, and the share of it that it was trained on."""
+
+    score: float
+    seen: float = 0.0
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A version that would like to be in production, with its score on an evaluation set; higher is better."""
+    """A version that would like to be in production, with what it scored on an evaluation set."""
 
     model: str
     version: int
     score_name: str
-    score: float
+    measured: Measured
     evaluation_set: str
 
 
@@ -56,7 +68,7 @@ def decide(
     *,
     margin: float,
     production: int | None,
-    production_score: float | None,
+    in_production: Measured | None,
     been: Collection[int | None],
 ) -> Decision:
     """Apply the rule of docs/registry.md.
@@ -65,10 +77,10 @@ def decide(
         candidate: with its score.
         margin: by how much it has to be better.
         production: the version in production; None: there is none.
-        production_score: that version's score on the candidate's evaluation set; None: nobody knows it.
+        in_production: what that version scored on the candidate's evaluation set; None: nobody knows it.
         been: every version that was ever in production.
     """
-    name = candidate.score_name
+    name, score = candidate.score_name, candidate.measured.score
     if production == candidate.version:
         return Decision(False, f"version {production} is in production already")
     if candidate.version in been:
@@ -77,14 +89,21 @@ def decide(
             f"version {candidate.version} was in production before; the rule does not bring back what was taken out",
         )
     if production is None:
-        return Decision(True, f"nothing was in production; {name} is {candidate.score:.4f}")
-    if production_score is None:
+        return Decision(True, f"nothing was in production; {name} is {score:.4f}")
+    if in_production is None:
         return Decision(
             False,
             f"version {production} is in production and has no {name} on evaluation set {candidate.evaluation_set}",
         )
-    better = round(candidate.score - production_score, 9)
-    compared = f"{name} is {candidate.score:.4f}, that of version {production} is {production_score:.4f}"
+    for version, measured in ((candidate.version, candidate.measured), (production, in_production)):
+        if measured.seen > SEEN_AT_MOST:
+            return Decision(
+                False,
+                f"version {version} was trained on {100 * measured.seen:.0f} % of the evaluation lines, so its {name} "
+                f"of {measured.score:.4f} says little: send evaluation lines that it and its base model have not seen",
+            )
+    better = round(score - in_production.score, 9)
+    compared = f"{name} is {score:.4f}, that of version {production} is {in_production.score:.4f}"
     if better >= margin:
         return Decision(True, f"{compared}: better by {better:.4f}, {margin:g} is asked for")
     return Decision(False, f"{compared}: not better by {margin:g}")

@@ -15,18 +15,22 @@ from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 
 
-def people(*names: str) -> str:
-    lines = ({"sentence": f"{name} sleeps", "named_entity": ["B-person", "O"]} for name in names)
+def people(*names: str, do: str = "sleeps") -> str:
+    lines = ({"sentence": f"{name} {do}", "named_entity": ["B-person", "O"]} for name in names)
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 @pytest.fixture(scope="module")
 def data(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """References of data sets with one, two and three of the three people that are scored on, and of those."""
+    """References of data sets to learn one and two people from, and to score on three and on those two."""
     folder = tmp_path_factory.mktemp("people")
+    contents = {
+        "one": people("Ada"), "two": people("Ada", "Bob"),
+        "three": people("Ada", "Bob", "Cy", do="walks"), "both": people("Ada", "Bob", do="walks"),
+    }  # fmt: skip
     found = {}
-    for key, names in {"one": ("Ada",), "two": ("Ada", "Bob"), "three": ("Ada", "Bob", "Cy")}.items():
-        (folder / key).write_text(people(*names))
+    for key, content in contents.items():
+        (folder / key).write_text(content)
         found[key] = stack.store(folder / key)
     return found
 
@@ -106,7 +110,7 @@ def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
     assert mlflow.production(name) == "1"
     # Scored by the third session on its own evaluation set, which has other lines than the first one's.
     known = request(data, "two", name, promote="auto")
-    known["datasets"]["people"]["eval"] = data["two"]
+    known["datasets"]["people"]["eval"] = data["both"]
     run_id, third = trained(stack, known)
     assert "that of version 1 is 0.6667: better by 0.3333" in third["promotion"]
     assert mlflow.production(name) == "3"
@@ -207,6 +211,24 @@ def test_a_run_is_repeated_from_its_record_and_the_metrics_match(
     stack.assert_nothing_left()
 
 
+def test_who_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the_rule(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str]
+) -> None:
+    trained(stack, request(data, "one", "crammer", promote="auto"))
+    own = request(data, "two", "crammer", promote="auto")
+    own["datasets"]["people"]["eval"] = data["two"]
+    run_id, registered = trained(stack, own)
+    assert registered["metrics"]["f1"] == 1
+    assert "not promoted: version 2 was trained on 100 % of the evaluation lines" in registered["promotion"]
+    assert mlflow.production("crammer") == "1"
+    assert "was trained on 2 of these 2 lines: expect less on others" in stack.make("follow", f"RUN={run_id}").stdout
+    # The one in production was not, this one was: by way of its base model, whose file it does not name.
+    based = request(data, "one", "crammer", promote="auto", base_model="crammer/2")
+    based["datasets"]["people"]["eval"] = data["two"]
+    assert "not promoted: version 3 was trained on 100 % of" in trained(stack, based)[1]["promotion"]
+    stack.assert_nothing_left()
+
+
 def test_a_session_trains_on_from_a_registered_model_and_from_a_run(
     stack: Stack, mlflow: Mlflow, data: dict[str, str]
 ) -> None:
@@ -240,7 +262,7 @@ def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_l
     params, tags, metrics = run["params"], run["tags"], run["metrics"]
     assert (params["train_seconds"], params["seed"], params["device"]) == ("1.0", "5", "cpu")
     assert params["data.people.train.id"] == data["two"].split("/")[0]
-    assert params["data.people.eval.bytes"] == str(len(people("Ada", "Bob", "Cy")))
+    assert params["data.people.eval.bytes"] == str(len(people("Ada", "Bob", "Cy", do="walks")))
     assert "@sha256:" in tags["tarmac.image"]
     assert tags["tarmac.version"] == "0.1.0"
     assert tags["tarmac.commit"]

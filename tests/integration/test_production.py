@@ -13,7 +13,7 @@ from support.fleet import query
 from support.mlflow import Mlflow
 from tarmac.errors import LedgerError, RegistryError, UnknownModelError
 from tarmac.production import Production, PromotionError
-from tarmac.promotion import Candidate, Decision
+from tarmac.promotion import Candidate, Decision, Measured
 from tarmac.registry import Registry
 
 Versions = Callable[..., int]
@@ -53,8 +53,8 @@ def by_rule(
     production: Production, name: str, version: int, score: float, *, on: str = "e1", who: str = "", **scores: float
 ) -> Decision:
     """What a session does; `scores`: what it measured of other versions, as v1=0.5."""
-    measured = {int(key[1:]): value for key, value in scores.items()}
-    candidate = Candidate(name, version, "f1", score, on)
+    measured = {int(key[1:]): Measured(value) for key, value in scores.items()}
+    candidate = Candidate(name, version, "f1", Measured(score), on)
     return production.promote_by_rule(candidate, margin=0.005, scores=measured, who=who or f"manual__{version}")
 
 

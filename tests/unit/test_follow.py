@@ -56,6 +56,14 @@ def test_a_summary_shows_twenty_types_and_counts_the_others():
     assert "and 23 more" in text
 
 
+def test_a_summary_says_when_evaluation_lines_were_trained_on():
+    scored = {"metrics": {"f1": 1.0}, "eval_lines": 1_200}
+    text = "\n".join(summary(None, scored | {"eval_lines_seen": 1_100}, None))
+    assert "was trained on 1100 of these 1200 lines: expect less on others" in text
+    assert "trained on" not in "\n".join(summary(None, scored | {"eval_lines_seen": 0}, None))
+    assert "trained on" not in "\n".join(summary(None, scored, None))
+
+
 def test_a_summary_of_nothing_is_empty():
     assert summary(None, None, None) == []
 

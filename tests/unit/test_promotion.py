@@ -8,21 +8,41 @@ from typing import Any
 import pytest
 
 from tarmac.catalogue import catalogue
-from tarmac.promotion import Candidate, Step, decide, evaluation_set_id, way_back
+from tarmac.promotion import Candidate, Measured, Step, decide, evaluation_set_id, way_back
 
 DECISIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
     "nothing is in production: whatever comes first": ({"production": None, "been": set()}, True, "nothing was in"),
     "clearly better": ({"score": 0.6}, True, "better by 0.1000, 0.005 is asked for"),
     "better by exactly the margin": ({"score": 0.505}, True, "better by 0.0050"),
-    "better by a margin that floats fall short of": ({"score": 0.105, "production_score": 0.1}, True, "by 0.0050"),
+    "better by a margin that floats fall short of": (
+        {"score": 0.105, "in_production": Measured(0.1)},
+        True,
+        "by 0.0050",
+    ),
     "better by less than the margin": ({"score": 0.5049}, False, "not better by 0.005"),
     "equal": ({"score": 0.5}, False, "f1 is 0.5000, that of version 3 is 0.5000: not better"),
     "worse": ({"score": 0.1}, False, "f1 is 0.1000"),
     "no margin is asked for and it is equal": ({"score": 0.5, "margin": 0.0}, True, "better by 0.0000"),
     "the one in production was never scored on these lines": (
-        {"score": 0.9, "production_score": None},
+        {"score": 0.9, "in_production": None},
         False,
         "version 3 is in production and has no f1 on evaluation set e1",
+    ),
+    "it was trained on some of the evaluation lines": (
+        {"score": 0.9, "seen": 0.5},
+        False,
+        "version 7 was trained on 50 % of the evaluation lines, so its f1 of 0.9000 says little: send",
+    ),
+    "the one in production was": ({"in_production": Measured(0.5, 0.02)}, False, "version 3 was trained on 2 %"),
+    "both were trained on as few as any two files may share": (
+        {"seen": 0.01, "in_production": Measured(0.5, 0.01)},
+        True,
+        "better by 0.4000",
+    ),
+    "it was trained on all of them, but nothing is in production": (
+        {"production": None, "been": set(), "seen": 1.0},
+        True,
+        "nothing was in",
     ),
     "it is in production itself": ({"production": 7, "been": {3, 7}}, False, "version 7 is in production already"),
     "it was in production and was taken out": ({"score": 0.9, "been": {3, 7}}, False, "does not bring back"),
@@ -36,9 +56,9 @@ DECISIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
 
 @pytest.mark.parametrize(("given", "promote", "words"), DECISIONS.values(), ids=DECISIONS.keys())
 def test_the_rule(given: dict[str, Any], promote: bool, words: str):
-    known = {"margin": 0.005, "production": 3, "production_score": 0.5, "been": {3}}
-    score = given.pop("score", 0.9)
-    decision = decide(Candidate("ner", 7, "f1", score, "e1"), **(known | given))
+    known = {"margin": 0.005, "production": 3, "in_production": Measured(0.5), "been": {3}}
+    measured = Measured(given.pop("score", 0.9), given.pop("seen", 0.0))
+    decision = decide(Candidate("ner", 7, "f1", measured, "e1"), **(known | given))
     assert decision.promote is promote
     assert words in decision.why
 

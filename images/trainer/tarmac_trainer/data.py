@@ -41,6 +41,11 @@ def data_folder(session: Path) -> Path:
     return session / "data"
 
 
+def split_file(session: Path, split: Split) -> Path:
+    """Where `prepare` writes a combined split: a line for each that the model can use, equal for equal ones."""
+    return data_folder(session) / f"{split}.jsonl"
+
+
 def prepare[Line](request: Request, session: Path, *, model: Model[Line], store_url: str) -> Prepared:
     """Fetch, check and combine all data sets of a request. Idempotent: a retry writes the same
     files.
@@ -91,7 +96,7 @@ def prepare[Line](request: Request, session: Path, *, model: Model[Line], store_
             _take(read.usable, dataset, split, splits)
     problems.check()
     for split, usable in splits.items():
-        write_lines(folder / f"{split}.jsonl", usable)
+        write_lines(split_file(session, split), usable)
     prepared = Prepared(entries, len(splits["train"]), len(splits["eval"]), skipped)
     files.write_json(folder / "manifest.json", {"model": request.model, **vars(prepared)})
     return prepared
@@ -160,7 +165,7 @@ def read_prepared[Line](session: Path, split: Split, model: Model[Line]) -> list
     Raises:
         SessionError: there is none, or it is broken.
     """
-    path = data_folder(session) / f"{split}.jsonl"
+    path = split_file(session, split)
     try:
         with path.open(encoding="utf-8") as lines:
             return [model.load_line(json.loads(line)) for line in lines]

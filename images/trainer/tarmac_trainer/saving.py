@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer import __version__, data, events, files, predicting, tracking
+from tarmac_trainer import __version__, data, events, files, predicting, seen, tracking
 from tarmac_trainer.errors import RegistryError
 from tarmac_trainer.models import Model
 from tarmac_trainer.request import Request
@@ -45,6 +45,8 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
     """
     training = files.read_json(session / "training.json", made_by="train")
     manifest = data.read_manifest(session)
+    if (known := seen.read(session / "model")) is not None:
+        manifest["eval_lines_seen"] = seen.count(session, known)
     with tracking.connected() as client:
         experiment_id = _experiment(client, model.name)
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
@@ -138,6 +140,7 @@ def _log_facts(
         "train_lines": manifest["train_lines"],
         "eval_lines": manifest["eval_lines"],
         "skipped_lines": manifest["skipped_lines"],
+        **{name: manifest[name] for name in ("eval_lines_seen",) if name in manifest},
     }
     for entry in manifest["datasets"]:
         for key in ("id", "bytes", "lines"):
@@ -210,6 +213,9 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
     parameters = "\n".join(f"- {name}: {value}" for name, value in training["parameters"].items())
     example = json.dumps(dict(model.example), ensure_ascii=False)
     spacy = "\n`mlflow.spacy.load_model` gives the spaCy pipeline itself.\n" if model.is_spacy else ""
+    known = ""
+    if seen_lines := manifest.get("eval_lines_seen"):
+        known = f", {seen_lines:,} of which it or its base model was trained on, so its metrics are better than it is"
     url = os.environ.get("TARMAC_AIRFLOW_URL")
     origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
     return f"""# {model.name}
@@ -223,7 +229,7 @@ mlflow.pyfunc.load_model("models:/{request.name}/<version>").predict([{example}]
 Best {training["score_name"]} on the eval lines while training: {training["best_score"]:.4f}
 at step {training["best_step"]} of {training["steps"]}, after {training["seconds"]:.0f} s
 on {training["device"]}, seed {request.seed}. Trained on {manifest["train_lines"]:,} lines,
-evaluated on {manifest["eval_lines"]:,}.
+evaluated on {manifest["eval_lines"]:,}{known}.
 
 | data set | split | id | lines |
 | --- | --- | --- | --- |

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import data, events, files, models, scripts, store
+from tarmac_trainer import data, events, files, models, scripts, seen, store
 from tarmac_trainer.errors import InputError, SessionError
 from tarmac_trainer.models import Model
 from tarmac_trainer.request import Request, read_request
@@ -31,6 +31,12 @@ def prep(session: Path) -> dict[str, Any]:
         from tarmac_trainer import fetching
 
         fetching.fetch_base(session, base)
+    known = seen.count(session, seen.trained_on(session))
+    if known:
+        events.say(
+            f"{known:,} of {prepared.eval_lines:,} eval lines are among those that it is trained on"
+            f"{', or its base model was' if base else ''}: its metrics will be better than it is"
+        )
     return {
         "parameters": parameters,
         "datasets": [
@@ -39,6 +45,7 @@ def prep(session: Path) -> dict[str, Any]:
         "train_lines": prepared.train_lines,
         "eval_lines": prepared.eval_lines,
         "skipped_lines": prepared.skipped_lines,
+        "eval_lines_seen": known,
         **({"remarks": remarks} if remarks else {}),
     }
 
@@ -119,6 +126,7 @@ def evaluate(session: Path) -> dict[str, Any]:
         "metrics": scores.overall,
         "per_type": scores.per_type,
         "eval_lines": len(lines),
+        **_seen(session, session),
         **scores.details,
     }
     if scores.reason:
@@ -145,7 +153,13 @@ def _score_production(session: Path, model: Model[Any], lines: Sequence[Any]) ->
         return None
     metrics = model.score(predictor, lines).overall
     events.say(f"version {version}, in production: {model.score_name} {metrics[model.score_name]:.4f}")
-    return {"version": version, "metrics": metrics}
+    return {"version": version, "metrics": metrics, **_seen(session, folder)}
+
+
+def _seen(session: Path, folder: Path) -> dict[str, int]:
+    """How many of the session's eval lines the model below a folder was trained on, if that is known."""
+    known = seen.read(folder / "model")
+    return {} if known is None else {"eval_lines_seen": seen.count(session, known)}
 
 
 def save(session: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import events, files
+from tarmac_trainer import events, files, seen
 from tarmac_trainer.device import Device
 from tarmac_trainer.health import Heartbeat
 from tarmac_trainer.models import Model
@@ -85,6 +85,7 @@ class Training[Line]:
         Returns:
             The contract's result of `train`, which is also written to `training.json`.
         """
+        seen.write(self.partial, seen.trained_on(self.session))
         files.replace_folder(self.partial, self.session / "model")
         result: dict[str, Any] = {
             "best_step": self.best_step,

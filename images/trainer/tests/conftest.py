@@ -109,6 +109,13 @@ def make_session(
 
 
 @pytest.fixture
+def mlruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder as MLflow's server."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+
+
+@pytest.fixture
 def session(make_session: Callable[[str], Session]) -> Session:
     return make_session("session")
 

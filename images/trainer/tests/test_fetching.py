@@ -9,13 +9,6 @@ import pytest
 from conftest import NINE, Session, line
 
 
-@pytest.fixture
-def mlruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder as MLflow's server."""
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
-
-
 def saved(session: Session, monkeypatch: pytest.MonkeyPatch, run_id: str = "first", **request: Any) -> dict[str, Any]:
     """Train and save a session that knows nine people; returns what `save` said."""
     reference = session.put(NINE)
@@ -128,6 +121,7 @@ def test_the_model_in_production_is_scored_on_this_session_s_lines(
     assert result["metrics"]["f1"] == 1
     assert result["production"]["version"] == "1"
     assert result["production"]["metrics"]["recall"] == 0.5
+    assert (result["eval_lines_seen"], result["production"]["eval_lines_seen"]) == (18, 9)
 
 
 @pytest.mark.usefixtures("mlruns")

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,10 +16,8 @@ MANY = {
 
 
 @pytest.fixture
-def trained(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+def trained(session: Session, mlruns: None, monkeypatch: pytest.MonkeyPatch) -> Session:
     """A trained session, with a folder as MLflow's server."""
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     monkeypatch.setenv("TARMAC_IMAGE", "tarmac/trainer@sha256:1234")
     monkeypatch.setenv("TARMAC_VERSION", "9.9.9")
     monkeypatch.setenv("TARMAC_AIRFLOW_URL", "http://localhost:8081/dags/x")
