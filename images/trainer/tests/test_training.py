@@ -14,8 +14,8 @@ import pytest
 from conftest import NINE, SAMPLE, Cupy, Session, line
 
 from tarmac_trainer import models
+from tarmac_trainer.disguise import Disguise
 from tarmac_trainer.entities import Sentence
-from tarmac_trainer.models.named_entity_recognition import Disguise
 from tarmac_trainer.scoring import Scores
 
 MIB = 2**20
