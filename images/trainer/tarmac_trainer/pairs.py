@@ -1,6 +1,6 @@
 """Telling the class of a pair, two parts of a text that are marked in it: what the models that do so have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, override
 
@@ -25,11 +25,9 @@ def flat(lines: Sequence[Pairs]) -> list[Labelled]:
 class PairModel(Model[Pairs]):
     """A model whose lines are pairs: a spaCy `textcat` over their texts. A subclass reads, scores and predicts.
 
-    `overrides` are what it has instead of values of `categories.cfg`, by dotted name; `words_count` tells whether the
-    words by themselves, wherever they stand, say something of the class.
+    `words_count` tells whether the words by themselves, wherever they stand, say something of the class.
     """
 
-    overrides: ClassVar[Mapping[str, Any]] = {}
     words_count: ClassVar[bool] = True
     parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
 
@@ -50,6 +48,5 @@ class PairModel(Model[Pairs]):
             categories.CONFIG,
             example,
             lines=pairs,
-            overrides=self.overrides,
             prepare=categories.let_words_count if self.words_count else None,
         )

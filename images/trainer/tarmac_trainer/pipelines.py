@@ -1,7 +1,7 @@
 """Training a spaCy pipeline: from nothing or from an earlier one, the loop, and the batches."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ def train[Line](
     *,
     lines: Sequence[Line] | None = None,
     batches: Iterator[Sequence[Line]] | None = None,
-    overrides: Mapping[str, Any] | None = None,
     prepare: "Callable[[Language], None] | None" = None,
 ) -> None:
     """Train a pipeline with the request's parameters; equal requests give equal models on a CPU.
@@ -36,7 +35,6 @@ def train[Line](
         example: makes what spaCy trains with.
         lines: to train with; None: the train lines themselves.
         batches: of lines to train with, endless; None: all lines in an ever new order.
-        overrides: further values for the config, by dotted name.
         prepare: changes the first weights of a pipeline that was just initialised.
 
     Raises:
@@ -47,9 +45,7 @@ def train[Line](
 
     parameters = training.parameters
     fix_random_seed(training.seed)
-    loaded = load_config(
-        config, overrides={"training.optimizer.learn_rate": parameters["learn_rate"], **(overrides or {})}
-    )
+    loaded = load_config(config, overrides={"training.optimizer.learn_rate": parameters["learn_rate"]})
     loaded["training"].update(
         seed=training.seed,
         dropout=parameters["dropout"],
