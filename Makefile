@@ -173,8 +173,8 @@ bench-handover: ## Time how long a GPU waits between two sessions, on a machine 
 	@READINGS="$(READINGS)" TRAIN_SECONDS="$(TRAIN_SECONDS)" tests/run.sh bench-handover
 
 .PHONY: bench-quality
-bench-quality: ## Train each spaCy model on the example data, beside plain spaCy (MODEL=name, STEPS=n, SEEDS=n)
-	@MODEL="$(MODEL)" STEPS="$(STEPS)" SEEDS="$(SEEDS)" tests/run.sh bench-quality
+bench-quality: ## Train each spaCy model on the example data, beside plain spaCy (MODEL=name, UPDATES=n, SEEDS=n)
+	@MODEL="$(MODEL)" UPDATES="$(UPDATES)" SEEDS="$(SEEDS)" tests/run.sh bench-quality
 
 .PHONY: lock
 lock: ## Pin every image's dependencies again, with hashes (needs uv)

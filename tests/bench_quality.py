@@ -1,6 +1,6 @@
 """Quality of the spaCy models on the example data, beside plain spaCy and a guess: `make bench-quality`.
 
-MODEL=name for one of them, STEPS=n for other than 600 updates, SEEDS=n for the means of the seeds 0 to n - 1.
+MODEL=name for one of them, UPDATES=n for other than 600 of them, SEEDS=n for the means of the seeds 0 to n - 1.
 
 All train with the same lines, seeds, number of updates at most and lines (or pairs) in an update, are scored every 100
 updates on the dev file by the metric of the table, and keep the best: so their scores are equally optimistic. "plain
@@ -49,7 +49,7 @@ from tarmac_trainer.models import part_of_speech_tagging
 from tarmac_trainer.pairs import Pairs
 
 EXAMPLES = Path(os.environ.get("EXAMPLES", "examples"))
-STEPS = int(os.environ.get("STEPS") or 600)
+UPDATES = int(os.environ.get("UPDATES") or 600)
 SEEDS = range(int(os.environ.get("SEEDS") or 1))
 EVERY = 100
 
@@ -129,7 +129,7 @@ def ours(name: str, session: Path, seed: int) -> tuple[float, float]:
         "model": name,
         "seed": seed,
         "datasets": {"d": {"train": references[0], "eval": references[1]}},
-        "parameters": {"max_steps": STEPS, "patience": STEPS, "eval_frequency": EVERY},
+        "parameters": {"max_steps": UPDATES, "patience": UPDATES, "eval_frequency": EVERY},
     }
     (session / "request.json").write_text(json.dumps(request))
     os.environ["TARMAC_STORE"] = store.as_uri()
@@ -159,7 +159,7 @@ def plain(
                 doc.has_unknown_spaces = True  # or its reader takes the text apart anew, marks and all
             DocBin(docs=docs).to_disk(path)
             config["paths"][part] = str(path)
-        config["training"].update(max_steps=STEPS, max_epochs=0, eval_frequency=EVERY, patience=STEPS, seed=seed)
+        config["training"].update(max_steps=UPDATES, max_epochs=0, eval_frequency=EVERY, patience=UPDATES, seed=seed)
         if default:
             config["components"] = {pipe: {"factory": pipe}}
         size = model.parameters["batch_size"].default
@@ -361,7 +361,7 @@ if __name__ == "__main__":
     wanted = os.environ.get("MODEL")
     if wanted and wanted not in SETS:
         sys.exit(f"MODEL: there is no {wanted!r}, only {', '.join(SETS)}.")
-    print(f"At most {STEPS} updates, means of {len(SEEDS)} seed(s), on the dev files of examples/.\n")
+    print(f"At most {UPDATES} updates, means of {len(SEEDS)} seed(s), on the dev files of examples/.\n")
     print("| model | data | metric | guess | Tarmac | plain spaCy | which reads | words a second, Tarmac to plain |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in [wanted] if wanted else SETS:

@@ -19,6 +19,10 @@ runner=tarmac-test-runner-$$
 # Removes what tests that were interrupted left: everything that carries the label of their stacks.
 clean_up() {
     docker rm --force "$runner" "$runner-faults" >/dev/null 2>&1 || true
+    if [ -n "${faults:-}" ]; then
+        say "Faults, as far as they came"
+        cat "$scratch/faults"
+    fi
     local project label
     for project in tarmac-{e2e,security,it,machine}-$$ tarmac-{e2e,machine}-$$f; do
         for label in "com.docker.compose.project=$project" "tarmac.project=$project" "tarmac.test=$project"; do
@@ -77,6 +81,7 @@ show_faults() {
     local code=0
     say "Faults"
     wait "$faults" || code=$?
+    faults=''
     cat "$scratch/faults"
     return "$code"
 }
@@ -133,7 +138,7 @@ audit)
     ;;
 bench-quality)
     docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --volume "$repo:/repo:ro" --env EXAMPLES=/repo/examples \
-        --env "MODEL=${MODEL:-}" --env "STEPS=${STEPS:-}" --env "SEEDS=${SEEDS:-}" --entrypoint /opt/venv/bin/python \
+        --env "MODEL=${MODEL:-}" --env "UPDATES=${UPDATES:-}" --env "SEEDS=${SEEDS:-}" --entrypoint /opt/venv/bin/python \
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench_quality.py
     ;;
 bench-handover) on_machine env "READINGS=${READINGS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench_handover.py ;;

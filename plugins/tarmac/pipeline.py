@@ -233,18 +233,25 @@ def register_model(
 
     Raises:
         RegistryError, LedgerError: the registry or the history of promotions refused or does not answer.
-        NothingToRegisterError: `eval` gave no metric that ranks this model.
+        NothingToRegisterError: `eval` gave no metric that ranks this model, or one that is no number.
     """
     kind = request["model"]
     name = request["name"] or kind
     score_name = catalogue().models[kind].score
-    metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
+    try:
+        metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
+        seen = seen_share(scored, scored)
+        production = _production(scored, score_name)
+    except (TypeError, ValueError) as error:
+        raise NothingToRegisterError(
+            f"eval_model's result holds what is no number ({error}): nothing is registered."
+        ) from error
     if score_name not in metrics:
         raise NothingToRegisterError(
             f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered."
         )
     registry = Registry()
-    measured = Measured(metrics[score_name], seen_share(scored, scored))
+    measured = Measured(metrics[score_name], seen)
     evaluation_set = evaluation_set_id(kind, prep["datasets"])
     version = registry.register(
         name=name,
@@ -282,7 +289,7 @@ def register_model(
         "score_name": score_name,
         "score": metrics[score_name],
         "metrics": metrics,
-        "promotion": _promote(registry, run_id, request, candidate, scored),
+        "promotion": _promote(registry, run_id, request, candidate, production),
     }
 
 
@@ -293,24 +300,27 @@ def seen_share(scored: Mapping[str, Any], of: Mapping[str, Any]) -> float:
         scored: the result of `eval`.
         of: where it tells that of the model: itself, or its `production`.
     """
-    return min(1.0, float(of.get("eval_lines_seen", 0)) / max(1.0, float(scored.get("eval_lines", 0))))
+    return min(1.0, float(of.get("eval_lines_seen") or 0) / max(1.0, float(scored.get("eval_lines") or 0)))
+
+
+def _production(scored: Mapping[str, Any], score_name: str) -> dict[int, Measured]:
+    """Return what `eval` measured of the version in production, by its number, if it did."""
+    found = scored.get("production")
+    if not found or score_name not in found["metrics"]:
+        return {}
+    return {int(found["version"]): Measured(float(found["metrics"][score_name]), seen_share(scored, found))}
 
 
 def _promote(
-    registry: Registry, run_id: str, request: dict[str, Any], candidate: Candidate, scored: dict[str, Any]
+    registry: Registry, run_id: str, request: dict[str, Any], candidate: Candidate, scores: dict[int, Measured]
 ) -> str:
     """Promote a version by the rule if its request says so. Idempotent. Returns what became of it, in one sentence.
 
     Args:
-        scored: the result of `eval`, with `version` and `metrics` of the model in production as `production`.
+        scores: what the session measured of the version in production.
     """
     if request["promote"] != "auto":
         return "not asked for"
-    scores = {}
-    found = scored.get("production")
-    if found and candidate.score_name in found["metrics"]:
-        score = float(found["metrics"][candidate.score_name])
-        scores[int(found["version"])] = Measured(score, seen_share(scored, found))
     with Production(settings().database_url, registry) as production:
         decision = production.promote_by_rule(
             candidate, margin=catalogue().models[request["model"]].margin, scores=scores, who=run_id

@@ -135,6 +135,9 @@ def evaluation_set_id(model: str, datasets: Sequence[Mapping[str, Any]]) -> str:
     """
     scored = {entry["name"] for entry in datasets if entry["split"] == "eval"}
     parts = sorted(
-        [entry["split"], entry["id"]] for entry in datasets if entry["split"] == "eval" or entry["name"] not in scored
+        # Not "train": that was what earlier versions held out, which are other lines.
+        ["eval" if entry["split"] == "eval" else "held out", entry["id"]]
+        for entry in datasets
+        if entry["split"] == "eval" or entry["name"] not in scored
     )
     return hashlib.sha256(json.dumps([model, parts]).encode()).hexdigest()[:16]

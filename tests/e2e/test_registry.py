@@ -222,10 +222,14 @@ def test_who_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the
     assert "not promoted: version 2 was trained on 100 % of the evaluation lines" in registered["promotion"]
     assert mlflow.production("crammer") == "1"
     assert "was trained on 2 of these 2 lines: expect less on others" in stack.make("follow", f"RUN={run_id}").stdout
-    # The one in production was not, this one was: by way of its base model, whose file it does not name.
+    # Here it was by way of its base model, whose file it does not name.
     based = request(data, "one", "crammer", promote="auto", base_model="crammer/2")
     based["datasets"]["people"]["eval"] = data["two"]
     assert "not promoted: version 3 was trained on 100 % of" in trained(stack, based)[1]["promotion"]
+    # It was not, but the one in production was.
+    new = request(data, "three", "crammer", promote="auto")
+    new["datasets"]["people"]["eval"] = data["one"]
+    assert "not promoted: version 1 was trained on 100 % of" in trained(stack, new)[1]["promotion"]
     stack.assert_nothing_left()
 
 

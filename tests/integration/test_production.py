@@ -39,9 +39,9 @@ def production(database: str, registry: Registry) -> Iterator[Production]:
 def version(mlflow: Mlflow, registry: Registry, name: str) -> Versions:
     """Registers a version of the model, scored on evaluation set e1."""
 
-    def make(score: float = 0.5, evaluation_set: str = "e1") -> int:
+    def make(score: float = 0.5, evaluation_set: str = "e1", **more: str) -> int:
         run, source = mlflow.saved()
-        tags = {"tarmac.score_name": "f1", "tarmac.score": repr(score), "tarmac.evaluation_set": evaluation_set}
+        tags = more | {"tarmac.score_name": "f1", "tarmac.score": repr(score), "tarmac.evaluation_set": evaluation_set}
         return registry.register(
             name=name, kind="test_model", run_id=run, source=source, metrics={"f1": score}, description="", tags=tags
         ).version
@@ -126,6 +126,16 @@ def test_scores_are_compared_on_one_evaluation_set_only(production: Production, 
     # Measured by the session on e2, the first is better than it was on e1.
     assert not by_rule(production, name, second, 0.9, on="e2", v1=0.95).promote
     assert by_rule(production, name, second, 0.9, on="e2", v1=0.6).promote
+
+
+def test_a_version_that_its_own_session_trained_on_what_it_scored_it_on_is_not_compared(
+    production: Production, name: str, version: Versions
+):
+    first, second = version(0.5, **{"tarmac.seen": "0.25"}), version(0.9)
+    assert by_rule(production, name, first, 0.5).promote
+    refused = by_rule(production, name, second, 0.9)
+    assert not refused.promote
+    assert f"version {first} was trained on 25 % of the evaluation lines" in refused.why
 
 
 def test_a_version_that_came_into_production_meanwhile_is_compared_by_what_its_own_session_measured(

@@ -4,10 +4,10 @@
 JSON; `manifest.json` beside them says where they come from.
 """
 
+import hashlib
 import json
-import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,10 +18,7 @@ from tarmac_trainer.models import Model
 from tarmac_trainer.readers import Problems, Read, read_lines
 from tarmac_trainer.request import Dataset, Request
 
-HOLD_OUT_SHARE = 0.1
-HOLD_OUT_SEED = 0
-"""Not the request's seed: sessions that differ in their seed are to be evaluated on the same
-lines."""
+HOLD_OUT_ONE_IN = 10
 
 Split = Literal["train", "eval"]
 
@@ -93,7 +90,7 @@ def prepare[Line](request: Request, session: Path, *, model: Model[Line], store_
             events.progress(len(entries), total, seconds=time.monotonic() - started, message=name)
             if not problems.total:
                 _check_usable(read, f"{name} ({reference})", model.key)
-            _take(read.usable, dataset, split, splits)
+            _take(read.usable, dataset, split, splits, lambda line: fingerprint(model, as_json(line)))
     problems.check()
     for split, usable in splits.items():
         write_lines(split_file(session, split), usable)
@@ -116,34 +113,66 @@ def _check_usable[Line](read: Read[Line], name: str, key: str) -> None:
     raise DataError(f'data set {name}: none of its {read.lines:,} lines has the key "{key}"')
 
 
-def _take[Line](lines: list[Line], dataset: Dataset, split: Split, splits: dict[Split, list[Line]]) -> None:
+def _take[Line](
+    lines: list[Line],
+    dataset: Dataset,
+    split: Split,
+    splits: dict[Split, list[Line]],
+    mark: Callable[[Line], bytes],
+) -> None:
     """Add what was read to the combined splits, holding out a part where there is no eval split."""
     if split == "eval" or dataset.eval is not None:
         splits[split] += lines
         return
-    train, evaluation = hold_out(lines)
-    if len(lines) == 1:
-        events.say(f"{dataset.name}: has one line only, so that line is used to evaluate, too")
+    train, evaluation = hold_out(lines, mark)
+    if lines and len(train) == len(evaluation) == len(lines):
+        only = "has one line only" if len(lines) == 1 else "all its lines are the same"
+        events.say(f"{dataset.name}: {only}, which is used to evaluate, too")
     elif lines:
         events.say(f"{dataset.name}: {len(evaluation):,} of {len(lines):,} lines held out to evaluate")
     splits["train"] += train
     splits["eval"] += evaluation
 
 
-def hold_out[Line](lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
-    """Split off a tenth, at least one line, always the same for the same lines. Pure.
+def hold_out[Line](lines: Sequence[Line], mark: Callable[[Line], bytes]) -> tuple[list[Line], list[Line]]:
+    """Split off about a tenth, at least one line, by what the lines say. Pure.
+
+    The same lines are on the same side, and a line stays on its side whatever else is in the file: a model that was
+    trained on a part of a growing file was not trained on what is held out of the whole.
+
+    Args:
+        lines: in any number.
+        mark: a fingerprint of a line, the same for the same ones.
 
     Returns:
-        Train and eval, both in the order of `lines`. A single line is in both.
+        Train and eval, both in the order of `lines`. Where all are the same, all are in both.
     """
-    if len(lines) < 2:
+    marks = [mark(line) for line in lines]
+    different = sorted(set(marks))
+    if len(different) < 2:
         return list(lines), list(lines)
-    count = max(1, round(len(lines) * HOLD_OUT_SHARE))
-    held = set(random.Random(HOLD_OUT_SEED).sample(range(len(lines)), count))
+    held = {one for one in different if int.from_bytes(one) % HOLD_OUT_ONE_IN == 0}
+    if not held or len(held) == len(different):
+        held = {different[0]}
     return (
-        [line for place, line in enumerate(lines) if place not in held],
-        [line for place, line in enumerate(lines) if place in held],
+        [line for line, one in zip(lines, marks, strict=True) if one not in held],
+        [line for line, one in zip(lines, marks, strict=True) if one in held],
     )
+
+
+def as_json(line: Any) -> str:
+    """What a model made of a line, as a line of JSON without its end: equal for equal ones. Pure."""
+    return json.dumps(line, default=vars, ensure_ascii=False)
+
+
+def fingerprint(model: Model[Any], line: str) -> bytes:
+    """8 bytes that stand for what a model learns of a line. Pure.
+
+    Args:
+        model: reads the line.
+        line: as `as_json` gives it.
+    """
+    return hashlib.blake2b(model.learned(line).encode(), digest_size=8).digest()
 
 
 def write_lines(path: Path, lines: Iterable[Any]) -> None:
@@ -155,7 +184,7 @@ def write_lines(path: Path, lines: Iterable[Any]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as out:
         for line in lines:
-            out.write(json.dumps(line, default=vars, ensure_ascii=False) + "\n")
+            out.write(as_json(line) + "\n")
     partial.replace(path)
 
 

@@ -157,7 +157,13 @@ def _start_from(
     kept = total = 0
     for name, pipe in nlp.pipeline:
         if hasattr(pipe, "model"):
-            one, all_ = _copy_weights(earlier.get_pipe(name).model, pipe.model)
+            source = earlier.get_pipe(name).model
+            if _build(source) != _build(pipe.model):
+                raise RequestError(
+                    "base_model: its network is not built as this model's is; another version of this trainer may have "
+                    "built it: train it anew"
+                )
+            one, all_ = _copy_weights(source, pipe.model)
             kept, total = kept + one, total + all_
     if not kept:
         raise RequestError("base_model: none of its layers has the shape of this model's")
@@ -167,9 +173,9 @@ def _start_from(
 
 
 def _copy_weights(source: "Network[Any, Any]", target: "Network[Any, Any]") -> tuple[int, int]:
-    """Copy the tables of equal shape, layer by layer; returns how many, and how many there are."""
+    """Copy the tables of equal shape between two that are built alike; returns how many, and how many there are."""
     kept = total = 0
-    for theirs, ours in zip(_layers(source), _layers(target), strict=False):
+    for theirs, ours in zip(_layers(source), _layers(target), strict=True):
         for name in ours.param_names:
             if not ours.has_param(name):
                 continue
@@ -180,6 +186,11 @@ def _copy_weights(source: "Network[Any, Any]", target: "Network[Any, Any]") -> t
                     ours.set_param(name, ours.ops.asarray(table.copy()))
                     kept += 1
     return kept, total
+
+
+def _build(network: "Network[Any, Any]") -> list[tuple[str, tuple[str, ...]]]:
+    """What a network consists of: its layers and what tables each has."""
+    return [(layer.name, tuple(sorted(layer.param_names))) for layer in _layers(network)]
 
 
 def _layers(network: "Network[Any, Any]") -> "list[Network[Any, Any]]":

@@ -45,8 +45,9 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
     """
     training = files.read_json(session / "training.json", made_by="train")
     manifest = data.read_manifest(session)
-    if (known := seen.read(session / "model")) is not None:
-        manifest["eval_lines_seen"] = seen.count(session, known)
+    known = seen.count(session, model, seen.read(session / "model"))
+    if known is not None:
+        manifest["eval_lines_seen"] = known
     with tracking.connected() as client:
         experiment_id = _experiment(client, model.name)
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))

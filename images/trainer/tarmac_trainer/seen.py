@@ -1,32 +1,37 @@
 """Which eval lines a model was trained on: what it makes of those says nothing of what it makes of others.
 
 A predictor's folder keeps in `trained_on.bin` a fingerprint of every line that the model was trained on, itself or the
-model that it was trained on from: 8 bytes each, sorted. A line is here what the kind of model reads of it, so that the
+model that it was trained on from: 8 bytes each, sorted. A line is here what the kind of model learns of it, so that the
 same sentence in another file, beside other keys, is the same line; with another label it is another one.
 """
 
-import hashlib
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 from tarmac_trainer import data
+from tarmac_trainer.models import Model
 
 FILE = "trained_on.bin"
 _BYTES = 8
 
 
-def trained_on(session: Path) -> set[bytes]:
+def trained_on(session: Path, model: Model[Any]) -> set[bytes]:
     """Fingerprints of the lines that a training of this session learns from, those of its base model included.
 
     Raises:
         OSError: `prep` left no lines.
     """
-    return {*_lines(session, "train"), *(read(session / "base") or ())}
+    return {*_lines(session, model, "train"), *(read(session / "base") or ())}
 
 
-def write(folder: Path, fingerprints: Iterable[bytes]) -> None:
-    """Keep fingerprints in a predictor's folder: the same file for the same ones."""
-    (folder / FILE).write_bytes(b"".join(sorted(fingerprints)))
+def write(session: Path, model: Model[Any], folder: Path) -> None:
+    """Keep in a predictor's folder what it was trained on in this session: the same file for the same lines.
+
+    Raises:
+        OSError: among others when the volume is full.
+    """
+    (folder / FILE).write_bytes(b"".join(sorted(trained_on(session, model))))
 
 
 def read(folder: Path) -> set[bytes] | None:
@@ -38,16 +43,21 @@ def read(folder: Path) -> set[bytes] | None:
     return {found[start : start + _BYTES] for start in range(0, len(found), _BYTES)}
 
 
-def count(session: Path, fingerprints: Collection[bytes]) -> int:
+def count(session: Path, model: Model[Any], fingerprints: Collection[bytes] | None) -> int | None:
     """How many of a session's eval lines are among those fingerprinted.
+
+    Returns:
+        None where that is not known, or nothing to tell: the metrics leave out what was trained on.
 
     Raises:
         OSError: `prep` left no lines.
     """
-    return sum(one in fingerprints for one in _lines(session, "eval"))
+    if fingerprints is None or model.leaves_out_trained:
+        return None
+    return sum(one in fingerprints for one in _lines(session, model, "eval"))
 
 
-def _lines(session: Path, split: data.Split) -> Iterable[bytes]:
-    with data.split_file(session, split).open("rb") as lines:
+def _lines(session: Path, model: Model[Any], split: data.Split) -> Iterable[bytes]:
+    with data.split_file(session, split).open(encoding="utf-8") as lines:
         for line in lines:
-            yield hashlib.blake2b(line, digest_size=_BYTES).digest()
+            yield data.fingerprint(model, line.rstrip("\n"))

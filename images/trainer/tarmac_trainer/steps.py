@@ -31,7 +31,7 @@ def prep(session: Path) -> dict[str, Any]:
         from tarmac_trainer import fetching
 
         fetching.fetch_base(session, base)
-    known = seen.count(session, seen.trained_on(session))
+    known = seen.count(session, model, seen.trained_on(session, model))
     if known:
         events.say(
             f"{known:,} of {prepared.eval_lines:,} eval lines are among those that it is trained on"
@@ -45,7 +45,7 @@ def prep(session: Path) -> dict[str, Any]:
         "train_lines": prepared.train_lines,
         "eval_lines": prepared.eval_lines,
         "skipped_lines": prepared.skipped_lines,
-        "eval_lines_seen": known,
+        **({} if known is None else {"eval_lines_seen": known}),
         **({"remarks": remarks} if remarks else {}),
     }
 
@@ -126,7 +126,7 @@ def evaluate(session: Path) -> dict[str, Any]:
         "metrics": scores.overall,
         "per_type": scores.per_type,
         "eval_lines": len(lines),
-        **_seen(session, session),
+        **_seen(session, model, session),
         **scores.details,
     }
     if scores.reason:
@@ -153,13 +153,13 @@ def _score_production(session: Path, model: Model[Any], lines: Sequence[Any]) ->
         return None
     metrics = model.score(predictor, lines).overall
     events.say(f"version {version}, in production: {model.score_name} {metrics[model.score_name]:.4f}")
-    return {"version": version, "metrics": metrics, **_seen(session, folder)}
+    return {"version": version, "metrics": metrics, **_seen(session, model, folder)}
 
 
-def _seen(session: Path, folder: Path) -> dict[str, int]:
-    """How many of the session's eval lines the model below a folder was trained on, if that is known."""
-    known = seen.read(folder / "model")
-    return {} if known is None else {"eval_lines_seen": seen.count(session, known)}
+def _seen(session: Path, model: Model[Any], folder: Path) -> dict[str, int]:
+    """How many of the session's eval lines the model below a folder was trained on, if there is something to tell."""
+    known = seen.count(session, model, seen.read(folder / "model"))
+    return {} if known is None else {"eval_lines_seen": known}
 
 
 def save(session: Path) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Training[Line]:
         Returns:
             The contract's result of `train`, which is also written to `training.json`.
         """
-        seen.write(self.partial, seen.trained_on(self.session))
+        seen.write(self.session, self.model, self.partial)
         files.replace_folder(self.partial, self.session / "model")
         result: dict[str, Any] = {
             "best_step": self.best_step,

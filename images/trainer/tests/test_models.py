@@ -224,6 +224,22 @@ def test_a_base_of_another_kind_is_refused(make_session: Callable[[str], Session
     assert "base_model: it is a pipeline of tagger, this model is one of textcat" in outcome.error["message"]
 
 
+def test_a_base_that_is_built_otherwise_is_refused(session: Session) -> None:
+    import spacy
+
+    other = spacy.blank("en")
+    other.add_pipe("textcat").add_label("0")  # spaCy's own, with other layers than ours
+    other.get_pipe("textcat").add_label("1")
+    other.initialize()
+    other.to_disk(session.folder / "base")
+    sets = {"train": session.put(lines_of(MOODS)), "eval": None}
+    session.request({"d": sets}, model="sentiment_analysis_binary", parameters=QUICK)
+    assert session.run("prep").code == 0
+    outcome = session.run("train")
+    assert outcome.code == 2
+    assert "base_model: its network is not built as this model's is" in outcome.error["message"]
+
+
 def test_a_class_that_the_base_does_not_know_is_learned(make_session: Callable[[str], Session]) -> None:
     first, second = make_session("first"), make_session("second")
     trained(first, "sentiment_analysis_categorical", MOODS)

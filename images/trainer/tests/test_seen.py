@@ -39,6 +39,24 @@ def test_another_label_makes_another_line(session: Session) -> None:
     assert at_work(session, NINE, NINE.replace("B-person", "B-group"))["eval"]["eval_lines_seen"] == 0
 
 
+def test_what_is_not_learned_of_a_line_does_not_make_it_another(session: Session) -> None:
+    one = {"sentence": "the transitive law holds", "keyphrases": ["transitive law"]}
+    other = {**one, "keyphrases": ["transitive law", "algebra"]}  # which does not occur
+    lines = "".join(json.dumps(value) + "\n" for value in (one, {"sentence": "a set", "keyphrases": ["set"]}))
+    sets = {"train": session.put(lines), "eval": session.put(json.dumps(other) + "\n")}
+    session.request({"a": sets}, model="keyphrase_extraction")
+    assert session.run("prep").result["eval_lines_seen"] == 1
+
+
+def test_nothing_is_said_where_the_metrics_leave_out_what_was_trained_on(session: Session) -> None:
+    pairs = "".join(json.dumps({"user": f"u{n % 3}", "item": f"i{n % 4}"}) + "\n" for n in range(12))
+    reference = session.put(pairs)
+    session.request({"a": {"train": reference, "eval": reference}}, model="collaborative_filtering")
+    outcome = session.run("prep")
+    assert "eval_lines_seen" not in outcome.result
+    assert "among those" not in outcome.out
+
+
 @pytest.mark.usefixtures("mlruns")
 def test_what_a_base_model_was_trained_on_counts_also_two_models_later(
     make_session: Callable[[str], Session], monkeypatch: pytest.MonkeyPatch

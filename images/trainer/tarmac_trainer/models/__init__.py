@@ -101,6 +101,7 @@ class Model[Line](ABC):
         packages: what a saved model needs to be loaded, by name.
         spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
         is_spacy: whether a predictor is a spaCy pipeline.
+        leaves_out_trained: whether `score` leaves out by itself what the predictor was trained on.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Model[Line](ABC):
     packages: Sequence[str] = ("spacy",)
     spacy_on_gpu: bool = True
     is_spacy: bool = True
+    leaves_out_trained: bool = False
 
     @abstractmethod
     def read(self, value: dict[str, Any]) -> Line | None:
@@ -130,6 +132,10 @@ class Model[Line](ABC):
         Raises:
             ValueError, KeyError, TypeError: it is none.
         """
+
+    def learned(self, line: str) -> str:
+        """What is learned and scored of a line, as JSON made it: lines that are equal in it are the same. Pure."""
+        return line
 
     @abstractmethod
     def check(self, train: Sequence[Line]) -> None:

@@ -8,6 +8,7 @@ on a GPU `als` does the same through CuPy.
     Hu, Koren, Volinsky: Collaborative filtering for implicit feedback datasets. ICDM 2008.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
@@ -44,6 +45,7 @@ class CollaborativeFiltering(Model[Interaction]):
     packages = ("numpy",)
     is_spacy = False
     spacy_on_gpu = False
+    leaves_out_trained = True
     parameters = {
         "factors": Number(64, 1, 1024, "numbers that describe a user or an item", whole=True),
         "regularization": Number(10, 1e-4, 1e6, "how much large factors cost"),
@@ -51,6 +53,11 @@ class CollaborativeFiltering(Model[Interaction]):
         "iterations": Number(15, 1, 1000, "iterations of alternating least squares", whole=True),
         "eval_frequency": Number(3, 1, 1000, "iterations between two evaluations", whole=True),
     }
+
+    @override
+    def learned(self, line: str) -> str:
+        value = json.loads(line)
+        return json.dumps([value["user"], value["item"]])  # a pair whatever its count
 
     @override
     def read(self, value: dict[str, Any]) -> Interaction | None:

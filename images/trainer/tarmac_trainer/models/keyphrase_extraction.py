@@ -7,6 +7,7 @@ punctuation on its words; one that does not occur is counted and reported, since
 write. Of phrases that overlap, the longest is marked.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,10 @@ class KeyphraseExtraction(Model[Keyphrased]):
     def load_line(self, value: dict[str, Any]) -> Keyphrased:
         sentence = Sentence.load(value)
         return Keyphrased(sentence.words, sentence.spans, int(value["missing"]))
+
+    @override
+    def learned(self, line: str) -> str:
+        return json.dumps({key: value for key, value in json.loads(line).items() if key != "missing"})
 
     @override
     def check(self, train: Sequence[Keyphrased]) -> None:
