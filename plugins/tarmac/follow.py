@@ -215,9 +215,9 @@ def waiting_reason(ledger: Ledger, run_id: str) -> str | None:
         place = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
     except LedgerError as error:
         return f"the ledger cannot be asked ({error})"
-    if place is None or not place.reason:
+    if place is None:
         return None
-    return f"{place.reason} ({place.ahead} before it in the queue)"
+    return f"{place.why} ({place.ahead} before it in the queue)"
 
 
 def follow_run(api: AirflowApi, run_id: str) -> int:

@@ -218,14 +218,14 @@ def test_who_was_overtaken_often_enough_is_protected(ledger: Ledger, tower: Towe
     for number in range(PROTECT_AFTER):
         assert ledger.candidates([], 0, None).protected_below <= 3
         ledger.finish(admitted(ledger, tower, number, 10), Outcome.SUCCESS)
-    found, protected_below, _ = ledger.candidates([], 0, None)
+    found, protected_below = ledger.candidates([], 0, None)
     assert [session.name for session in found if session.sequence < protected_below] == [f"{DAG_ID}/run-large"]
     ledger.enqueue(key("late"), entry(10, priority=99))
     held = ledger.claim(key("second"))
     assert held is not None
     ledger.enqueue(key("later"), entry(10, priority=99))
     assert tower.make_pass() == [key("late")]  # on the device that is not held for the large one
-    assert ledger.place_in_queue(key("later")).reason_code == Reason.WAITING_FOR_TURN  # type: ignore[union-attr]
+    assert ledger.place_in_queue(key("later")).why.reason == Reason.WAITING_FOR_TURN  # type: ignore[union-attr]
     ledger.finish(held, Outcome.SUCCESS)
     assert tower.make_pass() == [key("large")]
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from support.fleet import DAG_ID, HEADROOM, World, device, entry, key, process, query, reserved
+from support.fleet import DAG_ID, HEADROOM, World, device, entry, fill, key, process, query, reserved
 from tarmac.gpu.devices import Health, Snapshot, State
 from tarmac.gpu.estimate import SIMILAR, Outcome
 from tarmac.gpu.ledger import Ledger
 from tarmac.gpu.placement import GIB, Reason
 from tarmac.gpu.records import DeviceRow
 from tarmac.gpu.tower import Tower
+from tarmac.gpu.waitlist import LOOK
 from tarmac.session import SessionKey
 
 CONTAINER = "4f" * 32
@@ -29,10 +30,10 @@ def tower(ledger: Ledger, world: World) -> Tower:
     return world.tower(ledger)
 
 
-def why(ledger: Ledger, number: int = 0) -> tuple[str, str]:
+def why(ledger: Ledger, number: int = 0) -> tuple[Reason | None, str]:
     place = ledger.place_in_queue(key(number))
     assert place is not None
-    return place.reason_code, place.reason
+    return place.why.reason, str(place.why)
 
 
 def row(ledger: Ledger, uuid: str = "GPU-a") -> DeviceRow:
@@ -220,7 +221,8 @@ def test_what_never_fits_is_told_apart_from_what_may_fit_later(ledger: Ledger, t
         "needs 10.0 GiB on each of 2 devices, and this machine has 1",
     )
     assert why(ledger, 4)[0] == Reason.WAITING_FOR_MEMORY
-    assert [Reason(why(ledger, number)[0]).never for number in (1, 2, 3, 4)] == [False, True, True, False]
+    reasons = [why(ledger, number)[0] for number in (1, 2, 3, 4)]
+    assert [reason is not None and reason.never for reason in reasons] == [False, True, True, False]
 
 
 def test_with_no_device_at_all_everybody_waits(ledger: Ledger, tower: Tower, world: World):
@@ -256,15 +258,34 @@ def test_when_it_will_be_free_is_said_where_history_knows_and_not_otherwise(
     assert "free in about" not in why(ledger, 1)[1]
 
 
-def test_who_is_looked_at_in_any_case_gets_a_reason(database: str, ledger: Ledger, tower: Tower):
-    ledger.enqueue(key(0), entry(None))
+def test_one_pass_tells_everyone_why_and_writes_only_what_is_new(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    ledger.enqueue(key(0), entry(70))
+    assert why(ledger) == (None, "no pass over the queue has looked at it yet")
     assert tower.make_pass() == [key(0)]
-    for number in range(1, 30):
-        ledger.enqueue(key(number), entry(None))
+    fill(database, 3 * LOOK, "70")
     assert tower.make_pass() == []
-    assert why(ledger, 29)[1] == ""
-    tower.make_pass(key(29))
-    assert why(ledger, 29)[0] == Reason.WAITING_FOR_MEMORY
+    told = {row["reason"] for row in ledger.queue(3 * LOOK)}
+    assert told == {"needs 70.0 GiB: GPU-a has 9.0 GiB free of 79.0 GiB, 70.0 GiB reserved"}
+    shown: list[str] = []
+    monkeypatch.setattr(ledger, "show", shown.append)
+    assert tower.make_pass() == []
+    assert shown == []
+    ledger.quarantine("GPU-a", "broken")
+    assert tower.make_pass() == []
+    assert len(shown) == 1
+
+
+def test_what_is_free_again_is_told_before_a_pass_hands_it_out(ledger: Ledger, tower: Tower, world: World):
+    world.show(device(used=70 * GIB))
+    ledger.enqueue(key(0), entry(70))
+    assert tower.make_pass() == []
+    assert why(ledger)[0] is Reason.WAITING_FOR_EXTERNAL
+    ledger.enqueue(key(1), entry(9))
+    assert why(ledger, 1) == (None, "there is room for it now, and the next pass over the queue admits it")
+    assert tower.make_pass() == [key(1)]
+    assert why(ledger)[1].startswith("needs 70.0 GiB, which processes outside Tarmac do not leave free: GPU-a has 0 MiB")
 
 
 # ---- many at once ----------------------------------------------------------------------------------------------------

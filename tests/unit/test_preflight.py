@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from tarmac.gpu.placement import Reason
 from tarmac.gpu.preflight import data_bytes, signature, still_to_train
+from tarmac.gpu.reasons import Why
 from tarmac.gpu.trigger import waiting_line
 
 PREFLIGHT, TRAIN, END = "gpu_preflight_configuration", "train_model_gpu", "check_DAG_success"
@@ -72,11 +74,9 @@ def test_the_size_of_a_sessions_data(prep: dict[str, Any] | None, wanted: int):
 
 
 def test_who_waits_is_told_how_long_where_and_why():
-    assert waiting_line(waited=200, left=28600, ahead=0, reason="needs 10.0 GiB: GPU-a is full", estimate="10 GiB") == (
+    full = Why(Reason.WAITING_FOR_MEMORY, "needs 10.0 GiB: GPU-a is full", "; free in about 9 s")
+    assert waiting_line(waited=200, left=28600, ahead=0, reason=full, estimate="10 GiB") == (
         "Waiting for a GPU for 3 min 20 s (first in the queue; at most 7 h 56 min more): "
-        "needs 10.0 GiB: GPU-a is full. Its need: 10 GiB."
+        "needs 10.0 GiB: GPU-a is full; free in about 9 s. Its need: 10 GiB."
     )
-    assert "(2 before it in the queue; " in waiting_line(waited=1, left=1, ahead=2, reason="x", estimate="y")
-    assert "no pass over the queue has looked at it yet" in waiting_line(
-        waited=1, left=1, ahead=0, reason="", estimate="y"
-    )
+    assert "(2 before it in the queue; " in waiting_line(waited=1, left=1, ahead=2, reason=full, estimate="y")

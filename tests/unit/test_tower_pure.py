@@ -6,9 +6,9 @@ import pytest
 
 from support.fleet import DRIVER, HEADROOM, TOTAL, device, key, process, snapshot
 from tarmac.gpu.devices import Device, Health, State
-from tarmac.gpu.placement import GIB, DeviceLoad, Need
+from tarmac.gpu.placement import GIB
 from tarmac.gpu.records import DeviceRow, Reservation
-from tarmac.gpu.tower import Reading, external_bytes, loads, missing, own_bytes, readings, seconds_until_free
+from tarmac.gpu.tower import Reading, external_bytes, loads, missing, own_bytes, readings
 from tarmac.session import SessionKey
 
 MINE, OTHER = "aa" * 32, "bb" * 32
@@ -114,42 +114,3 @@ def test_quarantine_goes_before_other_reasons():
     found = loads([known("GPU-a", unusable="gone", quarantine="sick"), known("GPU-b", unusable="gone")])
     assert [one.unusable for one in found] == ["it is in quarantine (sick)", "gone"]
     assert (found[0].capacity_bytes, found[0].reserved_bytes, found[0].external_bytes) == (TOTAL, 5, 7)
-
-
-FULL, FREE = DeviceLoad("GPU-a", 80 * GIB, 80 * GIB), DeviceLoad("GPU-b", 80 * GIB)
-FOREIGN = DeviceLoad("GPU-a", 80 * GIB, 40 * GIB, 40 * GIB)
-TWO_ENDS = {"GPU-a": [(30 * GIB, 60.0), (50 * GIB, 20.0)]}
-ENDS: dict[str, tuple[Need, list[DeviceLoad], dict[str, list[tuple[int, float | None]]], float | None]] = {
-    "it fits now": (Need(40 * GIB), [FREE], {}, 0.0),
-    "the first to end makes room": (Need(40 * GIB), [FULL], TWO_ENDS, 20.0),
-    "only both together make room": (Need(60 * GIB), [FULL], TWO_ENDS, 60.0),
-    "a whole device needs all to end": (Need(None), [FULL], TWO_ENDS, 60.0),
-    "a whole device is free": (Need(None), [FREE], {}, 0.0),
-    "nobody knows when it ends": (Need(40 * GIB), [FULL], {"GPU-a": [(80 * GIB, None)]}, None),
-    "the one that is known suffices": (
-        Need(40 * GIB), [FULL], {"GPU-a": [(40 * GIB, None), (40 * GIB, 5.0)]}, 5.0,
-    ),
-    "for a whole device all must be known": (
-        Need(None), [FULL], {"GPU-a": [(40 * GIB, None), (40 * GIB, 5.0)]}, None,
-    ),
-    "the later of two devices counts": (Need(40 * GIB, 2), [FULL, FREE], TWO_ENDS, 20.0),
-    "the later of two whole devices counts": (Need(None, 2), [FULL, FREE], TWO_ENDS, 60.0),
-    "there are not enough devices": (Need(40 * GIB, 3), [FULL, FREE], TWO_ENDS, None),
-    "what can be had soonest counts": (Need(40 * GIB), [FULL, FREE], TWO_ENDS, 0.0),
-    "a device out of use counts for nothing": (
-        Need(40 * GIB), [FULL, DeviceLoad("GPU-b", 80 * GIB, unusable="sick")], TWO_ENDS, 20.0,
-    ),
-    "memory of others does not end": (Need(60 * GIB), [FOREIGN], {"GPU-a": [(40 * GIB, 5.0)]}, None),
-    "a whole device is none with others on it": (Need(None), [FOREIGN], {"GPU-a": [(40 * GIB, 5.0)]}, None),
-    "it is larger than the device": (Need(81 * GIB), [FULL], TWO_ENDS, None),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("need", "devices", "ends", "wanted"), ENDS.values(), ids=ENDS.keys())
-def test_when_it_will_be_free(
-    need: Need,
-    devices: list[DeviceLoad],
-    ends: dict[str, list[tuple[int, float | None]]],
-    wanted: float | None,
-):
-    assert seconds_until_free(need, devices, ends) == wanted

@@ -34,10 +34,10 @@ class History(Database):
             return [Measured(Outcome(r[0]), r[1], r[2], r[3], r[4], r[5]) for r in cursor.fetchall()]
 
     def expected_ends(self) -> dict[str, list[tuple[int, float | None]]]:
-        """For each device: bytes and seconds until they should be free, of every reservation there.
+        """For each device: bytes and when they should be free, in seconds since 1970, of every reservation there.
 
-        The seconds are the median of earlier successes like it, less how long it has run; None where history does not
-        know, or where it runs longer than usual already.
+        That is when it began to run, or else was admitted, and the median of earlier successes like it; None where
+        history does not know.
         """
         with self.cursor() as cursor:
             cursor.execute(
@@ -48,12 +48,11 @@ class History(Database):
                             AND seconds IS NOT NULL AND h.data_bytes <= r.data_bytes * {SIMILAR}
                             AND r.data_bytes <= h.data_bytes * {SIMILAR}
                          ORDER BY id DESC LIMIT {RECENT}) latest)
-                    - coalesce(extract(epoch FROM clock_timestamp() - running_at), 0)
+                    + extract(epoch FROM coalesce(running_at, admitted_at))
                 FROM reservation r ORDER BY device_uuid, sequence
                 """
             )
             found: dict[str, list[tuple[int, float | None]]] = {}
-            for uuid, count, seconds in cursor.fetchall():
-                left = float(seconds) if seconds is not None and seconds > 0 else None
-                found.setdefault(uuid, []).append((int(count), left))
+            for uuid, count, end in cursor.fetchall():
+                found.setdefault(uuid, []).append((int(count), None if end is None else float(end)))
             return found

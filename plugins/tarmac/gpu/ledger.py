@@ -27,6 +27,8 @@ LEASE_SECONDS = 60
 # So many of the latest rows are kept of what only ever grows.
 KEEP_ADMISSIONS = 10_000
 KEEP_HISTORY = 100_000
+# A pass counts only so many of those who wait, to know whether anybody is left.
+COUNTED = 32
 
 _LOCK = "SELECT FROM tower FOR UPDATE; SELECT FROM device ORDER BY uuid FOR UPDATE"
 _WAITED = "extract(epoch FROM admitted_at - enqueued_at)"
@@ -39,13 +41,15 @@ _RESERVATIONS = f"""
 _OPEN_PASS = f"""(boolean, text, text) AS
     WITH opened AS (
         UPDATE tower SET dirty = false, passed_at = clock_timestamp()
-        WHERE $1 OR EXISTS (SELECT FROM waiting WHERE dag_id = $2 AND run_id = $3) RETURNING one
+        WHERE $1 OR EXISTS (SELECT FROM waiting WHERE dag_id = $2 AND run_id = $3) RETURNING view
     ), known AS (
         SELECT {DEVICE_COLUMNS}, seen_at < clock_timestamp() - interval '{NOTE_SECONDS} seconds' AS outdated
         FROM {DEVICES} ORDER BY uuid
     ), holders AS ({_RESERVATIONS.format("true")})
     SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
-        (SELECT coalesce(json_agg(holders), '[]') FROM holders)
+        (SELECT coalesce(json_agg(holders), '[]') FROM holders),
+        (SELECT count(*) FROM (SELECT FROM waiting LIMIT {COUNTED}) some),
+        view
     FROM opened
 """
 _ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
@@ -74,11 +78,17 @@ _ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
 
 @dataclass(frozen=True)
 class Opening:
-    """What the ledger says when a pass begins. `outdated`: what it knows of some device was noted a while ago."""
+    """What the ledger says when a pass begins.
+
+    `outdated`: what it knows of some device was noted a while ago; `queued`: how many wait, as far as COUNTED; `view`: what
+    the pass before this one saw.
+    """
 
     devices: list[DeviceRow]
     reservations: list[Reservation]
     outdated: bool
+    queued: int
+    view: str
 
 
 def _reservation(row: Sequence[Any]) -> Reservation:
@@ -123,6 +133,8 @@ class Ledger(Waitlist, Inventory, History):
             [DeviceRow(*one[:-1]) for one in devices],
             [_reservation(list(one.values())) for one in row[1]],
             any(one[-1] for one in devices),
+            int(row[2]),
+            row[3],
         )
 
     def admit(self, landing: Collection[tuple[str, Placement, bool]]) -> set[str]:

@@ -230,10 +230,14 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pass over the queue decides: who is admitted where, and why each of the others is not."""
+    """What one pass over the queue decides: who is admitted where, and why each of the others is not.
+
+    `held`: the devices that are kept free, and for whom, in the order of the queue.
+    """
 
     admitted: list[tuple[Waiting, Placement]] = field(default_factory=list)
     refused: list[tuple[Waiting, NoFit]] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)
 
 
 def in_order(waiting: Iterable[Waiting], *, protected_below: int = 0) -> list[Waiting]:
@@ -263,22 +267,25 @@ def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected
         SnapshotError: two devices share a UUID.
     """
     known = _known(devices)
-    held: dict[str, str] = {}
     result = Plan()
+    held = result.held
     for session in in_order(waiting, protected_below=protected_below):
         answer = _place(session.need, known, held)
         if isinstance(answer, Placement):
             result.admitted.append((session, answer))
-            taken = dict(answer.bytes_by_device)
-            known = [
-                replace(d, reserved_bytes=d.reserved_bytes + taken[d.uuid]) if d.uuid in taken else d for d in known
-            ]
+            known = with_reserved(known, answer)
             continue
         result.refused.append((session, answer))
         if session.sequence < protected_below and not answer.reason.never:
             for uuid in runways(session.need, known, taken=held.keys()):
                 held[uuid] = session.name
     return result
+
+
+def with_reserved(devices: Iterable[DeviceLoad], placement: Placement) -> list[DeviceLoad]:
+    """Return the devices with a placement reserved on them. Pure."""
+    taken = dict(placement.bytes_by_device)
+    return [replace(d, reserved_bytes=d.reserved_bytes + taken[d.uuid]) if d.uuid in taken else d for d in devices]
 
 
 def runways(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = frozenset()) -> list[str]:

@@ -145,7 +145,6 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
         LedgerError: the database is away.
     """
     from tarmac.containers import engine
-    from tarmac.gpu.placement import Reason
     from tarmac.gpu.tower import reap
     from tarmac.gpu.trigger import waiting_line
     from tarmac.session import LABEL_TASK, SessionKey, session_labels
@@ -177,17 +176,17 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
     place = ledger.place_in_queue(key)
     if place is None:
         return ledger.reservation(key)
-    if place.reason_code and Reason(place.reason_code).never:
+    if place.why.reason and place.why.reason.never:
         ledger.withdraw(key)
         raise AirflowFailException(
-            f"This session never fits on this machine: it {place.reason} ({entry.estimate.sentence}). "
+            f"This session never fits on this machine: it {place.why} ({entry.estimate.sentence}). "
             "Ask for less in resources.gpu_memory or resources.gpus, or train on a larger machine."
         )
     if place.seconds_left <= 0:
         if not ledger.withdraw(key) and (held := ledger.reservation(key)):
             return held  # admitted at the last moment
         raise AirflowFailException(
-            f"No GPU within resources.max_wait_seconds = {entry.max_wait_seconds}: it {place.reason}. "
+            f"No GPU within resources.max_wait_seconds = {entry.max_wait_seconds}: it {place.why}. "
             "Send the request again, with a longer wait, a higher priority or a smaller need."
         )
     log.info(
@@ -196,7 +195,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
             waited=place.waited_seconds,
             left=place.seconds_left,
             ahead=place.ahead,
-            reason=place.reason,
+            reason=place.why,
             estimate=entry.estimate.sentence,
         ),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tarmac.gpu.estimate import Estimate
 from tarmac.gpu.placement import Need
+from tarmac.gpu.reasons import Why
 from tarmac.session import SessionKey
 
 OF_SESSION = "dag_id = %s AND run_id = %s"
@@ -70,8 +71,7 @@ class Place:
     """Where a session stands in the queue: `ahead` sessions are before it."""
 
     ahead: int
-    reason_code: str
-    reason: str
+    why: Why
     seconds_left: float
     waited_seconds: float
 

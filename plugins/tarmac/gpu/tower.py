@@ -1,4 +1,4 @@
-"""A pass over the queue: look at the devices, admit everyone who fits, say to the others why not; and reaping.
+"""A pass over the queue: look at the devices, admit everyone who fits, leave why the others do not; and reaping.
 
 A pass is one transaction that locks the device rows, so passes take turns. The driver is asked before it: one that
 hangs keeps nobody waiting but its own caller. What a snapshot misses meanwhile is what it misses anyway, the memory of
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tarmac.gpu.devices import Device, Health, Snapshot, State
 from tarmac.gpu.estimate import Outcome
-from tarmac.gpu.ledger import Ledger, Opening
-from tarmac.gpu.placement import DeviceLoad, Need, NoFit, Waiting, fits, plan
+from tarmac.gpu.ledger import COUNTED, Ledger, Opening
+from tarmac.gpu.placement import DeviceLoad, Need, fits, plan, with_reserved
+from tarmac.gpu.reasons import view
 from tarmac.gpu.records import DeviceRow, Reservation, session_key
 from tarmac.gpu.waitlist import LOOK
 from tarmac.session import SessionKey
@@ -148,29 +149,6 @@ def loads(rows: Iterable[DeviceRow]) -> list[DeviceLoad]:
     ]
 
 
-def seconds_until_free(
-    need: Need, devices: Iterable[DeviceLoad], ends: Mapping[str, Sequence[tuple[int, float | None]]]
-) -> float | None:
-    """How long until a need fits if running sessions take as long as their like did; None: nobody can say. Pure.
-
-    Args:
-        need: of the session that waits.
-        devices: as they are now.
-        ends: for each device, bytes and seconds left of every reservation on it.
-    """
-    times = []
-    for device in devices:
-        if fits(need, device):
-            times.append(0.0)
-            continue
-        for left, count in sorted((left, count) for count, left in ends.get(device.uuid, ()) if left is not None):
-            device = replace(device, reserved_bytes=max(0, device.reserved_bytes - count))
-            if fits(need, device):
-                times.append(left)
-                break
-    return sorted(times)[need.device_count - 1] if len(times) >= need.device_count else None
-
-
 class Tower:
     """Makes passes.
 
@@ -195,7 +173,7 @@ class Tower:
         self._headroom_bytes = headroom_bytes
 
     def make_pass(self, key: SessionKey | None = None) -> list[SessionKey]:
-        """Admit everyone who may be admitted now; note why each of the others looked at is not.
+        """Admit everyone who may be admitted now; leave a view, from which each of the others knows why it is not.
 
         Args:
             key: whose pass it is: looked at in any case. When its turn comes and the session does not wait any more,
@@ -214,8 +192,6 @@ class Tower:
                 return []  # somebody's pass, for whose end this one had to wait, has admitted it
             devices = loads(self._note(snapshot, sessions, opening))
             admitted: list[SessionKey] = []
-            refused: dict[str, tuple[Waiting, NoFit]] = {}
-            told: dict[str, tuple[str, str]] = {}
             while True:
                 usable = [device for device in devices if not device.unusable]
                 found = self.ledger.candidates(
@@ -223,22 +199,21 @@ class Tower:
                     sum(fits(_WHOLE, device) for device in usable),
                     key,
                 )
-                told |= found.told
                 decided = plan(found.waiting, devices, protected_below=found.protected_below)
                 landed = self.ledger.admit(
                     [(one.name, placement, one.need.memory_bytes is None) for one, placement in decided.admitted]
                 )
-                admitted += [session_key(one.name) for one, _ in decided.admitted if one.name in landed]
-                refused |= {session.name: (session, answer) for session, answer in decided.refused}
-                full = len(found.waiting) >= LOOK
-                if landed and (refused or full):
-                    devices = loads(self.ledger.devices())
+                for one, placement in decided.admitted:
+                    if one.name in landed:
+                        admitted.append(session_key(one.name))
+                        devices = with_reserved(devices, placement)
                 # A full look may have left out some who fit into what is left now.
-                if not landed or not full:
+                if not landed or len(found.waiting) < LOOK:
                     break
-            answers = self._answers(list(refused.values()), devices)
-            news = {name: one for name, one in answers.items() if told[name] != (one.reason.value, one.sentence)}
-            self.ledger.refuse(news)
+            if opening.queued > len(admitted) or opening.queued == COUNTED:
+                seen = view(devices, decided.held, self.ledger.expected_ends())
+                if seen != opening.view:
+                    self.ledger.show(seen)
             return admitted
 
     def _note(self, snapshot: Snapshot, sessions: Mapping[str, SessionKey], opening: Opening) -> list[DeviceRow]:
@@ -265,25 +240,6 @@ class Tower:
                 log.error("Device %s is in quarantine now: %s", reading.uuid, reading.quarantine)
                 changed = True
         return self.ledger.devices() if changed else list(rows.values())
-
-    def _answers(self, refused: list[tuple[Waiting, NoFit]], devices: list[DeviceLoad]) -> dict[str, NoFit]:
-        """Say why each waits on, and until when where history knows."""
-        answers: dict[str, NoFit] = {}
-        ends = self.ledger.expected_ends() if refused else {}
-        for session, answer in refused:
-            sentence = answer.sentence
-            if not answer.reason.never:
-                left = seconds_until_free(session.need, devices, ends)
-                if left is not None and left > 0:
-                    sentence += f"; that should be free in about {_minutes(left)}, if sessions take as long as before"
-            answers[session.name] = NoFit(answer.reason, sentence)
-        return answers
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds)):d} s"
-    return f"{round(seconds / 60):d} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def reap(

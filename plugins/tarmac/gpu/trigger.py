@@ -16,7 +16,8 @@ from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 from tarmac.containers.events import format_seconds
 from tarmac.errors import LedgerError
 from tarmac.gpu.ledger import CHANNEL
-from tarmac.gpu.placement import size
+from tarmac.gpu.placement import Need, size
+from tarmac.gpu.reasons import Why, why
 from tarmac.gpu.records import session_name
 from tarmac.session import SessionKey
 
@@ -34,9 +35,10 @@ _GRACE_SECONDS = 1.0
 _LOOK = """
     WITH mine AS (
         UPDATE waiting SET seen_at = clock_timestamp() WHERE dag_id = $1 AND run_id = $2
-        RETURNING priority, sequence, reason, estimate, enqueued_at, deadline_at
+        RETURNING priority, sequence, memory_bytes, device_count, estimate, enqueued_at, deadline_at
     )
-    SELECT reason, estimate,
+    SELECT memory_bytes, device_count, estimate, (SELECT view FROM tower) AS view,
+        extract(epoch FROM clock_timestamp())::float8 AS now,
         extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited,
         extract(epoch FROM deadline_at - clock_timestamp())::float8 AS left,
         (SELECT count(*) FROM waiting w WHERE (-w.priority, w.sequence) < (-mine.priority, mine.sequence)) AS ahead
@@ -61,12 +63,11 @@ _CLAIM_DUE = """
 """
 
 
-def waiting_line(*, waited: float, left: float, ahead: int, reason: str, estimate: str) -> str:
+def waiting_line(*, waited: float, left: float, ahead: int, reason: Why, estimate: str) -> str:
     """Return the line that tells a person why a session waits. Pure; seconds."""
-    why = reason or "no pass over the queue has looked at it yet"
     place = "first in the queue" if ahead == 0 else f"{ahead} before it in the queue"
     return (
-        f"Waiting for a GPU for {format_seconds(waited)} ({place}; at most {format_seconds(left)} more): {why}. "
+        f"Waiting for a GPU for {format_seconds(waited)} ({place}; at most {format_seconds(left)} more): {reason}. "
         f"Its need: {estimate}."
     )
 
@@ -221,10 +222,13 @@ class ReservationTrigger(BaseTrigger):
                 if await board.fetchrow(_CLAIM_DUE, PASS_SECONDS, CLAIM_SECONDS):
                     return "pass"
                 troubled = False
-                reason = f"{row['reason']} {row['ahead']}"
-                if reason != said or loop.time() - said_at > REPEAT_SECONDS:
-                    said, said_at = reason, loop.time()
-                    self._say(row)
+                reason = why(name, Need(row["memory_bytes"], row["device_count"]), row["view"], row["now"])
+                # How long it will take is another number every time, and no news.
+                news = f"{reason.sentence} {row['ahead']}"
+                if news != said or loop.time() - said_at > REPEAT_SECONDS:
+                    said, said_at = news, loop.time()
+                    words = {key: row[key] for key in ("waited", "left", "ahead", "estimate")}
+                    self.log.info("%s", waiting_line(reason=reason, **words))
                 seconds = min(LOOK_SECONDS, row["left"])
                 if await board.hear(name, seconds) and await board.fetchrow(_WAITS, *self.key):
                     await board.hear(name, _GRACE_SECONDS)
@@ -233,7 +237,3 @@ class ReservationTrigger(BaseTrigger):
                     self.log.warning("The ledger does not answer; waiting for it: %s", error)
                 troubled = True
                 await asyncio.sleep(LOOK_SECONDS)
-
-    def _say(self, row: Any) -> None:
-        words = {name: row[name] for name in ("waited", "left", "ahead", "reason", "estimate")}
-        self.log.info("%s", waiting_line(**words))

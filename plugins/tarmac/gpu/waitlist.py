@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tarmac.database import Database
 from tarmac.gpu.estimate import Estimate
-from tarmac.gpu.placement import PROTECT_AFTER, Need, NoFit, Policy, Waiting
-from tarmac.gpu.records import OF_SESSION, Entry, Place, session_key, session_name
+from tarmac.gpu.placement import PROTECT_AFTER, Need, Policy, Waiting
+from tarmac.gpu.reasons import why
+from tarmac.gpu.records import OF_SESSION, Entry, Place, session_name
 from tarmac.session import SessionKey
 
 # Whoever waits looks every few seconds; one that has not looked for this long is not admitted.
 SEEN_SECONDS = 30
 # How many sessions one pass looks at; the rest wait behind them and cost nothing.
 LOOK = 64
-# How many of the first in line are told why they wait, whoever makes the pass.
-TOLD = 8
 
+_SEEN = "(SELECT view FROM tower) AS view, extract(epoch FROM clock_timestamp())::float8 AS now"
 _ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
 
 
 class Candidates(NamedTuple):
-    """Whom a pass looks at. Those before the number `protected_below` are protected; `told`: why each waits, so far."""
+    """Whom a pass looks at. Those before the number `protected_below` are protected."""
 
     waiting: list[Waiting]
     protected_below: int
-    told: dict[str, tuple[str, str]]
 
 
 class Waitlist(Database):
@@ -118,7 +117,7 @@ class Waitlist(Database):
                 f"""
                 SELECT (SELECT count(*) FROM waiting other
                         WHERE (-other.priority, other.sequence) < (-mine.priority, mine.sequence)),
-                    reason_code, reason,
+                    memory_bytes, device_count, {_SEEN},
                     extract(epoch FROM deadline_at - clock_timestamp()),
                     extract(epoch FROM clock_timestamp() - enqueued_at)
                 FROM waiting mine WHERE {OF_SESSION}
@@ -126,13 +125,17 @@ class Waitlist(Database):
                 key,
             )
             row = cursor.fetchone()
-            return Place(int(row[0]), row[1], row[2], float(row[3]), float(row[4])) if row else None
+        if row is None:
+            return None
+        ahead, memory_bytes, count, seen, now, left, waited = row
+        reason = why(session_name(key), Need(memory_bytes, count), seen, now)
+        return Place(int(ahead), reason, float(left), float(waited))
 
     def candidates(self, free: Sequence[int], empty: int, key: SessionKey | None) -> Candidates:
         """Return the sessions a pass has to look at.
 
-        These are the protected ones, those for which enough devices have enough left, the first few in line, and `key`
-        itself: at most a few times LOOK, however many wait.
+        These are the protected ones, those for which enough devices have enough left, and `key` itself: at most a few
+        times LOOK, however many wait.
 
         Args:
             free: what may be reserved on each usable device, in bytes, any order.
@@ -144,7 +147,6 @@ class Waitlist(Database):
         # Only what can find somebody is asked: most passes are made while all devices are full.
         looks: list[tuple[str, tuple[Any, ...]]] = [
             (f"sequence < (SELECT below FROM protected) AND {seen} ORDER BY sequence LIMIT {LOOK}", ()),
-            (f"{seen} {in_line} {TOLD}", ()),
         ]
         if max(free, default=0) > 0:
             fits = f"memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {seen} {in_line} {LOOK}"
@@ -153,7 +155,7 @@ class Waitlist(Database):
             looks.append((f"memory_bytes IS NULL AND device_count <= %s AND {seen} {in_line} {LOOK}", (empty,)))
         if key is not None:
             looks.append((OF_SESSION, key))
-        columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority, reason_code, reason"
+        columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
         union = " UNION ".join(f"(SELECT {columns} FROM waiting WHERE {condition})" for condition, _ in looks)
         with self.cursor() as cursor:
             cursor.execute(
@@ -172,24 +174,13 @@ class Waitlist(Database):
                 Waiting(name, Need(row[2], row[3], Policy(row[4])), int(row[5]), int(row[6]))
                 for name, row in zip(names, rows, strict=True)
             ],
-            int(rows[0][9]) if rows else 0,
-            {name: (row[7], row[8]) for name, row in zip(names, rows, strict=True)},
+            int(rows[0][7]) if rows else 0,
         )
 
-    def refuse(self, answers: Mapping[str, NoFit]) -> None:
-        """Note why sessions wait on, by their names."""
-        rows = [(*session_key(name), answer.reason.value, answer.sentence) for name, answer in answers.items()]
-        if not rows:
-            return
+    def show(self, view: str) -> None:
+        """Leave what a pass saw, for those who wait on."""
         with self.cursor() as cursor:
-            cursor.execute(
-                """
-                UPDATE waiting w SET reason_code = a.reason_code, reason = a.reason
-                FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS a (dag_id, run_id, reason_code, reason)
-                WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id
-                """,
-                [list(column) for column in zip(*rows, strict=True)],
-            )
+            cursor.execute("UPDATE tower SET view = %s", (view,))
 
     def forgotten(self) -> list[SessionKey]:
         """Return the sessions that nobody has stood behind for a while: in the queue, or only ever announced."""
@@ -209,8 +200,12 @@ class Waitlist(Database):
 
     def queue(self, limit: int = 50) -> list[dict[str, Any]]:
         """Return the first sessions in the queue, in order, with why each waits."""
-        return self.rows(
-            "SELECT run_id, priority, estimate, reason, enqueued_at, deadline_at FROM waiting"
-            " ORDER BY priority DESC, sequence LIMIT %s",
+        rows = self.rows(
+            "SELECT dag_id, run_id, priority, estimate, memory_bytes, device_count, enqueued_at, deadline_at,"
+            f" {_SEEN} FROM waiting ORDER BY priority DESC, sequence LIMIT %s",
             (limit,),
         )
+        for row in rows:
+            name = session_name(SessionKey(row["dag_id"], row["run_id"]))
+            row["reason"] = str(why(name, Need(row["memory_bytes"], row["device_count"]), row["view"], row["now"]))
+        return rows

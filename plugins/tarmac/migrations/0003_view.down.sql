@@ -1,0 +1,2 @@
+ALTER TABLE waiting ADD COLUMN reason_code text NOT NULL DEFAULT '', ADD COLUMN reason text NOT NULL DEFAULT '';
+ALTER TABLE tower DROP COLUMN view;
