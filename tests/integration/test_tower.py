@@ -285,7 +285,7 @@ def test_what_is_free_again_is_told_before_a_pass_hands_it_out(ledger: Ledger, t
     ledger.enqueue(key(1), entry(9))
     assert why(ledger, 1) == (None, "there is room for it now, and the next pass over the queue admits it")
     assert tower.make_pass() == [key(1)]
-    assert why(ledger)[1].startswith("needs 70.0 GiB, which processes outside Tarmac do not leave free: GPU-a has 0 MiB")
+    assert why(ledger)[1].startswith("needs 70.0 GiB, which processes outside Tarmac do not leave free: GPU-a has 0")
 
 
 # ---- many at once ----------------------------------------------------------------------------------------------------

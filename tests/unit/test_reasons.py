@@ -10,7 +10,9 @@ from tarmac.gpu.reasons import FITS_NOW, NOT_YET, Ends, Why, seconds_until_free,
 NOW = 1_800_000_000.0
 
 
-def told(name: str, need: Need, *devices: DeviceLoad, held: dict[str, str] | None = None, ends: Ends | None = None) -> Why:
+def told(
+    name: str, need: Need, *devices: DeviceLoad, held: dict[str, str] | None = None, ends: Ends | None = None
+) -> Why:
     return why(name, need, view(devices, held or {}, ends or {}), NOW)
 
 
@@ -49,7 +51,8 @@ def test_what_is_kept_free_is_kept_from_those_behind_only():
 
 
 def test_a_plan_says_what_it_keeps_free_in_the_order_of_the_queue():
-    queue = [Waiting("large", Need(80 * GIB, 1), 1), Waiting("other", Need(80 * GIB, 1), 2), Waiting("small", Need(GIB), 3)]
+    large, small = Need(80 * GIB), Need(GIB)
+    queue = [Waiting("large", large, 1), Waiting("other", large, 2), Waiting("small", small, 3)]
     busy = [DeviceLoad(f"GPU-{letter}", 80 * GIB, GIB) for letter in "ab"]
     found = plan(queue, busy, protected_below=3)
     assert list(found.held.items()) == [("GPU-b", "large"), ("GPU-a", "other")]

@@ -27,8 +27,8 @@ LEASE_SECONDS = 60
 # So many of the latest rows are kept of what only ever grows.
 KEEP_ADMISSIONS = 10_000
 KEEP_HISTORY = 100_000
-# A pass counts only so many of those who wait, to know whether anybody is left.
-COUNTED = 32
+# A pass counts those who wait up to here: to count more costs more than to ask whether anybody is left.
+COUNTED = 4
 
 _LOCK = "SELECT FROM tower FOR UPDATE; SELECT FROM device ORDER BY uuid FOR UPDATE"
 _WAITED = "extract(epoch FROM admitted_at - enqueued_at)"
@@ -48,7 +48,7 @@ _OPEN_PASS = f"""(boolean, text, text) AS
     ), holders AS ({_RESERVATIONS.format("true")})
     SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
         (SELECT coalesce(json_agg(holders), '[]') FROM holders),
-        (SELECT count(*) FROM (SELECT FROM waiting LIMIT {COUNTED}) some),
+        (SELECT count(*) FROM (SELECT FROM waiting LIMIT {COUNTED}) counted),
         view
     FROM opened
 """
@@ -80,8 +80,8 @@ _ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
 class Opening:
     """What the ledger says when a pass begins.
 
-    `outdated`: what it knows of some device was noted a while ago; `queued`: how many wait, as far as COUNTED; `view`: what
-    the pass before this one saw.
+    `outdated`: what it knows of some device was noted a while ago; `queued`: how many wait, as far as COUNTED; `view`:
+    what the pass before this one saw.
     """
 
     devices: list[DeviceRow]

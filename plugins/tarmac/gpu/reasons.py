@@ -1,6 +1,8 @@
-"""Why a session waits. A pass leaves one text, its view: the devices as they were at its end, which of them are kept free
-for whom, and when history expects them to be free. Whoever waits makes a reason of it when somebody wants to read one.
-So a pass costs the same however many wait, and each reason is as new as the last pass. Pure.
+"""Why a session waits. Pure.
+
+A pass leaves one text, its view: the devices as they were at its end, which of them are kept free for whom, and when
+history expects them to be free. Whoever waits makes a reason of it when somebody wants to read one. So a pass costs the
+same however many wait, and each reason is as new as the last pass.
 """
 
 from __future__ import annotations

@@ -210,11 +210,17 @@ class Tower:
                 # A full look may have left out some who fit into what is left now.
                 if not landed or len(found.waiting) < LOOK:
                     break
-            if opening.queued > len(admitted) or opening.queued == COUNTED:
+            if self._anybody_left(opening, len(admitted)):
                 seen = view(devices, decided.held, self.ledger.expected_ends())
                 if seen != opening.view:
                     self.ledger.show(seen)
             return admitted
+
+    def _anybody_left(self, opening: Opening, admitted: int) -> bool:
+        """Whether anybody still waits after so many were admitted; asks the ledger only where it has to."""
+        if admitted and opening.queued == COUNTED:
+            return self.ledger.anybody_waits()
+        return opening.queued > admitted
 
     def _note(self, snapshot: Snapshot, sessions: Mapping[str, SessionKey], opening: Opening) -> list[DeviceRow]:
         """Write down what the devices are like now, where that is news; return them."""

@@ -92,6 +92,12 @@ class Waitlist(Database):
             cursor.execute("SELECT dag_id, run_id FROM waiting")
             return [SessionKey(*row) for row in cursor.fetchall()]
 
+    def anybody_waits(self) -> bool:
+        """Tell whether the queue is not empty."""
+        with self.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM waiting)")
+            return bool(cursor.fetchone()[0])
+
     def guessing(self, signature: str) -> list[tuple[SessionKey, int, int]]:
         """Return who waits with a need that history may correct: the session, its data's bytes, its devices."""
         with self.cursor() as cursor:
