@@ -148,7 +148,7 @@ def test_data_with_nothing_to_learn_from_is_refused(session: Session, users: int
 
 DEGENERATE = {
     "22 lines, all counts equal": [{"user": f"u{i % 5}", "item": f"i{i % 7}", "count": 4} for i in range(22)],
-    "two users, two items": [{"user": f"u{i % 2}", "item": f"i{i % 2}"} for i in range(22)],
+    "two users, three items": [{"user": f"u{i % 2}", "item": f"i{i // 2 % 3}"} for i in range(22)],
     "everybody used everything": [{"user": f"u{i % 4}", "item": f"i{i // 4}"} for i in range(16)],
     "nobody shares anything": [{"user": f"u{i}", "item": f"i{i}"} for i in range(22)],
     "counts far apart": [{"user": f"u{i % 5}", "item": f"i{i % 7}", "count": 10.0 ** (i % 10)} for i in range(22)],
