@@ -65,7 +65,7 @@ def _check_name(value: str) -> str:
 
 
 class Dataset(BaseModel):
-    """One named data set: what to train on, and what to score on (null: hold out a seeded part of train)."""
+    """One named data set: what to train on, and what to score on (null: hold out about a tenth of train)."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,3 +90,24 @@ def test_the_plugin_file_only_registers(repository: Path):
     assert [type(node) for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)] == [
         ast.ClassDef
     ]
+
+
+def test_the_map_names_every_module_and_imports_point_down_it(repository: Path):
+    plugins, rows = repository / "plugins", {}
+    table = (repository / "ARCHITECTURE.md").read_text().partition("## The code")[2].partition("\n\nOnly")[0]
+    for number, line in enumerate(line for line in table.splitlines() if line.startswith("| `")):
+        folder = ""
+        for name in re.findall(r"`([\w/]+)\.py`", line.split("|")[1]):
+            folder = name.rpartition("/")[0] or folder
+            here = (plugins / "tarmac" / f"{name}.py").is_file()  # else beside the one before it
+            rows[f"tarmac/{name}" if here else f"tarmac/{folder}/{name}"] = number
+    files = {str(path.relative_to(plugins).with_suffix("")): path for path in (plugins / "tarmac").rglob("[!_]*.py")}
+    assert rows.keys() == files.keys()
+    upwards = []
+    for module, path in files.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tarmac"):
+                source = str(node.module).replace(".", "/")
+                found = {f"{source}/{alias.name}" for alias in node.names} | {source}
+                upwards += [f"{module} -> {other}" for other in found & rows.keys() if rows[other] < rows[module]]
+    assert upwards == []
