@@ -88,11 +88,11 @@ class Field:
         return wait_for(f"{run_id} to train", lambda: [row[0] for row in self.sql(query)], 120)
 
     def waits_because(self, run_id: str, words: str) -> str:
-        """Wait until a session in the queue says why, in these words."""
+        """Wait until `make gpus` says why a session waits, in these words; returns its line."""
 
         def reason() -> str:
-            rows = self.sql(f"SELECT reason FROM waiting WHERE run_id = '{run_id}'")
-            return rows[0][0] if rows and words in rows[0][0] else ""
+            lines = self.stack.make("gpus").stdout.splitlines()
+            return next((line for line in lines if f". {run_id} " in line and words in line), "")
 
         return wait_for(f"{run_id} to wait because of {words!r}", reason, 120)
 
