@@ -26,10 +26,10 @@ def seconds(text: str) -> float:
 
 
 def container_seconds(api: Any, run_id: str, since: float, until: float) -> float:
-    """Sum of the times from create to destroy of a run's step containers."""
+    """Sum of the times from create to end of a run's step containers; they are removed later, beside the next ones."""
     born: dict[str, float] = {}
     total = 0.0
-    filters = {"type": ["container"], "label": [f"tarmac.run={run_id}"], "event": ["create", "destroy"]}
+    filters = {"type": ["container"], "label": [f"tarmac.run={run_id}"], "event": ["create", "die"]}
     for event in api.events(since=int(since) - 1, until=int(until) + 2, filters=filters, decode=True):
         actor, at = event["Actor"], event["timeNano"] / 1e9
         if "tarmac.task" not in actor["Attributes"]:
