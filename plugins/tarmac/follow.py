@@ -129,7 +129,7 @@ class Follower:
         self._progress_shown = -1
 
     def follow(self) -> str:
-        """Print until the run ends; returns its final state. An api-server that is away is waited for.
+        """Print until the run ends; returns its final state. An api-server or a database that is away is waited for.
 
         Raises:
             ApiError: Airflow has not answered for two minutes, or there is no such run.
@@ -140,7 +140,7 @@ class Follower:
                 state = self._look()
                 away_since = None
             except ApiError as error:
-                if error.status not in (0, 502, 503):
+                if 0 < error.status < 500:
                     raise
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > _AWAY_SECONDS:

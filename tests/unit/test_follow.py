@@ -220,7 +220,12 @@ def test_without_a_terminal_the_progress_is_told_when_it_moves_on():
     assert "50 % of 60" in lines[0]
 
 
-AWAY = {"no answer": 0, "a gateway without a server": 502, "a server that starts": 503}
+AWAY = {
+    "no answer": 0,
+    "a server whose database is away": 500,
+    "a gateway without a server": 502,
+    "a server that starts": 503,
+}
 
 
 @pytest.mark.parametrize("status", AWAY.values(), ids=AWAY.keys())
