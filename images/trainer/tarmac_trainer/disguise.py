@@ -3,15 +3,24 @@
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tarmac_trainer.entities import Sentence, Span
 from tarmac_trainer.models import Number
+from tarmac_trainer.training import Training
 
 RARE = 2
 """A word that is in the train lines at most so often may be disguised."""
 
 SHARE = Number(0.5, 0, 1, "share of spans and rare words replaced by others in an update")
 """The parameter `disguise` of these models."""
+
+
+def batches(training: Training[Any], *, plain_share: float) -> Iterator[list[Sentence]]:
+    """The batches of a training whose parameters are `disguise` and `batch_size`, endless; see `Disguise`."""
+    parameters = training.parameters
+    disguise = Disguise(training.train, share=parameters["disguise"], plain_share=plain_share, seed=training.seed)
+    return disguise.batches(parameters["batch_size"])
 
 
 class Disguise:

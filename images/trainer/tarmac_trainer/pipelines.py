@@ -180,7 +180,7 @@ def _copy_weights(source: "Network[Any, Any]", target: "Network[Any, Any]") -> t
             if not ours.has_param(name):
                 continue
             total += 1
-            if name in theirs.param_names and theirs.has_param(name):
+            if theirs.has_param(name):
                 table = theirs.get_param(name)
                 if table.shape == ours.get_param(name).shape:
                     ours.set_param(name, ours.ops.asarray(table.copy()))

@@ -26,6 +26,9 @@ RECORDS = ("request.json", "training.json")
 """Files of the session that are kept among a run's artifacts: what it takes to train again or to
 take its model instead."""
 
+COUNTS = ("train_lines", "eval_lines", "eval_lines_seen", "skipped_lines")
+"""What of a session's data is recorded as parameters, besides its data sets."""
+
 PARAMETER_LIMIT = 500
 """Characters of a value; MLflow takes more, but nobody reads more in a table."""
 
@@ -44,10 +47,7 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
         RegistryError: MLflow does not answer, or refuses.
     """
     training = files.read_json(session / "training.json", made_by="train")
-    manifest = data.read_manifest(session)
-    known = seen.count(session, model, seen.read(session / "model"))
-    if known is not None:
-        manifest["eval_lines_seen"] = known
+    manifest = data.read_manifest(session) | seen.count(session, model, seen.read(session / "model"))
     with tracking.connected() as client:
         experiment_id = _experiment(client, model.name)
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
@@ -138,10 +138,7 @@ def _log_facts(
         "model": model.name,
         "seed": training["seed"],
         "device": training["device"],
-        "train_lines": manifest["train_lines"],
-        "eval_lines": manifest["eval_lines"],
-        "skipped_lines": manifest["skipped_lines"],
-        **{name: manifest[name] for name in ("eval_lines_seen",) if name in manifest},
+        **{name: count for name, count in manifest.items() if name in COUNTS},
     }
     for entry in manifest["datasets"]:
         for key in ("id", "bytes", "lines"):

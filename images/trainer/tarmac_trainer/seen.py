@@ -43,18 +43,18 @@ def read(folder: Path) -> set[bytes] | None:
     return {found[start : start + _BYTES] for start in range(0, len(found), _BYTES)}
 
 
-def count(session: Path, model: Model[Any], fingerprints: Collection[bytes] | None) -> int | None:
-    """How many of a session's eval lines are among those fingerprinted.
+def count(session: Path, model: Model[Any], fingerprints: Collection[bytes] | None) -> dict[str, int]:
+    """How many of a session's eval lines are among those fingerprinted, as the contract's `eval_lines_seen`.
 
     Returns:
-        None where that is not known, or nothing to tell: the metrics leave out what was trained on.
+        Nothing where that is not known, or nothing to tell: the metrics leave out what was trained on.
 
     Raises:
         OSError: `prep` left no lines.
     """
     if fingerprints is None or model.leaves_out_trained:
-        return None
-    return sum(one in fingerprints for one in _lines(session, model, "eval"))
+        return {}
+    return {"eval_lines_seen": sum(one in fingerprints for one in _lines(session, model, "eval"))}
 
 
 def _lines(session: Path, model: Model[Any], split: data.Split) -> Iterable[bytes]:

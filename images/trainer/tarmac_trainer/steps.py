@@ -32,9 +32,9 @@ def prep(session: Path) -> dict[str, Any]:
 
         fetching.fetch_base(session, base)
     known = seen.count(session, model, seen.trained_on(session, model))
-    if known:
+    if known.get("eval_lines_seen"):
         events.say(
-            f"{known:,} of {prepared.eval_lines:,} eval lines are among those that it is trained on"
+            f"{known['eval_lines_seen']:,} of {prepared.eval_lines:,} eval lines are among those that it is trained on"
             f"{', or its base model was' if base else ''}: its metrics will be better than it is"
         )
     return {
@@ -45,7 +45,7 @@ def prep(session: Path) -> dict[str, Any]:
         "train_lines": prepared.train_lines,
         "eval_lines": prepared.eval_lines,
         "skipped_lines": prepared.skipped_lines,
-        **({} if known is None else {"eval_lines_seen": known}),
+        **known,
         **({"remarks": remarks} if remarks else {}),
     }
 
@@ -126,7 +126,7 @@ def evaluate(session: Path) -> dict[str, Any]:
         "metrics": scores.overall,
         "per_type": scores.per_type,
         "eval_lines": len(lines),
-        **_seen(session, model, session),
+        **seen.count(session, model, seen.read(session / "model")),
         **scores.details,
     }
     if scores.reason:
@@ -153,13 +153,7 @@ def _score_production(session: Path, model: Model[Any], lines: Sequence[Any]) ->
         return None
     metrics = model.score(predictor, lines).overall
     events.say(f"version {version}, in production: {model.score_name} {metrics[model.score_name]:.4f}")
-    return {"version": version, "metrics": metrics, **_seen(session, model, folder)}
-
-
-def _seen(session: Path, model: Model[Any], folder: Path) -> dict[str, int]:
-    """How many of the session's eval lines the model below a folder was trained on, if there is something to tell."""
-    known = seen.count(session, model, seen.read(folder / "model"))
-    return {} if known is None else {"eval_lines_seen": known}
+    return {"version": version, "metrics": metrics, **seen.count(session, model, seen.read(folder / "model"))}
 
 
 def save(session: Path) -> dict[str, Any]:

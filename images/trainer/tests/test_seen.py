@@ -12,17 +12,17 @@ OTHERS = "".join(line(f"Bob{i} sleeps", "B-person O") for i in range(6))
 TOLD = "3 of 9 eval lines are among those that it is trained on: its metrics will be better than it is"
 
 
-def at_work(session: Session, train: str, evaluation: str | None, **more: Any) -> dict[str, dict[str, Any]]:
+def at_work(session: Session, train: str, evaluation: str | None) -> dict[str, dict[str, Any]]:
     """Train and score; the results of `prep` and `eval`."""
     reference = None if evaluation is None else session.put(evaluation)
-    session.request({"a": {"train": session.put(train), "eval": reference}}, **more)
+    session.request({"a": {"train": session.put(train), "eval": reference}})
     return {command: session.run(command).result for command in ("prep", "train", "eval")}
 
 
 def test_lines_in_both_parts_are_counted_whatever_else_their_files_say(session: Session) -> None:
     # The same sentences, written in another way and with the key of another model.
     values = [json.loads(one) for one in NINE.splitlines()[:3]]
-    other = "".join(json.dumps({"keyphrases": ["x"], **value}, indent=None, sort_keys=True) + "\n" for value in values)
+    other = "".join(json.dumps({"keyphrases": ["x"], **value}, sort_keys=True) + "\n" for value in values)
     found = at_work(session, NINE, other + OTHERS)
     assert (found["prep"]["eval_lines_seen"], found["eval"]["eval_lines_seen"]) == (3, 3)
     assert TOLD in session.run("prep").out

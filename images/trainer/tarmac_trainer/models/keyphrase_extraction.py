@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, override
 
-from tarmac_trainer import pipelines
-from tarmac_trainer.disguise import SHARE, Disguise
+from tarmac_trainer import disguise, pipelines
 from tarmac_trainer.entities import Sentence, Span
 from tarmac_trainer.errors import DataError
 from tarmac_trainer.mentions import find_all
@@ -41,7 +40,7 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     name = "keyphrase_extraction"
     title = "finds the phrases that tell what a sentence is about (spaCy)"
-    parameters = {**COMMON, "disguise": SHARE}
+    parameters = {**COMMON, "disguise": disguise.SHARE}
     key = KEY
     example = {"sentence": "the transitive law holds for equality"}
 
@@ -79,9 +78,7 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     @override
     def train(self, training: Training[Keyphrased]) -> None:
-        parameters = training.parameters
-        disguise = Disguise(training.train, share=parameters["disguise"], plain_share=1, seed=training.seed)
-        pipelines.train(training, CONFIG, example, batches=disguise.batches(parameters["batch_size"]))
+        pipelines.train(training, CONFIG, example, batches=disguise.batches(training, plain_share=1))
 
     @override
     def score(self, predictor: Any, lines: Sequence[Keyphrased], *, tick: Callable[[], Any] = lambda: None) -> Scores:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, override
 
-from tarmac_trainer import pipelines
-from tarmac_trainer.disguise import SHARE, Disguise
+from tarmac_trainer import disguise, pipelines
 from tarmac_trainer.entities import Sentence, read_sentence, tags_of
 from tarmac_trainer.errors import DataError
 from tarmac_trainer.models import COMMON, Model, Number
@@ -27,7 +26,7 @@ class NamedEntityRecognition(Model[Sentence]):
     title = "finds named entities (spaCy)"
     parameters = {
         **COMMON,
-        "disguise": SHARE,
+        "disguise": disguise.SHARE,
         "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
     }
     key = KEY
@@ -48,14 +47,7 @@ class NamedEntityRecognition(Model[Sentence]):
 
     @override
     def train(self, training: Training[Sentence]) -> None:
-        parameters = training.parameters
-        disguise = Disguise(
-            training.train,
-            share=parameters["disguise"],
-            plain_share=parameters["plain_share"],
-            seed=training.seed,
-        )
-        batches = disguise.batches(parameters["batch_size"])
+        batches = disguise.batches(training, plain_share=training.parameters["plain_share"])
         pipelines.train(training, CONFIG, example, batches=batches)
 
     @override
