@@ -162,7 +162,7 @@ bench: bench-pipeline bench-quality bench-admission bench-handover ## Print all 
 
 .PHONY: bench-pipeline
 bench-pipeline: ensure-up ## Measure the pipeline's overhead and the idle stack; prints ratios
-	@tests/bench_pipeline.sh
+	@tests/bench/bench_pipeline.sh
 
 .PHONY: bench-admission
 bench-admission: ## Simulate admission on GPU traces and walk at random over it (STEPS=10000000: longer)

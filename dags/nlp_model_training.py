@@ -9,16 +9,16 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from tarmac.base.session import container_name, volume_name
+from tarmac.base.settings import DAG_ID, settings
 from tarmac.containers.mounts import TemplatedMount
-from tarmac.containers.operator import TrainingContainerOperator
-from tarmac.gpu.pools import GpuPoolSetup
-from tarmac.gpu.preflight import GpuPreflight
-from tarmac.gpu.sensor import TrainingRunningSensor
-from tarmac.gpu.training import GpuTrainingOperator
-from tarmac.links import ModelRunLink, ModelVersionLink
-from tarmac.request import field_descriptions, form_schema, request_defaults
-from tarmac.session import container_name, volume_name
-from tarmac.settings import DAG_ID, settings
+from tarmac.request.schema import field_descriptions, form_schema, request_defaults
+from tarmac.tasks.container_operator import TrainingContainerOperator
+from tarmac.tasks.gpu_pools import GpuPoolSetup
+from tarmac.tasks.gpu_preflight import GpuPreflight
+from tarmac.tasks.gpu_sensor import TrainingRunningSensor
+from tarmac.tasks.gpu_training import GpuTrainingOperator
+from tarmac.tasks.links import ModelRunLink, ModelVersionLink
 
 STACK = settings()
 DESCRIPTIONS = field_descriptions()
@@ -114,8 +114,8 @@ def nlp_model_training() -> None:
     @task
     def check_request_body(dag_run: Any = None) -> dict[str, Any]:
         """Check the request again, and what needs the world: data sets, their content, the GPU."""
-        from tarmac.errors import RequestError
-        from tarmac.pipeline import check_request
+        from tarmac.base.errors import RequestError
+        from tarmac.tasks.pipeline import check_request
 
         try:
             return check_request(dag_run.conf)
@@ -125,7 +125,7 @@ def nlp_model_training() -> None:
     @task
     def create_unique_session_path(ti: Any = None) -> dict[str, Any]:
         """Make the session's volume, named after the run, with request.json in it."""
-        from tarmac.pipeline import make_session
+        from tarmac.tasks.pipeline import make_session
 
         return make_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
 
@@ -147,7 +147,7 @@ def nlp_model_training() -> None:
     @task.branch
     def determine_cpu_or_gpu(ti: Any = None) -> str:
         """Follow the request's `gpu`, unless the same training was done before: its model is taken, on the CPU."""
-        from tarmac.pipeline import plan_training
+        from tarmac.tasks.pipeline import plan_training
 
         plan = plan_training(
             *ti.xcom_pull(task_ids=["check_request_body", "retrieve_resources", "create_unique_session_path"])
@@ -224,8 +224,8 @@ def nlp_model_training() -> None:
     @task(retries=RETRIES, retry_exponential_backoff=SLOWER, max_retry_delay=SLOWEST)
     def update_model_metadata_registry(ti: Any = None) -> dict[str, Any]:
         """Register the model as a new version, with its metrics; promote it if the request asks and the rule allows."""
-        from tarmac.errors import NothingToRegisterError
-        from tarmac.pipeline import register_model
+        from tarmac.base.errors import NothingToRegisterError
+        from tarmac.tasks.pipeline import register_model
 
         request, prep, saved, scored = ti.xcom_pull(
             task_ids=["check_request_body", "retrieve_resources", "save_model", "eval_model"]
@@ -247,14 +247,14 @@ def nlp_model_training() -> None:
     @task
     def delete_volume(ti: Any = None) -> None:
         """Remove the session's volume and every container it left, whatever happened."""
-        from tarmac.pipeline import delete_session
+        from tarmac.tasks.pipeline import delete_session
 
         delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
 
     @task
     def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
         """Fail the run if any task failed; leave nothing behind."""
-        from tarmac.pipeline import delete_session, failed_tasks
+        from tarmac.tasks.pipeline import delete_session, failed_tasks
 
         # Clearing only the failed tasks of a finished run makes its volume again without running delete_volume.
         delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))

@@ -8,15 +8,15 @@ import airflow.sdk.definitions.decorators  # noqa: F401
 import httpx  # noqa: F401, TID253
 from airflow.plugins_manager import AirflowPlugin
 
-import tarmac.containers.operator
-import tarmac.gpu.pools
-import tarmac.gpu.preflight
-import tarmac.gpu.sensor
-import tarmac.gpu.tower
-import tarmac.gpu.training
-import tarmac.gpu.watch
-import tarmac.pipeline  # noqa: F401
-from tarmac.api_guard import RequestGuard
+import tarmac.scheduler.cycle
+import tarmac.tasks.container_operator
+import tarmac.tasks.gpu_pools
+import tarmac.tasks.gpu_preflight
+import tarmac.tasks.gpu_sensor
+import tarmac.tasks.gpu_training
+import tarmac.tasks.gpu_watch
+import tarmac.tasks.pipeline  # noqa: F401
+from tarmac.request.api_guard import RequestGuard
 
 
 class TarmacPlugin(AirflowPlugin):

@@ -65,7 +65,7 @@ esac
 in_test_image() {
     docker run --rm --name "$runner" --init --network host \
         --volume "$repo:$repo" --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock" \
-        --workdir "$repo" --env CI --env TARMAC_TAG --env TARMAC_TEST_ID --env TARMAC_SCREENSHOTS --env "PYTHONPATH=$repo/plugins" --tmpfs /tmp:exec \
+        --workdir "$repo" --env CI --env TARMAC_TAG --env TARMAC_TEST_ID --env TARMAC_SCREENSHOTS --env "PYTHONPATH=$repo/plugins:$repo/tests:$repo/tests/bench:$repo/tests/tools" --tmpfs /tmp:exec \
         "tarmac/test:$TARMAC_TAG" "$@" </dev/null &
     wait $!
 }
@@ -88,7 +88,7 @@ show_faults() {
 
 # Runs a command on a machine that has an engine and two GPUs of its own.
 on_machine() {
-    local machine=tests/doubles/machine/machine.sh
+    local machine=tests/fakes/machine/machine.sh
     "$machine" start
     "$machine" load
     "$machine" run "$@" </dev/null &
@@ -99,14 +99,14 @@ gpu_tests() { on_machine pytest -p no:cacheprovider tests/gpu "$@"; }
 
 case $what in
 lint)
-    in_test_image sh -c 'ruff check . && ruff format --check . && shellcheck -x examples/trainers/*/tarmac-trainer env/host/*.sh images/airgap/*.sh tests/*.sh tests/doubles/machine/*.sh .ci/run'
+    in_test_image sh -c 'ruff check . && ruff format --check . && shellcheck -x examples/trainers/*/tarmac-trainer env/host/*.sh images/airgap/*.sh tests/*.sh tests/*/*.sh tests/fakes/machine/*.sh .ci/run'
     ;;
 types)
     in_test_image mypy --strict --cache-dir /tmp/mypy plugins/tarmac plugins/tarmac_plugin.py dags
     in_test_image mypy --strict --cache-dir /tmp/mypy images/trainer/tarmac_trainer
     ;;
 unit)
-    in_test_image pytest -p no:cacheprovider tests/unit "$@"
+    in_test_image pytest -p no:cacheprovider tests/pure "$@"
     ;;
 all)
     start_faults "$@"
@@ -123,24 +123,24 @@ faults) fault_tests "$@" ;;
 chaos)
     where=on_machine
     [ "${GPUS:-2}" != 0 ] || where=in_test_image
-    "$where" python tests/chaos.py --rounds "${ROUNDS:-20}" ${SEED:+--seed "$SEED"}
+    "$where" python tests/tools/chaos.py --rounds "${ROUNDS:-20}" ${SEED:+--seed "$SEED"}
     ;;
 bench-admission)
-    in_test_image env "STEPS=${STEPS:-}" python tests/bench_admission.py
-    in_test_image python tests/bench_postgres.py
+    in_test_image env "STEPS=${STEPS:-}" python tests/bench/bench_admission.py
+    in_test_image python tests/bench/bench_postgres.py
     ;;
-sbom) in_test_image env "TARMAC_TAG=$stack_tag" python tests/sbom.py "${1:-build/sbom}" ;;
+sbom) in_test_image env "TARMAC_TAG=$stack_tag" python tests/tools/sbom.py "${1:-build/sbom}" ;;
 audit)
     # Behind a TLS-inspecting proxy pip-audit has to know its certificate, as builds do.
     mkdir -p build
     cp "$TARMAC_CA_BUNDLE" build/ca.pem
-    in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/audit.py
+    in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/tools/audit.py
     ;;
 bench-quality)
     docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --volume "$repo:/repo:ro" --env EXAMPLES=/repo/examples \
         --env "MODEL=${MODEL:-}" --env "UPDATES=${UPDATES:-}" --env "SEEDS=${SEEDS:-}" --entrypoint /opt/venv/bin/python \
-        "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench_quality.py
+        "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench/bench_quality.py
     ;;
-bench-handover) on_machine env "READINGS=${READINGS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench_handover.py ;;
+bench-handover) on_machine env "READINGS=${READINGS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench/bench_handover.py ;;
 *) die "run.sh knows all, gpu, faults, unit, chaos, bench-admission, bench-handover, bench-quality, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from doubles.fakegpu import DOUBLE, MIB, FakeGpus
-from doubles.observer import Observer, is_double
+from fakes.fakegpu import FAKE, MIB, FakeGpus
+from fakes.observer import Observer, is_double
 from support.waiting import wait_for
-from tarmac.gpu.devices import Health, Snapshot, State
+from tarmac.devices.snapshot import Health, Snapshot, State
 
 FIELDS = ("uuid", "name", "driver_version", "memory.total", "memory.reserved", "memory.used")
 
@@ -45,7 +45,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         gpus = FakeGpus(tmp_path, n=3)
         gpus.set("GPU-fake-1", used=1234 * MIB)
         with Observer(gpus.environment()) as observer, gpus.hold("GPU-fake-2", 50):
-            yield World(observer, DOUBLE / "nvidia-smi", gpus.environment())
+            yield World(observer, FAKE / "nvidia-smi", gpus.environment())
         return
     with Observer(os.environ) as observer:
         found = observer.snapshot()

@@ -1,6 +1,6 @@
 """The machine's clock jumps by an hour, forward and back, while a session trains: nothing ends, nothing waits an hour.
 
-What the database's clock alone does to leases is in tests/integration.
+What the database's clock alone does to leases is in tests/engine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from support.waiting import wait_for
 # The first test of the folder waits for the stack, too.
 pytestmark = pytest.mark.timeout(1200)
 
-DOUBLES = REPO / "tests" / "doubles"
+FAKES = REPO / "tests" / "fakes"
 CLOCK = "/opt/airflow/logs/.clock"
 # Longer than Airflow, the supervisor and the reaper need to take something for dead.
 LOOK_SECONDS = 25.0
@@ -39,8 +39,8 @@ LOOK_SECONDS = 25.0
 
 def build(image: str, base: str, user: str) -> None:
     arguments = ("--build-arg", f"BASE={base}", "--build-arg", f"USER={user}")
-    file = ("--file", f"{DOUBLES}/clock/Dockerfile")
-    docker("build", "--tag", image, *arguments, *file, str(DOUBLES), seconds=300)
+    file = ("--file", f"{FAKES}/clock/Dockerfile")
+    docker("build", "--tag", image, *arguments, *file, str(FAKES), seconds=300)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def database_that_jumps(stack: Stack, image: str) -> Iterator[None]:
 
 @pytest.fixture
 def jump(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Sets the clock of Airflow and its database by so many hours, on images that can: see tests/doubles/clock."""
+    """Sets the clock of Airflow and its database by so many hours, on images that can: see tests/fakes/clock."""
     tag = stack.environment.get("TARMAC_TAG") or "latest"
     new = f"{tag}-clock"
     build(f"tarmac/airflow:{new}", f"tarmac/airflow:{tag}", "airflow")

@@ -54,7 +54,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_that_a_request_could_name(stac
 def test_a_full_volume_is_a_clear_failure_and_the_next_session_is_well(
     stack: Stack, training: Callable[..., str]
 ) -> None:
-    from tarmac.session import session_labels, volume_name
+    from tarmac.base.session import session_labels, volume_name
 
     run_id = "has-no-room"
     volume = volume_name(stack.project, "nlp_model_training", run_id)

@@ -58,7 +58,7 @@ def restart_the_scheduler(stack: Stack, _: str) -> None:
 
 
 def kill_the_supervisor(stack: Stack, _: str) -> None:
-    assert send_signal(stack, "scheduler", KILL, "tarmac.supervisor") == 1
+    assert send_signal(stack, "scheduler", KILL, "tarmac.reaper.supervisor") == 1
 
 
 def take_postgres_away_for_eight_seconds(stack: Stack, _: str) -> None:
@@ -177,10 +177,10 @@ def test_make_down_says_what_trains_and_make_up_picks_it_up(
 
 
 def test_the_reaper_is_started_again_when_it_dies(stack: Stack) -> None:
-    assert send_signal(stack, "scheduler", KILL, "tarmac.reaper") == 1
+    assert send_signal(stack, "scheduler", KILL, "tarmac.reaper.reaper") == 1
 
     def runs() -> bool:
-        return "tarmac.reaper" in docker("top", container_of(stack, "scheduler"), "-eo", "pid,args")
+        return "tarmac.reaper.reaper" in docker("top", container_of(stack, "scheduler"), "-eo", "pid,args")
 
     wait_for("another reaper", runs, 15)
     assert scheduler_answers(stack), "the scheduler goes on meanwhile"

@@ -1,4 +1,4 @@
-"""What runs on a machine with two fake GPUs (tests/doubles/machine): its GPUs, one whole stack, training containers."""
+"""What runs on a machine with two fake GPUs (tests/fakes/machine): its GPUs, one whole stack, training containers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import docker
 import pynvml
 import pytest
 
-from doubles.fakegpu import FakeGpus
+from fakes.fakegpu import FakeGpus
 from gpu.field import fresh_gpus
 from gpu.training import Look, Training
 from support.stack import REPO, Stack, running_stack

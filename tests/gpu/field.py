@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from doubles.fakegpu import FakeGpus
+from fakes.fakegpu import FakeGpus
 from support.stack import REPO, Stack
 from support.waiting import wait_for
 

@@ -10,7 +10,7 @@ import docker
 import pytest
 from docker.types import DeviceRequest
 
-from doubles.fakegpu import FakeGpus
+from fakes.fakegpu import FakeGpus
 from gpu.training import TRAINER, Look, Training
 from support.stack import REPO, Stack
 from support.waiting import wait_for

@@ -6,13 +6,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-from doubles.fakegpu import FakeGpus
-from gpu.field import ONE, OTHER, Field
 from gpu.handover import measure, report
+
+from fakes.fakegpu import FakeGpus
+from gpu.field import ONE, OTHER, Field
 from support.stack import Stack
 from support.waiting import wait_for
-from tarmac.gpu.trigger import PASS_SECONDS
+from tarmac.tasks.gpu_trigger import PASS_SECONDS
 
 GIB = 1024**3
 # What CUDA itself takes besides what the training asks for, as the stand-in for CuPy does it.

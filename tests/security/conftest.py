@@ -1,4 +1,4 @@
-"""One whole stack whose trainer image is malicious (tests/doubles/intruder), and two sessions that it attacked."""
+"""One whole stack whose trainer image is malicious (tests/fakes/intruder), and two sessions that it attacked."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class AttackedStack(Stack):
 
     def plant(self, targets: list[Target], folder: Path) -> None:
         """Put the intruder in the place of the trainer's image."""
-        for path in (REPO / "tests" / "doubles" / "intruder").iterdir():
+        for path in (REPO / "tests" / "fakes" / "intruder").iterdir():
             shutil.copy(path, folder)
         names = [*SERVICES, "s3", "host.docker.internal"]
         (folder / "targets.json").write_text(json.dumps({"addresses": targets, "names": names}))

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from schemathesis.checks import not_a_server_error
 
 from support.stack import DAG
-from tarmac.request import TrainingRequest
+from tarmac.request.schema import TrainingRequest
 
 from .conftest import SERVICES, AttackedStack
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tarmac.database import connect, transaction
-from tarmac.gpu.devices import Device, Health, Process, Snapshot, State
-from tarmac.gpu.estimate import estimate
-from tarmac.gpu.ledger import Ledger
-from tarmac.gpu.placement import GIB, Need
-from tarmac.gpu.records import Entry
-from tarmac.gpu.tower import Tower
-from tarmac.session import SessionKey
+from tarmac.admission.estimate import estimate
+from tarmac.admission.placement import GIB, Need
+from tarmac.base.session import SessionKey
+from tarmac.devices.snapshot import Device, Health, Process, Snapshot, State
+from tarmac.ledger.database import connect, transaction
+from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.records import Entry
+from tarmac.scheduler.cycle import Tower
 
 DAG_ID = "nlp_model_training"
 HEADROOM = GIB // 2

@@ -40,7 +40,7 @@ class Machine:
         self.make("up")
 
     def control(self, *words: str, seconds: float = 300) -> str:
-        command = [str(REPO / "tests/doubles/machine/machine.sh"), *words]
+        command = [str(REPO / "tests/fakes/machine/machine.sh"), *words]
         done = subprocess.run(command, env=self.environment, text=True, capture_output=True, timeout=seconds)
         assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
         return done.stdout

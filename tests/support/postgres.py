@@ -1,10 +1,17 @@
-"""A Postgres of the tests' own, in a container, with one template database that is migrated once."""
+"""A Postgres of the tests' own: from this machine's package, or in a container."""
 
 from __future__ import annotations
 
 import itertools
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -91,3 +98,51 @@ def running_postgres(api: APIClient, stack: str, *, disk: str = "", direct: bool
         yield server
     finally:
         api.remove_container(container["Id"], force=True, v=True)
+
+
+def postgres_binaries() -> Path | None:
+    """Return the folder of this machine's newest initdb and pg_ctl; None: no package is installed."""
+    packaged = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    found = shutil.which("initdb")
+    return packaged[-1].parent if packaged else Path(found).resolve().parent if found else None
+
+
+@contextmanager
+def local_postgres(binaries: Path) -> Iterator[Postgres]:
+    """Make a cluster in a temporary folder and start it; stop and remove it in the end.
+
+    It listens on a free port of 127.0.0.1, and is never synced. Postgres refuses root: as root it runs as `nobody`.
+    """
+    account = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
+    folder = Path(tempfile.mkdtemp(prefix="tarmac-test-postgres-"))
+
+    def run(*command: str) -> None:
+        answer = subprocess.run(
+            [str(binaries / command[0]), *command[1:]],
+            cwd=folder,
+            user=account.pw_uid,
+            group=account.pw_gid,
+            extra_groups=[],
+            stdin=subprocess.DEVNULL,
+            capture_output=command[-1] != "start",  # the server would hold the pipe
+            text=True,
+        )
+        assert answer.returncode == 0, f"{command[0]} failed: {answer.stderr or (folder / 'log').read_text()}"
+
+    try:
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        (folder / "password").write_text(_PASSWORD)
+        os.chown(folder / "password", account.pw_uid, account.pw_gid)
+        data, log = str(folder / "data"), str(folder / "log")
+        run("initdb", "--no-sync", "--auth=scram-sha-256", "--username=postgres", "--pwfile=password", "-D", data)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        options = f"-p {port} -h 127.0.0.1 -k '' -c fsync=off -c max_connections=300 -c shared_buffers=64MB"
+        run("pg_ctl", "-D", data, "-l", log, "-o", options, "-w", "-t", "60", "start")
+        try:
+            yield Postgres("127.0.0.1", port)
+        finally:
+            run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+    finally:
+        shutil.rmtree(folder)

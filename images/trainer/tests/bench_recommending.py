@@ -1,7 +1,7 @@
 """Collaborative filtering by this trainer and by implicit alone, on the same example data. Prints only.
 
 docker run --rm --network none --entrypoint /opt/venv/bin/python tarmac/trainer-test:test \
-    /opt/tarmac/tests/bench_recommending.py
+    /opt/tarmac/tests/bench/bench_recommending.py
 """
 
 import contextlib

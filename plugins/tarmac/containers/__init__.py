@@ -1,1 +1,1 @@
-"""Everything that touches Docker. Only this package imports `docker`."""
+"""Docker: volumes, containers and fencing, mounts, the trainer's protocol, GPU passthrough."""

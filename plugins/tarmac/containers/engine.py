@@ -12,8 +12,8 @@ from typing import Any
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
 
-from tarmac.errors import ContainerError
-from tarmac.session import (
+from tarmac.base.errors import ContainerError
+from tarmac.base.session import (
     LABEL_DAG,
     LABEL_GENERATION,
     LABEL_OWNER,

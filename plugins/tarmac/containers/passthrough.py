@@ -9,8 +9,8 @@ from docker import APIClient
 from docker.errors import APIError
 from docker.types import DeviceRequest
 
+from tarmac.base.errors import ContainerError
 from tarmac.containers import engine
-from tarmac.errors import ContainerError
 
 
 def problem(api: APIClient, image: str, uuid: str, labels: dict[str, str]) -> str | None:

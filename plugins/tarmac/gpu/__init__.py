@@ -1,1 +1,1 @@
-"""GPUs: which devices there are and whether they can be used. Only `devices` imports pynvml."""
+"""Old paths of classes that Airflow's database stores; kept for one release."""

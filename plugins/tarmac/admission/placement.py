@@ -1,0 +1,312 @@
+"""Who gets which device: pure functions over devices and a queue (docs/gpu-admission.md).
+
+Memory is in whole bytes. Nothing here reads a clock, draws a random number or does I/O; equal candidates are ordered
+by UUID, so the same snapshot always gives the same plan.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+
+from tarmac.base.errors import SnapshotError
+
+GIB = 1024**3
+
+# How often a session may be overtaken. The rule: a waiting session is protected when its sequence number is below the
+# PROTECT_AFTER-th largest among all admissions so far, because then at least so many that arrived after it went before
+# it. A larger number shortens the wait of small sessions and lengthens that of large ones (docs/benchmarks.md).
+PROTECT_AFTER = 16
+
+# A whole device may have this share of it in the hands of processes that are not ours (a desktop, a monitor).
+_WHOLE_TOLERANCE = 16
+
+
+class Policy(enum.StrEnum):
+    """How a session chooses among devices it fits on: the fullest one, or the emptiest one."""
+
+    PACKED = "packed"
+    SPREAD = "spread"
+
+
+class Reason(enum.StrEnum):
+    """Why a session is not placed. The first five may pass; the EXCEEDS ones never do on this machine."""
+
+    WAITING_FOR_MEMORY = "WAITING_FOR_MEMORY"
+    WAITING_FOR_EXTERNAL = "WAITING_FOR_EXTERNAL"
+    WAITING_FOR_DEVICE = "WAITING_FOR_DEVICE"
+    WAITING_FOR_TURN = "WAITING_FOR_TURN"
+    NO_DEVICE = "NO_DEVICE"
+    EXCEEDS_DEVICE = "EXCEEDS_DEVICE"
+    EXCEEDS_COUNT = "EXCEEDS_COUNT"
+
+    @property
+    def never(self) -> bool:
+        """Whether waiting cannot help."""
+        return self in (Reason.EXCEEDS_DEVICE, Reason.EXCEEDS_COUNT)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a session asks for: `memory_bytes` on each of `device_count` devices; None: whole devices."""
+
+    memory_bytes: int | None
+    device_count: int = 1
+    policy: Policy = Policy.PACKED
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLoad:
+    """One device at one instant.
+
+    Args:
+        uuid: of the GPU or the MIG instance.
+        capacity_bytes: what sessions may reserve in all: total less the driver's own part and the headroom.
+        reserved_bytes: sum of the live reservations.
+        external_bytes: memory in use that no reservation covers: other people's processes, a session over its own.
+        unusable: "" or why nothing may be placed here now, as a clause ("it is in quarantine: ...").
+    """
+
+    uuid: str
+    capacity_bytes: int
+    reserved_bytes: int = 0
+    external_bytes: int = 0
+    unusable: str = ""
+
+    @property
+    def free_bytes(self) -> int:
+        """What may still be reserved, at least 0."""
+        return max(0, self.capacity_bytes - self.reserved_bytes - self.external_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Bytes to reserve on each device: exactly `device_count` UUIDs, sorted."""
+
+    bytes_by_device: tuple[tuple[str, int], ...]
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The UUIDs."""
+        return tuple(uuid for uuid, _ in self.bytes_by_device)
+
+
+@dataclass(frozen=True, slots=True)
+class NoFit:
+    """Why there is no placement: a stable reason and a sentence with the numbers."""
+
+    reason: Reason
+    sentence: str
+
+
+def size(count: int) -> str:
+    """Bytes for people: `1.5 GiB`, `512 MiB`. Pure."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 1024**2:.0f} MiB"
+
+
+def need_text(need: Need) -> str:
+    """Say a need in words: `20.0 GiB on each of 2 devices`. Pure."""
+    what = "a whole device" if need.memory_bytes is None else size(need.memory_bytes)
+    if need.device_count == 1:
+        return what
+    if need.memory_bytes is None:
+        return f"{need.device_count} whole devices"
+    return f"{what} on each of {need.device_count} devices"
+
+
+def _room(need: Need, device: DeviceLoad) -> int:
+    """Bytes a session of this need would reserve here now; 0 where it does not fit."""
+    if need.memory_bytes is not None:
+        return need.memory_bytes if need.memory_bytes <= device.free_bytes else 0
+    if device.reserved_bytes or device.external_bytes * _WHOLE_TOLERANCE > device.capacity_bytes:
+        return 0
+    return device.free_bytes
+
+
+def fits(need: Need, device: DeviceLoad) -> bool:
+    """Tell whether a device could be one of those that a session gets now. Pure."""
+    return not device.unusable and _room(need, device) > 0
+
+
+def _could_hold(need: Need, device: DeviceLoad, *, without_external: bool) -> bool:
+    """Whether it would fit here with no session on the device, and maybe no process of others either."""
+    external = 0 if without_external else device.external_bytes
+    if need.memory_bytes is None and external * _WHOLE_TOLERANCE > device.capacity_bytes:
+        return False
+    return (need.memory_bytes or 1) <= device.capacity_bytes - external
+
+
+def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] | None = None) -> Placement | NoFit:
+    """Choose devices for one session. Pure.
+
+    Args:
+        need: `memory_bytes` > 0 on each of `device_count` >= 1 devices.
+        devices: devices and what is reserved on them at one instant, any order. Those without any capacity do not
+            count: a GPU that is split into instances is none of its own.
+        held: devices kept free for a session that is before this one, with its name.
+
+    Returns:
+        A placement of exactly `device_count` distinct UUIDs, sorted; else why there is none. Ties go to the lower
+        UUID.
+
+    Raises:
+        SnapshotError: two devices share a UUID.
+    """
+    return _place(need, _known(devices), held or {})
+
+
+def _known(devices: Iterable[DeviceLoad]) -> list[DeviceLoad]:
+    """Sort by UUID; leave out those without capacity.
+
+    Raises:
+        SnapshotError: two devices share a UUID.
+    """
+    known = sorted((device for device in devices if device.capacity_bytes > 0), key=lambda device: device.uuid)
+    for first, second in itertools.pairwise(known):
+        if first.uuid == second.uuid:
+            raise SnapshotError(f"The snapshot names device {first.uuid} twice.")
+    return known
+
+
+def _place(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -> Placement | NoFit:
+    fitting = [d for d in known if d.uuid not in held and fits(need, d)]
+    if len(fitting) >= need.device_count:
+        # Stable: `known` is sorted by UUID, so equal devices keep that order.
+        fitting.sort(key=lambda d: d.free_bytes if need.policy is Policy.PACKED else -d.free_bytes)
+        chosen = sorted(fitting[: need.device_count], key=lambda d: d.uuid)
+        return Placement(tuple((d.uuid, _room(need, d)) for d in chosen))
+    return _why_not(need, known, held)
+
+
+def _why_not(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -> NoFit:
+    wanted, count = need_text(need), need.device_count
+    if not known:
+        return NoFit(Reason.NO_DEVICE, f"needs {wanted}, and no GPU can be read on this machine at the moment")
+    if count > len(known):
+        return NoFit(Reason.EXCEEDS_COUNT, f"needs {wanted}, and this machine has {len(known)}")
+    able = [d for d in known if _could_hold(need, d, without_external=True)]
+    if len(able) < count:
+        largest = sorted((d.capacity_bytes for d in known), reverse=True)[count - 1]
+        return NoFit(
+            Reason.EXCEEDS_DEVICE,
+            f"needs {wanted}, and "
+            + ("the largest device" if count == 1 else f"number {count} of the devices by size")
+            + f" offers {size(largest)} to sessions",
+        )
+    usable = [d for d in able if not d.unusable]
+    if len(usable) < count:
+        out = ", ".join(f"{d.uuid}: {d.unusable}" for d in able if d.unusable)
+        return NoFit(Reason.WAITING_FOR_DEVICE, f"needs {wanted}; not to be used now are {out}")
+    if sum(_room(need, d) > 0 for d in usable) >= count:
+        names = ", ".join(sorted({name for uuid, name in held.items() if any(d.uuid == uuid for d in usable)}))
+        return NoFit(Reason.WAITING_FOR_TURN, f"needs {wanted}, which is kept free for {names}, waiting longer")
+    offers = "; ".join(_offer(d) for d in usable)
+    if sum(_could_hold(need, d, without_external=False) for d in usable) < count:
+        return NoFit(
+            Reason.WAITING_FOR_EXTERNAL, f"needs {wanted}, which processes outside Tarmac do not leave free: {offers}"
+        )
+    return NoFit(Reason.WAITING_FOR_MEMORY, f"needs {wanted}: {offers}")
+
+
+@functools.lru_cache(1024)  # of the same devices, every session that waits is told the same
+def _offer(device: DeviceLoad) -> str:
+    text = f"{device.uuid} has {size(device.free_bytes)} free of {size(device.capacity_bytes)}"
+    text += f", {size(device.reserved_bytes)} reserved"
+    return text + (f", {size(device.external_bytes)} used by others" if device.external_bytes else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A session in the queue. `sequence` grows with arrival and is kept over retries; higher `priority` goes first."""
+
+    name: str
+    need: Need
+    sequence: int
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass over the queue decides: who is admitted where, and why each of the others is not.
+
+    `held`: the devices that are kept free, and for whom, in the order of the queue.
+    """
+
+    admitted: list[tuple[Waiting, Placement]] = field(default_factory=list)
+    refused: list[tuple[Waiting, NoFit]] = field(default_factory=list)
+    held: dict[str, str] = field(default_factory=dict)
+
+
+def in_order(waiting: Iterable[Waiting], *, protected_below: int = 0) -> list[Waiting]:
+    """Sort a queue: protected sessions by arrival, then by priority, then by arrival. Pure.
+
+    Args:
+        waiting: any order.
+        protected_below: sessions that arrived before this sequence number have been overtaken often enough.
+    """
+    return sorted(
+        waiting, key=lambda w: (0, 0, w.sequence) if w.sequence < protected_below else (1, -w.priority, w.sequence)
+    )
+
+
+def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected_below: int = 0) -> Plan:
+    """Go through the queue once and admit everyone who may be admitted now. Pure.
+
+    The rule: sessions are looked at in the order of `in_order`. One that does not fit is passed over, so that a
+    smaller one behind it can use what is free. One that has been passed over often enough is protected: as many devices
+    as it needs are held for it, and nobody behind it is placed there, whatever their priority. So the first protected
+    session waits only for sessions that already run on its runway, and each of the others becomes the first one.
+
+    Returns:
+        The plan; its placements together never exceed a device.
+
+    Raises:
+        SnapshotError: two devices share a UUID.
+    """
+    known = _known(devices)
+    result = Plan()
+    held = result.held
+    for session in in_order(waiting, protected_below=protected_below):
+        answer = _place(session.need, known, held)
+        if isinstance(answer, Placement):
+            result.admitted.append((session, answer))
+            known = with_reserved(known, answer)
+            continue
+        result.refused.append((session, answer))
+        if session.sequence < protected_below and not answer.reason.never:
+            for uuid in runways(session.need, known, taken=held.keys()):
+                held[uuid] = session.name
+    return result
+
+
+def with_reserved(devices: Iterable[DeviceLoad], placement: Placement) -> list[DeviceLoad]:
+    """Return the devices with a placement reserved on them. Pure."""
+    taken = dict(placement.bytes_by_device)
+    return [replace(d, reserved_bytes=d.reserved_bytes + taken[d.uuid]) if d.uuid in taken else d for d in devices]
+
+
+def runways(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = frozenset()) -> list[str]:
+    """Name the devices to hold for a session that does not fit yet: the smallest able ones, the last UUIDs first. Pure.
+
+    The choice does not depend on what is reserved now, so it stays the same from pass to pass and the session waits
+    only for those that run there already. (Whichever device is nearest to being free changes: a device that was held
+    would be given up, filled again, and the wait would have no bound.) Packing fills the first UUIDs first, so the
+    last ones drain sooner.
+
+    Only devices on which it fits once our own sessions have ended: memory of other people's processes may never come
+    back, and holding a device for that would starve everyone else. None when there are fewer than it needs.
+    """
+    able = [
+        device
+        for device in devices
+        if not device.unusable and device.uuid not in taken and _could_hold(need, device, without_external=False)
+    ]
+    if len(able) < need.device_count:
+        return []
+    able.sort(key=lambda device: device.uuid, reverse=True)
+    # Stable: of equally large devices the last UUID stays first.
+    able.sort(key=lambda device: device.capacity_bytes)
+    return sorted(device.uuid for device in able[: need.device_count])

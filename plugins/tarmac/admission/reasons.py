@@ -1,0 +1,108 @@
+"""Why a session waits. Pure.
+
+A pass leaves one text, its view: the devices as they were at its end, which of them are kept free for whom, and when
+history expects them to be free. Whoever waits makes a reason of it when somebody wants to read one. So a pass costs the
+same however many wait, and each reason is as new as the last pass.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tarmac.admission.placement import DeviceLoad, Need, NoFit, Reason, fits, place
+
+NOT_YET = "no pass over the queue has looked at it yet"
+FITS_NOW = "there is room for it now, and the next pass over the queue admits it"
+
+type Ends = Mapping[str, Sequence[tuple[int, float | None]]]
+"""For each device, bytes and end (seconds since 1970) of every reservation there; None: history does not know."""
+
+
+@dataclass(frozen=True)
+class Why:
+    """Why a session waits. `reason` None: it waits for a pass only; `eta`: a clause for the sentence's end, or ""."""
+
+    reason: Reason | None
+    sentence: str
+    eta: str = ""
+
+    def __str__(self) -> str:
+        """Return all of it as one clause."""
+        return self.sentence + self.eta
+
+
+def view(devices: Iterable[DeviceLoad], held: Mapping[str, str], ends: Ends) -> str:
+    """Write down what a pass saw: the same text for the same devices.
+
+    Args:
+        devices: at its end.
+        held: devices kept free, with whom for, in the order of the queue.
+        ends: of the reservations.
+    """
+    seen = [[d.uuid, d.capacity_bytes, d.reserved_bytes, d.external_bytes, d.unusable] for d in devices]
+    known = {uuid: [[count, end and round(end)] for count, end in found] for uuid, found in ends.items()}
+    return json.dumps([seen, list(held.items()), known], separators=(",", ":"))
+
+
+@functools.lru_cache(4)  # everybody who waits reads the same one
+def _read(text: str) -> tuple[list[DeviceLoad], list[tuple[str, str]], Ends]:
+    devices, held, ends = json.loads(text)
+    return [DeviceLoad(*device) for device in devices], held, ends
+
+
+def why(name: str, need: Need, seen: str, now: float) -> Why:
+    """Say why a session waits.
+
+    Args:
+        name: of the session.
+        need: its need.
+        seen: the view of the last pass; "": there was none.
+        now: seconds since 1970, by the clock of the ends.
+    """
+    if not seen:
+        return Why(None, NOT_YET)
+    devices, held, ends = _read(seen)
+    before: dict[str, str] = {}
+    for uuid, other in held:
+        if other == name:
+            break  # those behind it keep nothing from it
+        before[uuid] = other
+    answer = place(need, devices, held=before)
+    if not isinstance(answer, NoFit):
+        return Why(None, FITS_NOW)
+    left = None if answer.reason.never else seconds_until_free(need, devices, ends, now)
+    if left is None or left <= 0:
+        return Why(answer.reason, answer.sentence)
+    eta = f"; that should be free in about {_minutes(left)}, if sessions take as long as before"
+    return Why(answer.reason, answer.sentence, eta)
+
+
+def seconds_until_free(need: Need, devices: Iterable[DeviceLoad], ends: Ends, now: float) -> float | None:
+    """How long until a need fits if running sessions take as long as their like did; None: nobody can say.
+
+    Args:
+        need: of the session that waits.
+        devices: as they are now.
+        ends: of the reservations on them. One that is over already says nothing.
+        now: seconds since 1970.
+    """
+    times = []
+    for device in devices:
+        if fits(need, device):
+            times.append(0.0)
+            continue
+        for end, count in sorted((end, count) for count, end in ends.get(device.uuid, ()) if end and end > now):
+            device = replace(device, reserved_bytes=max(0, device.reserved_bytes - count))
+            if fits(need, device):
+                times.append(end - now)
+                break
+    return sorted(times)[need.device_count - 1] if len(times) >= need.device_count else None
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds)):d} s"
+    return f"{round(seconds / 60):d} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

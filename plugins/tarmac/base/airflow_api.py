@@ -1,0 +1,155 @@
+"""Airflow's REST API (v2), as far as the commands need it. Every call raises ApiError with a sentence."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+from tarmac.base.errors import TarmacError
+from tarmac.base.settings import DAG_ID, settings
+
+# A task in one of these states does not run again by itself.
+FINISHED_STATES = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
+
+
+# A volume of each of Airflow's services: without room for one more of Postgres' files, the engine's disk is full.
+_LOGS, _ROOM_BYTES = "/opt/airflow/logs", 16 * 1024**2
+
+
+def disk_is_full(path: str = _LOGS) -> bool:
+    """Tell whether the disk below a folder has no room left; False where there is no such folder."""
+    try:
+        return shutil.disk_usage(path).free < _ROOM_BYTES
+    except FileNotFoundError:
+        return False
+
+
+class ApiError(TarmacError):
+    """Airflow refused a call or does not answer. `status` is the HTTP status, 0 without an answer."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class AirflowApi:
+    """A logged-in connection.
+
+    Args:
+        base_url: of the webserver, for example http://webserver:8080.
+        user, password: the UI login.
+
+    Raises:
+        ApiError: the webserver does not answer or refuses the login.
+    """
+
+    def __init__(self, base_url: str, user: str, password: str) -> None:
+        import httpx
+
+        self._base_url = base_url
+        # Certificates are of use for https only, and take longer to load than a call takes.
+        self._http = httpx.Client(base_url=base_url, timeout=30, verify=base_url.startswith("https:"))
+        answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
+        if answer.status_code == 401:
+            raise ApiError(
+                f"Airflow refuses the login of {user!r}: set TARMAC_UI_PASSWORD in env/login.env, then `make up`."
+            )
+        self._raise_for(answer)
+        self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> Any:
+        import httpx
+
+        try:
+            return self._http.request(method, path, **kwargs)
+        except httpx.HTTPError as error:
+            raise ApiError(
+                f"Airflow at {self._base_url} does not answer ({error}): is the stack up? Try `make up`."
+            ) from error
+
+    @staticmethod
+    def _raise_for(answer: Any) -> None:
+        if answer.is_error:
+            try:
+                detail = answer.json().get("detail", answer.text)
+            except ValueError:
+                detail = answer.text
+            if answer.is_server_error and disk_is_full():
+                detail = (
+                    "No space left on device: the Docker Engine's disk is full, and Airflow's database cannot store "
+                    f"anything. Make space, then `make up`. Airflow said: {detail}"
+                )
+            raise ApiError(str(detail)[:5000], answer.status_code)
+
+    def call(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Call the API below /api/v2 and return the JSON it answers.
+
+        Raises:
+            ApiError: no answer or an error status, with Airflow's own detail.
+        """
+        answer = self._send(method, f"/api/v2{path}", **kwargs)
+        self._raise_for(answer)
+        return answer.json() if answer.content else None
+
+    def trigger(self, request: dict[str, Any], run_id: str | None = None) -> str:
+        """Start a run with a request; returns its run id."""
+        payload: dict[str, Any] = {"logical_date": None, "conf": request}
+        if run_id:
+            payload["dag_run_id"] = run_id
+        return str(self.call("POST", f"/dags/{DAG_ID}/dagRuns", json=payload)["dag_run_id"])
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """Return one run."""
+        found: dict[str, Any] = self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}")
+        return found
+
+    def runs(self, limit: int) -> list[dict[str, Any]]:
+        """Return the latest runs, newest first."""
+        found: list[dict[str, Any]] = self.call(
+            "GET", f"/dags/{DAG_ID}/dagRuns", params={"limit": limit, "order_by": "-run_after"}
+        )["dag_runs"]
+        return found
+
+    def task_instances(self, run_id: str) -> list[dict[str, Any]]:
+        """Return a run's task instances."""
+        found: list[dict[str, Any]] = self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")[
+            "task_instances"
+        ]
+        return found
+
+    def xcom(self, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return an XCom value, or None where there is none yet."""
+        try:
+            return self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")[
+                "value"
+            ]
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def log(self, run_id: str, task_id: str, attempt: int) -> list[dict[str, Any]]:
+        """Return a task's log entries, each a dict with `event` and mostly `level`; an empty list without a log."""
+        try:
+            answer = self.call(
+                "GET",
+                f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
+                params={"full_content": "true"},
+                headers={"Accept": "application/json"},
+            )
+        except ApiError as error:
+            if error.status == 404:
+                return []
+            raise
+        return [entry for entry in answer.get("content", []) if isinstance(entry, dict)]
+
+
+def log_in() -> AirflowApi:
+    """Connect to the stack's Airflow with its login.
+
+    Raises:
+        ApiError: the webserver does not answer or refuses the login.
+    """
+    user, password = (os.environ.get(f"TARMAC_UI_{key}", "airflow") for key in ("USER", "PASSWORD"))
+    return AirflowApi(settings().airflow_url, user, password)

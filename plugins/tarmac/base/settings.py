@@ -1,0 +1,139 @@
+"""What the stack tells its processes, read from environment variables once.
+
+compose.yaml and env/*.env set every variable; the defaults here are those of a stack started by `make up`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+
+from tarmac.base.errors import SettingsError
+
+DAG_ID = "nlp_model_training"
+
+OBJECT_STORE_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL",
+    "AWS_DEFAULT_REGION",
+)
+MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash. `session_limit` may be None."""
+
+    stack: str
+    version: str
+    commit: str
+    trainer_image: str
+    trainer_memory_bytes: int
+    trainer_processes: int
+    store_url: str
+    datasets_volume: str
+    files_volume: str
+    registry_network: str
+    egress_network: str
+    url_schemes: tuple[str, ...]
+    airflow_url: str
+    public_url: str
+    public_mlflow_url: str
+    database_url: str
+    gpu_headroom_bytes: int
+    session_limit: timedelta | None
+
+
+_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def parse_bytes(text: str, *, variable: str) -> int:
+    """Bytes of a size such as `4g`, `512m` or `1048576`, as Docker writes them. Pure.
+
+    Raises:
+        SettingsError: not a size; names the variable.
+    """
+    match = re.fullmatch(r"(\d+)([kmg]?)b?", text.strip().lower())
+    if not match or int(match[1]) == 0:
+        raise SettingsError(f"{variable}={text!r} is not a size: write for example 4g or 512m.")
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _limit(hours: str) -> timedelta | None:
+    if not hours:
+        return None
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", hours) or float(hours) == 0:
+        raise SettingsError(
+            f"TARMAC_SESSION_HOURS={hours!r} is no number of hours: write for example 48 or 0.5, or nothing: no limit."
+        )
+    return timedelta(hours=float(hours))
+
+
+def read(environment: Mapping[str, str]) -> Settings:
+    """Make settings of environment variables. Pure.
+
+    Raises:
+        SettingsError: a variable has a malformed value.
+    """
+
+    def get(name: str, default: str) -> str:
+        return environment.get(name) or default
+
+    stack = get("TARMAC_PROJECT", "tarmac")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,40}", stack):
+        raise SettingsError(
+            f"TARMAC_PROJECT={stack!r} is not a Compose project name: use a-z, 0-9, - and _, at most 41 characters."
+        )
+    processes = get("TARMAC_TRAINER_PROCESSES", "512")
+    if not processes.isdecimal() or int(processes) < 16:
+        raise SettingsError(f"TARMAC_TRAINER_PROCESSES={processes!r} must be a whole number of at least 16.")
+    return Settings(
+        stack=stack,
+        version=get("TARMAC_VERSION", "unknown"),
+        commit=get("TARMAC_COMMIT", "unknown"),
+        trainer_image=get("TARMAC_TRAINER_IMAGE", "tarmac/trainer:latest"),
+        trainer_memory_bytes=parse_bytes(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
+        trainer_processes=int(processes),
+        store_url=get("TARMAC_STORE", "file:///datasets").rstrip("/"),
+        datasets_volume=f"{stack}_datasets",
+        files_volume=f"{stack}_files",
+        registry_network=f"{stack}_registry",
+        egress_network=f"{stack}_egress",
+        url_schemes=tuple(s.strip() for s in get("TARMAC_URL_SCHEMES", "file,s3").split(",") if s.strip()),
+        airflow_url=get("TARMAC_AIRFLOW_URL", "http://webserver:8080").rstrip("/"),
+        public_url=get("TARMAC_PUBLIC_URL", "http://localhost:8081").rstrip("/"),
+        public_mlflow_url=get("TARMAC_PUBLIC_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
+        database_url=get("TARMAC_DATABASE_URL", ""),
+        gpu_headroom_bytes=parse_bytes(get("TARMAC_GPU_HEADROOM", "512m"), variable="TARMAC_GPU_HEADROOM"),
+        session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
+    )
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings. Reads the environment once.
+
+    Raises:
+        SettingsError: a variable has a malformed value.
+    """
+    return read(os.environ)
+
+
+def tower_login() -> tuple[str, str]:
+    """Return the name and password of the service account that resizes gpu_pool.
+
+    Raises:
+        SettingsError: this process was not given it.
+    """
+    user, password = os.environ.get("TARMAC_TOWER_USER"), os.environ.get("TARMAC_TOWER_PASSWORD")
+    if not user or not password:
+        raise SettingsError(
+            "TARMAC_TOWER_USER and TARMAC_TOWER_PASSWORD are not set: run `make up`, see env/tower.env."
+        )
+    return user, password

@@ -1,0 +1,244 @@
+"""Follows a run on the terminal: one line a task, the training's progress, and the result at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tarmac.base.airflow_api import FINISHED_STATES, AirflowApi, ApiError
+from tarmac.base.errors import LedgerError
+from tarmac.base.session import SessionKey
+from tarmac.base.settings import DAG_ID, settings
+from tarmac.containers.protocol import format_seconds
+from tarmac.ledger.ledger import Ledger
+
+# The order of the pipeline, for people who read along.
+ORDER = [
+    "check_request_body",
+    "create_unique_session_path",
+    "retrieve_resources",
+    "determine_cpu_or_gpu",
+    "gpu_training_sensor",
+    "gpu_preflight_configuration",
+    "gpu_pool_setup",
+    "train_model_gpu",
+    "train_model_cpu",
+    "save_model",
+    "eval_model",
+    "update_model_metadata_registry",
+    "cleanup",
+    "delete_volume",
+    "check_DAG_success",
+]
+# What update_model_metadata_registry says of a promotion that its request did not ask for.
+NOT_ASKED = "not asked for"
+_POLL_SECONDS = 0.5
+_AWAY_SECONDS = 120
+# Part of what the operator logs when Airflow ends its task.
+STOPPED_FROM_OUTSIDE = "the task was ended from outside"
+# Parts of speech are dozens; a screen shows the first of them.
+_MOST_TYPES = 20
+_METRIC_ORDER = ["precision", "recall", "f1"]
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def curve(points: list[list[float]], width: int = 60) -> str:
+    """Draw (step, score) points as one line of bars, from 0 to the best score. Pure."""
+    if not points:
+        return ""
+    scores = [float(score) for _, score in points]
+    if len(scores) > width:
+        scores = [scores[round(i * (len(scores) - 1) / (width - 1))] for i in range(width)]
+    top = max(scores)
+    return "".join(_BARS[min(7, int(8 * score / top))] if top > 0 and score > 0 else _BARS[0] for score in scores)
+
+
+def summary(
+    trained: dict[str, Any] | None, scored: dict[str, Any] | None, registered: dict[str, Any] | None
+) -> list[str]:
+    """Return the lines that tell a finished session's result. Pure."""
+    lines: list[str] = []
+    if trained and (origin := trained.get("cached_from")):
+        lines += ["", f"  nothing was trained: the same training was done before, by {origin}"]
+    if trained and (points := trained.get("curve")):
+        name = trained.get("score_name", "score")
+        lines += [
+            "",
+            f"  training curve ({name} on the evaluation set, steps {points[0][0]:g} to {points[-1][0]:g})",
+            f"  {curve(points)}  best {trained['best_score']:.3f} at step {trained['best_step']:g},"
+            f" {format_seconds(float(trained.get('seconds', 0)))}",
+        ]
+    if scored:
+        metrics = scored.get("metrics", {})
+        names = sorted(metrics, key=lambda name: (_METRIC_ORDER.index(name) if name in _METRIC_ORDER else 9, name))
+        lines += ["", "  " + "   ".join(f"{name} {metrics[name]:.3f}" for name in names)]
+        kinds = sorted(scored.get("per_type", {}).items())
+        for kind, row in kinds[:_MOST_TYPES]:
+            lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
+        if len(kinds) > _MOST_TYPES:
+            lines.append(f"    and {len(kinds) - _MOST_TYPES} more, in the result of eval_model")
+        if known := scored.get("eval_lines_seen"):
+            lines.append(
+                f"  it, or its base model, was trained on {known} of these {scored.get('eval_lines', 'many')} lines: "
+                "expect less on others"
+            )
+    if registered:
+        lines += [
+            "",
+            f"  model    {registered['name']} version {registered['version']}",
+            f"           {registered['url']}",
+        ]
+        if (promotion := registered.get("promotion", NOT_ASKED)) != NOT_ASKED:
+            lines.append(f"           {promotion}")
+    return lines
+
+
+def failure_reason(entries: list[dict[str, Any]]) -> str:
+    """Return the reason a task's log gives for its failure: its last exception's message, else its last error. Pure."""
+    if any(STOPPED_FROM_OUTSIDE in str(entry.get("event")) for entry in entries):
+        return f"{STOPPED_FROM_OUTSIDE} (somebody marked it failed or cleared it, or the stack was stopped)"
+    for entry in reversed(entries):
+        for detail in reversed(entry.get("error_detail") or []):
+            if detail.get("exc_value"):
+                return str(detail["exc_value"])
+    errors = [str(entry["event"]) for entry in entries if entry.get("level") in ("error", "critical")]
+    return errors[-1] if errors else "its log gives no reason"
+
+
+class Follower:
+    """Prints a run's tasks as they end.
+
+    `write` gets whole lines; `live` gets text for one line that is overwritten; `why` says why a run waits for a GPU.
+    """
+
+    def __init__(
+        self,
+        api: AirflowApi,
+        run_id: str,
+        write: Callable[[str], None],
+        live: Callable[[str], None] | None,
+        why: Callable[[str], str | None] = lambda _: None,
+    ):
+        self._api, self._run_id, self._write, self._live, self._why = api, run_id, write, live, why
+        self._said_why = ""
+        self._shown: set[tuple[str, int]] = set()
+        self._waiting: dict[str, str] = {}
+        self._progress_shown = -1
+
+    def follow(self) -> str:
+        """Print until the run ends; returns its final state. An api-server or a database that is away is waited for.
+
+        Raises:
+            ApiError: Airflow has not answered for two minutes, or there is no such run.
+        """
+        away_since: float | None = None
+        while True:
+            try:
+                state = self._look()
+                away_since = None
+            except ApiError as error:
+                if 0 < error.status < 500:
+                    raise
+                away_since = away_since or time.monotonic()
+                if time.monotonic() - away_since > _AWAY_SECONDS:
+                    raise
+                state = "running"
+            if state in ("success", "failed"):
+                return state
+            time.sleep(_POLL_SECONDS)
+
+    def _look(self) -> str:
+        state = str(self._api.run(self._run_id)["state"])
+        instances = {item["task_id"]: item for item in self._api.task_instances(self._run_id)}
+        for task_id in ORDER:
+            if task_id in instances:
+                self._show(task_id, instances[task_id])
+        return state
+
+    def _show(self, task_id: str, instance: dict[str, Any]) -> None:
+        state, attempt = instance["state"], int(instance.get("try_number") or 0)
+        if state == "running" and task_id.startswith("train_model"):
+            self._show_progress(task_id)
+        if state == "deferred" and (why := self._why(self._run_id)) and why != self._said_why:
+            self._said_why = why
+            self._write(f"    waits for a GPU: {why}")
+        if state == "up_for_retry" and (task_id, -attempt) not in self._shown:
+            self._shown.add((task_id, -attempt))
+            self._write(
+                f"  ↻ {task_id:<32} attempt {attempt} failed, will be tried again: {self._reason(task_id, attempt)}"
+            )
+        if state not in FINISHED_STATES or (task_id, attempt) in self._shown:
+            return
+        self._shown.add((task_id, attempt))
+        if state in ("skipped", "upstream_failed"):
+            return
+        mark = {"success": "✓", "failed": "✗"}.get(state, " ")
+        duration = instance.get("duration")
+        text = f"{float(duration):7.1f} s" if duration is not None else " " * 9
+        self._write(f"  {mark} {task_id:<32} {text}" + ("" if state == "success" else f"  {state}"))
+        if state == "failed" and task_id != "check_DAG_success":
+            for line in self._reason(task_id, attempt).splitlines():
+                self._write(f"      {line}")
+
+    def _reason(self, task_id: str, attempt: int) -> str:
+        # The log is written when the process has ended, a moment after the state.
+        for _ in range(4):
+            if entries := self._api.log(self._run_id, task_id, attempt):
+                return failure_reason(entries)
+            time.sleep(_POLL_SECONDS)
+        return "its log is not there"
+
+    def _show_progress(self, task_id: str) -> None:
+        progress = self._api.xcom(self._run_id, task_id, "progress")
+        if not progress or not progress.get("total"):
+            return
+        percent = int(max(0.0, min(100.0, 100 * progress["done"] / progress["total"])))
+        eta = progress.get("eta_seconds")
+        text = f"    {task_id}: {percent} % of {progress['total']:g}" + (
+            f", at most {format_seconds(float(eta))} left" if eta is not None else ""
+        )
+        if isinstance(progress.get("message"), str):
+            text += f"  {progress['message']}"
+        if self._live:
+            self._live(text)
+        elif percent // 10 > self._progress_shown // 10 or self._progress_shown < 0:
+            self._write(text)
+        self._progress_shown = percent
+
+
+def waiting_reason(ledger: Ledger, run_id: str) -> str | None:
+    """Ask the ledger why a run waits; None: it does not, or no reason is known. A ledger that is away is a reason."""
+    try:
+        place = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
+    except LedgerError as error:
+        return f"the ledger cannot be asked ({error})"
+    if place is None:
+        return None
+    return f"{place.why} ({place.ahead} before it in the queue)"
+
+
+def follow_run(api: AirflowApi, run_id: str) -> int:
+    """Follow a run on standard output. Returns the exit code: 0 success, 1 failed."""
+    terminal = sys.stdout.isatty()
+
+    def write(line: str) -> None:
+        print(("\r\x1b[K" if terminal else "") + line, flush=True)
+
+    def live(text: str) -> None:
+        print(f"\r\x1b[K{text}", end="", flush=True)
+
+    started = time.monotonic()
+    # Connects when a run waits, and stays: it is asked twice a second then.
+    with Ledger(settings().database_url) as ledger:
+        state = Follower(api, run_id, write, live if terminal else None, partial(waiting_reason, ledger)).follow()
+    if state == "success":
+        trained = api.xcom(run_id, "train_model_cpu") or api.xcom(run_id, "train_model_gpu")
+        registered = api.xcom(run_id, "update_model_metadata_registry")
+        for line in summary(trained, api.xcom(run_id, "eval_model"), registered):
+            write(line)
+    write(f"  run      {settings().public_url}/dags/nlp_model_training/runs/{run_id}")
+    write(f"  {state} after {format_seconds(time.monotonic() - started)}")
+    return 0 if state == "success" else 1

@@ -1,0 +1,229 @@
+"""The commands behind the Makefile, run in the airflow-cli container: `python -m tarmac.cli COMMAND`.
+
+Exit codes: 0 success, 1 the run failed, 2 bad input, 3 the stack does not answer, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from typing import Any
+
+from tarmac.base.airflow_api import AirflowApi, ApiError, log_in
+from tarmac.base.errors import DatasetError, RequestError, TarmacError
+from tarmac.base.settings import settings
+from tarmac.cli import model_commands
+
+BAD_INPUT = 2
+UNREACHABLE = 3
+INTERRUPTED = 130
+
+
+# What Airflow takes as a run's id.
+_KEY_PATTERN = r"[A-Za-z0-9_.~:+-]{1,128}"
+
+
+def init(_: argparse.Namespace) -> int:
+    """Migrate and seed."""
+    from tarmac.cli.stack_init import initialise
+
+    initialise()
+    return 0
+
+
+def dataset(arguments: argparse.Namespace) -> int:
+    """Store standard input; print its reference."""
+    from tarmac.request import datasets
+
+    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, arguments.suffix)
+    if not arguments.quiet:
+        print(f"{'Stored' if new else 'Already there:'} {datasets.describe_size(size)}. In a request:", file=sys.stderr)
+    print(reference)
+    return 0
+
+
+def _read_request(text: str) -> dict[str, Any]:
+    from tarmac.request import datasets
+    from tarmac.request.schema import parse_request
+
+    def refuse_constant(name: str) -> float:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        conf = json.loads(text, parse_constant=refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RequestError([f"request: is not JSON: {error}."]) from error
+    request = parse_request(conf)
+    stack = settings()
+    if problems := datasets.check(request, stack.store_url, stack.url_schemes):
+        raise RequestError(problems)
+    given: dict[str, Any] = conf
+    return given
+
+
+def trigger(arguments: argparse.Namespace) -> int:
+    """Check the request on standard input, start a run, print its id; with a key, at most one run for that key."""
+    if arguments.key and not re.fullmatch(_KEY_PATTERN, arguments.key):
+        raise RequestError([f"KEY: {arguments.key!r} must be 1 to 128 letters, digits and . _ ~ : + -."])
+    request = _read_request(sys.stdin.buffer.read().decode("utf-8-sig", errors="strict"))
+    api = log_in()
+    try:
+        run_id = api.trigger(request, arguments.key)
+    except ApiError as error:
+        if error.status != 409 or not arguments.key:
+            raise
+        # The key is the run's id, which Airflow gives once: whoever sends it again gets the run of the first.
+        run_id = _sent_before(api, request, arguments.key)
+    print(run_id, flush=True)
+    return 0
+
+
+def _sent_before(api: AirflowApi, request: dict[str, Any], key: str) -> str:
+    from tarmac.request.schema import parse_request
+
+    run = api.run(key)
+    if parse_request(run["conf"] or {}) != parse_request(request):
+        raise RequestError([f"KEY: {key!r} was used for another request; use another key."])
+    print(f"The key {key!r} was sent before; this is its run.", file=sys.stderr)
+    return key
+
+
+def follow(arguments: argparse.Namespace) -> int:
+    """Follow a run to its end."""
+    from tarmac.cli.follow import follow_run
+
+    try:
+        return follow_run(log_in(), arguments.run_id)
+    except KeyboardInterrupt:
+        print(f"\nNo longer following; the run goes on. Follow it again: make follow RUN={arguments.run_id}")
+        return INTERRUPTED
+
+
+def sessions(_: argparse.Namespace) -> int:
+    """List the latest training sessions."""
+    api = log_in()
+    rows = api.runs(20)
+    if not rows:
+        print("No training session yet: try `make demo` or `make trigger CONFIG=req.json`.")
+        return 0
+    print(f"{'RUN':<44} {'STATE':<10} {'MODEL':<28} NOW")
+    for row in rows:
+        now = ""
+        if row["state"] in ("running", "queued"):
+            busy = ("running", "up_for_retry", "up_for_reschedule", "deferred")
+            active = [t for t in api.task_instances(row["dag_run_id"]) if t["state"] in busy]
+            # A deferred task is one that waits for a GPU; `make gpus` says why.
+            names = {"deferred": "waits for a GPU", "up_for_reschedule": "waits"}
+            now = ", ".join(f"{t['task_id']} ({names.get(t['state'], t['state'])})" for t in active)
+            now = now or "between two tasks"
+        print(f"{row['dag_run_id']:<44} {row['state']:<10} {(row['conf'] or {}).get('model', '?'):<28} {now}")
+    return 0
+
+
+def gpus(_: argparse.Namespace) -> int:
+    """Show devices, reservations and the queue."""
+    from tarmac.ledger.ledger import Ledger
+    from tarmac.scheduler.board import show
+
+    with Ledger(settings().database_url) as ledger:
+        for line in show(ledger):
+            print(line)
+    return 0
+
+
+def release_gpu(arguments: argparse.Namespace) -> int:
+    """Take a device out of quarantine."""
+    from tarmac.ledger.ledger import Ledger
+
+    with Ledger(settings().database_url) as ledger:
+        if arguments.uuid not in (known := [device.uuid for device in ledger.devices()]):
+            print(
+                f"GPU: there is no device {arguments.uuid!r}; there are: {', '.join(known) or 'none'}.", file=sys.stderr
+            )
+            return BAD_INPUT
+        if ledger.release_quarantine(arguments.uuid, arguments.by):
+            print(f"{arguments.uuid} takes sessions again, as soon as the driver calls it healthy.")
+        else:
+            print(f"{arguments.uuid} is not in quarantine.")
+    return 0
+
+
+def trainers(_: argparse.Namespace) -> int:
+    """List the catalogue; fail if a file of it has a problem."""
+    from tarmac.request.catalogue import OUR_IMAGE, catalogue
+
+    found = catalogue()
+    print(f"{'MODEL':<32} {'SCORE':<10} {'TRAINER':<28} WHAT")
+    for name, model in found.models.items():
+        image = "Tarmac's own" if model.image == OUR_IMAGE else model.image
+        print(f"{name:<32} {model.score:<10} {image:<28} {model.title}")
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
+    return BAD_INPUT if found.problems else 0
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    """Bring the ledger to a version."""
+    from tarmac.ledger import database
+
+    before, after = database.migrate(settings().database_url, arguments.to)
+    print(f"The ledger was at version {before} and is at version {after}.")
+    return 0
+
+
+def ready(_: argparse.Namespace) -> int:
+    """Tell whether the API answers and has the DAG."""
+    from tarmac.base.settings import DAG_ID
+
+    dag = log_in().call("GET", f"/dags/{DAG_ID}")
+    if dag["has_import_errors"]:
+        print(f"{DAG_ID} has import errors: see the UI's first page.", file=sys.stderr)
+        return UNREACHABLE
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; errors made on purpose become one message and an exit code."""
+    parser = argparse.ArgumentParser(prog="tarmac", description="Commands of the Tarmac stack.")
+    commands = parser.add_subparsers(required=True)
+    commands.add_parser("init", help="migrate the databases, set the login, seed the pools").set_defaults(run=init)
+    store = commands.add_parser("dataset", help="store a file from standard input, print its reference")
+    store.add_argument("--quiet", action="store_true", help="print the reference only")
+    store.add_argument("--suffix", choices=(".jsonl", ".py", ".sh"), default=".jsonl", help="a data set, or a script")
+    store.set_defaults(run=dataset)
+    send = commands.add_parser("trigger", help="check a request from standard input and start it")
+    send.add_argument("--key", help="the run's id: the same request sent again with it starts nothing")
+    send.set_defaults(run=trigger)
+    one = commands.add_parser("follow", help="follow a run to its end")
+    one.add_argument("run_id")
+    one.set_defaults(run=follow)
+    commands.add_parser("sessions", help="list the latest training sessions").set_defaults(run=sessions)
+    commands.add_parser("gpus", help="show the GPUs, who holds them, who waits and why").set_defaults(run=gpus)
+    release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")
+    release.add_argument("uuid")
+    release.add_argument("--by", default="a person", help="who says so, for the record")
+    release.set_defaults(run=release_gpu)
+    schema = commands.add_parser("migrate", help="bring the ledger's schema to a version, by default the newest")
+    schema.add_argument("--to", type=int)
+    schema.set_defaults(run=migrate)
+    model_commands.add_to(commands)
+    commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
+    commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
+    arguments = parser.parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except (RequestError, DatasetError, UnicodeDecodeError) as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except TarmacError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT if getattr(error, "status", 0) in (400, 404, 409, 413) else UNREACHABLE
+    except BrokenPipeError:
+        return INTERRUPTED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

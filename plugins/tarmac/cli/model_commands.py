@@ -1,0 +1,157 @@
+"""The commands about registered models: models, compare, promote, rollback, production, reproduce."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from tarmac.base.errors import UnknownModelError
+from tarmac.base.settings import settings
+from tarmac.cli.model_tables import comparison, history_rows, instant, step_lines, table, version_rows
+from tarmac.registry.client import Registry, Run, Version
+from tarmac.registry.production import Production
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """List versions: name, version, alias, metric, data, age."""
+    registry = Registry()
+    with Production(settings().database_url, registry) as production:
+        names = registry.models()
+        for name in sorted({*production.models()} & {*names}):
+            # An alias that a crash left behind follows the history now; so does one that was set by hand.
+            if production.settle(name):
+                print(f"The alias production of {name} was not where the history says; it is now.")
+    names = [arguments.model] if arguments.model else names
+    rows = [row for name in names for row in version_rows(registry.versions(name), now=time.time())]
+    if not rows:
+        print("No model yet: try `make demo` or `make trigger CONFIG=req.json`.")
+        return 0
+    for line in table(["NAME", "VERSION", "ALIAS", "METRIC", "DATA", "AGE"], rows):
+        print(line)
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Show two versions side by side."""
+    registry = Registry()
+    a, b = (_with_run(registry, text) for text in (arguments.a, arguments.b))
+    for line in comparison(a, b):
+        print(line)
+    return 0
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    """Put a version into production."""
+    with Production(settings().database_url, Registry()) as production:
+        step = production.promote(arguments.model, arguments.version, who=arguments.by, why=arguments.why)
+    for line in step_lines(step):
+        print(line)
+    return 0
+
+
+def rollback(arguments: argparse.Namespace) -> int:
+    """Take the last promotion back."""
+    with Production(settings().database_url, Registry()) as production:
+        step = production.roll_back(arguments.model, who=arguments.by, why=arguments.why)
+    for line in step_lines(step):
+        print(line)
+    return 0
+
+
+def production(arguments: argparse.Namespace) -> int:
+    """Say what is or was in production, and how it came there."""
+    registry = Registry()
+    with Production(settings().database_url, registry) as book:
+        steps = book.history(arguments.model)
+        step = book.at(arguments.model, arguments.at)
+    if not steps:
+        registry.versions(arguments.model)  # an unknown name is an error, not a model without history
+        print(f"No version of {arguments.model} was ever in production.")
+        return 0
+    if arguments.at is not None:
+        if step is None or step.to_version is None:
+            print(f"Nothing of {arguments.model} was in production at {instant(arguments.at)}.")
+        else:
+            print(f"Version {step.to_version} of {arguments.model} was in production at {instant(arguments.at)}.")
+        return 0
+    for line in [*step_lines(steps[-1]), "", *table(["AT", "FROM", "TO", "KIND", "WHO", "WHY"], history_rows(steps))]:
+        print(line)
+    return 0
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Train again from the record of a run; exit 0 if the metrics match, 1 if not."""
+    from tarmac.cli.reproduce import reproduce_run
+
+    return reproduce_run(arguments.run_id)
+
+
+def parse_version(text: str) -> tuple[str, int]:
+    """Split `name/3`.
+
+    Raises:
+        UnknownModelError: it is not written so.
+    """
+    match = re.fullmatch(r"(.+)/([1-9]\d*)", text)
+    if match is None:
+        raise UnknownModelError(f"{text!r} names no version: write name/number, for example test_model/1.")
+    return match[1], int(match[2])
+
+
+def _with_run(registry: Registry, text: str) -> tuple[Version, Run]:
+    version = registry.version(*parse_version(text))
+    return version, registry.run(version.run_id)
+
+
+def _instant(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: write for example 2026-11-24T08:30:00Z (UTC where no zone is given)"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no version: write its number, for example 3")
+    return int(text)
+
+
+def _reason(text: str) -> str:
+    return text or "no reason was given"
+
+
+def _person(text: str) -> str:
+    return text or "a person"
+
+
+def add_to(commands: Any) -> None:
+    """Add these commands to the parser of cli.py."""
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=text)
+        parser.set_defaults(run=run)
+        return parser
+
+    add("models", models, "list registered models").add_argument("model", nargs="?")
+    both = add("compare", compare, "show two versions side by side")
+    both.add_argument("a")
+    both.add_argument("b")
+    up = add("promote", promote, "put a version into production")
+    up.add_argument("model")
+    up.add_argument("version", type=_number)
+    back = add("rollback", rollback, "take the last promotion back")
+    back.add_argument("model")
+    for parser in (up, back):
+        parser.add_argument("--by", default="", type=_person, help="who says so, for the record")
+        parser.add_argument("--why", default="", type=_reason, help="why, for the record")
+    past = add("production", production, "say what is or was in production")
+    past.add_argument("model")
+    past.add_argument("--at", type=_instant, help="a time, ISO 8601")
+    add("reproduce", reproduce, "train again from a run's record, compare the metrics").add_argument("run_id")

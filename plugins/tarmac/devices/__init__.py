@@ -1,0 +1,1 @@
+"""GPUs as they are: snapshots, and calls to NVML."""

@@ -1,0 +1,1 @@
+"""The database `tarmac`: all of its SQL, its connections and its migrations."""

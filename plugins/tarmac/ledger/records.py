@@ -1,0 +1,87 @@
+"""What the ledger's rows are to the rest of the tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tarmac.admission.estimate import Estimate
+from tarmac.admission.placement import Need
+from tarmac.admission.reasons import Why
+from tarmac.base.session import SessionKey
+
+OF_SESSION = "dag_id = %s AND run_id = %s"
+"""The condition for one session's rows; its values are a SessionKey."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a session waits with. `max_wait_seconds` counts from when it enters the queue, each time it does."""
+
+    need: Need
+    estimate: Estimate
+    signature: str
+    data_bytes: int
+    priority: int = 0
+    max_wait_seconds: int = 8 * 3600
+    task_id: str = "gpu_preflight_configuration"
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a session holds: bytes by device UUID, and the token that proves whose it is."""
+
+    key: SessionKey
+    bytes_by_device: Mapping[str, int]
+    whole: bool
+    token: int
+    rule: str
+    data_bytes: int
+    signature: str
+    waited_seconds: float
+
+    @property
+    def devices(self) -> list[str]:
+        """The UUIDs, sorted."""
+        return sorted(self.bytes_by_device)
+
+    @property
+    def bytes_each(self) -> int:
+        """The smallest reservation on one of its devices, in bytes: the cap its processes keep to."""
+        return min(self.bytes_by_device.values())
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """A device as the ledger knows it. `quarantine`: the reason, or ""."""
+
+    uuid: str
+    name: str
+    position: int | None
+    total_bytes: int
+    capacity_bytes: int
+    reserved_bytes: int
+    external_bytes: int
+    unusable: str
+    quarantine: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a session stands in the queue: `ahead` sessions are before it."""
+
+    ahead: int
+    why: Why
+    seconds_left: float
+    waited_seconds: float
+
+
+def session_name(key: SessionKey) -> str:
+    """Return a session's name in plans, notifications and sentences. Pure; `session_key` is its inverse."""
+    return f"{key.dag_id}/{key.run_id}"  # Airflow allows no slash in a DAG's id
+
+
+def session_key(name: str) -> SessionKey:
+    """Return the session that a plan or a notification names. Pure."""
+    dag_id, run_id = name.split("/", 1)
+    return SessionKey(dag_id, run_id)

@@ -1,0 +1,1 @@
+"""What the scheduler's container runs beside Airflow: the supervisor, and the reaper with its rule for orphans."""

@@ -1,0 +1,127 @@
+"""What Airflow's database says of runs and of its scheduler, read directly.
+
+The REST API cannot tell a run that is gone from one that it does not find for another reason, and is away when the
+webserver is; a transaction of the database can, and is the truth both rest on (decision 0012). It is written to in one
+case: a scheduler that is known to be dead is said to be (decision 0013).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from tarmac.base.errors import SettingsError, TarmacError
+from tarmac.base.session import SessionKey
+from tarmac.reaper.orphans import Run, Task
+
+
+class AirflowStateError(TarmacError):
+    """Airflow's database does not answer or refuses; nothing is known then."""
+
+
+def database_url(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the address of Airflow's database for libpq. Pure but for the default.
+
+    Raises:
+        SettingsError: this process was not given it.
+    """
+    url = environment.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "")
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.partition("+")[0] not in ("postgresql", "postgres"):
+        raise SettingsError("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN is not a PostgreSQL address: see env/airflow.env.")
+    return f"postgresql://{rest}"
+
+
+class AirflowState:
+    """One connection to Airflow's database, opened when first used and again after it broke."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: Any = None
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """One that only reads, unless its first statement is SET TRANSACTION READ WRITE."""
+        import psycopg2
+
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg2.connect(
+                    self._url,
+                    connect_timeout=5,
+                    application_name="tarmac-reaper",
+                    options="-c statement_timeout=10s -c default_transaction_read_only=on"
+                    " -c default_transaction_isolation=repeatable\\ read",
+                    tcp_user_timeout=10_000,
+                )
+            with self._connection, self._connection.cursor() as cursor:
+                yield cursor
+        except psycopg2.Error as error:
+            self._connection = None
+            raise AirflowStateError(f"Airflow's database: {str(error).strip()}") from error
+
+    def runs(self, keys: Collection[SessionKey]) -> dict[SessionKey, Run]:
+        """Return those of the runs that Airflow knows, with their tasks, all of one instant.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        asked = sorted(set(keys))
+        dags, runs = [key.dag_id for key in asked], [key.run_id for key in asked]
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT dag_id, run_id, state FROM dag_run"
+                " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)",
+                (dags, runs),
+            )
+            states = {SessionKey(row[0], row[1]): str(row[2]) for row in cursor.fetchall()}
+            cursor.execute(
+                "SELECT dag_id, run_id, task_id, state, max_tries FROM task_instance"
+                " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)",
+                (dags, runs),
+            )
+            tasks: dict[SessionKey, dict[str, Task]] = {key: {} for key in states}
+            for dag_id, run_id, task_id, state, max_tries in cursor.fetchall():
+                tasks[SessionKey(dag_id, run_id)][task_id] = Task(state, str(max_tries))
+        return {key: Run(state, tasks[key]) for key, state in states.items()}
+
+    def scheduler_beat(self) -> datetime | None:
+        """Return the last heartbeat of the scheduler that was started last; None: there has been none.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute("SELECT latest_heartbeat FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1")
+            row = cursor.fetchone()
+            found: datetime | None = row[0] if row else None
+            return found
+
+    def end_schedulers_of(self, host: str) -> int:
+        """Say that the schedulers of a host, which the caller knows to be dead, have failed. Returns how many were not.
+
+        So Airflow starts their tasks again at once, and not when their last heartbeat is old enough. Idempotent.
+
+        Args:
+            host: as Airflow has it, by `hostname_callable`.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute("SET TRANSACTION READ WRITE")
+            cursor.execute(
+                "UPDATE job SET state = 'failed'"
+                " WHERE job_type = 'SchedulerJob' AND state = 'running' AND hostname = %s",
+                (host,),
+            )
+            return int(cursor.rowcount)

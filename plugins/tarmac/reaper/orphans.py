@@ -1,0 +1,150 @@
+"""What belongs to nothing: a pure decision over what Airflow, the ledger and the engine hold (decision 0012).
+
+Only what is known counts. A state that is not named here, a task that has no row, an engine or a database that did not
+answer: none of these makes an orphan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from tarmac.base.airflow_api import FINISHED_STATES
+from tarmac.base.session import SessionKey
+
+SENSOR, PREFLIGHT, TRAINING = "gpu_training_sensor", "gpu_preflight_configuration", "train_model_gpu"
+OVER = frozenset({"success", "failed"})
+# What only helps others for a moment (a container that files are copied through, a probe) is left alone for this long.
+HELPER_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of a run as Airflow has it. `generation` changes when somebody clears it."""
+
+    state: str | None
+    generation: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as Airflow has it: its state, its tasks by id."""
+
+    state: str
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+
+    def state_of(self, task_id: str) -> str | None:
+        """Return a task's state; None: it has none."""
+        task = self.tasks.get(task_id)
+        return task.state if task else None
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container with this stack's label. Without `key` or `owner` it only helps; `seconds`: since it was first seen.
+
+    `generation` is that of the owner when the container was started; "": it does not say.
+    """
+
+    id: str
+    name: str
+    key: SessionKey | None
+    owner: str
+    generation: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A session's volume."""
+
+    name: str
+    key: SessionKey
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What there is, in the order in which it has to be read: Airflow's runs last.
+
+    So whatever is listed here was made before its run's state was read. `runs` lacks the sessions that Airflow does not
+    know; a read that failed gives no inventory at all.
+    """
+
+    reserved: Collection[SessionKey]
+    waiting: Collection[SessionKey]
+    containers: Collection[Container]
+    volumes: Collection[Volume]
+    runs: Mapping[SessionKey, Run]
+
+
+@dataclass(frozen=True)
+class Orphans:
+    """What belongs to nothing, each with why."""
+
+    containers: Mapping[Container, str]
+    reserved: Mapping[SessionKey, str]
+    waiting: Mapping[SessionKey, str]
+    volumes: Mapping[Volume, str]
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self.containers or self.reserved or self.waiting or self.volumes)
+
+
+def find(inventory: Inventory) -> Orphans:
+    """Decide what belongs to nothing. Pure."""
+    runs = inventory.runs
+
+    def which[T](things: Collection[T], why_not: Mapping[T, str | None]) -> dict[T, str]:
+        return {thing: why for thing in things if (why := why_not[thing])}
+
+    return Orphans(
+        which(inventory.containers, {one: _container(one, runs) for one in inventory.containers}),
+        which(inventory.reserved, {key: _device(runs.get(key)) for key in inventory.reserved}),
+        which(inventory.waiting, {key: _device(runs.get(key)) for key in inventory.waiting}),
+        which(inventory.volumes, {one: _volume(runs.get(one.key)) for one in inventory.volumes}),
+    )
+
+
+def _container(one: Container, runs: Mapping[SessionKey, Run]) -> str | None:
+    if one.key is None or not one.owner:
+        return "it was to live for a moment only" if one.seconds > HELPER_SECONDS else None
+    run = runs.get(one.key)
+    if run is None:
+        return "its run was deleted"
+    task = run.tasks.get(one.owner)
+    if task is None:
+        return f"its run is over ({run.state})" if run.state in OVER else None
+    if task.state in FINISHED_STATES:
+        return f"its task {one.owner} is over ({task.state})"
+    if task.state == "restarting" or (one.generation and one.generation != task.generation):
+        return f"its task {one.owner} was cleared"
+    # The clean-up of a run that was marked by hand runs in a run that is over.
+    if run.state in OVER and task.state != "running":
+        return f"its run is over ({run.state})"
+    return None
+
+
+def _device(run: Run | None) -> str | None:
+    """Say why a session's reservation, or its place in the queue, is nobody's."""
+    if run is None:
+        return "its run was deleted"
+    training, preflight = run.state_of(TRAINING), run.state_of(PREFLIGHT)
+    if training in FINISHED_STATES:
+        return f"its training is over ({training})"
+    if preflight in FINISHED_STATES - {"success"}:
+        return f"its preflight is over ({preflight})"
+    # A preflight that was lost with its scheduler has no state for a moment either; what is before it has.
+    if {SENSOR, PREFLIGHT} <= set(run.tasks) and preflight is None and run.state_of(SENSOR) is None:
+        return "its run was cleared from before it waited"
+    if run.state in OVER and training != "running":
+        return f"its run is over ({run.state})"
+    return None
+
+
+def _volume(run: Run | None) -> str | None:
+    if run is None:
+        return "its run was deleted"
+    if run.state in OVER and not any(task.state == "running" for task in run.tasks.values()):
+        return f"its run is over ({run.state})"
+    return None

@@ -1,0 +1,162 @@
+"""The reaper: removes what belongs to nothing. Runs beside the scheduler, which alone holds the Docker socket.
+
+Every few seconds it compares the ledger, the engine's containers and volumes, and Airflow's runs. What two looks in a
+row find to be nobody's is removed: containers first (fencing), then what the session reserved, then its volume. It
+touches only what carries Tarmac's labels with this stack's name. When anything does not answer, it removes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from tarmac.admission.estimate import Outcome
+from tarmac.base.errors import ContainerError, TarmacError
+from tarmac.base.session import SessionKey, session_labels
+from tarmac.base.settings import settings
+from tarmac.containers import engine
+from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.records import Reservation
+from tarmac.reaper import orphans
+from tarmac.reaper.airflow_state import AirflowState, database_url
+from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+
+
+def twice(before: Orphans, now: Orphans) -> Orphans:
+    """Keep what was nobody's in the look before too. Pure."""
+
+    def both[T](old: Mapping[T, str], new: Mapping[T, str], name: str) -> dict[T, str]:
+        known = {getattr(one, name, one) for one in old}
+        return {one: why for one, why in new.items() if getattr(one, name, one) in known}
+
+    return Orphans(
+        both(before.containers, now.containers, "id"),
+        both(before.reserved, now.reserved, ""),
+        both(before.waiting, now.waiting, ""),
+        both(before.volumes, now.volumes, "name"),
+    )
+
+
+class Reaper:
+    """Looks and removes.
+
+    Args:
+        api: the engine.
+        ledger, airflow: the databases.
+        stack: the name that everything it may touch carries as a label.
+    """
+
+    def __init__(self, api: Any, ledger: Ledger, airflow: AirflowState, stack: str) -> None:
+        self._api, self._ledger, self._airflow, self._stack = api, ledger, airflow, stack
+        self._before = Orphans({}, {}, {}, {})
+        self._first_seen: dict[str, float] = {}
+        self._held: dict[SessionKey, Reservation] = {}
+
+    def round(self) -> Orphans:
+        """Look once and remove what was nobody's in the last look too. Returns what was removed.
+
+        Raises:
+            TarmacError, OSError: something does not answer; the next round begins anew.
+        """
+        before, self._before = self._before, Orphans({}, {}, {}, {})
+        found = orphans.find(self._look())
+        sure = twice(before, found)
+        if sure:
+            self._remove(sure)
+        self._before = found
+        return sure
+
+    def _look(self) -> Inventory:
+        self._held = {one.key: one for one in self._ledger.reservations()}
+        waiting = self._ledger.waiting()
+        containers = self._containers()
+        volumes = [Volume(name, key) for name, key in engine.session_volumes(self._api, self._stack).items()]
+        keys = {*self._held, *waiting, *(one.key for one in volumes), *(one.key for one in containers if one.key)}
+        # Last: whatever was listed above was made before this is read.
+        runs = self._airflow.runs(keys) if keys else {}
+        return Inventory(self._held, waiting, containers, volumes, runs)
+
+    def _containers(self) -> list[Container]:
+        now = time.monotonic()
+        found = engine.stack_containers(self._api, self._stack)
+        # By this process's own clock: the engine's and ours may jump.
+        self._first_seen = {one.id: self._first_seen.get(one.id, now) for one in found}
+        return [
+            Container(one.id, one.name, one.key, one.owner, one.generation, now - self._first_seen[one.id])
+            for one in found
+        ]
+
+    def _remove(self, sure: Orphans) -> None:
+        for container, why in sure.containers.items():
+            log.warning("Removing container %s of %s: %s.", container.name, _name(container.key), why)
+            engine.stop_and_remove(self._api, container.id)
+        for key, why in sure.reserved.items():
+            if self._still_there(key, "release the reservation"):
+                continue
+            with self._ledger.transaction():
+                # Not if an attempt has taken it over since it was read.
+                if self._ledger.finish(self._held[key], Outcome.FAILED, reason=why):
+                    self._ledger.withdraw(key)
+                    log.warning("Released the reservation of %s: %s.", key.run_id, why)
+        for key, why in sure.waiting.items():
+            if self._ledger.withdraw(key):
+                log.warning("Took %s out of the queue: %s.", key.run_id, why)
+        for volume, why in sure.volumes.items():
+            if self._still_there(volume.key, "remove the volume"):
+                continue
+            try:
+                if engine.remove_volume(self._api, volume.name):
+                    log.warning("Removed volume %s of %s: %s.", volume.name, volume.key.run_id, why)
+            except ContainerError as error:
+                log.error("%s", error)  # somebody else's container uses it; the next round tries again
+
+    def _still_there(self, key: SessionKey, what: str) -> bool:
+        """Whether containers of a session are left: then nothing of it is given away."""
+        left = engine.containers_with(self._api, session_labels(self._stack, *key))
+        if left:
+            log.warning("Cannot %s of %s yet: %d of its containers are there.", what, key.run_id, len(left))
+        return bool(left)
+
+
+def _name(key: SessionKey | None) -> str:
+    return key.run_id if key else "no session"
+
+
+def main() -> int:
+    """Reap until told to stop. What does not answer is said once, and when it answers again."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s reaper: %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    stack = settings()
+    trouble = ""
+    with Ledger(stack.database_url) as ledger:
+        reaper = None
+        while not stop.wait(LOOK_SECONDS):
+            try:
+                if reaper is None:
+                    reaper = Reaper(engine.client(), ledger, AirflowState(database_url()), stack.stack)
+                reaper.round()
+                trouble = _say(trouble, "")
+            except (TarmacError, OSError) as error:  # requests' and docker's errors are OSErrors
+                trouble = _say(trouble, f"{type(error).__name__}: {error}")
+    return 0
+
+
+def _say(before: str, now: str) -> str:
+    if bool(before) != bool(now):
+        log.warning("%s", f"Removing nothing until all answer again: {now}" if now else "All answer again.")
+    return now
+
+
+if __name__ == "__main__":
+    sys.exit(main())

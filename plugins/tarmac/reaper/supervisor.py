@@ -1,0 +1,186 @@
+"""What the scheduler's container runs: Airflow's scheduler, the reaper, and a watch over both.
+
+A scheduler whose database went away for some seconds loses its loop, and lingers until its tasks end, for hours,
+scheduling nothing (Airflow 3.3). Here it is ended as soon as the database answers again, and with it the container,
+which the engine starts again; trainings go on meanwhile and are found again. So is one whose engine was restarted below
+it (live-restore) and left it a socket that nobody listens on. On SIGTERM the scheduler's tasks get a few seconds to end
+by themselves, not the hours that a training takes.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from tarmac.reaper.airflow_state import AirflowState, AirflowStateError, database_url
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+# A scheduler beats every 2 s. One that is silent for so long, while its database answers all the time, is dead.
+SILENT_SECONDS = 15.0
+# It imports Airflow and looks for orphaned tasks before its first beat.
+START_SECONDS = 90.0
+# How long tasks may take to end on SIGTERM; stop_grace_period in compose.yaml is longer.
+GRACE_SECONDS = 8.0
+# An engine that is only slow to start listens again within this time.
+DEAF_SECONDS = 15.0
+SOCKET = "/var/run/docker.sock"
+_REAPER_PAUSE_SECONDS = 2.0
+
+
+@dataclass
+class Pulse:
+    """Judges a scheduler by its heartbeats. It compares no clocks, so none that jumps can mislead it.
+
+    Args:
+        started: when the scheduler was started, in this process's monotonic seconds.
+        before: the last heartbeat of an earlier one.
+    """
+
+    started: float
+    before: datetime | None = None
+    _beat: datetime | None = None
+    _since: float | None = None
+    _alive: bool = False
+
+    def dead(self, now: float, *, answers: bool, beat: datetime | None) -> bool:
+        """Take in one look; tell whether the scheduler is dead.
+
+        Args:
+            now: this process's monotonic seconds, never less than the last time.
+            answers: whether the database did.
+            beat: the newest heartbeat there.
+        """
+        if not answers:
+            self._since = None  # silence counts only while the scheduler could have written
+            return False
+        if beat != self._beat or self._since is None:
+            self._alive = self._alive or beat not in (None, self.before)
+            self._beat, self._since = beat, now
+            return False
+        if not self._alive:
+            return now - self.started > START_SECONDS
+        return now - self._since > SILENT_SECONDS
+
+
+def listens(path: str) -> bool:
+    """Whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+class Supervisor:
+    """Runs the scheduler and the reaper until one reason to end comes up.
+
+    Args:
+        airflow: Airflow's database.
+    """
+
+    def __init__(self, airflow: AirflowState) -> None:
+        self._airflow = airflow
+        self._stop = threading.Event()
+        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaper_at = 0.0
+        self._heard_at = time.monotonic()
+
+    def ask_to_stop(self) -> None:
+        """End soon: what SIGTERM does."""
+        self._stop.set()
+
+    def run(self) -> int:
+        """Run until the scheduler ends, is dead, or this process is asked to stop. Returns the exit code."""
+        before = self._wait_for_database()
+        if self._stop.is_set():
+            return 0
+        scheduler = subprocess.Popen(["airflow", "scheduler"])
+        pulse = Pulse(time.monotonic(), before)
+        try:
+            while not self._stop.wait(LOOK_SECONDS):
+                if (code := scheduler.poll()) is not None:
+                    log.error("The scheduler ended with exit code %d.", code)
+                    return code or 1
+                self._keep_reaper()
+                if listens(SOCKET):
+                    self._heard_at = time.monotonic()
+                if time.monotonic() - self._heard_at > DEAF_SECONDS:
+                    log.error("Nobody has listened on %s for %g s.", SOCKET, DEAF_SECONDS)
+                    return 1
+                if self._dead(pulse):
+                    log.error("The scheduler has not beaten for %g s although its database answers.", SILENT_SECONDS)
+                    return 1
+            return self._end(scheduler)
+        finally:
+            if self._reaper is not None:
+                self._reaper.terminate()
+            self._airflow.close()
+
+    def _wait_for_database(self) -> datetime | None:
+        """Wait until Airflow's database answers; return the last heartbeat of an earlier scheduler.
+
+        Those that ran in this container before are dead. Airflow is told, so that their tasks need not wait.
+        """
+        said = False
+        while not self._stop.is_set():
+            try:
+                before = self._airflow.scheduler_beat()
+                if ended := self._airflow.end_schedulers_of(socket.gethostname()):
+                    log.info("Told Airflow that %d scheduler(s) of this container are dead.", ended)
+                return before
+            except AirflowStateError as error:
+                if not said:
+                    log.warning("Waiting for the database: %s", error)
+                said = True
+            self._stop.wait(LOOK_SECONDS)
+        return None
+
+    def _keep_reaper(self) -> None:
+        if self._reaper is not None and self._reaper.poll() is None:
+            return
+        if time.monotonic() - self._reaper_at < _REAPER_PAUSE_SECONDS:
+            return
+        if self._reaper is not None:
+            log.error("The reaper ended with exit code %d; starting it again.", self._reaper.returncode)
+        self._reaper_at = time.monotonic()
+        self._reaper = subprocess.Popen([sys.executable, "-m", "tarmac.reaper.reaper"])
+
+    def _dead(self, pulse: Pulse) -> bool:
+        try:
+            beat = self._airflow.scheduler_beat()
+        except AirflowStateError:
+            return pulse.dead(time.monotonic(), answers=False, beat=None)
+        return pulse.dead(time.monotonic(), answers=True, beat=beat)
+
+    def _end(self, scheduler: subprocess.Popen[bytes]) -> int:
+        """Ask the scheduler to end; whatever is left of it ends with this container."""
+        scheduler.send_signal(signal.SIGTERM)
+        try:
+            scheduler.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            log.warning("Tasks are left after %g s; their containers go on and are found again.", GRACE_SECONDS)
+        return 0
+
+
+def main() -> int:
+    """Run the scheduler's container."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s supervisor: %(message)s")
+    supervisor = Supervisor(AirflowState(database_url()))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.ask_to_stop())
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

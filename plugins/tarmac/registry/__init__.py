@@ -1,0 +1,1 @@
+"""MLflow: registered models, base models and cached trainings, promotion and its history."""

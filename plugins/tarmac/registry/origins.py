@@ -1,0 +1,128 @@
+"""Where a session starts from: another model to train on from, or the same training, done before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tarmac.base.errors import UnknownModelError
+from tarmac.registry.client import PRODUCTION, RUN_TAG, Registry, Run
+from tarmac.request.schema import BASE_PATTERN
+
+CACHE_TAG = "tarmac.cache_key"
+METRICS_TAG = "tarmac.metrics"
+# The request of a session, among the artifacts of its MLflow run.
+REQUEST_RECORD = "tarmac/request.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model to train on from: `reference` as a request names it for good, `uri` as MLflow does, `kind` of model."""
+
+    reference: str
+    uri: str
+    kind: str
+
+
+def find_base(registry: Registry, reference: str) -> Base:
+    """Find what a request's `base_model` means now.
+
+    Raises:
+        UnknownModelError: there is no such model, version or run, or the run saved no model.
+        RegistryError: the registry does not answer.
+    """
+    match = re.fullmatch(BASE_PATTERN, reference)
+    if match is None:
+        raise ValueError(f"{reference!r} is no base model; parse_request refuses it")
+    if run_id := match["run"]:
+        run = session_run(registry, run_id)
+        uri = registry.saved_model(run)
+        if uri is None:
+            raise UnknownModelError(f"The run {run_id!r} saved no model.")
+        return Base(reference, uri, run.params.get("model", ""))
+    name = match["name"]
+    if match["alias"]:
+        inside = [version for version in registry.versions(name) if PRODUCTION in version.aliases]
+        if not inside:
+            raise UnknownModelError(f"No version of {name!r} is in production.")
+        version = inside[0]
+    else:
+        version = registry.version(name, int(match["version"]))
+    kind = registry.run(version.run_id).params.get("model", "")
+    return Base(f"{name}/{version.version}", f"models:/{name}/{version.version}", kind)
+
+
+def session_run(registry: Registry, run_id: str) -> Run:
+    """Return the latest finished MLflow run of a session, by its Airflow run's id or by its own.
+
+    Raises:
+        UnknownModelError: there is none.
+    """
+    if found := registry.find_runs(RUN_TAG, run_id):
+        return found[0]
+    if re.fullmatch(r"[0-9a-f]{32}", run_id):
+        return registry.run(run_id)
+    raise UnknownModelError(f"No model was saved by a run {run_id!r}; `make ps` lists the latest ones.")
+
+
+def registry_problems(registry: Registry, request: Mapping[str, Any]) -> tuple[list[str], str | None]:
+    """Check what a request says of the registry: the kind of models under its name, its base model.
+
+    Returns:
+        One sentence for each bad field, and `base_model` as a reference that will not move.
+
+    Raises:
+        RegistryError: the registry does not answer.
+    """
+    problems = []
+    model, name, base = request["model"], request["name"], request["base_model"]
+    if name is not None and (kind := registry.kind_of(name)) and kind != model:
+        problems.append(f"name: {name!r} holds models of another kind, {kind}; choose another name (got {name!r}).")
+    if base is None:
+        return problems, None
+    try:
+        found = find_base(registry, base)
+    except UnknownModelError as error:
+        return [*problems, f"base_model: {error} (got {base!r})."], None
+    if found.kind != model:
+        problems.append(f"base_model: is of the kind {found.kind or 'unknown'}, not {model} (got {base!r}).")
+    return problems, found.reference
+
+
+def cache_key(
+    request: Mapping[str, Any], prep: Mapping[str, Any], *, trainer: Sequence[str], base_uri: str | None
+) -> str:
+    """Return what two trainings have in common that are sure to give the same model. Pure.
+
+    Args:
+        request: the checked request.
+        prep: the result of `prep`: ids of the data's content, the parameters with the model's defaults.
+        trainer: its image's digest, `sha256:...`, and its command.
+        base_uri: MLflow's URI of the model that it trains on from.
+    """
+    facts = {
+        "model": request["model"],
+        # In this order: it is the order in which they are trained on.
+        "data": [[entry["split"], entry["id"]] for entry in prep["datasets"]],
+        "parameters": prep["parameters"],
+        # Content-addressed as the data is.
+        "script": request["script"],
+        "seed": request["seed"],
+        "trainer": list(trainer),
+        "base": base_uri,
+        "device": "cuda" if request["gpu"] else "cpu",
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def find_cached(registry: Registry, key: str) -> Run | None:
+    """Return the latest finished run with a key, whose model is whole.
+
+    Raises:
+        RegistryError: the registry does not answer.
+    """
+    return next((run for run in registry.find_runs(CACHE_TAG, key) if registry.saved_model(run)), None)

@@ -1,0 +1,230 @@
+"""The catalogue: the models a request may name, who trains each, and the parameters each one takes.
+
+Ours are in `catalogue.toml` beside this file; a team's own in the `*.toml` files of the folder TARMAC_TRAINERS_DIR
+(env/trainers of the repository). docs/trainer-contract.md says what stands in such a file. The trainer checks
+parameters again; this copy lets a bad request be refused before anything is started. A test compares the two.
+
+A broken file of a team takes away what it lists and nothing else: `problems` says so, and so does whoever is refused
+for it. Files are read again when they change, so that a new trainer needs no restart.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
+
+from tarmac.base.units import gpu_bytes
+
+log = logging.getLogger(__name__)
+
+OURS = Path(__file__).with_name("catalogue.toml")
+OUR_IMAGE = "tarmac"
+"""The image of a model that Tarmac's own trainer trains."""
+
+MARGIN = 0.005
+"""By how much a version has to be better to be promoted, where the catalogue says nothing else."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One hyperparameter. `kind` is int, number or choice; bounds are inclusive; `choices` may hold None."""
+
+    kind: str
+    low: float = 0
+    high: float = 0
+    choices: tuple[str | None, ...] = ()
+    default: float | str | None = None
+
+    def problem(self, value: object) -> str | None:
+        """Say what is wrong with a value, or None. Pure."""
+        if self.kind == "choice":
+            if value in self.choices and not isinstance(value, bool):
+                return None
+            return "must be one of " + ", ".join("null" if c is None else repr(c) for c in self.choices)
+        wanted = "a whole number" if self.kind == "int" else "a number"
+        numeric = isinstance(value, int) or (self.kind == "number" and isinstance(value, float))
+        if isinstance(value, bool) or not numeric or not self.low <= value <= self.high:  # type: ignore[operator]
+            return f"must be {wanted} from {self.low:g} to {self.high:g}"
+        return None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A kind of model.
+
+    Attributes:
+        title: what it is, for people.
+        score: the metric of `eval` that ranks its versions, higher is better.
+        margin: by how much a version has to be better in it to be promoted by the rule.
+        image: of its trainer; OUR_IMAGE: the one this stack has built.
+        command: what the trainer's container runs, before the contract's command; empty: the image's own entrypoint.
+        scripts: whether its trainer runs scripts of users.
+        gpu_memory_bytes: what a session reserves of a GPU before anything like it was measured; None: a whole device.
+        memory_bytes: the limit of its containers; None: the stack's setting.
+        parameters: by name.
+    """
+
+    title: str
+    score: str
+    margin: float = MARGIN
+    image: str = OUR_IMAGE
+    command: tuple[str, ...] = ()
+    scripts: bool = False
+    gpu_memory_bytes: int | None = None
+    memory_bytes: int | None = None
+    parameters: dict[str, Parameter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """All models by name, and what is wrong with the files of a team, a sentence each."""
+
+    models: dict[str, Model]
+    problems: tuple[str, ...] = ()
+
+
+class _Parameter(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["int", "number", "choice"]
+    low: float = 0
+    high: float = 0
+    choices: tuple[StrictStr, ...] = ()
+    default: float | StrictStr | None = None
+
+    def parameter(self) -> Parameter:
+        if self.type == "choice":
+            if not self.choices:
+                raise ValueError("a choice needs choices, a list of words")
+            # TOML has no null: leaving the parameter out is always a choice.
+            made = Parameter("choice", choices=(None, *self.choices), default=self.default)
+        else:
+            default = int(self.default) if self.type == "int" and isinstance(self.default, float) else self.default
+            made = Parameter(self.type, self.low, self.high, default=default)
+        if self.default is not None and (problem := made.problem(made.default)):
+            raise ValueError(f"its default {problem}")
+        return made
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    title: Annotated[StrictStr, Field(min_length=1, max_length=200)]
+    score: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.@ -]{1,64}$")]
+    margin: Annotated[float, Field(ge=0, le=1_000_000)] = MARGIN
+    image: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
+    command: tuple[StrictStr, ...] = ()
+    scripts: StrictBool = False
+    gpu_memory: Any = None
+    memory: Any = None
+    parameters: dict[Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], _Parameter] = {}
+
+    @field_validator("gpu_memory", "memory")
+    @classmethod
+    def _size(cls, value: Any) -> int | None:
+        try:
+            return None if value is None else gpu_bytes(value)
+        except ValueError as error:
+            raise ValueError("must be a size such as '4GiB', from 64 MiB to 1 TiB") from error
+
+    def model(self) -> Model:
+        parameters = {}
+        for name, given in self.parameters.items():
+            try:
+                parameters[name] = given.parameter()
+            except ValueError as error:
+                raise ValueError(f"parameters.{name}: {error}") from error
+        return Model(
+            title=self.title,
+            score=self.score,
+            margin=self.margin,
+            image=self.image,
+            command=self.command,
+            scripts=self.scripts,
+            gpu_memory_bytes=self.gpu_memory,
+            memory_bytes=self.memory,
+            parameters=parameters,
+        )
+
+
+def parse(content: bytes, name: str) -> tuple[dict[str, Model], list[str]]:
+    """Read a catalogue file. Pure.
+
+    Args:
+        content: TOML in UTF-8, a table a model.
+        name: how problems call the file.
+
+    Returns:
+        The models that are whole, by name, and what is wrong with the others.
+    """
+    try:
+        tables = tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return {}, [f"{name} is not TOML: {error}."]
+    models, problems = {}, []
+    for key, table in tables.items():
+        if not _NAME.fullmatch(key) or not isinstance(table, dict):
+            problems.append(f"{name}: {key!r} must be a table, [{key}], named with a-z, 0-9 and _, at most 64.")
+            continue
+        try:
+            models[key] = _Model.model_validate(table).model()
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                path = ".".join(map(str, item["loc"]))
+                problems.append(f"{name}: {key}.{path}: {item['msg'][0].lower()}{item['msg'][1:]}.")
+        except ValueError as error:
+            problems.append(f"{name}: {key}.{error}.")
+    return models, problems
+
+
+def combine(files: Iterable[tuple[str, bytes]]) -> Catalogue:
+    """Make a catalogue of (name, content) of files, ours first; a model that is listed twice is the first's. Pure."""
+    models: dict[str, Model] = {}
+    problems: list[str] = []
+    for name, content in files:
+        found, wrong = parse(content, name)
+        problems += wrong
+        for key, model in found.items():
+            if key in models:
+                problems.append(f"{name}: {key!r} is taken: another file of the catalogue lists it.")
+            else:
+                models[key] = model
+    return Catalogue(models, tuple(problems))
+
+
+def catalogue() -> Catalogue:
+    """Return the catalogue as its files are now.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    folder = Path(os.environ.get("TARMAC_TRAINERS_DIR") or "/opt/airflow/trainers")
+    stamps = []
+    for path in [OURS, *sorted(folder.glob("*.toml"))]:
+        stat = path.stat()
+        stamps.append((path, stat.st_mtime_ns, stat.st_size))
+    return _read(tuple(stamps))
+
+
+@lru_cache(maxsize=1)
+def _read(stamps: tuple[tuple[Path, int, int], ...]) -> Catalogue:
+    files, unreadable = [], []
+    for path, _, _ in stamps:
+        try:
+            files.append((path.name, path.read_bytes()))
+        except PermissionError as error:
+            unreadable.append(f"{path.name} cannot be read ({error.strerror}): make it readable for all.")
+    found = combine(files)
+    found = Catalogue(found.models, (*found.problems, *unreadable))
+    for problem in found.problems:
+        log.warning("The catalogue has a problem: %s", problem)
+    return found

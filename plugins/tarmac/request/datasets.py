@@ -1,0 +1,211 @@
+"""The data set store: content-addressed files behind any fsspec URL.
+
+A data set lies at `<store>/<id>/<id>.jsonl`; its id is the base58 of the SHA-256 of its content, so a file that is
+there is whole or is found out. fsspec is imported inside functions: every task start would pay for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import stat
+import uuid
+from pathlib import PurePosixPath
+from typing import IO, Any
+from urllib.parse import unquote, urlsplit
+
+from tarmac.base.errors import DatasetError
+from tarmac.request.schema import ID_PATTERN, SCRIPT_PATTERN, TrainingRequest
+
+FILES_ROOT = "/files"
+_CHUNK = 1024 * 1024
+
+
+def is_id(reference: str) -> bool:
+    """Tell whether a reference names a file of the store (else it is a URL). Pure."""
+    return any(re.fullmatch(pattern, reference) for pattern in (ID_PATTERN, SCRIPT_PATTERN))
+
+
+def is_remote(reference: str, store_url: str) -> bool:
+    """Tell whether fetching needs a network and credentials. Pure."""
+    return urlsplit(store_url if is_id(reference) else reference).scheme != "file"
+
+
+def references(request: TrainingRequest) -> list[tuple[str, str]]:
+    """List (field path, reference) of every file a request names. Pure."""
+    found = []
+    for name, dataset in request.datasets.items():
+        found.append((f"datasets.{name}.train", dataset.train))
+        if dataset.eval is not None:
+            found.append((f"datasets.{name}.eval", dataset.eval))
+    if request.script is not None:
+        found.append(("script", request.script))
+    return found
+
+
+def _open(url: str) -> IO[bytes]:
+    import fsspec
+
+    opened: IO[bytes] = fsspec.open(url, "rb").open()
+    return opened
+
+
+def _path_of(url: str) -> PurePosixPath:
+    # As the trainer reads it: my%20data.jsonl is the file "my data.jsonl". fsspec takes the path as it is written.
+    return PurePosixPath(unquote(urlsplit(url).path))
+
+
+def _open_below(root: PurePosixPath, relative: PurePosixPath) -> IO[bytes]:
+    """Open a file below a folder, going down folder by folder, so that no link leads elsewhere.
+
+    Raises:
+        OSError: ELOOP or ENOTDIR for a link on the way, EINVAL for what is no regular file, and the usual ones.
+    """
+    *folders, name = relative.parts
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for folder in folders:
+            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = below
+        # Not blocking: opening a named pipe would wait for a writer for ever.
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=handle)
+    finally:
+        os.close(handle)
+    stream = os.fdopen(opened, "rb")
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        stream.close()
+        raise OSError(errno.EINVAL, "is not a regular file")
+    return stream
+
+
+def _open_local(reference: str, store_url: str) -> IO[bytes]:
+    if is_id(reference):
+        return _open_below(_path_of(store_url), PurePosixPath(reference))
+    root = PurePosixPath(FILES_ROOT)
+    return _open_below(root, _path_of(reference).relative_to(root))
+
+
+def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None) -> tuple[str, int]:
+    """Return the id of a stream's content and its size in bytes; write the content on as it is read."""
+    import base58
+
+    digest, size = hashlib.sha256(), 0
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        if copy_to is not None:
+            copy_to.write(chunk)
+    return base58.b58encode(digest.digest()).decode(), size
+
+
+def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl") -> tuple[str, int, bool]:
+    """Store a file under the id of its content. Idempotent; a reader never sees half a file.
+
+    Args:
+        suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script.
+
+    Returns:
+        The reference to put in a request (`<id>/<id>.jsonl`), the size in bytes, and whether it was new.
+
+    Raises:
+        DatasetError: the file is empty, or the store cannot be written; nothing is left behind.
+    """
+    try:
+        return _put(stream, store_url, suffix)
+    except DatasetError:
+        raise
+    except Exception as error:  # the storage libraries behind fsspec share no base class
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
+
+
+def _put(stream: IO[bytes], store_url: str, suffix: str) -> tuple[str, int, bool]:
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(store_url)
+    partial = f"{root}/.partial-{uuid.uuid4().hex}"
+    try:
+        filesystem.makedirs(root, exist_ok=True)
+        with filesystem.open(partial, "wb") as target:
+            data_id, size = _digest(stream, target)
+        if size == 0:
+            raise DatasetError("The file is empty: there is nothing to store.")
+        folder = f"{root}/{data_id}"
+        final = f"{folder}/{data_id}{suffix}"
+        new = not filesystem.exists(final) or _stored_id(filesystem, final) != data_id
+        if new:
+            filesystem.makedirs(folder, exist_ok=True)
+            filesystem.mv(partial, final)
+        return f"{data_id}/{data_id}{suffix}", size, new
+    finally:
+        with contextlib.suppress(Exception):  # the reason why nothing could be written is the one to tell
+            if filesystem.exists(partial):
+                filesystem.rm(partial)
+
+
+def _stored_id(filesystem: Any, path: str) -> str:
+    with filesystem.open(path, "rb") as stored:
+        return _digest(stored)[0]
+
+
+def _file_url_problem(url: str) -> str | None:
+    path = _path_of(url)
+    if urlsplit(url).netloc or ".." in path.parts or PurePosixPath(FILES_ROOT) not in path.parents:
+        return f"a file URL must lie below file://{FILES_ROOT}/ (the folder that TARMAC_FILES_DIR names)"
+    return None
+
+
+def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> str | None:
+    """Say why a reference cannot be fetched, or None. Reads the whole file when it is an id, to check its content."""
+    stored = is_id(reference)
+    scheme = "" if stored else urlsplit(reference).scheme
+    if not stored and scheme not in schemes:
+        return f"the URL scheme {scheme!r} is not allowed; allowed are {', '.join(schemes)}"
+    if scheme == "file" and (problem := _file_url_problem(reference)):
+        return problem
+    url = f"{store_url}/{reference}" if stored else reference
+    try:
+        with _open(url) if is_remote(reference, store_url) else _open_local(reference, store_url) as stream:
+            if not stored:
+                return None if stream.read(1) else "the file is empty"
+            found, size = _digest(stream)
+    except FileNotFoundError:
+        command = "dataset" if reference.endswith(".jsonl") else "script"
+        hint = f"store it with `make {command} FILE=...` and use the id that prints" if stored else url
+        return f"there is no such {'data set' if command == 'dataset' else 'script'}: {hint}"
+    except Exception as error:  # the storage libraries behind fsspec share no base class
+        if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
+            return f"{url} does not exist, or lies behind a symbolic link, which is not followed"
+        return f"{url} cannot be read: {type(error).__name__}: {str(error)[:300]}"
+    wanted = reference.split("/")[0]
+    if found != wanted:
+        return (
+            f"the stored content ({size} bytes) has the id {found}, not {wanted}: the file was changed; store it again"
+        )
+    return None
+
+
+def check(request: TrainingRequest, store_url: str, schemes: tuple[str, ...]) -> list[str]:
+    """Say what is wrong with each data set of a request; an empty list when all can be fetched.
+
+    Reads every file that an id names and compares its content with the id.
+    """
+    problems = []
+    for path, reference in references(request):
+        if problem := problem_with(reference, store_url, schemes):
+            problems.append(f"{path}: {problem} (got {reference!r}).")
+    return problems
+
+
+def describe_size(size: int) -> str:
+    """Bytes for people. Pure."""
+    value: Any = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("unreachable")

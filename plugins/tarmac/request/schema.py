@@ -1,0 +1,353 @@
+"""The request: the one definition that the form, the API and check_request_body share."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self, cast
+from urllib.parse import unquote, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from tarmac.base.errors import RequestError
+from tarmac.base.units import gpu_bytes
+from tarmac.request.catalogue import Catalogue, catalogue
+
+MAX_REQUEST_BYTES = 1_000_000
+_MAX_PROBLEMS = 50
+_BASE58_CLASS = r"[1-9A-HJ-NP-Za-km-z]"
+# SHA-256 as base58 is 44 characters, or 43 for one hash in seventeen.
+ID_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.jsonl"
+SCRIPT_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.(?:py|sh)"
+_URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
+_NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
+_NAME_HELP = "letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit"
+BASE_PATTERN = (
+    rf"(?P<name>{_NAME_PATTERN})(?:/(?P<version>[1-9]\d{{0,8}})|@(?P<alias>production))|run:(?P<run>[^\s'\"]{{1,250}})"
+)
+_REFERENCE_HELP = (
+    "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
+)
+
+
+def _check_reference(value: str) -> str:
+    if re.fullmatch(ID_PATTERN, value):
+        return value
+    if re.fullmatch(_URL_PATTERN, value) and _leads_where_it_says(value):
+        return value
+    raise PydanticCustomError("dataset_reference", _REFERENCE_HELP)
+
+
+def _leads_where_it_says(url: str) -> bool:
+    """Tell whether a URL goes down from its host only. fsspec reads `::` as one file system inside another. Pure."""
+    try:
+        urlsplit(url)
+    except ValueError:  # a host in brackets that is no address
+        return False
+    plain = unquote(url)
+    return ".." not in plain.split("/") and "::" not in plain and "\0" not in plain
+
+
+def _check_name(value: str) -> str:
+    if not re.fullmatch(_NAME_PATTERN, value):
+        raise PydanticCustomError("dataset_name", "the name may hold " + _NAME_HELP)
+    return value
+
+
+class Dataset(BaseModel):
+    """One named data set: what to train on, and what to score on (null: hold out about a tenth of train)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    train: Annotated[StrictStr, Field(min_length=1, max_length=1024)]
+    eval: Annotated[StrictStr, Field(min_length=1, max_length=1024)] | None = None
+
+    @field_validator("train", "eval")
+    @classmethod
+    def _reference(cls, value: str | None) -> str | None:
+        return None if value is None else _check_reference(value)
+
+
+class Resources(BaseModel):
+    """What a session asks of the GPUs. All optional; only used with gpu: true."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    gpu_memory: Any = Field(
+        None,
+        title="GPU memory",
+        description="Memory on each device, for example '12GiB'; null: estimated from earlier sessions.",
+        json_schema_extra={"type": ["string", "integer", "null"]},
+    )
+    gpus: Annotated[StrictInt, Field(ge=1, le=64)] = Field(1, title="GPUs", description="How many devices.")
+    policy: Literal["packed", "spread"] = Field(
+        "packed", title="Policy", description="packed: the fullest device it fits on; spread: the emptiest."
+    )
+    max_wait_seconds: Annotated[StrictInt, Field(ge=1, le=30 * 86400)] = Field(
+        8 * 3600, title="Longest wait", description="Seconds to wait for a device before the session fails."
+    )
+    stall_seconds: Annotated[StrictInt, Field(ge=10, le=86400)] = Field(
+        300, title="Stall", description="Seconds without progress after which a training counts as hung."
+    )
+
+    @field_validator("gpu_memory")
+    @classmethod
+    def _memory(cls, value: Any) -> str | int | None:
+        if value is not None:
+            try:
+                gpu_bytes(value)
+            except ValueError as error:
+                raise PydanticCustomError(
+                    "gpu_memory", "must be a size such as '12GiB' or '800MiB', or bytes, from 64 MiB to 1 TiB"
+                ) from error
+        return cast("str | int | None", value)
+
+
+def _advice(model: str, known: Catalogue) -> str:
+    advice = f"must be one of {', '.join(known.models)}"
+    if model == "translation":
+        advice = f"translation is not offered: there is no trainer for it in the catalogue; {advice}"
+    broken = " ".join(known.problems)
+    return f"{advice}. The catalogue has a problem: {broken}" if broken else advice
+
+
+class TrainingRequest(BaseModel):
+    """What a user sends to start a training session. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: StrictStr = Field(
+        title="Model",
+        description="What kind of model to train.",
+        # Asked each time: the catalogue may have changed since this module was imported.
+        json_schema_extra=lambda schema: schema.update(enum=list(catalogue().models)),
+    )
+    datasets: dict[Annotated[StrictStr, AfterValidator(_check_name)], Dataset] = Field(
+        title="Data sets",
+        description="Named data sets, combined: {name: {train: '<id>/<id>.jsonl' or a URL, eval: the same or null}}. "
+        "`make dataset FILE=...` stores a file and prints its id.",
+        min_length=1,
+        max_length=32,
+    )
+    gpu: StrictBool = Field(False, title="GPU", description="Train on a GPU; waits until the session fits on one.")
+    seed: Annotated[StrictInt, Field(ge=0, le=2**32 - 1)] = Field(
+        0, title="Seed", description="The same request, data and seed give the same model on a CPU."
+    )
+    priority: Annotated[StrictInt, Field(ge=-100, le=100)] = Field(
+        0, title="Priority", description="Higher goes first among sessions that wait for a GPU; equals go by arrival."
+    )
+    resources: Resources = Field(
+        default_factory=lambda: Resources.model_validate({}),
+        title="Resources",
+        description="What a GPU session asks for: gpu_memory ('12GiB'), gpus, policy, max_wait_seconds, stall_seconds.",
+    )
+    script: Annotated[StrictStr, Field(max_length=128)] | None = Field(
+        None,
+        title="Script",
+        description="Your own code to train with, in place of the trainer's: '<id>/<id>.py' as "
+        "`make script FILE=...` prints it. It runs inside the trainer's image.",
+    )
+    parameters: dict[StrictStr, Any] = Field(
+        default_factory=dict,
+        title="Parameters",
+        description="Hyperparameters of the model; left out ones take the model's defaults.",
+        max_length=64,
+    )
+    name: StrictStr | None = Field(
+        None, title="Name", description="The registered model's name; null: that of the kind of model."
+    )
+    base_model: StrictStr | None = Field(
+        None,
+        title="Base model",
+        description="Train on from a registered model ('name/3', 'name@production') or from what another run saved "
+        "('run:<run id>').",
+    )
+    no_cache: StrictBool = Field(
+        False, title="No cache", description="Train anew although the same training was done before."
+    )
+    promote: Literal["never", "auto"] = Field(
+        "never",
+        title="Promote",
+        description="auto: the new version goes into production if it is better by the rule of docs/registry.md.",
+    )
+
+    @field_validator("script")
+    @classmethod
+    def _stored(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(SCRIPT_PATTERN, value):
+            raise PydanticCustomError(
+                "script_reference", "must be '<id>/<id>.py' or '<id>/<id>.sh' as `make script FILE=...` prints it"
+            )
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        known = catalogue()
+        if value not in known.models:
+            raise PydanticCustomError("unknown_model", "{advice}", {"advice": _advice(value, known)})
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _registered_name(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(_NAME_PATTERN, value):
+            raise PydanticCustomError("registered_name", "may hold " + _NAME_HELP)
+        return value
+
+    @field_validator("base_model")
+    @classmethod
+    def _base_reference(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(BASE_PATTERN, value):
+            raise PydanticCustomError(
+                "base_reference", "must be 'name/3', 'name@production' or 'run:<id of an Airflow run>'"
+            )
+        return value
+
+    @property
+    def registered_name(self) -> str:
+        """The name under which the model is registered."""
+        return self.name or self.model
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def _short(value: object) -> str:
+    return _cut(ascii(value))
+
+
+def _key(name: str) -> str:
+    return _cut(ascii(name)[1:-1])
+
+
+def _problems(error: ValidationError) -> list[str]:
+    problems = []
+    for item in error.errors(include_url=False):
+        # "[key]" is pydantic's way to say that the key itself is bad.
+        place = item["loc"][:-1] if item["type"] == "dataset_name" else item["loc"]
+        path = ".".join(_key(p) if isinstance(p, str) else str(p) for p in place) or "request"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"{path}: unknown key; remove it or check its spelling.")
+        elif item["type"] in ("model_type", "dict_type"):
+            problems.append(f"{path}: must be a JSON object (got {_short(item['input'])}).")
+        elif item["type"] == "missing":
+            problems.append(f"{path}: is required and missing.")
+        else:
+            message = item["msg"][0].lower() + item["msg"][1:]
+            problems.append(f"{path}: {message} (got {_short(item['input'])}).")
+    return problems
+
+
+def _parameter_problems(model: str, parameters: dict[str, Any]) -> list[str]:
+    declared = catalogue().models[model].parameters
+    problems = []
+    for name, value in parameters.items():
+        path = f"parameters.{_key(name)}"
+        if name not in declared:
+            known = ", ".join(declared) or "no parameters"
+            problems.append(f"{path}: unknown for {model}, which takes {known}.")
+        elif problem := declared[name].problem(value):
+            problems.append(f"{path}: {problem} (got {_short(value)}).")
+    return problems
+
+
+def _script_problems(model: str, script: object) -> list[str]:
+    if script is None or catalogue().models[model].scripts:
+        return []
+    return [f"script: the trainer of {model} runs no scripts of users; leave it out (got {_short(script)})."]
+
+
+def parse_request(conf: object) -> TrainingRequest:
+    """Check a request as far as that needs nothing but the request itself. Pure.
+
+    Args:
+        conf: what JSON gave, of any type.
+
+    Raises:
+        RequestError: names every bad field with its value and what to do.
+    """
+    problems: list[str] = []
+    request = None
+    try:
+        request = TrainingRequest.model_validate(conf)
+    except ValidationError as error:
+        problems += _problems(error)
+    if isinstance(conf, dict):
+        model, parameters = conf.get("model"), conf.get("parameters", {})
+        # Parameters are judged even when other fields are wrong, so that one answer names every bad field.
+        if isinstance(model, str) and model in catalogue().models:
+            if isinstance(parameters, dict):
+                problems += _parameter_problems(model, {str(k): v for k, v in parameters.items()})
+            problems += _script_problems(model, conf.get("script"))
+    if len(problems) > _MAX_PROBLEMS:
+        problems[_MAX_PROBLEMS:] = [f"request: {len(problems) - _MAX_PROBLEMS} more problems are not listed."]
+    if problems or request is None:
+        raise RequestError(problems)
+    return request
+
+
+class FieldSchema(dict[str, Any]):
+    """A field's JSON schema, which nobody changes: a copy of it is itself.
+
+    Airflow copies a DAG's params for every operator, up to four times over, whenever a task starts.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return itself."""
+        return self
+
+
+def form_schema() -> dict[str, FieldSchema]:
+    """JSON schema of each top-level field, as the trigger form understands it. Pure.
+
+    $defs are inlined and `anyOf [x, null]` becomes a type list. `default`, `description` and `source` are left out:
+    a Param whose schema carries one of them makes the DAG vanish without an import error (Airflow 3.3.2).
+    """
+    schema = TrainingRequest.model_json_schema()
+    definitions = schema.get("$defs", {})
+    dropped = ("default", "description", "source")
+    return {
+        name: FieldSchema((key, value) for key, value in _inline(field, definitions).items() if key not in dropped)
+        for name, field in schema["properties"].items()
+    }
+
+
+def request_defaults() -> dict[str, Any]:
+    """Return the default of each optional top-level field, as JSON. Pure."""
+    names = {name for name, field in TrainingRequest.model_fields.items() if not field.is_required()}
+    found: dict[str, Any] = TrainingRequest.model_construct().model_dump(mode="json", include=names)
+    return found
+
+
+def field_descriptions() -> dict[str, str]:
+    """Return each top-level field's description. Pure."""
+    return {name: field.description or "" for name, field in TrainingRequest.model_fields.items()}
+
+
+def _inline(node: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_inline(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        rest = {key: value for key, value in node.items() if key != "$ref"}
+        node = {**definitions[node["$ref"].rsplit("/", 1)[1]], **rest}
+    node = {key: _inline(value, definitions) for key, value in node.items()}
+    options = node.get("anyOf", [])
+    if len(options) == 2 and any(option.get("type") == "null" for option in options):
+        other = next(option for option in options if option.get("type") != "null")
+        del node["anyOf"]
+        node = {**node, **other, "type": [other["type"], "null"]}
+    return node

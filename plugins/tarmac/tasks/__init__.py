@@ -1,0 +1,1 @@
+"""What Airflow runs: operators, the sensor, triggers, the Python tasks, links."""

@@ -1,0 +1,248 @@
+"""Task gpu_preflight_configuration: estimate, queue, and wait for a reservation without holding anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from tarmac.base.airflow_api import FINISHED_STATES
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tarmac.admission.estimate import Estimate
+    from tarmac.base.session import SessionKey
+    from tarmac.ledger.ledger import Ledger
+    from tarmac.ledger.records import Entry, Reservation
+    from tarmac.scheduler.cycle import Tower
+
+
+def signature(request: Mapping[str, Any]) -> str:
+    """Name the kind of session that history compares: the model and its parameters. Pure."""
+    parameters = json.dumps(request.get("parameters") or {}, sort_keys=True)
+    return f"{request['model']}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
+
+
+def data_bytes(prep: Mapping[str, Any] | None) -> int:
+    """Sum the sizes of a session's data sets, in bytes. Pure."""
+    return sum(int(entry.get("bytes") or 0) for entry in (prep or {}).get("datasets", []))
+
+
+def entry_for(
+    ledger: Ledger, key: SessionKey, request: Mapping[str, Any], prep: Mapping[str, Any] | None, task_id: str
+) -> Entry:
+    """Estimate a session's need from its request, its own attempts and history; return what it queues with."""
+    from tarmac.admission.placement import Need, Policy
+    from tarmac.base.units import gpu_bytes
+    from tarmac.ledger.records import Entry
+    from tarmac.request.schema import Resources
+
+    resources = Resources.model_validate(request.get("resources") or {})
+    kind, amount = signature(request), data_bytes(prep)
+    requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
+    found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
+    return Entry(
+        need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy)),
+        estimate=found,
+        signature=kind,
+        data_bytes=amount,
+        priority=int(request.get("priority") or 0),
+        max_wait_seconds=resources.max_wait_seconds,
+        task_id=task_id,
+    )
+
+
+def _estimate(
+    ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int
+) -> Estimate:
+    """Estimate a session's need from what the ledger knows; a guess beyond the devices it would get is a whole one."""
+    from tarmac.admission.estimate import bounded, estimate
+    from tarmac.request.catalogue import catalogue
+
+    # Somebody may have taken the model out of the catalogue since the session started: a whole device then.
+    default = catalogue().models.get(kind.partition(":")[0])
+    found = estimate(
+        requested_bytes=requested,
+        own=ledger.own_attempts(key),
+        history=ledger.measured(kind, but=key),
+        data_bytes=amount,
+        default_bytes=default.gpu_memory_bytes if default else None,
+    )
+    sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
+    return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found
+
+
+def learn(ledger: Ledger, kind: str) -> None:
+    """Estimate again for those who wait with a guess, after a session of their kind was measured. Idempotent."""
+    with ledger.transaction():
+        ledger.lock_devices()
+        for key, amount, count in ledger.guessing(kind):
+            ledger.correct(key, _estimate(ledger, key, kind, requested=None, amount=amount, devices=count))
+
+
+def living(context: Context, keys: Collection[SessionKey]) -> set[SessionKey]:
+    """Return those sessions whose training Airflow still means to run. Called from inside a task."""
+    from tarmac.base.session import SessionKey
+
+    found: set[SessionKey] = set()
+    ti: Any = context["ti"]
+    for dag_id in {key.dag_id for key in keys}:
+        runs = [key.run_id for key in keys if key.dag_id == dag_id]
+        states = ti.get_task_states(
+            dag_id=dag_id,
+            task_ids=["train_model_gpu", "gpu_preflight_configuration", "check_DAG_success"],
+            run_ids=runs,
+        )
+        for run_id in runs:
+            if still_to_train(states.get(run_id)):
+                found.add(SessionKey(dag_id, run_id))
+    return found
+
+
+def still_to_train(states: Mapping[str, str | None] | None) -> bool:
+    """Tell from the states of a run's tasks whether its training runs or may still come. Pure.
+
+    Args:
+        states: by task id; None: Airflow does not know the run.
+    """
+    if not states:
+        return False
+    if states.get("gpu_preflight_configuration") in FINISHED_STATES - {"success"}:
+        return False
+    return (
+        states.get("train_model_gpu") not in FINISHED_STATES and states.get("check_DAG_success") not in FINISHED_STATES
+    )
+
+
+def open_tower(ledger: Ledger, api: Any) -> Tower:
+    """Make the tower of this machine: its devices, the containers of the engine `api`, its headroom."""
+    from tarmac.base.settings import settings
+    from tarmac.containers import engine
+    from tarmac.devices.snapshot import snapshot
+    from tarmac.scheduler.cycle import Tower
+
+    return Tower(
+        ledger,
+        snapshot,
+        lambda: engine.running_sessions(api, settings().stack),
+        headroom_bytes=settings().gpu_headroom_bytes,
+    )
+
+
+def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any) -> Reservation | None:
+    """Try once to get a reservation: reap what is dead, estimate, queue, make a pass. Idempotent.
+
+    Returns:
+        The reservation, or None: it waits in the queue, and the ledger says why.
+
+    Raises:
+        AirflowFailException: it can never fit here, or its deadline has passed; it is out of the queue then.
+        LedgerError: the database is away.
+    """
+    from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
+    from tarmac.base.settings import settings
+    from tarmac.containers import engine
+    from tarmac.scheduler.cycle import reap
+    from tarmac.tasks.gpu_trigger import waiting_line
+
+    ti: Any = context["ti"]
+    key = SessionKey(ti.dag_id, ti.run_id)
+    if held := ledger.reservation(key):
+        ledger.extend(key)
+        return held
+    api = engine.client()
+    stack = settings().stack
+
+    def fence(one: SessionKey) -> None:
+        # Only its training: where that is over, the session's other steps may well be running.
+        engine.fence(api, {**session_labels(stack, *one), LABEL_TASK: "train_model_gpu"})
+
+    for dead in reap(ledger, lambda keys: living(context, keys), fence):
+        log.warning("Released what the dead session %s held.", dead.run_id)
+    tower = open_tower(ledger, api)
+    if not ledger.devices():
+        tower.make_pass()
+    prep = ti.xcom_pull(task_ids="retrieve_resources")
+    entry = entry_for(ledger, key, request, prep, ti.task_id)
+    ledger.enqueue(key, entry)
+    tower.make_pass(key)
+    if held := ledger.reservation(key):
+        return held
+    place = ledger.place_in_queue(key)
+    if place is None:
+        return ledger.reservation(key)
+    if place.why.reason and place.why.reason.never:
+        ledger.withdraw(key)
+        raise AirflowFailException(
+            f"This session never fits on this machine: it {place.why} ({entry.estimate.sentence}). "
+            "Ask for less in resources.gpu_memory or resources.gpus, or train on a larger machine."
+        )
+    if place.seconds_left <= 0:
+        if not ledger.withdraw(key) and (held := ledger.reservation(key)):
+            return held  # admitted at the last moment
+        raise AirflowFailException(
+            f"No GPU within resources.max_wait_seconds = {entry.max_wait_seconds}: it {place.why}. "
+            "Send the request again, with a longer wait, a higher priority or a smaller need."
+        )
+    log.info(
+        "%s",
+        waiting_line(
+            waited=place.waited_seconds,
+            left=place.seconds_left,
+            ahead=place.ahead,
+            reason=place.why,
+            estimate=entry.estimate.sentence,
+        ),
+    )
+    return None
+
+
+class GpuPreflight(BaseOperator):
+    """Task gpu_preflight_configuration: waits for a reservation, deferred, and returns it.
+
+    Args:
+        request: the checked request; templated.
+
+    Returns (XCom): `devices` (UUIDs), `bytes` by device, `rule` of the estimate, `waited_seconds`.
+    """
+
+    template_fields = ("request",)
+
+    def __init__(self, *, request: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.request = request
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Try; if there is no room, wait in the triggerer.
+
+        Raises:
+            TaskDeferred: Airflow's way to wait.
+            AirflowFailException: it can never fit here, or its deadline has passed.
+        """
+        return self.resume(context)
+
+    def resume(self, context: Context, event: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Try again after the trigger fired. Airflow calls it anew each time: a loop, with nothing on the stack."""
+        from tarmac.base.settings import settings
+        from tarmac.ledger.ledger import Ledger
+        from tarmac.tasks.gpu_trigger import holding, reserved_line
+
+        with Ledger(settings().database_url) as ledger:
+            held = seek(ledger, context, self.request, self.log)
+        if held is None:
+            self._wait(context)
+        found = holding(held.bytes_by_device, held.rule, held.waited_seconds)
+        self.log.info("%s", reserved_line(found))
+        return found
+
+    def _wait(self, context: Context) -> NoReturn:
+        from tarmac.tasks.gpu_trigger import ReservationTrigger
+
+        ti: Any = context["ti"]
+        self.defer(trigger=ReservationTrigger(ti.dag_id, ti.run_id, ends_task=True), method_name="resume")
+        raise AssertionError("defer always raises")

@@ -1,0 +1,288 @@
+"""Task train_model_gpu: trains on exactly what the session has reserved, and releases it however it ends."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tarmac.base.errors import ContainerError, LedgerError
+from tarmac.base.session import LABEL_GPU
+from tarmac.base.settings import settings
+from tarmac.containers import engine
+from tarmac.tasks.container_operator import TrainingContainerOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tarmac.admission.estimate import Outcome
+    from tarmac.base.session import SessionKey
+    from tarmac.containers.protocol import Event
+    from tarmac.ledger.records import Reservation
+    from tarmac.tasks.gpu_watch import Watch
+
+# What frameworks and drivers say when a device's memory runs out.
+_OUT_OF_MEMORY = re.compile(
+    r"CUDA(?: error:)? out of memory|OutOfMemoryError|cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED: Out of memory",
+    re.IGNORECASE,
+)
+GPU_OUT_OF_MEMORY = "GPU_OUT_OF_MEMORY"
+# A database that is away is waited for this long when a reservation is to be released; then its lease runs out.
+_RELEASE_SECONDS = 60
+_GONE_SECONDS = 5
+
+
+def ran_out_of_memory(code: int, error: Event | None, last_text: str) -> bool:
+    """Tell whether a training ended because its device's memory did not suffice. Pure.
+
+    Args:
+        code: its exit code.
+        error: its last `error` event.
+        last_text: the end of what else it said.
+    """
+    if code == 0:
+        return False
+    if error is not None:
+        return error.data.get("code") == GPU_OUT_OF_MEMORY or bool(_OUT_OF_MEMORY.search(error.data["message"]))
+    return bool(_OUT_OF_MEMORY.search(last_text))
+
+
+class GpuTrainingOperator(TrainingContainerOperator):
+    """Trains in a container that sees exactly the reserved devices and is told how much of them it may use.
+
+    A first attempt finds the reservation that preflight made. An attempt after a failure has none any more: it waits
+    for one as preflight does, deferred, with a need that has learned from the failure. An attempt after a lost worker
+    finds reservation and container as they were, and goes on with both.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(gpu_healthcheck=True, **kwargs)
+        self._held: Reservation | None = None
+        self._watch: Watch | None = None
+        self._sick = ""
+        self._alive_at = 0.0
+
+    def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Go on after waiting for a reservation."""
+        return self.attempt(context)
+
+    def run_step(self, context: Context) -> Any:
+        """Train, with a reservation or not at all.
+
+        Raises:
+            ContainerError: the training failed; its reservation is released.
+            TaskDeferred: it has no reservation yet.
+        """
+        from tarmac.admission.estimate import Outcome
+
+        self._context = context
+        if self._ended_well():
+            # An attempt was lost after its training had ended, and may or may not have released what it held.
+            self._held = self._claim()
+            result = super().run_step(context)
+            self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
+            return result
+        self._held = held = self._reserve(context)
+        stall = self._resources()["stall_seconds"]
+        self.gpu = held.devices
+        self.environment = {
+            **self.environment,
+            "TARMAC_GPU_MEMORY_BYTES": str(held.bytes_each),
+            "TARMAC_STALL_SECONDS": str(stall),
+        }
+        self._remove_strangers(held)
+        self._alive_at = time.monotonic()
+        try:
+            result = super().run_step(context)
+        except ContainerError as error:
+            # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
+            raise self._release_after(error, context) from error
+        self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
+        return result
+
+    # ---- the reservation ---------------------------------------------------------------------------------------------
+
+    @property
+    def _key(self) -> SessionKey:
+        from tarmac.base.session import SessionKey
+
+        return SessionKey(self._ti.dag_id, self._ti.run_id)
+
+    def _resources(self) -> dict[str, Any]:
+        from tarmac.request.schema import Resources
+
+        return Resources.model_validate((self.request or {}).get("resources") or {}).model_dump()
+
+    def _reserve(self, context: Context) -> Reservation:
+        from tarmac.ledger.ledger import Ledger
+        from tarmac.tasks.gpu_preflight import seek
+
+        with Ledger(settings().database_url) as ledger:
+            if held := ledger.claim(self._key):
+                return held
+            # Nothing of ours may be on a device without a reservation.
+            for container in engine.containers_with(self.cli, self._identity()):
+                engine.stop_and_remove(self.cli, container["Id"])
+            seek(ledger, context, self.request, self.log)
+            held = ledger.claim(self._key)
+        return held or self._wait()
+
+    def _claim(self) -> Reservation | None:
+        from tarmac.ledger.ledger import Ledger
+
+        with Ledger(settings().database_url) as ledger:
+            return ledger.claim(self._key)
+
+    def _wait(self) -> NoReturn:
+        from tarmac.tasks.gpu_trigger import ReservationTrigger
+
+        self.defer(trigger=ReservationTrigger(*self._key), method_name="resume")
+        raise AssertionError("defer always raises")
+
+    def _remove_strangers(self, held: Reservation) -> None:
+        """Remove containers of this task on other devices than those reserved: they are of a reservation long gone."""
+        for container in engine.containers_with(self.cli, self._identity()):
+            if container["Labels"].get(LABEL_GPU) != ",".join(held.devices):
+                engine.stop_and_remove(self.cli, container["Id"])
+
+    def _release_after(self, error: ContainerError, context: Context) -> ContainerError:
+        """Release what the failed attempt held; queue it again where that can help. Returns what to fail with."""
+        from tarmac.admission.estimate import Outcome
+
+        watch = self._watch
+        if watch is not None and watch.fenced:
+            return ContainerError("Another attempt or the reaper took this session over; this one ends.")
+        outcome, sentence, needed = self._outcome(error)
+        retried = (error.retryable or outcome is not Outcome.FAILED) and self.may_repeat(context)
+        given_up = self._release(outcome, sentence, needed_bytes=needed, again=retried)
+        if given_up:
+            return ContainerError(f"{sentence}. {given_up}", retryable=False)
+        if outcome is Outcome.FAILED:
+            return error
+        return ContainerError(f"{sentence}." + (" It is tried again." if retried else ""))
+
+    def _outcome(self, error: ContainerError) -> tuple[Outcome, str, int | None]:
+        from tarmac.admission.estimate import Outcome
+        from tarmac.admission.placement import size
+        from tarmac.devices.snapshot import snapshot
+        from tarmac.tasks.gpu_watch import MISSING_LOOKS, faults_of, tells_devices
+
+        held, watch = self._held, self._watch
+        if held is None:
+            raise RuntimeError("There is no reservation.")
+        if watch is not None and watch.verdict is not None:
+            self._sick = watch.verdict.sick
+            return watch.verdict.outcome, watch.verdict.sentence, None
+        # A training often dies of its device before anybody looked at the device.
+        seen = snapshot()
+        missing = dict.fromkeys(held.devices, MISSING_LOOKS) if tells_devices(seen) else {}
+        if faults := faults_of(seen, held.bytes_by_device, missing):
+            self._sick, fault = min(faults.items())
+            return Outcome.DEVICE_LOST, f"Device {self._sick} failed under the training: {fault}", None
+        if self._exit_code is not None and ran_out_of_memory(self._exit_code, self._error, self._last_text):
+            needed = self._error.data.get("needed_bytes") if self._error else None
+            needed = int(needed) if isinstance(needed, int | float) and not isinstance(needed, bool) else None
+            sentence = f"The training ran out of GPU memory with {size(held.bytes_each)} reserved on {held.devices[0]}"
+            if needed:
+                sentence += f"; it says that it needs {size(needed)}"
+            return Outcome.OUT_OF_MEMORY, sentence, needed
+        return Outcome.FAILED, str(error), None
+
+    def _release(
+        self,
+        outcome: Outcome,
+        reason: str,
+        *,
+        peak_bytes: int | None = None,
+        needed_bytes: int | None = None,
+        again: bool = False,
+    ) -> str:
+        """Release the reservation, once; make a pass for those who wait. Returns why to give up, or ""."""
+        from tarmac.admission.estimate import gives_up
+        from tarmac.admission.placement import size
+        from tarmac.ledger.ledger import Ledger
+        from tarmac.tasks.gpu_preflight import entry_for, learn, open_tower
+
+        held, self._held = self._held, None
+        if held is None:
+            return ""
+        measured = [peak for peak in (peak_bytes, self._watch.peak_bytes if self._watch else None) if peak]
+        self._wait_until_gone(held)
+
+        def release() -> str:
+            with Ledger(settings().database_url) as ledger:
+                given_up = ""
+                with ledger.transaction():
+                    if self._sick:
+                        ledger.quarantine(self._sick, reason)
+                    mine = ledger.finish(
+                        held, outcome, reason=reason, peak_bytes=max(measured, default=None), needed_bytes=needed_bytes
+                    )
+                    own = ledger.own_attempts(held.key)
+                    if outcome.by_memory and gives_up(own):
+                        tried = ", ".join(size(one.reserved_bytes) for one in own if one.outcome.by_memory)
+                        given_up = (
+                            f"It has had a whole device; its attempts held {tried}. Use less data or a larger GPU"
+                        )
+                    elif again and mine:  # else it is queued already, or another attempt's
+                        prep = self._ti.xcom_pull(task_ids="retrieve_resources")
+                        ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
+                try:
+                    learn(ledger, held.signature)
+                    open_tower(ledger, self.cli).make_pass()
+                except (LedgerError, ContainerError, OSError) as error:  # requests' errors are OSErrors
+                    self.log.warning("The pass after the release failed; whoever waits makes it: %s", error)
+                return given_up
+
+        deadline = time.monotonic() + _RELEASE_SECONDS
+        while True:
+            try:
+                return release()
+            except LedgerError as error:
+                if time.monotonic() >= deadline:
+                    self.log.error("The reservation stays until its lease runs out: %s", error)
+                    return ""
+                time.sleep(1)
+
+    def _wait_until_gone(self, held: Reservation) -> None:
+        """Wait until the driver counts the ended training's memory as free: it lags behind the end of a process."""
+        from tarmac.devices.snapshot import snapshot
+
+        container_id = (self.container or {}).get("Id")
+        deadline = time.monotonic() + _GONE_SECONDS
+        while time.monotonic() < deadline:
+            seen = snapshot()
+            devices = [device for uuid in held.devices if (device := seen.get(uuid))]
+            if not any(p.container_id == container_id for device in devices for p in device.processes or ()):
+                return
+            time.sleep(0.1)
+        self.log.warning("The driver still counts memory of the ended training; the next pass looks again.")
+
+    # ---- while it runs -----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _watching(self, container_id: str) -> Iterator[None]:
+        from tarmac.tasks.gpu_watch import Watch
+
+        if self._held is None:
+            yield  # the training has ended already
+            return
+        stack = settings()
+        self._watch = Watch(
+            self._held,
+            container_id,
+            lambda: time.monotonic() - self._alive_at,
+            stall_seconds=self._resources()["stall_seconds"],
+            database_url=stack.database_url,
+            stack=stack.stack,
+            log=self.log,
+        )
+        with self._watch:
+            yield
+
+    def _noticed(self, event: Event) -> None:
+        if event.kind in ("progress", "metric"):
+            self._alive_at = time.monotonic()

@@ -1,0 +1,335 @@
+"""What the pipeline's Python tasks do. The DAG file only wires these; each takes plain values and is idempotent."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from tarmac.base.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError
+from tarmac.base.session import LABEL_PROJECT, SessionKey, session_labels, volume_name
+from tarmac.base.settings import settings
+from tarmac.containers import engine, passthrough
+from tarmac.devices import snapshot as devices
+from tarmac.registry.client import RUN_TAG, Registry, Run
+from tarmac.registry.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached, registry_problems
+from tarmac.registry.production import Production
+from tarmac.registry.promotion import Candidate, Measured, evaluation_set_id
+from tarmac.request import datasets
+from tarmac.request.catalogue import OUR_IMAGE, catalogue
+from tarmac.request.schema import TrainingRequest, parse_request
+
+log = logging.getLogger(__name__)
+
+BAD_STATES = {"failed", "upstream_failed"}
+
+
+def check_request(conf: object) -> dict[str, Any]:
+    """Check a request again and against the world: data sets exist and match their ids, the GPU works.
+
+    Starts nothing but, for a GPU request, one no-op container that proves the passthrough.
+
+    Returns:
+        The request with its defaults filled in, and `base_model` as a version that will not move.
+
+    Raises:
+        RequestError: names every bad field.
+        RegistryError: the request names something of the registry, which does not answer.
+    """
+    request = parse_request(conf)
+    stack = settings()
+    problems = datasets.check(request, stack.store_url, stack.url_schemes)
+    problems += _trainer_problems(request.model)
+    if request.gpu:
+        problems += _gpu_problems(request)
+    base = None
+    if request.name or request.base_model:
+        wrong, base = registry_problems(Registry(), request.model_dump())
+        problems += wrong
+    if problems:
+        raise RequestError(problems)
+    log.info("The request is good: %s on %s.", request.model, ", ".join(request.datasets))
+    if base != request.base_model:
+        log.info("The base model %s is %s.", request.base_model, base)
+    return request.model_copy(update={"base_model": base}).model_dump(mode="json")
+
+
+def trainer_image(model: str) -> str:
+    """Return the image of a model's trainer.
+
+    Raises:
+        KeyError: the catalogue has no such model.
+    """
+    image = catalogue().models[model].image
+    return settings().trainer_image if image == OUR_IMAGE else image
+
+
+def _trainer_problems(model: str) -> list[str]:
+    image = trainer_image(model)
+    try:
+        engine.image_id(engine.client(), image)
+    except ContainerError:
+        return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
+    return []
+
+
+def _gpu_problems(request: TrainingRequest) -> list[str]:
+    """Say why a GPU session cannot be accepted on this machine; a device that is only busy or sick is no reason."""
+    from tarmac.admission.placement import DeviceLoad, Need, NoFit, place
+    from tarmac.base.units import gpu_bytes
+    from tarmac.scheduler.cycle import readings
+
+    instead = "(got true). Send gpu: false to train on the CPU."
+    seen = devices.snapshot()
+    if seen.state is not devices.State.OK:
+        return [f"gpu: this machine has no working GPU: {seen.sentence} {instead}"]
+    stack = settings()
+    labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
+    usable = [device.uuid for device in seen.devices if device.usable]
+    if usable and (problem := passthrough.problem(engine.client(), trainer_image(request.model), usable[0], labels)):
+        return [f"gpu: {problem} {instead}"]
+    asked = request.resources
+    found = readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
+    if seen.unidentified or any(reading.total_bytes <= 0 for reading in found):
+        return []  # what the one that cannot be read offers, nobody knows
+    empty = [DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable) for reading in found]
+    need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
+    answer = place(need, empty)
+    if isinstance(answer, NoFit) and answer.reason.never:
+        return [
+            f"resources: this session never fits here: it {answer.sentence} (got gpu_memory {asked.gpu_memory!r}, "
+            f"gpus {asked.gpus}). Ask for less, or train on a larger machine."
+        ]
+    return []
+
+
+def needs_network(request: TrainingRequest) -> bool:
+    """Tell whether fetching the data needs a network: something named by the request is not on this machine."""
+    return any(datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request))
+
+
+def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Make the session's volume with request.json in it, and settle who trains it.
+
+    Nothing of an earlier run of this name may still run.
+
+    Returns:
+        `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
+        "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`,
+        `command`, `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
+
+    Raises:
+        RegistryError: the request has a base model, and the registry does not answer.
+    """
+    stack = settings()
+    name, labels = volume_name(stack.stack, dag_id, run_id), session_labels(stack.stack, dag_id, run_id)
+    api = engine.client()
+    engine.fence(api, labels)
+    engine.create_session_volume(api, name, labels, request, stack.trainer_image)
+    log.info("The session's volume is %s.", name)
+    networks = [stack.egress_network] if needs_network(TrainingRequest.model_validate(request)) else []
+    base = ""
+    if request["base_model"]:
+        base = find_base(Registry(), request["base_model"]).uri
+        networks.append(stack.registry_network)
+    model = catalogue().models[request["model"]]
+    return {
+        "volume": name,
+        "network": ",".join(networks) or "none",
+        "base": base,
+        "image": trainer_image(request["model"]),
+        "command": list(model.command),
+        "memory_bytes": model.memory_bytes,
+    }
+
+
+def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[str, Any]) -> dict[str, str]:
+    """Say how a session comes to its model: it trains, or it takes what the same training gave before.
+
+    Args:
+        request: as check_request returned it.
+        prep: the result of `prep`.
+        session: as make_session returned it.
+
+    Returns:
+        `task`: the branch; for train_model_cpu `command` and `network`; `cache_key`: what this training is known by,
+        "" where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from,
+        as `runs:/<id>`, "" to train.
+    """
+    task = "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
+    train = {"task": task, "command": "train", "network": "none", "cache_key": "", "cached_run": ""}
+    if "parameters" not in prep:
+        return train
+    image = engine.image_id(engine.client(), session["image"])
+    trainer = [image, *session["command"]]
+    key = cache_key(request, prep, trainer=trainer, base_uri=session["base"] or None)
+    if request["no_cache"]:
+        log.info("The request asks to train anew.")
+    elif cached := _find_cached(key):
+        log.info("The same training was done before, by %s: its model is taken.", cached.tags.get(RUN_TAG, "another"))
+        return {
+            "task": "train_model_cpu",
+            "command": "restore",
+            "network": settings().registry_network,
+            "cache_key": key,
+            "cached_run": f"runs:/{cached.run_id}",
+        }
+    return train | {"cache_key": key}
+
+
+def _find_cached(key: str) -> Run | None:
+    """Look for an earlier training; a registry that is away costs a training, not the session."""
+    try:
+        return find_cached(Registry(), key)
+    except RegistryError as error:
+        log.warning("Whether the same training was done before is not known, so it is done now: %s", error)
+        return None
+
+
+def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> dict[str, Any]:
+    """Stop and remove whatever containers the session has left, release its devices, then remove its volume.
+
+    Args:
+        dag_id, run_id: the session.
+        request: as check_request returned it; None: it was refused, and nothing was reserved for it.
+    """
+    stack = settings()
+    api = engine.client()
+    fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
+    if fenced:
+        log.info("Removed the session's containers: %s.", ", ".join(fenced))
+    if request and request["gpu"] and _release(SessionKey(dag_id, run_id)):
+        log.warning("The session still held a GPU; it is released.")
+    name = volume_name(stack.stack, dag_id, run_id)
+    removed = engine.remove_volume(api, name)
+    log.info("The session's volume %s is %s.", name, "removed" if removed else "gone already")
+    return {"volume": name, "removed": removed, "fenced": fenced}
+
+
+def _release(key: SessionKey) -> bool:
+    """Take a session out of the queue and release what it holds; nothing of it runs any more. Idempotent."""
+    from tarmac.admission.estimate import Outcome
+    from tarmac.ledger.ledger import Ledger
+
+    with Ledger(settings().database_url) as ledger, ledger.transaction():
+        ledger.withdraw(key)
+        held = ledger.reservation(key)
+        return held is not None and ledger.finish(held, Outcome.FAILED, reason="the session was ended")
+
+
+def register_model(
+    run_id: str,
+    request: dict[str, Any],
+    prep: dict[str, Any],
+    plan: dict[str, str],
+    saved: dict[str, Any],
+    scored: dict[str, Any],
+) -> dict[str, Any]:
+    """Register what `save` saved with what `eval` measured; promote it, if the request asks and the rule allows.
+
+    Returns:
+        `name`, `version`, `url`, `run_url`, `score_name`, `score`, all `metrics`, and `promotion`: what became of it.
+
+    Raises:
+        RegistryError, LedgerError: the registry or the history of promotions refused or does not answer.
+        NothingToRegisterError: `eval` gave no metric that ranks this model, or one that is no number.
+    """
+    kind = request["model"]
+    name = request["name"] or kind
+    score_name = catalogue().models[kind].score
+    try:
+        metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
+        seen = seen_share(scored, scored)
+        production = _production(scored, score_name)
+    except (TypeError, ValueError) as error:
+        raise NothingToRegisterError(
+            f"eval_model's result holds what is no number ({error}): nothing is registered."
+        ) from error
+    if score_name not in metrics:
+        raise NothingToRegisterError(
+            f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered."
+        )
+    registry = Registry()
+    measured = Measured(metrics[score_name], seen)
+    evaluation_set = evaluation_set_id(kind, prep["datasets"])
+    version = registry.register(
+        name=name,
+        kind=kind,
+        run_id=saved["mlflow_run_id"],
+        source=saved["model_uri"],
+        metrics=metrics,
+        description=", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
+        tags={
+            "tarmac.run_id": run_id,
+            "tarmac.model": kind,
+            "tarmac.data": ", ".join(sorted({str(entry["name"]) for entry in prep["datasets"]})),
+            "tarmac.datasets": ",".join(str(entry["id"]) for entry in prep["datasets"]),
+            "tarmac.evaluation_set": evaluation_set,
+            "tarmac.score_name": score_name,
+            "tarmac.score": repr(measured.score),
+            "tarmac.seen": repr(measured.seen),
+        },
+    )
+    run_tags = {
+        "tarmac.evaluation_set": evaluation_set,
+        "tarmac.model_version": f"{name}/{version.version}",
+        METRICS_TAG: json.dumps(metrics, sort_keys=True),
+    }
+    if plan["cache_key"] and not plan["cached_run"]:
+        run_tags[CACHE_TAG] = plan["cache_key"]  # a model that was taken from another run is found there
+    registry.tag_run(saved["mlflow_run_id"], run_tags)
+    log.info("Registered %s version %s: %s", name, version.version, version.url)
+    candidate = Candidate(name, version.version, score_name, measured, evaluation_set)
+    return {
+        "name": name,
+        "version": str(version.version),
+        "url": version.url,
+        "run_url": registry.run(saved["mlflow_run_id"]).url,
+        "score_name": score_name,
+        "score": metrics[score_name],
+        "metrics": metrics,
+        "promotion": _promote(registry, run_id, request, candidate, production),
+    }
+
+
+def seen_share(scored: Mapping[str, Any], of: Mapping[str, Any]) -> float:
+    """Return the share of the evaluation lines that a model was trained on; 0 where its trainer does not say. Pure.
+
+    Args:
+        scored: the result of `eval`.
+        of: where it tells that of the model: itself, or its `production`.
+    """
+    return min(1.0, float(of.get("eval_lines_seen") or 0) / max(1.0, float(scored.get("eval_lines") or 0)))
+
+
+def _production(scored: Mapping[str, Any], score_name: str) -> dict[int, Measured]:
+    """Return what `eval` measured of the version in production, by its number, if it did."""
+    found = scored.get("production")
+    if not found or score_name not in found["metrics"]:
+        return {}
+    return {int(found["version"]): Measured(float(found["metrics"][score_name]), seen_share(scored, found))}
+
+
+def _promote(
+    registry: Registry, run_id: str, request: dict[str, Any], candidate: Candidate, scores: dict[int, Measured]
+) -> str:
+    """Promote a version by the rule if its request says so. Idempotent. Returns what became of it, in one sentence.
+
+    Args:
+        scores: what the session measured of the version in production.
+    """
+    if request["promote"] != "auto":
+        return "not asked for"
+    with Production(settings().database_url, registry) as production:
+        decision = production.promote_by_rule(
+            candidate, margin=catalogue().models[request["model"]].margin, scores=scores, who=run_id
+        )
+    said = f"{'promoted' if decision.promote else 'not promoted'}: {decision.why}"
+    log.info("%s version %s is %s.", candidate.model, candidate.version, said)
+    return said
+
+
+def failed_tasks(states: dict[str, str | None], own_task_id: str) -> list[str]:
+    """Tasks of a run that failed, or could not start because one before them failed. Pure; sorted."""
+    return sorted(task for task, state in states.items() if state in BAD_STATES and task != own_task_id)

@@ -1,0 +1,301 @@
+"""What is in production, on a real Postgres and a real MLflow: the history is the truth, the alias follows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from support.fleet import query
+from support.mlflow import Mlflow
+from tarmac.base.errors import LedgerError, RegistryError, UnknownModelError
+from tarmac.registry.client import Registry
+from tarmac.registry.production import Production, PromotionError
+from tarmac.registry.promotion import Candidate, Decision, Measured
+
+Versions = Callable[..., int]
+
+
+@pytest.fixture
+def registry(mlflow: Mlflow) -> Registry:
+    return Registry(mlflow.url)
+
+
+@pytest.fixture
+def name(mlflow: Mlflow) -> str:
+    return mlflow.new_name()
+
+
+@pytest.fixture
+def production(database: str, registry: Registry) -> Iterator[Production]:
+    with Production(database, registry) as production:
+        yield production
+
+
+@pytest.fixture
+def version(mlflow: Mlflow, registry: Registry, name: str) -> Versions:
+    """Registers a version of the model, scored on evaluation set e1."""
+
+    def make(score: float = 0.5, evaluation_set: str = "e1", **more: str) -> int:
+        run, source = mlflow.saved()
+        tags = more | {"tarmac.score_name": "f1", "tarmac.score": repr(score), "tarmac.evaluation_set": evaluation_set}
+        return registry.register(
+            name=name, kind="test_model", run_id=run, source=source, metrics={"f1": score}, description="", tags=tags
+        ).version
+
+    return make
+
+
+def by_rule(
+    production: Production, name: str, version: int, score: float, *, on: str = "e1", who: str = "", **scores: float
+) -> Decision:
+    """What a session does; `scores`: what it measured of other versions, as v1=0.5."""
+    measured = {int(key[1:]): Measured(value) for key, value in scores.items()}
+    candidate = Candidate(name, version, "f1", Measured(score), on)
+    return production.promote_by_rule(candidate, margin=0.005, scores=measured, who=who or f"manual__{version}")
+
+
+def test_a_person_promotes_and_takes_back_and_each_is_in_the_history(
+    production: Production, mlflow: Mlflow, name: str, version: Versions
+):
+    first, second = version(), version()
+    production.promote(name, first, who="ada", why="the first")
+    production.promote(name, second, who="bob", why="looks better")
+    assert mlflow.aliases(name) == {"production": second}
+    production.roll_back(name, who="ada", why="it was not")
+    assert mlflow.aliases(name) == {"production": first}
+    production.roll_back(name, who="ada", why="nor was that")
+    assert mlflow.aliases(name) == {}
+    assert [(s.kind, s.from_version, s.to_version, s.who, s.why) for s in production.history(name)] == [
+        ("person", None, first, "ada", "the first"),
+        ("person", first, second, "bob", "looks better"),
+        ("rollback", second, first, "ada", "it was not"),
+        ("rollback", first, None, "ada", "nor was that"),
+    ]
+    with pytest.raises(PromotionError, match="Nothing of 'model-.*' is in production"):
+        production.roll_back(name, who="ada", why="again")
+
+
+def test_what_was_in_production_at_a_time_is_known(production: Production, name: str, version: Versions):
+    steps = [production.promote(name, version(), who="ada", why="x") for _ in range(3)]
+    moment = timedelta(microseconds=1)
+    assert production.at(name, steps[0].at - moment) is None
+    for step in steps:
+        assert production.at(name, step.at) == step
+    assert production.at(name, steps[2].at - moment) == steps[1]
+    assert production.at(name) == steps[2]
+    assert production.at(name, datetime(2000, 1, 1, tzinfo=UTC)) is None
+
+
+def test_what_is_not_there_is_refused_and_leaves_no_trace(production: Production, name: str, version: Versions):
+    only = version()
+    with pytest.raises(UnknownModelError, match=rf"no version 9 of '{name}'; there are: {only}"):
+        production.promote(name, 9, who="ada", why="x")
+    with pytest.raises(UnknownModelError, match=rf"no model 'nobody'; there are: .*{name}"):
+        production.promote("nobody", 1, who="ada", why="x")
+    production.promote(name, only, who="ada", why="x")
+    with pytest.raises(PromotionError, match=f"Version {only} of '{name}' is in production already"):
+        production.promote(name, only, who="ada", why="x")
+    assert len(production.history(name)) == 1
+    assert production.history("nobody") == []
+
+
+def test_the_rule_promotes_what_is_better_by_the_margin_and_records_the_numbers(
+    production: Production, mlflow: Mlflow, name: str, version: Versions
+):
+    first, second, third = version(0.5), version(0.504), version(0.51)
+    assert by_rule(production, name, first, 0.5).promote
+    assert not by_rule(production, name, second, 0.504, v1=0.5).promote
+    assert mlflow.aliases(name) == {"production": first}
+    assert by_rule(production, name, third, 0.51, v1=0.5).promote
+    assert mlflow.aliases(name) == {"production": third}
+    step = production.history(name)[-1]
+    numbers = (step.score_name, step.from_score, step.to_score, step.margin, step.evaluation_set)
+    assert (step.kind, step.who, numbers) == ("rule", f"manual__{third}", ("f1", 0.5, 0.51, 0.005, "e1"))
+
+
+def test_scores_are_compared_on_one_evaluation_set_only(production: Production, name: str, version: Versions):
+    first, second = version(0.5, "e1"), version(0.9, "e2")
+    by_rule(production, name, first, 0.5)
+    refused = by_rule(production, name, second, 0.9, on="e2")
+    assert not refused.promote
+    assert "has no f1 on evaluation set e2" in refused.why
+    # Measured by the session on e2, the first is better than it was on e1.
+    assert not by_rule(production, name, second, 0.9, on="e2", v1=0.95).promote
+    assert by_rule(production, name, second, 0.9, on="e2", v1=0.6).promote
+
+
+def test_a_version_that_its_own_session_trained_on_what_it_scored_it_on_is_not_compared(
+    production: Production, name: str, version: Versions
+):
+    first, second = version(0.5, **{"tarmac.seen": "0.25"}), version(0.9)
+    assert by_rule(production, name, first, 0.5).promote
+    refused = by_rule(production, name, second, 0.9)
+    assert not refused.promote
+    assert f"version {first} was trained on 25 % of the evaluation lines" in refused.why
+
+
+def test_a_version_that_came_into_production_meanwhile_is_compared_by_what_its_own_session_measured(
+    production: Production, name: str, version: Versions
+):
+    first, second, third = version(0.5), version(0.8), version(0.7)
+    by_rule(production, name, first, 0.5)
+    by_rule(production, name, second, 0.8, v1=0.5)
+    # The third session scored the first version, which was in production when it saved its model.
+    late = by_rule(production, name, third, 0.7, v1=0.5)
+    assert not late.promote
+    assert "that of version 2 is 0.8000" in late.why
+
+
+def test_the_same_session_again_changes_nothing(production: Production, name: str, version: Versions):
+    first = version()
+    done = by_rule(production, name, first, 0.5)
+    assert by_rule(production, name, first, 0.5) == done
+    assert len(production.history(name)) == 1
+    production.promote(name, version(0.1), who="ada", why="x")
+    by_rule(production, name, first, 0.5)
+    head = production.at(name)
+    assert head is not None
+    assert head.to_version != first, "a repeated session does not undo what a person decided later"
+
+
+def test_what_a_person_took_out_the_rule_does_not_bring_back(production: Production, name: str, version: Versions):
+    first, second = version(0.5), version(0.9)
+    by_rule(production, name, first, 0.5)
+    by_rule(production, name, second, 0.9, v1=0.5)
+    production.roll_back(name, who="ada", why="bad")
+    again = by_rule(production, name, second, 0.9, who="another session", v1=0.5)
+    assert not again.promote
+    assert "taken out" in again.why
+
+
+@pytest.mark.parametrize("statement", [
+    "UPDATE promotion SET why = 'better'", "DELETE FROM promotion", "TRUNCATE promotion",
+    "DELETE FROM promotion WHERE false",
+])  # fmt: skip
+def test_the_history_cannot_be_rewritten(
+    production: Production, database: str, name: str, version: Versions, statement: str
+):
+    production.promote(name, version(), who="ada", why="x")
+    with pytest.raises(LedgerError, match="promotion is append-only"):
+        query(database, statement)
+    assert len(production.history(name)) == 1
+
+
+INSERT = """
+    INSERT INTO promotion (model, kind, from_version, to_version, who, why, at)
+    VALUES (%s, 'person', %s, %s, 'x', 'x', '2000-01-01')
+"""
+
+
+def test_a_step_that_starts_elsewhere_is_refused_by_the_database_and_its_clock_gives_the_time(
+    production: Production, database: str, name: str, version: Versions
+):
+    from tarmac.ledger import database as connections
+
+    first, second = version(), version()
+    production.promote(name, first, who="ada", why="x")
+    connection = connections.connect(database)
+    for wrong in (None, second):
+        with (
+            pytest.raises(LedgerError, match=f"version {first} of {name} is in production, not"),
+            connections.transaction(connection) as cursor,
+        ):
+            cursor.execute(INSERT, (name, wrong, 7))
+    connection.close()
+    query(database, INSERT, (name, first, second))
+    head = production.at(name)
+    assert head is not None
+    assert head.to_version == second
+    assert head.at > datetime.now(UTC) - timedelta(minutes=5), "not the time that the statement gave"
+
+
+def at_once(*bodies: Callable[[], Any]) -> list[Any]:
+    start, found = threading.Barrier(len(bodies)), []
+
+    def run(body: Callable[[], Any]) -> None:
+        start.wait()
+        found.append(body())
+
+    threads = [threading.Thread(target=run, args=(body,)) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(found) == len(bodies)
+    return found
+
+
+def test_sessions_that_promote_at_once_take_turns(
+    database: str, mlflow: Mlflow, registry: Registry, name: str, version: Versions
+):
+    scores = [0.3, 0.5, 0.4, 0.6, 0.2, 0.1]
+    numbers = [version(score) for score in scores]
+
+    def session(number: int, score: float) -> Callable[[], Any]:
+        def body() -> Decision:
+            with Production(database, Registry(mlflow.url)) as production:
+                return by_rule(production, name, number, score)
+
+        return body
+
+    at_once(*(session(number, score) for number, score in zip(numbers, scores, strict=True)))
+    with Production(database, registry) as production:
+        steps = production.history(name)
+    assert steps[-1].to_version == numbers[3], "the best, whoever came first"
+    assert [step.from_version for step in steps] == [None, *(step.to_version for step in steps[:-1])]
+    assert mlflow.aliases(name) == {"production": numbers[3]}
+
+
+def test_a_crash_between_the_history_and_the_alias_is_made_good_by_whoever_comes_next(
+    database: str, mlflow: Mlflow, registry: Registry, name: str, version: Versions, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = version(0.5), version(0.9)
+    with Production(database, registry) as production:
+        by_rule(production, name, first, 0.5)
+        with monkeypatch.context() as patch:
+            patch.setattr(Registry, "set_alias", lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
+            with pytest.raises(SystemExit):
+                by_rule(production, name, second, 0.9, v1=0.5)
+    assert mlflow.aliases(name) == {"production": first}, "the alias is behind"
+    with Production(database, registry) as production:
+        assert [step.to_version for step in production.history(name)] == [first, second]
+        assert by_rule(production, name, second, 0.9, v1=0.5).promote, "the session's next attempt"
+        assert mlflow.aliases(name) == {"production": second}
+        assert not production.settle(name), "nothing is left to do"
+
+
+def test_an_alias_that_was_moved_by_hand_is_put_right(
+    production: Production, mlflow: Mlflow, name: str, version: Versions
+):
+    first, second = version(), version()
+    production.promote(name, first, who="ada", why="x")
+    mlflow.call("POST", "/registered-models/alias", name=name, alias="production", version=str(second))
+    assert production.settle(name)
+    assert mlflow.aliases(name) == {"production": first}
+
+
+def test_a_registry_that_is_away_after_the_step_says_that_the_alias_follows(
+    production: Production, name: str, version: Versions, monkeypatch: pytest.MonkeyPatch
+):
+    number = version()
+    with monkeypatch.context() as patch:
+        patch.setattr(Registry, "set_alias", lambda *_: (_ for _ in ()).throw(RegistryError("It does not answer.")))
+        with pytest.raises(RegistryError, match=f"version {number} of .* is in production; the alias follows"):
+            production.promote(name, number, who="ada", why="x")
+    assert production.settle(name)
+
+
+def test_going_back_to_a_version_that_was_deleted_is_refused(
+    production: Production, mlflow: Mlflow, name: str, version: Versions
+):
+    first, second = version(), version()
+    production.promote(name, first, who="ada", why="x")
+    production.promote(name, second, who="ada", why="x")
+    mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(first))
+    with pytest.raises(UnknownModelError, match=f"no version {first} of"):
+        production.roll_back(name, who="ada", why="x")
+    assert mlflow.aliases(name) == {"production": second}

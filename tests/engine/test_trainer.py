@@ -1,0 +1,107 @@
+"""The trainer image that Tarmac ships: it does what the catalogue promises, and the operator can run it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tarmac.request.catalogue import OUR_IMAGE, catalogue
+
+# The tag that the test run has built; the stack's own without one.
+TAG = os.environ.get("TARMAC_TAG") or "latest"
+TRAINER = f"tarmac/trainer:{TAG}"
+
+DECLARED = """
+import json
+from tarmac_trainer import models
+declared = {}
+for name in models.names():
+    model = models.get(name)
+    found = {}
+    for key, parameter in model.parameters.items():
+        if isinstance(parameter, models.Number):
+            found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high, parameter.default]
+        else:
+            found[key] = ["choice", [None, *parameter.choices], parameter.default]
+    declared[name] = [model.score_name, found]
+print(json.dumps(declared))
+"""
+
+
+def test_the_catalogue_is_what_the_trainer_declares():
+    answer = subprocess.run(
+        ["docker", "run", "--rm", "--network", "none", "--entrypoint", "python", TRAINER, "-c", DECLARED],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ours = {
+        name: [
+            model.score,
+            {
+                key: [p.kind, list(p.choices), p.default] if p.kind == "choice" else [p.kind, p.low, p.high, p.default]
+                for key, p in model.parameters.items()
+            },
+        ]
+        for name, model in catalogue().models.items()
+        if model.image == OUR_IMAGE
+    }
+    assert json.loads(answer.stdout) == ours
+
+
+def test_a_session_is_prepared_trained_scored_and_cleaned_up(store: Any, new_session: Any, repository: Path):
+    reference = store.put((repository / "examples" / "tiny.jsonl").read_bytes())
+    session = new_session()
+    session.request = {
+        "model": "test_model",
+        "datasets": {"tiny": {"train": reference, "eval": None}},
+        "gpu": False,
+        "seed": 0,
+        "parameters": {"train_seconds": 1},
+    }
+    session.make_volume(TRAINER)
+
+    def step(task_id: str, command: str, **kwargs: Any) -> Any:
+        return session.step(task_id=task_id, image=TRAINER, command=[command], **kwargs)
+
+    prepared = step("retrieve_resources", "prep", extra_mounts=[store.mount]).run()
+    assert [found["id"] for found in prepared["datasets"]] == [reference.split("/")[0]]
+    assert prepared["train_lines"] > prepared["eval_lines"] > 0
+
+    training = step("train_model_cpu", "train", environment={"TARMAC_DEVICE": "cpu"})
+    trained = training.run()
+    assert trained["curve"]
+    assert trained["parameters"]["train_seconds"] == 1
+    assert any(line.startswith("progress 100 %") for line in training.lines)
+    assert any(line.startswith("metric   f1 = ") for line in training.lines)
+    assert {key for key, _ in training.pushed} == {"progress"}
+
+    scored = step("eval_model", "eval", environment={"TARMAC_DEVICE": "cpu"}).run()
+    assert catalogue().models["test_model"].score in scored["metrics"]
+
+    step("cleanup", "cleanup").run()
+    look = session.step("ls -A /session | wc -l", task_id="look")
+    look.run()
+    assert look.lines[-1] == "0"
+
+
+def test_a_request_that_the_trainer_refuses_fails_for_good_with_the_trainer_s_reason(new_session: Any):
+    from tarmac.base.errors import ContainerError
+
+    session = new_session()
+    session.request = {"model": "test_model", "datasets": {"tiny": {"train": "x"}}, "parameters": {"epochs": 3}}
+    session.make_volume(TRAINER)
+    with pytest.raises(ContainerError, match="parameters.epochs") as failed:
+        session.step(task_id="retrieve_resources", image=TRAINER, command=["prep"]).run()
+    assert not failed.value.retryable
+
+
+IMAGES = {"the trainer": TRAINER, "Airflow": f"tarmac/airflow:{TAG}", "MLflow": f"tarmac/mlflow:{TAG}"}
+
+
+@pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES.keys())
+def test_an_image_runs_as_an_unprivileged_user(api: Any, image: str):
+    assert api.inspect_image(image)["Config"]["User"] not in ("", "root", "0")

@@ -1,0 +1,348 @@
+"""What a session waits in, on a real Postgres: it wakes at once, for the right reason, and lives through outages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from support.fleet import World, device, entry, key, query
+from support.waiting import wait_for
+from tarmac.admission.estimate import Outcome
+from tarmac.base.settings import settings
+from tarmac.ledger.ledger import Ledger
+from tarmac.scheduler.cycle import Tower
+from tarmac.tasks import gpu_trigger as trigger
+from tarmac.tasks.gpu_trigger import ReservationTrigger, waiting_line
+
+TERMINATE = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name <> 'tarmac' AND backend_type = 'client backend'
+"""
+PASSED = "UPDATE tower SET dirty = false, passed_at = clock_timestamp()"
+
+
+@pytest.fixture(autouse=True)
+def _stack_with_a_ledger(stack: str, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TARMAC_DATABASE_URL", database)
+    settings.cache_clear()
+
+
+@pytest.fixture
+def tower(ledger: Ledger) -> Tower:
+    """A tower with two full devices, which has just passed: no pass is due."""
+    tower = World(device("GPU-a"), device("GPU-b")).tower(ledger)
+    for name in ("holder-a", "holder-b"):
+        ledger.enqueue(key(name), entry(None))
+    assert len(tower.make_pass()) == 2
+    return tower
+
+
+class Waiting:
+    """Triggers that wait, in one event loop as in a triggerer."""
+
+    def __init__(self) -> None:
+        self.ends: dict[str, str] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        self.lines: list[str] = []
+
+    def add(self, name: int | str) -> None:
+        self.tasks.append(asyncio.create_task(self._wait(name)))
+
+    async def _wait(self, name: int | str) -> None:
+        waits = ReservationTrigger(*key(name))
+        async for event in waits.run():
+            self.ends[str(name)] = event.payload["why"]
+
+    async def until(self, what: str, look: Callable[[], Any], seconds: float = 20) -> Any:
+        """Poll beside the event loop, which goes on meanwhile; an error of a trigger ends it."""
+
+        def look_and_see() -> Any:
+            for task in self.tasks:
+                if task.done():
+                    task.result()
+            return look()
+
+        return await asyncio.to_thread(wait_for, what, look_and_see, seconds, 0.02)
+
+    def ended(self, *names: int | str) -> Callable[[], bool]:
+        return lambda: all(str(name) in self.ends for name in names)
+
+
+@asynccontextmanager
+async def triggerer() -> AsyncIterator[Waiting]:
+    waiting = Waiting()
+    try:
+        yield waiting
+    finally:
+        for task in waiting.tasks:
+            task.cancel()
+        await asyncio.gather(*waiting.tasks, return_exceptions=True)
+        board = trigger._switchboards.pop(asyncio.get_running_loop())
+        if board._connection is not None:
+            await board._connection.close()
+
+
+def looked(database: str, *names: int | str) -> Callable[[], bool]:
+    """Whether a trigger has looked after each of these sessions, which had not been seen for an hour."""
+    runs = [key(name).run_id for name in names]
+    statement = (
+        "SELECT true FROM waiting WHERE run_id = ANY(%s) AND seen_at < clock_timestamp() - interval '30 minutes'"
+    )
+    return lambda: not query(database, statement, (runs,))
+
+
+def unseen(database: str) -> None:
+    query(database, "UPDATE waiting SET seen_at = clock_timestamp() - interval '1 hour'")
+
+
+def test_whoever_is_admitted_by_somebody_else_wakes_at_once(database: str, ledger: Ledger, tower: Tower):
+    ledger.enqueue(key(0), entry(10))
+    unseen(database)
+
+    async def body() -> float:
+        async with triggerer() as waiting:
+            waiting.add(0)
+            await waiting.until("the first look", looked(database, 0))
+            held = ledger.claim(key("holder-a"))
+            assert held is not None
+            with ledger.transaction():
+                assert ledger.finish(held, Outcome.SUCCESS)
+                assert tower.make_pass() == [key(0)]
+            began = time.monotonic()
+            await waiting.until("the trigger", waiting.ended(0))
+            assert waiting.ends == {"0": "admitted"}
+            return time.monotonic() - began
+
+    assert asyncio.run(body()) < trigger.LOOK_SECONDS / 2
+
+
+def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    """It looks and finds that it waits; it is admitted and told so; only then does it begin to wait for news."""
+    ledger.enqueue(key(0), entry(10))
+    fetchrow = trigger.Switchboard.fetchrow
+    told: list[float] = []
+
+    async def admits(board: Any, statement: str, *values: Any) -> Any:
+        row = await fetchrow(board, statement, *values)
+        if statement == trigger._CLAIM_DUE and not told:
+            held = ledger.claim(key("holder-a"))
+            assert held is not None
+            with ledger.transaction():
+                assert ledger.finish(held, Outcome.SUCCESS)
+                assert tower.make_pass() == [key(0)]
+            told.append(time.monotonic())
+            await fetchrow(board, "SELECT 1")  # what was told arrives with this answer at the latest
+        return row
+
+    monkeypatch.setattr(trigger.Switchboard, "fetchrow", admits)
+
+    async def body() -> float:
+        async with triggerer() as waiting:
+            waiting.add(0)
+            await waiting.until("the trigger", waiting.ended(0))
+            assert waiting.ends == {"0": "admitted"}
+            return time.monotonic() - told[0]
+
+    assert asyncio.run(body()) < trigger.LOOK_SECONDS / 2
+
+
+def test_who_is_out_of_the_queue_already_does_not_wait(database: str, ledger: Ledger):
+    async def body() -> None:
+        async with triggerer() as waiting:
+            waiting.add("nobody")
+            await waiting.until("the trigger", waiting.ended("nobody"))
+            assert waiting.ends == {"nobody": "admitted"}
+
+    asyncio.run(body())
+
+
+def test_the_deadline_wakes_its_session(database: str, ledger: Ledger, tower: Tower):
+    ledger.enqueue(key(0), entry(10, max_wait_seconds=1))
+    ledger.enqueue(key(1), entry(10))
+
+    async def body() -> None:
+        async with triggerer() as waiting:
+            waiting.add(0)
+            waiting.add(1)
+            await waiting.until("the deadline", waiting.ended(0))
+            assert waiting.ends == {"0": "deadline"}
+
+    asyncio.run(body())
+
+
+def test_of_many_who_wait_one_makes_the_pass_that_is_due(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    for number in range(20):
+        ledger.enqueue(key(number), entry(10))
+    unseen(database)
+
+    async def body() -> None:
+        async with triggerer() as waiting:
+            for number in range(20):
+                waiting.add(number)
+            await waiting.until("all to look", looked(database, *range(20)))
+            assert waiting.ends == {}
+            query(database, "UPDATE tower SET passed_at = clock_timestamp() - interval '1 hour'")
+            query(database, "NOTIFY tarmac_tower")
+            await waiting.until("one to undertake the pass", lambda: waiting.ends)
+            unseen(database)
+            others = [number for number in range(20) if str(number) not in waiting.ends]
+            await waiting.until("the others to look again", looked(database, *others))
+            assert list(waiting.ends.values()) == ["pass"]
+            # It does not come to it; after a while another one does.
+            query(database, "UPDATE tower SET claimed_at = clock_timestamp() - interval '1 minute'")
+            query(database, "NOTIFY tarmac_tower")
+            await waiting.until("another one", lambda: len(waiting.ends) == 2)
+            assert set(waiting.ends.values()) == {"pass"}
+
+    asyncio.run(body())
+
+
+def test_a_release_is_answered_by_a_pass_also_where_the_one_who_released_makes_none(
+    database: str, ledger: Ledger, tower: Tower
+):
+    ledger.enqueue(key(0), entry(10))
+    unseen(database)
+
+    async def body() -> float:
+        async with triggerer() as waiting:
+            waiting.add(0)
+            await waiting.until("the first look", looked(database, 0))
+            held = ledger.claim(key("holder-a"))
+            assert held is not None
+            began = time.monotonic()
+            ledger.finish(held, Outcome.SUCCESS)
+            await waiting.until("the trigger", waiting.ended(0))
+            assert waiting.ends == {"0": "pass"}
+            return time.monotonic() - began
+
+    assert asyncio.run(body()) < trigger.LOOK_SECONDS
+
+
+def test_a_connection_that_is_ended_is_made_again_and_everybody_goes_on(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    for number in range(5):
+        ledger.enqueue(key(number), entry(10))
+    unseen(database)
+
+    async def body() -> None:
+        async with triggerer() as waiting:
+            for number in range(5):
+                waiting.add(number)
+            await waiting.until("all to look", looked(database, *range(5)))
+            for _ in range(3):
+                query(database, "NOTIFY tarmac_tower")
+                assert query(database, TERMINATE)
+                query(database, PASSED)
+                unseen(database)
+                await waiting.until("all to look again", looked(database, *range(5)))
+            assert waiting.ends == {}
+            ledger.withdraw(key(3))
+            await waiting.until("the trigger", waiting.ended(3))
+
+    asyncio.run(body())
+
+
+def test_a_notification_just_before_the_connection_breaks_ends_nobodys_wait(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    """It is heard, and the look that follows fails: the session waits on."""
+    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    ledger.enqueue(key(0), entry(10))
+    unseen(database)
+    fetchrow = trigger.Switchboard.fetchrow
+    broken: list[str] = []
+
+    async def breaks(board: Any, statement: str, *values: Any) -> Any:
+        if statement == trigger._WAITS and not broken:
+            broken.append(statement)
+            query(database, TERMINATE)
+        return await fetchrow(board, statement, *values)
+
+    monkeypatch.setattr(trigger.Switchboard, "fetchrow", breaks)
+
+    async def body() -> None:
+        async with triggerer() as waiting:
+            waiting.add(0)
+            await waiting.until("the first look", looked(database, 0))
+
+            def notified() -> bool:
+                query(database, PASSED)
+                query(database, "NOTIFY tarmac_tower")
+                return bool(broken)
+
+            await waiting.until("the break", notified)
+            unseen(database)
+            await waiting.until("the next look", looked(database, 0))
+            assert waiting.ends == {}
+
+    asyncio.run(body())
+
+
+def test_a_pass_that_takes_long_keeps_nobody_from_being_seen(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
+):
+    """A driver that hangs holds the tower for seconds; those who wait must not seem forgotten meanwhile."""
+    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    for number in range(3):
+        ledger.enqueue(key(number), entry(10))
+    query(database, "UPDATE tower SET dirty = true")
+    unseen(database)
+
+    async def body() -> None:
+        async with triggerer() as waiting:
+            with ledger.transaction():
+                ledger.lock_devices()
+                for number in range(3):
+                    waiting.add(number)
+                for _ in range(3):
+                    await waiting.until("all to look", looked(database, 0, 1, 2))
+                    unseen(database)
+                assert waiting.ends == {}
+            await waiting.until("one to make the pass", lambda: waiting.ends)
+
+    asyncio.run(body())
+
+
+def test_it_says_why_it_waits_and_again_only_when_that_changes(
+    database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.05)
+    lines: list[str] = []
+    monkeypatch.setattr(trigger, "waiting_line", lambda **words: lines.append(waiting_line(**words)) or lines[-1])
+    ledger.enqueue(key(0), entry(10))
+    ledger.enqueue(key(1), entry(10))
+    tower.make_pass()
+
+    async def body() -> None:
+        async with triggerer() as waiting:
+            waiting.add(1)
+            await waiting.until("the first line", lambda: lines)
+            for _ in range(3):
+                unseen(database)
+                await waiting.until("another look", looked(database, 1))
+            assert len(lines) == 1
+            assert "1 before it in the queue" in lines[0]
+            assert "needs 10.0 GiB: GPU-a has 0 MiB free" in lines[0]
+            ledger.withdraw(key(0))
+            await waiting.until("the second line", lambda: len(lines) == 2)
+            assert "first in the queue" in lines[1]
+
+    asyncio.run(body())
+
+
+def test_what_airflow_makes_it_from_again(stack: str):
+    path, values = ReservationTrigger("d", "r").serialize()
+    assert path == "tarmac.tasks.gpu_trigger.ReservationTrigger"
+    assert ReservationTrigger(**values).key == ("d", "r")

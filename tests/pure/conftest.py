@@ -1,0 +1,20 @@
+"""What the pure tests share. Airflow's home is a temporary folder, set before anything imports Airflow."""
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from support import airflow_home
+
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = airflow_home.HOME
+
+# The same examples every time: what fails once can be repeated.
+hypothesis.settings.register_profile("tarmac", database=None, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tarmac")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[2]

@@ -1,0 +1,226 @@
+"""compose.yaml as Docker Compose reads it; no engine is asked."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SERVICES = {"postgres", "airflow-init", "webserver", "scheduler", "dag-processor", "triggerer", "airflow-cli", "mlflow"}
+LONG_RUNNING = sorted(SERVICES - {"airflow-init"})
+Render = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def env_folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("env")
+    for example in (repository / "env").glob("*.env.example"):
+        shutil.copy(example, folder)
+    subprocess.run([repository / "env" / "host" / "secrets.sh", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def render(repository: Path, env_folder: Path) -> Render:
+    def run(*files: str, **variables: str) -> dict[str, Any]:
+        ours = {key: value for key, value in os.environ.items() if not key.startswith(("TARMAC_", "COMPOSE_"))}
+        answer = subprocess.run(
+            [
+                *("docker", "compose", "--project-directory", repository, "--env-file", env_folder / "stack.env"),
+                *(word for name in ("compose.yaml", *files) for word in ("--file", repository / name)),
+                *("config", "--format", "json"),
+            ],
+            env={**ours, "TARMAC_ENV_DIR": str(env_folder), "PWD": str(repository), **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert answer.returncode == 0, answer.stderr
+        rendered: dict[str, Any] = json.loads(answer.stdout)
+        return rendered
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stack(render: Render) -> dict[str, Any]:
+    return render()
+
+
+def service(stack: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = stack["services"][name]
+    return found
+
+
+def mounts(stack: dict[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    return {mount["target"]: mount for mount in service(stack, name).get("volumes", [])}
+
+
+def test_the_stack_has_the_services_of_the_design(stack: dict[str, Any]):
+    assert set(stack["services"]) == SERVICES
+
+
+@pytest.mark.parametrize("name", LONG_RUNNING)
+def test_a_long_running_service_reaps_restarts_and_is_bounded(stack: dict[str, Any], name: str):
+    found = service(stack, name)
+    assert found["init"] is True
+    assert found["restart"] == "unless-stopped"
+    assert int(found["mem_limit"]) > 0
+    assert found["logging"]["driver"] == "json-file"
+    assert {"max-size", "max-file"} <= set(found["logging"]["options"])
+
+
+@pytest.mark.parametrize("name", sorted(set(LONG_RUNNING) - {"airflow-cli"}))
+def test_a_long_running_service_has_a_health_check(stack: dict[str, Any], name: str):
+    check = service(stack, name)["healthcheck"]
+    assert check["test"][0] == "CMD"
+    assert check["retries"] >= 3
+
+
+def test_what_finds_sessions_again_goes_before_the_rest_and_the_rest_before_trainings(stack: dict[str, Any]):
+    first = {"postgres", "scheduler", "webserver"}
+    shares = {name: int(found["cpu_shares"]) for name, found in stack["services"].items()}
+    a_training = 1024  # Docker's own, for each processor that a container may have
+    assert min(shares[name] for name in first) >= 4 * max(shares[name] for name in SERVICES - first)
+    assert min(shares.values()) > a_training
+
+
+def test_airflow_init_alone_writes_the_permissions_of_roles(stack: dict[str, Any]):
+    switch = "AIRFLOW__FAB__UPDATE_FAB_PERMS"
+    assert service(stack, "webserver")["environment"][switch] == "False"
+    assert switch not in service(stack, "airflow-init")["environment"]
+
+
+def test_the_limits_of_all_services_fit_a_machine_of_nine_gibibytes(stack: dict[str, Any]):
+    assert sum(int(found["mem_limit"]) for found in stack["services"].values()) <= 9 * 1024**3
+
+
+def test_the_one_shot_service_runs_once_and_the_others_wait_for_it(stack: dict[str, Any]):
+    assert service(stack, "airflow-init")["restart"] == "no"
+    for name in ("webserver", "scheduler", "dag-processor", "triggerer", "airflow-cli"):
+        waits = service(stack, name)["depends_on"]
+        assert waits["airflow-init"]["condition"] == "service_completed_successfully", name
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_service_gains_privileges(stack: dict[str, Any], name: str):
+    found = service(stack, name)
+    assert "no-new-privileges:true" in found["security_opt"]
+    assert not found.get("privileged")
+    # The database's image starts as root, hands its folder to its own user and becomes that one.
+    if name != "postgres":
+        assert found["cap_drop"] == ["ALL"]
+        assert not found.get("cap_add")
+        assert "user" not in found
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_command_goes_through_a_shell(stack: dict[str, Any], name: str):
+    found = service(stack, name)
+    for words in (found.get("command"), found.get("entrypoint"), found.get("healthcheck", {}).get("test")):
+        for word in words or []:
+            assert word not in ("sh", "bash", "/bin/sh", "CMD-SHELL", "-c") or name == "mlflow"
+    test = found.get("healthcheck", {}).get("test", [])
+    assert not test or test[1].rsplit("/", 1)[-1] not in ("sh", "bash")
+
+
+def test_ports_are_open_to_this_machine_only(stack: dict[str, Any]):
+    ports = {name: found["ports"] for name, found in stack["services"].items() if found.get("ports")}
+    assert set(ports) == {"webserver", "mlflow"}
+    assert [(p["host_ip"], p["published"]) for p in ports["webserver"]] == [("127.0.0.1", "8081")]
+    assert [(p["host_ip"], p["published"]) for p in ports["mlflow"]] == [("127.0.0.1", "5000")]
+
+
+def test_ports_follow_the_settings(render: Render):
+    stack = render(TARMAC_BIND="0.0.0.0", TARMAC_WEB_PORT="9001", TARMAC_MLFLOW_PORT="9002")
+    assert [(p["host_ip"], p["published"]) for p in service(stack, "webserver")["ports"]] == [("0.0.0.0", "9001")]
+    assert [(p["host_ip"], p["published"]) for p in service(stack, "mlflow")["ports"]] == [("0.0.0.0", "9002")]
+    assert service(stack, "webserver")["environment"]["TARMAC_PUBLIC_URL"] == "http://localhost:9001"
+
+
+def test_the_docker_socket_is_mounted_in_the_scheduler_only(stack: dict[str, Any]):
+    holders = {name for name in SERVICES if any("docker.sock" in target for target in mounts(stack, name))}
+    assert holders == {"scheduler"}
+    sources = {name for name in SERVICES for m in mounts(stack, name).values() if "docker.sock" in str(m.get("source"))}
+    assert sources == {"scheduler"}
+
+
+def test_another_project_name_shares_nothing_with_the_first(render: Render, stack: dict[str, Any]):
+    other = render(TARMAC_PROJECT="two")
+    for kind in ("volumes", "networks"):
+        names, others = ({item["name"] for item in s[kind].values()} for s in (stack, other))
+        assert not names & others
+        assert all(name.startswith("two_") for name in others)
+
+
+def test_the_pipeline_finds_the_volumes_and_networks_that_compose_makes(render: Render):
+    from tarmac.base.settings import read
+
+    stack = render(TARMAC_PROJECT="two")
+    settings = read(service(stack, "scheduler")["environment"])
+    volumes = {item["name"] for item in stack["volumes"].values()}
+    networks = {item["name"] for item in stack["networks"].values()}
+    assert {settings.datasets_volume, settings.files_volume} <= volumes
+    # Compose makes no network that only a service of an inactive profile is in.
+    assert {settings.registry_network, settings.egress_network} <= networks
+
+
+def test_data_and_code_are_read_only_where_nothing_is_written(stack: dict[str, Any]):
+    for name in ("webserver", "scheduler", "dag-processor", "triggerer", "airflow-cli"):
+        found = mounts(stack, name)
+        assert found["/opt/airflow/dags"]["read_only"], name
+        assert found["/opt/airflow/plugins"]["read_only"], name
+    assert mounts(stack, "scheduler")["/datasets"]["read_only"]
+    assert not mounts(stack, "airflow-cli")["/datasets"].get("read_only")
+
+
+def test_every_airflow_component_has_the_same_secrets(stack: dict[str, Any]):
+    keys = ("AIRFLOW__API_AUTH__JWT_SECRET", "AIRFLOW__API__SECRET_KEY", "AIRFLOW__CORE__FERNET_KEY")
+    names = ("airflow-init", "webserver", "scheduler", "dag-processor", "triggerer", "airflow-cli")
+    for key in keys:
+        assert len({service(stack, name)["environment"][key] for name in names}) == 1
+        assert len(service(stack, "scheduler")["environment"][key]) >= 40
+
+
+def test_credentials_are_where_they_are_needed_and_nowhere_else(stack: dict[str, Any]):
+    holders = {
+        key: {name for name in SERVICES if key in service(stack, name).get("environment", {})}
+        for key in ("MLFLOW_TRACKING_PASSWORD", "POSTGRES_PASSWORD", "TARMAC_UI_PASSWORD")
+    }
+    assert holders == {
+        "MLFLOW_TRACKING_PASSWORD": {"scheduler", "airflow-cli"},
+        "POSTGRES_PASSWORD": {"postgres"},
+        "TARMAC_UI_PASSWORD": {"airflow-init", "airflow-cli"},
+    }
+
+
+def test_a_machine_with_a_gpu_gives_it_to_the_scheduler_and_another_trainer_to_the_pipeline(render: Render):
+    found = service(render("compose.gpu.yaml"), "scheduler")
+    assert found["environment"]["TARMAC_TRAINER_IMAGE"] == "tarmac/trainer-cuda:latest"
+    assert found["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu", "utility"]
+
+
+IMAGES = {"airflow": "airflow", "mlflow": "mlflow", "trainer": "trainer"}
+
+
+def users(dockerfile: Path) -> dict[str, str]:
+    """Each stage's user, inherited from the stage it builds on; the last stage is under the empty name."""
+    found: dict[str, str] = {}
+    current, user = "", "root"
+    for line in dockerfile.read_text().splitlines():
+        if match := re.match(r"FROM\s+(\S+)(?:\s+AS\s+(\S+))?", line):
+            current, user = match[2] or "", found.get(match[1], "root")
+        elif match := re.match(r"USER\s+(\S+)", line):
+            user = match[1]
+        found[current] = found["(last)"] = user
+    return found
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_our_images_run_as_an_unprivileged_user(repository: Path, image: str):
+    assert users(repository / "images" / image / "Dockerfile")["(last)"] not in ("root", "0", "")

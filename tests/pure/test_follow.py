@@ -1,0 +1,251 @@
+"""What somebody who follows a run reads."""
+
+from collections import deque
+from typing import Any
+
+import pytest
+
+from tarmac.base.airflow_api import ApiError
+from tarmac.cli import follow
+from tarmac.cli.follow import STOPPED_FROM_OUTSIDE, Follower, curve, failure_reason, summary
+
+CURVES = {
+    "no points": ([], ""),
+    "one point": ([[1, 0.5]], "█"),
+    "only zeros": ([[1, 0], [2, 0]], "▁▁"),
+    "a rise": ([[1, 0], [2, 0.5], [3, 1]], "▁▅█"),
+    "a score below zero": ([[1, -1], [2, 1]], "▁█"),
+}
+
+
+@pytest.mark.parametrize(("points", "drawn"), CURVES.values(), ids=CURVES.keys())
+def test_a_curve_is_one_line_of_bars(points: list[list[float]], drawn: str):
+    assert curve(points) == drawn
+
+
+def test_a_long_curve_keeps_its_ends_and_fits_the_width():
+    drawn = curve([[step, step] for step in range(1, 1_001)])
+    assert len(drawn) == 60
+    assert (drawn[0], drawn[-1]) == ("▁", "█")
+
+
+def test_the_summary_tells_curve_scores_types_and_the_model():
+    lines = summary(
+        {"curve": [[100, 0.1], [200, 0.4]], "score_name": "f1", "best_score": 0.4, "best_step": 200, "seconds": 75},
+        {
+            "metrics": {"f1": 0.41, "precision": 0.5, "recall": 0.3},
+            "per_type": {"person": {"precision": 1, "recall": 0.5, "f1": 0.667}},
+        },
+        {"name": "ner", "version": "3", "url": "http://localhost:5000/#/models/ner/versions/3"},
+    )
+    text = "\n".join(lines)
+    assert "training curve (f1 on the evaluation set, steps 100 to 200)" in text
+    assert "best 0.400 at step 200, 1 min 15 s" in text
+    assert "precision 0.500   recall 0.300   f1 0.410" in text
+    assert "person" in text
+    assert "P 1.000   R 0.500   F1 0.667" in text
+    assert "ner version 3" in text
+    assert "http://localhost:5000/#/models/ner/versions/3" in text
+
+
+def test_a_summary_shows_twenty_types_and_counts_the_others():
+    row = {"precision": 1, "recall": 1, "f1": 1}
+    text = "\n".join(summary(None, {"per_type": {f"type{number:02}": row for number in range(43)}}, None))
+    assert "type19" in text
+    assert "type20" not in text
+    assert "and 23 more" in text
+
+
+def test_a_summary_says_when_evaluation_lines_were_trained_on():
+    scored = {"metrics": {"f1": 1.0}, "eval_lines": 1_200}
+    text = "\n".join(summary(None, scored | {"eval_lines_seen": 1_100}, None))
+    assert "was trained on 1100 of these 1200 lines: expect less on others" in text
+    assert "trained on" not in "\n".join(summary(None, scored | {"eval_lines_seen": 0}, None))
+    assert "trained on" not in "\n".join(summary(None, scored, None))
+
+
+def test_a_summary_of_nothing_is_empty():
+    assert summary(None, None, None) == []
+
+
+LOGS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "no log": ([], "its log gives no reason"),
+    "no error in it": ([{"event": "hello", "level": "info"}], "its log gives no reason"),
+    "an exception": (
+        [
+            {"event": "Task failed", "level": "error", "error_detail": [{"exc_value": "disk full"}]},
+            {"event": "later", "level": "error"},
+        ],
+        "disk full",
+    ),
+    "an exception with a cause: the outermost, which is listed last": (
+        [{"event": "x", "level": "error", "error_detail": [{"exc_value": "inner"}, {"exc_value": "outer"}]}],
+        "outer",
+    ),
+    "errors without an exception": (
+        [
+            {"event": "first", "level": "error"},
+            {"event": "last", "level": "critical"},
+            {"event": "bye", "level": "info"},
+        ],
+        "last",
+    ),
+    "a task that somebody ended, whatever its container said last": (
+        [
+            {"event": f"{STOPPED_FROM_OUTSIDE}: stopping container 0123", "level": "info"},
+            {"event": "x", "level": "error", "error_detail": [{"exc_value": "exit code 143"}]},
+        ],
+        f"{STOPPED_FROM_OUTSIDE} (somebody marked it failed or cleared it, or the stack was stopped)",
+    ),
+    "an exception without text": (
+        [{"event": "it broke", "level": "error", "error_detail": [{"exc_value": ""}]}],
+        "it broke",
+    ),
+}
+
+
+@pytest.mark.parametrize(("entries", "reason"), LOGS.values(), ids=LOGS.keys())
+def test_the_reason_of_a_failure_is_found_in_the_log(entries: list[dict[str, Any]], reason: str):
+    assert failure_reason(entries) == reason
+
+
+class Run:
+    """Airflow's API, as far as the follower asks it: each look at the run goes one scene further."""
+
+    def __init__(
+        self, *scenes: Any, progress: Any = None, logs: dict[tuple[str, int], list[dict[str, Any]]] | None = None
+    ):
+        self.scenes, self.progress, self.logs = deque(scenes), progress, logs or {}
+
+    def run(self, _: str) -> dict[str, Any]:
+        self.scene = self.scenes.popleft() if len(self.scenes) > 1 else self.scenes[0]
+        if isinstance(self.scene, ApiError):
+            raise self.scene
+        return {"state": self.scene[0]}
+
+    def task_instances(self, _: str) -> list[dict[str, Any]]:
+        return [
+            {"task_id": task, "state": state, "try_number": attempt, "duration": duration}
+            for task, state, attempt, duration in self.scene[1:]
+        ]
+
+    def log(self, _: str, task_id: str, attempt: int) -> list[dict[str, Any]]:
+        return self.logs.get((task_id, attempt), [])
+
+    def xcom(self, *_: str) -> Any:
+        return self.progress
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(follow, "_POLL_SECONDS", 0)
+
+
+def followed(run: Run, *, live: list[str] | None = None) -> tuple[str, list[str]]:
+    lines: list[str] = []
+    state = Follower(run, "run", lines.append, None if live is None else live.append).follow()  # type: ignore[arg-type]
+    return state, lines
+
+
+def test_each_task_is_told_once_in_the_order_of_the_pipeline():
+    state, lines = followed(
+        Run(
+            ("running", ("check_request_body", "success", 1, 0.5)),
+            ("running", ("check_request_body", "success", 1, 0.5)),
+            (
+                "success",
+                ("check_DAG_success", "success", 1, 0.1),
+                ("train_model_gpu", "skipped", 0, None),
+                ("check_request_body", "success", 1, 0.5),
+                ("train_model_cpu", "success", 1, 12.34),
+            ),
+        )
+    )
+    assert state == "success"
+    assert [line.split()[:2] for line in lines] == [
+        ["✓", "check_request_body"],
+        ["✓", "train_model_cpu"],
+        ["✓", "check_DAG_success"],
+    ]
+    assert "12.3 s" in lines[1]
+
+
+def test_a_failed_task_gives_its_reason_and_what_it_kept_from_running_is_left_out():
+    state, lines = followed(
+        Run(
+            (
+                "failed",
+                ("retrieve_resources", "failed", 1, 1.0),
+                ("train_model_cpu", "upstream_failed", 0, None),
+                ("check_DAG_success", "failed", 1, 0.1),
+            ),
+            logs={("retrieve_resources", 1): [{"event": "line 7 is broken\nline 9, too", "level": "error"}]},
+        )
+    )
+    assert state == "failed"
+    assert lines[0].startswith("  ✗ retrieve_resources")
+    assert lines[1:3] == ["      line 7 is broken", "      line 9, too"]
+    assert lines[3].startswith("  ✗ check_DAG_success")
+    assert len(lines) == 4
+
+
+def test_a_retry_is_told_once_with_its_reason():
+    waiting = ("running", ("save_model", "up_for_retry", 1, 1.0))
+    _, lines = followed(
+        Run(
+            waiting,
+            waiting,
+            ("success", ("save_model", "success", 2, 2.0)),
+            logs={("save_model", 1): [{"event": "MLflow is away", "level": "error"}]},
+        )
+    )
+    assert len(lines) == 2
+    assert "attempt 1 failed, will be tried again: MLflow is away" in lines[0]
+    assert lines[1].startswith("  ✓ save_model")
+
+
+PROGRESS = {"done": 30, "total": 60, "eta_seconds": 90, "message": "epoch 3"}
+
+
+def test_the_progress_of_a_training_is_shown_live():
+    live: list[str] = []
+    followed(Run(("running", ("train_model_cpu", "running", 1, None)), ("success",), progress=PROGRESS), live=live)
+    assert live == ["    train_model_cpu: 50 % of 60, at most 1 min 30 s left  epoch 3"]
+
+
+def test_without_a_terminal_the_progress_is_told_when_it_moves_on():
+    running = ("running", ("train_model_cpu", "running", 1, None))
+    _, lines = followed(Run(running, running, running, ("success",), progress=PROGRESS))
+    assert len(lines) == 1
+    assert "50 % of 60" in lines[0]
+
+
+AWAY = {
+    "no answer": 0,
+    "a server whose database is away": 500,
+    "a gateway without a server": 502,
+    "a server that starts": 503,
+}
+
+
+@pytest.mark.parametrize("status", AWAY.values(), ids=AWAY.keys())
+def test_a_webserver_that_is_away_for_a_moment_is_waited_for(status: int):
+    state, lines = followed(Run(ApiError("away", status), ApiError("away", status), ("success",)))
+    assert (state, lines) == ("success", [])
+
+
+def test_a_webserver_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(follow, "_AWAY_SECONDS", -1)
+    with pytest.raises(ApiError, match="away"):
+        followed(Run(ApiError("away")))
+
+
+def test_a_run_that_does_not_exist_ends_the_following_at_once():
+    with pytest.raises(ApiError, match="no such run"):
+        followed(Run(ApiError("no such run", 404)))
+
+
+def test_the_order_is_the_pipelines(repository: Any):
+    text = (repository / "dags" / "nlp_model_training.py").read_text()
+    assert len(follow.ORDER) == len(set(follow.ORDER)) == 15
+    assert all(task in text for task in follow.ORDER)

@@ -1,0 +1,56 @@
+"""What check_request_body refuses of a GPU session: only what can never fit on this machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.fleet import device, snapshot
+from tarmac.admission.placement import GIB
+from tarmac.devices.snapshot import Device, Health, Snapshot, State
+from tarmac.request.schema import TrainingRequest
+from tarmac.tasks import pipeline
+
+DATA = {"tiny": {"train": "file:///files/tiny.jsonl", "eval": None}}
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, seen: Snapshot, **resources: object) -> list[str]:
+    """What is said of a request on a machine of which a snapshot is given and whose engine hands GPUs on."""
+    monkeypatch.setattr(pipeline.devices, "snapshot", lambda: seen)
+    monkeypatch.setattr(pipeline.passthrough, "problem", lambda *_: None)
+    monkeypatch.setattr(pipeline.engine, "client", lambda: None)
+    request = {"model": "test_model", "datasets": DATA, "gpu": True, "resources": resources}
+    return pipeline._gpu_problems(TrainingRequest.model_validate(request))
+
+
+def split(*sizes: int) -> list[Device]:
+    """A GPU that is split into instances of these sizes in GiB."""
+    instances = (device(f"MIG-{n}", total=gib * GIB, parent="GPU-a", mig_enabled=None) for n, gib in enumerate(sizes))
+    return [device("GPU-a", mig_enabled=True), *instances]
+
+
+def test_a_split_gpu_offers_what_its_instances_do(monkeypatch: pytest.MonkeyPatch):
+    seen = snapshot(*split(40, 20))
+    assert problems(monkeypatch, seen, gpu_memory="39GiB") == []
+    (said,) = problems(monkeypatch, seen, gpu_memory="60GiB")
+    assert "the largest device offers 39.0 GiB to sessions (got gpu_memory '60GiB', gpus 1)" in said
+    (said,) = problems(monkeypatch, seen, gpu_memory="1GiB", gpus=3)
+    assert "this machine has 2" in said
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        snapshot(device("GPU-a", health=Health.ECC, fault="it is sick")),
+        snapshot(device("GPU-a"), device("GPU-b", total=None, used=None, health=Health.UNREADABLE)),
+        snapshot(device("GPU-a"), unidentified=("GPU 1 cannot be identified",)),
+        snapshot(device("GPU-a", used=70 * GIB), device("GPU-b", used=70 * GIB)),
+    ],
+    ids=["sick", "unreadable", "unidentified", "busy"],
+)
+def test_a_device_that_is_only_busy_or_sick_is_no_reason(monkeypatch: pytest.MonkeyPatch, seen: Snapshot):
+    assert problems(monkeypatch, seen, gpu_memory="70GiB", gpus=len(seen.devices) + len(seen.unidentified)) == []
+
+
+def test_a_machine_without_a_driver_takes_no_gpu_session(monkeypatch: pytest.MonkeyPatch):
+    (said,) = problems(monkeypatch, snapshot(state=State.NO_DRIVER, sentence="the NVIDIA driver is not installed here"))
+    assert said.startswith("gpu: this machine has no working GPU: the NVIDIA driver is not installed here")

@@ -1,0 +1,141 @@
+"""What the commands about models print, and what `make reproduce` sends and compares."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from tarmac.cli.follow import summary
+from tarmac.cli.model_tables import age, comparison, history_rows, instant, mismatches, step_lines, table, version_rows
+from tarmac.cli.reproduce import again, differences
+from tarmac.registry.client import Run, Version
+from tarmac.registry.promotion import Step
+
+NOW = 1_000_000.0
+
+
+def version(number: int, **given: Any) -> Version:
+    tags = {"tarmac.score_name": "f1", "tarmac.score": "0.51239", "tarmac.data": "wnut17"}
+    known: dict[str, Any] = {"run_id": "r", "source": "models:/m-1", "created": NOW - 3600, "tags": tags}
+    return Version("ner", number, **(known | given))
+
+
+def run(**given: Any) -> Run:
+    known: dict[str, Any] = {
+        "params": {"model": "ner", "max_steps": "500", "device": "cpu", "data.a.train.id": "t1", "train_lines": "9"},
+        "metrics": {"f1": 0.5, "seconds": 75.0, "memory_peak_bytes": 300 * 2.0**20, "best_step": 3},
+        "tags": {"tarmac.image": "tarmac/trainer@sha256:1"},
+    }
+    known |= given
+    return Run("r", "1", "FINISHED", known["params"], known["metrics"], known["tags"], NOW)
+
+
+def test_a_table_is_as_wide_as_its_widest_cells_and_no_line_ends_in_spaces():
+    assert table(["A", "LONG"], [["wide", "x"], ["y", ""]]) == ["A     LONG", "wide  x", "y"]
+
+
+AGES = {
+    "seconds": (8, "8 s"),
+    "hours": (7_500, "2 h 5 min"),
+    "a day and a half, still hours": (129_600, "36 h 0 min"),
+    "two days": (172_800, "2 days"),
+}
+
+
+@pytest.mark.parametrize(("seconds", "said"), AGES.values(), ids=AGES.keys())
+def test_an_age_is_told_as_people_do(seconds: float, said: str):
+    assert age(seconds) == said
+
+
+ROWS: dict[str, tuple[Version, list[str]]] = {
+    "as its session recorded it": (version(2), ["ner", "2", "-", "f1 0.5124", "wnut17", "1 h 0 min"]),
+    "in production": (
+        version(2, aliases=("production",)), ["ner", "2", "production", "f1 0.5124", "wnut17", "1 h 0 min"],
+    ),
+    "registered by somebody else, without our tags": (version(1, tags={}), ["ner", "1", "-", "-", "-", "1 h 0 min"]),
+    "made by a clock that is ahead": (version(1, created=NOW + 9), ["ner", "1", "-", "f1 0.5124", "wnut17", "0 s"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "row"), ROWS.values(), ids=ROWS.keys())
+def test_a_version_is_a_row(one: Version, row: list[str]):
+    assert version_rows([one], now=NOW) == [row]
+
+
+def test_two_versions_are_shown_side_by_side_and_what_differs_has_a_star():
+    other = run(params={"model": "ner", "max_steps": "900", "device": "cuda", "data.a.train.id": "t1"})
+    lines = comparison((version(1), run()), (version(2), other))
+    assert lines[0].split() == ["ner/1", "ner/2"]
+    cells = {tuple(line.split()) for line in lines}
+    for row in (
+        ("metric", "f1", "0.5000", "0.5000"),
+        ("*", "parameter", "max_steps", "500", "900"),
+        ("data", "data.a.train.id", "t1", "t1"),
+        ("*", "data", "train_lines", "9", "-"),
+        ("*", "training", "device", "cpu", "cuda"),
+        ("training", "duration", "1", "min", "15", "s", "1", "min", "15", "s"),
+        ("training", "memory", "peak", "300", "MiB", "300", "MiB"),
+        ("origin", "image", "tarmac/trainer@sha256:1", "tarmac/trainer@sha256:1"),
+    ):
+        assert row in cells, row
+    assert not any("best_step" in line for line in lines)
+
+
+AT = datetime(2026, 11, 24, 9, 30, tzinfo=timezone(timedelta(hours=1)))
+
+
+def test_a_step_tells_what_was_before_who_and_why():
+    step = Step("ner", "rollback", 3, None, "ada", "it is odd", None, None, None, None, None, AT)
+    assert step_lines(step) == [
+        "ner: nothing is in production, version 3 was before",
+        "  since  2026-11-24T08:30:00.000000Z",
+        "  by     ada (a step back)",
+        "  why    it is odd",
+    ]
+    assert history_rows([step]) == [["2026-11-24T08:30:00.000000Z", "3", "-", "rollback", "ada", "it is odd"]]
+
+
+def test_an_instant_is_written_so_that_it_can_be_asked_for_again():
+    moment = datetime(2026, 11, 24, 8, 30, 0, 123456, tzinfo=UTC)
+    assert datetime.fromisoformat(instant(moment)) == moment
+
+
+MISMATCHES: dict[str, tuple[dict[str, float], dict[str, float], list[str]]] = {
+    "equal": ({"f1": 0.5}, {"f1": 0.5}, []),
+    "equal but for what a float loses on its way through text": ({"f1": 0.1 + 0.2}, {"f1": 0.3}, []),
+    "another value": ({"f1": 0.5}, {"f1": 0.500001}, ["f1: 0.500000 in the record, 0.500001 now"]),
+    "a metric that is missing now": ({"f1": 0.5}, {}, ["f1: 0.500000 in the record, none now"]),
+    "a metric that is new": ({}, {"f1": 0.5}, ["f1: none in the record, 0.500000 now"]),
+}
+
+
+@pytest.mark.parametrize(("record", "now", "said"), MISMATCHES.values(), ids=MISMATCHES.keys())
+def test_metrics_match_or_are_named(record: dict[str, float], now: dict[str, float], said: list[str]):
+    assert mismatches(record, now) == said
+
+
+def test_a_repetition_trains_anew_under_a_name_of_its_own_and_is_never_promoted():
+    request = {"model": "ner", "name": None, "seed": 3, "promote": "auto", "no_cache": False, "base_model": "ner/1"}
+    once = again(request)
+    assert once == request | {"name": "ner-reproduced", "no_cache": True, "promote": "never"}
+    assert again(once) == once, "of a repetition, too"
+    assert len(again(request | {"name": "x" * 64})["name"]) == 64
+
+
+def test_what_was_not_the_same_is_named():
+    assert differences(run(), run()) == []
+    changed = run(params={**run().params, "data.a.train.id": "t2", "max_steps": "9"}, tags={})
+    assert differences(run(), changed) == [
+        "data.a.train.id: t1 in the record, t2 now",
+        "image: tarmac/trainer@sha256:1 in the record, None now",
+    ]
+
+
+def test_who_follows_a_run_reads_that_nothing_was_trained_and_what_became_of_the_promotion():
+    registered = {"name": "ner", "version": "3", "url": "http://x"}
+    said = summary({"cached_from": "manual__1"}, None, registered | {"promotion": "promoted: better by 0.1"})
+    assert any("nothing was trained: the same training was done before, by manual__1" in line for line in said)
+    assert any(line.strip() == "promoted: better by 0.1" for line in said)
+    assert "asked" not in "\n".join(summary(None, None, registered | {"promotion": "not asked for"}))

@@ -1,0 +1,125 @@
+"""What makes two trainings the same, and how a request names a base model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tarmac.registry.client import Run, Version
+from tarmac.registry.origins import cache_key, registry_problems
+
+REQUEST: dict[str, Any] = {
+    "model": "test_model",
+    "datasets": {"tiny": {"train": "x", "eval": None}},
+    "gpu": False,
+    "seed": 0,
+    "script": None,
+    "parameters": {},
+    "priority": 0,
+    "name": None,
+    "base_model": None,
+    "no_cache": False,
+    "promote": "never",
+}
+PREP: dict[str, Any] = {
+    "datasets": [{"name": "tiny", "split": "train", "id": "t1", "bytes": 9, "lines": 3}],
+    "parameters": {"train_seconds": 0.2},
+}
+
+
+def key(request: dict[str, Any] | None = None, prep: dict[str, Any] | None = None, **given: Any) -> str:
+    known = {"trainer": ["sha256:1"], "base_uri": None}
+    return cache_key(REQUEST | (request or {}), PREP | (prep or {}), **(known | given))
+
+
+SAME = {
+    "another name to register under": {"request": {"name": "mine"}},
+    "another priority": {"request": {"priority": 9}},
+    "promoted or not": {"request": {"promote": "auto"}},
+    "a default that is written out, as the trainer tells": {"request": {"parameters": {"train_seconds": 0.2}}},
+    "another name for the data set": {"prep": {"datasets": [{**PREP["datasets"][0], "name": "small"}]}},
+}
+OTHER = {
+    "another model": {"request": {"model": "named_entity_recognition"}},
+    "a script of one's own": {"request": {"script": "s/s.py"}},
+    "another seed": {"request": {"seed": 1}},
+    "another device": {"request": {"gpu": True}},
+    "other content": {"prep": {"datasets": [{**PREP["datasets"][0], "id": "t2"}]}},
+    "the same content to score on": {"prep": {"datasets": [{**PREP["datasets"][0], "split": "eval"}]}},
+    "another parameter": {"prep": {"parameters": {"train_seconds": 0.3}}},
+    "another image": {"trainer": ["sha256:2"]},
+    "another command": {"trainer": ["sha256:1", "/bin/sh"]},
+    "a base model": {"base_uri": "models:/ner/1"},
+}
+
+
+@pytest.mark.parametrize("given", SAME.values(), ids=SAME.keys())
+def test_the_same_training_has_the_same_key(given: dict[str, Any]):
+    assert key(**given) == key()
+
+
+@pytest.mark.parametrize("given", OTHER.values(), ids=OTHER.keys())
+def test_another_training_has_another_key(given: dict[str, Any]):
+    assert key(**given) != key()
+
+
+def test_the_order_of_data_sets_is_the_order_of_training():
+    first, second = ({"name": name, "split": "train", "id": name} for name in ("a", "b"))
+    assert key(prep={"datasets": [first, second]}) != key(prep={"datasets": [second, first]})
+
+
+class Shelf:
+    """A registry with one model: two versions of kind test_model, the second in production."""
+
+    def kind_of(self, name: str) -> str | None:
+        return {"mine": "test_model"}.get(name)
+
+    def versions(self, name: str) -> list[Version]:
+        return [
+            Version("mine", 2, "run2", "models:/m-2", 0, aliases=("production",)),
+            Version("mine", 1, "run1", "models:/m-1", 0),
+        ]
+
+    def version(self, name: str, number: int) -> Version:
+        return next(version for version in self.versions(name) if version.version == number)
+
+    def run(self, run_id: str) -> Run:
+        return Run(run_id, "1", "FINISHED", {"model": "test_model"}, {}, {}, None)
+
+    def find_runs(self, tag: str, value: str) -> list[Run]:
+        return [self.run("run1")] if value == "manual__1" else []
+
+    def saved_model(self, run: Run) -> str | None:
+        return "models:/m-1"
+
+
+# (what the request says, the problems' words, what base_model becomes)
+NAMED: dict[str, tuple[dict[str, Any], list[str], str | None]] = {
+    "nothing": ({}, [], None),
+    "a name that is new": ({"name": "new"}, [], None),
+    "a name of this kind": ({"name": "mine"}, [], None),
+    "a name of another kind": (
+        {"name": "mine", "model": "named_entity_recognition"},
+        ["name: 'mine' holds models of another kind, test_model"],
+        None,
+    ),
+    "a version": ({"base_model": "mine/1"}, [], "mine/1"),
+    "what is in production now, for good": ({"base_model": "mine@production"}, [], "mine/2"),
+    "what a run saved": ({"base_model": "run:manual__1"}, [], "run:manual__1"),
+    "what no run saved": ({"base_model": "run:manual__2"}, ["base_model: No model was saved by a run"], None),
+    "a base of another kind": (
+        {"base_model": "mine/1", "model": "named_entity_recognition"},
+        ["base_model: is of the kind test_model, not named_entity_recognition (got 'mine/1')"],
+        "mine/1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "words", "base"), NAMED.values(), ids=NAMED.keys())
+def test_what_a_request_says_of_the_registry_is_checked(given: dict[str, Any], words: list[str], base: str | None):
+    shelf: Any = Shelf()
+    problems, reference = registry_problems(shelf, REQUEST | given)
+    assert len(problems) == len(words)
+    assert all(word in problem for word, problem in zip(words, problems, strict=True))
+    assert reference == base

@@ -1,0 +1,145 @@
+"""What belongs to nothing, and what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tarmac.base.session import SessionKey
+from tarmac.reaper.orphans import Container, Inventory, Orphans, Run, Task, Volume, find
+from tarmac.reaper.reaper import twice
+
+KEY = SessionKey("nlp_model_training", "run-1")
+CPU, GPU, PREFLIGHT = "train_model_cpu", "train_model_gpu", "gpu_preflight_configuration"
+ALIVE = ["scheduled", "queued", "running", "up_for_retry", "up_for_reschedule", "deferred", None, "a_state_of_tomorrow"]
+FINISHED = ["success", "failed", "skipped", "upstream_failed", "removed"]
+
+
+def run(state: str = "running", **tasks: str | None) -> Run:
+    return Run(state, {task: Task(found, "2") for task, found in tasks.items()})
+
+
+def container(**fields: Any) -> Container:
+    known = {"id": "c1", "name": "a-container", "key": KEY, "owner": CPU, "generation": "2", "seconds": 1.0}
+    return Container(**(known | fields))
+
+
+def inventory(known: Run | None, *containers: Container, **fields: Any) -> Inventory:
+    there: dict[str, Any] = {"reserved": [], "waiting": [], "volumes": []} | fields
+    return Inventory(containers=containers, runs={} if known is None else {KEY: known}, **there)
+
+
+def why_of_container(known: Run | None, **fields: Any) -> str | None:
+    return next(iter(find(inventory(known, container(**fields))).containers.values()), None)
+
+
+def why_of_reservation(known: Run | None) -> str | None:
+    found = find(inventory(known, reserved=[KEY], waiting=[KEY]))
+    assert found.reserved == found.waiting, "who waits and who holds are judged alike"
+    return found.reserved.get(KEY)
+
+
+def why_of_volume(known: Run | None) -> str | None:
+    return next(iter(find(inventory(known, volumes=[Volume("v1", KEY)])).volumes.values()), None)
+
+
+@pytest.mark.parametrize("state", ALIVE)
+def test_a_container_whose_task_may_still_come_is_left_alone(state: str | None):
+    assert why_of_container(run(train_model_cpu=state)) is None
+
+
+@pytest.mark.parametrize("state", FINISHED)
+def test_a_container_whose_task_is_over_is_an_orphan(state: str):
+    assert why_of_container(run(train_model_cpu=state)) == f"its task train_model_cpu is over ({state})"
+
+
+CONTAINERS = {
+    "its run was deleted": (None, {}, "its run was deleted"),
+    "its task was cleared and its process is still to end": (
+        run(train_model_cpu="restarting"), {}, "its task train_model_cpu was cleared",
+    ),
+    "its task was cleared and runs again": (
+        run(train_model_cpu="running"), {"generation": "1"}, "its task train_model_cpu was cleared",
+    ),
+    "it is of a version that noted no generation": (run(train_model_cpu="running"), {"generation": ""}, None),
+    "another task was cleared": (
+        Run("running", {CPU: Task("running", "2"), "eval_model": Task(None, "5")}), {}, None,
+    ),
+    "its run was marked, its task not": (run("failed", train_model_cpu="scheduled"), {}, "its run is over (failed)"),
+    "it cleans up after a run that was marked": (run("failed", cleanup="running"), {"owner": "cleanup"}, None),
+    "its task has no row": (run("running"), {}, None),
+    "its task has no row and its run is over": (run("success"), {}, "its run is over (success)"),
+    "it fetches data again for a training": (
+        run(train_model_cpu="running", retrieve_resources="success"), {"owner": CPU}, None,
+    ),
+    "the run is in a state of tomorrow": (run("paused", train_model_cpu="running"), {}, None),
+    "it helps for a moment": (None, {"key": None, "owner": ""}, None),
+    "it helps for a moment in a session": (None, {"owner": ""}, None),
+    "it was to help for a moment": (
+        run(), {"key": None, "owner": "", "seconds": 61.0}, "it was to live for a moment only",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("known", "fields", "why"), CONTAINERS.values(), ids=CONTAINERS.keys())
+def test_a_container_is_an_orphan_when(known: Run | None, fields: dict[str, Any], why: str | None):
+    assert why_of_container(known, **fields) == why
+
+
+RESERVATIONS = {
+    "its run was deleted": (None, "its run was deleted"),
+    "it was just admitted": (run(gpu_preflight_configuration="deferred", train_model_gpu=None), None),
+    "its training is to start": (run(gpu_preflight_configuration="success", train_model_gpu="queued"), None),
+    "its training runs": (run(gpu_preflight_configuration="success", train_model_gpu="running"), None),
+    "its training is tried again": (run(gpu_preflight_configuration="success", train_model_gpu="up_for_retry"), None),
+    "its training is over": (
+        run(gpu_preflight_configuration="success", train_model_gpu="failed"), "its training is over (failed)",
+    ),
+    "its preflight gave up": (
+        run(gpu_preflight_configuration="failed", train_model_gpu=None), "its preflight is over (failed)",
+    ),
+    "the run was cleared from its start": (
+        run(gpu_training_sensor=None, gpu_preflight_configuration=None, train_model_gpu=None),
+        "its run was cleared from before it waited",
+    ),
+    "its preflight was lost with its scheduler": (
+        run(gpu_training_sensor="success", gpu_preflight_configuration=None, train_model_gpu=None), None,
+    ),
+    "only the training was cleared": (run(gpu_preflight_configuration="success", train_model_gpu=None), None),
+    "its tasks have no rows": (run(), None),
+    "its run is over": (
+        run("failed", gpu_preflight_configuration="success", train_model_gpu="scheduled"), "its run is over (failed)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("known", "why"), RESERVATIONS.values(), ids=RESERVATIONS.keys())
+def test_a_reservation_is_an_orphan_when(known: Run | None, why: str | None):
+    assert why_of_reservation(known) == why
+
+
+VOLUMES = {
+    "its run was deleted": (None, "its run was deleted"),
+    "its run waits to start": (run("queued"), None),
+    "its run goes on": (run("running", train_model_cpu="failed"), None),
+    "its run is over": (run("success", delete_volume="success"), "its run is over (success)"),
+    "its run was marked and cleans up": (run("failed", cleanup="running"), None),
+    "the run is in a state of tomorrow": (run("paused"), None),
+}
+
+
+@pytest.mark.parametrize(("known", "why"), VOLUMES.values(), ids=VOLUMES.keys())
+def test_a_volume_is_an_orphan_when(known: Run | None, why: str | None):
+    assert why_of_volume(known) == why
+
+
+def test_only_what_two_looks_in_a_row_find_is_sure():
+    one, other = container(id="c1", seconds=70.0), container(id="c2")
+    first = Orphans({one: "a"}, {KEY: "b"}, {}, {Volume("v1", KEY): "c"})
+    later = Orphans({container(id="c1", seconds=72.0): "a", other: "a"}, {}, {KEY: "b"}, {Volume("v1", KEY): "c"})
+    sure = twice(first, later)
+    assert [found.id for found in sure.containers] == ["c1"]
+    assert (dict(sure.reserved), dict(sure.waiting)) == ({}, {})
+    assert list(sure.volumes) == [Volume("v1", KEY)]
+    assert not twice(first, Orphans({}, {}, {}, {}))

@@ -1,0 +1,444 @@
+"""A request is accepted, or refused with one sentence for every bad field: its path, its value, what to do."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tarmac.base.errors import RequestError
+from tarmac.base.units import gpu_bytes
+from tarmac.request.catalogue import catalogue
+from tarmac.request.schema import field_descriptions, form_schema, parse_request
+
+ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+STORED = f"{ID}/{ID}.jsonl"
+SCRIPT = f"{ID}/{ID}.py"
+NER = "named_entity_recognition"
+GOOD = {"model": "test_model", "datasets": {"tiny": {"train": STORED, "eval": None}}}
+DEEP = 5_000
+
+
+def with_train(reference: object) -> dict:
+    return {**GOOD, "datasets": {"tiny": {"train": reference}}}
+
+
+def with_parameters(**parameters: object) -> dict:
+    return {**GOOD, "parameters": parameters}
+
+
+def for_ner(**parameters: object) -> dict:
+    return {**GOOD, "model": "named_entity_recognition", "parameters": parameters}
+
+
+def problems_of(conf: object) -> list[str]:
+    with pytest.raises(RequestError) as refused:
+        parse_request(conf)
+    return refused.value.problems
+
+
+def test_defaults_are_filled_in():
+    request = parse_request({"model": "test_model", "datasets": {"tiny": {"train": STORED}}})
+    assert request.model_dump(mode="json") == {
+        "model": "test_model",
+        "datasets": {"tiny": {"train": STORED, "eval": None}},
+        "gpu": False,
+        "seed": 0,
+        "priority": 0,
+        "resources": {
+            "gpu_memory": None,
+            "gpus": 1,
+            "policy": "packed",
+            "max_wait_seconds": 28800,
+            "stall_seconds": 300,
+        },
+        "script": None,
+        "parameters": {},
+        "name": None,
+        "base_model": None,
+        "no_cache": False,
+        "promote": "never",
+    }
+
+
+ACCEPTED = {
+    "an id of 44 characters": with_train(STORED),
+    "an id of 43 characters": with_train(f"{'A' * 43}/{'A' * 43}.jsonl"),
+    "a URL of an object store": with_train("s3://bucket/folder/data.jsonl"),
+    "a file URL": with_train("file:///files/data.jsonl"),
+    "a script": {**GOOD, "model": NER, "script": SCRIPT},
+    "a URL with letters of other alphabets": with_train("s3://bucket/données-データ.jsonl"),
+    "an eval set of its own": {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": "s3://bucket/eval.jsonl"}}},
+    "32 data sets": {**GOOD, "datasets": {f"set-{i}": {"train": STORED} for i in range(32)}},
+    "a data set name of 64 characters": {**GOOD, "datasets": {"a" * 64: {"train": STORED}}},
+    "a GPU": {**GOOD, "gpu": True},
+    "a name of its own": {**GOOD, "name": "news-ner_2.1"},
+    "a version to train on from": {**GOOD, "base_model": "news-ner/12"},
+    "what is in production to train on from": {**GOOD, "base_model": "news-ner@production"},
+    "what a run saved to train on from": {**GOOD, "base_model": "run:manual__2026-11-24T08:30:00.123+00:00"},
+    "training anew, promoted by the rule": {**GOOD, "no_cache": True, "promote": "auto"},
+    "the highest seed": {**GOOD, "seed": 2**32 - 1},
+    "the lowest training time": with_parameters(train_seconds=0),
+    "the longest training time": with_parameters(train_seconds=86_400),
+    "a fraction where a number is asked for": with_parameters(train_seconds=0.5),
+    "null where null is a choice": with_parameters(fail=None),
+    "parameters of the entity model": for_ner(max_steps=1, dropout=0.9, learn_rate=1e-6, batch_size=32),
+}
+
+
+@pytest.mark.parametrize("conf", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_a_good_request_is_accepted_as_sent(conf: dict):
+    accepted = parse_request(conf).model_dump(mode="json", exclude_unset=True)
+    assert accepted == conf
+
+
+# (the request, the path of the bad field, the value as the message shows it, what the message tells to do)
+REFUSED = {
+    "not an object": ("train!", "request", "'train!'", "must be a JSON object"),
+    "nothing at all": (None, "request", "None", "must be a JSON object"),
+    "a list": ([GOOD], "request", "[{'model'", "must be a JSON object"),
+    "no model": ({"datasets": GOOD["datasets"]}, "model", "", "is required"),
+    "no data sets": ({"model": "test_model"}, "datasets", "", "is required"),
+    "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "must be one of named_entity_recognition, "),
+    "translation": ({**GOOD, "model": "translation"}, "model", "'translation'", "translation is not offered"),
+    "a script of no store": ({**GOOD, "model": NER, "script": "train.py"}, "script", "'train.py'", "make script"),
+    "a data set as a script": ({**GOOD, "model": NER, "script": STORED}, "script", "AF4japp", "make script"),
+    "a script where none runs": ({**GOOD, "script": SCRIPT}, "script", "AF4japp", "runs no scripts"),
+    "a model that is a number": ({**GOOD, "model": 7}, "model", "7", "valid string"),
+    "a model in capitals": ({**GOOD, "model": "TEST_MODEL"}, "model", "'TEST_MODEL'", "must be one of"),
+    "gpu as the word yes": ({**GOOD, "gpu": "yes"}, "gpu", "'yes'", "valid boolean"),
+    "gpu as 1": ({**GOOD, "gpu": 1}, "gpu", "1", "valid boolean"),
+    "gpu as null": ({**GOOD, "gpu": None}, "gpu", "None", "valid boolean"),
+    "a seed with a fraction": ({**GOOD, "seed": 1.5}, "seed", "1.5", "valid integer"),
+    "a seed that is true": ({**GOOD, "seed": True}, "seed", "True", "valid integer"),
+    "a seed below zero": ({**GOOD, "seed": -1}, "seed", "-1", "greater than or equal to 0"),
+    "a seed too high": ({**GOOD, "seed": 2**32}, "seed", "4294967296", "less than or equal to 4294967295"),
+    "an unknown key": ({**GOOD, "epochs": 3}, "epochs", "", "unknown key; remove it or check its spelling"),
+    "an unknown key in a data set": (
+        {**GOOD, "datasets": {"tiny": {"train": STORED, "test": STORED}}},
+        "datasets.tiny.test",
+        "",
+        "unknown key",
+    ),
+    "data sets as a list": ({**GOOD, "datasets": [STORED]}, "datasets", STORED[:40], "must be a JSON object"),
+    "no data set at all": ({**GOOD, "datasets": {}}, "datasets", "{}", "at least 1"),
+    "33 data sets": (
+        {**GOOD, "datasets": {f"set-{i}": {"train": STORED} for i in range(33)}},
+        "datasets",
+        "",
+        "at most 32",
+    ),
+    "a data set that is a string": (
+        {**GOOD, "datasets": {"tiny": STORED}},
+        "datasets.tiny",
+        STORED[:40],
+        "JSON object",
+    ),
+    "a data set without train": ({**GOOD, "datasets": {"tiny": {"eval": None}}}, "datasets.tiny.train", "", "required"),
+    "train as null": (with_train(None), "datasets.tiny.train", "None", "valid string"),
+    "train as an empty string": (with_train(""), "datasets.tiny.train", "''", "at least 1 character"),
+    "train as a bare path": (with_train("data.jsonl"), "datasets.tiny.train", "'data.jsonl'", "make dataset FILE="),
+    "a path that climbs": (with_train("../../etc/passwd"), "datasets.tiny.train", "'../../etc/passwd'", "make dataset"),
+    "an id that climbs": (with_train(f"../{ID}/{ID}.jsonl"), "datasets.tiny.train", "'../AF4", "make dataset"),
+    "a URL that climbs": (with_train("s3://b/../c.jsonl"), "datasets.tiny.train", "'s3://b/../c.jsonl'", "s3://bucket"),
+    "a URL that climbs in disguise": (
+        with_train("file:///files/%2e%2E/etc/passwd"),
+        "datasets.tiny.train",
+        "'file:///files/%2e%2E/etc/passwd'",
+        "s3://bucket",
+    ),
+    "a file system inside another": (
+        with_train("s3://b/x::file:///etc/passwd"),
+        "datasets.tiny.train",
+        "'s3://b/x::file:///etc/passwd'",
+        "s3://bucket",
+    ),
+    "a URL whose host is no address": (with_train("s3://[b/c"), "datasets.tiny.train", "'s3://[b/c'", "s3://bucket"),
+    "a folder that is not the id": (with_train(f"{'A' * 44}/{ID}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
+    "an id of 45 characters": (with_train(f"{'A' * 45}/{'A' * 45}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
+    "an id of 42 characters": (with_train(f"{'A' * 42}/{'A' * 42}.jsonl"), "datasets.tiny.train", "'AAAA", "<id>/<id>"),
+    "an id with a zero, which base58 lacks": (
+        with_train(f"{'0' * 44}/{'0' * 44}.jsonl"),
+        "datasets.tiny.train",
+        "'0000",
+        "<id>/<id>",
+    ),
+    "a URL with a line end behind it": (with_train("s3://b/c\n"), "datasets.tiny.train", "'s3://b/c\\n'", "URL"),
+    "a URL with a space": (with_train("s3://bucket/my data"), "datasets.tiny.train", "'s3://bucket/my data'", "URL"),
+    "a URL with a zero byte": (with_train("s3://bucket/a\0b"), "datasets.tiny.train", "\\x00", "URL"),
+    "a reference of a million characters": (
+        with_train("s3://bucket/" + "x" * 1_000_000),
+        "datasets.tiny.train",
+        "(1000014 characters)",
+        "at most 1024",
+    ),
+    "eval as a number": (
+        {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": 5}}},
+        "datasets.tiny.eval",
+        "5",
+        "valid string",
+    ),
+    "a data set name that climbs": (
+        {**GOOD, "datasets": {"../tiny": {"train": STORED}}},
+        "datasets.../tiny",
+        "'../tiny'",
+        "letters, digits",
+    ),
+    "an empty data set name": ({**GOOD, "datasets": {"": {"train": STORED}}}, "datasets.", "''", "letters, digits"),
+    "a data set name of 65 characters": (
+        {**GOOD, "datasets": {"a" * 65: {"train": STORED}}},
+        "datasets.aaa",
+        "'aaa",
+        "at most 64",
+    ),
+    "a data set name with an umlaut": (
+        {**GOOD, "datasets": {"größe": {"train": STORED}}},
+        r"datasets.gr\xf6\xdfe",
+        r"'gr\xf6\xdfe'",
+        "letters, digits",
+    ),
+    "a name with a slash": ({**GOOD, "name": "news/ner"}, "name", "'news/ner'", "letters, digits"),
+    "an empty name": ({**GOOD, "name": ""}, "name", "''", "letters, digits"),
+    "a name that is a number": ({**GOOD, "name": 3}, "name", "3", "valid string"),
+    "a base model without a version": ({**GOOD, "base_model": "ner"}, "base_model", "'ner'", "'name/3'"),
+    "version 0": ({**GOOD, "base_model": "ner/0"}, "base_model", "'ner/0'", "'name/3'"),
+    "an alias that is none": ({**GOOD, "base_model": "ner@best"}, "base_model", "'ner@best'", "'name@production'"),
+    "a run without an id": ({**GOOD, "base_model": "run:"}, "base_model", "'run:'", "'run:<id"),
+    "a run with a quote": ({**GOOD, "base_model": "run:a'b"}, "base_model", "run:a'b", "'run:<id"),
+    "no_cache as a word": ({**GOOD, "no_cache": "yes"}, "no_cache", "'yes'", "valid boolean"),
+    "promote as true": ({**GOOD, "promote": True}, "promote", "True", "'never' or 'auto'"),
+    "promote always": ({**GOOD, "promote": "always"}, "promote", "'always'", "'never' or 'auto'"),
+    "parameters as a list": ({**GOOD, "parameters": [1]}, "parameters", "[1]", "must be a JSON object"),
+    "parameters as null": ({**GOOD, "parameters": None}, "parameters", "None", "must be a JSON object"),
+    "65 parameters": (with_parameters(**{f"p{i}": 1 for i in range(65)}), "parameters", "", "at most 64"),
+    "an unknown parameter": (with_parameters(epochs=3), "parameters.epochs", "", "takes train_seconds, fail"),
+    "another model's parameter": (for_ner(fail="train"), "parameters.fail", "", "unknown for named_entity_recognition"),
+    "a training below zero seconds": (
+        with_parameters(train_seconds=-0.1),
+        "parameters.train_seconds",
+        "-0.1",
+        "from 0",
+    ),
+    "a training of more than a day": (
+        with_parameters(train_seconds=86_401),
+        "parameters.train_seconds",
+        "86401",
+        "to 86400",
+    ),
+    "a training of true seconds": (with_parameters(train_seconds=True), "parameters.train_seconds", "True", "a number"),
+    "a training of nan seconds": (
+        with_parameters(train_seconds=float("nan")),
+        "parameters.train_seconds",
+        "nan",
+        "from 0",
+    ),
+    "a training of 400 digits": (with_parameters(train_seconds=10**400), "parameters.train_seconds", "1000", "from 0"),
+    "a choice that is none": (with_parameters(fail="cleanup"), "parameters.fail", "'cleanup'", "null, 'prep', 'train'"),
+    "a choice that is a list": (with_parameters(fail=["train"]), "parameters.fail", "['train']", "must be one of"),
+    "no step at all": (for_ner(max_steps=0), "parameters.max_steps", "0", "a whole number from 1 to 100000"),
+    "half a step": (for_ner(max_steps=1.5), "parameters.max_steps", "1.5", "a whole number"),
+    "a step count in quotes": (for_ner(max_steps="10"), "parameters.max_steps", "'10'", "a whole number"),
+    "dropout of everything": (for_ner(dropout=1), "parameters.dropout", "1", "a number from 0 to 0.9"),
+    "a string with half a surrogate pair": ({**GOOD, "model": "\ud800"}, "model", r"'\ud800'", "must be one of"),
+    "a parameter named with half a surrogate pair": (
+        with_parameters(**{"\ud800": 1}),
+        r"parameters.\ud800",
+        "",
+        "unknown for test_model",
+    ),
+}
+
+
+@pytest.mark.parametrize(("conf", "path", "value", "advice"), REFUSED.values(), ids=REFUSED.keys())
+def test_a_bad_field_is_named_with_its_value_and_what_to_do(conf: object, path: str, value: str, advice: str):
+    problems = problems_of(conf)
+    mine = [problem for problem in problems if problem.startswith(path) and advice in problem]
+    assert mine, problems
+    assert value in mine[0]
+    assert len(mine[0]) < 400
+
+
+def test_every_bad_field_is_named_at_once():
+    problems = problems_of(
+        {
+            "model": "test_model",
+            "datasets": {
+                "../up": {"train": "/etc/passwd"},
+                "fine": {"train": STORED, "eval": 3, "test": 1},
+                "no name!": {"train": STORED},
+            },
+            "gpu": "yes",
+            "seed": -1,
+            "parameters": {"fail": "never", "train_seconds": -1, "epochs": 2},
+            "epochs": 3,
+        }
+    )
+    for path in (
+        "datasets.../up: the name",
+        "datasets.../up.train:",
+        "datasets.fine.eval:",
+        "datasets.fine.test:",
+        "datasets.no name!: the name",
+        "gpu:",
+        "seed:",
+        "parameters.fail:",
+        "parameters.train_seconds:",
+        "parameters.epochs:",
+        "epochs:",
+    ):
+        assert any(problem.startswith(path) for problem in problems), (path, problems)
+    assert len(problems) == 11
+
+
+def test_the_message_holds_every_problem_on_a_line_of_its_own():
+    with pytest.raises(RequestError) as refused:
+        parse_request({**GOOD, "gpu": "yes", "epochs": 3})
+    assert str(refused.value).splitlines() == [
+        "The request has 2 problems:",
+        "  - gpu: input should be a valid boolean (got 'yes').",
+        "  - epochs: unknown key; remove it or check its spelling.",
+    ]
+
+
+FLOODS = {
+    "100,000 unknown keys": {**GOOD, **{f"key{i}": 1 for i in range(100_000)}},
+    "100,000 unknown parameters": with_parameters(**{f"key{i}": 1 for i in range(100_000)}),
+    "10,000 bad data sets": {**GOOD, "datasets": {f"set{i}": {"train": "no"} for i in range(10_000)}},
+    "an unknown key of a million characters": {**GOOD, "x" * 1_000_000: 1},
+    "a list 5,000 deep": {**GOOD, "parameters": {"fail": json.loads("[" * DEEP + "]" * DEEP)}},
+    "objects 5,000 deep in place of a request": json.loads('{"a":' * DEEP + "1" + "}" * DEEP),
+}
+
+
+@pytest.mark.parametrize("conf", FLOODS.values(), ids=FLOODS.keys())
+def test_a_flood_gives_a_message_of_bounded_size(conf: object):
+    with pytest.raises(RequestError) as refused:
+        parse_request(conf)
+    assert len(str(refused.value)) < 50_000
+
+
+def test_what_a_flood_leaves_out_is_counted():
+    problems = problems_of({**GOOD, **{f"key{i}": 1 for i in range(1_000)}})
+    shown = [problem for problem in problems if problem.startswith("key")]
+    assert f"{1_000 - len(shown)} more problems" in problems[-1]
+
+
+_anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters())
+    | st.text(st.characters(categories=["Cs", "Cc", "Lu"]))
+    | st.sampled_from([STORED, "s3://bucket/x", "file:///files/x", "test_model", "named_entity_recognition"]),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.text(st.characters(categories=["Cs", "L", "P"])), inner)
+    ),
+    max_leaves=20,
+)
+_words = ["model", "datasets", "gpu", "seed", "parameters", "train", "eval", "fail", "max_steps", "tiny", "x"]
+_requests = st.fixed_dictionaries(
+    {},
+    optional={
+        "model": st.sampled_from(["test_model", "named_entity_recognition", "other"]) | _anything,
+        "datasets": st.dictionaries(
+            st.sampled_from(_words) | st.text(),
+            st.fixed_dictionaries({}, optional={"train": _anything, "eval": _anything, "x": _anything}) | _anything,
+            max_size=4,
+        ),
+        "gpu": _anything,
+        "seed": _anything,
+        "parameters": st.dictionaries(st.sampled_from(_words) | st.text(), _anything, max_size=4) | _anything,
+        "other": _anything,
+    },
+)
+
+
+@given(_anything | _requests)
+def test_any_json_is_a_request_or_a_request_error(conf: object):
+    try:
+        request = parse_request(conf)
+    except RequestError as error:
+        assert error.problems
+        assert len(str(error)) < 50_000
+        assert all("\n" not in problem for problem in error.problems)
+    else:
+        # What was accepted can be stored, sent and read again.
+        text = json.dumps(request.model_dump(mode="json"), allow_nan=False)
+        assert parse_request(json.loads(text)) == request
+
+
+def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
+    schema = form_schema()
+    assert (
+        set(schema)
+        == set(field_descriptions())
+        == {
+            "model",
+            "datasets",
+            "gpu",
+            "seed",
+            "priority",
+            "resources",
+            "script",
+            "parameters",
+            "name",
+            "base_model",
+            "no_cache",
+            "promote",
+        }
+    )
+    for name, field in schema.items():
+        assert not {"default", "description", "source"} & set(field), name
+        assert field["title"], name
+    assert all(field_descriptions().values())
+
+
+def test_the_form_is_self_contained():
+    text = json.dumps(form_schema())
+    assert "$ref" not in text
+    assert "$defs" not in text
+    assert "anyOf" not in text
+    assert form_schema()["model"]["enum"] == list(catalogue().models)
+    assert form_schema()["datasets"]["additionalProperties"]["properties"]["eval"]["type"] == ["string", "null"]
+
+
+GPU = {"model": "test_model", "datasets": {"tiny": {"train": STORED}}, "gpu": True}
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [("12GiB", 12 * 1024**3), ("12g", 12 * 1024**3), ("800 MiB", 800 * 1024**2), ("1.5G", 3 * 512 * 1024**2)]
+    + [(64 * 1024**2, 64 * 1024**2), (1024**4, 1024**4)],
+)
+def test_gpu_memory_is_a_size_in_words_or_bytes(asked: object, wanted: int):
+    request = parse_request({**GPU, "resources": {"gpu_memory": asked}})
+    assert gpu_bytes(request.resources.gpu_memory) == wanted
+
+
+@pytest.mark.parametrize("value", ["12", "12 bananas", "-1g", "", "0g", "9999g", 0, -5, 12, True, 1.5, [], {}])
+def test_gpu_memory_that_is_no_size_is_refused_with_its_field_and_value(value: object):
+    with pytest.raises(RequestError) as caught:
+        parse_request({**GPU, "resources": {"gpu_memory": value}})
+    (problem,) = caught.value.problems
+    assert problem.startswith("resources.gpu_memory: must be a size such as '12GiB'")
+    assert repr(value)[:20] in problem
+
+
+@pytest.mark.parametrize(
+    ("extra", "field"),
+    [
+        ({"priority": 101}, "priority"),
+        ({"priority": "high"}, "priority"),
+        ({"resources": {"gpus": 0}}, "resources.gpus"),
+        ({"resources": {"policy": "random"}}, "resources.policy"),
+        ({"resources": {"max_wait_seconds": 0}}, "resources.max_wait_seconds"),
+        ({"resources": {"stall_seconds": 1}}, "resources.stall_seconds"),
+        ({"resources": {"memory": "1g"}}, "resources.memory"),
+        ({"resources": None}, "resources"),
+    ],
+)
+def test_bad_resources_are_refused_by_name(extra: dict[str, object], field: str):
+    with pytest.raises(RequestError) as caught:
+        parse_request({**GPU, **extra})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [field]

@@ -1,0 +1,83 @@
+"""Settings: what `make up` starts needs none; a malformed one is named with its value."""
+
+from datetime import timedelta
+
+import pytest
+
+from tarmac.base.errors import SettingsError
+from tarmac.base.settings import parse_bytes, read
+
+
+def test_an_empty_environment_is_a_stack_as_make_up_starts_it():
+    stack = read({})
+    assert (stack.stack, stack.trainer_image, stack.store_url) == (
+        "tarmac",
+        "tarmac/trainer:latest",
+        "file:///datasets",
+    )
+    assert stack.trainer_memory_bytes == 4 * 1024**3
+    assert stack.url_schemes == ("file", "s3")
+
+
+def test_an_empty_variable_counts_as_unset():
+    assert read({"TARMAC_PROJECT": "", "TARMAC_TRAINER_MEMORY": ""}) == read({})
+
+
+def test_the_names_of_volumes_and_networks_follow_the_project():
+    stack = read({"TARMAC_PROJECT": "two"})
+    assert (stack.datasets_volume, stack.files_volume) == ("two_datasets", "two_files")
+    assert (stack.registry_network, stack.egress_network) == ("two_registry", "two_egress")
+
+
+def test_addresses_lose_their_trailing_slash_and_schemes_their_spaces():
+    stack = read(
+        {"TARMAC_STORE": "s3://bucket/sets/", "TARMAC_PUBLIC_URL": "http://h:1/", "TARMAC_URL_SCHEMES": " s3, gs ,"}
+    )
+    assert (stack.store_url, stack.public_url, stack.url_schemes) == ("s3://bucket/sets", "http://h:1", ("s3", "gs"))
+
+
+SIZES = {
+    "4g": 4 * 1024**3,
+    "512m": 512 * 1024**2,
+    "64k": 65_536,
+    "1048576": 1_048_576,
+    "2GB": 2 * 1024**3,
+    " 1G ": 1024**3,
+}
+
+
+@pytest.mark.parametrize(("text", "size"), SIZES.items(), ids=SIZES.keys())
+def test_a_size_is_read_as_docker_reads_it(text: str, size: int):
+    assert parse_bytes(text, variable="X") == size
+
+
+MALFORMED = {
+    "a size of zero": ("TARMAC_TRAINER_MEMORY", "0"),
+    "a size with a fraction": ("TARMAC_TRAINER_MEMORY", "1.5g"),
+    "a size in terabytes": ("TARMAC_TRAINER_MEMORY", "1t"),
+    "a negative size": ("TARMAC_TRAINER_MEMORY", "-1g"),
+    "a size that is a word": ("TARMAC_TRAINER_MEMORY", "much"),
+    "a project in capitals": ("TARMAC_PROJECT", "Tarmac"),
+    "a project that starts with a dash": ("TARMAC_PROJECT", "-x"),
+    "a project of 42 characters": ("TARMAC_PROJECT", "a" * 42),
+    "too few processes": ("TARMAC_TRAINER_PROCESSES", "15"),
+    "processes in words": ("TARMAC_TRAINER_PROCESSES", "many"),
+    "processes as a superscript digit": ("TARMAC_TRAINER_PROCESSES", "5²"),
+    "hours in words": ("TARMAC_SESSION_HOURS", "two"),
+    "no hours at all": ("TARMAC_SESSION_HOURS", "0.0"),
+    "negative hours": ("TARMAC_SESSION_HOURS", "-1"),
+    "hours without end": ("TARMAC_SESSION_HOURS", "inf"),
+}
+
+
+@pytest.mark.parametrize(("variable", "value"), MALFORMED.values(), ids=MALFORMED.keys())
+def test_a_malformed_variable_is_named_with_its_value(variable: str, value: str):
+    with pytest.raises(SettingsError) as refused:
+        read({variable: value})
+    assert variable in str(refused.value)
+    assert repr(value) in str(refused.value)
+
+
+def test_a_session_may_take_for_ever_unless_hours_are_given():
+    assert read({"TARMAC_SESSION_HOURS": ""}).session_limit is None
+    assert read({"TARMAC_SESSION_HOURS": "0.5"}).session_limit == timedelta(minutes=30)

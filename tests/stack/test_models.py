@@ -1,0 +1,139 @@
+"""Every model of the catalogue through the pipeline, from one file with all keys; and training code of users."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.stack import REPO, Stack
+from support.waiting import wait_for
+from tarmac.request.catalogue import OURS, combine
+
+TAG = os.environ.get("TARMAC_TAG") or "test"
+MODELS = [name for name in combine([("ours", OURS.read_bytes())]).models if name != "test_model"]
+QUICK = {"max_steps": 40, "eval_frequency": 20}
+
+EXAMPLES = """
+import json, mlflow, sys
+from tarmac_trainer import models
+for uri in sys.argv[1:]:
+    name = uri.split("/")[1]
+    print(json.dumps(mlflow.pyfunc.load_model(uri).predict([dict(models.get(name).example)])))
+"""
+
+SCRIPT = """
+import json, os, spacy
+print(json.dumps({"event": "progress", "done": 1, "total": 2}), flush=True)
+nlp = spacy.blank("en")
+nlp.add_pipe("entity_ruler").add_patterns([{"label": "person", "pattern": "Obama"}])
+print("a script of a user was here")
+nlp.to_disk(os.environ["TARMAC_MODEL"])
+"""
+
+
+@pytest.fixture(scope="module")
+def multitask(stack: Stack) -> dict[str, Any]:
+    train, dev = (stack.store(REPO / "examples" / f"multitask.{part}.jsonl") for part in ("train", "dev"))
+    return {"multitask": {"train": train, "eval": dev}}
+
+
+def test_every_model_trains_from_one_file_and_predicts_with_one_line(stack: Stack, multitask: dict[str, Any]) -> None:
+    known = combine([("ours", OURS.read_bytes())]).models
+    runs = {}
+    for name in MODELS:
+        parameters = {key: value for key, value in QUICK.items() if key in known[name].parameters}
+        runs[name] = stack.start({"model": name, "datasets": multitask, "parameters": parameters})
+    versions = {}
+    for name, run_id in runs.items():
+        assert stack.finish(run_id, seconds=600) == "success", name
+        registered = stack.xcom(run_id, "update_model_metadata_registry")
+        assert registered["score_name"] == known[name].score
+        assert all(0 <= value <= 1 for value in registered["metrics"].values()), registered
+        versions[name] = f"models:/{registered['name']}/{registered['version']}"
+        prepared = stack.xcom(run_id, "retrieve_resources")
+        assert prepared["skipped_lines"] > 0, "the lines of the other models"
+        assert prepared["train_lines"] > 0
+    out = subprocess.run(
+        ["docker", "run", "--rm", "--network", f"{stack.project}_registry",
+         "--env-file", stack.env_dir / "registry.env", "--entrypoint", "python", f"tarmac/trainer:{TAG}",
+         "-c", EXAMPLES, *versions.values()],
+        text=True, capture_output=True,
+    )  # fmt: skip
+    assert out.returncode == 0, out.stderr
+    answers = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("[")]
+    assert len(answers) == len(versions)
+    assert all(len(answer) == 1 and answer[0] for answer in answers)
+    stack.assert_nothing_left()
+
+
+@pytest.fixture
+def word_count() -> Iterator[None]:
+    """Build the example trainer and put it into the catalogue of the stack that runs already."""
+    folder = REPO / "examples" / "trainers" / "word-count"
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", "tarmac/word-count", folder], check=True, capture_output=True
+    )
+    entry = REPO / "env" / "trainers" / "word_count.toml"
+    mine = not entry.exists()
+    if mine:
+        shutil.copy(folder / "word_count.toml", entry)
+    yield
+    if mine:
+        entry.unlink()
+
+
+def test_a_team_s_trainer_counts_without_a_restart(stack: Stack, tiny: str, word_count: None) -> None:
+    request = {"model": "word_count", "datasets": {"tiny": {"train": tiny, "eval": None}}}
+
+    def accepted() -> str | None:
+        # Airflow's own check of the form's choices follows when it has read the DAG again.
+        answer = stack.post(request)
+        return answer.json()["dag_run_id"] if answer.status_code == 200 else None
+
+    run_id = wait_for("the new trainer to be known", accepted, seconds=180)
+    assert "word_count" in stack.make("trainers").stdout
+    assert stack.finish(run_id) == "success"
+    registered = stack.xcom(run_id, "update_model_metadata_registry")
+    assert (registered["name"], registered["score_name"]) == ("word_count", "coverage")
+    assert 0 < registered["score"] <= 1
+    stack.assert_nothing_left()
+
+
+def test_a_user_s_script_trains_and_its_model_is_scored_and_registered(stack: Stack, multitask: dict[str, Any]) -> None:
+    path = REPO / ".cache" / f"{stack.project}.py"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(SCRIPT)
+    try:
+        stored = stack.make("script", f"FILE={path}")
+    finally:
+        path.unlink()
+    assert stored.returncode == 0, stored.stderr
+    request = {"model": "named_entity_recognition", "datasets": multitask, "script": stored.stdout.strip()}
+    run_id = stack.start(request)
+    assert stack.finish(run_id) == "success"
+    assert "a script of a user was here" in stack.log(run_id, "train_model_cpu")
+    assert "f1" in stack.xcom(run_id, "update_model_metadata_registry")["metrics"]
+    stack.assert_nothing_left()
+
+
+def test_a_script_that_is_not_in_the_store_is_refused_before_anything_starts(
+    stack: Stack, multitask: dict[str, Any]
+) -> None:
+    missing = "A" * 43
+    request = {
+        "model": "named_entity_recognition",
+        "datasets": multitask,
+        "script": f"{missing}/{missing}.py",
+    }
+    run_id = stack.start(request)
+    assert stack.finish(run_id) == "failed"
+    assert "script: there is no such script: store it with `make script FILE=...`" in stack.log(
+        run_id, "check_request_body"
+    )
+    stack.assert_nothing_left()
