@@ -42,11 +42,13 @@ from spacy.tokens import Doc, DocBin, Span
 from spacy.training.initialize import init_nlp
 from spacy.training.loop import train as spacy_train
 
-from tarmac_trainer import categories, data, models, spans
-from tarmac_trainer.categories import Labelled
+from tarmac_trainer import models
 from tarmac_trainer.cli import main
+from tarmac_trainer.data import splits
 from tarmac_trainer.models import part_of_speech_tagging
-from tarmac_trainer.pairs import Pairs
+from tarmac_trainer.text import categories, spans
+from tarmac_trainer.text.categories import Labelled
+from tarmac_trainer.text.pairs import Pairs
 
 EXAMPLES = Path(os.environ.get("EXAMPLES", "examples"))
 UPDATES = int(os.environ.get("UPDATES") or 600)
@@ -344,7 +346,7 @@ def rows(name: str) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         score, pace = mean(ours(name, folder / f"session-{seed}", seed) for seed in SEEDS)
-        train, dev = ([*data.read_prepared(folder / "session-0", part, model)] for part in ("train", "eval"))
+        train, dev = ([*splits.read_prepared(folder / "session-0", part, model)] for part in ("train", "eval"))
         guessed, how = guess(name, train, dev)
         found = [(*rival, False) for rival in rivals(train, dev).items()]
         if SETS[name][1] == "textcat":

@@ -17,12 +17,13 @@ TRAINER = f"tarmac/trainer:{TAG}"
 DECLARED = """
 import json
 from tarmac_trainer import models
+from tarmac_trainer.model import Number
 declared = {}
 for name in models.names():
     model = models.get(name)
     found = {}
     for key, parameter in model.parameters.items():
-        if isinstance(parameter, models.Number):
+        if isinstance(parameter, Number):
             found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high, parameter.default]
         else:
             found[key] = ["choice", [None, *parameter.choices], parameter.default]

@@ -11,9 +11,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tarmac_trainer import __version__, events, steps
-from tarmac_trainer.errors import TrainerError
-from tarmac_trainer.health import DEFAULT_MAX_AGE
+from tarmac_trainer import __version__, steps
+from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime.errors import TrainerError
+from tarmac_trainer.runtime.health import DEFAULT_MAX_AGE
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     session = Path(given.session)
     if given.command == "health":
-        from tarmac_trainer import health
+        from tarmac_trainer.runtime import health
 
         well, line = health.check(session, max_age=given.max_age, now=time.time())
         print(line, flush=True)

@@ -1,14 +1,16 @@
 """The commands of the contract, one function each: read, do, leave behind, return the result."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import data, events, files, models, scripts, seen, store
-from tarmac_trainer.errors import InputError, SessionError
-from tarmac_trainer.models import Model
-from tarmac_trainer.request import Request, read_request
+from tarmac_trainer import models
+from tarmac_trainer.data import overlap, splits, store
+from tarmac_trainer.model import Model, check_parameters
+from tarmac_trainer.runtime import events, files, scripts
+from tarmac_trainer.runtime.errors import InputError, SessionError
+from tarmac_trainer.runtime.request import Request, read_request
 
 
 def prep(session: Path) -> dict[str, Any]:
@@ -19,19 +21,21 @@ def prep(session: Path) -> dict[str, Any]:
     """
     request, model, parameters = _begin(session, "prep")
     store_url = os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE
-    prepared = data.prepare(request, session, model=model, store_url=store_url)
+    prepared = splits.prepare(request, session, model=model, store_url=store_url)
     if request.script is not None:
-        scripts.fetch(session, request.script, store_url=store_url)
-    lines = data.read_prepared(session, "train", model)
+        target = scripts.path(session, request.script)
+        fetched = store.fetch(request.script, target, name="script", store=store_url)
+        events.say(f"script: {fetched.bytes:,} bytes, {fetched.id}")
+    lines = splits.read_prepared(session, "train", model)
     model.check(lines)
     remarks = {what: count for what, count in model.remark(lines).items() if count}
     for what, count in remarks.items():
         events.say(f"in the train lines: {count:,} {what}")
     if base := os.environ.get("TARMAC_BASE_MODEL"):
-        from tarmac_trainer import fetching
+        from tarmac_trainer.mlflow_io import fetching
 
         fetching.fetch_base(session, base)
-    known = seen.count(session, model, seen.trained_on(session, model))
+    known = overlap.count(session, model, overlap.trained_on(session, model))
     if known.get("eval_lines_seen"):
         events.say(
             f"{known['eval_lines_seen']:,} of {prepared.eval_lines:,} eval lines are among those that it is trained on"
@@ -56,14 +60,14 @@ def train(session: Path) -> dict[str, Any]:
     Raises:
         TrainerError: see `errors`.
     """
-    from tarmac_trainer import device, health, training
+    from tarmac_trainer.runtime import device, health, training
 
     heartbeat = health.Heartbeat(session, "cuda" if os.environ.get("TARMAC_DEVICE") == "cuda" else "cpu")
     heartbeat.restart()
     try:
         request, model, parameters = _begin(session, "train")
-        train_lines = data.read_prepared(session, "train", model)
-        eval_lines = data.read_prepared(session, "eval", model)
+        train_lines = splits.read_prepared(session, "train", model)
+        eval_lines = splits.read_prepared(session, "eval", model)
         model.check(train_lines)
         where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
         heartbeat.beat(0, 0)
@@ -72,9 +76,14 @@ def train(session: Path) -> dict[str, Any]:
             f"{len(eval_lines):,} eval lines, seed {request.seed}"
         )
         base = session / "base"
+
+        def score(predictor: Any, tick: Callable[[], Any]) -> float:
+            return model.score(predictor, eval_lines, tick=tick).overall[model.score_name]
+
         run = training.Training(
             session=session,
-            model=model,
+            score=score,
+            score_name=model.score_name,
             parameters=parameters,
             seed=request.seed,
             train=train_lines,
@@ -87,7 +96,9 @@ def train(session: Path) -> dict[str, Any]:
             if request.script is None:
                 model.train(run)
             else:
-                scripts.train(run, request.script)
+                script = scripts.path(session, request.script)
+                scripts.train(run, script, kind=model.name, load=model.load)
+        overlap.write(session, model, run.partial)
         result = run.finish()
     except Exception:
         heartbeat.fail()
@@ -103,7 +114,7 @@ def restore(session: Path) -> dict[str, Any]:
         TrainerError: see `errors`.
     """
     _begin(session, "train")
-    from tarmac_trainer import fetching
+    from tarmac_trainer.mlflow_io import fetching
 
     return fetching.restore(session, os.environ.get("TARMAC_CACHED_RUN", ""))
 
@@ -114,10 +125,10 @@ def evaluate(session: Path) -> dict[str, Any]:
     Raises:
         TrainerError: see `errors`.
     """
-    from tarmac_trainer import device
+    from tarmac_trainer.runtime import device
 
     _, model, _ = _begin(session, "eval")
-    lines = data.read_prepared(session, "eval", model)
+    lines = splits.read_prepared(session, "eval", model)
     where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
     with where.guarded():
         scores = model.score(load_model(session, model), lines)
@@ -126,7 +137,7 @@ def evaluate(session: Path) -> dict[str, Any]:
         "metrics": scores.overall,
         "per_type": scores.per_type,
         "eval_lines": len(lines),
-        **seen.count(session, model, seen.read(session / "model")),
+        **overlap.count(session, model, overlap.read(session / "model")),
         **scores.details,
     }
     if scores.reason:
@@ -153,7 +164,7 @@ def _score_production(session: Path, model: Model[Any], lines: Sequence[Any]) ->
         return None
     metrics = model.score(predictor, lines).overall
     events.say(f"version {version}, in production: {model.score_name} {metrics[model.score_name]:.4f}")
-    return {"version": version, "metrics": metrics, **seen.count(session, model, seen.read(folder / "model"))}
+    return {"version": version, "metrics": metrics, **overlap.count(session, model, overlap.read(folder / "model"))}
 
 
 def save(session: Path) -> dict[str, Any]:
@@ -164,7 +175,7 @@ def save(session: Path) -> dict[str, Any]:
         TrainerError: see `errors`.
     """
     request, model, _ = _begin(session, "save")
-    from tarmac_trainer import fetching, saving
+    from tarmac_trainer.mlflow_io import fetching, saving
 
     result = saving.save(session, request, model, load_model(session, model))
     if request.promote:
@@ -178,7 +189,7 @@ def cleanup(session: Path) -> dict[str, Any]:
     Raises:
         SessionError: something could not be removed; the rest is.
     """
-    from tarmac_trainer import cleaning
+    from tarmac_trainer.runtime import cleaning
 
     removed = cleaning.empty(session)
     events.say(f"removed {removed.files:,} files, {removed.bytes:,} bytes")
@@ -204,7 +215,7 @@ def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any
     """Read and check the request, as every step does that works for one."""
     request = read_request(session)
     model = models.get(request.model)
-    parameters = models.check_parameters(model, request.parameters)
+    parameters = check_parameters(model, request.parameters)
     if parameters.get("fail") == step:
         raise InputError(f"{step} fails because parameters.fail asks for it")
     return request, model, parameters

@@ -1,17 +1,16 @@
 """Collaborative filtering on the example data by implicit alone: what this trainer's is measured against."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.evaluation import AUC_at_k, ranking_metrics_at_k
+from paths import EXAMPLES
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
-DATA = Path(__file__).parent / "data"
-TRAIN, DEV = (DATA / f"binutils-changelog.{part}.jsonl" for part in ("train", "dev"))
+TRAIN, DEV = (EXAMPLES / f"binutils-changelog.{part}.jsonl" for part in ("train", "dev"))
 
 
 def matrices() -> tuple[csr_matrix, csr_matrix]:

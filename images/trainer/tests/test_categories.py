@@ -5,8 +5,8 @@ import spacy
 from spacy.language import Language
 from spacy.util import load_config, load_model_from_config
 
-from tarmac_trainer import categories
-from tarmac_trainer.categories import Labelled
+from tarmac_trainer.text import categories
+from tarmac_trainer.text.categories import Labelled
 
 LINES = [Labelled("a fine film", "1"), Labelled("a dull film", "0"), Labelled("fine, fine", "1"), Labelled("dull", "0")]
 

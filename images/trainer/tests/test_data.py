@@ -6,12 +6,13 @@ from collections.abc import Callable
 import pytest
 from conftest import NINE, Session, line
 
-from tarmac_trainer import data, models
-from tarmac_trainer.entities import Sentence
+from tarmac_trainer import models
+from tarmac_trainer.data import splits
+from tarmac_trainer.text.entities import Sentence
 
 
-def words(session: Session, split: data.Split) -> list[str]:
-    return [sentence.words[0] for sentence in data.read_prepared(session.folder, split, models.get("test_model"))]
+def words(session: Session, split: splits.Split) -> list[str]:
+    return [sentence.words[0] for sentence in splits.read_prepared(session.folder, split, models.get("test_model"))]
 
 
 def test_several_data_sets_are_combined(session: Session) -> None:
@@ -26,7 +27,7 @@ def test_several_data_sets_are_combined(session: Session) -> None:
     )
     result = session.run("prep").result
     own = [Sentence.load({"words": [f"Ada{i}", "sleeps"], "spans": [[0, 1, "person"]]}) for i in range(9)]
-    kept, held = data.hold_out(own, mark)
+    kept, held = splits.hold_out(own, mark)
     numbers = (result["train_lines"], result["eval_lines"], result["skipped_lines"])
     assert numbers == (len(kept) + 1, len(held) + 1, 1)
     assert [(d["name"], d["split"], d["lines"]) for d in result["datasets"]] == [
@@ -38,7 +39,7 @@ def test_several_data_sets_are_combined(session: Session) -> None:
     assert result["datasets"][2]["bytes"] == len(two)
     assert words(session, "eval") == [sentence.words[0] for sentence in held] + ["Paris"]
     assert words(session, "train")[-1] == "Eve"
-    assert data.read_manifest(session.folder)["datasets"][2]["id"] == result["datasets"][2]["id"]
+    assert splits.read_manifest(session.folder)["datasets"][2]["id"] == result["datasets"][2]["id"]
     assert sorted(path.name for path in (session.folder / "data").iterdir()) == [
         "eval.jsonl",
         "manifest.json",
@@ -47,7 +48,7 @@ def test_several_data_sets_are_combined(session: Session) -> None:
 
 
 def mark(sentence: Sentence) -> bytes:
-    return data.fingerprint(models.get("named_entity_recognition"), data.as_json(sentence))
+    return splits.fingerprint(models.get("named_entity_recognition"), splits.as_json(sentence))
 
 
 def numbered(count: int) -> list[Sentence]:
@@ -57,29 +58,29 @@ def numbered(count: int) -> list[Sentence]:
 @pytest.mark.parametrize("lines", [2, 3, 9, 10, 22, 100, 1000])
 def test_about_a_tenth_is_held_out_and_never_trained_on(lines: int) -> None:
     sentences = numbered(lines)
-    train, evaluation = data.hold_out(sentences, mark)
+    train, evaluation = splits.hold_out(sentences, mark)
     assert train
     assert evaluation
     assert abs(len(evaluation) - lines / 10) <= 3 * (lines * 0.09) ** 0.5 + 1
     assert sorted(train + evaluation, key=lambda s: int(s.words[0])) == sentences
-    assert data.hold_out(sentences, mark) == (train, evaluation)
+    assert splits.hold_out(sentences, mark) == (train, evaluation)
 
 
 def test_the_same_lines_are_on_the_same_side() -> None:
-    train, evaluation = data.hold_out(numbered(50) + numbered(50), mark)
+    train, evaluation = splits.hold_out(numbered(50) + numbered(50), mark)
     assert not set(train) & set(evaluation)
     assert len(evaluation) == 2 * len(set(evaluation))
 
 
 def test_a_line_stays_on_its_side_when_the_file_grows() -> None:
-    train, evaluation = data.hold_out(numbered(100), mark)
-    more_train, more_evaluation = data.hold_out(numbered(300), mark)
+    train, evaluation = splits.hold_out(numbered(100), mark)
+    more_train, more_evaluation = splits.hold_out(numbered(300), mark)
     assert set(train) < set(more_train)
     assert set(evaluation) < set(more_evaluation)
 
 
 def test_lines_that_are_all_the_same_are_trained_and_evaluated_on() -> None:
-    assert data.hold_out(2 * numbered(1), mark) == (2 * numbered(1), 2 * numbered(1))
+    assert splits.hold_out(2 * numbered(1), mark) == (2 * numbered(1), 2 * numbered(1))
 
 
 def test_the_held_out_part_is_the_same_for_another_seed(

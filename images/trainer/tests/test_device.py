@@ -3,8 +3,8 @@
 import pytest
 from conftest import CudaRuntimeError, Cupy, OutOfMemoryError, Pool
 
-from tarmac_trainer import device
-from tarmac_trainer.errors import DeviceError, GpuMemoryError, TrainerError
+from tarmac_trainer.runtime import device
+from tarmac_trainer.runtime.errors import DeviceError, GpuMemoryError, TrainerError
 
 SHARE = 2 * 2**30
 

@@ -11,9 +11,10 @@ from conftest import Outcome, Session
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tarmac_trainer import models, store
-from tarmac_trainer.errors import DataError, StoreError
-from tarmac_trainer.readers import BrokenLineError, json_object
+from tarmac_trainer import models
+from tarmac_trainer.data import store
+from tarmac_trainer.data.readers import BrokenLineError, json_object
+from tarmac_trainer.runtime.errors import DataError, StoreError
 
 _scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 _json = st.recursive(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Session
 
-from tarmac_trainer import health
+from tarmac_trainer.runtime import health
 
 
 def life(folder: Path, **change: Any) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from conftest import Session
 
-from tarmac_trainer import mentions, models
-from tarmac_trainer.errors import DataError
-from tarmac_trainer.readers import BrokenLineError
+from tarmac_trainer import models
+from tarmac_trainer.data.readers import BrokenLineError
+from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.text import mentions
 
 QUICK = {"max_steps": 60, "eval_frequency": 20, "batch_size": 8, "learn_rate": 0.01}
 
@@ -379,8 +380,8 @@ def test_the_same_sentence_twice_has_two_places_for_one_word() -> None:
 def test_relations_are_scored_without_those_that_are_none() -> None:
     from collections import Counter
 
-    from tarmac_trainer import categories
-    from tarmac_trainer.scoring import LabelCounts
+    from tarmac_trainer.text import categories
+    from tarmac_trainer.text.scoring import LabelCounts
 
     counts = LabelCounts(
         Counter({("no_relation", "no_relation"): 90, ("x", "x"): 1, ("x", "no_relation"): 2, ("no_relation", "x"): 1})

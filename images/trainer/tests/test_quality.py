@@ -5,14 +5,12 @@ what these few updates reach; `make bench-quality` has the figures of whole trai
 """
 
 import itertools
-from pathlib import Path
 
 import pytest
 from conftest import Session
+from paths import EXAMPLES
 
 from tarmac_trainer import models
-
-DATA = Path(__file__).parent / "data"
 
 FLOORS = {
     "named_entity_recognition": ("wnut17", 0.12),
@@ -26,7 +24,7 @@ FLOORS = {
 
 
 def part(session: Session, name: str, lines: int) -> str:
-    with (DATA / name).open(encoding="utf-8") as content:
+    with (EXAMPLES / name).open(encoding="utf-8") as content:
         return session.put("".join(itertools.islice(content, lines)))
 
 

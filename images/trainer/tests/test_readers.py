@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tarmac_trainer import models
-from tarmac_trainer.entities import Sentence, Span, spans_of, tags_of
-from tarmac_trainer.errors import DataError
-from tarmac_trainer.readers import BrokenLineError, Problems, json_object, read_lines
+from tarmac_trainer.data.readers import BrokenLineError, Problems, json_object, read_lines
+from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.text.entities import Sentence, Span, spans_of, tags_of
 
 KEY = "named_entity"
 

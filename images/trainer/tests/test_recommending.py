@@ -15,9 +15,10 @@ from conftest import Cupy, Pool, Session
 from implicit_alone import DEV, TRAIN
 from scipy.sparse import csr_matrix
 
-from tarmac_trainer import als, models, recommending
-from tarmac_trainer.readers import BrokenLineError
-from tarmac_trainer.recommending import Interaction, Recommender
+from tarmac_trainer import models
+from tarmac_trainer.data.readers import BrokenLineError
+from tarmac_trainer.recommender import als, recommending
+from tarmac_trainer.recommender.recommending import Interaction, Recommender
 
 KIND = models.get("collaborative_filtering")
 FLOOR = 0.50
@@ -364,7 +365,7 @@ def test_a_training_on_a_gpu_is_as_good_and_tells_its_peak(session: Session, gpu
 def test_a_training_that_does_not_fit_in_its_share_is_told_with_numbers(
     session: Session, gpu: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tarmac_trainer.device import CUDA_CONTEXT_BYTES
+    from tarmac_trainer.runtime.device import CUDA_CONTEXT_BYTES
 
     monkeypatch.setenv("TARMAC_GPU_MEMORY_BYTES", str(CUDA_CONTEXT_BYTES + 50_000))
     outcome = prepared(session, gpu=True).run("train")

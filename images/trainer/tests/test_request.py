@@ -7,8 +7,9 @@ import pytest
 from conftest import NINE, Session
 
 from tarmac_trainer import models
-from tarmac_trainer.errors import RequestError
-from tarmac_trainer.request import Dataset, parse_request
+from tarmac_trainer.model import check_parameters
+from tarmac_trainer.runtime.errors import RequestError
+from tarmac_trainer.runtime.request import Dataset, parse_request
 
 GOOD = {"model": "test_model", "datasets": {"a": {"train": "x", "eval": None}}, "gpu": True}
 
@@ -91,14 +92,14 @@ def test_an_unknown_model_and_an_unknown_parameter_are_refused_by_name(session: 
 def test_parameters_have_bounds(name: str, value: Any) -> None:
     model = models.get("named_entity_recognition")
     with pytest.raises(RequestError, match=f"parameters.{name}: must be"):
-        models.check_parameters(model, {name: value})
+        check_parameters(model, {name: value})
 
 
 def test_defaults_are_within_bounds_and_whole_numbers_stay_whole() -> None:
     for name in models.names():
         model = models.get(name)
-        values = models.check_parameters(model, {})
-        assert models.check_parameters(model, values) == values
-    values = models.check_parameters(models.get("named_entity_recognition"), {"max_steps": 5.0})
+        values = check_parameters(model, {})
+        assert check_parameters(model, values) == values
+    values = check_parameters(models.get("named_entity_recognition"), {"max_steps": 5.0})
     assert values["max_steps"] == 5
     assert isinstance(values["max_steps"], int)

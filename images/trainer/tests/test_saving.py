@@ -87,7 +87,7 @@ def test_a_retry_finishes_what_a_killed_attempt_began(trained: Session, monkeypa
         raise OSError("the volume went away")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tarmac_trainer.saving._log_model", killed)
+        patch.setattr("tarmac_trainer.mlflow_io.saving._log_model", killed)
         outcome = trained.run("save")
     assert outcome.code == 1
     assert outcome.error["retryable"] is True

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tarmac_trainer.entities import Span
-from tarmac_trainer.scoring import Scores, SpanCounts
+from tarmac_trainer.text.entities import Span
+from tarmac_trainer.text.scoring import Scores, SpanCounts
 
 
 def scores(predicted: list[Span], wanted: list[Span]) -> Scores:

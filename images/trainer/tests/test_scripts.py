@@ -1,6 +1,7 @@
 """A user's own training code, from the store to a scored model."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import base58
@@ -45,7 +46,8 @@ def test_a_script_trains_in_place_of_the_model_s_own_code(session: Session) -> N
 
 
 def test_a_shell_script_is_one_too(session: Session) -> None:
-    code = '/opt/venv/bin/python -c \'import os, spacy; spacy.blank("en").to_disk(os.environ["TARMAC_MODEL"])\'\n'
+    code = 'import os, spacy; spacy.blank("en").to_disk(os.environ["TARMAC_MODEL"])'
+    code = f"{sys.executable} -c '{code}'\n"
     prepared(session, stored(session, code, ".sh"))
     assert session.run("prep").code == 0
     assert session.run("train").result["best_score"] == 0.0

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarmac_trainer import store
-from tarmac_trainer.errors import DataError, StoreError
+from tarmac_trainer.data import store
+from tarmac_trainer.runtime.errors import DataError, StoreError
 
 CONTENT = b'{"sentence": "a"}\n'
 ID = base58.b58encode(hashlib.sha256(CONTENT).digest()).decode()

@@ -14,9 +14,9 @@ import pytest
 from conftest import NINE, SAMPLE, Cupy, Session, line
 
 from tarmac_trainer import models
-from tarmac_trainer.disguise import Disguise
-from tarmac_trainer.entities import Sentence
-from tarmac_trainer.scoring import Scores
+from tarmac_trainer.text.augmentation import Augmentation
+from tarmac_trainer.text.entities import Sentence
+from tarmac_trainer.text.scoring import Scores
 
 MIB = 2**20
 
@@ -136,7 +136,7 @@ def test_a_failed_training_is_unhealthy(session: Session) -> None:
 
 def test_unexpected_errors_are_told_with_their_trace(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared(session)
-    monkeypatch.setattr("tarmac_trainer.pipelines.fit", None)
+    monkeypatch.setattr("tarmac_trainer.text.pipelines.fit", None)
     outcome = session.run("train")
     assert outcome.code == 1
     assert outcome.error["message"].startswith("unexpected TypeError")
@@ -148,7 +148,7 @@ def test_progress_comes_at_least_each_second_in_a_long_evaluation(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared(session, parameters={**QUICK, "max_steps": 1})
-    monkeypatch.setattr("tarmac_trainer.scoring.BATCH", 40)
+    monkeypatch.setattr("tarmac_trainer.text.scoring.BATCH", 40)
     from spacy.language import Language
 
     plain = Language.pipe
@@ -303,13 +303,13 @@ def test_steps_out_of_order_say_what_is_missing(session: Session) -> None:
     assert "run `train` first" in outcome.error["message"]
 
 
-def test_a_disguised_sentence_keeps_its_entity_types() -> None:
+def test_an_augmented_sentence_keeps_its_entity_types() -> None:
     sentences = [
         Sentence(("Ada", "Lovelace", "met", "X1", "."), ((0, 2, "person"), (3, 4, "product"))),
         Sentence(("Bob", "the"), ((0, 1, "person"),)),
     ]
-    disguise = Disguise(sentences, share=1, plain_share=1, seed=3)
-    seen = {disguise.disguised(sentences[0]) for _ in range(50)}
+    augmentation = Augmentation(sentences, share=1, plain_share=1, seed=3)
+    seen = {augmentation.augmented(sentences[0]) for _ in range(50)}
     assert len(seen) > 10
     for sentence in seen:
         assert [kind for _, _, kind in sentence.spans] == ["person", "product"]
@@ -317,13 +317,13 @@ def test_a_disguised_sentence_keeps_its_entity_types() -> None:
         product = sentence.words[start]
         assert (product[0].isupper(), product[1:].isdigit(), end - start) == (True, True, 1)
         assert sentence.words[-1] == "."
-    assert Disguise(sentences, share=0, plain_share=1, seed=3).disguised(sentences[0]) is sentences[0]
+    assert Augmentation(sentences, share=0, plain_share=1, seed=3).augmented(sentences[0]) is sentences[0]
 
 
 def test_each_round_of_batches_has_every_entity_and_a_share_of_plain_sentences() -> None:
     marked = [Sentence((f"x{number}",), ((0, 1, "x"),)) for number in range(4)]
     plain = [Sentence((str(number),)) for number in range(12)]
-    batches = Disguise(marked + plain, share=0, plain_share=0.5, seed=0).batches(4)
+    batches = Augmentation(marked + plain, share=0, plain_share=0.5, seed=0).batches(4)
     seen: set[Sentence] = set()
     for _ in range(10):
         round_ = [next(batches) for _ in range(3)]

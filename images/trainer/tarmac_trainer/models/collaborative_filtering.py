@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, override
 
 import numpy as np
 
-from tarmac_trainer import events, recommending
-from tarmac_trainer.errors import DataError, RequestError
-from tarmac_trainer.models import Model, Number
-from tarmac_trainer.readers import BrokenLineError, check_encodable
-from tarmac_trainer.recommending import Interaction, Recommender, rows_of
-from tarmac_trainer.scoring import Scores
-from tarmac_trainer.training import Training
+from tarmac_trainer.data.readers import BrokenLineError, check_encodable
+from tarmac_trainer.model import Model, Number, Scores
+from tarmac_trainer.recommender import recommending
+from tarmac_trainer.recommender.recommending import Interaction, Recommender, rows_of
+from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime.errors import DataError, RequestError
+from tarmac_trainer.runtime.training import Training
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -156,7 +156,7 @@ def _on_the_gpu(counts: "csr_matrix", start: Recommender, parameters: Mapping[st
     import cupy
     import cupyx.scipy.sparse
 
-    from tarmac_trainer.als import Solver
+    from tarmac_trainer.recommender.als import Solver
 
     solver = Solver(
         cupy,

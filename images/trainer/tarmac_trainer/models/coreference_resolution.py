@@ -10,12 +10,12 @@ the same words, the same last word, and each word of the one beside the other wh
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, override
 
-from tarmac_trainer import categories
-from tarmac_trainer.categories import Labelled
-from tarmac_trainer.mentions import apart, find, marked
-from tarmac_trainer.pairs import PairModel, Pairs, flat
-from tarmac_trainer.readers import BrokenLineError, text_of, words_of
-from tarmac_trainer.scoring import Scores
+from tarmac_trainer.data.readers import BrokenLineError, text_of, words_of
+from tarmac_trainer.model import Scores
+from tarmac_trainer.text import categories
+from tarmac_trainer.text.categories import Labelled
+from tarmac_trainer.text.mentions import apart, find, marked
+from tarmac_trainer.text.pairs import PairModel, Pairs, flat
 
 KEY = "coreference"
 YES, NO = "coreferent", "different"

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, override
 
-from tarmac_trainer import disguise, pipelines
-from tarmac_trainer.entities import Sentence, Span
-from tarmac_trainer.errors import DataError
-from tarmac_trainer.mentions import find_all
-from tarmac_trainer.models import COMMON, Model
-from tarmac_trainer.readers import BrokenLineError, check_encodable, words_of
-from tarmac_trainer.scoring import Scores, SpanCounts
-from tarmac_trainer.spans import compare, example, predict_spans
-from tarmac_trainer.training import Training
+from tarmac_trainer.data.readers import BrokenLineError, check_encodable, words_of
+from tarmac_trainer.model import COMMON, Model, Scores
+from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import augmentation, pipelines
+from tarmac_trainer.text.entities import Sentence, Span
+from tarmac_trainer.text.mentions import find_all
+from tarmac_trainer.text.scoring import SpanCounts
+from tarmac_trainer.text.spans import compare, example, predict_spans
 
 CONFIG = Path(__file__).with_suffix(".cfg")
 KEY = "keyphrases"
@@ -40,7 +40,7 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     name = "keyphrase_extraction"
     title = "finds the phrases that tell what a sentence is about (spaCy)"
-    parameters = {**COMMON, "disguise": disguise.SHARE}
+    parameters = {**COMMON, "disguise": augmentation.SHARE}
     key = KEY
     example = {"sentence": "the transitive law holds for equality"}
 
@@ -78,7 +78,7 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     @override
     def train(self, training: Training[Keyphrased]) -> None:
-        pipelines.train(training, CONFIG, example, batches=disguise.batches(training, plain_share=1))
+        pipelines.train(training, CONFIG, example, batches=augmentation.batches(training, plain_share=1))
 
     @override
     def score(self, predictor: Any, lines: Sequence[Keyphrased], *, tick: Callable[[], Any] = lambda: None) -> Scores:

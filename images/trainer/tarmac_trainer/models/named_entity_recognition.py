@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, override
 
-from tarmac_trainer import disguise, pipelines
-from tarmac_trainer.entities import Sentence, read_sentence, tags_of
-from tarmac_trainer.errors import DataError
-from tarmac_trainer.models import COMMON, Model, Number
-from tarmac_trainer.scoring import Scores
-from tarmac_trainer.spans import count_spans, example, predict_spans
-from tarmac_trainer.training import Training
+from tarmac_trainer.model import COMMON, Model, Number, Scores
+from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import augmentation, pipelines
+from tarmac_trainer.text.entities import Sentence, read_sentence, tags_of
+from tarmac_trainer.text.spans import count_spans, example, predict_spans
 
 CONFIG = Path(__file__).with_suffix(".cfg")
 KEY = "named_entity"
@@ -26,7 +25,7 @@ class NamedEntityRecognition(Model[Sentence]):
     title = "finds named entities (spaCy)"
     parameters = {
         **COMMON,
-        "disguise": disguise.SHARE,
+        "disguise": augmentation.SHARE,
         "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
     }
     key = KEY
@@ -47,7 +46,7 @@ class NamedEntityRecognition(Model[Sentence]):
 
     @override
     def train(self, training: Training[Sentence]) -> None:
-        batches = disguise.batches(training, plain_share=training.parameters["plain_share"])
+        batches = augmentation.batches(training, plain_share=training.parameters["plain_share"])
         pipelines.train(training, CONFIG, example, batches=batches)
 
     @override

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, override
 
-from tarmac_trainer import pipelines
-from tarmac_trainer.errors import DataError
-from tarmac_trainer.models import COMMON, Model
-from tarmac_trainer.readers import BrokenLineError, word_labels, words_of
-from tarmac_trainer.scoring import LabelCounts, Scores, batches
-from tarmac_trainer.training import Training
+from tarmac_trainer.data.readers import BrokenLineError, word_labels, words_of
+from tarmac_trainer.model import COMMON, Model, Scores
+from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import pipelines
+from tarmac_trainer.text.scoring import LabelCounts, batches
 
 if TYPE_CHECKING:
     from spacy.language import Language

@@ -12,12 +12,13 @@ tokens of their own.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, override
 
-from tarmac_trainer import categories
-from tarmac_trainer.categories import Labelled
-from tarmac_trainer.mentions import Place, apart, find, marked
-from tarmac_trainer.pairs import PairModel, Pairs, flat
-from tarmac_trainer.readers import BrokenLineError, check_encodable, text_of, words_of
-from tarmac_trainer.scoring import Scores, numbers
+from tarmac_trainer.data.readers import BrokenLineError, check_encodable, text_of, words_of
+from tarmac_trainer.model import Scores
+from tarmac_trainer.text import categories
+from tarmac_trainer.text.categories import Labelled
+from tarmac_trainer.text.mentions import Place, apart, find, marked
+from tarmac_trainer.text.pairs import PairModel, Pairs, flat
+from tarmac_trainer.text.scoring import numbers
 
 KEY = "relations"
 NONE = "no_relation"

@@ -6,12 +6,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, override
 
-from tarmac_trainer import categories, pipelines
-from tarmac_trainer.categories import Labelled
-from tarmac_trainer.models import COMMON, Model, Number
-from tarmac_trainer.readers import BrokenLineError, text_of
-from tarmac_trainer.scoring import Scores
-from tarmac_trainer.training import Training
+from tarmac_trainer.data.readers import BrokenLineError, text_of
+from tarmac_trainer.model import COMMON, Model, Number, Scores
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import categories, pipelines
+from tarmac_trainer.text.categories import Labelled
 
 KEY = "sentiment"
 MOST_CLASSES = 1000

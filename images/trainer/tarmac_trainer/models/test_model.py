@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, override
 
-from tarmac_trainer import events
-from tarmac_trainer.device import CUDA_CONTEXT_BYTES, Device
-from tarmac_trainer.entities import Sentence, read_sentence, tags_of
-from tarmac_trainer.models import Choice, Model, Number
-from tarmac_trainer.scoring import Scores
-from tarmac_trainer.spans import count_spans, predict_spans
-from tarmac_trainer.training import Training
+from tarmac_trainer.model import Choice, Model, Number, Scores
+from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime.device import CUDA_CONTEXT_BYTES, Device
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text.entities import Sentence, read_sentence, tags_of
+from tarmac_trainer.text.spans import count_spans, predict_spans
 
 REPORT_SECONDS = 0.2
 

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer import __version__, data, events, files, predicting, seen, tracking
-from tarmac_trainer.errors import RegistryError
-from tarmac_trainer.models import Model
-from tarmac_trainer.request import Request
+from tarmac_trainer import __version__
+from tarmac_trainer.data import overlap, splits
+from tarmac_trainer.mlflow_io import predicting, tracking
+from tarmac_trainer.model import Model
+from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.errors import RegistryError
+from tarmac_trainer.runtime.request import Request
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +33,7 @@ COUNTS = ("train_lines", "eval_lines", "eval_lines_seen", "skipped_lines")
 """What of a session's data is recorded as parameters, besides its data sets."""
 
 PARAMETER_LIMIT = 500
-"""Characters of a value; MLflow takes more, but nobody reads more in a table."""
+"""Characters of a value; MLflow takes more, but a table does not show more."""
 
 
 def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
         RegistryError: MLflow does not answer, or refuses.
     """
     training = files.read_json(session / "training.json", made_by="train")
-    manifest = data.read_manifest(session) | seen.count(session, model, seen.read(session / "model"))
+    manifest = splits.read_manifest(session) | overlap.count(session, model, overlap.read(session / "model"))
     with tracking.connected() as client:
         experiment_id = _experiment(client, model.name)
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
@@ -212,8 +215,8 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
     example = json.dumps(dict(model.example), ensure_ascii=False)
     spacy = "\n`mlflow.spacy.load_model` gives the spaCy pipeline itself.\n" if model.is_spacy else ""
     known = ""
-    if seen_lines := manifest.get("eval_lines_seen"):
-        known = f", {seen_lines:,} of which it or its base model was trained on, so its metrics are better than it is"
+    if overlapping := manifest.get("eval_lines_seen"):
+        known = f", {overlapping:,} of which it or its base model was trained on, so its metrics are better than it is"
     url = os.environ.get("TARMAC_AIRFLOW_URL")
     origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
     return f"""# {model.name}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from tarmac_trainer.errors import DataError
+from tarmac_trainer.runtime.errors import DataError
 
 type Parse[Line] = Callable[[dict[str, Any]], Line | None]
 """Makes a line, a frozen dataclass that JSON can hold, of a JSON object; None: it has nothing for the model. Raises

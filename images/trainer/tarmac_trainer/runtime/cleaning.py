@@ -5,7 +5,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from tarmac_trainer.errors import SessionError
+from tarmac_trainer.runtime.errors import SessionError
 
 
 @dataclass

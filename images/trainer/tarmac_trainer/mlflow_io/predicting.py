@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer import files, models
+from tarmac_trainer import models
+from tarmac_trainer.model import Model
+from tarmac_trainer.runtime import files
 
 if TYPE_CHECKING:
     from mlflow.models import Model as Described
@@ -21,7 +23,7 @@ NAME_FILE = "tarmac.json"
 class Predictor:
     """A loaded model."""
 
-    def __init__(self, model: models.Model[Any], predictor: Any) -> None:
+    def __init__(self, model: Model[Any], predictor: Any) -> None:
         self._model, self._predictor = model, predictor
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
@@ -42,9 +44,7 @@ class Predictor:
         return self._model.predict(self._predictor, values)
 
 
-def save_model(
-    path: str, mlflow_model: "Described", *, folder: Path, kind: models.Model[Any], card: str, **more: Any
-) -> None:
+def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Model[Any], card: str, **more: Any) -> None:
     """Write what MLflow uploads; `Model.log` calls it as a flavor's.
 
     Args:
@@ -62,7 +62,7 @@ def save_model(
         path,
         loader_module=__name__,
         data_path=str(folder),
-        code_paths=[str(Path(__file__).parent)],
+        code_paths=[str(Path(__file__).parents[1])],
         mlflow_model=mlflow_model,
         # Named, not inferred: inferring loads the model in another process.
         pip_requirements=[f"{package}=={version(package)}" for package in kind.packages],

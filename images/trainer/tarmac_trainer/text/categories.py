@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer.errors import DataError
-from tarmac_trainer.scoring import LabelCounts, batches
+from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.text.scoring import LabelCounts, batches
 
-CONFIG = Path(__file__).parent / "models" / "categories.cfg"
+CONFIG = Path(__file__).with_suffix(".cfg")
 
 if TYPE_CHECKING:
     from spacy.language import Language

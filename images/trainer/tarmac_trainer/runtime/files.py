@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer.errors import SessionError
+from tarmac_trainer.runtime.errors import SessionError
 
 
 def write_json(path: Path, value: Any) -> None:

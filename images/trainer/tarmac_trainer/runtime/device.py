@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tarmac_trainer.errors import DeviceError, GpuMemoryError
+from tarmac_trainer.runtime.errors import DeviceError, GpuMemoryError
 
 CUDA_CONTEXT_BYTES = 512 * 2**20
 """What CUDA itself (context, kernels, cuBLAS) takes of a device, outside of CuPy's pool. Kept back

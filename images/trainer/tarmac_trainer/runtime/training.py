@@ -3,15 +3,14 @@
 import resource
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import events, files, seen
-from tarmac_trainer.device import Device
-from tarmac_trainer.health import Heartbeat
-from tarmac_trainer.models import Model
+from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.device import Device
+from tarmac_trainer.runtime.health import Heartbeat
 
 PROGRESS_SECONDS = 0.2
 """The shortest time between two progress events; the longest is that of one update or one batch of
@@ -24,11 +23,18 @@ class Training[Line]:
 
     A model's `train` calls `progress` as it goes and `evaluated` for each candidate. The best
     candidate so far lies complete in `.model.partial` of the session and becomes `model` with
-    `finish`. `base` is the folder of the predictor to start from, None: from nothing.
+    `finish`.
+
+    Attributes:
+        session: the session's folder.
+        score: a predictor's score on the eval lines, higher is better; calls its second argument between batches.
+        score_name: what that score is called.
+        base: the folder of the predictor to start from; None: from nothing.
     """
 
     session: Path
-    model: Model[Line]
+    score: Callable[[Any, Callable[[], Any]], float]
+    score_name: str
     parameters: Mapping[str, Any]
     seed: int
     train: Sequence[Line]
@@ -66,12 +72,11 @@ class Training[Line]:
         Returns:
             Whether it is the best.
         """
-        scores = self.model.score(predictor, self.eval, tick=lambda: self.progress(*self._progress))
-        value = scores.overall[self.model.score_name]
+        value = self.score(predictor, lambda: self.progress(*self._progress))
         self.steps = step
         self.curve.append((step, value))
         self.device.sample()
-        events.metric(self.model.score_name, value, step)
+        events.metric(self.score_name, value, step)
         if value <= self.best_score:
             return False
         self.best_step, self.best_score = step, value
@@ -85,13 +90,12 @@ class Training[Line]:
         Returns:
             The contract's result of `train`, which is also written to `training.json`.
         """
-        seen.write(self.session, self.model, self.partial)
         files.replace_folder(self.partial, self.session / "model")
         result: dict[str, Any] = {
             "best_step": self.best_step,
             "steps": self.steps,
             "best_score": self.best_score,
-            "score_name": self.model.score_name,
+            "score_name": self.score_name,
             "seconds": round(time.monotonic() - self.started, 3),
             "seed": self.seed,
             "parameters": dict(self.parameters),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tarmac_trainer.scoring import Scores
+from tarmac_trainer.model import Scores
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -150,7 +150,7 @@ def score(predictor: Recommender, lines: Sequence[Interaction], *, tick: Callabl
     wanted = matrix(known, predictor.user_rows, predictor.item_rows)
     pairs = wanted.nnz
     seen = _seen(predictor)
-    # A used item is never recommended again, so nobody could be right about it.
+    # A used item is never recommended again, so no recommendation could be right about it.
     wanted = (wanted - wanted.multiply(seen)).tocsr()
     wanted.eliminate_zeros()
     details = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tarmac_trainer.readers import BrokenLineError
+from tarmac_trainer.data.readers import BrokenLineError
 
 Place = tuple[int, int]
 """First token of a mention, token after its last."""

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer.entities import Sentence, Span
-from tarmac_trainer.readers import words_of
-from tarmac_trainer.scoring import SpanCounts, batches
+from tarmac_trainer.data.readers import words_of
+from tarmac_trainer.text.entities import Sentence, Span
+from tarmac_trainer.text.scoring import SpanCounts, batches
 
 if TYPE_CHECKING:
     from spacy.language import Language

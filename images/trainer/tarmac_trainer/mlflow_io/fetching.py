@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer import events, files, tracking
-from tarmac_trainer.errors import InputError, RegistryError
-from tarmac_trainer.saving import RECORD_FOLDER, RUN_TAG
+from tarmac_trainer.mlflow_io import tracking
+from tarmac_trainer.mlflow_io.saving import RECORD_FOLDER, RUN_TAG
+from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.errors import InputError, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer import events, files
-from tarmac_trainer.errors import RequestError
-from tarmac_trainer.training import Training
+from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.errors import RequestError
+from tarmac_trainer.runtime.training import Training
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -99,8 +99,7 @@ def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batche
         with nlp.use_params(optimizer.averages or {}):
             training.evaluated(nlp, step=step)
         if step - training.best_step >= parameters["patience"]:
-            name = training.model.score_name
-            events.say(f"no better {name} for {step - training.best_step} steps: the training ends here")
+            events.say(f"no better {training.score_name} for {step - training.best_step} steps: the training ends here")
             return
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import files
-from tarmac_trainer.errors import SessionError
+from tarmac_trainer.runtime import files
+from tarmac_trainer.runtime.errors import SessionError
 
 DEFAULT_MAX_AGE = 120.0
 """Seconds without progress after which a training counts as stuck, where TARMAC_STALL_SECONDS does not

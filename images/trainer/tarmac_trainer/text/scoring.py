@@ -4,29 +4,12 @@ parts are all missing is 0, and says why."""
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from tarmac_trainer.entities import Span
+from tarmac_trainer.model import Scores
+from tarmac_trainer.text.entities import Span
 
 BATCH = 64
 """Lines that are predicted between two signs of life."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of a model on the eval lines.
-
-    Attributes:
-        overall: numbers by name, finite.
-        per_type: precision, recall and f1 of each type, label or tag, in alphabetical order.
-        reason: why the number that ranks models is 0; None when it is not.
-        details: what else is worth keeping, as JSON can hold it.
-    """
-
-    overall: dict[str, float]
-    per_type: dict[str, dict[str, float]] = field(default_factory=dict)
-    reason: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
 
 
 def batches[Item](items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, override
 
-from tarmac_trainer import categories, pipelines
-from tarmac_trainer.categories import Labelled
-from tarmac_trainer.models import COMMON, Model, Number
-from tarmac_trainer.training import Training
+from tarmac_trainer.model import COMMON, Model, Number
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import categories, pipelines
+from tarmac_trainer.text.categories import Labelled
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer.errors import RequestError
+from tarmac_trainer.runtime.errors import RequestError
 
 MAX_SEED = 2**32 - 1  # what numpy takes
 

@@ -1,4 +1,4 @@
-"""Which eval lines a model was trained on: what it makes of those says nothing of what it makes of others.
+"""Train/eval overlap (leakage): which eval lines a model was trained on, so that its metrics flatter it.
 
 A predictor's folder keeps in `trained_on.bin` a fingerprint of every line that the model was trained on, itself or the
 model that it was trained on from: 8 bytes each, sorted. A line is here what the kind of model learns of it, so that the
@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from tarmac_trainer import data
-from tarmac_trainer.models import Model
+from tarmac_trainer.data import splits
+from tarmac_trainer.model import Model
 
 FILE = "trained_on.bin"
 _BYTES = 8
@@ -35,7 +35,7 @@ def write(session: Path, model: Model[Any], folder: Path) -> None:
 
 
 def read(folder: Path) -> set[bytes] | None:
-    """The fingerprints in a predictor's folder; None: nobody kept any."""
+    """The fingerprints in a predictor's folder; None: it keeps none."""
     try:
         found = (folder / FILE).read_bytes()
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def read(folder: Path) -> set[bytes] | None:
 
 
 def count(session: Path, model: Model[Any], fingerprints: Collection[bytes] | None) -> dict[str, int]:
-    """How many of a session's eval lines are among those fingerprinted, as the contract's `eval_lines_seen`.
+    """How large the train/eval overlap is, as the contract's `eval_lines_seen`.
 
     Returns:
         Nothing where that is not known, or nothing to tell: the metrics leave out what was trained on.
@@ -57,7 +57,7 @@ def count(session: Path, model: Model[Any], fingerprints: Collection[bytes] | No
     return {"eval_lines_seen": sum(one in fingerprints for one in _lines(session, model, "eval"))}
 
 
-def _lines(session: Path, model: Model[Any], split: data.Split) -> Iterable[bytes]:
-    with data.split_file(session, split).open(encoding="utf-8") as lines:
+def _lines(session: Path, model: Model[Any], split: splits.Split) -> Iterable[bytes]:
+    with splits.split_file(session, split).open(encoding="utf-8") as lines:
         for line in lines:
-            yield data.fingerprint(model, line.rstrip("\n"))
+            yield splits.fingerprint(model, line.rstrip("\n"))

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tarmac_trainer import events, files, store
-from tarmac_trainer.errors import DataError, SessionError
-from tarmac_trainer.models import Model
-from tarmac_trainer.readers import Problems, Read, read_lines
-from tarmac_trainer.request import Dataset, Request
+from tarmac_trainer.data import store
+from tarmac_trainer.data.readers import Problems, Read, read_lines
+from tarmac_trainer.model import Model
+from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.errors import DataError, SessionError
+from tarmac_trainer.runtime.request import Dataset, Request
 
 HOLD_OUT_ONE_IN = 10
 

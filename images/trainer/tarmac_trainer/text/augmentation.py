@@ -1,33 +1,33 @@
-"""Train sentences in ever new clothes, for the models that find spans of tokens."""
+"""Augmentation of train sentences, for the models that find spans of tokens."""
 
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tarmac_trainer.entities import Sentence, Span
-from tarmac_trainer.models import Number
-from tarmac_trainer.training import Training
+from tarmac_trainer.model import Number
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text.entities import Sentence, Span
 
 RARE = 2
-"""A word that is in the train lines at most so often may be disguised."""
+"""A word that is in the train lines at most so often may be replaced."""
 
 SHARE = Number(0.5, 0, 1, "share of spans and rare words replaced by others in an update")
-"""The parameter `disguise` of these models."""
+"""The parameter `disguise` of these models: the request's name for how much is augmented."""
 
 
 def batches(training: Training[Any], *, plain_share: float) -> Iterator[list[Sentence]]:
-    """The batches of a training whose parameters are `disguise` and `batch_size`, endless; see `Disguise`."""
+    """The batches of a training whose parameters are `disguise` and `batch_size`, endless; see `Augmentation`."""
     parameters = training.parameters
-    disguise = Disguise(training.train, share=parameters["disguise"], plain_share=plain_share, seed=training.seed)
-    return disguise.batches(parameters["batch_size"])
+    made = Augmentation(training.train, share=parameters["disguise"], plain_share=plain_share, seed=training.seed)
+    return made.batches(parameters["batch_size"])
 
 
-class Disguise:
-    """Disguises sentences, so that a model learns contexts and shapes, not names.
+class Augmentation:
+    """Varies sentences, so that a model learns contexts and shapes, not names.
 
     Some spans are replaced by another of their type, some rare words by an invented one of their
-    shape. That helps with the spans nobody has seen before, and costs nothing once the model is
+    shape. That helps with spans that are not in the train lines, and costs nothing once the model is
     trained.
     """
 
@@ -60,9 +60,9 @@ class Disguise:
             sentences = self._marked + plain
             self._random.shuffle(sentences)
             for start in range(0, len(sentences), size):
-                yield [self.disguised(sentence) for sentence in sentences[start : start + size]]
+                yield [self.augmented(sentence) for sentence in sentences[start : start + size]]
 
-    def disguised(self, sentence: Sentence) -> Sentence:
+    def augmented(self, sentence: Sentence) -> Sentence:
         """A sentence with the same types of spans in the same order; unchanged for a share of 0."""
         if not self._share:
             return sentence

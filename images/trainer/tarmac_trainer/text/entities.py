@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tarmac_trainer.readers import BrokenLineError, word_labels, words_of
+from tarmac_trainer.data.readers import BrokenLineError, word_labels, words_of
 
 Span = tuple[int, int, str]
 """First token, token after the last, type."""

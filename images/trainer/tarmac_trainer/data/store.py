@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from tarmac_trainer.errors import DataError, StoreError, TrainerError
+from tarmac_trainer.runtime.errors import DataError, StoreError, TrainerError
 
 FILES = Path("/files")
 """Where local files of users are mounted: a `file://` URL must lie below."""

@@ -1,4 +1,4 @@
-"""A user's own training code: fetched from the store by `prep`, run by `train` in place of the model's own.
+"""A user's own training code, which `train` runs in place of the model's own.
 
 The script gets the session's folder as its working directory, the same environment as `train`, and in
 `TARMAC_MODEL` the folder to leave its model in, such that the kind of model that the request names can
@@ -11,40 +11,39 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tarmac_trainer import events, store
-from tarmac_trainer.device import CUDA_CONTEXT_BYTES
-from tarmac_trainer.errors import InputError, SessionError, TrainerError
-
-if TYPE_CHECKING:
-    from tarmac_trainer.training import Training
+from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime.device import CUDA_CONTEXT_BYTES
+from tarmac_trainer.runtime.errors import InputError, SessionError, TrainerError
+from tarmac_trainer.runtime.training import Training
 
 EXIT_BAD_INPUT = 2
 
 
-def fetch(session: Path, reference: str, *, store_url: str) -> None:
-    """Fetch a script and compare it with its id. Idempotent.
-
-    Raises:
-        DataError, StoreError: as for a data set.
-    """
-    fetched = store.fetch(reference, _path(session, reference), name="script", store=store_url)
-    events.say(f"script: {fetched.bytes:,} bytes, {fetched.id}")
+def path(session: Path, reference: str) -> Path:
+    """Where a session keeps the script that `prep` fetches. Pure."""
+    return session / f"script{Path(reference).suffix}"
 
 
-def train(training: "Training[Any]", reference: str) -> None:
+def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[Path], Any]) -> None:
     """Run a script, then score what it left.
+
+    Args:
+        training: which it is.
+        script: the file; its suffix says what runs it.
+        kind: of model that it has to leave, for messages.
+        load: loads such a model from its folder.
 
     Raises:
         SessionError: `prep` did not fetch it.
         InputError: it ended with exit code 2, or left nothing that can be loaded.
         TrainerError: it ended with another code.
     """
-    path = _path(training.session, reference)
-    if not path.is_file():
-        raise SessionError(f"{path} does not exist: run `prep` first")
+    if not script.is_file():
+        raise SessionError(f"{script} does not exist: run `prep` first")
     made = training.session / ".model.script"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir()
@@ -52,10 +51,10 @@ def train(training: "Training[Any]", reference: str) -> None:
     if limit := training.device.limit_bytes:
         # This process holds CUDA's own memory a second time, to score afterwards.
         environment["TARMAC_GPU_MEMORY_BYTES"] = str(max(limit - CUDA_CONTEXT_BYTES, 0))
-    command = ["/bin/sh"] if path.suffix == ".sh" else [sys.executable, "-P"]
+    command = ["/bin/sh"] if script.suffix == ".sh" else [sys.executable, "-P"]
     last = ""
     with subprocess.Popen(
-        [*command, str(path)],
+        [*command, str(script)],
         cwd=training.session,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -70,19 +69,17 @@ def train(training: "Training[Any]", reference: str) -> None:
             if not _progressed(training, line):
                 events.say(line.rstrip("\n"))
     if process.returncode:
-        kind = InputError if process.returncode == EXIT_BAD_INPUT else TrainerError
-        raise kind(f"the script ended with exit code {process.returncode}: {last[:500] or 'it said nothing'}")
+        failure = InputError if process.returncode == EXIT_BAD_INPUT else TrainerError
+        raise failure(f"the script ended with exit code {process.returncode}: {last[:500] or 'it said nothing'}")
     try:
-        predictor = training.model.load(made)
+        predictor = load(made)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"the script left no {training.model.name} model in the folder that TARMAC_MODEL names ({error})"
-        ) from error
+        raise InputError(f"the script left no {kind} model in the folder that TARMAC_MODEL names ({error})") from error
     training.evaluated(predictor, step=1)
     shutil.rmtree(made)
 
 
-def _progressed(training: "Training[Any]", line: str) -> bool:
+def _progressed(training: Training[Any], line: str) -> bool:
     """Take a line as the training's progress, if it is a progress event."""
     if not line.startswith("{"):
         return False
@@ -94,7 +91,3 @@ def _progressed(training: "Training[Any]", line: str) -> bool:
     except (ValueError, KeyError, TypeError, AttributeError):
         return False  # shown as text, as the pipeline does with what only looks like an event
     return True
-
-
-def _path(session: Path, reference: str) -> Path:
-    return session / f"script{Path(reference).suffix}"

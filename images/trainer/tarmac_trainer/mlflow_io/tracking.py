@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from tarmac_trainer.errors import RegistryError
+from tarmac_trainer.runtime.errors import RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

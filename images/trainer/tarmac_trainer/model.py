@@ -1,0 +1,211 @@
+"""What a kind of model is to the rest of the trainer: what it reads, can be told, trains, scores and predicts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tarmac_trainer.runtime.errors import RequestError
+from tarmac_trainer.runtime.training import Training
+
+
+@dataclass(frozen=True)
+class Number:
+    """A parameter that is a number from `low` to `high`, both included."""
+
+    default: float
+    low: float
+    high: float
+    help: str
+    whole: bool = False
+
+    def check(self, value: Any) -> float | None:
+        """Return `value` as int or float, or None where it is not allowed. Pure."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return None
+        if not self.low <= value <= self.high or (self.whole and value != int(value)):
+            return None
+        return int(value) if self.whole else float(value)
+
+    def __str__(self) -> str:
+        """Say what is allowed, to follow "must be"."""
+        kind = "a whole number" if self.whole else "a number"
+        return f"{kind} from {self.low:g} to {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A parameter that is one of some words, or null."""
+
+    choices: tuple[str, ...]
+    help: str
+    default: None = None
+
+    def allows(self, value: Any) -> bool:
+        """Whether a request may give this value. Pure."""
+        return value is None or value in self.choices
+
+    def __str__(self) -> str:
+        """Say what is allowed, to follow "must be"."""
+        return "null or one of " + ", ".join(self.choices)
+
+
+Parameter = Number | Choice
+
+
+COMMON: dict[str, Parameter] = {
+    "max_steps": Number(3000, 1, 100_000, "updates at most", whole=True),
+    "patience": Number(600, 1, 100_000, "updates without a better score that end it", whole=True),
+    "eval_frequency": Number(100, 1, 100_000, "updates between two evaluations", whole=True),
+    "batch_size": Number(32, 1, 1024, "lines in an update", whole=True),
+    "dropout": Number(0.3, 0, 0.9, "share of features left out in an update"),
+    "learn_rate": Number(0.001, 1e-6, 1, "Adam's learn rate"),
+}
+"""What every pipeline that `pipelines.train` trains can be told."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of a model on the eval lines.
+
+    Attributes:
+        overall: numbers by name, finite.
+        per_type: precision, recall and f1 of each type, label or tag, in alphabetical order.
+        reason: why the number that ranks models is 0; None when it is not.
+        details: what else is worth keeping, as JSON can hold it.
+    """
+
+    overall: dict[str, float]
+    per_type: dict[str, dict[str, float]] = field(default_factory=dict)
+    reason: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Model[Line](ABC):
+    """A kind of model: what it reads, how it is trained, how it is scored, what it predicts.
+
+    A subclass sets the attributes; its instances are entries of `MODELS` of its module. A predictor is what
+    `train` hands to `Training.evaluated` and `load` gives back: for spaCy a pipeline, in general
+    anything with `to_disk(folder)`.
+
+    Attributes:
+        name: as a request calls it.
+        title: what it does, a verb first, for people.
+        parameters: what a request may set, by name.
+        key: the key that a line needs to be of use, for messages.
+        score_name: the one of `score`'s overall numbers that ranks models; higher is better.
+        example: an object to predict for, as a line of data holds it.
+        other_example: another one; what one of the two lacks below its keys may be left out. None: nothing may.
+        limits: what its users have to know, a sentence for the model card.
+        packages: what a saved model needs to be loaded, by name.
+        spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
+        is_spacy: whether a predictor is a spaCy pipeline.
+        leaves_out_trained: whether `score` leaves out by itself what the predictor was trained on.
+    """
+
+    name: str
+    title: str
+    parameters: Mapping[str, Parameter]
+    key: str = "sentence"
+    score_name: str = "f1"
+    example: Mapping[str, Any]
+    other_example: Mapping[str, Any] | None = None
+    limits: str = "Words are what white space separates."
+    packages: Sequence[str] = ("spacy",)
+    spacy_on_gpu: bool = True
+    is_spacy: bool = True
+    leaves_out_trained: bool = False
+
+    @abstractmethod
+    def read(self, value: dict[str, Any]) -> Line | None:
+        """Make a line of a JSON object of a data set; None where it has nothing for this model. Pure.
+
+        Raises:
+            BrokenLineError: it cannot be read; says why.
+        """
+
+    @abstractmethod
+    def load_line(self, value: dict[str, Any]) -> Line:
+        """Take back what JSON made of `vars` of a line. Pure.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none.
+        """
+
+    def learned(self, line: str) -> str:
+        """What is learned and scored of a line, as JSON made it: lines that are equal in it are the same. Pure."""
+        return line
+
+    @abstractmethod
+    def check(self, train: Sequence[Line]) -> None:
+        """Refuse train lines of which no training could come.
+
+        Raises:
+            DataError: says what is missing.
+        """
+
+    def remark(self, lines: Sequence[Line]) -> dict[str, int]:
+        """Counts of what is worth a remark in lines, by what it is; those that are 0 are not told. Pure."""
+        return {}
+
+    @abstractmethod
+    def train(self, training: Training[Line]) -> None:
+        """Train, and hand each candidate to `training.evaluated`; equal requests give equal models
+        on a CPU."""
+
+    @abstractmethod
+    def score(self, predictor: Any, lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+        """Compare what a predictor says of the lines with what they say.
+
+        `tick` is called between batches, for signs of life in a long evaluation.
+        """
+
+    @abstractmethod
+    def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Predict for objects that a line of data could hold, without what is to be predicted.
+
+        Returns:
+            An object for each, with the keys that a line of data has for this model.
+
+        Raises:
+            BrokenLineError: one of them cannot be read; says why.
+        """
+
+    def load(self, folder: Path) -> Any:
+        """Load a predictor from what its `to_disk` wrote.
+
+        Raises:
+            OSError, ValueError, KeyError: it is broken.
+        """
+        import spacy
+
+        return spacy.load(folder)
+
+
+def check_parameters(model: Model[Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """All parameters of a model: those given, else the defaults. Pure.
+
+    Raises:
+        RequestError: a name is unknown or a value out of bounds; names every one.
+    """
+    problems = []
+    known = ", ".join(model.parameters) or "none"
+    for name in given:
+        if name not in model.parameters:
+            problems.append(f"parameters.{name}: {model.name} has no such parameter (it has {known})")
+    values: dict[str, Any] = {}
+    for name, parameter in model.parameters.items():
+        value = given.get(name, parameter.default)
+        if isinstance(parameter, Number):
+            checked = parameter.check(value)
+            if checked is None:
+                problems.append(f"parameters.{name}: must be {parameter}")
+            values[name] = checked
+        else:
+            if not parameter.allows(value):
+                problems.append(f"parameters.{name}: must be {parameter}")
+            values[name] = value
+    if problems:
+        raise RequestError("the request is wrong: " + "; ".join(problems))
+    return values

@@ -1,0 +1,1 @@
+"""What every step runs on: its request, its errors and events, the device, signs of life, a training as it goes."""
