@@ -1,4 +1,4 @@
-"""The catalogue: what a parameter may be. Its likeness to the trainer is shown in tests/engine."""
+"""The catalogue: what a parameter may be. test_trainer_agrees.py compares it with the trainer."""
 
 from pathlib import Path
 

@@ -1,0 +1,144 @@
+"""What the stack and the trainer both define is the same on both sides (docs/decisions/0015)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tarmac.base.errors import RequestError
+from tarmac.registry import client
+from tarmac.registry.origins import REQUEST_RECORD
+from tarmac.request.catalogue import OUR_IMAGE, OURS, combine
+from tarmac.request.schema import parse_request
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAINER = REPOSITORY / "images" / "trainer"
+
+# Declaring parameters needs no numpy, but a module that declares some imports it; it is not installed here.
+ASK = """
+import json, sys, unittest.mock
+sys.modules["numpy"] = unittest.mock.MagicMock()
+from tarmac_trainer import models
+from tarmac_trainer.data import store
+from tarmac_trainer.mlflow_io import fetching, saving
+from tarmac_trainer.model import Number
+from tarmac_trainer.runtime import request
+
+declared = {}
+for name in models.names():
+    model = models.get(name)
+    found = {}
+    for key, parameter in model.parameters.items():
+        if isinstance(parameter, Number):
+            found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high, parameter.default]
+        else:
+            found[key] = ["choice", [None, *parameter.choices], parameter.default]
+    declared[name] = [model.score_name, found]
+
+def read(sent):
+    got = request.parse_request(sent)
+    return {
+        **{key: getattr(got, key) for key in ("model", "gpu", "seed", "parameters", "name", "script", "base_model")},
+        "datasets": {one.name: {"train": one.train, "eval": one.eval} for one in got.datasets},
+        "promote": "auto" if got.promote else "never",
+    }
+
+requests, references = json.load(sys.stdin)
+print(json.dumps({
+    "declared": declared,
+    "read": [read(sent) for sent in requests],
+    "stored": [bool(store._STORE_REFERENCE.fullmatch(reference)) for reference in references],
+    "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
+}))
+"""
+
+ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+OTHER = "BF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+STORED = f"{ID}/{ID}.jsonl"
+NER = {"model": "named_entity_recognition", "datasets": {"a": {"train": STORED}}}
+REQUESTS: dict[str, dict[str, Any]] = {
+    "the shortest": {"model": "test_model", "datasets": {"a": {"train": STORED}}},
+    "two data sets, in their order": {
+        **NER,
+        "datasets": {"b": {"train": STORED, "eval": None}, "a": {"train": "s3://x/y.jsonl", "eval": STORED}},
+    },
+    "the highest seed": {**NER, "seed": 2**32 - 1},
+    "parameters": {**NER, "parameters": {"max_steps": 7, "dropout": 0.5, "disguise": 0}},
+    "a script": {**NER, "script": f"{ID}/{ID}.py"},
+    "a name, a base model, promotion": {**NER, "name": "mine", "base_model": "mine/3", "promote": "auto"},
+    "a base model of a run": {**NER, "base_model": "run:manual__2026-01-01T00:00:00+00:00"},
+    "all that is the stack's alone": {**NER, "priority": 5, "no_cache": True, "resources": {"gpu_memory": "2GiB"}},
+}
+REFERENCES = {
+    STORED: True,
+    f"{ID[:43]}/{ID[:43]}.jsonl": True,
+    f"{ID}/{ID}.py": True,
+    f"{ID}/{ID}.sh": True,
+    f"{ID}/{OTHER}.jsonl": False,
+    f"{ID[:42]}/{ID[:42]}.jsonl": False,
+    f"{ID}/{ID}.csv": False,
+    f"{ID}/{ID}": False,
+    f"{'0' + ID[1:]}/{'0' + ID[1:]}.jsonl": False,
+}
+
+
+def ask(requests: list[Any], references: list[str]) -> dict[str, Any]:
+    answer = subprocess.run(
+        [sys.executable, "-P", "-c", ASK],
+        input=json.dumps([requests, references]),
+        env={**os.environ, "PYTHONPATH": str(TRAINER), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    told: dict[str, Any] = json.loads(answer.stdout)
+    return told
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    kept = [parse_request(sent).model_dump(mode="json") for sent in REQUESTS.values()]
+    return ask(kept, list(REFERENCES))
+
+
+def test_the_catalogue_lists_the_models_and_parameters_that_the_trainer_declares(told: dict[str, Any]):
+    ours = {
+        name: [
+            model.score,
+            {
+                key: [p.kind, list(p.choices), p.default] if p.kind == "choice" else [p.kind, p.low, p.high, p.default]
+                for key, p in model.parameters.items()
+            },
+        ]
+        for name, model in combine([("ours", OURS.read_bytes())]).models.items()
+        if model.image == OUR_IMAGE
+    }
+    assert told["declared"] == ours
+
+
+@pytest.mark.parametrize("case", range(len(REQUESTS)), ids=list(REQUESTS))
+def test_the_trainer_reads_an_accepted_request_as_the_stack_does(told: dict[str, Any], case: int):
+    sent = parse_request(list(REQUESTS.values())[case]).model_dump(mode="json")
+    read = told["read"][case]
+    assert read == {**{key: sent[key] for key in read}, "name": sent["name"] or sent["model"]}
+    assert list(read["datasets"]) == list(sent["datasets"])
+
+
+def test_both_know_the_same_stored_files(told: dict[str, Any]):
+    assert dict(zip(REFERENCES, told["stored"], strict=True)) == REFERENCES
+    for reference, stored in REFERENCES.items():
+        script = not reference.endswith("jsonl")
+        sent = {**NER, "script": reference} if script else {**NER, "datasets": {"a": {"train": reference}}}
+        if stored:
+            parse_request(sent)
+        else:
+            with pytest.raises(RequestError):
+                parse_request(sent)
+
+
+def test_names_in_the_registry_are_the_same(told: dict[str, Any]):
+    assert told["names"] == [client.RUN_TAG, client.PRODUCTION, REQUEST_RECORD]
