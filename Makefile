@@ -121,6 +121,27 @@ reproduce: ensure-up ## Train again from the record of RUN=run-id; fails unless 
 logs: ## Show and follow the services' logs (SERVICE=name: only one)
 	@$(STACK) logs --follow --tail 50 $(SERVICE)
 
+# Arguments of pytest for the three loops of a developer: K=words selects tests by name, ARGS="--lf -x" is passed on.
+PYTEST_ARGS = $(if $(K),-k "$(K)") $(ARGS)
+
+.PHONY: dev
+dev: ## Make .venv from the lock, for the checks below (uv fetches itself where it is missing)
+	@tests/check.sh dev
+
+.PHONY: check
+check: ## Format, lint, types, every test that needs neither Docker nor Postgres (K=words ARGS="--lf -x")
+	@tests/check.sh lint
+	@tests/check.sh types
+	@tests/check.sh pure $(PYTEST_ARGS)
+
+.PHONY: check-db
+check-db: ## The tests that need only Postgres, on a server that they start themselves (K=, ARGS=)
+	@tests/check.sh postgres $(PYTEST_ARGS)
+
+.PHONY: check-trainer
+check-trainer: ## The trainer's tests in its image, with this working tree's code (K=, ARGS=)
+	@tests/check.sh trainer $(PYTEST_ARGS)
+
 .PHONY: test
 test: ## Run every test, in a stack of its own beside a running one
 	@tests/run.sh all

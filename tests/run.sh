@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|faults|unit|chaos|bench-admission|bench-handover|bench-quality|sbom|audit|lint|types [arguments]:
+# run.sh all|gpu|faults|unit|build-trainer|chaos|bench-admission|bench-handover|bench-quality|sbom|audit|lint|types [arguments]:
 # runs checks in the test image, so that the host needs Docker only.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
@@ -57,7 +57,7 @@ env/host/images.sh
 case $what in
 all) build ;;
 gpu | chaos | faults | bench-handover) build airflow-init mlflow trainer test ;;
-bench-quality) build trainer-test ;;
+bench-quality | build-trainer) build trainer-test ;;
 *) build test ;;
 esac
 
@@ -98,16 +98,11 @@ on_machine() {
 gpu_tests() { on_machine pytest -p no:cacheprovider tests/gpu "$@"; }
 
 case $what in
-lint)
-    in_test_image sh -c 'ruff check . && ruff format --check . && shellcheck -x examples/trainers/*/tarmac-trainer env/host/*.sh images/airgap/*.sh tests/*.sh tests/*/*.sh tests/fakes/machine/*.sh .ci/run'
-    ;;
-types)
-    in_test_image mypy --strict --cache-dir /tmp/mypy plugins/tarmac plugins/tarmac_plugin.py dags
-    in_test_image mypy --strict --cache-dir /tmp/mypy images/trainer/tarmac_trainer
-    ;;
+lint | types) in_test_image env TARMAC_TOOLS=/opt/venv/bin tests/check.sh "$what" ;;
 unit)
     in_test_image pytest -p no:cacheprovider tests/pure "$@"
     ;;
+build-trainer) ;; # built above
 all)
     start_faults "$@"
     say "Trainer tests"
@@ -142,5 +137,5 @@ bench-quality)
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench/bench_quality.py
     ;;
 bench-handover) on_machine env "READINGS=${READINGS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench/bench_handover.py ;;
-*) die "run.sh knows all, gpu, faults, unit, chaos, bench-admission, bench-handover, bench-quality, sbom, audit, lint and types, not '$what'." ;;
+*) die "run.sh knows all, gpu, faults, unit, build-trainer, chaos, bench-admission, bench-handover, bench-quality, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -10,9 +10,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from gpu.handover import measure, report
-
 from gpu.field import Field, fresh_gpus
+from gpu.handover import measure, report
 from support.stack import REPO, running_stack
 
 READINGS = int(os.environ.get("READINGS") or 32)

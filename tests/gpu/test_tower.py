@@ -6,10 +6,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from gpu.handover import measure, report
 
 from fakes.fakegpu import FakeGpus
 from gpu.field import ONE, OTHER, Field
+from gpu.handover import measure, report
 from support.stack import Stack
 from support.waiting import wait_for
 from tarmac.tasks.gpu_trigger import PASS_SECONDS

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# check.sh dev|lint|types|pure|postgres|trainer [pytest arguments]: the checks that run on this machine, without the
+# test image. `dev` makes .venv from requirements-test.lock; the others do so where the lock has changed. Only `trainer`
+# needs a Docker Engine. TARMAC_TOOLS=folder uses the programs there instead of .venv (the test image does).
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
+repo=$(root_of_repo)
+cd "$repo"
+tools=${TARMAC_TOOLS:-.venv/bin}
+what=${1:-}
+shift || true
+
+# Prints a uv: the one on PATH, else one that is installed under .cache from its lock.
+find_uv() {
+    if command -v uv; then return; fi
+    if [ ! -x .cache/uv/bin/uv ]; then
+        say "uv is missing: installing it into .cache/uv ..."
+        python3 -m venv .cache/uv || die "uv cannot be installed: Python's venv is missing (apt-get install python3-venv), \
+or install uv yourself and run 'make dev' again."
+        .cache/uv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock ||
+            die "pip could not install uv; its message is above. Install uv yourself and run 'make dev' again."
+    fi
+    printf '%s\n' "$repo/.cache/uv/bin/uv"
+}
+
+# Prints the newest Python 3.13 of pyenv, which uv does not look at; else what uv is to search for, or to fetch.
+find_python() {
+    local found
+    found=$(find "${PYENV_ROOT:-$HOME/.pyenv}/versions" -maxdepth 3 -path '*/3.13*/bin/python' 2>/dev/null | sort -V | tail -n 1)
+    printf '%s\n' "${found:-3.13}"
+}
+
+# Makes .venv what the lock says. Silent where it is so already.
+make_environment() {
+    if [ -n "${TARMAC_TOOLS:-}" ]; then return; fi
+    if [ -e .venv/tarmac-lock ] && cmp -s requirements-test.lock .venv/tarmac-lock; then return; fi
+    local uv
+    uv=$(find_uv)
+    say "Making .venv from requirements-test.lock ..."
+    "$uv" venv --quiet --clear --python "$(find_python)" .venv ||
+        die "uv found no Python 3.13 and could not fetch one. Install Python 3.13, then run 'make dev' again."
+    "$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements-test.lock ||
+        die "the packages could not be installed; uv's message is above."
+    cp requirements-test.lock .venv/tarmac-lock
+    own_like "$repo" .venv
+}
+
+lint() {
+    "$tools/ruff" check --quiet .
+    "$tools/ruff" format --quiet --check . || die "some files are not formatted (above): .venv/bin/ruff format ."
+    # shellcheck disable=SC2046 # names of files of this repository, which have no blanks
+    "$tools/shellcheck" -x $(shell_scripts)
+    "$tools/codespell" --quiet-level 2
+}
+
+# Prints every shell script of the repository.
+shell_scripts() {
+    local file first
+    for file in .ci/run env/host/*.sh images/*/*.sh tests/*.sh tests/*/*.sh tests/fakes/*/*.sh examples/trainers/*/tarmac-trainer; do
+        read -r first <"$file" || true
+        case $first in '#!'*sh | '# shellcheck shell=bash') printf '%s\n' "$file" ;; esac
+    done
+}
+
+types() {
+    "$tools/mypy" --strict plugins/tarmac plugins/tarmac_plugin.py dags
+    "$tools/mypy" --strict images/trainer/tarmac_trainer
+}
+
+# Runs tests on both cores, unless the arguments choose a few: then a process for each costs more than it saves.
+tests_of() {
+    local folders=("${@:1:$1 + 1}") workers=(-n auto --dist worksteal)
+    folders=("${folders[@]:1}")
+    shift "$((${#folders[@]} + 1))"
+    if [ $# -gt 0 ]; then workers=(); fi
+    PYTHONPATH=$repo/plugins "$tools/python" -m pytest --quiet ${workers[@]+"${workers[@]}"} \
+        -m 'not engine and not hardware' "${folders[@]}" "$@"
+}
+
+case $what in
+dev) ;;
+lint | types | pure | postgres) make_environment ;;
+trainer) ;;
+*) die "check.sh knows dev, lint, types, pure, postgres and trainer, not '$what'." ;;
+esac
+
+case $what in
+dev)
+    make_environment
+    say "Ready: 'make check' (no Docker, no Postgres), 'make check-db' (Postgres), 'make check-trainer' (Docker)."
+    ;;
+lint) lint ;;
+types) types ;;
+pure) tests_of 2 tests/pure tests/contract "$@" ;;
+postgres) tests_of 1 tests/postgres "$@" ;;
+trainer)
+    env/host/engine.sh
+    image=${TARMAC_REGISTRY:-tarmac}/trainer-test:${TARMAC_TEST_TAG:-test}
+    docker image inspect "$image" >/dev/null 2>&1 || tests/run.sh build-trainer
+    # The image's own libraries, this working tree's code.
+    docker run --rm --network none --tmpfs /tmp:exec --env EXAMPLES=/examples --volume "$repo/examples:/examples:ro" \
+        --volume "$repo/images/trainer/tarmac_trainer:/opt/tarmac/tarmac_trainer:ro" \
+        --volume "$repo/images/trainer/tests:/opt/tarmac/tests:ro" \
+        --entrypoint /opt/venv/bin/python "$image" \
+        -P -m pytest -p no:cacheprovider --quiet /opt/tarmac/tests "$@" </dev/null
+    ;;
+esac
