@@ -99,7 +99,7 @@ trainer)
     image=${TARMAC_REGISTRY:-tarmac}/trainer-test:${TARMAC_TEST_TAG:-test}
     docker image inspect "$image" >/dev/null 2>&1 || tests/run.sh build-trainer
     # The image's own libraries, this working tree's code.
-    docker run --rm --network none --tmpfs /tmp:exec --env EXAMPLES=/examples --volume "$repo/examples:/examples:ro" \
+    docker run --rm --network none --tmpfs /tmp:exec --volume "$repo/examples:/examples:ro" \
         --volume "$repo/images/trainer/tarmac_trainer:/opt/tarmac/tarmac_trainer:ro" \
         --volume "$repo/images/trainer/tests:/opt/tarmac/tests:ro" \
         --entrypoint /opt/venv/bin/python "$image" \
