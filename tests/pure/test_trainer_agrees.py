@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,14 @@ def test_both_know_the_same_stored_files(told: dict[str, Any]):
         else:
             with pytest.raises(RequestError):
                 parse_request(sent)
+
+
+@pytest.mark.parametrize("package", ["mlflow", "spacy"])
+def test_the_readme_s_line_to_predict_installs_what_the_trainer_has(package: str):
+    lock = (REPOSITORY / "requirements-trainer.lock").read_text()
+    found = re.search(rf"^{package}(?:-skinny)?==(\S+)", lock, re.MULTILINE)
+    assert found
+    assert f"{package}=={found[1]}" in (REPOSITORY / "README.md").read_text()
 
 
 def test_names_in_the_registry_are_the_same(told: dict[str, Any]):

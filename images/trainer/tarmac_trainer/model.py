@@ -4,10 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tarmac_trainer.runtime.errors import RequestError
 from tarmac_trainer.runtime.training import Training
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Scores:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class Model[Line](ABC):
+class Model(ABC, Generic[Line]):
     """A kind of model: what it reads, how it is trained, how it is scored, what it predicts.
 
     A subclass sets the attributes; its instances are entries of `MODELS` of its module. A predictor is what
@@ -98,7 +100,7 @@ class Model[Line](ABC):
         example: an object to predict for, as a line of data holds it.
         other_example: another one; what one of the two lacks below its keys may be left out. None: nothing may.
         limits: what its users have to know, a sentence for the model card.
-        packages: what a saved model needs to be loaded, by name.
+        packages: what a saved model needs to be loaded, by name: the installed version, unless a range is given.
         spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
         is_spacy: whether a predictor is a spaCy pipeline.
         leaves_out_trained: whether `score` leaves out by itself what the predictor was trained on.

@@ -6,11 +6,13 @@ A line without the key of the model is skipped and counted, so that one file can
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 from tarmac_trainer.runtime.errors import DataError
 
-type Parse[Line] = Callable[[dict[str, Any]], Line | None]
+Line = TypeVar("Line")
+
+Parse = Callable[[dict[str, Any]], Line | None]
 """Makes a line, a frozen dataclass that JSON can hold, of a JSON object; None: it has nothing for the model. Raises
 BrokenLineError."""
 
@@ -45,7 +47,7 @@ class Problems:
 
 
 @dataclass
-class Read[Line]:
+class Read(Generic[Line]):
     """What a data set held: usable lines, and how many were skipped or read at all."""
 
     usable: list[Line]
@@ -57,7 +59,7 @@ class BrokenLineError(ValueError):
     """A line that cannot be read; the message is the reason alone."""
 
 
-def read_lines[Line](lines: Iterable[bytes], *, name: str, parse: Parse[Line], problems: Problems) -> Read[Line]:
+def read_lines(lines: Iterable[bytes], *, name: str, parse: Parse[Line], problems: Problems) -> Read[Line]:
     """Read a whole data set. Broken lines go to `problems` under the name `name`, and reading goes
     on.
 

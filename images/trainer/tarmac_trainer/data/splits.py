@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tarmac_trainer.data import store
 from tarmac_trainer.data.readers import Problems, Read, read_lines
@@ -18,6 +18,8 @@ from tarmac_trainer.model import Model
 from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.errors import DataError, SessionError
 from tarmac_trainer.runtime.request import Dataset, Request
+
+Line = TypeVar("Line")
 
 HOLD_OUT_ONE_IN = 10
 
@@ -44,7 +46,7 @@ def split_file(session: Path, split: Split) -> Path:
     return data_folder(session) / f"{split}.jsonl"
 
 
-def prepare[Line](request: Request, session: Path, *, model: Model[Line], store_url: str) -> Prepared:
+def prepare(request: Request, session: Path, *, model: Model[Line], store_url: str) -> Prepared:
     """Fetch, check and combine all data sets of a request. Idempotent: a retry writes the same
     files.
 
@@ -106,7 +108,7 @@ def _say_read(entry: dict[str, Any]) -> None:
     events.say(f"{entry['name']} {entry['split']}: {size}{skipped}")
 
 
-def _check_usable[Line](read: Read[Line], name: str, key: str) -> None:
+def _check_usable(read: Read[Line], name: str, key: str) -> None:
     if read.usable:
         return
     if not read.lines:
@@ -114,7 +116,7 @@ def _check_usable[Line](read: Read[Line], name: str, key: str) -> None:
     raise DataError(f'data set {name}: none of its {read.lines:,} lines has the key "{key}"')
 
 
-def _take[Line](
+def _take(
     lines: list[Line],
     dataset: Dataset,
     split: Split,
@@ -135,7 +137,7 @@ def _take[Line](
     splits["eval"] += evaluation
 
 
-def hold_out[Line](lines: Sequence[Line], mark: Callable[[Line], bytes]) -> tuple[list[Line], list[Line]]:
+def hold_out(lines: Sequence[Line], mark: Callable[[Line], bytes]) -> tuple[list[Line], list[Line]]:
     """Split off about a tenth, at least one line, by what the lines say. Pure.
 
     The same lines are on the same side, and a line stays on its side whatever else is in the file: a model that was
@@ -152,7 +154,7 @@ def hold_out[Line](lines: Sequence[Line], mark: Callable[[Line], bytes]) -> tupl
     different = sorted(set(marks))
     if len(different) < 2:
         return list(lines), list(lines)
-    held = {one for one in different if int.from_bytes(one) % HOLD_OUT_ONE_IN == 0}
+    held = {one for one in different if int.from_bytes(one, "big") % HOLD_OUT_ONE_IN == 0}
     if not held or len(held) == len(different):
         held = {different[0]}
     return (
@@ -189,7 +191,7 @@ def write_lines(path: Path, lines: Iterable[Any]) -> None:
     partial.replace(path)
 
 
-def read_prepared[Line](session: Path, split: Split, model: Model[Line]) -> list[Line]:
+def read_prepared(session: Path, split: Split, model: Model[Line]) -> list[Line]:
     """Read a combined split that `prepare` wrote.
 
     Raises:

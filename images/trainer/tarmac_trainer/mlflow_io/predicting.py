@@ -65,7 +65,7 @@ def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Mode
         code_paths=[str(Path(__file__).parents[1])],
         mlflow_model=mlflow_model,
         # Named, not inferred: inferring loads the model in another process.
-        pip_requirements=[f"{package}=={version(package)}" for package in kind.packages],
+        pip_requirements=[_requirement(package) for package in kind.packages],
         **more,
     )
     if kind.is_spacy:
@@ -73,6 +73,11 @@ def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Mode
         mlflow_model.add_flavor("spacy", spacy_version=version("spacy"), data=data_folder, code=None)
         mlflow_model.save(str(Path(path) / "MLmodel"))
     (Path(path) / "README.md").write_text(card, encoding="utf-8")
+
+
+def _requirement(package: str) -> str:
+    """A package with its installed version, if it does not say which versions will do."""
+    return f"{package}=={version(package)}" if package.isidentifier() else package
 
 
 def _load_pyfunc(data_path: str) -> Predictor:

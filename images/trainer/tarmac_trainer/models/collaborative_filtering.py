@@ -11,9 +11,10 @@ on a GPU `als` does the same through CuPy.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_encodable
 from tarmac_trainer.model import Model, Number, Scores
@@ -42,7 +43,7 @@ class CollaborativeFiltering(Model[Interaction]):
     score_name = "ndcg_10"
     example = {"user": "u1"}
     limits = "It knows the users and items of its train lines only; to other users it recommends what is popular."
-    packages = ("numpy",)
+    packages = ("numpy>=1.24",)  # its arrays are read by any; the newest ones do not run on Python 3.10
     is_spacy = False
     spacy_on_gpu = False
     leaves_out_trained = True
@@ -128,7 +129,7 @@ class CollaborativeFiltering(Model[Interaction]):
         return Recommender.from_disk(folder)
 
 
-type After = Callable[[int, np.ndarray, np.ndarray], None]
+After = Callable[[int, np.ndarray, np.ndarray], None]
 """Called after each iteration with its number from 1 and both kinds of factors."""
 
 

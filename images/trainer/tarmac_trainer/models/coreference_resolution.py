@@ -8,7 +8,9 @@ the same words, the same last word, and each word of the one beside the other wh
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, override
+from typing import Any
+
+from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, text_of, words_of
 from tarmac_trainer.model import Scores

@@ -11,7 +11,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, override
+from typing import Any
+
+from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_encodable, words_of
 from tarmac_trainer.model import COMMON, Model, Scores

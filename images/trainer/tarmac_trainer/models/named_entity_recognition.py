@@ -5,7 +5,9 @@ See `entities` for what a line holds.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, override
+from typing import Any
+
+from typing_extensions import override
 
 from tarmac_trainer.model import COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.errors import DataError

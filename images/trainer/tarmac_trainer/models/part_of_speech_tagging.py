@@ -6,7 +6,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, override
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, word_labels, words_of
 from tarmac_trainer.model import COMMON, Model, Scores

@@ -10,7 +10,9 @@ tokens of their own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, override
+from typing import Any
+
+from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_encodable, text_of, words_of
 from tarmac_trainer.model import Scores

@@ -4,7 +4,9 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, override
+from typing import Any
+
+from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, text_of
 from tarmac_trainer.model import COMMON, Model, Number, Scores

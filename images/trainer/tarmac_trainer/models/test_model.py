@@ -9,7 +9,9 @@ of GPU memory, to hang, to take more GPU memory than its share, or to fail.
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn, override
+from typing import Any, NoReturn
+
+from typing_extensions import override
 
 from tarmac_trainer.model import Choice, Model, Number, Scores
 from tarmac_trainer.runtime import events

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.device import Device
 from tarmac_trainer.runtime.health import Heartbeat
+
+Line = TypeVar("Line")
 
 PROGRESS_SECONDS = 0.2
 """The shortest time between two progress events; the longest is that of one update or one batch of
@@ -18,7 +20,7 @@ PROGRESS_SECONDS = 0.2
 
 
 @dataclass
-class Training[Line]:
+class Training(Generic[Line]):
     """One run of `train`: what a model trains with, and what becomes of it.
 
     A model's `train` calls `progress` as it goes and `evaluated` for each candidate. The best

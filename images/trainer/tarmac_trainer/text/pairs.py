@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, override
+from typing import Any, ClassVar
+
+from typing_extensions import override
 
 from tarmac_trainer.model import COMMON, Model, Number
 from tarmac_trainer.runtime.training import Training

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.errors import RequestError
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from thinc.api import Model as Network
     from thinc.api import Optimizer
 
+Line = TypeVar("Line")
 
-def train[Line](
+
+def train(
     training: Training[Any],
     config: Path,
     example: "Callable[[Language, Line], Example]",
@@ -103,7 +105,7 @@ def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batche
             return
 
 
-def shuffled[Line](lines: Sequence[Line], size: int, *, seed: int) -> Iterator[Sequence[Line]]:
+def shuffled(lines: Sequence[Line], size: int, *, seed: int) -> Iterator[Sequence[Line]]:
     """Batches of at most `size` lines, endless; each round has every line once, in a new order."""
     chance = random.Random(seed)
     while True:

@@ -4,15 +4,18 @@ parts are all missing is 0, and says why."""
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from tarmac_trainer.model import Scores
 from tarmac_trainer.text.entities import Span
+
+Item = TypeVar("Item")
 
 BATCH = 64
 """Lines that are predicted between two signs of life."""
 
 
-def batches[Item](items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+def batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
     """Cut into pieces of at most `BATCH`, in order. Pure."""
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]

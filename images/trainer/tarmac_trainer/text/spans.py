@@ -1,7 +1,7 @@
 """Finding spans of tokens, entities or phrases: what the models that do so have in common, a spaCy `ner`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tarmac_trainer.data.readers import words_of
 from tarmac_trainer.text.entities import Sentence, Span
@@ -10,6 +10,8 @@ from tarmac_trainer.text.scoring import SpanCounts, batches
 if TYPE_CHECKING:
     from spacy.language import Language
     from spacy.training import Example
+
+Line = TypeVar("Line", bound=Sentence)
 
 
 def example(nlp: "Language", sentence: Sentence) -> "Example":
@@ -47,7 +49,7 @@ def predict_spans(nlp: "Language", values: Sequence[Mapping[str, Any]]) -> list[
     return list(zip(sentences, find_spans(nlp, sentences), strict=True))
 
 
-def compare[Line: Sentence](
+def compare(
     nlp: "Language", lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None
 ) -> Iterator[tuple[list[Span], Line]]:
     """The spans that a pipeline finds in each line, and the line; `tick` is called between batches."""
