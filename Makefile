@@ -174,6 +174,10 @@ types: ## mypy --strict
 sbom: ## List what is in each image as CycloneDX JSON, in build/sbom
 	@tests/run.sh sbom
 
+.PHONY: notices
+notices: ## Write THIRD-PARTY-NOTICES.md: the licence of each package that the images carry
+	@.venv/bin/python tests/tools/notices.py
+
 .PHONY: audit
 audit: ## Look for known vulnerabilities in what the images are made of; says what could not be looked up
 	@tests/run.sh audit
