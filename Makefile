@@ -142,6 +142,11 @@ check-db: ## The tests that need only Postgres, on a server that they start them
 check-trainer: ## The trainer's tests in its image, with this working tree's code (K=, ARGS=)
 	@tests/check.sh trainer $(PYTEST_ARGS)
 
+.PHONY: mutate
+mutate: ## Break the code in 40 places, one after the other: do the tests notice? (K=words, SUITES="pure postgres trainer")
+	@tests/check.sh dev
+	@.venv/bin/python tests/tools/mutate.py $(if $(K),-k "$(K)") $(if $(SUITES),--suites "$(SUITES)")
+
 .PHONY: test
 test: ## Run every test, in a stack of its own beside a running one
 	@tests/run.sh all

@@ -68,14 +68,16 @@ types() {
     "$tools/mypy" --strict images/trainer/tarmac_trainer
 }
 
-# Runs tests on both cores, unless the arguments choose a few: then a process for each costs more than it saves.
-tests_of() {
-    local folders=("${@:1:$1 + 1}") workers=(-n auto --dist worksteal)
-    folders=("${folders[@]:1}")
-    shift "$((${#folders[@]} + 1))"
+# Runs the tests of the folders in `folders`, or of the files that the arguments name. On all cores, unless arguments
+# choose a few: then a process for each costs more than it saves.
+run_tests() {
+    local workers=(-n auto --dist worksteal) argument
     if [ $# -gt 0 ]; then workers=(); fi
+    for argument in "$@"; do
+        case $argument in tests/*) folders=() ;; esac
+    done
     PYTHONPATH=$repo/plugins "$tools/python" -m pytest --quiet ${workers[@]+"${workers[@]}"} \
-        -m 'not engine and not hardware' "${folders[@]}" "$@"
+        -m 'not engine and not hardware' ${folders[@]+"${folders[@]}"} "$@"
 }
 
 case $what in
@@ -92,8 +94,14 @@ dev)
     ;;
 lint) lint ;;
 types) types ;;
-pure) tests_of 2 tests/pure tests/contract "$@" ;;
-postgres) tests_of 1 tests/postgres "$@" ;;
+pure)
+    folders=(tests/pure tests/contract)
+    run_tests "$@"
+    ;;
+postgres)
+    folders=(tests/postgres)
+    run_tests "$@"
+    ;;
 trainer)
     env/host/engine.sh
     image=${TARMAC_REGISTRY:-tarmac}/trainer-test:${TARMAC_TEST_TAG:-test}

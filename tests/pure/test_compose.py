@@ -27,11 +27,13 @@ def env_folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def render(repository: Path, env_folder: Path) -> Render:
+    compose = subprocess.check_output([repository / "env" / "host" / "compose.sh"], text=True).split()
+
     def run(*files: str, **variables: str) -> dict[str, Any]:
         ours = {key: value for key, value in os.environ.items() if not key.startswith(("TARMAC_", "COMPOSE_"))}
         answer = subprocess.run(
             [
-                *("docker", "compose", "--project-directory", repository, "--env-file", env_folder / "stack.env"),
+                *(*compose, "--project-directory", repository, "--env-file", env_folder / "stack.env"),
                 *(word for name in ("compose.yaml", *files) for word in ("--file", repository / name)),
                 *("config", "--format", "json"),
             ],
@@ -134,6 +136,19 @@ def test_ports_are_open_to_this_machine_only(stack: dict[str, Any]):
     assert set(ports) == {"webserver", "mlflow"}
     assert [(p["host_ip"], p["published"]) for p in ports["webserver"]] == [("127.0.0.1", "8081")]
     assert [(p["host_ip"], p["published"]) for p in ports["mlflow"]] == [("127.0.0.1", "5000")]
+
+
+def test_ports_are_open_to_this_machine_only_where_the_setting_was_removed(render: Render):
+    stack = render(TARMAC_BIND="")
+    addresses = {port["host_ip"] for name in ("webserver", "mlflow") for port in service(stack, name)["ports"]}
+    assert addresses == {"127.0.0.1"}
+
+
+def test_the_network_of_the_registry_leads_nowhere_else(stack: dict[str, Any]):
+    registry = stack["networks"]["registry"]
+    assert registry["internal"] is True
+    # Without an address the bridge is no way to this machine either.
+    assert registry["driver_opts"] == {"com.docker.network.bridge.inhibit_ipv4": "true"}
 
 
 def test_ports_follow_the_settings(render: Render):

@@ -370,6 +370,15 @@ def test_a_whole_device_has_one_tenant(queue: list[Waiting], devices: list[Devic
             assert len(needs) == 1
 
 
+@pytest.mark.parametrize(("protected_below", "held"), [(5, {}), (6, {"GPU-a": "large"})])
+def test_devices_are_held_for_a_session_whose_number_is_below_the_limit_and_not_at_it(
+    protected_below: int, held: dict[str, str]
+):
+    large = Waiting("large", Need(80 * GIB), sequence=5)
+    busy = DeviceLoad("GPU-a", 80 * GIB, reserved_bytes=GIB)
+    assert plan([large], [busy], protected_below=protected_below).held == held
+
+
 @given(_queues(), _machines(), st.integers(0, 9))
 def test_everybody_gets_one_answer(queue: list[Waiting], devices: list[DeviceLoad], protected: int):
     made = plan(queue, devices, protected_below=protected)

@@ -82,6 +82,10 @@ def test_a_device_cannot_be_used_when(seen: Device, unusable: str, quarantine: s
     assert (found.unusable, found.quarantine) == (unusable, quarantine)
 
 
+def test_a_split_gpu_offers_no_memory_of_its_own():
+    assert read(device(mig_enabled=True)).capacity_bytes == 0
+
+
 def test_an_instance_of_a_split_gpu_can_be_used():
     assert read(device("MIG-0", parent="GPU-a", mig_enabled=None)).unusable == ""
 
