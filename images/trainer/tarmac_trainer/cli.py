@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, flush=True)
         return 0 if well else 1
     try:
-        events.emit("result", **_STEPS[given.command][0](session))
+        events.result(session, given.command, _STEPS[given.command][0](session))
     except TrainerError as error:
         return _fail(str(error), error.exit_code, retryable=error.retryable, **error.fields())
     except OSError as error:

@@ -67,6 +67,16 @@ COMMON: dict[str, Parameter] = {
 """What every pipeline that `pipelines.train` trains can be told."""
 
 
+CONFUSION = "confusion"
+"""The key of a table by two labels among the details of scores."""
+
+MOST_TYPES = 200
+"""Types, labels or tags of which a result has numbers of its own; `metrics.json` has all."""
+
+MOST_CONFUSED = 50
+"""Labels of which a result has the table by two; `metrics.json` has that of any number."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """The scores of a model on the eval lines.
@@ -74,14 +84,38 @@ class Scores:
     Attributes:
         overall: numbers by name, finite.
         per_type: precision, recall and f1 of each type, label or tag, in alphabetical order.
+        support: how many of each type, label or tag the eval lines have.
         reason: why the number that ranks models is 0; None when it is not.
         details: what else is worth keeping, as JSON can hold it.
     """
 
     overall: dict[str, float]
     per_type: dict[str, dict[str, float]] = field(default_factory=dict)
+    support: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+
+
+def shortened(scores: Scores) -> dict[str, Any]:
+    """What a result says of scores by type, label or tag, bounded in size. Pure.
+
+    Returns:
+        `per_type`: of the types that are most frequent in the eval lines; where some are left out `per_type_left_out`,
+        how many, and `per_type_macro`, the means over all. The details, the table by two labels only where it is small.
+    """
+    details = dict(scores.details)
+    if len(details.get(CONFUSION, ())) > MOST_CONFUSED:
+        del details[CONFUSION]
+    names = sorted(scores.per_type, key=lambda name: (-scores.support.get(name, 0), name))
+    if len(names) <= MOST_TYPES:
+        return {"per_type": scores.per_type, **details}
+    keys = scores.per_type[names[0]]
+    return {
+        "per_type": {name: scores.per_type[name] for name in sorted(names[:MOST_TYPES])},
+        "per_type_left_out": len(names) - MOST_TYPES,
+        "per_type_macro": {key: sum(row[key] for row in scores.per_type.values()) / len(names) for key in keys},
+        **details,
+    }
 
 
 class Model(ABC, Generic[Line]):

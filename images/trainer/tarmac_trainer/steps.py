@@ -7,7 +7,7 @@ from typing import Any
 
 from tarmac_trainer import models
 from tarmac_trainer.data import overlap, splits, store
-from tarmac_trainer.model import Model, check_parameters
+from tarmac_trainer.model import MOST_TYPES, Model, check_parameters, shortened
 from tarmac_trainer.runtime import events, files, scripts
 from tarmac_trainer.runtime.errors import InputError, SessionError
 from tarmac_trainer.runtime.request import Request, read_request
@@ -26,6 +26,7 @@ def prep(session: Path) -> dict[str, Any]:
         target = scripts.path(session, request.script)
         fetched = store.fetch(request.script, target, name="script", store=store_url)
         events.say(f"script: {fetched.bytes:,} bytes, {fetched.id}")
+        scripts.check(target)
     lines = splits.read_prepared(session, "train", model)
     model.check(lines)
     remarks = {what: count for what, count in model.remark(lines).items() if count}
@@ -84,7 +85,8 @@ def train(session: Path) -> dict[str, Any]:
             session=session,
             score=score,
             score_name=model.score_name,
-            parameters=parameters,
+            # A script knows what the request says, and none of the model's defaults.
+            parameters=parameters if request.script is None else dict(request.parameters),
             seed=request.seed,
             train=train_lines,
             eval=eval_lines,
@@ -135,11 +137,12 @@ def evaluate(session: Path) -> dict[str, Any]:
         production = _score_production(session, model, lines)
     result: dict[str, Any] = {
         "metrics": scores.overall,
-        "per_type": scores.per_type,
+        **shortened(scores),
         "eval_lines": len(lines),
         **overlap.count(session, model, overlap.read(session / "model")),
-        **scores.details,
     }
+    if "per_type_left_out" in result:
+        events.say(f"of {len(scores.per_type):,} types the numbers of the {MOST_TYPES} most frequent are kept")
     if scores.reason:
         events.say(scores.reason)
         result["reason"] = scores.reason
@@ -147,7 +150,7 @@ def evaluate(session: Path) -> dict[str, Any]:
         events.metric(name, value)
     if production is not None:
         result["production"] = production
-    files.write_json(session / "metrics.json", result)
+    files.write_json(session / "metrics.json", {**result, "per_type": scores.per_type, **scores.details})
     return result
 
 
@@ -214,7 +217,8 @@ def load_model(session: Path, model: Model[Any]) -> Any:
 def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any]]:
     """Read and check the request, as every step does that works for one."""
     request = read_request(session)
-    model = models.get(request.model)
+    # An image made from ours may be in the catalogue under a name of its own.
+    model = models.get(os.environ.get("TARMAC_KIND") or request.model)
     parameters = check_parameters(model, request.parameters)
     if parameters.get("fail") == step:
         raise InputError(f"{step} fails because parameters.fail asks for it")

@@ -58,9 +58,9 @@ def restore(session: Path, cached_run: str) -> dict[str, Any]:
                 f"the model that MLflow run {run_id} saved is gone: send the request again with no_cache true"
             )
         _fetch(uri, session / "model")
-    result = {key: value for key, value in training.items() if key not in ("finished", "cached_from")}
+    result = {key: value for key, value in training.items() if key not in ("finished", "measurements")}
     result["cached_from"] = training.get("cached_from") or run.data.tags.get(RUN_TAG) or run_id
-    files.write_json(session / "training.json", {**result, "finished": time.time()})
+    files.write_json(session / "training.json", {**training, **result, "finished": time.time()})
     events.say(f"nothing is trained: the same training was done before, by {result['cached_from']}")
     return result
 

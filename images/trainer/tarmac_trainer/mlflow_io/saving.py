@@ -52,7 +52,7 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
     training = files.read_json(session / "training.json", made_by="train")
     manifest = splits.read_manifest(session) | overlap.count(session, model, overlap.read(session / "model"))
     with tracking.connected() as client:
-        experiment_id = _experiment(client, model.name)
+        experiment_id = _experiment(client, request.model)
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
         logged = _logged_model(client, run)
         if logged is None or run.info.status != "FINISHED":
@@ -138,7 +138,8 @@ def _log_facts(
 
     facts: dict[str, Any] = {
         **training["parameters"],
-        "model": model.name,
+        **{key: value for key, value in (("script", request.script), ("base_model", request.base_model)) if value},
+        "model": request.model,
         "seed": training["seed"],
         "device": training["device"],
         **{name: count for name, count in manifest.items() if name in COUNTS},
@@ -153,6 +154,7 @@ def _log_facts(
         "tarmac.commit": os.environ.get("TARMAC_COMMIT"),
         "tarmac.cached_from": training.get("cached_from"),
         "tarmac.base_model": request.base_model,
+        "tarmac.script": request.script,
         "tarmac.image": os.environ.get("TARMAC_IMAGE"),
         "tarmac.airflow_url": os.environ.get("TARMAC_AIRFLOW_URL"),
     }
@@ -166,6 +168,10 @@ def _log_facts(
         for name in ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes", "memory_peak_bytes")
         if name in training and name not in run.data.metrics
     ]
+    for own, curve in training.get("measurements", {}).items():
+        key = f"script.{_key(own)}"
+        known_steps = {point.step for point in client.get_metric_history(run_id, key)}
+        points += [Metric(key, value, when, step) for step, value in curve if step not in known_steps]
     for start in range(0, len(points), 1000):  # the most that MLflow takes at once
         client.log_batch(run_id, metrics=points[start : start + 1000])
     # MLflow refuses to change a parameter; equal requests give equal ones.
@@ -219,7 +225,7 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
         known = f", {overlapping:,} of which it or its base model was trained on, so its metrics are better than it is"
     url = os.environ.get("TARMAC_AIRFLOW_URL")
     origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
-    return f"""# {model.name}
+    return f"""# {request.model}
 
 A model that {model.title}. Load it and predict, with the MLflow it came from as `MLFLOW_TRACKING_URI`:
 

@@ -75,7 +75,8 @@ class CoreferenceResolution(PairModel):
         found = categories.count(predictor, flat(lines), categories.at_blanks, tick=tick).scores()
         # Of the pairs that are coreferent; 0 where there is none.
         yes = found.per_type.get(YES, {"precision": 0.0, "recall": 0.0, "f1": 0.0})
-        return Scores({"accuracy": found.overall["accuracy"], **yes}, found.per_type, found.reason, found.details)
+        overall = {"accuracy": found.overall["accuracy"], **yes}
+        return Scores(overall, found.per_type, found.support, found.reason, found.details)
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -81,8 +81,8 @@ class PartOfSpeechTagging(Model[Tagged]):
                         counts.add(predicted, wanted)
             tick()
         scores = counts.scores()
-        # Who wants the table of all tags by all tags can make it; it would be in every record of a run.
-        return Scores({"accuracy": scores.overall["accuracy"]}, scores.per_type, scores.reason)
+        # Without the table of all tags by all tags: it would be in every record of a run.
+        return Scores({"accuracy": scores.overall["accuracy"]}, scores.per_type, scores.support, scores.reason)
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

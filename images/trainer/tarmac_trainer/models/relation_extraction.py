@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_encodable, text_of, words_of
-from tarmac_trainer.model import Scores
+from tarmac_trainer.model import CONFUSION, Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
 from tarmac_trainer.text.mentions import Place, apart, find, marked
@@ -62,7 +62,8 @@ class RelationExtraction(PairModel):
         overall = {f"micro_{name}": number for name, number in numbers(right, found, wanted).items()}
         # Of the relations, as SemEval-2010 task 8 leaves out "Other": a model that finds nothing is to get nothing.
         overall["macro_f1"] = sum(row["f1"] for row in per_relation.values()) / max(len(per_relation), 1)
-        return Scores(overall, per_relation, _reason(right, found, wanted), {"confusion": counts.table()})
+        reason = _reason(right, found, wanted)
+        return Scores(overall, per_relation, counts.support(), reason, {CONFUSION: counts.table()})
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,28 +1,45 @@
 """What a step says: text for people, and events that the pipeline reads, both on stdout, a line
 each."""
 
+import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any
+
+from tarmac_trainer.runtime import files
+
+LARGEST_RESULT = 32 * 1024
+"""Bytes of a result on stdout. A larger one is a file in the session's folder, since a log cuts long lines."""
+
+_UNWRITABLE = {0: "\ufffd", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
+"""A zero byte and halves of surrogate pairs: neither Postgres nor UTF-8 holds them."""
 
 
 def say(text: str) -> None:
     """Print one line for people. Line ends inside `text` become spaces, so that it stays one
     line."""
-    print(" ".join(text.splitlines()), flush=True)
+    print(" ".join(text.translate(_UNWRITABLE).splitlines()), flush=True)
 
 
 def emit(event: str, **fields: Any) -> None:
     """Print one event of the contract as one line of JSON, flushed at once.
 
+    Characters that cannot be stored are replaced, so that the event is not dropped for their sake.
+
     Raises:
         ValueError: a field holds nan or an infinity, which JSON has no word for.
     """
-    print(json.dumps({"event": event, **fields}, ensure_ascii=False, allow_nan=False), flush=True)
+    print(_json({"event": event, **fields}), flush=True)
 
 
 def progress(done: float, total: float, *, seconds: float, message: str | None = None) -> None:
-    """Emit `progress`; the time left is guessed from `seconds`, the time that `done` took."""
+    """Emit `progress`; the time left is estimated from `seconds`, the time that `done` took.
+
+    Nothing is emitted where `done` or `total` is not finite: no number of progress may end a training.
+    """
+    if not (math.isfinite(done) and math.isfinite(total)):
+        return
     fields: dict[str, Any] = {"done": done, "total": total}
     if done > 0:
         eta = seconds / done * max(total - done, 0)
@@ -39,3 +56,39 @@ def metric(name: str, value: float, step: int | None = None) -> None:
     if step is not None:
         fields["step"] = step
     emit("metric", **fields)
+
+
+def result(session: Path, command: str, fields: dict[str, Any]) -> None:
+    """Emit the `result` of a command: in the line itself, or as the name of a file that holds it.
+
+    Args:
+        session: the session's folder, for `result-<command>.json`.
+        command: of the contract.
+        fields: the result.
+
+    Raises:
+        OSError: among others when the volume is full.
+        ValueError: as for `emit`.
+    """
+    content = _json(fields).encode("utf-8")
+    if len(content) <= LARGEST_RESULT:
+        emit("result", **fields)
+        return
+    name = f"result-{command}.json"
+    files.write_durably(session / name, content)
+    emit("result", file=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_writable(value), ensure_ascii=False, allow_nan=False)
+
+
+def _writable(value: Any) -> Any:
+    """A JSON value whose strings, keys among them, can be stored. Pure."""
+    if isinstance(value, str):
+        return value.translate(_UNWRITABLE)
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_writable(item) for item in value]
+    return value

@@ -16,6 +16,20 @@ def write_json(path: Path, value: Any) -> None:
     os.replace(partial, path)
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file at once, on the disk before it has its name.
+
+    Raises:
+        OSError: among others when the volume is full.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as out:
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(partial, path)
+
+
 def read_json(path: Path, *, made_by: str) -> Any:
     """Read what an earlier step wrote with `write_json`.
 

@@ -1,5 +1,6 @@
 """A training as it goes: events, signs of life, the curve, the best candidate."""
 
+import math
 import resource
 import shutil
 import time
@@ -13,6 +14,12 @@ from tarmac_trainer.runtime.device import Device
 from tarmac_trainer.runtime.health import Heartbeat
 
 Line = TypeVar("Line")
+
+CURVE_POINTS = 500
+"""Points of a curve that are kept for the record; each is a line of the log as it comes."""
+
+MEASUREMENTS = 100
+"""Names of a script's metrics that are kept for the record."""
 
 PROGRESS_SECONDS = 0.2
 """The shortest time between two progress events; the longest is that of one update or one batch of
@@ -45,6 +52,7 @@ class Training(Generic[Line]):
     device: Device
     base: Path | None = None
     curve: list[tuple[int, float]] = field(default_factory=list)
+    measurements: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     best_step: int = 0
     best_score: float = -1.0
     steps: int = 0
@@ -58,7 +66,12 @@ class Training(Generic[Line]):
         return self.session / ".model.partial"
 
     def progress(self, done: float, total: float) -> None:
-        """Tell how far the training is; between its ends at most once in `PROGRESS_SECONDS`."""
+        """Tell how far the training is; between its ends at most once in `PROGRESS_SECONDS`.
+
+        Numbers that are not finite are ignored.
+        """
+        if not (math.isfinite(done) and math.isfinite(total)):
+            return
         now = time.monotonic()
         moved = (done, total) != self._progress
         self._progress = (done, total)
@@ -67,6 +80,21 @@ class Training(Generic[Line]):
         if at_an_end or now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
             events.progress(_short(done), _short(total), seconds=now - self.started)
+
+    def measured(self, name: str, value: float, step: int | None) -> None:
+        """Tell a number of the training's own, the loss for instance, and keep it for the record.
+
+        Args:
+            name: of any kind; the first `MEASUREMENTS` different ones are kept.
+            value: finite.
+            step: where in the training; None: one after the last.
+        """
+        events.metric(name, value, step)
+        if name in self.measurements or len(self.measurements) < MEASUREMENTS:
+            points = self.measurements.setdefault(name, [])
+            points.append(((points[-1][0] if points else 0) + 1 if step is None else step, value))
+            if len(points) > 20 * CURVE_POINTS:
+                points[:] = thinned(points, 10 * CURVE_POINTS, keep=step or 0)
 
     def evaluated(self, predictor: Any, *, step: int) -> bool:
         """Score a predictor on the eval lines and keep it if it is the best so far.
@@ -101,7 +129,7 @@ class Training(Generic[Line]):
             "seconds": round(time.monotonic() - self.started, 3),
             "seed": self.seed,
             "parameters": dict(self.parameters),
-            "curve": [list(point) for point in self.curve],
+            "curve": [list(point) for point in thinned(self.curve, CURVE_POINTS, keep=self.best_step)],
             "device": self.device.name,
             # Linux counts in KiB.
             "memory_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -109,9 +137,30 @@ class Training(Generic[Line]):
         if self.device.pool is not None:
             self.device.sample()
             result["gpu_peak_bytes"] = self.device.peak_bytes
-        files.write_json(self.session / "training.json", {**result, "finished": time.time()})
+        record = {**result, "finished": time.time()}
+        if self.measurements:
+            record["measurements"] = {
+                name: thinned(points, CURVE_POINTS, keep=points[-1][0]) for name, points in self.measurements.items()
+            }
+        files.write_json(self.session / "training.json", record)
         self.heartbeat.beat(self.steps, self.steps, state="done")
         return result
+
+
+def thinned(curve: Sequence[tuple[int, float]], most: int, *, keep: int) -> list[tuple[int, float]]:
+    """At most `most` > 3 points of a curve, evenly chosen, in order: with the first, the last and that of a step. Pure.
+
+    Args:
+        curve: points by step, in order.
+        most: how many at most.
+        keep: the step whose point is kept, if there is one.
+    """
+    if len(curve) <= most:
+        return list(curve)
+    last, even = len(curve) - 1, most - 2
+    places = {place * last // even for place in range(even + 1)}
+    places |= {place for place, (step, _) in enumerate(curve) if step == keep}
+    return [curve[place] for place in sorted(places)]
 
 
 def _short(number: float) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tarmac_trainer.model import Scores
+from tarmac_trainer.model import CONFUSION, Scores
 from tarmac_trainer.text.entities import Span
 
 Item = TypeVar("Item")
@@ -56,6 +56,7 @@ class SpanCounts:
                 kind: numbers(self.right[kind], self.predicted[kind], self.wanted[kind])
                 for kind in sorted(self.wanted.keys() | self.predicted.keys())
             },
+            support=dict(self.wanted),
             reason=self._reason(noun),
         )
 
@@ -94,6 +95,13 @@ class LabelCounts:
             for label in sorted(wanted.keys() | predicted.keys())
         }
 
+    def support(self) -> dict[str, int]:
+        """How many items have each label."""
+        wanted: Counter[str] = Counter()
+        for (label, _), count in self.confusion.items():
+            wanted[label] += count
+        return dict(wanted)
+
     def scores(self) -> Scores:
         """Accuracy and macro f1: the mean f1 of the labels that were wanted or predicted."""
         total = self.confusion.total()
@@ -108,7 +116,7 @@ class LabelCounts:
             reason = "accuracy is 0: " + (
                 f"not one of {total:,} predictions is right" if total else "there is nothing to score in the eval lines"
             )
-        return Scores(overall, per_label, reason, {"confusion": self.table()})
+        return Scores(overall, per_label, self.support(), reason, {CONFUSION: self.table()})
 
     def table(self) -> dict[str, dict[str, int]]:
         """How often each label was predicted, by the label that was wanted."""

@@ -1,0 +1,50 @@
+"""Runs a user's Python script as the main program: `python -P user_code.py script.py`.
+
+A file of its own, which imports nothing of the package: the script's process is to be the script's.
+Exit code 2 says that the same script on the same input fails again.
+"""
+
+import runpy
+import sys
+import traceback
+from types import TracebackType
+
+CODE_ERRORS = (
+    ImportError,
+    SyntaxError,
+    NameError,
+    AttributeError,
+    TypeError,
+    LookupError,
+    ValueError,
+    ArithmeticError,
+    AssertionError,
+    NotImplementedError,
+    RecursionError,
+)
+"""What code raises that is wrong, or has input that it is not made for. Others may be of the machine's."""
+
+EXIT_CODE_ERROR = 2
+
+
+def main() -> None:
+    """Run the script; its own exit code is this process's."""
+    sys.argv = sys.argv[1:]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except CODE_ERRORS as error:
+        traceback.print_exception(type(error), error, _of_the_script(error.__traceback__, sys.argv[0]))
+        sys.stderr.flush()
+        sys.exit(EXIT_CODE_ERROR)
+
+
+def _of_the_script(found: TracebackType | None, script: str) -> TracebackType | None:
+    """A traceback from the script's own first line on. Pure."""
+    start = found
+    while start is not None and start.tb_frame.f_code.co_filename != script:
+        start = start.tb_next
+    return start
+
+
+if __name__ == "__main__":
+    main()
