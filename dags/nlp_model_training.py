@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from tarmac.base.session import container_name, volume_name
 from tarmac.base.settings import DAG_ID, settings
 from tarmac.containers.mounts import TemplatedMount
-from tarmac.request.schema import field_descriptions, form_schema, request_defaults
+from tarmac.request.form import field_descriptions, form_defaults, form_schema
 from tarmac.tasks.container_operator import TrainingContainerOperator
 from tarmac.tasks.gpu_pools import GpuPoolSetup
 from tarmac.tasks.gpu_preflight import GpuPreflight
@@ -22,7 +22,7 @@ from tarmac.tasks.links import ModelRunLink, ModelVersionLink
 
 STACK = settings()
 DESCRIPTIONS = field_descriptions()
-DEFAULTS = request_defaults()
+DEFAULTS = form_defaults()
 PARAMS = {
     name: Param(
         **({"default": DEFAULTS[name]} if name in DEFAULTS else {}), description=DESCRIPTIONS[name], schema=schema

@@ -17,10 +17,19 @@ import tarmac.tasks.gpu_training
 import tarmac.tasks.gpu_watch
 import tarmac.tasks.pipeline  # noqa: F401
 from tarmac.request.api_guard import RequestGuard
+from tarmac.request.callers import may_trigger
+from tarmac.request.checker import ask_checker
 
 
 class TarmacPlugin(AirflowPlugin):
     """The request guard of the api-server."""
 
     name = "tarmac"
-    fastapi_root_middlewares = [{"name": "Tarmac request guard", "middleware": RequestGuard, "args": [], "kwargs": {}}]
+    fastapi_root_middlewares = [
+        {
+            "name": "Tarmac request guard",
+            "middleware": RequestGuard,
+            "args": [],
+            "kwargs": {"ask": ask_checker, "allowed": may_trigger},
+        }
+    ]

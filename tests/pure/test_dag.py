@@ -67,7 +67,7 @@ def test_it_survives_the_way_through_the_database(dag: Any, stored: Any):
     assert {task.task_id: set(task.downstream_task_ids) for task in stored.tasks} == EDGES
     assert stored.params.dump() == {
         "model": None,
-        "datasets": None,
+        "datasets": {"my-data": {"train": "<id>/<id>.jsonl", "eval": None}},
         "gpu": False,
         "seed": 0,
         "priority": 0,
@@ -205,8 +205,6 @@ def test_a_training_whose_volume_is_gone_fetches_its_data_again(dag: Any):
 
 BAD_VALUES = {
     "no model": ({"datasets": GOOD["datasets"]}, "model"),
-    "an unknown model": ({**GOOD, "model": "gpt"}, "model"),
-    "no data sets": ({"model": "test_model"}, "datasets"),
     "data sets as a list": ({**GOOD, "datasets": []}, "datasets"),
     "an empty object of data sets": ({**GOOD, "datasets": {}}, "datasets"),
     "a data set without train": ({**GOOD, "datasets": {"tiny": {"eval": None}}}, "datasets"),
@@ -227,6 +225,8 @@ def test_the_form_refuses_a_bad_value_by_its_field(stored: Any, conf: dict[str, 
 
 
 GOOD_VALUES = {
+    # The catalogue may have it by now: the request guard reads it at that moment, Airflow's database has a copy.
+    "a model that is newer than this copy of the form": {**GOOD, "model": "new_model"},
     "the shortest request": GOOD,
     "everything given": {**GOOD, "gpu": True, "seed": 7, "parameters": {"train_seconds": 1}},
 }
@@ -234,12 +234,12 @@ GOOD_VALUES = {
 
 @pytest.mark.parametrize("conf", GOOD_VALUES.values(), ids=GOOD_VALUES.keys())
 def test_the_form_takes_a_good_request(stored: Any, conf: dict[str, Any]):
-    assert stored.params.deep_merge(conf).validate()["model"] == "test_model"
+    assert stored.params.deep_merge(conf).validate()["model"] == conf["model"]
 
 
 def test_the_form_tells_what_each_field_is_for(stored: Any):
     shown = {name: stored.params.get_param(name) for name in stored.params}
-    assert all(param.description for param in shown.values())
+    assert all(param.description or param.schema.get("description_md") for param in shown.values())
     assert all(param.schema.get("title") for param in shown.values())
 
 

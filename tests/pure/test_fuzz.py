@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -158,7 +158,14 @@ def test_a_result_that_nobody_can_write_down_is_text(value: str):
 def guarded() -> FastAPI:
     """The guard in front of a service that describes the call as Airflow does, and the request's own schema with it."""
     app = FastAPI()
-    app.add_middleware(RequestGuard)
+
+    async def ask(conf: object) -> list[str]:
+        return []
+
+    async def allowed(headers: Mapping[str, str]) -> bool:
+        return True
+
+    app.add_middleware(RequestGuard, ask=ask, allowed=allowed)
 
     @app.post(TRIGGER)
     async def trigger(body: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +178,15 @@ def guarded() -> FastAPI:
         shared["Dataset"]["properties"]["train"]["enum"] = [f"{ID}/{ID}.jsonl", "../x"]
         # So that some bodies are good.
         model["properties"]["datasets"] |= {"propertyNames": {"enum": ["a", "../a"]}}
+        model["properties"]["model"] |= {"enum": ["test_model", "another"]}
+        for name in ("name", "base_model", "script"):  # of any text, hardly one is good
+            model["properties"][name] = {"enum": [None, "a b"]}
         model["properties"]["parameters"] |= {"maxProperties": 0}
-        body = {"type": "object", "required": ["conf"], "properties": {"logical_date": {"type": "null"}, "conf": model}}
+        body = {
+            "type": "object",
+            "required": ["conf", "logical_date"],
+            "properties": {"logical_date": {"type": "null"}, "conf": model},
+        }
         answers = {code: {"description": "-"} for code in ("200", "400", "413", "422")}
         operation = {
             "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
@@ -216,8 +230,8 @@ def test_any_bytes_are_refused_or_passed_on(show: Show):
     counts: Counter[str] = Counter()
     bodies = (
         st.binary(max_size=200)
-        | _near.map(lambda conf: json.dumps({"conf": conf}).encode())
-        | _near.map(lambda conf: json.dumps({"conf": conf}).encode("utf-16"))
+        | _near.map(lambda conf: json.dumps({"logical_date": None, "conf": conf}).encode())
+        | _near.map(lambda conf: json.dumps({"logical_date": None, "conf": conf}).encode("utf-16"))
         | st.sampled_from([b"[" * 100_000, b'{"conf":' * 50_000, b"9" * 5000, b'"' + b"x" * (MAX_REQUEST_BYTES + 1)])
     )
 

@@ -6,20 +6,20 @@ import pytest
 
 from support.fleet import device, snapshot
 from tarmac.admission.placement import GIB
+from tarmac.checks import world
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
 from tarmac.request.schema import TrainingRequest
-from tarmac.tasks import pipeline
 
 DATA = {"tiny": {"train": "file:///files/tiny.jsonl", "eval": None}}
 
 
 def problems(monkeypatch: pytest.MonkeyPatch, seen: Snapshot, **resources: object) -> list[str]:
     """What is said of a request on a machine of which a snapshot is given and whose engine hands GPUs on."""
-    monkeypatch.setattr(pipeline.devices, "snapshot", lambda: seen)
-    monkeypatch.setattr(pipeline.passthrough, "problem", lambda *_: None)
-    monkeypatch.setattr(pipeline.engine, "client", lambda: None)
+    monkeypatch.setattr(world.devices, "snapshot", lambda: seen)
+    monkeypatch.setattr(world.passthrough, "problem", lambda *_: None)
+    monkeypatch.setattr(world.engine, "client", lambda: None)
     request = {"model": "test_model", "datasets": DATA, "gpu": True, "resources": resources}
-    return pipeline._gpu_problems(TrainingRequest.model_validate(request))
+    return world.gpu_problems(TrainingRequest.model_validate(request), "image")
 
 
 def split(*sizes: int) -> list[Device]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tarmac.base.errors import RequestError
 from tarmac.base.units import gpu_bytes
 from tarmac.request.catalogue import catalogue
-from tarmac.request.schema import field_descriptions, form_schema, parse_request
+from tarmac.request.form import EXAMPLE_DATASETS, field_descriptions, form_defaults, form_schema
+from tarmac.request.schema import parse_request, read_request
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 STORED = f"{ID}/{ID}.jsonl"
@@ -108,7 +109,6 @@ REFUSED = {
     "a model in capitals": ({**GOOD, "model": "TEST_MODEL"}, "model", "'TEST_MODEL'", "must be one of"),
     "gpu as the word yes": ({**GOOD, "gpu": "yes"}, "gpu", "'yes'", "valid boolean"),
     "gpu as 1": ({**GOOD, "gpu": 1}, "gpu", "1", "valid boolean"),
-    "gpu as null": ({**GOOD, "gpu": None}, "gpu", "None", "valid boolean"),
     "a seed with a fraction": ({**GOOD, "seed": 1.5}, "seed", "1.5", "valid integer"),
     "a seed that is true": ({**GOOD, "seed": True}, "seed", "True", "valid integer"),
     "a seed below zero": ({**GOOD, "seed": -1}, "seed", "-1", "greater than or equal to 0"),
@@ -165,7 +165,7 @@ REFUSED = {
     ),
     "a URL with a line end behind it": (with_train("s3://b/c\n"), "datasets.tiny.train", "'s3://b/c\\n'", "URL"),
     "a URL with a space": (with_train("s3://bucket/my data"), "datasets.tiny.train", "'s3://bucket/my data'", "URL"),
-    "a URL with a zero byte": (with_train("s3://bucket/a\0b"), "datasets.tiny.train", "\\x00", "URL"),
+    "a URL with a zero byte": (with_train("s3://bucket/a\0b"), "datasets.tiny.train", "\\x00", "NUL"),
     "a reference of a million characters": (
         with_train("s3://bucket/" + "x" * 1_000_000),
         "datasets.tiny.train",
@@ -209,7 +209,6 @@ REFUSED = {
     "promote as true": ({**GOOD, "promote": True}, "promote", "True", "'never' or 'auto'"),
     "promote always": ({**GOOD, "promote": "always"}, "promote", "'always'", "'never' or 'auto'"),
     "parameters as a list": ({**GOOD, "parameters": [1]}, "parameters", "[1]", "must be a JSON object"),
-    "parameters as null": ({**GOOD, "parameters": None}, "parameters", "None", "must be a JSON object"),
     "65 parameters": (with_parameters(**{f"p{i}": 1 for i in range(65)}), "parameters", "", "at most 64"),
     "an unknown parameter": (with_parameters(epochs=3), "parameters.epochs", "", "takes train_seconds, fail"),
     "another model's parameter": (for_ner(fail="train"), "parameters.fail", "", "unknown for named_entity_recognition"),
@@ -230,7 +229,7 @@ REFUSED = {
         with_parameters(train_seconds=float("nan")),
         "parameters.train_seconds",
         "nan",
-        "from 0",
+        "a number that JSON has",
     ),
     "a training of 400 digits": (with_parameters(train_seconds=10**400), "parameters.train_seconds", "1000", "from 0"),
     "a choice that is none": (with_parameters(fail="cleanup"), "parameters.fail", "'cleanup'", "null, 'prep', 'train'"),
@@ -239,12 +238,12 @@ REFUSED = {
     "half a step": (for_ner(max_steps=1.5), "parameters.max_steps", "1.5", "a whole number"),
     "a step count in quotes": (for_ner(max_steps="10"), "parameters.max_steps", "'10'", "a whole number"),
     "dropout of everything": (for_ner(dropout=1), "parameters.dropout", "1", "a number from 0 to 0.9"),
-    "a string with half a surrogate pair": ({**GOOD, "model": "\ud800"}, "model", r"'\ud800'", "must be one of"),
+    "a string with half a surrogate pair": ({**GOOD, "model": "\ud800"}, "model", r"'\ud800'", "half of a character"),
     "a parameter named with half a surrogate pair": (
         with_parameters(**{"\ud800": 1}),
         r"parameters.\ud800",
         "",
-        "unknown for test_model",
+        "half of a character",
     ),
 }
 
@@ -391,7 +390,32 @@ def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
     for name, field in schema.items():
         assert not {"default", "description", "source"} & set(field), name
         assert field["title"], name
-    assert all(field_descriptions().values())
+    described = {name: text or schema[name]["description_md"] for name, text in field_descriptions().items()}
+    assert all(described.values())
+
+
+def test_the_form_marks_as_required_what_is_required_and_nothing_else():
+    # Airflow's form puts a star on each field whose type may not be null.
+    assert {name for name, field in form_schema().items() if "null" not in field["type"]} == {"model", "datasets"}
+
+
+def test_an_emptied_optional_field_of_the_form_counts_as_left_out():
+    optional = set(form_schema()) - {"model", "datasets"}
+    assert parse_request({**GOOD, **dict.fromkeys(optional)}) == parse_request(GOOD)
+
+
+def test_data_sets_start_with_an_example_that_cannot_be_sent_unchanged():
+    example = form_defaults()["datasets"]
+    assert example == EXAMPLE_DATASETS == json.loads(json.dumps(example))
+    (problem,) = problems_of({**GOOD, "datasets": example})
+    assert problem.startswith("datasets.my-data.train: must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it")
+
+
+def test_the_form_describes_the_parameters_of_each_model():
+    text = form_schema()["parameters"]["description_md"]
+    (line,) = [line for line in text.splitlines() if "**named_entity_recognition**" in line]
+    assert "`max_steps` 1 to 100,000 (default 3,000)" in line
+    assert all(name in text for name in catalogue().models)
 
 
 def test_the_form_is_self_contained():
@@ -399,7 +423,10 @@ def test_the_form_is_self_contained():
     assert "$ref" not in text
     assert "$defs" not in text
     assert "anyOf" not in text
-    assert form_schema()["model"]["enum"] == list(catalogue().models)
+    assert form_schema()["model"]["examples"] == list(catalogue().models)
+    assert "enum" not in form_schema()["model"], (
+        "a copy of the catalogue in Airflow's database would refuse a new model"
+    )
     assert form_schema()["datasets"]["additionalProperties"]["properties"]["eval"]["type"] == ["string", "null"]
 
 
@@ -435,10 +462,72 @@ def test_gpu_memory_that_is_no_size_is_refused_with_its_field_and_value(value: o
         ({"resources": {"max_wait_seconds": 0}}, "resources.max_wait_seconds"),
         ({"resources": {"stall_seconds": 1}}, "resources.stall_seconds"),
         ({"resources": {"memory": "1g"}}, "resources.memory"),
-        ({"resources": None}, "resources"),
     ],
 )
 def test_bad_resources_are_refused_by_name(extra: dict[str, object], field: str):
     with pytest.raises(RequestError) as caught:
         parse_request({**GPU, **extra})
     assert [problem.split(":")[0] for problem in caught.value.problems] == [field]
+
+
+NUL, HALF = "a\0b", "half \ud83d"
+UNSTORABLE = {
+    "a NUL in the base model": ({**GOOD, "base_model": "run:" + NUL}, "base_model"),
+    "a NUL in the model": ({**GOOD, "model": NUL}, "model"),
+    "a NUL in a reference": (with_train("s3://bucket/" + NUL), "datasets.tiny.train"),
+    "a NUL in a data set's name": ({**GOOD, "datasets": {NUL: {"train": STORED}}}, r"datasets.a\x00b"),
+    "a NUL in a parameter's value": (for_ner(max_steps=NUL), "parameters.max_steps"),
+    "a NUL in a parameter's name": (for_ner(**{NUL: 1}), r"parameters.a\x00b"),
+    "a NUL in an unknown key": ({**GOOD, NUL: 1}, r"a\x00b"),
+    "a NUL deep in what is unknown": ({**GOOD, "x": [{"y": [NUL]}]}, "x.0.y.0"),
+    "half a character in the name": ({**GOOD, "name": HALF}, "name"),
+    "half a character in the base model": ({**GOOD, "base_model": HALF}, "base_model"),
+    "half a character in a key": ({**GOOD, HALF: 1}, r"half \ud83d"),
+    "half a character deep in a key": ({**GOOD, "x": {"y": {HALF: 1}}}, r"x.y.half \ud83d"),
+}
+
+
+@pytest.mark.parametrize(("conf", "field"), UNSTORABLE.values(), ids=UNSTORABLE.keys())
+def test_a_text_that_no_database_keeps_is_refused_by_its_field(conf: dict[str, object], field: str):
+    found = [problem for problem in problems_of(conf) if problem.startswith(f"{field}: ")]
+    assert len(found) == 1, "once, and by its own field"
+    assert "NUL" in found[0] or "half of a character" in found[0]
+    assert found[0].isascii()
+
+
+TWICE = {
+    "the model": ('{"model": "a", "model": "test_model", "datasets": %s}', "model"),
+    "a data set": ('{"model": "test_model", "datasets": {"d": {"train": "s3://a/b"}, "d": {}}}', "datasets.d"),
+    "a reference": ('{"model": "test_model", "datasets": {"d": {"train": "s3://a", "train": 1}}}', "datasets.d.train"),
+    "a parameter": ('{"model": "test_model", "parameters": {"x": 1, "x": 2}, "datasets": %s}', "parameters.x"),
+    "a key in a list": ('{"model": "test_model", "x": [0, {"y": 1, "y": 1}], "datasets": %s}', "x.1.y"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "field"), TWICE.values(), ids=TWICE.keys())
+def test_a_key_that_is_there_twice_is_refused_by_name_on_any_level(text: str, field: str):
+    with pytest.raises(RequestError) as refused:
+        read_request(text.replace("%s", json.dumps(GOOD["datasets"])))
+    assert f"{field}: is there more than once; keep one of them." in refused.value.problems
+
+
+def test_a_request_s_text_is_read_as_it_was_sent():
+    sent, request = read_request(b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
+    assert sent == GOOD
+    assert request == parse_request(GOOD)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_json_lacks_is_refused_by_its_field(number: str):
+    with pytest.raises(RequestError) as refused:
+        read_request(json.dumps(GOOD)[:-1] + f', "x": {{"y": {number}}}}}')
+    assert any(problem.startswith("x.y: must be a number that JSON has") for problem in refused.value.problems)
+
+
+def test_the_parameters_of_an_unknown_model_are_judged_in_the_same_answer():
+    conf = {**GOOD, "model": "gpt", "parameters": {"max_steps": -1, "epochs": 3, "patience": 10}}
+    assert [problem.split(":")[0] for problem in problems_of(conf)] == [
+        "model",
+        "parameters.max_steps",
+        "parameters.epochs",
+    ]

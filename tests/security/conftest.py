@@ -24,7 +24,7 @@ from support.stack import REPO, Stack
 TAG = os.environ.get("TARMAC_TAG") or "test"
 SERVICES = ("postgres", "webserver", "scheduler", "dag-processor", "triggerer", "airflow-cli", "mlflow")
 # What the services listen on; what a machine may listen on, an engine that is open to the network among it.
-SERVICE_PORTS = (5000, 5432, 8080, 8793, 8794, 8974)
+SERVICE_PORTS = (5000, 5432, 8080, 8793, 8794, 8974, 8975)
 MACHINE_PORTS = (22, 2375, 2376, 5432)
 Target = tuple[str, str, int, str]
 

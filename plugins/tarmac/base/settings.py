@@ -43,6 +43,7 @@ class Settings:
     egress_network: str
     url_schemes: tuple[str, ...]
     airflow_url: str
+    checker_url: str
     public_url: str
     public_mlflow_url: str
     database_url: str
@@ -107,6 +108,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         egress_network=f"{stack}_egress",
         url_schemes=tuple(s.strip() for s in get("TARMAC_URL_SCHEMES", "file,s3").split(",") if s.strip()),
         airflow_url=get("TARMAC_AIRFLOW_URL", "http://webserver:8080").rstrip("/"),
+        checker_url=get("TARMAC_CHECKER_URL", "http://scheduler:8975").rstrip("/"),
         public_url=get("TARMAC_PUBLIC_URL", "http://localhost:8081").rstrip("/"),
         public_mlflow_url=get("TARMAC_PUBLIC_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
         database_url=get("TARMAC_DATABASE_URL", ""),

@@ -1,4 +1,4 @@
-"""What the scheduler's container runs: Airflow's scheduler, the reaper, and a watch over both.
+"""What the scheduler's container runs: Airflow's scheduler, the reaper, the checker, and a watch over them.
 
 A scheduler whose database went away for some seconds loses its loop, and lingers until its tasks end, for hours,
 scheduling nothing (Airflow 3.3). Here it is ended as soon as the database answers again, and with it the container,
@@ -33,7 +33,7 @@ GRACE_SECONDS = 8.0
 # An engine that is only slow to start listens again within this time.
 DEAF_SECONDS = 15.0
 SOCKET = "/var/run/docker.sock"
-_REAPER_PAUSE_SECONDS = 2.0
+_PAUSE_SECONDS = 2.0
 
 
 @dataclass
@@ -82,8 +82,38 @@ def listens(path: str) -> bool:
     return True
 
 
+class Helper:
+    """A process that is started again when it ends.
+
+    Args:
+        name: for the log.
+        module: what it runs, `python -m`.
+    """
+
+    def __init__(self, name: str, module: str) -> None:
+        self._name, self._module = name, module
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started_at = -_PAUSE_SECONDS
+
+    def keep(self) -> None:
+        """Start it if it does not run, and not more often than every two seconds."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        if time.monotonic() - self._started_at < _PAUSE_SECONDS:
+            return
+        if self._process is not None:
+            log.error("The %s ended with exit code %d; starting it again.", self._name, self._process.returncode)
+        self._started_at = time.monotonic()
+        self._process = subprocess.Popen([sys.executable, "-m", self._module])
+
+    def end(self) -> None:
+        """Ask it to end."""
+        if self._process is not None:
+            self._process.terminate()
+
+
 class Supervisor:
-    """Runs the scheduler and the reaper until one reason to end comes up.
+    """Runs the scheduler, the reaper and the checker until one reason to end comes up.
 
     Args:
         airflow: Airflow's database.
@@ -92,8 +122,7 @@ class Supervisor:
     def __init__(self, airflow: AirflowState) -> None:
         self._airflow = airflow
         self._stop = threading.Event()
-        self._reaper: subprocess.Popen[bytes] | None = None
-        self._reaper_at = 0.0
+        self._helpers = [Helper("reaper", "tarmac.reaper.reaper"), Helper("checker", "tarmac.checks.server")]
         self._heard_at = time.monotonic()
 
     def ask_to_stop(self) -> None:
@@ -112,7 +141,8 @@ class Supervisor:
                 if (code := scheduler.poll()) is not None:
                     log.error("The scheduler ended with exit code %d.", code)
                     return code or 1
-                self._keep_reaper()
+                for helper in self._helpers:
+                    helper.keep()
                 if listens(SOCKET):
                     self._heard_at = time.monotonic()
                 if time.monotonic() - self._heard_at > DEAF_SECONDS:
@@ -123,8 +153,8 @@ class Supervisor:
                     return 1
             return self._end(scheduler)
         finally:
-            if self._reaper is not None:
-                self._reaper.terminate()
+            for helper in self._helpers:
+                helper.end()
             self._airflow.close()
 
     def _wait_for_database(self) -> datetime | None:
@@ -145,16 +175,6 @@ class Supervisor:
                 said = True
             self._stop.wait(LOOK_SECONDS)
         return None
-
-    def _keep_reaper(self) -> None:
-        if self._reaper is not None and self._reaper.poll() is None:
-            return
-        if time.monotonic() - self._reaper_at < _REAPER_PAUSE_SECONDS:
-            return
-        if self._reaper is not None:
-            log.error("The reaper ended with exit code %d; starting it again.", self._reaper.returncode)
-        self._reaper_at = time.monotonic()
-        self._reaper = subprocess.Popen([sys.executable, "-m", "tarmac.reaper.reaper"])
 
     def _dead(self, pulse: Pulse) -> bool:
         try:

@@ -1,39 +1,64 @@
 """Refuses a bad request at the API, before a run exists.
 
 Airflow checks `conf` against the DAG's params one by one, stops at the first bad one and lets unknown keys pass. This
-ASGI middleware looks at the same call first and answers HTTP 400 with every bad field, as Airflow does with the first.
-It only ever refuses: who may trigger is decided by Airflow, and a caller without credentials is passed on to Airflow's
-own 401.
+ASGI middleware reads the same call first and answers HTTP 400 with every bad field: first what is wrong with the text
+and the request by themselves, then, for a caller who may trigger, what the checker in the scheduler's container says of
+data sets, base model and GPUs. Who may trigger is decided by Airflow: a caller without credentials gets its own 401.
+
+Two things are added to a call that passes: an id that names the model, where the caller gave none, and a sentence in
+place of Airflow's "Serious error" where the id is taken.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
 from tarmac.base.errors import RequestError
 from tarmac.base.settings import DAG_ID
+from tarmac.request.checker import CheckerUnavailableError
+from tarmac.request.run_id import new_run_id, run_id_problem
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
+from tarmac.request.text import read_json, short, text_problems
+
+log = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
+Ask = Callable[[object], Awaitable[list[str]]]
+MayTrigger = Callable[[Mapping[str, str]], Awaitable[bool]]
 
 _TRIGGER = re.compile(rf"/api/v2/dags/{DAG_ID}/dagRuns/?")
+# What Airflow's table of notes holds.
+MAX_NOTE = 1000
+_TAKEN = 409
 
 
 class RequestGuard:
-    """ASGI middleware for Airflow's api-server; registered as a root middleware by the plugin."""
+    """ASGI middleware for Airflow's api-server; registered as a root middleware by the plugin.
 
-    def __init__(self, app: App) -> None:
-        self.app = app
+    Args:
+        app: what stands behind it.
+        ask: the checker: gives a sentence for each field that the world contradicts.
+        allowed: tells whether the caller may start a run; only such a caller learns what the checker says.
+    """
+
+    def __init__(self, app: App, ask: Ask, allowed: MayTrigger) -> None:
+        self.app, self._ask, self._allowed = app, ask, allowed
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass every call on except a trigger whose conf is bad."""
-        if not _is_trigger(scope) or not _has_credentials(scope):
+        if not _is_trigger(scope):
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        if not headers.keys() & {"authorization", "cookie"}:
             await self.app(scope, receive, send)
             return
         body = b""
@@ -48,10 +73,13 @@ class RequestGuard:
                 text = f"The request is larger than {MAX_REQUEST_BYTES:,} bytes; put data into a data set."
                 await _refuse(send, 413, text, [text])
                 return
-        problems = _problems(body)
+        payload, problems = body_problems(body)
+        problems += await self._world_problems(payload, headers)
         if problems:
             await _refuse(send, 400, str(RequestError(problems)), problems)
             return
+        body = _with_id(payload, body)
+        scope = {**scope, "headers": [*_without_length(scope["headers"]), (b"content-length", b"%d" % len(body))]}
         replayed = False
 
         async def replay() -> Message:
@@ -61,30 +89,90 @@ class RequestGuard:
             replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, replay, send)
+        await self.app(scope, replay, _explaining(send, payload.get("dag_run_id")))
+
+    async def _world_problems(self, payload: Mapping[str, Any], headers: Mapping[str, str]) -> list[str]:
+        conf = payload.get("conf")
+        if not isinstance(conf, dict) or not await self._allowed(headers):
+            return []
+        try:
+            return await self._ask(conf)
+        except CheckerUnavailableError as error:
+            # No reason to refuse: check_request_body asks the same before anything is started.
+            log.warning("The request is passed on without a look at data sets, base model and GPUs: %s", error)
+            return []
 
 
 def _is_trigger(scope: Message) -> bool:
     return scope["type"] == "http" and scope["method"] == "POST" and _TRIGGER.fullmatch(scope["path"]) is not None
 
 
-def _has_credentials(scope: Message) -> bool:
-    return any(name in (b"authorization", b"cookie") for name, _ in scope["headers"])
+def body_problems(body: bytes) -> tuple[dict[str, Any], list[str]]:
+    """Say everything that is wrong with a call's body by itself. Pure.
 
-
-def _problems(body: bytes) -> list[str]:
+    Returns:
+        The body as JSON, empty where it is none, and a sentence for each bad field.
+    """
     try:
-        payload = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        return [f"body: is not JSON ({error})."]
+        payload, problems = read_json(body, what="body")
+    except RequestError as error:
+        return {}, error.problems
     if not isinstance(payload, dict):
-        return ["body: must be a JSON object with the request under 'conf'."]
+        return {}, ["body: must be a JSON object with the request under 'conf'."]
+    # A request's own fields are known by their names alone, as everywhere else.
+    problems = [problem.removeprefix("conf.") for problem in problems]
     conf = payload.get("conf")
+    problems += _call_problems({key: value for key, value in payload.items() if key != "conf"})
     try:
         parse_request({} if conf is None else conf)
     except RequestError as error:
-        return error.problems
-    return []
+        problems += error.problems
+    return payload, problems
+
+
+def _call_problems(fields: dict[str, Any]) -> list[str]:
+    """Say what is wrong with what stands beside the request in a call. Pure."""
+    problems = text_problems(fields, what="body")
+    if "logical_date" not in fields:
+        problems.append("logical_date: Airflow requires it; send null.")
+    run_id, note = fields.get("dag_run_id"), fields.get("note")
+    if run_id is not None and (problem := run_id_problem(run_id)):
+        problems = [one for one in problems if not one.startswith("dag_run_id: ")]
+        problems.append(f"dag_run_id: {problem} (got {short(run_id)}).")
+    if isinstance(note, str) and len(note) > MAX_NOTE:
+        problems.append(f"note: must have at most {MAX_NOTE:,} characters (got {len(note):,}).")
+    return problems
+
+
+def _with_id(payload: dict[str, Any], body: bytes) -> bytes:
+    """Give the run an id that names its model, so that Airflow's list of runs tells them apart."""
+    if payload.get("dag_run_id") is not None:
+        return body
+    payload["dag_run_id"] = new_run_id(parse_request(payload["conf"]).registered_name, datetime.now(UTC))
+    return json.dumps(payload).encode()
+
+
+def _without_length(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in headers if name.lower() not in (b"content-length", b"transfer-encoding")]
+
+
+def _explaining(send: Send, run_id: object) -> Send:
+    """Pass an answer on, but for a run id that is taken: there Airflow says no more than that the database refused."""
+    taken = False
+
+    async def sending(message: Message) -> None:
+        nonlocal taken
+        if message["type"] == "http.response.start" and message["status"] == _TAKEN:
+            taken = True
+            text = (
+                f"dag_run_id: a run has the id {short(run_id)} already. Send another id, or none; "
+                "or look at that run: the same request was perhaps sent before."
+            )
+            await _refuse(send, _TAKEN, text, [text])
+        if not taken:
+            await send(message)
+
+    return sending
 
 
 async def _refuse(send: Send, status: int, text: str, problems: list[str]) -> None:

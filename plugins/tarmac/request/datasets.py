@@ -159,8 +159,12 @@ def _file_url_problem(url: str) -> str | None:
     return None
 
 
-def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> str | None:
-    """Say why a reference cannot be fetched, or None. Reads the whole file when it is an id, to check its content."""
+def problem_with(reference: str, store_url: str, schemes: tuple[str, ...], *, contents: bool = True) -> str | None:
+    """Say why a reference cannot be fetched, or None.
+
+    Args:
+        contents: read the whole file when it is an id, to compare its content with it; False: only its first byte.
+    """
     stored = is_id(reference)
     scheme = "" if stored else urlsplit(reference).scheme
     if not stored and scheme not in schemes:
@@ -170,7 +174,7 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> st
     url = f"{store_url}/{reference}" if stored else reference
     try:
         with _open(url) if is_remote(reference, store_url) else _open_local(reference, store_url) as stream:
-            if not stored:
+            if not stored or not contents:
                 return None if stream.read(1) else "the file is empty"
             found, size = _digest(stream)
     except FileNotFoundError:
@@ -189,14 +193,15 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...]) -> st
     return None
 
 
-def check(request: TrainingRequest, store_url: str, schemes: tuple[str, ...]) -> list[str]:
+def check(request: TrainingRequest, store_url: str, schemes: tuple[str, ...], *, contents: bool = True) -> list[str]:
     """Say what is wrong with each data set of a request; an empty list when all can be fetched.
 
-    Reads every file that an id names and compares its content with the id.
+    Args:
+        contents: read every file that an id names and compare its content with the id; False: only that it is there.
     """
     problems = []
     for path, reference in references(request):
-        if problem := problem_with(reference, store_url, schemes):
+        if problem := problem_with(reference, store_url, schemes, contents=contents):
             problems.append(f"{path}: {problem} (got {reference!r}).")
     return problems
 

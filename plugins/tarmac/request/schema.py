@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import unquote, urlsplit
 
 from pydantic import (
@@ -16,12 +16,14 @@ from pydantic import (
     StrictStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
 from tarmac.base.errors import RequestError
 from tarmac.base.units import gpu_bytes
 from tarmac.request.catalogue import Catalogue, catalogue
+from tarmac.request.text import key_text, read_json, short, text_problems
 
 MAX_REQUEST_BYTES = 1_000_000
 _MAX_PROBLEMS = 50
@@ -33,7 +35,8 @@ _URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _NAME_HELP = "letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit"
 BASE_PATTERN = (
-    rf"(?P<name>{_NAME_PATTERN})(?:/(?P<version>[1-9]\d{{0,8}})|@(?P<alias>production))|run:(?P<run>[^\s'\"]{{1,250}})"
+    rf"(?P<name>{_NAME_PATTERN})(?:/(?P<version>[1-9]\d{{0,8}})|@(?P<alias>production))"
+    r"|run:(?P<run>[^\s'\"\x00-\x1f\x7f]{1,250})"
 )
 _REFERENCE_HELP = (
     "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
@@ -129,8 +132,9 @@ class TrainingRequest(BaseModel):
     model: StrictStr = Field(
         title="Model",
         description="What kind of model to train.",
-        # Asked each time: the catalogue may have changed since this module was imported.
-        json_schema_extra=lambda schema: schema.update(enum=list(catalogue().models)),
+        # Suggestions, asked for each time. No enum: whether a model is known is decided by the catalogue as it is when
+        # the request comes, never by a copy of it in Airflow's database.
+        json_schema_extra=lambda schema: schema.update(examples=list(catalogue().models)),
     )
     datasets: dict[Annotated[StrictStr, AfterValidator(_check_name)], Dataset] = Field(
         title="Data sets",
@@ -181,6 +185,15 @@ class TrainingRequest(BaseModel):
         description="auto: the new version goes into production if it is better by the rule of docs/registry.md.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_left_out(cls, given: Any) -> Any:
+        """Take null for an optional key as the key left out: an emptied field of the form sends it."""
+        if not isinstance(given, dict):
+            return given
+        optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
+        return {key: value for key, value in given.items() if value is not None or key not in optional}
+
     @field_validator("script")
     @classmethod
     def _stored(cls, value: str | None) -> str | None:
@@ -220,33 +233,34 @@ class TrainingRequest(BaseModel):
         return self.name or self.model
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
-
-
-def _short(value: object) -> str:
-    return _cut(ascii(value))
-
-
-def _key(name: str) -> str:
-    return _cut(ascii(name)[1:-1])
-
-
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors(include_url=False):
         # "[key]" is pydantic's way to say that the key itself is bad.
         place = item["loc"][:-1] if item["type"] == "dataset_name" else item["loc"]
-        path = ".".join(_key(p) if isinstance(p, str) else str(p) for p in place) or "request"
+        path = ".".join(key_text(p) if isinstance(p, str) else str(p) for p in place) or "request"
         if item["type"] == "extra_forbidden":
             problems.append(f"{path}: unknown key; remove it or check its spelling.")
         elif item["type"] in ("model_type", "dict_type"):
-            problems.append(f"{path}: must be a JSON object (got {_short(item['input'])}).")
+            problems.append(f"{path}: must be a JSON object (got {short(item['input'])}).")
         elif item["type"] == "missing":
             problems.append(f"{path}: is required and missing.")
         else:
             message = item["msg"][0].lower() + item["msg"][1:]
-            problems.append(f"{path}: {message} (got {_short(item['input'])}).")
+            problems.append(f"{path}: {message} (got {short(item['input'])}).")
+    return problems
+
+
+def _parameter_problems_of_any(parameters: dict[str, Any]) -> list[str]:
+    """Say what is wrong with parameters for every model there is: the model itself is not known. Pure."""
+    problems = []
+    for name, value in parameters.items():
+        path = f"parameters.{key_text(name)}"
+        declared = [model.parameters[name] for model in catalogue().models.values() if name in model.parameters]
+        if not declared:
+            problems.append(f"{path}: no model takes it (got {short(value)}).")
+        elif all(one.problem(value) for one in declared):
+            problems.append(f"{path}: {declared[0].problem(value)} (got {short(value)}).")
     return problems
 
 
@@ -254,19 +268,19 @@ def _parameter_problems(model: str, parameters: dict[str, Any]) -> list[str]:
     declared = catalogue().models[model].parameters
     problems = []
     for name, value in parameters.items():
-        path = f"parameters.{_key(name)}"
+        path = f"parameters.{key_text(name)}"
         if name not in declared:
             known = ", ".join(declared) or "no parameters"
             problems.append(f"{path}: unknown for {model}, which takes {known}.")
         elif problem := declared[name].problem(value):
-            problems.append(f"{path}: {problem} (got {_short(value)}).")
+            problems.append(f"{path}: {problem} (got {short(value)}).")
     return problems
 
 
 def _script_problems(model: str, script: object) -> list[str]:
     if script is None or catalogue().models[model].scripts:
         return []
-    return [f"script: the trainer of {model} runs no scripts of users; leave it out (got {_short(script)})."]
+    return [f"script: the trainer of {model} runs no scripts of users; leave it out (got {short(script)})."]
 
 
 def parse_request(conf: object) -> TrainingRequest:
@@ -278,19 +292,25 @@ def parse_request(conf: object) -> TrainingRequest:
     Raises:
         RequestError: names every bad field with its value and what to do.
     """
-    problems: list[str] = []
+    unkept = text_problems(conf)
+    judged: list[str] = []
     request = None
     try:
         request = TrainingRequest.model_validate(conf)
     except ValidationError as error:
-        problems += _problems(error)
+        judged += _problems(error)
     if isinstance(conf, dict):
-        model, parameters = conf.get("model"), conf.get("parameters", {})
+        model, parameters = conf.get("model"), conf.get("parameters")
+        known = model if isinstance(model, str) and model in catalogue().models else None
         # Parameters are judged even when other fields are wrong, so that one answer names every bad field.
-        if isinstance(model, str) and model in catalogue().models:
-            if isinstance(parameters, dict):
-                problems += _parameter_problems(model, {str(k): v for k, v in parameters.items()})
-            problems += _script_problems(model, conf.get("script"))
+        if isinstance(parameters, dict):
+            given = {str(key): value for key, value in parameters.items()}
+            judged += _parameter_problems(known, given) if known else _parameter_problems_of_any(given)
+        if known:
+            judged += _script_problems(known, conf.get("script"))
+    # One sentence a field: a text that cannot be kept is of no known form either.
+    named = {problem.partition(": ")[0] for problem in unkept}
+    problems = unkept + [problem for problem in judged if problem.partition(": ")[0] not in named]
     if len(problems) > _MAX_PROBLEMS:
         problems[_MAX_PROBLEMS:] = [f"request: {len(problems) - _MAX_PROBLEMS} more problems are not listed."]
     if problems or request is None:
@@ -298,56 +318,20 @@ def parse_request(conf: object) -> TrainingRequest:
     return request
 
 
-class FieldSchema(dict[str, Any]):
-    """A field's JSON schema, which nobody changes: a copy of it is itself.
+def read_request(text: bytes | str) -> tuple[dict[str, Any], TrainingRequest]:
+    """Read a request from its text: JSON whose keys are each there once, then as parse_request. Pure.
 
-    Airflow copies a DAG's params for every operator, up to four times over, whenever a task starts.
+    Returns:
+        The request as it was sent, and checked with its defaults.
+
+    Raises:
+        RequestError: names every bad field with its value and what to do.
     """
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Return itself."""
-        return self
-
-
-def form_schema() -> dict[str, FieldSchema]:
-    """JSON schema of each top-level field, as the trigger form understands it. Pure.
-
-    $defs are inlined and `anyOf [x, null]` becomes a type list. `default`, `description` and `source` are left out:
-    a Param whose schema carries one of them makes the DAG vanish without an import error (Airflow 3.3.2).
-    """
-    schema = TrainingRequest.model_json_schema()
-    definitions = schema.get("$defs", {})
-    dropped = ("default", "description", "source")
-    return {
-        name: FieldSchema((key, value) for key, value in _inline(field, definitions).items() if key not in dropped)
-        for name, field in schema["properties"].items()
-    }
-
-
-def request_defaults() -> dict[str, Any]:
-    """Return the default of each optional top-level field, as JSON. Pure."""
-    names = {name for name, field in TrainingRequest.model_fields.items() if not field.is_required()}
-    found: dict[str, Any] = TrainingRequest.model_construct().model_dump(mode="json", include=names)
-    return found
-
-
-def field_descriptions() -> dict[str, str]:
-    """Return each top-level field's description. Pure."""
-    return {name: field.description or "" for name, field in TrainingRequest.model_fields.items()}
-
-
-def _inline(node: Any, definitions: dict[str, Any]) -> Any:
-    if isinstance(node, list):
-        return [_inline(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        rest = {key: value for key, value in node.items() if key != "$ref"}
-        node = {**definitions[node["$ref"].rsplit("/", 1)[1]], **rest}
-    node = {key: _inline(value, definitions) for key, value in node.items()}
-    options = node.get("anyOf", [])
-    if len(options) == 2 and any(option.get("type") == "null" for option in options):
-        other = next(option for option in options if option.get("type") != "null")
-        del node["anyOf"]
-        node = {**node, **other, "type": [other["type"], "null"]}
-    return node
+    conf, problems = read_json(text, what="request")
+    try:
+        request = parse_request(conf)
+    except RequestError as error:
+        problems += error.problems
+    if problems:
+        raise RequestError(problems)
+    return conf, request

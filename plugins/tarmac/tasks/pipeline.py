@@ -7,17 +7,17 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from tarmac.base.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError
-from tarmac.base.session import LABEL_PROJECT, SessionKey, session_labels, volume_name
+from tarmac.base.errors import NothingToRegisterError, RegistryError, RequestError
+from tarmac.base.session import SessionKey, session_labels, volume_name
 from tarmac.base.settings import settings
-from tarmac.containers import engine, passthrough
-from tarmac.devices import snapshot as devices
+from tarmac.checks.world import trainer_image, world_problems
+from tarmac.containers import engine
 from tarmac.registry.client import RUN_TAG, Registry, Run
-from tarmac.registry.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached, registry_problems
+from tarmac.registry.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, evaluation_set_id
 from tarmac.request import datasets
-from tarmac.request.catalogue import OUR_IMAGE, catalogue
+from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import TrainingRequest, parse_request
 
 log = logging.getLogger(__name__)
@@ -37,71 +37,19 @@ def check_request(conf: object) -> dict[str, Any]:
         RequestError: names every bad field.
         RegistryError: the request names something of the registry, which does not answer.
     """
-    request = parse_request(conf)
-    stack = settings()
-    problems = datasets.check(request, stack.store_url, stack.url_schemes)
-    problems += _trainer_problems(request.model)
-    if request.gpu:
-        problems += _gpu_problems(request)
-    base = None
-    if request.name or request.base_model:
-        wrong, base = registry_problems(Registry(), request.model_dump())
-        problems += wrong
-    if problems:
+    problems, request = [], None
+    try:
+        request = parse_request(conf)
+    except RequestError as error:
+        problems += error.problems
+    wrong, base = world_problems(conf, contents=True) if isinstance(conf, dict) else ([], None)
+    problems += wrong
+    if problems or request is None:
         raise RequestError(problems)
     log.info("The request is good: %s on %s.", request.model, ", ".join(request.datasets))
     if base != request.base_model:
         log.info("The base model %s is %s.", request.base_model, base)
     return request.model_copy(update={"base_model": base}).model_dump(mode="json")
-
-
-def trainer_image(model: str) -> str:
-    """Return the image of a model's trainer.
-
-    Raises:
-        KeyError: the catalogue has no such model.
-    """
-    image = catalogue().models[model].image
-    return settings().trainer_image if image == OUR_IMAGE else image
-
-
-def _trainer_problems(model: str) -> list[str]:
-    image = trainer_image(model)
-    try:
-        engine.image_id(engine.client(), image)
-    except ContainerError:
-        return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
-    return []
-
-
-def _gpu_problems(request: TrainingRequest) -> list[str]:
-    """Say why a GPU session cannot be accepted on this machine; a device that is only busy or sick is no reason."""
-    from tarmac.admission.placement import DeviceLoad, Need, NoFit, place
-    from tarmac.base.units import gpu_bytes
-    from tarmac.scheduler.cycle import readings
-
-    instead = "(got true). Send gpu: false to train on the CPU."
-    seen = devices.snapshot()
-    if seen.state is not devices.State.OK:
-        return [f"gpu: this machine has no working GPU: {seen.sentence} {instead}"]
-    stack = settings()
-    labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
-    usable = [device.uuid for device in seen.devices if device.usable]
-    if usable and (problem := passthrough.problem(engine.client(), trainer_image(request.model), usable[0], labels)):
-        return [f"gpu: {problem} {instead}"]
-    asked = request.resources
-    found = readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
-    if seen.unidentified or any(reading.total_bytes <= 0 for reading in found):
-        return []  # what the one that cannot be read offers, nobody knows
-    empty = [DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable) for reading in found]
-    need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
-    answer = place(need, empty)
-    if isinstance(answer, NoFit) and answer.reason.never:
-        return [
-            f"resources: this session never fits here: it {answer.sentence} (got gpu_memory {asked.gpu_memory!r}, "
-            f"gpus {asked.gpus}). Ask for less, or train on a larger machine."
-        ]
-    return []
 
 
 def needs_network(request: TrainingRequest) -> bool:

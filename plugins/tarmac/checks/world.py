@@ -1,0 +1,171 @@
+"""What the world says of a request: are its data sets, its trainer, its base model and a GPU for it there?
+
+Runs where the Docker socket and the credentials are: in the scheduler's container, for the task check_request_body and
+for the checker.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from tarmac.base.errors import ContainerError, RegistryError, UnknownModelError
+from tarmac.base.session import LABEL_PROJECT
+from tarmac.base.settings import settings
+from tarmac.containers import engine, passthrough
+from tarmac.devices import snapshot as devices
+from tarmac.registry.client import Registry
+from tarmac.registry.origins import find_base, registry_problems
+from tarmac.request import datasets
+from tarmac.request.catalogue import OUR_IMAGE, catalogue
+from tarmac.request.schema import TrainingRequest
+
+log = logging.getLogger(__name__)
+
+_NO_DATA = {"none": {"train": "file:///files/none"}}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The fields of a request that are good by themselves.
+
+    Attributes:
+        request: with its bad fields left out; a model or data sets that are bad or missing are stand-ins.
+        model, datasets: whether those are the request's own.
+    """
+
+    request: TrainingRequest
+    model: bool
+    datasets: bool
+
+
+def sound_part(conf: Mapping[str, Any]) -> Sound:
+    """Leave out of a request what is bad by itself, so that the rest can be looked at too. Pure."""
+    given = {**conf, "datasets": conf.get("datasets", _NO_DATA), "model": conf.get("model")}
+    own = {"model", "datasets"} if "datasets" in conf else {"model"}
+    while True:
+        try:
+            return Sound(TrainingRequest.model_validate(given), "model" in own, "datasets" in own)
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                _leave_out(given, item["loc"], own)
+
+
+def _leave_out(given: dict[str, Any], place: tuple[int | str, ...], own: set[str]) -> None:
+    field = str(place[0]) if place else ""
+    if field == "datasets" and isinstance(given["datasets"], dict) and len(place) > 1 and place[1] in given["datasets"]:
+        given["datasets"] = {key: value for key, value in given["datasets"].items() if key != place[1]}
+        if given["datasets"]:
+            return
+    own.discard(field)
+    if field == "datasets":
+        given["datasets"] = _NO_DATA
+    elif field == "model":
+        given["model"] = next(iter(catalogue().models))
+    else:
+        given.pop(field, None)
+
+
+def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str], str | None]:
+    """Say what the world contradicts of a request.
+
+    Starts nothing but, for a GPU session, one no-op container that proves the passthrough.
+
+    Args:
+        conf: the request; fields that are bad by themselves are passed over.
+        contents: read each stored file and compare its content with its id; False: only whether it is there.
+
+    Returns:
+        A sentence for each bad field, and `base_model` as a version that will not move.
+
+    Raises:
+        RegistryError: the registry does not answer, and nothing else is wrong.
+    """
+    part = sound_part(conf)
+    request, stack = part.request, settings()
+    problems = []
+    if part.datasets:
+        problems += datasets.check(request, stack.store_url, stack.url_schemes, contents=contents)
+    image = trainer_image(request.model) if part.model else stack.trainer_image
+    missing = _trainer_problems(request.model, image)
+    if part.model:
+        problems += missing
+    if request.gpu:
+        problems += gpu_problems(request, None if missing else image)
+    try:
+        wrong, base = _registry_problems(request, kind_known=part.model)
+    except RegistryError as error:
+        if not problems:
+            raise
+        log.warning("The base model cannot be looked up: %s", error)
+        return problems, None
+    return problems + wrong, base
+
+
+def trainer_image(model: str) -> str:
+    """Return the image of a model's trainer.
+
+    Raises:
+        KeyError: the catalogue has no such model.
+    """
+    image = catalogue().models[model].image
+    return settings().trainer_image if image == OUR_IMAGE else image
+
+
+def _trainer_problems(model: str, image: str) -> list[str]:
+    try:
+        engine.image_id(engine.client(), image)
+    except ContainerError:
+        return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
+    return []
+
+
+def _registry_problems(request: TrainingRequest, *, kind_known: bool) -> tuple[list[str], str | None]:
+    if not request.name and not request.base_model:
+        return [], None
+    if kind_known:
+        return registry_problems(Registry(), request.model_dump())
+    if request.base_model:
+        try:
+            find_base(Registry(), request.base_model)
+        except UnknownModelError as error:
+            return [f"base_model: {error} (got {request.base_model!r})."], None
+    return [], None
+
+
+def gpu_problems(request: TrainingRequest, image: str | None) -> list[str]:
+    """Say why a GPU session cannot be accepted on this machine; a device that is only busy or unhealthy is no reason.
+
+    Args:
+        image: to prove the passthrough with; None: there is none.
+    """
+    from tarmac.admission.placement import DeviceLoad, Need, NoFit, place
+    from tarmac.base.units import gpu_bytes
+    from tarmac.scheduler.cycle import readings
+
+    instead = "(got true). Send gpu: false to train on the CPU."
+    seen = devices.snapshot()
+    if seen.state is not devices.State.OK:
+        return [f"gpu: this machine has no working GPU: {seen.sentence} {instead}"]
+    stack = settings()
+    labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
+    usable = [device.uuid for device in seen.devices if device.usable]
+    if usable and image and (problem := passthrough.problem(engine.client(), image, usable[0], labels)):
+        return [f"gpu: {problem} {instead}"]
+    asked = request.resources
+    found = readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
+    if seen.unidentified or any(reading.total_bytes <= 0 for reading in found):
+        return []  # what the one that cannot be read offers is not known
+    empty = [DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable) for reading in found]
+    need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
+    answer = place(need, empty)
+    if isinstance(answer, NoFit) and answer.reason.never:
+        return [
+            f"resources: this session never fits here: it {answer.sentence} (got gpu_memory {asked.gpu_memory!r}, "
+            f"gpus {asked.gpus}). Ask for less, or train on a larger machine."
+        ]
+    return []

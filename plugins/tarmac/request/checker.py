@@ -1,0 +1,58 @@
+"""Asks the checker, which runs in the scheduler's container, what the world says of a request.
+
+Only there are the Docker socket and the credentials of MLflow and of the data set store together; the webserver and
+`airflow dags trigger` have fewer of them, and get sentences.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+
+from tarmac.base.errors import TarmacError
+from tarmac.base.settings import settings
+
+CHECKER_PORT = 8975
+_CONNECT_SECONDS, _SECONDS = 2.0, 30.0
+
+
+class CheckerUnavailableError(TarmacError):
+    """The checker does not answer, or not in time; nothing is known about the request then."""
+
+
+def checker_token() -> str:
+    """Return what a caller of the checker proves itself with: derived from a secret of Airflow's own services.
+
+    Raises:
+        CheckerUnavailableError: this process was not given the secret.
+    """
+    secret = os.environ.get("AIRFLOW__API__SECRET_KEY", "")
+    if not secret:
+        raise CheckerUnavailableError("AIRFLOW__API__SECRET_KEY is not set: run `make up`, see env/airflow.env.")
+    return hmac.new(secret.encode(), b"tarmac request checker", hashlib.sha256).hexdigest()
+
+
+async def ask_checker(conf: object) -> list[str]:
+    """Return a sentence for each field of a request that the world contradicts. Starts nothing that stays.
+
+    Args:
+        conf: the request as JSON, whole or with bad fields; those are passed over.
+
+    Raises:
+        CheckerUnavailableError: it does not answer.
+    """
+    import httpx
+
+    try:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS), verify=False) as http:  # noqa: S501  plain http
+            answer = await http.post(
+                f"{settings().checker_url}/check",
+                content=json.dumps(conf).encode(),
+                headers={"Authorization": f"Bearer {checker_token()}"},
+            )
+            answer.raise_for_status()
+            return [str(problem) for problem in answer.json()["problems"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise CheckerUnavailableError(f"the checker does not answer: {type(error).__name__}: {error}") from error

@@ -1,0 +1,132 @@
+"""A request as text: reads JSON, and names every string, key and number in it that could not be kept. Pure.
+
+JSON's own readers keep the last of two equal keys, and let pass what Postgres then refuses: the character NUL, half of
+a surrogate pair, NaN. Here each of these is a problem that names its field, wherever it is and however deep.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from tarmac.base.errors import RequestError
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers which of its keys were there more than once."""
+
+    repeated: tuple[str, ...] = ()
+
+
+class _Place(NamedTuple):
+    """Where a value is: its key or index, below another place."""
+
+    above: _Place | None
+    key: str | int
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    found = _Object(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        found.repeated = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    return found
+
+
+def read_json(text: bytes | str, *, what: str) -> tuple[Any, list[str]]:
+    """Read JSON, and say which keys are there twice.
+
+    Args:
+        text: of one JSON value; bytes are UTF-8, with or without a byte order mark.
+        what: how a problem calls it, such as `request` or `body`.
+
+    Returns:
+        The value, and a sentence for each key that is there more than once on its level.
+
+    Raises:
+        RequestError: it is not JSON.
+    """
+    try:
+        plain = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
+        value = json.loads(plain, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        raise RequestError([f"{what}: is not JSON ({error})."]) from error
+    return value, [
+        f"{path_of(_Place(place, key)) or what}: is there more than once; keep one of them."
+        for place, node in _walk(value)
+        if isinstance(node, _Object)
+        for key in node.repeated
+    ]
+
+
+def text_problems(value: object, *, what: str = "request") -> list[str]:
+    """Name each string, key and number of a JSON value that no database keeps.
+
+    Args:
+        value: what JSON gave, of any type and depth.
+        what: how a problem calls a value that is not below a key.
+    """
+    problems = []
+    for place, node in _walk(value):
+        path = path_of(place) or what
+        if isinstance(node, str) and (fault := _fault(node)):
+            problems.append(f"{path}: {fault} (got {short(node)}).")
+        elif isinstance(node, float) and not math.isfinite(node):
+            problems.append(f"{path}: must be a number that JSON has, which neither NaN nor infinity is (got {node}).")
+        elif isinstance(node, dict):
+            for key in node:
+                if isinstance(key, str) and (fault := _fault(key)):
+                    problems.append(f"{path_of(_Place(place, key))}: the key {fault}.")
+    return problems
+
+
+def _fault(text: str) -> str | None:
+    if "\0" in text:
+        return r"holds the character NUL (\u0000), which cannot be stored; remove it"
+    if half := _LONE_SURROGATE.search(text):
+        return rf"holds half of a character (\u{ord(half[0]):04x}); send the whole character"
+    return None
+
+
+def _walk(value: object) -> Iterator[tuple[_Place | None, object]]:
+    """Give every value with its place, outer ones first. A loop: nesting is as deep as the sender likes."""
+    open_points: list[tuple[_Place | None, object]] = [(None, value)]
+    while open_points:
+        place, node = open_points.pop()
+        yield place, node
+        below: list[tuple[str | int, object]] = []
+        if isinstance(node, dict):
+            below = list(node.items())
+        elif isinstance(node, list):
+            below = list(enumerate(node))
+        open_points += [(_Place(place, key), item) for key, item in reversed(below)]
+
+
+def path_of(place: _Place | None) -> str:
+    """Write a place as a path of keys joined by dots; empty for the whole value."""
+    keys: list[str] = []
+    while place is not None:
+        keys.append(key_text(str(place.key)))
+        place = place.above
+    path = ".".join(reversed(keys))
+    return path if len(path) <= 300 else f"{path[:150]}...{path[-100:]}"
+
+
+def cut(text: str) -> str:
+    """Shorten a text for a message."""
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+
+
+def short(value: object) -> str:
+    """Write a value for a message, in ASCII."""
+    return cut(ascii(value))
+
+
+def key_text(name: str) -> str:
+    """Write a key for a message, in ASCII, without quotes."""
+    return cut(ascii(name)[1:-1])

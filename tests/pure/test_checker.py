@@ -1,0 +1,184 @@
+"""The checker: what the world says of a request, field by field, and who may ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from tarmac.base import settings as settings_module
+from tarmac.base.errors import RegistryError, RequestError
+from tarmac.checks import server, world
+from tarmac.devices import snapshot
+from tarmac.request import checker, command_guard
+from tarmac.request.checker import CheckerUnavailableError, ask_checker, checker_token
+from tarmac.tasks import pipeline
+
+GOOD: dict[str, Any] = {"model": "test_model", "datasets": {"a": {"train": "file:///files/a.jsonl"}}}
+BROKEN = snapshot.Snapshot(snapshot.State.NO_DRIVER, "no driver is installed here")
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a GPU and without any file, whose registry has no model; the trainers' images are there."""
+    monkeypatch.setattr(world.engine, "client", lambda: None)
+    monkeypatch.setattr(world.engine, "image_id", lambda *_: "sha256:0")
+    monkeypatch.setattr(world.devices, "snapshot", lambda: BROKEN)
+    monkeypatch.setattr(world, "Registry", lambda: None)
+
+    def none_there(registry: object, request: dict[str, Any]) -> tuple[list[str], None]:
+        return [f"base_model: there is no such model (got {request['base_model']!r})."], None
+
+    def nothing(registry: object, reference: str) -> None:
+        raise world.UnknownModelError("there is no such model")
+
+    monkeypatch.setattr(world, "registry_problems", none_there)
+    monkeypatch.setattr(world, "find_base", nothing)
+
+
+def fields(problems: list[str]) -> list[str]:
+    return [problem.partition(": ")[0] for problem in problems]
+
+
+ALL_WRONG = {**GOOD, "gpu": True, "base_model": "none/1"}
+WORLD: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "a good request of what is not there": (ALL_WRONG, ["datasets.a.train", "gpu", "base_model"]),
+    "with an unknown model": ({**ALL_WRONG, "model": "gpt"}, ["datasets.a.train", "gpu", "base_model"]),
+    "with no model": ({k: v for k, v in ALL_WRONG.items() if k != "model"}, ["datasets.a.train", "gpu", "base_model"]),
+    "with a bad data set beside a good one": (
+        {**ALL_WRONG, "datasets": {**GOOD["datasets"], "b": {"train": 1}, "c d": GOOD["datasets"]["a"]}},
+        ["datasets.a.train", "gpu", "base_model"],
+    ),
+    "with no good data set": ({**ALL_WRONG, "datasets": {"b": {"train": 1}}}, ["gpu", "base_model"]),
+    "with data sets of another kind": ({**ALL_WRONG, "datasets": [1]}, ["gpu", "base_model"]),
+    "with no data sets": ({"model": "test_model", "gpu": True}, ["gpu"]),
+    "with an unknown key": ({**ALL_WRONG, "epochs": 3}, ["datasets.a.train", "gpu", "base_model"]),
+    "with bad resources": ({**ALL_WRONG, "resources": {"gpus": 0}}, ["datasets.a.train", "gpu", "base_model"]),
+    "with a bad gpu": ({**ALL_WRONG, "gpu": "yes"}, ["datasets.a.train", "base_model"]),
+    "with a bad base model": ({**ALL_WRONG, "base_model": "a b"}, ["datasets.a.train", "gpu"]),
+    "nothing at all": ({}, []),
+}
+
+
+@pytest.mark.parametrize(("conf", "wanted"), WORLD.values(), ids=WORLD.keys())
+def test_each_good_field_is_compared_with_the_world_whatever_else_is_bad(
+    machine: None, conf: dict[str, Any], wanted: list[str]
+):
+    problems, _ = world.world_problems(conf, contents=False)
+    assert fields(problems) == wanted
+
+
+def test_the_first_task_names_what_is_bad_by_itself_and_what_the_world_contradicts_in_one_answer(machine: None):
+    with pytest.raises(RequestError) as refused:
+        pipeline.check_request({**ALL_WRONG, "model": "gpt", "epochs": 3})
+    assert sorted(fields(refused.value.problems)) == ["base_model", "datasets.a.train", "epochs", "gpu", "model"]
+
+
+def test_a_registry_that_does_not_answer_is_waited_for_unless_the_request_is_wrong_anyway(
+    machine: None, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object) -> None:
+        raise RegistryError("it does not answer")
+
+    monkeypatch.setattr(world, "registry_problems", away)
+    assert fields(world.world_problems(ALL_WRONG, contents=False)[0]) == ["datasets.a.train", "gpu"]
+    monkeypatch.setattr(world.datasets, "check", lambda *_, **__: [])
+    with pytest.raises(RegistryError):
+        world.world_problems({**ALL_WRONG, "gpu": False}, contents=False)
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A checker that listens; its URL."""
+    monkeypatch.setenv("AIRFLOW__API__SECRET_KEY", "secret")
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), server.Handler)
+    url = f"http://127.0.0.1:{listening.server_port}"
+    monkeypatch.setenv("TARMAC_CHECKER_URL", url)
+    settings_module.settings.cache_clear()
+    thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
+    thread.start()
+    yield url
+    listening.shutdown()
+    thread.join()
+    listening.server_close()
+    settings_module.settings.cache_clear()
+
+
+def test_the_checker_s_sentences_reach_the_one_who_asks(running: str, machine: None):
+    assert fields(asyncio.run(ask_checker(ALL_WRONG))) == ["datasets.a.train", "gpu", "base_model"]
+
+
+@pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer x"}, {"Authorization": "x"}])
+def test_nothing_is_told_without_the_token(running: str, machine: None, header: dict[str, str]):
+    answer = httpx.post(f"{running}/check", content=json.dumps(ALL_WRONG), headers=header)
+    assert answer.status_code == 401
+    assert "gpu" not in answer.text
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{", "[" * 100_000, '"' + "x" * 1_000_001])
+def test_a_body_that_is_no_request_is_refused(running: str, body: str):
+    answer = httpx.post(f"{running}/check", content=body, headers={"Authorization": f"Bearer {checker_token()}"})
+    assert answer.status_code == 400
+
+
+def test_what_does_not_answer_is_left_to_the_first_task(running: str, monkeypatch: pytest.MonkeyPatch):
+    def away() -> None:
+        raise OSError("no such socket")
+
+    monkeypatch.setattr(world.engine, "client", away)
+    assert asyncio.run(ask_checker(GOOD)) == []
+
+
+def test_a_checker_that_is_not_there_is_told_apart_from_a_good_request(running: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checker, "checker_token", lambda: "another")
+    with pytest.raises(CheckerUnavailableError):
+        asyncio.run(ask_checker(GOOD))
+
+
+COMMANDS: dict[str, tuple[str | None, str | None, list[str]]] = {
+    "good": (json.dumps(GOOD), "mine", []),
+    "no request": (None, None, ["model", "datasets"]),
+    "not JSON": ("{", None, ["request"]),
+    "a key twice": ('{"gpu": true, "gpu": false, ' + json.dumps(GOOD)[1:], None, ["gpu"]),
+    "bad, with a bad id": (json.dumps({**GOOD, "gpu": "yes"}), "..", ["gpu", "--run-id"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("conf", "run_id", "wanted"), COMMANDS.values(), ids=COMMANDS.keys())
+def test_the_arguments_of_airflow_dags_trigger_are_judged_as_text(
+    conf: str | None, run_id: str | None, wanted: list[str]
+):
+    assert fields(command_guard.command_problems(conf, run_id)[1]) == wanted
+
+
+def command(monkeypatch: pytest.MonkeyPatch, dag_id: str, conf: object) -> None:
+    words = ["airflow", "dags", "trigger", dag_id, "--conf", json.dumps(conf)]
+    monkeypatch.setattr(command_guard.sys, "argv", words)
+    command_guard.refuse_bad_trigger("dag_trigger", user="a")
+
+
+def test_airflow_dags_trigger_ends_with_every_problem_before_a_run_exists(
+    running: str, machine: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, "nlp_model_training", {**ALL_WRONG, "epochs": 3})
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("The request has 4 problems:")
+    assert "Traceback" not in said
+    command(monkeypatch, "another_dag", {})
+    command_guard.refuse_bad_trigger("dag_list_dags")
+
+
+def test_airflow_dags_trigger_says_when_the_world_was_not_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.delenv("AIRFLOW__API__SECRET_KEY", raising=False)
+    command(monkeypatch, "nlp_model_training", GOOD)
+    assert "are checked by the run's first task" in capsys.readouterr().err
