@@ -13,4 +13,4 @@ if "trigger" in sys.argv:
 
     from tarmac.request.command_guard import refuse_bad_trigger
 
-    register_pre_exec_callback(refuse_bad_trigger)
+    register_pre_exec_callback(refuse_bad_trigger)  # type: ignore[no-untyped-call]
