@@ -28,7 +28,6 @@ SUITES = {
     "pure": ["tests/check.sh", "pure"],
     "postgres": ["tests/check.sh", "postgres"],
     "trainer": ["tests/check.sh", "trainer"],
-    "engine": ["tests/run.sh", "engine"],
 }
 SECONDS = 900
 
@@ -68,8 +67,13 @@ def mutated(text: str, mutation: Mutation) -> str | None:
 
 
 def copy_tree(to: Path) -> None:
-    """Copy what git tracks, as it is in the working tree."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, check=True).stdout.split(b"\0")
+    """Copy the working tree, without what git ignores."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO,
+        capture_output=True,
+        check=True,
+    ).stdout.split(b"\0")
     for name in filter(None, map(os.fsdecode, names)):
         source, target = REPO / name, to / name
         if source.is_file():
