@@ -1,4 +1,5 @@
-"""What is in production, on a real Postgres and a real MLflow: the history is the truth, the alias follows it."""
+"""What is in production, on a real Postgres and a real MLflow: the history is the truth, the alias follows it, and what
+a person does in MLflow itself is a step of the history."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ import pytest
 
 from support.fleet import query
 from support.mlflow import Mlflow
-from tarmac.base.errors import LedgerError, RegistryError, UnknownModelError
-from tarmac.registry.client import Registry
+from tarmac.base.errors import LedgerError, NothingToRegisterError, RegistryError, UnknownModelError
+from tarmac.registry.client import RegisteredModel, Registry
 from tarmac.registry.production import Production, PromotionError
 from tarmac.registry.promotion import Candidate, Decision, Measured
 
@@ -268,14 +269,176 @@ def test_a_crash_between_the_history_and_the_alias_is_made_good_by_whoever_comes
         assert not production.settle(name), "nothing is left to do"
 
 
-def test_an_alias_that_was_moved_by_hand_is_put_right(
-    production: Production, mlflow: Mlflow, name: str, version: Versions
+def only(registry: Registry, *names: str) -> list[RegisteredModel]:
+    """What the registry has of a test's own models: the others are those of other tests, with histories elsewhere."""
+    return [model for model in registry.models() if model.name in names]
+
+
+def kinds(production: Production, name: str) -> list[tuple[str, int | None, int | None]]:
+    return [(step.kind, step.from_version, step.to_version) for step in production.history(name)]
+
+
+def test_an_alias_that_a_person_set_in_mlflow_is_a_promotion(
+    production: Production, mlflow: Mlflow, registry: Registry, name: str, version: Versions
 ):
-    first, second = version(), version()
+    first, second = version(0.5), version(0.1)
     production.promote(name, first, who="ada", why="x")
     mlflow.call("POST", "/registered-models/alias", name=name, alias="production", version=str(second))
-    assert production.settle(name)
+    said = production.settle_all(only(registry, name))
+    assert f"Version {second} of {name} was put into production in MLflow; the history has it now." in said
+    assert mlflow.aliases(name) == {"production": second}, "it stays where the person has put it"
+    step = production.history(name)[-1]
+    assert (step.kind, step.from_version, step.to_version) == ("mlflow", first, second)
+    assert (step.who, step.why) == ("a user of MLflow", f"the alias production was set to version {second} in MLflow")
+    assert production.settle_all(only(registry, name)) == [], "it is told once"
+    production.roll_back(name, who="ada", why="x")
     assert mlflow.aliases(name) == {"production": first}
+
+
+def test_an_alias_of_a_model_without_history_and_one_that_was_removed_are_steps_too(
+    production: Production, mlflow: Mlflow, registry: Registry, name: str, version: Versions
+):
+    first = version(0.5)
+    assert production.settle_all(only(registry, name)) == [], "a model that nobody promoted"
+    assert production.history(name) == []
+    mlflow.call("POST", "/registered-models/alias", name=name, alias="production", version=str(first))
+    production.settle_all(only(registry, name))
+    mlflow.call("DELETE", "/registered-models/alias", name=name, alias="production")
+    (said,) = production.settle_all(only(registry, name))
+    assert said == f"The alias production of {name} was removed in MLflow: nothing of it is in production now."
+    assert kinds(production, name) == [("mlflow", None, first), ("mlflow", first, None)]
+    assert not by_rule(production, name, first, 0.5).promote, "what a person took out stays out"
+    assert mlflow.aliases(name) == {}
+
+
+def test_a_session_that_promotes_writes_down_first_what_was_set_in_mlflow(
+    production: Production, mlflow: Mlflow, name: str, version: Versions
+):
+    first, second, third = version(0.5), version(0.9), version(0.7)
+    by_rule(production, name, first, 0.5)
+    mlflow.call("POST", "/registered-models/alias", name=name, alias="production", version=str(second))
+    decision = by_rule(production, name, third, 0.7, v1=0.5)
+    assert not decision.promote
+    assert f"that of version {second} is 0.9000" in decision.why
+    assert mlflow.aliases(name) == {"production": second}
+
+
+def test_a_deleted_version_is_named_with_its_remedy_and_the_others_are_settled(
+    production: Production, mlflow: Mlflow, registry: Registry, name: str, version: Versions
+):
+    first, second = version(0.5), version(0.6)
+    production.promote(name, first, who="ada", why="x")
+    production.promote(name, second, who="ada", why="x")
+    mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(second))
+    for _ in range(2):
+        said = production.settle_all(only(registry, name))
+        assert (
+            f"Nothing of {name} is in production: version {second}, which was, was deleted in MLflow. Put another one "
+            f"there: make promote MODEL={name} VERSION=...; or go back: make rollback MODEL={name}."
+        ) in said
+    assert kinds(production, name)[-1] == ("version_deleted", second, None)
+    assert production.roll_back(name, who="ada", why="x").to_version == first
+    assert mlflow.aliases(name) == {"production": first}
+    assert production.settle_all(only(registry, name)) == []
+
+
+def test_a_session_decides_without_a_version_in_production_that_was_deleted(
+    production: Production, mlflow: Mlflow, name: str, version: Versions
+):
+    first, second = version(0.9), version(0.5)
+    by_rule(production, name, first, 0.9)
+    mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(first))
+    decision = by_rule(production, name, second, 0.5)
+    assert decision == Decision(True, "nothing was in production; f1 is 0.5000")
+    assert mlflow.aliases(name) == {"production": second}
+
+
+def test_the_history_of_a_deleted_model_has_no_effect_on_a_new_one_of_the_name(
+    production: Production, mlflow: Mlflow, registry: Registry, name: str, version: Versions
+):
+    by_rule(production, name, version(0.9), 0.9)
+    mlflow.call("DELETE", "/registered-models/delete", name=name)
+    reborn = version(0.1)
+    assert reborn == 1
+    assert any(
+        f"{name} was deleted, or given another name, in MLflow" in x
+        for x in production.settle_all(only(registry, name))
+    )
+    assert mlflow.aliases(name) == {}, "nobody promoted the new one"
+    assert kinds(production, name) == [("rule", None, 1), ("model_deleted", 1, None)]
+    assert by_rule(production, name, reborn, 0.1).promote, "nor was it taken out"
+    assert mlflow.aliases(name) == {"production": 1}
+    assert production.settle_all(only(registry, name)) == []
+
+
+def test_a_deleted_model_ends_its_history_once(
+    production: Production, mlflow: Mlflow, registry: Registry, name: str, version: Versions
+):
+    production.promote(name, version(), who="ada", why="x")
+    production.roll_back(name, who="ada", why="x")
+    mlflow.call("DELETE", "/registered-models/delete", name=name)
+    assert [name in said for said in production.settle_all(only(registry, name))] == [True]
+    assert production.settle_all(only(registry, name)) == []
+    assert kinds(production, name)[-1] == ("model_deleted", None, None)
+    with pytest.raises(PromotionError, match="Nothing of .* is in production"):
+        production.roll_back(name, who="ada", why="x")
+
+
+def test_a_model_that_mlflow_refuses_does_not_keep_the_others_from_being_settled(
+    production: Production,
+    mlflow: Mlflow,
+    registry: Registry,
+    version: Versions,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    production.promote(name, version(), who="ada", why="x")
+    mlflow.call("DELETE", "/registered-models/delete", name=name)
+    other = mlflow.new_name()
+    mlflow.call("POST", "/registered-models/create", name=other)
+    run, source = mlflow.saved()
+    registry.register(name=other, kind="", run_id=run, source=source, metrics={}, description="", tags={})
+    mlflow.call("POST", "/registered-models/alias", name=other, alias="production", version="1")
+    models, asked = only(registry, name, other), Registry.model
+
+    def refused(self: Registry, wanted: str) -> Any:
+        if wanted == name:
+            raise RegistryError(f"no {name} for you", code="PERMISSION_DENIED")
+        return asked(self, wanted)
+
+    monkeypatch.setattr(Registry, "model", refused)
+    said = production.settle_all(models)
+    assert f"no {name} for you" in said
+    assert any(f"Version 1 of {other} was put into production" in sentence for sentence in said)
+
+
+def test_what_the_older_schema_recorded_is_understood(
+    empty_database: str, mlflow: Mlflow, registry: Registry, name: str, version: Versions
+):
+    from tarmac.ledger.database import migrate
+
+    migrate(empty_database, 3)
+    first, second = version(), version()
+    query(empty_database, "INSERT INTO promoted_model (model) VALUES (%s), ('old')", (name,))
+    query(empty_database, INSERT, (name, None, first))
+    query(empty_database, INSERT, (name, first, second))
+    # The newer step's alias did not move any more: the crash and the update came together.
+    mlflow.call("POST", "/registered-models/alias", name=name, alias="production", version=str(first))
+    migrate(empty_database)
+    with Production(empty_database, registry) as production:
+        assert production.settle(name) == [
+            f"The alias production of {name} was not where the history says; it is at version {second} now."
+        ]
+        assert mlflow.aliases(name) == {"production": second}
+        mlflow.call("DELETE", "/registered-models/delete", name=name)
+        version()
+        production.settle(name)
+        assert kinds(production, name)[-1] == ("model_deleted", second, None)
+    migrate(empty_database, 3)
+    assert query(
+        empty_database, "SELECT kind, why FROM promotion WHERE model = %s ORDER BY id DESC LIMIT 1", (name,)
+    ) == [("person", "the model was deleted, or given another name, in MLflow")]
+    migrate(empty_database)
 
 
 def test_a_registry_that_is_away_after_the_step_says_that_the_alias_follows(
@@ -296,6 +459,73 @@ def test_going_back_to_a_version_that_was_deleted_is_refused(
     production.promote(name, first, who="ada", why="x")
     production.promote(name, second, who="ada", why="x")
     mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(first))
-    with pytest.raises(UnknownModelError, match=f"no version {first} of"):
+    with pytest.raises(UnknownModelError, match=f"Version {first} of .* was deleted in MLflow. Put another there"):
         production.roll_back(name, who="ada", why="x")
     assert mlflow.aliases(name) == {"production": second}
+
+
+def test_what_is_gone_or_refused_for_good_is_not_tried_again(mlflow: Mlflow, registry: Registry, name: str):
+    run, source = mlflow.saved()
+    given: dict[str, Any] = {"name": name, "kind": "test_model", "description": "", "tags": {}}
+    with pytest.raises(NothingToRegisterError, match="There is no MLflow run"):
+        registry.register(run_id="0" * 32, source=source, metrics={"f1": 1.0}, **given)
+    with pytest.raises(NothingToRegisterError, match="would not the next time: .*Invalid model name"):
+        registry.register(run_id=run, source=source, metrics={"f1": 1.0}, **given | {"name": "a/b:c"})
+    mlflow.remove_files(mlflow.files_of(source))
+    with pytest.raises(NothingToRegisterError, match="files of the saved model .* are gone from MLflow"):
+        registry.register(run_id=run, source=source, metrics={"f1": 1.0}, **given)
+    mlflow.call("POST", "/runs/delete", run_id=run)
+    with pytest.raises(NothingToRegisterError, match="was deleted in MLflow: restore it there"):
+        registry.register(run_id=run, source=source, metrics={"f1": 1.0}, **given)
+
+
+def test_metrics_of_any_name_and_number_are_logged(mlflow: Mlflow, registry: Registry, name: str):
+    run, source = mlflow.saved()
+    metrics = {"ndcg@10": 0.5, "../up": 0.25, **{f"f1 of {number}": 1.0 for number in range(1_100)}}
+    registry.register(name=name, kind="", run_id=run, source=source, metrics=metrics, description="", tags={})
+    found = registry.run(run).metrics
+    assert (found["ndcg_10"], found["___up"]) == (0.5, 0.25)
+    assert len(found) == 1_102
+
+
+def test_a_model_whose_files_are_gone_is_neither_a_cached_one_nor_a_base(mlflow: Mlflow, registry: Registry, name: str):
+    from tarmac.registry.origins import CACHE_TAG, find_base, find_cached
+
+    runs = {}
+    for run_id in ("manual__1", "manual__2"):
+        run, source = mlflow.saved(run_id=run_id, **{CACHE_TAG: name})
+        artifacts = mlflow.call("GET", "/runs/get", run_id=run)["run"]["info"]["artifact_uri"]
+        mlflow.upload(f"{artifacts}/tarmac/training.json", b"{}")
+        runs[run] = source, f"{artifacts}/tarmac"
+    found = find_cached(registry, name)
+    assert found is not None
+    source, _ = runs.pop(found.run_id)
+    registry.register(name=name, kind="", run_id=found.run_id, source=source, metrics={}, description="", tags={})
+    mlflow.remove_files(mlflow.files_of(source))
+    ((other, (_, records)),) = runs.items()
+    found = find_cached(registry, name)
+    assert found is not None
+    assert found.run_id == other, "the other one is whole"
+    with pytest.raises(UnknownModelError, match=f"The files of {name}/1 were deleted from MLflow"):
+        find_base(registry, f"{name}/1")
+    mlflow.remove_files(records)
+    assert find_cached(registry, name) is None
+
+
+def test_every_version_is_listed_with_its_aliases_however_many_there_are(
+    mlflow: Mlflow, registry: Registry, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tarmac.registry.client._PAGE", 2)
+    names = [mlflow.new_name() for _ in range(3)]
+    run, source = mlflow.saved()
+    for name in names:
+        for _ in range(2):
+            mlflow.call("POST", "/registered-models/create", name=name) if registry.model(name) is None else None
+            mlflow.call("POST", "/model-versions/create", name=name, source=source, run_id=run, model_id=source[8:])
+        mlflow.call("POST", "/registered-models/alias", name=name, alias="production", version="1")
+    models = [model for model in registry.models() if model.name in names]
+    assert [model.name for model in models] == names
+    found = registry.all_versions(models)
+    assert [(version.name, version.version) for version in found] == [(name, n) for name in names for n in (2, 1)]
+    assert [version.aliases for version in found] == [(), ("production",)] * 3
+    assert found[:2] == registry.versions(names[0])

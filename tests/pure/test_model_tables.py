@@ -55,6 +55,9 @@ ROWS: dict[str, tuple[Version, list[str]]] = {
         version(2, aliases=("production",)), ["ner", "2", "production", "f1 0.5124", "wnut17", "1 h 0 min"],
     ),
     "registered by somebody else, without our tags": (version(1, tags={}), ["ner", "1", "-", "-", "-", "1 h 0 min"]),
+    "with a tag that a person changed": (
+        version(1, tags={"tarmac.score_name": "f1", "tarmac.score": "good"}), ["ner", "1", "-", "-", "-", "1 h 0 min"],
+    ),
     "made by a clock that is ahead": (version(1, created=NOW + 9), ["ner", "1", "-", "f1 0.5124", "wnut17", "0 s"]),
 }  # fmt: skip
 
@@ -95,6 +98,11 @@ def test_a_step_tells_what_was_before_who_and_why():
         "  why    it is odd",
     ]
     assert history_rows([step]) == [["2026-11-24T08:30:00.000000Z", "3", "-", "rollback", "ada", "it is odd"]]
+
+
+def test_a_step_that_was_found_in_mlflow_says_so():
+    step = Step("ner", "model_deleted", 3, None, "a user of MLflow", "the model was deleted", *[None] * 5, AT)
+    assert step_lines(step)[2] == "  by     a user of MLflow (the model was deleted there)"
 
 
 def test_an_instant_is_written_so_that_it_can_be_asked_for_again():

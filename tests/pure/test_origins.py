@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tarmac.base.errors import UnknownModelError
 from tarmac.registry.client import Run, Version
-from tarmac.registry.origins import cache_key, registry_problems
+from tarmac.registry.origins import cache_key, registry_problems, same_model
 
 REQUEST: dict[str, Any] = {
     "model": "test_model",
@@ -70,14 +71,18 @@ def test_the_order_of_data_sets_is_the_order_of_training():
 
 
 class Shelf:
-    """A registry with one model: two versions of kind test_model, the second in production."""
+    """A registry with one model: three versions of kind test_model, the second in production, the third without files.
+
+    The runs of MLflow are gone, but for those that a session's name finds.
+    """
 
     def kind_of(self, name: str) -> str | None:
         return {"mine": "test_model"}.get(name)
 
     def versions(self, name: str) -> list[Version]:
         return [
-            Version("mine", 2, "run2", "models:/m-2", 0, aliases=("production",)),
+            Version("mine", 3, "run3", "models:/m-3", 0),
+            Version("mine", 2, "run2", "models:/m-2", 0, aliases=("production",), tags={"tarmac.model": "test_model"}),
             Version("mine", 1, "run1", "models:/m-1", 0),
         ]
 
@@ -85,10 +90,23 @@ class Shelf:
         return next(version for version in self.versions(name) if version.version == number)
 
     def run(self, run_id: str) -> Run:
-        return Run(run_id, "1", "FINISHED", {"model": "test_model"}, {}, {}, None)
+        if run_id != "run1":
+            raise UnknownModelError(f"There is no MLflow run {run_id!r}.")
+        return Run(
+            run_id, "1", "FINISHED", {"model": "test_model"}, {}, {"tarmac.run_id": "manual__1"} | self.tags, None
+        )
+
+    def __init__(self, **tags: str) -> None:
+        self.tags = {f"tarmac.{key}": value for key, value in tags.items()}
 
     def find_runs(self, tag: str, value: str) -> list[Run]:
         return [self.run("run1")] if value == "manual__1" else []
+
+    def has_version(self, name: str, number: int) -> bool:
+        return name == "mine" and number in (1, 2, 3)
+
+    def has_files(self, source: str) -> bool:
+        return source != "models:/m-3"
 
     def saved_model(self, run: Run) -> str | None:
         return "models:/m-1"
@@ -107,6 +125,11 @@ NAMED: dict[str, tuple[dict[str, Any], list[str], str | None]] = {
     "a version": ({"base_model": "mine/1"}, [], "mine/1"),
     "what is in production now, for good": ({"base_model": "mine@production"}, [], "mine/2"),
     "what a run saved": ({"base_model": "run:manual__1"}, [], "run:manual__1"),
+    "a version whose files were deleted": (
+        {"base_model": "mine/3"},
+        ["base_model: The files of mine/3 were deleted from MLflow. (got 'mine/3')"],
+        None,
+    ),
     "what no run saved": ({"base_model": "run:manual__2"}, ["base_model: No model was saved by a run"], None),
     "a base of another kind": (
         {"base_model": "mine/1", "model": "named_entity_recognition"},
@@ -123,3 +146,20 @@ def test_what_a_request_says_of_the_registry_is_checked(given: dict[str, Any], w
     assert len(problems) == len(words)
     assert all(word in problem for word, problem in zip(words, problems, strict=True))
     assert reference == base
+
+
+# (the tag of the run that the model was taken from, the run, what the model is the same as)
+TAKEN = {
+    "it was trained": ("mine/1", "", ""),
+    "from a registered version": ("mine/1", "runs:/run1", "mine/1"),
+    "its version was deleted since": ("mine/9", "runs:/run1", "run:manual__1"),
+    "it was never registered": ("", "runs:/run1", "run:manual__1"),
+    "a person wrote something else into the tag": ("mine", "runs:/run1", "run:manual__1"),
+    "its run was deleted since": ("mine/1", "runs:/run9", "run:run9"),
+}
+
+
+@pytest.mark.parametrize(("tag", "run", "same"), TAKEN.values(), ids=TAKEN.keys())
+def test_a_model_that_was_taken_from_an_earlier_session_is_known_as_the_same(tag: str, run: str, same: str):
+    shelf: Any = Shelf(model_version=tag)
+    assert same_model(shelf, run) == same

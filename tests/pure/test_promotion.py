@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from tarmac.registry.promotion import Candidate, Measured, Step, decide, evaluation_set_id, way_back
+from tarmac.registry.promotion import (
+    Candidate,
+    Found,
+    Known,
+    Measured,
+    Step,
+    changes,
+    decide,
+    evaluation_set_id,
+    of_this_model,
+    way_back,
+)
 from tarmac.request.catalogue import catalogue
 
 DECISIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
@@ -92,6 +103,20 @@ BACK: dict[str, tuple[list[Step], int | None]] = {
         history(("person", None, 1), ("rule", 1, 2), ("person", 2, 1)),
         2,
     ),
+    "what is in production was deleted, so the one before": (
+        history(("person", None, 1), ("rule", 1, 2), ("version_deleted", 2, None)),
+        1,
+    ),
+    "what is in production was deleted and had been promoted twice": (
+        history(("person", None, 1), ("rule", 1, 2), ("person", 2, 1), ("version_deleted", 1, None)),
+        2,
+    ),
+    "the only one that was in production was deleted": (
+        history(("person", None, 1), ("version_deleted", 1, None)),
+        None,
+    ),
+    "the alias was removed in MLflow, so it is set again": (history(("rule", None, 1), ("mlflow", 1, None)), 1),
+    "nothing was ever promoted": ([], None),
     "everything was taken back and one was promoted again": (
         history(("person", None, 1), ("rollback", 1, None), ("person", None, 2)),
         None,
@@ -102,6 +127,72 @@ BACK: dict[str, tuple[list[Step], int | None]] = {
 @pytest.mark.parametrize(("steps", "before"), BACK.values(), ids=BACK.keys())
 def test_the_way_back(steps: list[Step], before: int | None):
     assert way_back(steps) == before
+
+
+def test_the_history_of_a_deleted_model_does_not_count_for_the_next_one():
+    steps = history(("rule", None, 1), ("model_deleted", 1, None), ("person", None, 1), ("rule", 1, 2))
+    assert of_this_model(steps) == steps[2:]
+    assert of_this_model(steps[:2]) == []
+    assert of_this_model(steps[2:]) == steps[2:]
+
+
+MADE, LATER = 1_000_000, 2_000_000
+# (what the history knows, what MLflow has, the steps that are missing as (kind, from, to))
+MISSING: dict[str, tuple[Known, Found | None, list[tuple[str, int | None, int | None]]]] = {
+    "nothing happened": (Known(2, LATER, MADE, 2), Found(MADE, 2, True), []),
+    "nothing was ever promoted": (Known(), Found(MADE, None, True), []),
+    "a step was interrupted, so the alias is where it was before": (
+        Known(2, LATER, MADE, 1), Found(MADE, 1, True), [],
+    ),
+    "the first step was interrupted, so there is no alias yet": (
+        Known(1, LATER, MADE, None), Found(MADE, None, True), [],
+    ),
+    "an interrupted step had moved the alias": (Known(2, LATER, MADE, 1), Found(MADE, 2, True), []),
+    "a person set the alias": (Known(2, LATER, MADE, 2), Found(MADE, 1, True), [("mlflow", 2, 1)]),
+    "a person set the alias after a step was interrupted": (
+        Known(2, LATER, MADE, 1), Found(MADE, 3, True), [("mlflow", 2, 3)],
+    ),
+    "a person removed the alias": (Known(2, LATER, MADE, 2), Found(MADE, None, True), [("mlflow", 2, None)]),
+    "a person set the alias of a model without history": (
+        Known(), Found(MADE, 4, True), [("mlflow", None, 4)],
+    ),
+    "the version in production was deleted, and its alias with it": (
+        Known(2, LATER, MADE, 2), Found(MADE, None, False), [("version_deleted", 2, None)],
+    ),
+    "it was deleted after a step that took it there was interrupted": (
+        Known(2, LATER, MADE, 1), Found(MADE, 1, False), [("version_deleted", 2, None), ("mlflow", None, 1)],
+    ),
+    "it was deleted and a person promoted another": (
+        Known(2, LATER, MADE, 2), Found(MADE, 1, False), [("version_deleted", 2, None), ("mlflow", None, 1)],
+    ),
+    "the model was deleted": (Known(2, LATER, MADE, 2), None, [("model_deleted", 2, None)]),
+    "a model of which nothing was in production was deleted": (
+        Known(None, LATER, MADE, None), None, [("model_deleted", None, None)],
+    ),
+    "a model without history was deleted": (Known(None, None, MADE, None), None, []),
+    "there is another model of that name": (
+        Known(1, LATER, MADE, 1), Found(LATER, None, True), [("model_deleted", 1, None)],
+    ),
+    "another model of that name has an alias by hand": (
+        Known(1, LATER, MADE, 1), Found(LATER, 1, True), [("model_deleted", 1, None), ("mlflow", None, 1)],
+    ),
+    "another model, and the history was written before the time was kept": (
+        Known(1, MADE, None, 1), Found(LATER, None, True), [("model_deleted", 1, None)],
+    ),
+    "the same model, and the history was written before the time was kept": (
+        Known(1, LATER, None, 1), Found(MADE, 1, True), [],
+    ),
+    "another model after one whose history has ended": (Known(None, None, None, None), Found(LATER, None, True), []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("known", "found", "missing"), MISSING.values(), ids=MISSING.keys())
+def test_what_was_done_in_mlflow_becomes_steps_of_the_history(
+    known: Known, found: Found | None, missing: list[tuple[str, int | None, int | None]]
+):
+    made = changes(known, found)
+    assert [(change.kind, change.from_version, change.to_version) for change in made] == missing
+    assert all(change.why for change in made)
 
 
 def entry(name: str, split: str, id: str) -> dict[str, str]:

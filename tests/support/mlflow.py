@@ -42,6 +42,24 @@ class Mlflow:
         assert answer.is_success, answer.text
         return answer.text
 
+    def upload(self, uri: str, content: bytes) -> None:
+        """Put a file at an `mlflow-artifacts:/` URI."""
+        path = uri.removeprefix("mlflow-artifacts:/")
+        answer = self._http.put(f"/api/2.0/mlflow-artifacts/artifacts/{path}", content=content)
+        assert answer.is_success, answer.text
+
+    def remove_files(self, uri: str) -> None:
+        """Remove what is kept below an `mlflow-artifacts:/` URI, as somebody does who makes room."""
+        path = uri.removeprefix("mlflow-artifacts:/")
+        answer = self._http.delete(f"/api/2.0/mlflow-artifacts/artifacts/{path}")
+        assert answer.is_success, answer.text
+
+    def files_of(self, model_uri: str) -> str:
+        """Where the files of a saved model `models:/m-...` are."""
+        model_id = model_uri.removeprefix("models:/")
+        found: str = self.call("GET", f"/logged-models/{model_id}")["model"]["info"]["artifact_uri"]
+        return found
+
     def answers(self) -> bool:
         try:
             return self._http.get("/health").is_success
@@ -62,6 +80,7 @@ class Mlflow:
         made = self.call("POST", "/logged-models", experiment_id=experiment, name="model", source_run_id=run["run_id"])[
             "model"
         ]["info"]
+        self.upload(f"{made['artifact_uri']}/MLmodel", b"flavors: {}\n")
         self.call("PATCH", f"/logged-models/{made['model_id']}", model_id=made["model_id"], status="LOGGED_MODEL_READY")
         self.call("POST", "/runs/update", run_id=run["run_id"], status="FINISHED", end_time=2)
         return run["run_id"], f"models:/{made['model_id']}"

@@ -14,24 +14,24 @@ from tarmac.base.settings import settings
 from tarmac.cli.model_tables import comparison, history_rows, instant, step_lines, table, version_rows
 from tarmac.registry.client import Registry, Run, Version
 from tarmac.registry.production import Production
+from tarmac.registry.promotion import of_this_model
 
 
 def models(arguments: argparse.Namespace) -> int:
     """List versions: name, version, alias, metric, data, age."""
     registry = Registry()
     with Production(settings().database_url, registry) as production:
-        names = registry.models()
-        for name in sorted({*production.models()} & {*names}):
-            # An alias that a crash left behind follows the history now; so does one that was set by hand.
-            if production.settle(name):
-                print(f"The alias production of {name} was not where the history says; it is now.")
-    names = [arguments.model] if arguments.model else names
-    rows = [row for name in names for row in version_rows(registry.versions(name), now=time.time())]
-    if not rows:
+        # An alias that a crash left behind follows the history; what was done in MLflow becomes part of it.
+        notes = production.settle_all(registry.models())
+    versions = registry.versions(arguments.model) if arguments.model else registry.all_versions(registry.models())
+    if versions:
+        rows = version_rows(versions, now=time.time())
+        for line in table(["NAME", "VERSION", "ALIAS", "METRIC", "DATA", "AGE"], rows):
+            print(line)
+    else:
         print("No model yet: try `make demo` or `make trigger CONFIG=req.json`.")
-        return 0
-    for line in table(["NAME", "VERSION", "ALIAS", "METRIC", "DATA", "AGE"], rows):
-        print(line)
+    for note in notes:
+        print(note)
     return 0
 
 
@@ -77,6 +77,8 @@ def production(arguments: argparse.Namespace) -> int:
             print(f"Nothing of {arguments.model} was in production at {instant(arguments.at)}.")
         else:
             print(f"Version {step.to_version} of {arguments.model} was in production at {instant(arguments.at)}.")
+            if step not in of_this_model(steps):
+                print("It was of a model of that name that was deleted in MLflow since.")
         return 0
     for line in [*step_lines(steps[-1]), "", *table(["AT", "FROM", "TO", "KIND", "WHO", "WHY"], history_rows(steps))]:
         print(line)

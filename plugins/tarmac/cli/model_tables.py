@@ -25,9 +25,12 @@ def age(seconds: float) -> str:
 
 
 def score(version: Version) -> str:
-    """A version's metric, as its session measured it."""
+    """A version's metric, as its session measured it; "-" where that is not recorded as a number."""
     name, value = version.tags.get("tarmac.score_name"), version.tags.get("tarmac.score")
-    return f"{name} {float(value):.4f}" if name and value else "-"
+    try:
+        return f"{name} {float(value):.4f}" if name and value else "-"
+    except ValueError:
+        return "-"
 
 
 def version_rows(versions: Sequence[Version], *, now: float) -> list[list[str]]:
@@ -89,7 +92,14 @@ def _facts(version: Version, run: Run) -> dict[str, dict[str, str]]:
     return {"metric": measured, "parameter": dict(asked), "data": data, "training": training, "origin": origin}
 
 
-_KINDS = {"rule": "the rule", "person": "a person", "rollback": "a step back"}
+_KINDS = {
+    "rule": "the rule",
+    "person": "a person",
+    "rollback": "a step back",
+    "mlflow": "its alias was set there",
+    "version_deleted": "the version was deleted there",
+    "model_deleted": "the model was deleted there",
+}
 
 
 def step_lines(step: Step) -> list[str]:

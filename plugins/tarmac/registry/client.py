@@ -7,18 +7,46 @@ MLflow's stable REST API (2.0), and the trainer's `save` uses the library.
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tarmac.base.errors import RegistryError, UnknownModelError
+from tarmac.base.errors import NothingToRegisterError, RegistryError, UnknownModelError
 
 PRODUCTION = "production"
 RUN_TAG = "tarmac.run_id"
+# Of a version: what it is the same model as, because it was taken from there instead of trained.
+SAME_TAG = "tarmac.same_as"
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
+# The call is wrong, so it is refused every time.
+_WRONG = "INVALID_PARAMETER_VALUE"
+# An answer that does not come from MLflow's API, such as a page of a proxy.
+_NOT_MLFLOW = "NOT_MLFLOW"
 _PAGE = 200
+# The most that MLflow takes in one call of log-batch.
+_BATCH = 1000
+_READY = ("LOGGED_MODEL_READY", "READY")
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A registered model, without its versions.
+
+    Args:
+        kind: what kind of model it holds, "" where that is not known.
+        created_ms: when MLflow made it, in milliseconds since 1970: another model of the same name has another value.
+        aliases: version by alias.
+    """
+
+    name: str
+    kind: str
+    created_ms: int
+    aliases: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,7 +71,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Run:
-    """An MLflow run: what a session recorded. `ended` is in seconds since 1970, UTC; None: it has not."""
+    """An MLflow run: what a session recorded. `ended` is in seconds since 1970, UTC; None: it has not.
+
+    `deleted`: a person deleted it in MLflow, where it can be restored.
+    """
 
     run_id: str
     experiment_id: str
@@ -52,6 +83,7 @@ class Run:
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     ended: float | None
+    deleted: bool = False
 
     @property
     def url(self) -> str:
@@ -81,7 +113,7 @@ class Registry:
         self._uri = uri.rstrip("/")
         self._http = httpx.Client(base_url=self._uri, auth=(user, password) if user else None, timeout=20)
 
-    def _send(self, method: str, path: str, payload: dict[str, Any]) -> Any:
+    def _request(self, method: str, path: str, payload: dict[str, Any]) -> Any:
         import httpx
 
         try:
@@ -98,10 +130,20 @@ class Registry:
                 f"The model registry refused {method} {path} with HTTP {answer.status_code}: {answer.text[:300]}",
                 code=code,
             )
-        return answer.json()
+        return answer
 
     def _call(self, method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = self._send(method, f"/api/2.0/mlflow{path}", payload)
+        answer = self._request(method, f"/api/2.0/mlflow{path}", payload)
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise RegistryError(
+                f"What answers at {self._uri} is not MLflow's API: {path} gave {answer.text[:100]!r}. Check "
+                "MLFLOW_TRACKING_URI in env/registry.env.",
+                code=_NOT_MLFLOW,
+            )
         return found
 
     def _pages(self, method: str, path: str, key: str, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -111,9 +153,11 @@ class Registry:
                 method, path, {**payload, "max_results": _PAGE, **({"page_token": token} if token else {})}
             )
             yield from found.get(key, [])
-            token = found.get("next_page_token", "")
+            before, token = token, found.get("next_page_token", "")
             if not token:
                 return
+            if token == before:
+                raise RegistryError(f"The model registry gives the same page of {path} again and again.")
 
     # ---- what came out of a session ------------------------------------------------------------------------------
 
@@ -138,38 +182,56 @@ class Registry:
             metrics: final metrics, finite numbers.
             description: of the version, for people.
             tags: set on the version.
+
+        Raises:
+            NothingToRegisterError: the run or the model that `save` left is gone from MLflow, or MLflow calls the
+                values wrong: it would refuse them the next time, too.
         """
+        with _refused_for_good(f"MLflow does not register the model of run {run_id} as {name!r}"):
+            self._log_metrics(run_id, metrics)
+            for found in self._versions(f"name = {_quoted(name)} and run_id = {_quoted(run_id)}"):
+                if found.source == source:
+                    return found
+            self._need_files(source)
+            version = {
+                "name": name,
+                "source": source,
+                "run_id": run_id,
+                "description": description,
+                # The logged model that the source `models:/m-...` names; without it the registry refuses the source.
+                "model_id": _logged_model(source),
+                "tags": [{"key": key, "value": value} for key, value in tags.items()],
+            }
+            try:
+                created = self._call("POST", "/model-versions/create", version)
+            except RegistryError as error:
+                if error.code != _NOT_THERE:
+                    raise
+                self._create_model(name, kind)
+                created = self._call("POST", "/model-versions/create", version)
+        return _version(created["model_version"])
+
+    def _log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+        run = self.run(run_id)
+        if run.deleted:
+            raise UnknownModelError(
+                f"the MLflow run {run_id} was deleted in MLflow: restore it there and clear the task, or send the "
+                "request again"
+            )
         now = int(time.time() * 1000)
         # MLflow shows the value of the highest step: else the last point of the curve, which may not be the best.
-        step = int(self.run(run_id).metrics.get("steps", 0))
-        self._call(
-            "POST",
-            "/runs/log-batch",
-            {
-                "run_id": run_id,
-                "metrics": [{"key": k, "value": v, "timestamp": now, "step": step} for k, v in metrics.items()],
-            },
-        )
-        for found in self._versions(f"name = {_quoted(name)} and run_id = {_quoted(run_id)}"):
-            if found.source == source:
-                return found
-        version = {
-            "name": name,
-            "source": source,
-            "run_id": run_id,
-            "description": description,
-            # The logged model that the source `models:/m-...` names; without it the registry refuses the source.
-            "model_id": source.removeprefix("models:/") if source.startswith("models:/") else None,
-            "tags": [{"key": key, "value": value} for key, value in tags.items()],
-        }
-        try:
-            created = self._call("POST", "/model-versions/create", version)
-        except RegistryError as error:
-            if error.code != _NOT_THERE:
-                raise
-            self._create_model(name, kind)
-            created = self._call("POST", "/model-versions/create", version)
-        return _version(created["model_version"])
+        step = int(run.metrics.get("steps", 0))
+        points = [
+            {"key": metric_key(name), "value": value, "timestamp": now, "step": step} for name, value in metrics.items()
+        ]
+        for start in range(0, len(points), _BATCH):
+            self._call("POST", "/runs/log-batch", {"run_id": run_id, "metrics": points[start : start + _BATCH]})
+
+    def _need_files(self, source: str) -> None:
+        if not self.has_files(source):
+            raise UnknownModelError(
+                f"the files of the saved model {source} are gone from MLflow: send the request again"
+            )
 
     def _create_model(self, name: str, kind: str) -> None:
         try:
@@ -182,29 +244,42 @@ class Registry:
                 raise
 
     def tag_run(self, run_id: str, tags: dict[str, str]) -> None:
-        """Set tags on an MLflow run. Idempotent."""
-        self._call(
-            "POST", "/runs/log-batch", {"run_id": run_id, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
-        )
+        """Set tags on an MLflow run. Idempotent.
+
+        Raises:
+            NothingToRegisterError: the run is gone, or MLflow calls a tag wrong.
+        """
+        with _refused_for_good(f"MLflow does not take the tags of run {run_id}"):
+            self._call(
+                "POST", "/runs/log-batch", {"run_id": run_id, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
+            )
 
     # ---- what is there -------------------------------------------------------------------------------------------
 
-    def models(self) -> list[str]:
-        """Return the names of all registered models, sorted."""
-        return sorted(str(found["name"]) for found in self._models())
+    def models(self) -> list[RegisteredModel]:
+        """Return all registered models, by name."""
+        found = self._pages("GET", "/registered-models/search", "registered_models", {})
+        return sorted((_model(item) for item in found), key=lambda model: model.name)
 
-    def _models(self) -> Iterator[dict[str, Any]]:
-        return self._pages("GET", "/registered-models/search", "registered_models", {})
-
-    def kind_of(self, name: str) -> str | None:
-        """Return what kind of model a registered model holds, "" where that is not known; None: there is none."""
+    def model(self, name: str) -> RegisteredModel | None:
+        """Return one registered model; None: there is none of this name."""
         try:
-            found = self._call("GET", "/registered-models/get", {"name": name})["registered_model"]
+            return _model(self._call("GET", "/registered-models/get", {"name": name})["registered_model"])
         except RegistryError as error:
             if error.code == _NOT_THERE:
                 return None
             raise
-        return _pairs(found.get("tags")).get("tarmac.model", "")
+
+    def kind_of(self, name: str) -> str | None:
+        """Return what kind of model a registered model holds, "" where that is not known; None: there is none."""
+        found = self.model(name)
+        return None if found is None else found.kind
+
+    def all_versions(self, models: Iterable[RegisteredModel]) -> list[Version]:
+        """Return the versions of these models, by name, newest first: one search for all of them."""
+        aliases = {model.name: model.aliases for model in models}
+        found = (_aliased(version, aliases[version.name]) for version in self._versions("") if version.name in aliases)
+        return sorted(found, key=lambda version: (version.name, -version.version))
 
     def versions(self, name: str) -> list[Version]:
         """Return a model's versions, newest first.
@@ -212,13 +287,22 @@ class Registry:
         Raises:
             UnknownModelError: there is no such model.
         """
-        self._need_model(name)
-        aliases = self._aliases(name)
-        found = [
-            Version(**{**vars(v), "aliases": tuple(a for a, number in aliases.items() if number == v.version)})
-            for v in self._versions(f"name = {_quoted(name)}")
-        ]
+        model = self.model(name)
+        if model is None:
+            there = ", ".join(model.name for model in self.models()) or "none yet"
+            raise UnknownModelError(f"There is no model {name!r}; there are: {there}.")
+        found = (_aliased(version, model.aliases) for version in self._versions(f"name = {_quoted(name)}"))
         return sorted(found, key=lambda version: -version.version)
+
+    def has_version(self, name: str, number: int) -> bool:
+        """Tell whether there is such a version; a deleted one is not there."""
+        try:
+            self._call("GET", "/model-versions/get", {"name": name, "version": str(number)})
+        except RegistryError as error:
+            if error.code == _NOT_THERE:
+                return False
+            raise
+        return True
 
     def version(self, name: str, number: int) -> Version:
         """Return one version.
@@ -232,13 +316,9 @@ class Registry:
         there = ", ".join(str(found.version) for found in versions[:20]) or "none"
         raise UnknownModelError(f"There is no version {number} of {name!r}; there are: {there}.")
 
-    def _need_model(self, name: str) -> None:
-        if self.kind_of(name) is None:
-            there = ", ".join(self.models()) or "none yet"
-            raise UnknownModelError(f"There is no model {name!r}; there are: {there}.")
-
     def _versions(self, condition: str) -> list[Version]:
-        found = self._pages("GET", "/model-versions/search", "model_versions", {"filter": condition})
+        asked = {"filter": condition} if condition else {}
+        found = self._pages("GET", "/model-versions/search", "model_versions", asked)
         return [_version(item) for item in found if item.get("status") == "READY"]
 
     def run(self, run_id: str) -> Run:
@@ -250,7 +330,7 @@ class Registry:
         try:
             return _run(self._call("GET", "/runs/get", {"run_id": run_id})["run"])
         except RegistryError as error:
-            if error.code not in (_NOT_THERE, "INVALID_PARAMETER_VALUE"):
+            if error.code not in (_NOT_THERE, _WRONG):
                 raise
             raise UnknownModelError(f"There is no MLflow run {run_id!r}.") from error
 
@@ -275,19 +355,37 @@ class Registry:
         return [_run(item) for item in found]
 
     def saved_model(self, run: Run) -> str | None:
-        """Return the URI of the model that a session saved in its run; None: there is none that is whole."""
-        found = self._call(
+        """Return the URI of the model that a session saved in its run; None: there is none whose files are there."""
+        found = self._pages(
             "POST",
             "/logged-models/search",
-            {
-                "experiment_ids": [run.experiment_id],
-                "filter": f"source_run_id = {_quoted(run.run_id)}",
-            },
+            "models",
+            {"experiment_ids": [run.experiment_id], "filter": f"source_run_id = {_quoted(run.run_id)}"},
         )
-        for item in found.get("models", []):
-            if item["info"].get("status") in ("LOGGED_MODEL_READY", "READY"):
-                return f"models:/{item['info']['model_id']}"
+        for item in found:
+            uri = f"models:/{item['info']['model_id']}"
+            if item["info"].get("status") in _READY and self.has_files(uri):
+                return uri
         return None
+
+    def has_files(self, source: str) -> bool:
+        """Tell whether a saved model's files are there. What is kept elsewhere than in MLflow is taken as it is."""
+        model_id = _logged_model(source)
+        if model_id is None:
+            return True
+        try:
+            found = self._call("GET", f"/logged-models/{model_id}/artifacts/directories", {})
+        except RegistryError as error:
+            if error.code == _NOT_THERE:
+                return False
+            raise
+        return any(item.get("path") == "MLmodel" for item in found.get("files", []))
+
+    def has_record(self, run: Run, path: str) -> bool:
+        """Tell whether a file is among a run's artifacts."""
+        folder = path.rpartition("/")[0]
+        found = self._call("GET", "/artifacts/list", {"run_id": run.run_id, "path": folder})
+        return any(item.get("path") == path for item in found.get("files", []))
 
     def record(self, run: Run, path: str) -> dict[str, Any]:
         """Return a JSON file of a run's artifacts.
@@ -295,30 +393,68 @@ class Registry:
         Raises:
             UnknownModelError: the run has no such file.
         """
+        wrong = UnknownModelError(f"The MLflow run {run.run_id} has no record {path}.")
         try:
-            found: dict[str, Any] = self._send("GET", "/get-artifact", {"run_id": run.run_id, "path": path})
-        except (RegistryError, ValueError) as error:
-            if isinstance(error, RegistryError) and not error.code:
+            found = self._request("GET", "/get-artifact", {"run_id": run.run_id, "path": path}).json()
+        except RegistryError as error:
+            if not error.code:
                 raise
-            raise UnknownModelError(f"The MLflow run {run.run_id} has no record {path}.") from error
+            raise wrong from error
+        except ValueError as error:
+            raise wrong from error
+        if not isinstance(found, dict):
+            raise wrong
         return found
 
     # ---- aliases -------------------------------------------------------------------------------------------------
 
-    def _aliases(self, name: str) -> dict[str, int]:
-        found = self._call("GET", "/registered-models/get", {"name": name})["registered_model"]
-        return {item["alias"]: int(item["version"]) for item in found.get("aliases", [])}
-
-    def set_alias(self, name: str, alias: str, version: int | None) -> bool:
-        """Point an alias at a version, None: at none. Idempotent. Returns whether that changed anything."""
-        now = self._aliases(name).get(alias)
-        if now == version:
-            return False
+    def set_alias(self, name: str, alias: str, version: int | None) -> None:
+        """Point an alias at a version, None: at none. Idempotent."""
         if version is None:
             self._call("DELETE", "/registered-models/alias", {"name": name, "alias": alias})
         else:
             self._call("POST", "/registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
-        return True
+
+
+def metric_key(name: str) -> str:
+    """Return a metric's name as MLflow allows it: letters, digits and _ - . / : and blanks, at most 250. Pure."""
+    allowed = "".join(letter if letter.isalnum() or letter in "_-. /:" else "_" for letter in name)[:250]
+    # A name that would lead elsewhere as a path is refused, too.
+    return (
+        allowed
+        if posixpath.normpath(allowed) == allowed and not allowed.startswith(("/", "."))
+        else (re.sub(r"[/.]", "_", allowed) or "_")
+    )
+
+
+@contextmanager
+def _refused_for_good(what: str) -> Iterator[None]:
+    """Tell what MLflow will refuse the next time, too, from what it refuses now or does not answer."""
+    try:
+        yield
+    except UnknownModelError as error:
+        raise NothingToRegisterError(f"{what}: {str(error).rstrip('.')}.") from error
+    except RegistryError as error:
+        if error.code not in (_WRONG, _NOT_THERE):
+            raise
+        raise NothingToRegisterError(f"{what}, and would not the next time: {error}") from error
+
+
+def _logged_model(source: str) -> str | None:
+    return source.removeprefix("models:/") if re.fullmatch(r"models:/m-[^/]+", source) else None
+
+
+def _model(found: dict[str, Any]) -> RegisteredModel:
+    return RegisteredModel(
+        name=str(found["name"]),
+        kind=_pairs(found.get("tags")).get("tarmac.model", ""),
+        created_ms=int(found.get("creation_timestamp", 0)),
+        aliases={str(item["alias"]): int(item["version"]) for item in found.get("aliases", [])},
+    )
+
+
+def _aliased(version: Version, aliases: Mapping[str, int]) -> Version:
+    return replace(version, aliases=tuple(alias for alias, number in aliases.items() if number == version.version))
 
 
 def _pairs(items: Any) -> dict[str, str]:
@@ -346,6 +482,7 @@ def _run(found: dict[str, Any]) -> Run:
         metrics={item["key"]: float(item["value"]) for item in data.get("metrics", [])},
         tags=_pairs(data.get("tags")),
         ended=int(info["end_time"]) / 1000 if info.get("end_time") else None,
+        deleted=info.get("lifecycle_stage") == "deleted",
     )
 
 

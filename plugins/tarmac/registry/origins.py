@@ -15,8 +15,10 @@ from tarmac.request.schema import BASE_PATTERN
 
 CACHE_TAG = "tarmac.cache_key"
 METRICS_TAG = "tarmac.metrics"
-# The request of a session, among the artifacts of its MLflow run.
+VERSION_TAG = "tarmac.model_version"
+# The request of a session and the result of its training, among the artifacts of its MLflow run.
 REQUEST_RECORD = "tarmac/request.json"
+TRAINING_RECORD = "tarmac/training.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def find_base(registry: Registry, reference: str) -> Base:
     """Find what a request's `base_model` means now.
 
     Raises:
-        UnknownModelError: there is no such model, version or run, or the run saved no model.
+        UnknownModelError: there is no such model, version or run, or what it saved is gone.
         RegistryError: the registry does not answer.
     """
     match = re.fullmatch(BASE_PATTERN, reference)
@@ -42,7 +44,7 @@ def find_base(registry: Registry, reference: str) -> Base:
         run = session_run(registry, run_id)
         uri = registry.saved_model(run)
         if uri is None:
-            raise UnknownModelError(f"The run {run_id!r} saved no model.")
+            raise UnknownModelError(f"The run {run_id!r} saved no model, or its files were deleted from MLflow.")
         return Base(reference, uri, run.params.get("model", ""))
     name = match["name"]
     if match["alias"]:
@@ -52,7 +54,10 @@ def find_base(registry: Registry, reference: str) -> Base:
         version = inside[0]
     else:
         version = registry.version(name, int(match["version"]))
-    kind = registry.run(version.run_id).params.get("model", "")
+    if not registry.has_files(version.source):
+        raise UnknownModelError(f"The files of {name}/{version.version} were deleted from MLflow.")
+    # Its run may be deleted, too, and it is not needed any more.
+    kind = version.tags.get("tarmac.model") or registry.run(version.run_id).params.get("model", "")
     return Base(f"{name}/{version.version}", f"models:/{name}/{version.version}", kind)
 
 
@@ -120,9 +125,38 @@ def cache_key(
 
 
 def find_cached(registry: Registry, key: str) -> Run | None:
-    """Return the latest finished run with a key, whose model is whole.
+    """Return the latest finished run with a key that another session can take the model of: all its files are there.
 
     Raises:
         RegistryError: the registry does not answer.
     """
-    return next((run for run in registry.find_runs(CACHE_TAG, key) if registry.saved_model(run)), None)
+    return next(
+        (
+            run
+            for run in registry.find_runs(CACHE_TAG, key)
+            if registry.has_record(run, TRAINING_RECORD) and registry.saved_model(run)
+        ),
+        None,
+    )
+
+
+def same_model(registry: Registry, cached_run: str) -> str:
+    """Return what a session's model is the same as, when it was taken from an earlier run instead of trained.
+
+    Args:
+        cached_run: `runs:/<id>` of the MLflow run that it was taken from, "" for a model that was trained.
+
+    Returns:
+        `name/3`, or `run:<Airflow run id>` where no version of it is registered any more; "" for a trained one.
+    """
+    if not cached_run:
+        return ""
+    mlflow_run = cached_run.removeprefix("runs:/")
+    try:
+        tags = registry.run(mlflow_run).tags
+    except UnknownModelError:  # deleted since the model was taken
+        return f"run:{mlflow_run}"
+    name, _, number = tags.get(VERSION_TAG, "").rpartition("/")
+    if name and number.isdecimal() and registry.has_version(name, int(number)):
+        return f"{name}/{number}"
+    return f"run:{tags.get(RUN_TAG, mlflow_run)}"

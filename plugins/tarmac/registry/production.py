@@ -1,21 +1,37 @@
 """Which version of a model is in production: the history in Postgres says so, MLflow's alias `production` follows it.
 
-Whoever moves a model locks its row, so that two take turns. A step is committed before the alias moves; a crash in
-between leaves the alias behind, and the next one who comes by, at the latest `make models`, lets it follow
+Each step locks the model's row, so that two take turns, and first writes down what was done in MLflow itself: an alias
+that was set there, a version or a model that was deleted. A step is committed before the alias moves; a crash in
+between leaves the alias behind, and the next step of that model, or `make models`, lets it follow
 (docs/decisions/0014-promotion.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from tarmac.base.errors import RegistryError, TarmacError
+from tarmac.base.errors import RegistryError, TarmacError, UnknownModelError
 from tarmac.ledger import database
-from tarmac.registry.client import PRODUCTION, Registry
-from tarmac.registry.promotion import Candidate, Decision, Measured, Step, decide, way_back
+from tarmac.registry.client import PRODUCTION, RegisteredModel, Registry
+from tarmac.registry.promotion import (
+    IN_MLFLOW,
+    MODEL_DELETED,
+    VERSION_DELETED,
+    Candidate,
+    Decision,
+    Found,
+    Known,
+    Measured,
+    Step,
+    changes,
+    decide,
+    of_this_model,
+    way_back,
+)
 
 _COLUMNS = (
     "model, kind, from_version, to_version, who, why, score_name, from_score, to_score, margin, evaluation_set, at"
@@ -55,12 +71,6 @@ class Production:
         with database.transaction(self._connection) as cursor:
             return _history(cursor, model)
 
-    def models(self) -> list[str]:
-        """Return the models that have a history."""
-        with database.transaction(self._connection) as cursor:
-            cursor.execute("SELECT model FROM promoted_model ORDER BY model")
-            return [model for (model,) in cursor.fetchall()]
-
     def at(self, model: str, when: datetime | None = None) -> Step | None:
         """Return the step that brought what was in production at a time, by default now; None: there was none yet.
 
@@ -84,10 +94,10 @@ class Production:
             PromotionError: it is in production already.
         """
         self._registry.version(model, version)
-        with self._locked(model) as (cursor, head):
-            if head == version:
+        with self._locked(model) as held:
+            if held.head == version:
                 raise PromotionError(f"Version {version} of {model!r} is in production already.")
-            step = _add(cursor, model, "person", head, version, who, why)
+            step = held.add("person", version, who, why)
         self.settle(model)
         return step
 
@@ -96,15 +106,18 @@ class Production:
 
         Raises:
             UnknownModelError: the version to go back to was deleted from the registry.
-            PromotionError: nothing is in production.
+            PromotionError: nothing is in production, and nothing was before.
         """
-        with self._locked(model) as (cursor, head):
-            if head is None:
+        with self._locked(model) as held:
+            before = way_back(of_this_model(held.steps))
+            if before is None and held.head is None:
                 raise PromotionError(f"Nothing of {model!r} is in production: there is no step to take back.")
-            before = way_back(_history(cursor, model))
-            if before is not None:
-                self._registry.version(model, before)
-            step = _add(cursor, model, "rollback", head, before, who, why)
+            if before is not None and not self._registry.has_version(model, before):
+                raise UnknownModelError(
+                    f"Version {before} of {model!r}, which was in production before, was deleted in MLflow. Put "
+                    f"another there: make promote MODEL={model} VERSION=...; `make models MODEL={model}` lists what there is."
+                )
+            step = held.add("rollback", before, who, why)
         self.settle(model)
         return step
 
@@ -119,8 +132,8 @@ class Production:
             scores: what the session measured of other versions, on the candidate's evaluation set.
             who: the session.
         """
-        with self._locked(candidate.model) as (cursor, head):
-            steps = _history(cursor, candidate.model)
+        with self._locked(candidate.model) as held:
+            steps, head = of_this_model(held.steps), held.head
             decision = _decided(steps, candidate, who)
             if decision is None:
                 known = None if head is None else scores.get(head) or self._recorded(candidate, head)
@@ -129,50 +142,153 @@ class Production:
                 if decision.promote:
                     before, after = (None if known is None else known.score), candidate.measured.score
                     numbers = (candidate.score_name, before, after, margin, candidate.evaluation_set)
-                    _add(cursor, candidate.model, "rule", head, candidate.version, who, decision.why, numbers)
+                    held.add("rule", candidate.version, who, decision.why, numbers)
         self.settle(candidate.model)
         return decision
 
-    def settle(self, model: str) -> bool:
-        """Let the alias follow the history. Idempotent. Returns whether it had to move.
+    def settle(self, model: str) -> list[str]:
+        """Write down what was done in MLflow, then let the alias follow the history. Idempotent.
 
         Under the model's lock, so that of two who promote at once the later one's version stays.
+
+        Returns:
+            What was not as it should be, one sentence each; empty: nothing had to be done.
         """
-        with self._locked(model) as (_, head):
+        with self._locked(model) as held:
+            said = [_sentence(step) for step in held.noticed]
+            if held.found is None or held.found.alias == held.head:
+                return said
             try:
-                return self._registry.set_alias(model, PRODUCTION, head)
+                self._registry.set_alias(model, PRODUCTION, held.head)
             except RegistryError as error:
                 raise RegistryError(
-                    f"{error} The history says that version {head or 'none'} of {model!r} is in production; the alias "
-                    "follows when the registry answers: run `make models`.",
+                    f"{error} The history says that version {held.head or 'none'} of {model!r} is in production; the "
+                    "alias follows when the registry answers: run `make models`.",
                     code=error.code,
                 ) from error
+            held.remember(held.found.created_ms, held.head)
+        now = "removed" if held.head is None else f"at version {held.head}"
+        return [*said, f"The alias production of {model} was not where the history says; it is {now} now."]
+
+    def settle_all(self, models: Sequence[RegisteredModel]) -> list[str]:
+        """Settle every model that is not as its history says. Idempotent.
+
+        What MLflow refuses for one model is a sentence; the others are settled all the same.
+
+        Args:
+            models: all that the registry has.
+
+        Returns:
+            What is or was not as it should be, one sentence each with what to do, in the order of the models' names.
+        """
+        there = {model.name: model for model in models}
+        with database.transaction(self._connection) as cursor:
+            known = _known(cursor)
+        said = []
+        for name in sorted({*there, *known}):
+            if _is_settled(known.get(name), there.get(name)):
+                continue
+            try:
+                said += self.settle(name)
+            except RegistryError as error:
+                if not error.code:
+                    raise  # MLflow does not answer: the others would fail, too
+                said.append(str(error))
+        with database.transaction(self._connection) as cursor:
+            deleted = _deleted_versions(cursor)
+        return said + [
+            f"Nothing of {name} is in production: version {version}, which was, was deleted in MLflow. Put another one "
+            f"there: make promote MODEL={name} VERSION=...; or go back: make rollback MODEL={name}."
+            for name, version in deleted
+            if name in there
+        ]
 
     def _recorded(self, candidate: Candidate, version: int) -> Measured | None:
         """Return what a version's own session measured, if that was on the candidate's evaluation set."""
-        tags = self._registry.version(candidate.model, version).tags
+        try:
+            tags = self._registry.version(candidate.model, version).tags
+        except UnknownModelError:  # deleted a moment ago
+            return None
         same = (tags.get("tarmac.evaluation_set"), tags.get("tarmac.score_name")) == (
             candidate.evaluation_set,
             candidate.score_name,
         )
         if not same or "tarmac.score" not in tags:
             return None
-        return Measured(float(tags["tarmac.score"]), float(tags.get("tarmac.seen", 0)))
+        try:
+            return Measured(float(tags["tarmac.score"]), float(tags.get("tarmac.seen", 0)))
+        except ValueError:  # a person may write anything into a tag
+            return None
 
     @contextmanager
-    def _locked(self, model: str) -> Iterator[tuple[Any, int | None]]:
-        """Give a cursor that holds a model's lock, and the version in production."""
+    def _locked(self, model: str) -> Iterator[_Held]:
+        """Give a model whose row is locked, with all that was done in MLflow in its history."""
         with database.transaction(self._connection) as cursor:
-            cursor.execute("INSERT INTO promoted_model (model) VALUES (%s) ON CONFLICT DO NOTHING", (model,))
-            cursor.execute("SELECT FROM promoted_model WHERE model = %s FOR UPDATE", (model,))
-            cursor.execute("SELECT to_version FROM promotion WHERE model = %s ORDER BY id DESC LIMIT 1", (model,))
-            row = cursor.fetchone()
-            yield cursor, None if row is None else row[0]
+            known = _lock(cursor, model)
+            held = _Held(cursor, model, known.head, _history(cursor, model))
+            there = self._registry.model(model)
+            if there is not None:
+                has_head = known.head is None or self._registry.has_version(model, known.head)
+                held.found = Found(there.created_ms, there.aliases.get(PRODUCTION), has_head)
+            for change in changes(known, held.found):
+                held.noticed.append(held.add(change.kind, change.to_version, IN_MLFLOW, change.why))
+            created, alias = (None, None) if held.found is None else (held.found.created_ms, held.found.alias)
+            if (created, alias) != (known.created_ms, known.alias):
+                held.remember(created, alias)
+            yield held
 
 
-def _history(cursor: Any, model: str) -> list[Step]:
-    cursor.execute(f"SELECT {_COLUMNS} FROM promotion WHERE model = %s ORDER BY id", (model,))
-    return [Step(*row) for row in cursor.fetchall()]
+class _Held:
+    """A model whose row this transaction has locked: its steps, the version in production, what MLflow has of it."""
+
+    def __init__(self, cursor: Any, model: str, head: int | None, steps: list[Step]) -> None:
+        self._cursor, self._model = cursor, model
+        self.head, self.steps = head, steps
+        self.found: Found | None = None
+        self.noticed: list[Step] = []
+
+    def add(
+        self,
+        kind: str,
+        version: int | None,
+        who: str,
+        why: str,
+        numbers: tuple[str | float | None, ...] = (None,) * 5,
+    ) -> Step:
+        step = _add(self._cursor, self._model, kind, self.head, version, who, why, numbers)
+        self.steps.append(step)
+        self.head = version
+        return step
+
+    def remember(self, created_ms: int | None, alias: int | None) -> None:
+        """Keep which model the history is of, and where its alias is."""
+        self._cursor.execute(
+            "UPDATE promoted_model SET created_ms = %s, alias_version = %s WHERE model = %s",
+            (created_ms, alias, self._model),
+        )
+
+
+def _sentence(step: Step) -> str:
+    """Tell a person what was found done in MLflow, and what it means."""
+    if step.kind == MODEL_DELETED:
+        return (
+            f"{step.model} was deleted, or given another name, in MLflow: its history ends there "
+            f"(make production MODEL={step.model}) and does not count for a new model of that name."
+        )
+    if step.kind == VERSION_DELETED:
+        return f"Version {step.from_version} of {step.model}, which was in production, was deleted in MLflow."
+    if step.to_version is None:
+        return f"The alias production of {step.model} was removed in MLflow: nothing of it is in production now."
+    return f"Version {step.to_version} of {step.model} was put into production in MLflow; the history has it now."
+
+
+def _is_settled(known: _Last | None, there: RegisteredModel | None) -> bool:
+    """Tell from one look at all models that there is nothing to do; MLflow deletes an alias with its version."""
+    if known is None:
+        return there is None or PRODUCTION not in there.aliases
+    if there is None:
+        return known.kind in (None, MODEL_DELETED)
+    return known.created_ms == there.created_ms and known.head == known.alias == there.aliases.get(PRODUCTION)
 
 
 def _decided(steps: list[Step], candidate: Candidate, who: str) -> Decision | None:
@@ -183,6 +299,55 @@ def _decided(steps: list[Step], candidate: Candidate, who: str) -> Decision | No
     return None
 
 
+# ---- the database ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Last:
+    """A model's last step: its kind, None: there is none; what it left in production, and what is known of MLflow."""
+
+    kind: str | None
+    head: int | None
+    created_ms: int | None
+    alias: int | None
+
+
+def _known(cursor: Any) -> dict[str, _Last]:
+    """Return the last step of every model that has a row."""
+    cursor.execute(
+        "SELECT DISTINCT ON (model) model, kind, to_version, created_ms, alias_version"
+        " FROM promoted_model LEFT JOIN promotion USING (model) ORDER BY model, id DESC"
+    )
+    return {model: _Last(*row) for model, *row in cursor.fetchall()}
+
+
+def _deleted_versions(cursor: Any) -> list[tuple[str, int]]:
+    """Return the models of which nothing is in production because that version was deleted, with its number."""
+    cursor.execute(
+        "SELECT model, from_version FROM (SELECT DISTINCT ON (model) model, kind, from_version FROM promotion"
+        " ORDER BY model, id DESC) AS last WHERE kind = %s ORDER BY model",
+        (VERSION_DELETED,),
+    )
+    return [(model, version) for model, version in cursor.fetchall()]
+
+
+def _lock(cursor: Any, model: str) -> Known:
+    """Lock a model's row, which is made if there is none, until the transaction ends; return what it knows."""
+    cursor.execute("INSERT INTO promoted_model (model) VALUES (%s) ON CONFLICT DO NOTHING", (model,))
+    cursor.execute("SELECT created_ms, alias_version FROM promoted_model WHERE model = %s FOR UPDATE", (model,))
+    created_ms, alias = cursor.fetchone()
+    cursor.execute("SELECT kind, to_version, at FROM promotion WHERE model = %s ORDER BY id DESC LIMIT 1", (model,))
+    row = cursor.fetchone()
+    if row is None or row[0] == MODEL_DELETED:
+        return Known(None, None, created_ms, alias)
+    return Known(row[1], int(row[2].timestamp() * 1000), created_ms, alias)
+
+
+def _history(cursor: Any, model: str) -> list[Step]:
+    cursor.execute(f"SELECT {_COLUMNS} FROM promotion WHERE model = %s ORDER BY id", (model,))
+    return [Step(*row) for row in cursor.fetchall()]
+
+
 def _add(
     cursor: Any,
     model: str,
@@ -191,7 +356,7 @@ def _add(
     after: int | None,
     who: str,
     why: str,
-    numbers: tuple[str | float | None, ...] = (None,) * 5,
+    numbers: tuple[str | float | None, ...],
 ) -> Step:
     cursor.execute(
         "INSERT INTO promotion (model, kind, from_version, to_version, who, why, score_name, from_score, to_score,"

@@ -14,8 +14,10 @@ from typing import Any
 class Step:
     """One row of a model's history: what came into production in whose place, and how.
 
-    A version None is none. `kind` is rule, person or rollback; `at` is aware, by the database's clock. The scores, the
-    margin and the evaluation set are those that a rule compared, else None.
+    A version None is none. `kind` is `rule`, `person`, `rollback`, or what was done in MLflow itself: `mlflow`, its
+    alias was set there, `version_deleted`, `model_deleted`. `at` is aware, by the database's clock; for what was done
+    in MLflow it is when that was found. The scores, the margin and the evaluation set are those that a rule compared,
+    else None.
     """
 
     model: str
@@ -30,6 +32,84 @@ class Step:
     margin: float | None
     evaluation_set: str | None
     at: datetime
+
+
+IN_MLFLOW = "a user of MLflow"
+"""Who did what is found in MLflow, which keeps no record of it."""
+
+VERSION_DELETED, MODEL_DELETED, SET_IN_MLFLOW = "version_deleted", "model_deleted", "mlflow"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the history knows of a registered model.
+
+    Args:
+        head: the version in production; None: nothing is.
+        last_ms: when its last step was made, in milliseconds since 1970; None: there is none since the model was made.
+        created_ms: when MLflow made the model that the history is of; None: it was written before that was kept.
+        alias: where the alias `production` was when a step last looked at it or set it.
+    """
+
+    head: int | None = None
+    last_ms: int | None = None
+    created_ms: int | None = None
+    alias: int | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What MLflow has of that name now: when it was made, where its alias `production` is, whether it has the head."""
+
+    created_ms: int
+    alias: int | None
+    has_head: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """A step that was made in MLflow and is missing in the history."""
+
+    kind: str
+    from_version: int | None
+    to_version: int | None
+    why: str
+
+
+def changes(known: Known, found: Found | None) -> list[Change]:
+    """Return what was done in MLflow since the history was last compared with it, in this order. Pure.
+
+    An alias that is where a step last left it, while the history is further, was not moved by anybody: that step was
+    interrupted, and the alias has to follow. Anywhere else a person has put it.
+
+    Args:
+        found: None: there is no model of that name.
+    """
+    steps, head, alias = [], known.head, known.alias
+    begun = known.last_ms is not None
+    if begun and (found is None or _is_another(known, found)):
+        steps.append(Change(MODEL_DELETED, head, None, "the model was deleted, or given another name, in MLflow"))
+        head, alias = None, None
+    elif head is not None and found is not None and not found.has_head:
+        steps.append(Change(VERSION_DELETED, head, None, f"version {head} was deleted in MLflow"))
+        head, alias = None, None
+    if found is not None and found.alias not in (head, alias):
+        what = "was removed" if found.alias is None else f"was set to version {found.alias}"
+        steps.append(Change(SET_IN_MLFLOW, head, found.alias, f"the alias production {what} in MLflow"))
+    return steps
+
+
+def _is_another(known: Known, found: Found) -> bool:
+    if known.created_ms is not None:
+        return found.created_ms != known.created_ms
+    # A version is promoted after its model was made.
+    return known.last_ms is not None and known.last_ms < found.created_ms
+
+
+def of_this_model(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps since the last model of the name was deleted: those that count for the one there is. Pure."""
+    ends = [place for place, step in enumerate(steps, start=1) if step.kind == MODEL_DELETED]
+    return list(steps[ends[-1] if ends else 0 :])
 
 
 SEEN_AT_MOST = 0.01
@@ -112,10 +192,10 @@ def decide(
 def way_back(steps: Iterable[Step]) -> int | None:
     """Return the version that was in production before the current one came; None: nothing was.
 
-    A rollback takes one step away, so that the next one leads further back.
+    A rollback takes one step away, so that the next one leads further back. What was deleted is not gone back to.
 
     Args:
-        steps: a model's history, oldest first, at least one.
+        steps: a model's history since it was made, oldest first.
     """
     stack: list[int | None] = [None]
     for step in steps:
@@ -123,6 +203,8 @@ def way_back(steps: Iterable[Step]) -> int | None:
             stack.pop()
         else:
             stack.append(step.to_version)
+        if step.kind == VERSION_DELETED:
+            stack = [version for version in stack if version != step.from_version]
     return stack[-2] if len(stack) > 1 else None
 
 

@@ -12,8 +12,16 @@ from tarmac.base.session import SessionKey, session_labels, volume_name
 from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
-from tarmac.registry.client import RUN_TAG, Registry, Run
-from tarmac.registry.origins import CACHE_TAG, METRICS_TAG, cache_key, find_base, find_cached
+from tarmac.registry.client import RUN_TAG, SAME_TAG, Registry, Run
+from tarmac.registry.origins import (
+    CACHE_TAG,
+    METRICS_TAG,
+    VERSION_TAG,
+    cache_key,
+    find_base,
+    find_cached,
+    same_model,
+)
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, evaluation_set_id
 from tarmac.request import datasets
@@ -177,7 +185,8 @@ def register_model(
     """Register what `save` saved with what `eval` measured; promote it, if the request asks and the rule allows.
 
     Returns:
-        `name`, `version`, `url`, `run_url`, `score_name`, `score`, all `metrics`, and `promotion`: what became of it.
+        `name`, `version`, `url`, `run_url`, `score_name`, `score`, all `metrics`, `same_as`: what it is the same model
+        as, "" unless it was taken from an earlier session, and `promotion`: what became of it.
 
     Raises:
         RegistryError, LedgerError: the registry or the history of promotions refused or does not answer.
@@ -199,6 +208,7 @@ def register_model(
             f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered."
         )
     registry = Registry()
+    same_as = same_model(registry, plan["cached_run"])
     measured = Measured(metrics[score_name], seen)
     evaluation_set = evaluation_set_id(kind, prep["datasets"])
     version = registry.register(
@@ -207,7 +217,8 @@ def register_model(
         run_id=saved["mlflow_run_id"],
         source=saved["model_uri"],
         metrics=metrics,
-        description=", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
+        description=(f"The same model as {same_as}. " if same_as else "")
+        + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
         tags={
             "tarmac.run_id": run_id,
             "tarmac.model": kind,
@@ -217,11 +228,12 @@ def register_model(
             "tarmac.score_name": score_name,
             "tarmac.score": repr(measured.score),
             "tarmac.seen": repr(measured.seen),
+            **({SAME_TAG: same_as} if same_as else {}),
         },
     )
     run_tags = {
         "tarmac.evaluation_set": evaluation_set,
-        "tarmac.model_version": f"{name}/{version.version}",
+        VERSION_TAG: f"{name}/{version.version}",
         METRICS_TAG: json.dumps(metrics, sort_keys=True),
     }
     if plan["cache_key"] and not plan["cached_run"]:
@@ -237,6 +249,7 @@ def register_model(
         "score_name": score_name,
         "score": metrics[score_name],
         "metrics": metrics,
+        "same_as": same_as,
         "promotion": _promote(registry, run_id, request, candidate, production),
     }
 
