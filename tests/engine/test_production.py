@@ -459,7 +459,7 @@ def test_going_back_to_a_version_that_was_deleted_is_refused(
     production.promote(name, first, who="ada", why="x")
     production.promote(name, second, who="ada", why="x")
     mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(first))
-    with pytest.raises(UnknownModelError, match=f"Version {first} of .* was deleted in MLflow. Put another there"):
+    with pytest.raises(UnknownModelError, match=f"Version {first} of .* was deleted in MLflow. Put one there"):
         production.roll_back(name, who="ada", why="x")
     assert mlflow.aliases(name) == {"production": second}
 

@@ -114,8 +114,8 @@ class Production:
                 raise PromotionError(f"Nothing of {model!r} is in production: there is no step to take back.")
             if before is not None and not self._registry.has_version(model, before):
                 raise UnknownModelError(
-                    f"Version {before} of {model!r}, which was in production before, was deleted in MLflow. Put "
-                    f"another there: make promote MODEL={model} VERSION=...; `make models MODEL={model}` lists what there is."
+                    f"Version {before} of {model!r}, which was in production before, was deleted in MLflow. Put one "
+                    f"there: make promote MODEL={model} VERSION=..., of those that `make models` lists."
                 )
             step = held.add("rollback", before, who, why)
         self.settle(model)
