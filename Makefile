@@ -1,14 +1,32 @@
 # Tarmac's commands. `make help` lists them.
+#
+# How values reach a command: a variable that a user gives on the command line (FILE=, WHY=, ...) stands in ARGUMENTS. It
+# is exported as it was typed, and a recipe uses "$$FILE", in double quotes: make expands nothing in it, the shell neither.
+# A recipe never writes $(FILE): that would put the value into the shell's code. Only the command line counts: a variable
+# of the environment that happens to have the same name is not read. One that is given, also as empty, stands in GIVEN.
+# What make itself drops: blanks at the beginning of a value.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-STACK := env/host/stack.sh
-# A command in the airflow-cli container, with a terminal where there is one.
-CLI := $(STACK) exec airflow-cli python -m tarmac.cli
-CLI_PIPED := $(STACK) exec -T airflow-cli python -m tarmac.cli
-TTY := $(shell [ -t 0 ] && [ -t 1 ] && echo yes)
+ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS K KEY MODEL READINGS ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES \
+	TRAIN_SECONDS UPDATES VERSION WHY YES
+GIVEN :=
+define take_literally
+ifeq "$$(origin $(1))" "command line"
+GIVEN += $(1)
+override $(1) := $$(value $(1))
+else
+override $(1) :=
+endif
+export $(1)
+endef
+$(foreach name,$(ARGUMENTS),$(eval $(call take_literally,$(name))))
+# $(call if_given,NAME,TEXT): TEXT if the user gave NAME.
+if_given = $(if $(filter $(1),$(GIVEN)),$(2))
+
+CLI := env/host/cli.sh
 
 .PHONY: help
 help: ## List the commands
@@ -19,28 +37,21 @@ help: ## List the commands
 up: ## Build what is missing, start the stack, wait until it answers
 	@env/host/up.sh
 
-.PHONY: ensure-up
-ensure-up:
-	@env/host/stack.sh exec -T airflow-cli true >/dev/null 2>&1 || { \
-		echo "The stack is not running: 'make up' starts it." >&2; exit 3; }
-
 .PHONY: down
 down: ## Stop the stack; runs, models and data sets are kept, trainings go on
 	@env/host/down.sh
 
 .PHONY: clean
 clean: ## Remove the stack with all its runs, models, data sets and secrets (asks first; YES=1 does not)
-	@env/host/clean.sh $(if $(YES),--yes)
+	@env/host/clean.sh "$$YES"
 
 .PHONY: backup
-backup: ensure-up ## Save databases, data sets, models and secrets to FILE=backup.tar; the stack runs on
-	@[ -n "$(FILE)" ] || { echo "Say where to: make backup FILE=backup.tar" >&2; exit 2; }
-	@env/host/backup.sh "$(FILE)"
+backup: ## Save databases, data sets, models and secrets to FILE=backup.tar; the stack runs on
+	@env/host/backup.sh "$$FILE"
 
 .PHONY: restore
 restore: ## Replace what the stack holds by FILE=backup.tar (asks first; YES=1 does not)
-	@[ -f "$(FILE)" ] || { echo "FILE: there is no file '$(FILE)'. Say which backup: make restore FILE=backup.tar" >&2; exit 2; }
-	@env/host/restore.sh "$(FILE)" $(if $(YES),--yes)
+	@env/host/restore.sh "$$FILE" "$$YES"
 
 .PHONY: demo
 demo: ## Start the stack, train a named-entity model on WNUT17, show the result
@@ -48,81 +59,72 @@ demo: ## Start the stack, train a named-entity model on WNUT17, show the result
 	@env/host/demo.sh
 
 .PHONY: trigger
-trigger: ensure-up ## Check CONFIG=req.json, start a session, follow it (FOLLOW=0: return at once; KEY=: at most once)
-	@[ -n "$(CONFIG)" ] || { echo "Say which request to send: make trigger CONFIG=examples/ner-wnut17.json" >&2; exit 2; }
-	@env/host/trigger.sh "$(CONFIG)" "$(FOLLOW)" "$(KEY)"
+trigger: ## Check CONFIG=req.json, start a session, follow it (FOLLOW=0: return at once; KEY=: at most once)
+	@env/host/trigger.sh "$$CONFIG" "$$FOLLOW" $(call if_given,KEY,"$$KEY")
 
 .PHONY: follow
-follow: ensure-up ## Follow RUN=run-id to its end
-	@[ -n "$(RUN)" ] || { echo "Say which run: make follow RUN=..., one of these:" >&2; $(CLI_PIPED) sessions >&2; exit 2; }
-	@$(if $(TTY),$(CLI),$(CLI_PIPED)) follow "$(RUN)"
+follow: ## Follow RUN=run-id to its end
+	@$(CLI) follow "$$RUN"
+
+.PHONY: cancel
+cancel: ## End RUN=run-id, in whatever state it is
+	@$(CLI) cancel "$$RUN"
 
 .PHONY: dataset
-dataset: ensure-up ## Store FILE=data.jsonl, print what to put in a request
-	@[ -n "$(FILE)" ] || { echo "Say which file to store: make dataset FILE=examples/tiny.jsonl" >&2; exit 2; }
-	@[ -f "$(FILE)" ] || { echo "FILE: there is no file '$(FILE)'." >&2; exit 2; }
-	@$(CLI_PIPED) dataset < "$(FILE)"
+dataset: ## Store FILE=data.jsonl, print what to put in a request
+	@$(CLI) dataset "$$FILE"
 
 .PHONY: script
-script: ensure-up ## Store FILE=train.py, your own training code, print what to put in a request
-	@case "$(FILE)" in *.py|*.sh) ;; *) echo "Say which .py or .sh file to store: make script FILE=train.py" >&2; exit 2 ;; esac
-	@[ -f "$(FILE)" ] || { echo "FILE: there is no file '$(FILE)'." >&2; exit 2; }
-	@$(CLI_PIPED) dataset --suffix "$(suffix $(FILE))" < "$(FILE)"
+script: ## Store FILE=train.py, your own training code, print what to put in a request
+	@$(CLI) script "$$FILE"
 
 .PHONY: trainers
-trainers: ensure-up ## List the models a request may name, and who trains each
-	@$(CLI_PIPED) trainers
+trainers: ## List the models a request may name, and who trains each
+	@$(CLI) trainers
 
 .PHONY: ps
-ps: ensure-up ## Show the services and the latest training sessions
-	@$(STACK) ps --format 'table {{.Service}}\t{{.Status}}'
-	@echo
-	@$(CLI_PIPED) sessions
+ps: ## Show the services and the latest training sessions
+	@$(CLI) ps
 
 .PHONY: gpus
-gpus: ensure-up ## Show the GPUs, who holds them, who waits and why
-	@$(CLI_PIPED) gpus
+gpus: ## Show the GPUs, who holds them, who waits and why
+	@$(CLI) gpus
 
 .PHONY: release-gpu
-release-gpu: ensure-up ## Take GPU=uuid out of quarantine
-	@[ -n "$(GPU)" ] || { echo "Say which GPU: make release-gpu GPU=..., one of these:" >&2; $(CLI_PIPED) gpus >&2; exit 2; }
-	@$(CLI_PIPED) release-gpu "$(GPU)" --by "$(USER)"
+release-gpu: ## Take GPU=uuid out of quarantine
+	@$(CLI) release-gpu "$$GPU"
 
 .PHONY: models
-models: ensure-up ## List models: version, alias, metric, data, age (MODEL=name: of one)
-	@$(CLI_PIPED) models $(if $(MODEL),"$(MODEL)")
+models: ## List models: version, alias, metric, data, age (MODEL=name: of one)
+	@$(CLI) models "$$MODEL"
 
 .PHONY: compare
-compare: ensure-up ## Show two versions side by side: A=name/1 B=name/2
-	@[ -n "$(A)" ] && [ -n "$(B)" ] || { echo "Say which two: make compare A=name/1 B=name/2, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
-	@$(CLI_PIPED) compare "$(A)" "$(B)"
+compare: ## Show two versions side by side: A=name/1 B=name/2
+	@$(CLI) compare "$$A" "$$B"
 
 .PHONY: promote
-promote: ensure-up ## Put VERSION=n of MODEL=name into production (WHY="...": for the record)
-	@[ -n "$(MODEL)" ] && [ -n "$(VERSION)" ] || { echo "Say what: make promote MODEL=name VERSION=n, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
-	@$(CLI_PIPED) promote "$(MODEL)" "$(VERSION)" --by "$(USER)" --why "$(WHY)"
+promote: ## Put VERSION=n of MODEL=name into production (WHY="...": for the record)
+	@$(CLI) promote "$$MODEL" "$$VERSION" "$$WHY"
 
 .PHONY: rollback
-rollback: ensure-up ## Take the last promotion of MODEL=name back (WHY="...")
-	@[ -n "$(MODEL)" ] || { echo "Say which model: make rollback MODEL=name, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
-	@$(CLI_PIPED) rollback "$(MODEL)" --by "$(USER)" --why "$(WHY)"
+rollback: ## Take the last promotion of MODEL=name back (WHY="...")
+	@$(CLI) rollback "$$MODEL" "$$WHY"
 
 .PHONY: production
-production: ensure-up ## Say which version of MODEL=name is in production and was before (AT=2026-11-24T08:30:00Z: was then)
-	@[ -n "$(MODEL)" ] || { echo "Say which model: make production MODEL=name, of these:" >&2; $(CLI_PIPED) models >&2; exit 2; }
-	@$(CLI_PIPED) production "$(MODEL)" $(if $(AT),--at "$(AT)")
+production: ## Say which version of MODEL=name is in production and was before (AT=2026-11-24T08:30:00Z: was then)
+	@$(CLI) production "$$MODEL" $(call if_given,AT,"$$AT")
 
 .PHONY: reproduce
-reproduce: ensure-up ## Train again from the record of RUN=run-id; fails unless the metrics match
-	@[ -n "$(RUN)" ] || { echo "Say which run: make reproduce RUN=..., one of these:" >&2; $(CLI_PIPED) sessions >&2; exit 2; }
-	@$(CLI_PIPED) reproduce "$(RUN)"
+reproduce: ## Train again from the record of RUN=run-id; fails unless the metrics match
+	@$(CLI) reproduce "$$RUN"
 
 .PHONY: logs
 logs: ## Show and follow the services' logs (SERVICE=name: only one)
-	@$(STACK) logs --follow --tail 50 $(SERVICE)
+	@$(CLI) logs "$$SERVICE"
 
 # Arguments of pytest for the three loops of a developer: K=words selects tests by name, ARGS="--lf -x" is passed on.
-PYTEST_ARGS = $(if $(K),-k "$(K)") $(ARGS)
+# ARGS is the exception: words for pytest, split at blanks.
+PYTEST_ARGS = $(call if_given,K,-k "$$K") $$ARGS
 
 .PHONY: dev
 dev: ## Make .venv from the lock, for the checks below (uv fetches itself where it is missing)
@@ -145,7 +147,7 @@ check-trainer: ## The trainer's tests in its image, with this working tree's cod
 .PHONY: mutate
 mutate: ## Break the code in 40 places, one after the other: do the tests notice? (K=words, SUITES="pure postgres trainer")
 	@tests/check.sh dev
-	@.venv/bin/python tests/tools/mutate.py $(if $(K),-k "$(K)") $(if $(SUITES),--suites "$(SUITES)")
+	@.venv/bin/python tests/tools/mutate.py $(call if_given,K,-k "$$K") $(call if_given,SUITES,--suites "$$SUITES")
 
 .PHONY: test
 test: ## Run every test, in a stack of its own beside a running one
@@ -165,7 +167,7 @@ test-faults: ## Kill, stop and cut off parts of a stack while sessions train (pa
 
 .PHONY: chaos
 chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: as before; GPUS=0: CPU only)
-	@ROUNDS="$(ROUNDS)" SEED="$(SEED)" GPUS="$(GPUS)" tests/run.sh chaos
+	@tests/run.sh chaos
 
 .PHONY: lint
 lint: ## ruff, shellcheck
@@ -191,20 +193,20 @@ audit: ## Look for known vulnerabilities in what the images are made of; says wh
 bench: bench-pipeline bench-quality bench-admission bench-handover ## Print all figures, one after the other (about an hour)
 
 .PHONY: bench-pipeline
-bench-pipeline: ensure-up ## Measure the pipeline's overhead and the idle stack; prints ratios
+bench-pipeline: ## Measure the pipeline's overhead and the idle stack; prints ratios
 	@tests/bench/bench_pipeline.sh
 
 .PHONY: bench-admission
 bench-admission: ## Simulate admission on GPU traces and walk at random over it (STEPS=10000000: longer)
-	@STEPS="$(STEPS)" tests/run.sh bench-admission
+	@tests/run.sh bench-admission
 
 .PHONY: bench-handover
 bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (READINGS=32 TRAIN_SECONDS=30)
-	@READINGS="$(READINGS)" TRAIN_SECONDS="$(TRAIN_SECONDS)" tests/run.sh bench-handover
+	@tests/run.sh bench-handover
 
 .PHONY: bench-quality
 bench-quality: ## Train each spaCy model on the example data, beside plain spaCy (MODEL=name, UPDATES=n, SEEDS=n)
-	@MODEL="$(MODEL)" UPDATES="$(UPDATES)" SEEDS="$(SEEDS)" tests/run.sh bench-quality
+	@tests/run.sh bench-quality
 
 .PHONY: lock
 lock: ## Pin every image's dependencies again, with hashes (needs uv)

@@ -3,15 +3,17 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+file=${1:-} parts=''
+need FILE "$file" 'Say where to: make backup FILE=backup.tar'
+case $file in -*) file=./$file ;; esac # no option
+[ ! -e "$file" ] || refuse "FILE: '$file' is there already; a backup overwrites nothing."
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 . "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
-file=$1
-parts=''
+ensure_up
 trap '[ -z "$parts" ] || rm -rf "$parts"' EXIT
 trap 'exit 130' INT TERM
 umask 077
-[ ! -e "$file" ] || die "FILE: '$file' is there already; a backup overwrites nothing."
-parts=$(mktemp -d "$file.XXXXXX") || die "FILE: cannot write beside '$file'."
+parts=$(mktemp -d "$file.XXXXXX" 2>/dev/null) || refuse "FILE: you cannot write into the folder of '$file'. Name a file in a folder that is there and yours."
 
 mkdir "$parts/env"
 for name in "$ENV_DIR"/*.env; do
@@ -27,6 +29,7 @@ for name in datasets mlflow-artifacts; do
         tar --create --numeric-owner --directory /volume . >"$parts/$name.tar"
 done
 printf 'tarmac backup 1\n%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$parts/about"
-tar --create --file "$file.part" --directory "$parts" about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar
+# A name with a colon is a file of this machine too.
+tar --create --force-local --file "$file.part" --directory "$parts" about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar
 mv "$file.part" "$file"
 say "Saved databases, data sets, models and secrets to $file ($(du -h "$file" | cut -f1)). Keep it private."

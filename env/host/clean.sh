@@ -1,16 +1,15 @@
 #!/usr/bin/env bash
-# Removes the stack with its volumes (runs, models, data sets) and generated secrets, after asking. --yes does not ask.
+# Removes the stack with its volumes (runs, models, data sets) and generated secrets, after asking. With 1 it does not ask.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 . "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
 
-if [ "${1:-}" != --yes ]; then
-    [ -t 0 ] || die "this removes all runs, models and data sets: run 'make clean YES=1' where nobody can be asked."
-    printf 'Remove the stack "%s" with all its runs, models, data sets and secrets? [y/N] ' "$TARMAC_PROJECT" >&2
-    read -r answer
-    case $answer in y | Y | yes) ;; *) say 'Nothing was removed.'; exit 1 ;; esac
+if ! is_on YES "${1:-}"; then
+    confirm "Remove the stack \"$TARMAC_PROJECT\" with all its runs, models, data sets and secrets?" \
+        "This removes all runs, models and data sets: run 'make clean YES=1' where there is no terminal." ||
+        { say 'Nothing was removed.'; exit 1; }
 fi
 # Containers and volumes of sessions are not Compose's: they carry our label.
 label=label=tarmac.project=$TARMAC_PROJECT

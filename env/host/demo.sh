@@ -10,9 +10,9 @@ request=${1:-examples/ner-wnut17.json}
 say ''
 say "Demo: a named-entity model trained on WNUT17 ($request)"
 for file in examples/wnut17.train.jsonl examples/wnut17.dev.jsonl examples/tiny.jsonl; do
-    compose exec -T airflow-cli python -m tarmac.cli dataset --quiet <"$file" >/dev/null
+    tarmac dataset --quiet <"$file" >/dev/null
 done
-env/host/trigger.sh "$request" || code=$?
+env/host/trigger.sh "$request" <&7 || code=$?
 if [ "${code:-0}" -eq 0 ]; then
     say "  look     http://localhost:${TARMAC_WEB_PORT:-8081} (login above) for the run, http://localhost:${TARMAC_MLFLOW_PORT:-5000} for the model"
 fi

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Guarantees that a Docker Engine (20.10 or newer) answers. Silent if one does;
 # otherwise starts or installs it where it may, or says exactly what to do.
+#
+#   engine.sh [--check]        --check changes nothing: without an engine it says what to do and exits with 3
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -129,7 +131,7 @@ start_without_service_manager() {
     dockerd=$(find_dockerd)
     say "Docker does not run and there is no service manager: starting dockerd (log: $daemon_log) ..."
     PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" \
-        setsid nohup "$dockerd" >>"$daemon_log" 2>&1 </dev/null 9>&- &
+        setsid nohup "$dockerd" >>"$daemon_log" 2>&1 </dev/null 7<&- 9>&- &
     pid=$!
     if wait_for_engine "$pid"; then return 0; fi
     show_end_of "$daemon_log"
@@ -147,7 +149,11 @@ start_engine() {
 }
 
 main() {
-    if ! engine_answers; then
+    if [ "${1:-}" = --check ]; then
+        die_status=3
+        engine_answers || explain_what_we_cannot_fix
+        [ -n "$engine_version" ] || die "no Docker Engine answers on this machine: 'make up' starts it, or says what to do."
+    elif ! engine_answers; then
         explain_what_we_cannot_fix
         local installed=no
         if find_dockerd >/dev/null && command -v docker >/dev/null 2>&1; then installed=yes; fi

@@ -1,6 +1,12 @@
 # shellcheck shell=bash
-# What every script in env/host shares. Source it; it does nothing by itself.
+# What every script in env/host shares. Source it once, first; but for standard input it does nothing by itself.
 # It keeps to bash 3.2, so that a Mac's bash can run it too.
+
+# Standard input belongs to the caller: a loop may read file names from it, a shell may read its script from it. Docker
+# Compose would take it away from them. So every command of these scripts reads /dev/null, unless a script passes a file
+# or the caller's input on, and says so in that line. The caller's input is kept as descriptor 7.
+{ exec 7<&0; } 2>/dev/null || exec 7</dev/null
+exec </dev/null
 
 # All messages go to stderr: stdout belongs to a script's result.
 if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
@@ -15,10 +21,56 @@ say() { printf '%s\n' "$*" >&2; }
 # Tells the user about something that is not right but does not stop us.
 warn() { printf '%swarning:%s %s\n' "$_yellow" "$_plain" "$*" >&2; }
 
-# Says what is wrong and what to do about it, and ends the script with status 1.
+# Says what is wrong and what to do about it, and ends the script with status 1, or what die_status says.
 die() {
     printf '%serror:%s %s\n' "$_red" "$_plain" "$*" >&2
-    exit 1
+    exit "${die_status:-1}"
+}
+
+# Says what is wrong with what the user gave, and ends the script with status 2.
+refuse() {
+    say "$*"
+    exit 2
+}
+
+# Refuses a value ($2) of make's variable $1 that is missing; $3 says what to write.
+need() { [ -n "$2" ] || refuse "$1: is missing. $3"; }
+
+# Refuses a value ($2) of make's variable $1 that does not name a file to read; $3 says what to write.
+need_file() {
+    need "$@"
+    if [ -d "$2" ]; then refuse "$1: '$2' is a folder. Name one file. $3"; fi
+    [ -e "$2" ] || refuse "$1: there is no file '$2'. $3"
+    [ -f "$2" ] || refuse "$1: '$2' is not a regular file. Copy its content into a file first. $3"
+    [ -r "$2" ] || refuse "$1: you may not read the file '$2'. Change its permissions (chmod u+r)."
+}
+
+# True for a switch ($2) of make's variable $1 that is on, false for one that is off or not given; refuses the rest.
+is_on() {
+    case $2 in
+    1 | yes | y | true) return 0 ;;
+    '' | 0 | no | n | false) return 1 ;;
+    *) refuse "$1: '$2' is neither 1 nor 0." ;;
+    esac
+}
+
+# Asks the caller a yes-or-no question ($1) on the terminal. False for no. Refuses where there is no terminal; $2 says
+# what to do then.
+confirm() {
+    local answer=''
+    [ -t 7 ] || refuse "$2"
+    printf '%s [y/N] ' "$1" >&2
+    read -r answer <&7 || true
+    case $answer in y | Y | yes) ;; *) return 1 ;; esac
+}
+
+# Prints the account that runs this script. The system knows its name by its number: no variable changes that. Only root
+# can set SUDO_USER for root, so with sudo the line names the calling account too.
+account() {
+    local name
+    name=$(id -un 2>/dev/null) || name="user $(id -u)"
+    if is_root && [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ]; then name="$name (sudo by $SUDO_USER)"; fi
+    printf '%s\n' "$name"
 }
 
 # Shows the last lines (20, or as many as $2 says) of a log, indented, on stderr.

@@ -1,27 +1,29 @@
 #!/usr/bin/env bash
-# restore.sh FILE.tar [--yes]: puts what backup.sh wrote in place of the stack's databases, data sets, models and secrets,
-# after asking, and starts the stack with it. What the stack held before is gone.
+# restore.sh FILE.tar [1]: puts what backup.sh wrote in place of the stack's databases, data sets, models and secrets,
+# after asking (1: without), and starts the stack with it. What the stack held before is gone.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-# shellcheck source-path=SCRIPTDIR source=stack.sh
-. "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
-file=$1
-parts=''
+file=${1:-} parts=''
+need_file FILE "$file" 'Say which backup: make restore FILE=backup.tar'
+case $file in -*) file=./$file ;; esac # no option
 trap '[ -z "$parts" ] || rm -rf "$parts"' EXIT
 trap 'exit 130' INT TERM
 umask 077
 
 parts=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-restore.XXXXXX")
-tar --extract --file "$file" --directory "$parts" --no-same-owner 2>/dev/null || die "FILE: '$file' is no backup that 'make backup' wrote, or is cut off."
+# A name with a colon is a file of this machine too.
+tar --extract --force-local --file "$file" --directory "$parts" --no-same-owner 2>/dev/null || refuse "FILE: '$file' is no backup that 'make backup' wrote, or is cut off."
 for name in about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar; do
-    [ -e "$parts/$name" ] || die "FILE: '$file' is no backup that 'make backup' wrote: it lacks $name."
+    [ -e "$parts/$name" ] || refuse "FILE: '$file' is no backup that 'make backup' wrote: it lacks $name."
 done
-if [ "${2:-}" != --yes ]; then
-    [ -t 0 ] || die "this replaces all runs, models and data sets: run 'make restore FILE=... YES=1' where nobody can be asked."
-    printf 'Replace all runs, models, data sets and secrets of the stack "%s" by those of %s? [y/N] ' "$TARMAC_PROJECT" "$(tail -n 1 "$parts/about")" >&2
-    read -r answer
-    case $answer in y | Y | yes) ;; *) say 'Nothing was changed.'; exit 1 ;; esac
+"$(dirname "${BASH_SOURCE[0]}")/engine.sh"
+# shellcheck source-path=SCRIPTDIR source=stack.sh
+. "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
+if ! is_on YES "${2:-}"; then
+    question="Replace all runs, models, data sets and secrets of the stack \"$TARMAC_PROJECT\" by those of $(tail -n 1 "$parts/about")?"
+    confirm "$question" "This replaces all runs, models and data sets: run 'make restore FILE=... YES=1' where there is no terminal." ||
+        { say 'Nothing was changed.'; exit 1; }
 fi
 # Makes the volumes and the images where this machine has none yet.
 "$_repo/env/host/up.sh"

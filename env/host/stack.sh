@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The stack as scripts and the Makefile address it: defines `compose`, and exports what compose.yaml reads.
-# Source it after lib.sh, or run it with a Compose command: `env/host/stack.sh ps`.
+# Source it after lib.sh, or run it with a Compose command, which reads the caller's standard input: `env/host/stack.sh ps`.
 if ! declare -F root_of_repo >/dev/null; then
     set -euo pipefail
     # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -8,6 +8,7 @@ if ! declare -F root_of_repo >/dev/null; then
 fi
 
 _repo=$(root_of_repo)
+"$_repo/env/host/engine.sh" --check
 ENV_DIR=${TARMAC_ENV_DIR:-$_repo/env}
 [ -r "$ENV_DIR/stack.env" ] || "$_repo/env/host/secrets.sh" "$ENV_DIR"
 if [ "$ENV_DIR" = "$_repo/env" ] && [ ! -e "$_repo/.env" ]; then
@@ -58,6 +59,26 @@ compose() {
     $_compose_command --project-directory "$_repo" --env-file "$ENV_DIR/stack.env" "${_compose_files[@]}" "$@"
 }
 
+# Runs one of Tarmac's commands (plugins/tarmac/cli) in the stack.
+tarmac() { compose exec -T airflow-cli python -m tarmac.cli "$@"; }
+
+# The same, with a terminal where the caller has one: the command sees the width of the screen and the interrupt.
+tarmac_on_terminal() {
+    if [ -t 7 ] && [ -t 1 ]; then
+        compose exec airflow-cli python -m tarmac.cli "$@" <&7
+    else
+        tarmac "$@"
+    fi
+}
+
+# Ends the script with status 3 unless the stack runs.
+ensure_up() {
+    if ! compose exec -T airflow-cli true >/dev/null 2>&1; then
+        say "The stack is not running: 'make up' starts it."
+        exit 3
+    fi
+}
+
 # Builds all of our images, or those of the given services. Compose writes the project's name into an image that it
 # builds: with one name for all, another stack's build leaves the images, and so this stack's containers, as they are.
 compose_build() { compose --project-name tarmac-images --profile build build "$@"; }
@@ -70,4 +91,4 @@ images_are_here() {
     done
 }
 
-if [ "${BASH_SOURCE[0]}" = "$0" ]; then compose "$@"; fi
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then compose "$@" <&7; fi

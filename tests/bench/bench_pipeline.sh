@@ -5,6 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../env/host/lib.sh"
 # shellcheck source-path=SCRIPTDIR/../../env/host source=stack.sh
 . "$(root_of_repo)/env/host/stack.sh"
+ensure_up
 cd "$_repo"
 reference=$(compose exec -T airflow-cli python -m tarmac.cli dataset --quiet <examples/tiny.jsonl)
 # In the scheduler's container: it has the engine's socket, the registry's credentials and the libraries.

@@ -15,7 +15,7 @@ def files_in(stack: AttackedStack, folder: str) -> set[str]:
     return set(subprocess.check_output(command, text=True).split())
 
 
-def test_an_archive_becomes_one_file_in_the_store_and_nothing_anywhere_else(stack: AttackedStack, tmp_path: Path):
+def test_an_archive_is_refused_and_leaves_nothing_anywhere(stack: AttackedStack, tmp_path: Path):
     path = tmp_path / "archive.jsonl"
     with tarfile.open(path, "w") as tar:
         for name in ("../planted", "/datasets/planted", "/tmp/planted", "/opt/airflow/logs/planted"):
@@ -26,9 +26,10 @@ def test_an_archive_becomes_one_file_in_the_store_and_nothing_anywhere_else(stac
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
     before = files_in(stack, "/datasets")
-    reference = stack.store(path)
-    new = files_in(stack, "/datasets") - before
-    assert new == {f"/datasets/{reference}", f"/datasets/{reference.split('/')[0]}"}
+    done = stack.make("dataset", f"FILE={path}")
+    assert done.returncode == 2
+    assert "is a tar archive" in done.stderr
+    assert files_in(stack, "/datasets") == before
     for folder in ("/tmp", "/opt/airflow/logs", "/files"):
         assert not any("planted" in name for name in files_in(stack, folder))
 

@@ -150,7 +150,7 @@ def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
 WRONG = [
     (("promote", "MODEL=nobody", "VERSION=1"), "There is no model 'nobody'; there are: "),
     (("promote", "MODEL=rule", "VERSION=99"), "There is no version 99 of 'rule'; there are: 4, 3, 2, 1."),
-    (("promote", "MODEL=rule", "VERSION=x"), "'x' is no version"),
+    (("promote", "MODEL=rule", "VERSION=x"), "VERSION: 'x' is not a version"),
     (("promote", "MODEL=rule", "VERSION=4"), "Version 4 of 'rule' is in production already."),
     (("promote",), "make promote MODEL=name VERSION=n"),
     (("rollback", "MODEL=nobody"), "Nothing of 'nobody' is in production"),
@@ -158,7 +158,7 @@ WRONG = [
     (("compare", "A=rule/1", "B=rule/99"), "There is no version 99 of 'rule'"),
     (("models", "MODEL=nobody"), "There is no model 'nobody'"),
     (("production", "MODEL=nobody"), "There is no model 'nobody'"),
-    (("production", "MODEL=rule", "AT=yesterday"), "'yesterday' is no time: write for example"),
+    (("production", "MODEL=rule", "AT=yesterday"), "AT: 'yesterday' is not a time: write for example"),
     (("reproduce", "RUN=manual__never"), "No model was saved by a run 'manual__never'"),
 ]
 

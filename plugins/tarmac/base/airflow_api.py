@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from tarmac.base.errors import TarmacError
 from tarmac.base.settings import DAG_ID, settings
@@ -12,6 +14,11 @@ from tarmac.base.settings import DAG_ID, settings
 # A task in one of these states does not run again by itself.
 FINISHED_STATES = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
 
+
+# What a task is in that has begun and not ended.
+ACTIVE_STATES = ("running", "up_for_retry", "up_for_reschedule", "deferred")
+# Airflow's largest page.
+_PAGE = 100
 
 # A volume of each of Airflow's services: without room for one more of Postgres' files, the engine's disk is full.
 _LOGS, _ROOM_BYTES = "/opt/airflow/logs", 16 * 1024**2
@@ -31,6 +38,13 @@ class ApiError(TarmacError):
     def __init__(self, message: str, status: int = 0) -> None:
         self.status = status
         super().__init__(message)
+
+
+def _run_path(run_id: str, *rest: object) -> str:
+    """Return the path of a run, or of what is below it, for any id that a run may have. Pure."""
+    # quote() leaves dots as they are, and a client takes `..` for the folder above.
+    words = (quote(str(word), safe="").replace(".", "%2E") for word in (run_id, *rest))
+    return f"/dags/{DAG_ID}/dagRuns/" + "/".join(words)
 
 
 class AirflowApi:
@@ -100,9 +114,22 @@ class AirflowApi:
         return str(self.call("POST", f"/dags/{DAG_ID}/dagRuns", json=payload)["dag_run_id"])
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """Return one run."""
-        found: dict[str, Any] = self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}")
+        """Return one run.
+
+        Raises:
+            ApiError: there is no such run (status 404), or no answer.
+        """
+        try:
+            found: dict[str, Any] = self.call("GET", _run_path(run_id))
+        except ApiError as error:
+            if error.status in (404, 405):
+                raise ApiError(f"RUN: there is no run {run_id!r}: `make ps` lists the latest.", 404) from error
+            raise
         return found
+
+    def change_run(self, run_id: str, **fields: str | None) -> None:
+        """Change a run's `state`, `note` or both, in one transaction."""
+        self.call("PATCH", _run_path(run_id), params={"update_mask": list(fields)}, json=fields)
 
     def runs(self, limit: int) -> list[dict[str, Any]]:
         """Return the latest runs, newest first."""
@@ -113,17 +140,30 @@ class AirflowApi:
 
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:
         """Return a run's task instances."""
-        found: list[dict[str, Any]] = self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances")[
-            "task_instances"
-        ]
+        found: list[dict[str, Any]] = self.call("GET", _run_path(run_id, "taskInstances"))["task_instances"]
+        return found
+
+    def active_tasks(self, run_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the task instances of some runs that have begun and not ended."""
+        found: list[dict[str, Any]] = []
+        while run_ids:
+            body = {
+                "dag_ids": [DAG_ID],
+                "dag_run_ids": list(run_ids),
+                "state": list(ACTIVE_STATES),
+                "page_offset": len(found),
+                "page_limit": _PAGE,
+            }
+            page = self.call("POST", "/dags/~/dagRuns/~/taskInstances/list", json=body)["task_instances"]
+            found += page
+            if len(page) < _PAGE:
+                break
         return found
 
     def xcom(self, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Return an XCom value, or None where there is none yet."""
         try:
-            return self.call("GET", f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}")[
-                "value"
-            ]
+            return self.call("GET", _run_path(run_id, "taskInstances", task_id, "xcomEntries", key))["value"]
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -134,7 +174,7 @@ class AirflowApi:
         try:
             answer = self.call(
                 "GET",
-                f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}",
+                _run_path(run_id, "taskInstances", task_id, "logs", attempt),
                 params={"full_content": "true"},
                 headers={"Accept": "application/json"},
             )

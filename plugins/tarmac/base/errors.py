@@ -7,6 +7,7 @@ TarmacError
  ├─ RegistryError     the model registry refused or cannot be reached
  ├─ NothingToRegisterError a session's evaluation gave nothing that ranks its model
  ├─ UnknownModelError a command names a model, a version or a run that there is not
+ ├─ EndedRunError     a command is to change a run that has ended
  ├─ SettingsError     an environment variable of the stack is missing or malformed
  ├─ SnapshotError     what was read of the devices contradicts itself
  └─ LedgerError       the ledger does not answer, or its schema is not this version's
@@ -71,6 +72,12 @@ class UnknownModelError(TarmacError):
     """A command names a model, a version or a run that there is not; the message says which there are."""
 
     status = 404
+
+
+class EndedRunError(TarmacError):
+    """A command is to change a run that has ended; the message says how it ended."""
+
+    status = 409
 
 
 class SettingsError(TarmacError):

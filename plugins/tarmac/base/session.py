@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 LABEL_PROJECT = "tarmac.project"
@@ -52,3 +53,26 @@ def container_name(stack: str, dag_id: str, run_id: str, task_id: str) -> str:
 def session_labels(stack: str, dag_id: str, run_id: str) -> dict[str, str]:
     """Labels that everything of a session carries."""
     return {LABEL_PROJECT: stack, LABEL_DAG: dag_id, LABEL_RUN: run_id}
+
+
+# As much as Airflow keeps of a run's note.
+NOTE_CHARACTERS = 1000
+_CANCELLED = re.compile(r"^Cancelled by .+ at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\.$", re.MULTILINE)
+
+
+def cancelled_note(who: str, at: datetime, before: str | None = None) -> str:
+    """Return the note of a run that a person cancels: one line for that, then what its note said before. Pure.
+
+    Args:
+        who: the person's account.
+        at: aware.
+        before: the run's note until now.
+    """
+    line = f"Cancelled by {' '.join(who.split())[:200]} at {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
+    return f"{line}\n{before}"[:NOTE_CHARACTERS] if before else line
+
+
+def cancellation(note: str | None) -> str | None:
+    """Return the line of a run's note that says who cancelled the run; None: it was not cancelled. Pure."""
+    found = _CANCELLED.search(note or "")
+    return found[0] if found else None

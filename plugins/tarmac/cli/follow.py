@@ -10,7 +10,7 @@ from typing import Any
 
 from tarmac.base.airflow_api import FINISHED_STATES, AirflowApi, ApiError
 from tarmac.base.errors import LedgerError
-from tarmac.base.session import SessionKey
+from tarmac.base.session import SessionKey, cancellation
 from tarmac.base.settings import DAG_ID, settings
 from tarmac.containers.protocol import format_seconds
 from tarmac.ledger.ledger import Ledger
@@ -39,6 +39,7 @@ _POLL_SECONDS = 0.5
 _AWAY_SECONDS = 120
 # Part of what the operator logs when Airflow ends its task.
 STOPPED_FROM_OUTSIDE = "the task was ended from outside"
+NO_REASON = "its log gives no reason"
 # Parts of speech are dozens; a screen shows the first of them.
 _MOST_TYPES = 20
 _METRIC_ORDER = ["precision", "recall", "f1"]
@@ -105,7 +106,7 @@ def failure_reason(entries: list[dict[str, Any]]) -> str:
             if detail.get("exc_value"):
                 return str(detail["exc_value"])
     errors = [str(entry["event"]) for entry in entries if entry.get("level") in ("error", "critical")]
-    return errors[-1] if errors else "its log gives no reason"
+    return errors[-1] if errors else NO_REASON
 
 
 class Follower:
@@ -124,9 +125,15 @@ class Follower:
     ):
         self._api, self._run_id, self._write, self._live, self._why = api, run_id, write, live, why
         self._said_why = ""
+        self._cancelled: str | None = None
         self._shown: set[tuple[str, int]] = set()
         self._waiting: dict[str, str] = {}
         self._progress_shown = -1
+
+    @property
+    def cancelled(self) -> str | None:
+        """The line of the run's note that says who cancelled it, once it was read."""
+        return self._cancelled
 
     def follow(self) -> str:
         """Print until the run ends; returns its final state. An api-server or a database that is away is waited for.
@@ -151,7 +158,8 @@ class Follower:
             time.sleep(_POLL_SECONDS)
 
     def _look(self) -> str:
-        state = str(self._api.run(self._run_id)["state"])
+        run = self._api.run(self._run_id)
+        state, self._cancelled = str(run["state"]), cancellation(run.get("note"))
         instances = {item["task_id"]: item for item in self._api.task_instances(self._run_id)}
         for task_id in ORDER:
             if task_id in instances:
@@ -187,7 +195,13 @@ class Follower:
         # The log is written when the process has ended, a moment after the state.
         for _ in range(4):
             if entries := self._api.log(self._run_id, task_id, attempt):
-                return failure_reason(entries)
+                reason = failure_reason(entries)
+                # A task that had failed by itself before keeps its own reason.
+                if self._cancelled and (reason == NO_REASON or reason.startswith(STOPPED_FROM_OUTSIDE)):
+                    return self._cancelled
+                return reason
+            if self._cancelled:
+                return self._cancelled
             time.sleep(_POLL_SECONDS)
         return "its log is not there"
 
@@ -233,12 +247,15 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
     started = time.monotonic()
     # Connects when a run waits, and stays: it is asked twice a second then.
     with Ledger(settings().database_url) as ledger:
-        state = Follower(api, run_id, write, live if terminal else None, partial(waiting_reason, ledger)).follow()
+        follower = Follower(api, run_id, write, live if terminal else None, partial(waiting_reason, ledger))
+        state = follower.follow()
     if state == "success":
         trained = api.xcom(run_id, "train_model_cpu") or api.xcom(run_id, "train_model_gpu")
         registered = api.xcom(run_id, "update_model_metadata_registry")
         for line in summary(trained, api.xcom(run_id, "eval_model"), registered):
             write(line)
+    if follower.cancelled:
+        write(f"  {follower.cancelled}")
     write(f"  run      {settings().public_url}/dags/nlp_model_training/runs/{run_id}")
     write(f"  {state} after {format_seconds(time.monotonic() - started)}")
     return 0 if state == "success" else 1

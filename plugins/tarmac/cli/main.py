@@ -6,23 +6,20 @@ Exit codes: 0 success, 1 the run failed, 2 bad input, 3 the stack does not answe
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from tarmac.base.airflow_api import AirflowApi, ApiError, log_in
 from tarmac.base.errors import DatasetError, RequestError, TarmacError
 from tarmac.base.settings import settings
 from tarmac.cli import model_commands
+from tarmac.cli.values import account, text_problem
 
 BAD_INPUT = 2
 UNREACHABLE = 3
 INTERRUPTED = 130
-
-
-# What Airflow takes as a run's id.
-_KEY_PATTERN = r"[A-Za-z0-9_.~:+-]{1,128}"
 
 
 def init(_: argparse.Namespace) -> int:
@@ -34,40 +31,44 @@ def init(_: argparse.Namespace) -> int:
 
 
 def dataset(arguments: argparse.Namespace) -> int:
-    """Store standard input; print its reference."""
+    """Store standard input; print its reference. A file that is something else is refused before anything is stored."""
     from tarmac.request import datasets
+    from tarmac.request.content import HEAD_BYTES, problem_with_content
 
-    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, arguments.suffix)
+    head = sys.stdin.buffer.read(HEAD_BYTES)
+    if problem := problem_with_content(head, arguments.suffix):
+        raise DatasetError(problem)
+    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, arguments.suffix, head=head)
     if not arguments.quiet:
         print(f"{'Stored' if new else 'Already there:'} {datasets.describe_size(size)}. In a request:", file=sys.stderr)
     print(reference)
     return 0
 
 
-def _read_request(text: str) -> dict[str, Any]:
+def _read_request(content: bytes) -> dict[str, Any]:
     from tarmac.request import datasets
-    from tarmac.request.schema import parse_request
-
-    def refuse_constant(name: str) -> float:
-        raise ValueError(f"{name} is not JSON")
+    from tarmac.request.schema import read_request
 
     try:
-        conf = json.loads(text, parse_constant=refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise RequestError([f"request: is not JSON: {error}."]) from error
-    request = parse_request(conf)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = f"byte {error.start + 1} is 0x{content[error.start]:02x}"
+        raise RequestError([f"request: is not UTF-8 text ({byte}): save the file as UTF-8."]) from error
+    conf, request = read_request(text)
     stack = settings()
     if problems := datasets.check(request, stack.store_url, stack.url_schemes):
         raise RequestError(problems)
-    given: dict[str, Any] = conf
-    return given
+    return conf
 
 
 def trigger(arguments: argparse.Namespace) -> int:
     """Check the request on standard input, start a run, print its id; with a key, at most one run for that key."""
-    if arguments.key and not re.fullmatch(_KEY_PATTERN, arguments.key):
-        raise RequestError([f"KEY: {arguments.key!r} must be 1 to 128 letters, digits and . _ ~ : + -."])
-    request = _read_request(sys.stdin.buffer.read().decode("utf-8-sig", errors="strict"))
+    from tarmac.request.run_id import run_id_problem
+    from tarmac.request.text import short
+
+    if arguments.key is not None and (problem := run_id_problem(arguments.key)):
+        raise RequestError([f"KEY: {problem} (got {short(arguments.key)})."])
+    request = _read_request(sys.stdin.buffer.read())
     api = log_in()
     try:
         run_id = api.trigger(request, arguments.key)
@@ -101,6 +102,13 @@ def follow(arguments: argparse.Namespace) -> int:
         return INTERRUPTED
 
 
+def cancel(arguments: argparse.Namespace) -> int:
+    """End a run."""
+    from tarmac.cli.cancel import cancel_run
+
+    return cancel_run(log_in(), arguments.run_id, arguments.by)
+
+
 def sessions(_: argparse.Namespace) -> int:
     """List the latest training sessions."""
     api = log_in()
@@ -108,18 +116,30 @@ def sessions(_: argparse.Namespace) -> int:
     if not rows:
         print("No training session yet: try `make demo` or `make trigger CONFIG=req.json`.")
         return 0
-    print(f"{'RUN':<44} {'STATE':<10} {'MODEL':<28} NOW")
-    for row in rows:
-        now = ""
-        if row["state"] in ("running", "queued"):
-            busy = ("running", "up_for_retry", "up_for_reschedule", "deferred")
-            active = [t for t in api.task_instances(row["dag_run_id"]) if t["state"] in busy]
-            # A deferred task is one that waits for a GPU; `make gpus` says why.
-            names = {"deferred": "waits for a GPU", "up_for_reschedule": "waits"}
-            now = ", ".join(f"{t['task_id']} ({names.get(t['state'], t['state'])})" for t in active)
-            now = now or "between two tasks"
-        print(f"{row['dag_run_id']:<44} {row['state']:<10} {(row['conf'] or {}).get('model', '?'):<28} {now}")
+    under_way = [row["dag_run_id"] for row in rows if row["state"] in ("running", "queued")]
+    for line in session_rows(rows, api.active_tasks(under_way)):
+        print(line)
     return 0
+
+
+def session_rows(rows: Sequence[dict[str, Any]], active: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what `make ps` shows of runs, one line each and a header. Pure.
+
+    Args:
+        rows: the runs, as Airflow's API has them.
+        active: their task instances that have begun and not ended.
+    """
+    lines = [f"{'RUN':<44} {'STATE':<10} {'MODEL':<28} NOW"]
+    # A deferred task is one that waits for a GPU; `make gpus` says why.
+    names = {"deferred": "waits for a GPU", "up_for_reschedule": "waits"}
+    for row in rows:
+        tasks = [task for task in active if task["dag_run_id"] == row["dag_run_id"]]
+        now = ", ".join(f"{task['task_id']} ({names.get(task['state'], task['state'])})" for task in tasks)
+        if not now and row["state"] in ("running", "queued"):
+            now = "between two tasks" if row["state"] == "running" else "not begun"
+        model = str((row["conf"] or {}).get("model", "?"))
+        lines.append(f"{row['dag_run_id']:<44} {row['state']:<10} {model:<28} {now}".rstrip())
+    return lines
 
 
 def gpus(_: argparse.Namespace) -> int:
@@ -184,9 +204,18 @@ def ready(_: argparse.Namespace) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors name make's variable, in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit with 2."""
+        named = re.sub(r"^argument (?:--)?([a-z_]+): ", lambda found: f"{found[1].upper()}: ", message)
+        self.exit(BAD_INPUT, f"{named}\n")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; errors made on purpose become one message and an exit code."""
-    parser = argparse.ArgumentParser(prog="tarmac", description="Commands of the Tarmac stack.")
+    parser = _Parser(prog="tarmac", description="Commands of the Tarmac stack.")
     commands = parser.add_subparsers(required=True)
     commands.add_parser("init", help="migrate the databases, set the login, seed the pools").set_defaults(run=init)
     store = commands.add_parser("dataset", help="store a file from standard input, print its reference")
@@ -197,13 +226,17 @@ def main(argv: list[str] | None = None) -> int:
     send.add_argument("--key", help="the run's id: the same request sent again with it starts nothing")
     send.set_defaults(run=trigger)
     one = commands.add_parser("follow", help="follow a run to its end")
-    one.add_argument("run_id")
+    one.add_argument("run_id", metavar="run")
     one.set_defaults(run=follow)
+    end = commands.add_parser("cancel", help="end a run, in whatever state it is")
+    end.add_argument("run_id", metavar="run")
+    end.add_argument("--by", default="", type=account, help="who says so, for the record")
+    end.set_defaults(run=cancel)
     commands.add_parser("sessions", help="list the latest training sessions").set_defaults(run=sessions)
     commands.add_parser("gpus", help="show the GPUs, who holds them, who waits and why").set_defaults(run=gpus)
     release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")
-    release.add_argument("uuid")
-    release.add_argument("--by", default="a person", help="who says so, for the record")
+    release.add_argument("uuid", metavar="gpu")
+    release.add_argument("--by", default="", type=account, help="who says so, for the record")
     release.set_defaults(run=release_gpu)
     schema = commands.add_parser("migrate", help="bring the ledger's schema to a version, by default the newest")
     schema.add_argument("--to", type=int)
@@ -211,10 +244,15 @@ def main(argv: list[str] | None = None) -> int:
     model_commands.add_to(commands)
     commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
-    arguments = parser.parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    for word in given:
+        if not_text := text_problem(word):
+            print(not_text, file=sys.stderr)
+            return BAD_INPUT
+    arguments = parser.parse_args(given)
     try:
         code: int = arguments.run(arguments)
-    except (RequestError, DatasetError, UnicodeDecodeError) as error:
+    except (RequestError, DatasetError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except TarmacError as error:

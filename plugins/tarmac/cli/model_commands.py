@@ -12,6 +12,7 @@ from typing import Any
 from tarmac.base.errors import UnknownModelError
 from tarmac.base.settings import settings
 from tarmac.cli.model_tables import comparison, history_rows, instant, step_lines, table, version_rows
+from tarmac.cli.values import account
 from tarmac.registry.client import Registry, Run, Version
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import of_this_model
@@ -114,23 +115,19 @@ def _instant(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: write for example 2026-11-24T08:30:00Z (UTC where no zone is given)"
+            f"{text!r} is not a time: write for example 2026-11-24T08:30:00Z (UTC where no zone is given)"
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _number(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,8}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no version: write its number, for example 3")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version: write its number, for example 3")
     return int(text)
 
 
 def _reason(text: str) -> str:
-    return text or "no reason was given"
-
-
-def _person(text: str) -> str:
-    return text or "a person"
+    return text if text.strip() else "no reason was given"
 
 
 def add_to(commands: Any) -> None:
@@ -151,9 +148,10 @@ def add_to(commands: Any) -> None:
     back = add("rollback", rollback, "take the last promotion back")
     back.add_argument("model")
     for parser in (up, back):
-        parser.add_argument("--by", default="", type=_person, help="who says so, for the record")
+        parser.add_argument("--by", default="", type=account, help="who says so, for the record")
         parser.add_argument("--why", default="", type=_reason, help="why, for the record")
     past = add("production", production, "say what is or was in production")
     past.add_argument("model")
     past.add_argument("--at", type=_instant, help="a time, ISO 8601")
-    add("reproduce", reproduce, "train again from a run's record, compare the metrics").add_argument("run_id")
+    repeat = add("reproduce", reproduce, "train again from a run's record, compare the metrics")
+    repeat.add_argument("run_id", metavar="run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
+from tarmac.cli.values import one_line
 from tarmac.containers.protocol import format_seconds
 from tarmac.registry.client import Run, Version
 from tarmac.registry.promotion import Step
@@ -110,15 +111,18 @@ def step_lines(step: Step) -> list[str]:
     return [
         f"{step.model}: {after} is in production, {before} was before",
         f"  since  {instant(step.at)}",
-        f"  by     {step.who} ({_KINDS[step.kind]})",
-        f"  why    {step.why}",
+        f"  by     {one_line(step.who)} ({_KINDS[step.kind]})",
+        f"  why    {one_line(step.why)}",
     ]
 
 
 def history_rows(steps: Sequence[Step]) -> list[list[str]]:
     """One row a step for `make production`, newest first."""
     return [
-        [instant(step.at), _number(step.from_version), _number(step.to_version), step.kind, step.who, step.why]
+        [
+            *(instant(step.at), _number(step.from_version), _number(step.to_version), step.kind),
+            *(one_line(step.who), one_line(step.why)),
+        ]
         for step in reversed(steps)
     ]
 

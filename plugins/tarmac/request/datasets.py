@@ -89,24 +89,31 @@ def _open_local(reference: str, store_url: str) -> IO[bytes]:
     return _open_below(root, _path_of(reference).relative_to(root))
 
 
-def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None) -> tuple[str, int]:
-    """Return the id of a stream's content and its size in bytes; write the content on as it is read."""
+def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None, head: bytes = b"") -> tuple[str, int]:
+    """Return the id of a stream's content and its size in bytes; write the content on as it is read.
+
+    Args:
+        head: what was read of it before.
+    """
     import base58
 
     digest, size = hashlib.sha256(), 0
-    while chunk := stream.read(_CHUNK):
+    chunk = head or stream.read(_CHUNK)
+    while chunk:
         digest.update(chunk)
         size += len(chunk)
         if copy_to is not None:
             copy_to.write(chunk)
+        chunk = stream.read(_CHUNK)
     return base58.b58encode(digest.digest()).decode(), size
 
 
-def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl") -> tuple[str, int, bool]:
+def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl", *, head: bytes = b"") -> tuple[str, int, bool]:
     """Store a file under the id of its content. Idempotent; a reader never sees half a file.
 
     Args:
         suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script.
+        head: what was read of the stream before, to see what it is.
 
     Returns:
         The reference to put in a request (`<id>/<id>.jsonl`), the size in bytes, and whether it was new.
@@ -115,7 +122,7 @@ def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl") -> tuple[str,
         DatasetError: the file is empty, or the store cannot be written; nothing is left behind.
     """
     try:
-        return _put(stream, store_url, suffix)
+        return _put(stream, store_url, suffix, head)
     except DatasetError:
         raise
     except Exception as error:  # the storage libraries behind fsspec share no base class
@@ -123,7 +130,7 @@ def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl") -> tuple[str,
         raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
 
 
-def _put(stream: IO[bytes], store_url: str, suffix: str) -> tuple[str, int, bool]:
+def _put(stream: IO[bytes], store_url: str, suffix: str, head: bytes) -> tuple[str, int, bool]:
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(store_url)
@@ -131,7 +138,7 @@ def _put(stream: IO[bytes], store_url: str, suffix: str) -> tuple[str, int, bool
     try:
         filesystem.makedirs(root, exist_ok=True)
         with filesystem.open(partial, "wb") as target:
-            data_id, size = _digest(stream, target)
+            data_id, size = _digest(stream, target, head)
         if size == 0:
             raise DatasetError("The file is empty: there is nothing to store.")
         folder = f"{root}/{data_id}"

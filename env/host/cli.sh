@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# cli.sh COMMAND [VALUE...]: runs one of Tarmac's commands in the stack, for the Makefile. Each value is that of a make
+# variable, taken literally: none is expanded, split, or read as an option.
+# Exits with 0 success, 1 the run failed, 2 wrong input, 3 the stack or the engine does not answer.
+set -euo pipefail
+here=$(dirname "${BASH_SOURCE[0]}")
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+. "$here/lib.sh"
+command=${1:?} || exit 2
+shift
+
+# Defines `tarmac` and guarantees a stack that runs. Called after the checks that need none.
+use_stack() {
+    # shellcheck source-path=SCRIPTDIR source=stack.sh
+    . "$here/stack.sh"
+    ensure_up
+}
+
+# Refuses a value ($2) of variable $1 that is missing: $3 says what to write, and command $4 lists what there is.
+need_one_of() {
+    [ -z "$2" ] || return 0
+    say "$1: is missing. $3, one of these:"
+    use_stack
+    tarmac "$4" >&2
+    exit 2
+}
+
+case $command in
+follow)
+    need_one_of RUN "${1:-}" 'Say which run: make follow RUN=...' sessions
+    use_stack
+    tarmac_on_terminal follow -- "$1"
+    ;;
+cancel)
+    need_one_of RUN "${1:-}" 'Say which run: make cancel RUN=...' sessions
+    use_stack
+    tarmac cancel --by="$(account)" -- "$1"
+    ;;
+reproduce)
+    need_one_of RUN "${1:-}" 'Say which run: make reproduce RUN=...' sessions
+    use_stack
+    tarmac reproduce -- "$1"
+    ;;
+dataset)
+    need_file FILE "${1:-}" 'Say which file to store: make dataset FILE=examples/tiny.jsonl'
+    use_stack
+    tarmac dataset <"$1"
+    ;;
+script)
+    need_file FILE "${1:-}" 'Say which .py or .sh file to store: make script FILE=train.py'
+    case $1 in
+    *.py | *.sh) ;;
+    *) refuse "FILE: '$1' must end in .py or .sh, which says how it is run: make script FILE=train.py" ;;
+    esac
+    use_stack
+    tarmac dataset --suffix=".${1##*.}" <"$1"
+    ;;
+ps)
+    use_stack
+    compose ps --format 'table {{.Service}}\t{{.Status}}'
+    echo
+    tarmac sessions
+    ;;
+logs)
+    use_stack
+    services=$(compose config --services)
+    if [ -n "${1:-}" ] && ! grep -qxF -e "$1" <<<"$services"; then
+        refuse "SERVICE: there is no service '$1'; there are: $(sort <<<"$services" | tr '\n' ' ')"
+    fi
+    compose logs --follow --tail 50 ${1:+"$1"}
+    ;;
+release-gpu)
+    need_one_of GPU "${1:-}" 'Say which GPU: make release-gpu GPU=...' gpus
+    use_stack
+    tarmac release-gpu --by="$(account)" -- "$1"
+    ;;
+models)
+    use_stack
+    tarmac models -- ${1:+"$1"}
+    ;;
+compare)
+    need_one_of 'A or B' "${1:+${2:-}}" 'Say which two: make compare A=name/1 B=name/2' models
+    use_stack
+    tarmac compare -- "$1" "$2"
+    ;;
+promote)
+    need_one_of 'MODEL or VERSION' "${1:+${2:-}}" 'Say what: make promote MODEL=name VERSION=n' models
+    use_stack
+    tarmac promote --by="$(account)" --why="${3:-}" -- "$1" "$2"
+    ;;
+rollback)
+    need_one_of MODEL "${1:-}" 'Say which model: make rollback MODEL=name' models
+    use_stack
+    tarmac rollback --by="$(account)" --why="${2:-}" -- "$1"
+    ;;
+production)
+    need_one_of MODEL "${1:-}" 'Say which model: make production MODEL=name' models
+    use_stack
+    # A second value that is empty is a time that was meant and is missing, not now.
+    tarmac production ${2+--at="$2"} -- "$1"
+    ;;
+gpus | trainers)
+    use_stack
+    tarmac "$command"
+    ;;
+*) die "cli.sh does not know '$command'." ;;
+esac

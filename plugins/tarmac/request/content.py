@@ -1,0 +1,170 @@
+"""What a file is that a person wants to store, by its first bytes: a wrong one is named at once. Pure."""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import json
+import re
+import warnings
+from collections.abc import Sequence
+
+# As much of a file's beginning as is looked at, in bytes.
+HEAD_BYTES = 1024 * 1024
+_LINES = 100
+_EXPECTED = {
+    ".jsonl": 'Expected is JSON Lines: UTF-8 text with one JSON object a line, for example {"sentence": "Ada met Bob"}',
+    ".py": "Expected is a Python program: UTF-8 text",
+    ".sh": "Expected is a shell script: UTF-8 text with Unix line ends",
+}
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x1f\x8b", "is compressed by gzip: unpack it first (gunzip)"),
+    (b"BZh", "is compressed by bzip2: unpack it first (bunzip2)"),
+    (b"\xfd7zXZ\x00", "is compressed by xz: unpack it first (unxz)"),
+    (b"\x28\xb5\x2f\xfd", "is compressed by zstd: unpack it first (unzstd)"),
+    (b"PK\x03\x04", "is a zip archive, or a file made like one (xlsx, docx, npz, spaCy's or PyTorch's)"),
+    (b"7z\xbc\xaf\x27\x1c", "is a 7-Zip archive"),
+    (b"PAR1", "is a Parquet file"),
+    (b"ARROW1", "is an Arrow file"),
+    (b"\x89HDF", "is an HDF5 file"),
+    (b"SQLite format 3", "is a SQLite database"),
+    (b"%PDF", "is a PDF document"),
+    (b"\x89PNG", "is a PNG picture"),
+    (b"\xff\xd8\xff", "is a JPEG picture"),
+    (b"\x7fELF", "is a compiled program"),
+    (b"\xd0\xcf\x11\xe0", "is a document of an old Microsoft Office"),
+)
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+
+
+def problem_with_content(head: bytes, suffix: str) -> str | None:
+    """Say what a file is that is not what its suffix promises, and what was expected; None: nothing is wrong. Pure.
+
+    Args:
+        head: the file's first HEAD_BYTES bytes, or all of it.
+        suffix: `.jsonl`, `.py` or `.sh`.
+    """
+    found = _not_text(head)
+    if found is None:
+        text = _text(head)
+        found = {".jsonl": _not_json_lines, ".py": _not_python, ".sh": _not_shell}[suffix](text, len(head) < HEAD_BYTES)
+    return None if found is None else f"FILE: the file {found}. {_EXPECTED[suffix]}. Nothing was stored."
+
+
+def _text(head: bytes) -> str:
+    # The end may be cut inside a character.
+    return codecs.getincrementaldecoder("utf-8-sig")().decode(head, final=len(head) < HEAD_BYTES)
+
+
+def _not_text(head: bytes) -> str | None:
+    if not head:
+        return "is empty"
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "is UTF-32 text: convert it (iconv -f UTF-32 -t UTF-8)"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _every_other_byte_is_zero(head[:4096]):
+        return "is UTF-16 text: convert it (iconv -f UTF-16 -t UTF-8)"
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            return what
+    if head[257:262] == b"ustar":
+        return "is a tar archive"
+    if b"\0" in head:
+        return f"is binary: byte {head.index(0) + 1} is zero"
+    try:
+        text = _text(head)
+    except UnicodeDecodeError as error:
+        line = head[: error.start].count(b"\n") + 1
+        return (
+            f"is not UTF-8: line {line} has a byte 0x{head[error.start]:02x}. If it is an older encoding, convert it "
+            "(iconv -f WINDOWS-1252 -t UTF-8)"
+        )
+    return None if text.strip() else "holds blank lines only"
+
+
+def _every_other_byte_is_zero(head: bytes) -> bool:
+    if len(head) < 4:
+        return False
+    even, odd = head[0::2], head[1::2]
+    return any(a.count(0) > 0.7 * len(a) and b.count(0) < 0.1 * len(b) for a, b in ((even, odd), (odd, even)))
+
+
+def _not_json_lines(text: str, whole: bool) -> str | None:
+    lines = text.split("\n")
+    if not whole:
+        lines = lines[:-1]  # the last one may be cut
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()][:_LINES]
+    for number, line in numbered:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", str(error))
+            return _kind(text, [each for _, each in numbered], whole, f"line {number} ({reason}): {_shown(line)}")
+        if isinstance(value, list) and len(numbered) == 1:
+            return _ARRAY
+        if not isinstance(value, dict):
+            kind = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}.get(
+                type(value), "a number"
+            )
+            return f"is JSON Lines, but line {number} is {kind}, not an object: {_shown(line)}"
+    return None
+
+
+_ARRAY = "is one JSON array: write each of its elements on a line of its own (jq -c '.[]')"
+_ONE_DOCUMENT = "is one JSON document over several lines: write each object on one line (jq -c .)"
+
+
+def _kind(text: str, lines: Sequence[str], whole: bool, broken: str) -> str:
+    """Name a text that is not JSON Lines by what it looks like; `broken` tells of its first line that is no JSON."""
+    first = lines[0]
+    if first.startswith("{") and _is_json(first):
+        return f"has a line that is not JSON, {broken}"
+    if first.startswith("{'") or first.startswith('{"') and re.search(r": (True|False|None)\b", first):
+        return "holds Python dictionaries, not JSON: write each with json.dumps"
+    if first.startswith("[") and (not whole or _is_json(text)):
+        return _ARRAY
+    if first.startswith("{"):
+        if (whole and _is_json(text)) or first == "{" or first.endswith(("{", "[", ",")):
+            return _ONE_DOCUMENT
+        return f"has a line that is not JSON, {broken}"
+    if first.startswith("<"):
+        return f"is XML or HTML; its first line is {_shown(first)}"
+    if all(re.fullmatch(r"\S+(\s+\S+)*\s+(O|[BIES]-\S+)", line) for line in lines[:20]):
+        return f"is in CoNLL's format, a token and its tag a line; its first line is {_shown(first)}"
+    for delimiter, name in _DELIMITERS.items():
+        counts = {line.count(delimiter) for line in lines[:2]}
+        if counts and min(counts) > 0 and (len(counts) == 1 or delimiter in ",\t"):
+            return f"is a table with {name} (CSV); its first line is {_shown(first)}"
+    return f"is text, but its first line is not JSON: {_shown(first)}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= 60 else f"{line[:59]}…")
+
+
+def _not_python(text: str, whole: bool) -> str | None:
+    if text.lstrip().startswith("{") and '"nbformat"' in text:
+        return "is a Jupyter notebook: save it as a script (jupyter nbconvert --to script)"
+    if not whole:
+        return None
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(text)
+    except SyntaxError as error:
+        return f"is not Python: line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"is not Python that can be read: {error}"
+    return None
+
+
+def _not_shell(text: str, whole: bool) -> str | None:
+    if "\r\n" in text:
+        return "has Windows line ends, which a shell reads as part of its commands: convert it (dos2unix)"
+    return None

@@ -1,0 +1,191 @@
+"""The commands behind the Makefile: what they refuse before anything is asked, and what they say."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tarmac.base.airflow_api import AirflowApi, ApiError
+from tarmac.cli import main as commands
+from tarmac.cli.main import BAD_INPUT, main, session_rows
+from tarmac.cli.values import account, one_line
+
+
+class Stdin:
+    def __init__(self, content: bytes) -> None:
+        self.buffer = io.BytesIO(content)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str, stdin: bytes = b"") -> int:
+    monkeypatch.setattr(sys, "stdin", Stdin(stdin))
+    monkeypatch.setattr(commands, "log_in", lambda: pytest.fail("Airflow was asked"))
+    try:
+        return main(list(words))
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+BAD_IDS = ["", " ", ".", "..", "a/b", "../a", "a b", "a\n", "a\0b", "é", "٣", "x" * 129, "%2e"]
+
+
+@pytest.mark.parametrize("key", BAD_IDS, ids=ascii)
+def test_a_key_that_is_no_run_id_is_refused_with_the_rule(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
+):
+    assert run(monkeypatch, "trigger", f"--key={key}", stdin=b"{}") == BAD_INPUT
+    text = capsys.readouterr().err
+    assert "KEY: " in text
+    assert "must be 1 to 128 letters, digits and" in text
+    assert len(text) < 400
+    assert "Traceback" not in text
+
+
+WRONG_WORDS: dict[str, tuple[list[str], str]] = {
+    "a version in words": (["promote", "--", "a", "three"], "VERSION: 'three' is not a version"),
+    "version 0": (["promote", "--", "a", "0"], "VERSION: '0' is not a version"),
+    "a time in words": (["production", "--at=yesterday", "--", "a"], "AT: 'yesterday' is not a time"),
+    "no time": (["production", "--at=", "--", "a"], "AT: '' is not a time"),
+    "no such command": (["destroy"], "invalid choice: 'destroy'"),
+    "no run": (["cancel"], "required: run"),
+    "bytes that are no text": (["promote", "--why=\udcff", "--", "a", "1"], "is not UTF-8 text"),
+    "half a surrogate": (["models", "--", "a\ud800"], "is not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG_WORDS.values(), ids=WRONG_WORDS)
+def test_a_wrong_argument_is_one_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+):
+    assert run(monkeypatch, *words) == BAD_INPUT
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert captured.out == ""
+
+
+REQUESTS = {
+    "UTF-16": ('{"model": "x"}'.encode("utf-16"), "request: is not UTF-8 text (byte 1 is 0xff)"),
+    "Latin-1": ('{"model": "é"}'.encode("latin-1"), "request: is not UTF-8 text (byte 12 is 0xe9)"),
+    "no JSON": (b"model: x", "request: is not JSON"),
+    "nothing": (b"", "request: is not JSON"),
+    "a number that is none": (b'{"model": NaN}', "model: must be a number that JSON has"),
+    "nested for ever": (b"[" * 100_000, "request: is not JSON"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), REQUESTS.values(), ids=REQUESTS)
+def test_a_request_that_is_no_json_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes, message: str
+):
+    assert run(monkeypatch, "trigger", stdin=content) == BAD_INPUT
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_data_set_is_refused_and_not_stored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from tarmac.request import datasets
+
+    monkeypatch.setattr(datasets, "put", lambda *_, **__: pytest.fail("it was stored"))
+    assert run(monkeypatch, "dataset", stdin=b"text,label\nfine,1\n") == BAD_INPUT
+    assert "FILE: the file is a table with commas (CSV)" in capsys.readouterr().err
+    assert run(monkeypatch, "dataset", "--suffix=.py", stdin=b"\x1f\x8b\x08") == BAD_INPUT
+    assert "FILE: the file is compressed by gzip" in capsys.readouterr().err
+
+
+def test_a_large_file_is_stored_whole_after_its_beginning_was_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    import hashlib
+
+    import base58
+
+    content = b'{"sentence": "one of many"}\n' * 100_000
+    monkeypatch.setattr(commands, "settings", lambda: type("Stack", (), {"store_url": "memory://commands"}))
+    assert run(monkeypatch, "dataset", stdin=content) == 0
+    data_id = base58.b58encode(hashlib.sha256(content).digest()).decode()
+    assert capsys.readouterr().out == f"{data_id}/{data_id}.jsonl\n"
+
+
+def test_who_gives_a_command_without_naming_anybody_is_the_stacks_login(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("USER", "leak")
+    monkeypatch.setenv("TARMAC_UI_USER", "tower-admin")
+    assert account("") == "tower-admin"
+    assert account("alice") == "alice"
+    assert account("a\nb\x1b[31m") == "a b\\x1b[31m"
+    assert one_line("two\tlines\r\né") == "two lines é"
+
+
+def row(run_id: str, state: str, conf: Any) -> dict[str, Any]:
+    return {"dag_run_id": run_id, "state": state, "conf": conf}
+
+
+def test_a_run_with_an_odd_id_or_an_odd_request_is_one_row_among_others():
+    rows = [
+        row("..", "running", {"model": None}),
+        row("a b", "queued", None),
+        row("x" * 200, "success", {"model": ["list"]}),
+        row("good", "running", {"model": "test_model"}),
+    ]
+    active = [
+        {"dag_run_id": "good", "task_id": "gpu_preflight_configuration", "state": "deferred"},
+        {"dag_run_id": "..", "task_id": "train_model_cpu", "state": "running"},
+    ]
+    lines = session_rows(rows, active)
+    assert len(lines) == 5
+    assert lines[1].split() == ["..", "running", "None", "train_model_cpu", "(running)"]
+    assert lines[2].endswith("not begun")
+    assert lines[4].split(None, 3)[3] == "gpu_preflight_configuration (waits for a GPU)"
+
+
+class Airflow:
+    """The API's side of a connection: notes the paths that arrive, answers from a table."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.tasks: list[dict[str, Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append((request.method, request.url.raw_path.decode()))
+        if request.url.path.endswith("/auth/token"):
+            return httpx.Response(201, json={"access_token": "t"})
+        if request.url.path.endswith("/list"):
+            asked = json.loads(request.content)
+            page = self.tasks[asked["page_offset"] :][: asked["page_limit"]]
+            return httpx.Response(200, json={"task_instances": page})
+        return httpx.Response(404, json={"detail": "not found"})
+
+
+@contextmanager
+def connection(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[AirflowApi, Airflow]]:
+    airflow, client = Airflow(), httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **kw: client(transport=httpx.MockTransport(airflow), **kw))
+    yield AirflowApi("http://webserver:8080", "u", "p"), airflow
+
+
+@pytest.mark.parametrize(
+    ("run_id", "path"), [("..", "%2E%2E"), (".", "%2E"), ("a/b", "a%2Fb"), ("é?#", "%C3%A9%3F%23"), ("a+b", "a%2Bb")]
+)
+def test_a_run_of_any_id_is_asked_for_by_that_id(monkeypatch: pytest.MonkeyPatch, run_id: str, path: str):
+    with connection(monkeypatch) as (api, airflow):
+        with pytest.raises(ApiError, match="RUN: there is no run") as refused:
+            api.run(run_id)
+        assert refused.value.status == 404
+        assert airflow.asked[-1] == ("GET", f"/api/v2/dags/nlp_model_training/dagRuns/{path}")
+        assert api.log(run_id, "cleanup", 1) == []
+        assert airflow.asked[-1][1].startswith(f"/api/v2/dags/nlp_model_training/dagRuns/{path}/taskInstances/cleanup/")
+
+
+def test_the_active_tasks_of_many_runs_are_asked_for_in_pages(monkeypatch: pytest.MonkeyPatch):
+    with connection(monkeypatch) as (api, airflow):
+        assert api.active_tasks([]) == []
+        assert len(airflow.asked) == 1, "nothing was asked but the login"
+        airflow.tasks = [{"dag_run_id": "..", "task_id": f"t{number}"} for number in range(230)]
+        assert api.active_tasks(["..", "b"]) == airflow.tasks

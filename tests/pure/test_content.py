@@ -1,0 +1,155 @@
+"""A file that is no data set or no script is named for what it is; what is one passes."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import json
+import lzma
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tarmac.request.content import HEAD_BYTES, problem_with_content
+
+LINES = b'{"sentence": "Ada met Bob"}\n{"sentence": "caf\xc3\xa9"}\n'
+EXPECTED = "Expected is JSON Lines: UTF-8 text with one JSON object a line"
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a", "b")
+    return file.getvalue()
+
+
+def tarred() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("x"))
+    return file.getvalue()
+
+
+WRONG: dict[str, tuple[bytes, str]] = {
+    "nothing": (b"", "the file is empty"),
+    "blank lines": (b"\n  \r\n\n", "holds blank lines only"),
+    "CSV": (b"text,label\nfine film,1\n", "is a table with commas (CSV); its first line is 'text,label'"),
+    "CSV with a comma more in a text": (b"text,label\n'fine, film',1\n", "is a table with commas"),
+    "CSV of a spreadsheet": (
+        b"\xef\xbb\xbftext;label\r\nfine;1\r\n",
+        "semicolons (CSV); its first line is 'text;label'",
+    ),
+    "TSV": (b"text\tlabel\nfine film\t1\n", "is a table with tabs"),
+    "CoNLL": (b"Ada B-person\nmet O\n\nBob B-person\n", "is in CoNLL's format"),
+    "CoNLL-2003": (b"EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n", "is in CoNLL's format"),
+    "an array": (json.dumps([{"a": 1}, {"b": 2}]).encode(), "is one JSON array"),
+    "an array over lines": (json.dumps([{"a": 1}, {"b": 2}], indent=1).encode(), "is one JSON array"),
+    "a long array": (b"[\n" + b'{"sentence": "x"},\n' * 100_000, "is one JSON array"),
+    "an empty array": (b"[]", "is one JSON array"),
+    "a document over lines": (json.dumps({"a": {"b": [1, 2]}}, indent=2).encode(), "is one JSON document over several"),
+    "documents over lines": (b'{\n"a": 1\n}\n{\n"a": 2\n}\n', "is one JSON document over several"),
+    "arrays": (b'["a", "O"]\n["b", "O"]\n', "line 1 is an array, not an object"),
+    "strings": (b'{"a": 1}\n"two"\n', "line 2 is a string, not an object"),
+    "numbers": (b"1\n2\n", "line 1 is a number"),
+    "null": (b"null\n", "line 1 is null"),
+    "Python's dictionaries": (b"{'sentence': 'x'}\n", "holds Python dictionaries"),
+    "Python's None": (b'{"sentence": "x", "pos": None}\n', "holds Python dictionaries"),
+    "a broken line": (LINES + b'{"sentence": "x"\n', "line 3"),
+    "a broken first line": (b'{"sentence": "x"]\n' + LINES, "has a line that is not JSON, line 1"),
+    "two objects on a line": (b'{"a": 1}{"b": 2}\n', "has a line that is not JSON, line 1"),
+    "XML": (b"<?xml version='1.0'?>\n<a/>\n", "is XML or HTML"),
+    "text": (b"Ada met Bob .\n", "its first line is not JSON: 'Ada met Bob .'"),
+    "a long line": (b"x" * 5_000, "x…'"),
+    "UTF-16 with a mark": (LINES.decode().encode("utf-16"), "is UTF-16 text"),
+    "UTF-16 without a mark": (LINES.decode().encode("utf-16-be"), "is UTF-16 text"),
+    "UTF-32": (LINES.decode().encode("utf-32"), "is UTF-32 text"),
+    "Latin-1": ('{"sentence": "x"}\n{"sentence": "café"}\n'.encode("latin-1"), "is not UTF-8: line 2 has a byte 0xe9"),
+    "gzip": (gzip.compress(LINES), "is compressed by gzip"),
+    "bzip2": (bz2.compress(LINES), "is compressed by bzip2"),
+    "xz": (lzma.compress(LINES), "is compressed by xz"),
+    "zip": (zipped(), "is a zip archive"),
+    "tar": (tarred(), "is a tar archive"),
+    "Parquet": (b"PAR1\x15\x04", "is a Parquet file"),
+    "pickle": (pickle.dumps([{"a": 1}] * 3), "is"),
+    "bytes": (b"abc\0def", "is binary: byte 4 is zero"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), WRONG.values(), ids=WRONG)
+def test_a_file_that_is_no_data_set_is_named_with_what_was_expected(content: bytes, said: str):
+    problem = problem_with_content(content[:HEAD_BYTES], ".jsonl")
+    assert problem is not None
+    assert problem.startswith("FILE: the file ")
+    assert said in problem
+    assert EXPECTED in problem
+    assert problem.endswith("Nothing was stored.")
+    assert len(problem) < 500
+
+
+RIGHT: dict[str, bytes] = {
+    "lines": LINES,
+    "one line without an end": b"{}",
+    "with a mark": codecs.BOM_UTF8 + LINES,
+    "with Windows' ends": LINES.replace(b"\n", b"\r\n"),
+    "with blank lines": b"\n\n" + LINES + b"\n\n" + LINES,
+    "one line that is longer than what is looked at": b'{"sentence": "' + b"x" * HEAD_BYTES + b'"}\n',
+    "cut inside a character": b'{"a": 1}\n{"sentence": "' + b"x" * (HEAD_BYTES - 24) + "é".encode() + b'"}\n',
+    "with an escaped zero": b'{"a": "\\u0000"}\n',
+}
+
+
+@pytest.mark.parametrize("content", RIGHT.values(), ids=RIGHT)
+def test_a_data_set_passes(content: bytes):
+    assert problem_with_content(content[:HEAD_BYTES], ".jsonl") is None
+
+
+def test_the_examples_pass(repository: Path):
+    files = sorted((repository / "examples").glob("*.jsonl"))
+    assert len(files) > 5
+    for file in files:
+        assert problem_with_content(file.read_bytes()[:HEAD_BYTES], ".jsonl") is None, file.name
+
+
+@given(st.binary(max_size=300), st.sampled_from([".jsonl", ".py", ".sh"]))
+def test_any_bytes_get_an_answer(content: bytes, suffix: str):
+    problem = problem_with_content(content, suffix)
+    assert problem is None or problem.startswith("FILE: the file ")
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1))
+def test_any_objects_a_line_each_pass(objects: list[dict[str, object]]):
+    content = "\n".join(json.dumps(value, ensure_ascii=len(objects) % 2 == 0) for value in objects)
+    assert problem_with_content(content.encode(errors="replace"), ".jsonl") is None
+
+
+SCRIPTS: dict[str, tuple[bytes, str, str | None]] = {
+    "Python": (b"import sys\nprint(sys.argv)\n", ".py", None),
+    "Python with an odd escape": (b'print("\\d")\n', ".py", None),
+    "Python 2": (b'x = 1\nprint "x"\n', ".py", "is not Python: line 2: Missing parentheses"),
+    "a notebook": (b'{"cells": [], "nbformat": 4}', ".py", "is a Jupyter notebook"),
+    "an empty file": (b"", ".py", "is empty"),
+    "compiled Python": (b"\xf3\r\r\n\0\0\0\0", ".py", "is binary"),
+    "a compiled program": (b"\x7fELF\2\1\1", ".sh", "is a compiled program"),
+    "UTF-16": ("echo x\n".encode("utf-16"), ".sh", "is UTF-16 text"),
+    "a shell script": (b"#!/bin/sh\necho x\n", ".sh", None),
+    "a shell script of Windows": (b"#!/bin/sh\r\necho x\r\n", ".sh", "has Windows line ends"),
+    "Python of Windows": (b"print(1)\r\nprint(2)\r\n", ".py", None),
+}
+
+
+@pytest.mark.parametrize(("content", "suffix", "said"), SCRIPTS.values(), ids=SCRIPTS)
+def test_a_script_passes_and_what_is_none_is_named(content: bytes, suffix: str, said: str | None):
+    problem = problem_with_content(content, suffix)
+    if said is None:
+        assert problem is None
+    else:
+        assert problem is not None
+        assert said in problem
+        assert "Expected is a " in problem

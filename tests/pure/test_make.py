@@ -1,0 +1,302 @@
+"""The Makefile's commands up to the engine: what they hand on, what they refuse, what they leave of standard input.
+
+A fake `docker` stands first on PATH. It notes each call with its standard input, and answers as a stack that runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+FAKE = """#!{python}
+import json, os, sys
+words, engine = sys.argv[1:], os.environ.get("FAKE_ENGINE", "")
+if engine == "stopped":
+    sys.exit("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
+if engine == "refusing":
+    sys.exit("permission denied while trying to connect to the Docker daemon socket")
+if words[0] == "version":
+    print("28.0.0")
+    sys.exit()
+if words[:2] == ["compose", "version"]:
+    print("2.35.0")
+    sys.exit()
+if engine == "without a stack" and "exec" in words:
+    sys.exit('service "airflow-cli" is not running')
+with open(os.environ["FAKE_CALLS"], "a") as calls:
+    read = sys.stdin.read() if "exec" in words or "--interactive" in words else ""
+    calls.write(json.dumps({{"words": words, "stdin": read}}) + "\\n")
+if words[0] == "run" and "stat" in words:
+    print(999)
+if "config" in words:
+    print("mlflow")
+    print("scheduler")
+if words[-1:] in (["sessions"], ["models"], ["gpus"]):
+    print("a list of", words[-1])
+"""
+
+# What a shell or make would expand, split, or end on.
+ODD = """it's `touch done` "$(touch done)" $HOME $5 $$ \\ #1 * ~ é ; & | > x % $(shell touch done) $("""
+DASHED = "--help"
+
+
+class Call(NamedTuple):
+    words: list[str]
+    stdin: str
+
+
+class Clone:
+    """A copy of what the host's commands are made of, with a fake engine."""
+
+    def __init__(self, repository: Path, folder: Path) -> None:
+        self.folder, self.bin, self._calls = folder / "clone", folder / "bin", folder / "calls"
+        self.folder.mkdir()
+        self.bin.mkdir()
+        for name in ("Makefile", "pyproject.toml", "compose.yaml"):
+            shutil.copy(repository / name, self.folder)
+        (self.folder / "examples").mkdir()  # what file:///files/... reads
+        shutil.copytree(repository / "env", self.folder / "env", ignore=shutil.ignore_patterns("*.env"))
+        docker = self.bin / "docker"
+        docker.write_text(FAKE.format(python=sys.executable))
+        docker.chmod(0o755)
+        ours = ("TARMAC_", "COMPOSE_", "DOCKER_", "MAKE", "MFLAGS")
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)} | {
+            "PATH": f"{self.bin}:{os.environ['PATH']}",
+            "FAKE_CALLS": str(self._calls),
+        }
+
+    def run(self, *words: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in the clone, with variables of the environment."""
+        self._calls.unlink(missing_ok=True)
+        done = subprocess.run(
+            words, cwd=self.folder, env=self.environment | variables, text=True, capture_output=True, timeout=60,
+            check=False, **({"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}),
+        )  # fmt: skip
+        assert not (self.folder / "done").exists(), "a value was run as a command"
+        return done
+
+    def make(self, *words: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of the Makefile."""
+        return self.run("make", *words, stdin=stdin, **variables)
+
+    def calls(self) -> list[Call]:
+        """Return the calls of docker that the last command made."""
+        if not self._calls.exists():
+            return []
+        return [Call(**json.loads(line)) for line in self._calls.read_text().splitlines()]
+
+    def commands(self) -> list[Call]:
+        """Return what the last command ran of `tarmac.cli`, without the words before."""
+        marked = [call for call in self.calls() if "tarmac.cli" in call.words]
+        return [Call(call.words[call.words.index("tarmac.cli") + 1 :], call.stdin) for call in marked]
+
+
+@pytest.fixture(scope="module")
+def clone(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    return Clone(repository, tmp_path_factory.mktemp("make"))
+
+
+def person() -> str:
+    name = pwd.getpwuid(os.getuid()).pw_name
+    by_sudo = os.environ.get("SUDO_USER", "root")
+    return name if os.getuid() or by_sudo == "root" else f"{name} (sudo by {by_sudo})"
+
+
+BY = f"--by={person()}"
+# The words after `make`, and the command that the stack gets.
+LITERAL: dict[str, tuple[list[str], list[str]]] = {
+    "follow": ([f"RUN={ODD}"], ["follow", "--", ODD]),
+    "cancel": ([f"RUN={ODD}"], ["cancel", BY, "--", ODD]),
+    "reproduce": ([f"RUN={DASHED}"], ["reproduce", "--", DASHED]),
+    "release-gpu": ([f"GPU={ODD}"], ["release-gpu", BY, "--", ODD]),
+    "models": ([f"MODEL={ODD}"], ["models", "--", ODD]),
+    "compare": ([f"A={ODD}", f"B={DASHED}"], ["compare", "--", ODD, DASHED]),
+    "promote": (
+        [f"MODEL={DASHED}", f"VERSION={ODD}", f"WHY={ODD}"],
+        ["promote", BY, f"--why={ODD}", "--", DASHED, ODD],
+    ),
+    "rollback": ([f"MODEL={ODD}", f"WHY={DASHED}"], ["rollback", BY, f"--why={DASHED}", "--", ODD]),
+    "production": ([f"MODEL={ODD}", f"AT={ODD}"], ["production", f"--at={ODD}", "--", ODD]),
+}
+
+
+@pytest.mark.parametrize(("target", "given", "wanted"), [(name, *row) for name, row in LITERAL.items()], ids=LITERAL)
+def test_a_value_arrives_as_it_was_typed(clone: Clone, target: str, given: list[str], wanted: list[str]):
+    done = clone.make(target, *given, stdin="of the caller")
+    assert done.returncode == 0, done.stderr
+    assert clone.commands() == [Call(wanted, "")]
+
+
+@pytest.mark.parametrize("name", [ODD.replace("/", "") + ".py", "-x.py", "two\nlines.py", "ünïcode.py", "a:b.py"])
+@pytest.mark.parametrize(
+    ("target", "variable", "wanted"),
+    [("dataset", "FILE", ["dataset"]), ("script", "FILE", ["dataset", "--suffix=.py"]), ("trigger", "CONFIG", None)],
+)
+def test_a_file_of_any_name_is_read(clone: Clone, name: str, target: str, variable: str, wanted: list[str] | None):
+    file = clone.folder / name
+    file.write_text(f"content of {name}")
+    try:
+        done = clone.make(target, f"{variable}={name}", *(["KEY=" + ODD, "FOLLOW=0"] if wanted is None else []))
+    finally:
+        file.unlink()
+    assert done.returncode == 0, done.stderr
+    assert clone.commands() == [Call(wanted or ["trigger", f"--key={ODD}"], f"content of {name}")]
+
+
+@pytest.mark.parametrize("name", ["-x.tar", "host:x.tar", "$(touch done) `x`.tar"])
+def test_a_backup_goes_into_a_file_of_any_name_and_comes_back_from_it(clone: Clone, name: str):
+    try:
+        done = clone.make("backup", f"FILE={name}")
+        assert done.returncode == 0, done.stderr
+        assert (clone.folder / name).stat().st_mode & 0o777 == 0o600
+        done = clone.make("restore", f"FILE={name}", "YES=1")
+        assert done.returncode == 0, done.stderr
+        assert "Restored the backup" in done.stderr
+    finally:
+        (clone.folder / name).unlink(missing_ok=True)
+
+
+def test_a_service_of_any_name_is_looked_for(clone: Clone):
+    assert clone.make("logs", "SERVICE=mlflow").returncode == 0
+    assert clone.calls()[-1].words[-4:] == ["--follow", "--tail", "50", "mlflow"]
+    done = clone.make("logs", f"SERVICE={ODD}")
+    assert done.returncode == 2
+    assert f"SERVICE: there is no service '{ODD}'; there are: mlflow scheduler" in done.stderr
+
+
+def test_a_variable_of_the_environment_is_no_value(clone: Clone):
+    environment = {"MODEL": "leak", "WHY": "leak", "FILE": "leak", "KEY": "leak", "USER": "leak", "LOGNAME": "leak"}
+    assert clone.make("models", **environment).returncode == 0
+    assert clone.commands()[0].words == ["models", "--"]
+    assert clone.make("rollback", "MODEL=a", **environment).returncode == 0
+    assert clone.commands()[0].words == ["rollback", BY, "--why=", "--", "a"]
+    assert "FILE: is missing" in clone.make("dataset", **environment).stderr
+
+
+def test_nothing_is_removed_because_of_a_variable_of_the_environment(clone: Clone):
+    for done in (clone.make("clean", YES="1"), clone.make("clean", "YES=0"), clone.make("clean", "YES=perhaps")):
+        assert done.returncode == 2
+        assert not any("down" in call.words for call in clone.calls())
+    assert clone.make("clean", "YES=1").returncode == 0
+    assert any("down" in call.words for call in clone.calls())
+
+
+def test_a_key_or_a_time_that_is_given_empty_is_handed_on_to_be_refused(clone: Clone):
+    (clone.folder / "request.json").write_text("{}")
+    clone.make("trigger", "CONFIG=request.json", "FOLLOW=0", "KEY=")
+    assert clone.commands()[0].words == ["trigger", "--key="]
+    clone.make("trigger", "CONFIG=request.json", "FOLLOW=0")
+    assert clone.commands()[0].words == ["trigger"]
+    clone.make("production", "MODEL=a", "AT=")
+    assert clone.commands()[0].words == ["production", "--at=", "--", "a"]
+
+
+MISSING = {
+    "trigger": "CONFIG: is missing. Say which request to send: make trigger CONFIG=examples/ner-wnut17.json",
+    "trigger CONFIG=nowhere": "CONFIG: there is no file 'nowhere'.",
+    "trigger CONFIG=pyproject.toml FOLLOW=2": "FOLLOW: '2' is neither 1 nor 0.",
+    "dataset": "FILE: is missing.",
+    "dataset FILE=env": "FILE: 'env' is a folder.",
+    "dataset FILE=/dev/null": "FILE: '/dev/null' is not a regular file.",
+    "script FILE=pyproject.toml": "FILE: 'pyproject.toml' must end in .py or .sh",
+    "backup": "FILE: is missing.",
+    "backup FILE=Makefile": "FILE: 'Makefile' is there already",
+    "backup FILE=nowhere/x.tar": "FILE: you cannot write into the folder of 'nowhere/x.tar'.",
+    "restore": "FILE: is missing.",
+    "restore FILE=Makefile YES=1": "FILE: 'Makefile' is no backup",
+    "follow": "RUN: is missing. Say which run: make follow RUN=..., one of these:\na list of sessions",
+    "cancel": "RUN: is missing. Say which run: make cancel RUN=..., one of these:\na list of sessions",
+    "reproduce": "RUN: is missing.",
+    "release-gpu": "GPU: is missing. Say which GPU: make release-gpu GPU=..., one of these:\na list of gpus",
+    "compare A=x/1": "A or B: is missing.",
+    "promote MODEL=x": "Say what: make promote MODEL=name VERSION=n, one of these:\na list of models",
+    "rollback": "MODEL: is missing.",
+    "production": "MODEL: is missing.",
+}
+
+
+@pytest.mark.parametrize(("words", "message"), MISSING.items(), ids=MISSING)
+def test_what_is_missing_or_wrong_is_said_with_what_to_write(clone: Clone, words: str, message: str):
+    done = clone.make(*words.split())
+    assert done.returncode == 2
+    assert message in done.stderr
+    changes = ("trigger", "dataset", "promote", "rollback", "cancel", "release-gpu")
+    assert not [call for call in clone.commands() if call.words[0] in changes]
+
+
+@pytest.mark.parametrize("words", ["trigger CONFIG=pyproject.toml", "models", "backup FILE=x.tar", "cancel"])
+def test_without_a_stack_a_command_says_in_one_line_what_to_do(clone: Clone, words: str):
+    done = clone.make(*words.split(), FAKE_ENGINE="without a stack")
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("make:", "RUN: is missing"))]
+    assert said == ["The stack is not running: 'make up' starts it."]
+    assert "Error 3" in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", ["trigger CONFIG=pyproject.toml", "models", "down", "clean YES=1"])
+def test_without_an_engine_a_command_says_in_one_line_what_to_do(clone: Clone, words: str):
+    done = clone.make(*words.split(), FAKE_ENGINE="stopped")
+    said = [line for line in done.stderr.splitlines() if not line.startswith(("make:", "RUN: is missing"))]
+    assert said == ["error: no Docker Engine answers on this machine: 'make up' starts it, or says what to do."]
+    assert "Error 3" in done.stderr
+
+
+def test_an_engine_that_refuses_the_user_is_explained(clone: Clone):
+    done = clone.make("models", FAKE_ENGINE="refusing")
+    assert "Error 3" in done.stderr
+    assert "may not use its socket" in done.stderr
+    assert "sudo usermod -aG docker" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["trigger CONFIG=pyproject.toml", "dataset FILE=pyproject.toml", "script FILE=env/host/up.sh", "trainers", "ps"]
+    + ["gpus", "logs", "cancel", "backup FILE=x.tar", "down", "up", "clean YES=1"],
+)
+def test_a_command_leaves_the_callers_standard_input_alone(clone: Clone, words: str):
+    """As in `while read line; do make ...; done <list` and `bash <script`: the shell reads on after the command."""
+    (clone.folder / "x.tar").unlink(missing_ok=True)
+    done = clone.run("bash", stdin=f"make -s {words}\necho 'the next line'\n")
+    (clone.folder / "x.tar").unlink(missing_ok=True)
+    assert done.stdout.endswith("the next line\n"), done.stderr
+    assert not [call for call in clone.calls() if "the next line" in call.stdin]
+
+
+def test_a_loop_over_a_list_stores_each_file(clone: Clone):
+    names = ["Makefile", "pyproject.toml", "compose.yaml"]
+    done = clone.run("bash", "-c", 'while read -r f; do make -s dataset FILE="$f"; done', stdin="\n".join(names) + "\n")
+    assert done.returncode == 0, done.stderr
+    assert [call.stdin for call in clone.commands()] == [(clone.folder / name).read_text() for name in names]
+
+
+def test_a_command_works_with_a_standard_input_that_is_closed(clone: Clone):
+    assert clone.run("bash", "-c", "make -s trainers <&-").returncode == 0
+    assert clone.commands() == [Call(["trainers"], "")]
+
+
+def test_compose_by_hand_reads_what_it_is_given(clone: Clone):
+    done = clone.run("env/host/stack.sh", "exec", "-T", "postgres", "psql", stdin="select 1")
+    assert done.returncode == 0, done.stderr
+    assert clone.calls()[-1].stdin == "select 1"
+
+
+def test_every_variable_that_the_help_names_is_taken_literally(repository: Path):
+    text = (repository / "Makefile").read_text()
+    listed = re.search(r"ARGUMENTS := ((?:.*\\\n)*.*)\n", text)
+    assert listed
+    arguments = set(listed[1].replace("\\\n", "").split())
+    named = set(re.findall(r"\b([A-Z_]+)=", " ".join(re.findall(r"## (.*)", text)))) | set(
+        re.findall(r'\$\$([A-Z_]+)"', text)
+    )
+    assert named <= arguments
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert not [line for line in lines if re.search(rf"\$[({{]({'|'.join(arguments)})[)}}]", line)]
