@@ -220,6 +220,18 @@ def test_a_machine_with_a_gpu_gives_it_to_the_scheduler_and_another_trainer_to_t
     assert found["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu", "utility"]
 
 
+def test_no_service_sends_usage_data(render: Render):
+    from tarmac.base.settings import NO_TELEMETRY
+
+    # Also on a machine that would like to.
+    stack = render(MLFLOW_DISABLE_TELEMETRY="false", DO_NOT_TRACK="0")
+    for name in SERVICES - {"postgres"}:
+        environment = service(stack, name)["environment"]
+        assert NO_TELEMETRY.items() <= environment.items(), name
+        if name != "mlflow":
+            assert environment["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False", name
+
+
 IMAGES = {"airflow": "airflow", "mlflow": "mlflow", "trainer": "trainer"}
 
 

@@ -6,6 +6,7 @@ import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -285,3 +286,17 @@ def test_no_module_of_ours_has_the_name_of_a_library(repository: Path):
         spec = importlib.util.find_spec(stem)
         # A folder without __init__.py (tests/engine) is found as a namespace without an origin.
         assert spec is None or spec.origin is None or str(repository) in spec.origin, stem
+
+
+def test_no_container_of_a_session_sends_usage_data(dag: Any, monkeypatch: pytest.MonkeyPatch):
+    from tarmac.base.settings import read
+    from tarmac.tasks.container_operator import TrainingContainerOperator
+
+    steps = [task for task in dag.tasks if isinstance(task, TrainingContainerOperator)]
+    assert {"retrieve_resources", "train_model_cpu", "save_model"} <= {task.task_id for task in steps}
+    of_a_run = property(lambda self: SimpleNamespace(run_id="r", dag_id=DAG_ID, task_id=self.task_id))
+    monkeypatch.setattr(TrainingContainerOperator, "_ti", of_a_run)
+    for task in steps:
+        environment = task._environment(read({}), "sha256:0")
+        assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true", task.task_id
+        assert environment["DO_NOT_TRACK"] == "true", task.task_id

@@ -23,6 +23,8 @@ OBJECT_STORE_VARIABLES = (
     "AWS_ENDPOINT_URL",
     "AWS_DEFAULT_REGION",
 )
+# MLflow sends usage data to its makers unless one of these is set. compose.yaml sets the same for the services.
+NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 

@@ -34,7 +34,7 @@ from tarmac.base.session import (
     SESSION_USER,
     session_labels,
 )
-from tarmac.base.settings import MLFLOW_VARIABLES, OBJECT_STORE_VARIABLES, Settings, settings
+from tarmac.base.settings import MLFLOW_VARIABLES, NO_TELEMETRY, OBJECT_STORE_VARIABLES, Settings, settings
 from tarmac.containers import engine, mounts
 from tarmac.containers import protocol as events
 
@@ -506,7 +506,7 @@ class TrainingContainerOperator(DockerOperator):
             "TARMAC_IMAGE": f"{self.image}@{image_id}",
         }
         plain = {key: str(value) for key, value in self.environment.items()}
-        return {**contract, **plain, **self._private_environment, **self._credentials()}
+        return {**NO_TELEMETRY, **contract, **plain, **self._private_environment, **self._credentials()}
 
     def _networks(self) -> list[str]:
         return str(self.network_mode).split(",")
