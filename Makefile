@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS K KEY MODEL READINGS ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES \
+ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MODEL READINGS ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES \
 	TRAIN_SECONDS UPDATES VERSION WHY YES
 GIVEN :=
 define take_literally
@@ -79,15 +79,15 @@ script: ## Store FILE=train.py, your own training code, print what to put in a r
 	@$(CLI) script "$$FILE"
 
 .PHONY: trainers
-trainers: ## List the models a request may name, and who trains each
+trainers: ## List the models a request may name, and who trains each (JSON=1: as JSON)
 	@$(CLI) trainers
 
 .PHONY: ps
-ps: ## Show the services and the latest training sessions
+ps: ## Show the services and the latest training sessions (JSON=1: as JSON)
 	@$(CLI) ps
 
 .PHONY: gpus
-gpus: ## Show the GPUs, who holds them, who waits and why
+gpus: ## Show the GPUs, who holds them, who waits and why (JSON=1: as JSON)
 	@$(CLI) gpus
 
 .PHONY: release-gpu
@@ -95,11 +95,11 @@ release-gpu: ## Take GPU=uuid out of quarantine
 	@$(CLI) release-gpu "$$GPU"
 
 .PHONY: models
-models: ## List models: version, alias, metric, data, age (MODEL=name: of one)
+models: ## List models: version, alias, metric, data, age (MODEL=name: of one; JSON=1: as JSON)
 	@$(CLI) models "$$MODEL"
 
 .PHONY: compare
-compare: ## Show two versions side by side: A=name/1 B=name/2
+compare: ## Show two versions side by side: A=name/1 B=name/2 (JSON=1: as JSON)
 	@$(CLI) compare "$$A" "$$B"
 
 .PHONY: promote

@@ -16,12 +16,22 @@ use_stack() {
     ensure_up
 }
 
+# Lists something, no wider than the caller's terminal; with JSON=1 everything, as JSON.
+list() {
+    local command=$1 size='' json=()
+    shift
+    if is_on JSON "${JSON:-}"; then json=(--json); fi
+    if [ -t 1 ]; then { size=$(stty size <&8 2>/dev/null) || size=''; } 8>&1; fi
+    compose exec -T ${size:+-e "COLUMNS=${size#* }"} airflow-cli python -m tarmac.cli \
+        "$command" ${json[@]+"${json[@]}"} "$@"
+}
+
 # Refuses a value ($2) of variable $1 that is missing: $3 says what to write, and command $4 lists what there is.
 need_one_of() {
     [ -z "$2" ] || return 0
     say "$1: is missing. $3, one of these:"
     use_stack
-    tarmac "$4" >&2
+    JSON='' list "$4" >&2
     exit 2
 }
 
@@ -57,9 +67,11 @@ script)
     ;;
 ps)
     use_stack
-    compose ps --format 'table {{.Service}}\t{{.Status}}'
-    echo
-    tarmac sessions
+    if ! is_on JSON "${JSON:-}"; then
+        compose ps --format 'table {{.Service}}\t{{.Status}}'
+        echo
+    fi
+    list sessions
     ;;
 logs)
     use_stack
@@ -76,12 +88,12 @@ release-gpu)
     ;;
 models)
     use_stack
-    tarmac models -- ${1:+"$1"}
+    list models -- ${1:+"$1"}
     ;;
 compare)
     need_one_of 'A or B' "${1:+${2:-}}" 'Say which two: make compare A=name/1 B=name/2' models
     use_stack
-    tarmac compare -- "$1" "$2"
+    list compare -- "$1" "$2"
     ;;
 promote)
     need_one_of 'MODEL or VERSION' "${1:+${2:-}}" 'Say what: make promote MODEL=name VERSION=n' models
@@ -97,11 +109,11 @@ production)
     need_one_of MODEL "${1:-}" 'Say which model: make production MODEL=name' models
     use_stack
     # A second value that is empty is a time that was meant and is missing, not now.
-    tarmac production ${2+--at="$2"} -- "$1"
+    list production ${2+--at="$2"} -- "$1"
     ;;
 gpus | trainers)
     use_stack
-    tarmac "$command"
+    list "$command"
     ;;
 *) die "cli.sh does not know '$command'." ;;
 esac

@@ -14,7 +14,7 @@ import pytest
 
 from tarmac.base.airflow_api import AirflowApi, ApiError
 from tarmac.cli import main as commands
-from tarmac.cli.main import BAD_INPUT, main, session_rows
+from tarmac.cli.main import BAD_INPUT, main
 from tarmac.cli.values import account, one_line
 
 
@@ -121,28 +121,6 @@ def test_who_gives_a_command_without_naming_anybody_is_the_stacks_login(monkeypa
     assert account("alice") == "alice"
     assert account("a\nb\x1b[31m") == "a b\\x1b[31m"
     assert one_line("two\tlines\r\né") == "two lines é"
-
-
-def row(run_id: str, state: str, conf: Any) -> dict[str, Any]:
-    return {"dag_run_id": run_id, "state": state, "conf": conf}
-
-
-def test_a_run_with_an_odd_id_or_an_odd_request_is_one_row_among_others():
-    rows = [
-        row("..", "running", {"model": None}),
-        row("a b", "queued", None),
-        row("x" * 200, "success", {"model": ["list"]}),
-        row("good", "running", {"model": "test_model"}),
-    ]
-    active = [
-        {"dag_run_id": "good", "task_id": "gpu_preflight_configuration", "state": "deferred"},
-        {"dag_run_id": "..", "task_id": "train_model_cpu", "state": "running"},
-    ]
-    lines = session_rows(rows, active)
-    assert len(lines) == 5
-    assert lines[1].split() == ["..", "running", "None", "train_model_cpu", "(running)"]
-    assert lines[2].endswith("not begun")
-    assert lines[4].split(None, 3)[3] == "gpu_preflight_configuration (waits for a GPU)"
 
 
 class Airflow:

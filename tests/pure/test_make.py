@@ -136,6 +136,28 @@ def test_a_value_arrives_as_it_was_typed(clone: Clone, target: str, given: list[
     assert clone.commands() == [Call(wanted, "")]
 
 
+LISTS = {
+    "ps": ([], ["sessions"]),
+    "gpus": ([], ["gpus"]),
+    "trainers": ([], ["trainers"]),
+    "models": (["MODEL=a"], ["models", "--", "a"]),
+    "compare": (["A=a/1", "B=b/2"], ["compare", "--", "a/1", "b/2"]),
+    "production": (["MODEL=a"], ["production", "--", "a"]),
+}
+
+
+@pytest.mark.parametrize(("target", "given", "wanted"), [(name, *row) for name, row in LISTS.items()], ids=LISTS)
+def test_every_list_is_there_as_json(clone: Clone, target: str, given: list[str], wanted: list[str]):
+    done = clone.make(target, *given, "JSON=1")
+    assert done.returncode == 0, done.stderr
+    assert [call.words for call in clone.commands()] == [[wanted[0], "--json", *wanted[1:]]]
+    done = clone.make(target, *given, "JSON=perhaps")
+    assert done.returncode == 2
+    assert "JSON: 'perhaps' is neither 1 nor 0." in done.stderr
+    assert clone.make(target, *given).returncode == 0
+    assert [call.words for call in clone.commands()] == [wanted]
+
+
 @pytest.mark.parametrize("name", [ODD.replace("/", "") + ".py", "-x.py", "two\nlines.py", "ünïcode.py", "a:b.py"])
 @pytest.mark.parametrize(
     ("target", "variable", "wanted"),

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from tarmac.cli.follow import summary
-from tarmac.cli.model_tables import age, comparison, history_rows, instant, mismatches, step_lines, table, version_rows
+from tarmac.cli.model_tables import (
+    Trained,
+    age,
+    comparison,
+    history_rows,
+    instant,
+    mismatches,
+    step_lines,
+    version_rows,
+)
 from tarmac.cli.reproduce import again, differences
 from tarmac.registry.client import Run, Version
 from tarmac.registry.promotion import Step
@@ -32,10 +41,6 @@ def run(**given: Any) -> Run:
     return Run("r", "1", "FINISHED", known["params"], known["metrics"], known["tags"], NOW)
 
 
-def test_a_table_is_as_wide_as_its_widest_cells_and_no_line_ends_in_spaces():
-    assert table(["A", "LONG"], [["wide", "x"], ["y", ""]]) == ["A     LONG", "wide  x", "y"]
-
-
 AGES = {
     "seconds": (8, "8 s"),
     "hours": (7_500, "2 h 5 min"),
@@ -50,15 +55,21 @@ def test_an_age_is_told_as_people_do(seconds: float, said: str):
 
 
 ROWS: dict[str, tuple[Version, list[str]]] = {
-    "as its session recorded it": (version(2), ["ner", "2", "-", "f1 0.5124", "wnut17", "1 h 0 min"]),
+    "as its session recorded it": (version(2), ["ner", "2", "-", "f1 0.5124", "wnut17", "1 h 0 min", ""]),
     "in production": (
-        version(2, aliases=("production",)), ["ner", "2", "production", "f1 0.5124", "wnut17", "1 h 0 min"],
+        version(2, aliases=("production",)),
+        ["ner", "2", "production", "f1 0.5124", "wnut17", "1 h 0 min", ""],
     ),
-    "registered by somebody else, without our tags": (version(1, tags={}), ["ner", "1", "-", "-", "-", "1 h 0 min"]),
+    "registered without our tags": (version(1, tags={}), ["ner", "1", "-", "-", "-", "1 h 0 min", ""]),
+    "taken from an earlier session instead of trained": (
+        version(2, tags={"tarmac.same_as": "ner/1"}),
+        ["ner", "2", "-", "-", "-", "1 h 0 min", "same model as ner/1"],
+    ),
     "with a tag that a person changed": (
-        version(1, tags={"tarmac.score_name": "f1", "tarmac.score": "good"}), ["ner", "1", "-", "-", "-", "1 h 0 min"],
+        version(1, tags={"tarmac.score_name": "f1", "tarmac.score": "good"}),
+        ["ner", "1", "-", "-", "-", "1 h 0 min", ""],
     ),
-    "made by a clock that is ahead": (version(1, created=NOW + 9), ["ner", "1", "-", "f1 0.5124", "wnut17", "0 s"]),
+    "made by a clock that is ahead": (version(1, created=NOW + 9), ["ner", "1", "-", "f1 0.5124", "wnut17", "0 s", ""]),
 }  # fmt: skip
 
 
@@ -67,23 +78,60 @@ def test_a_version_is_a_row(one: Version, row: list[str]):
     assert version_rows([one], now=NOW) == [row]
 
 
+def rows_of(a: Trained, b: Trained) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """(section, name) to (star, left, right)."""
+    return {(section, name): (star, left, right) for star, section, name, left, right in comparison(a, b)}
+
+
 def test_two_versions_are_shown_side_by_side_and_what_differs_has_a_star():
     other = run(params={"model": "ner", "max_steps": "900", "device": "cuda", "data.a.train.id": "t1"})
-    lines = comparison((version(1), run()), (version(2), other))
-    assert lines[0].split() == ["ner/1", "ner/2"]
-    cells = {tuple(line.split()) for line in lines}
-    for row in (
-        ("metric", "f1", "0.5000", "0.5000"),
-        ("*", "parameter", "max_steps", "500", "900"),
-        ("data", "data.a.train.id", "t1", "t1"),
-        ("*", "data", "train_lines", "9", "-"),
-        ("*", "training", "device", "cpu", "cuda"),
-        ("training", "duration", "1", "min", "15", "s", "1", "min", "15", "s"),
-        ("training", "memory", "peak", "300", "MiB", "300", "MiB"),
-        ("origin", "image", "tarmac/trainer@sha256:1", "tarmac/trainer@sha256:1"),
-    ):
-        assert row in cells, row
-    assert not any("best_step" in line for line in lines)
+    rows = rows_of(Trained(version(1), run(), None), Trained(version(2), other, None))
+    assert rows["metric", "f1"] == ("", "0.5000", "0.5000")
+    assert rows["parameter", "max_steps"] == ("*", "500", "900")
+    assert rows["data", "data.a.train.id"] == ("", "t1", "t1")
+    assert rows["data", "train_lines"] == ("*", "9", "-")
+    assert rows["training", "device"] == ("*", "cpu", "cuda")
+    assert rows["training", "duration"] == ("", "1 min 15 s", "1 min 15 s")
+    assert rows["training", "memory peak"] == ("", "300 MiB", "300 MiB")
+    assert rows["training", "code"] == ("", "the trainer's own", "the trainer's own")
+    assert rows["origin", "image"] == ("", "tarmac/trainer@sha256:1", "tarmac/trainer@sha256:1")
+    assert not any("best_step" in name for _, name in rows)
+
+
+def test_a_script_is_shown_by_its_id_with_what_it_measured_and_without_parameters_that_it_never_used():
+    own = Trained(
+        version(2),
+        # As an earlier version of Tarmac recorded it: with the model's defaults.
+        run(
+            params={"model": "ner", "device": "cpu", "max_steps": "3000", "learn_rate": "0.001"},
+            metrics={"f1": 0.5, "script.loss": 0.25},
+            tags={"tarmac.base_model": "ner/1", "tarmac.image": "tarmac/trainer@sha256:1"},
+        ),
+        {"script": "s1/s1.py", "base_model": "ner/1", "parameters": {"learn_rate": 0.001}},
+    )
+    rows = rows_of(Trained(version(1), run(), {"script": None, "parameters": {}}), own)
+    assert rows["training", "code"] == ("*", "the trainer's own", "script s1/s1.py")
+    assert rows["training", "base model"] == ("*", "-", "ner/1")
+    assert rows["metric", "script.loss"] == ("*", "-", "0.2500")
+    assert rows["parameter", "max_steps"] == ("*", "500", "-"), "a default that the script knows nothing of"
+    assert rows["parameter", "learn_rate"] == ("*", "-", "0.001"), "what the request gave it"
+
+
+def test_a_script_is_known_from_what_save_recorded_where_the_request_is_gone():
+    own = run(params={"model": "ner", "script": "s1/s1.py", "base_model": "ner/1"}, tags={"tarmac.script": "s1/s1.py"})
+    rows = rows_of(Trained(version(1), own, None), Trained(version(2), own, None))
+    assert rows["training", "code"] == ("", "script s1/s1.py", "script s1/s1.py")
+    assert ("parameter", "script") not in rows
+    assert ("parameter", "base_model") not in rows
+
+
+def test_a_version_whose_run_was_deleted_is_compared_by_what_its_own_tags_say():
+    tags = version(1).tags | {"tarmac.model": "ner", "tarmac.same_as": "ner/9"}
+    rows = rows_of(Trained(version(1, tags=tags), None, None), Trained(version(2), run(), None))
+    assert rows["metric", "f1"] == ("*", "0.5124", "0.5000")
+    assert rows["training", "same model as"] == ("*", "ner/9", "-")
+    assert rows["origin", "model"] == ("", "ner", "ner")
+    assert rows["training", "device"] == ("*", "-", "cpu")
 
 
 AT = datetime(2026, 11, 24, 9, 30, tzinfo=timezone(timedelta(hours=1)))

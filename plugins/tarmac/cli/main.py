@@ -8,13 +8,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from tarmac.base.airflow_api import AirflowApi, ApiError, log_in
 from tarmac.base.errors import DatasetError, RequestError, TarmacError
 from tarmac.base.settings import settings
 from tarmac.cli import model_commands
+from tarmac.cli.session_tables import HEADER, WHOLE, session_facts, session_rows
+from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account, text_problem
 
 BAD_INPUT = 2
@@ -109,45 +112,33 @@ def cancel(arguments: argparse.Namespace) -> int:
     return cancel_run(log_in(), arguments.run_id, arguments.by)
 
 
-def sessions(_: argparse.Namespace) -> int:
+def sessions(arguments: argparse.Namespace) -> int:
     """List the latest training sessions."""
     api = log_in()
-    rows = api.runs(20)
-    if not rows:
+    runs = api.runs(20)
+    under_way = [run["dag_run_id"] for run in runs if run["state"] in ("running", "queued")]
+    found = session_facts(runs, api.active_tasks(under_way), now=datetime.now(UTC))
+    if arguments.json:
+        print_json(found)
+    elif not found:
         print("No training session yet: try `make demo` or `make trigger CONFIG=req.json`.")
-        return 0
-    under_way = [row["dag_run_id"] for row in rows if row["state"] in ("running", "queued")]
-    for line in session_rows(rows, api.active_tasks(under_way)):
-        print(line)
+    else:
+        for line in table(HEADER, session_rows(found), width=screen_width(), whole=WHOLE):
+            print(line)
     return 0
 
 
-def session_rows(rows: Sequence[dict[str, Any]], active: Sequence[dict[str, Any]]) -> list[str]:
-    """Return what `make ps` shows of runs, one line each and a header. Pure.
-
-    Args:
-        rows: the runs, as Airflow's API has them.
-        active: their task instances that have begun and not ended.
-    """
-    lines = [f"{'RUN':<44} {'STATE':<10} {'MODEL':<28} NOW"]
-    # A deferred task is one that waits for a GPU; `make gpus` says why.
-    names = {"deferred": "waits for a GPU", "up_for_reschedule": "waits"}
-    for row in rows:
-        tasks = [task for task in active if task["dag_run_id"] == row["dag_run_id"]]
-        now = ", ".join(f"{task['task_id']} ({names.get(task['state'], task['state'])})" for task in tasks)
-        if not now and row["state"] in ("running", "queued"):
-            now = "between two tasks" if row["state"] == "running" else "not begun"
-        model = str((row["conf"] or {}).get("model", "?"))
-        lines.append(f"{row['dag_run_id']:<44} {row['state']:<10} {model:<28} {now}".rstrip())
-    return lines
-
-
-def gpus(_: argparse.Namespace) -> int:
+def gpus(arguments: argparse.Namespace) -> int:
     """Show devices, reservations and the queue."""
     from tarmac.ledger.ledger import Ledger
     from tarmac.scheduler.board import show
 
     with Ledger(settings().database_url) as ledger:
+        if arguments.json:
+            with ledger.transaction():
+                devices = [asdict(device) for device in ledger.devices()]
+                print_json({"devices": devices, "reservations": ledger.holders(), "queue": ledger.queue()})
+            return 0
         for line in show(ledger):
             print(line)
     return 0
@@ -170,15 +161,18 @@ def release_gpu(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def trainers(_: argparse.Namespace) -> int:
+def trainers(arguments: argparse.Namespace) -> int:
     """List the catalogue; fail if a file of it has a problem."""
     from tarmac.request.catalogue import OUR_IMAGE, catalogue
 
     found = catalogue()
-    print(f"{'MODEL':<32} {'SCORE':<10} {'TRAINER':<28} WHAT")
-    for name, model in found.models.items():
-        image = "Tarmac's own" if model.image == OUR_IMAGE else model.image
-        print(f"{name:<32} {model.score:<10} {image:<28} {model.title}")
+    names = {name: "Tarmac's own" if model.image == OUR_IMAGE else model.image for name, model in found.models.items()}
+    if arguments.json:
+        print_json([{"model": name, "trainer": names[name], **asdict(model)} for name, model in found.models.items()])
+    else:
+        rows = [[name, model.score, names[name], model.title] for name, model in found.models.items()]
+        for line in table(["MODEL", "SCORE", "TRAINER", "WHAT"], rows, width=screen_width(), whole=("MODEL",)):
+            print(line)
     for problem in found.problems:
         print(problem, file=sys.stderr)
     return BAD_INPUT if found.problems else 0
@@ -232,8 +226,12 @@ def main(argv: list[str] | None = None) -> int:
     end.add_argument("run_id", metavar="run")
     end.add_argument("--by", default="", type=account, help="who says so, for the record")
     end.set_defaults(run=cancel)
-    commands.add_parser("sessions", help="list the latest training sessions").set_defaults(run=sessions)
-    commands.add_parser("gpus", help="show the GPUs, who holds them, who waits and why").set_defaults(run=gpus)
+    listing = commands.add_parser("sessions", help="list the latest training sessions")
+    add_json(listing)
+    listing.set_defaults(run=sessions)
+    listing = commands.add_parser("gpus", help="show the GPUs, who holds them, who waits and why")
+    add_json(listing)
+    listing.set_defaults(run=gpus)
     release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")
     release.add_argument("uuid", metavar="gpu")
     release.add_argument("--by", default="", type=account, help="who says so, for the record")
@@ -242,7 +240,9 @@ def main(argv: list[str] | None = None) -> int:
     schema.add_argument("--to", type=int)
     schema.set_defaults(run=migrate)
     model_commands.add_to(commands)
-    commands.add_parser("trainers", help="list the models of the catalogue").set_defaults(run=trainers)
+    listing = commands.add_parser("trainers", help="list the models of the catalogue")
+    add_json(listing)
+    listing.set_defaults(run=trainers)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     given = sys.argv[1:] if argv is None else argv
     for word in given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,9 +12,21 @@ from typing import Any
 
 from tarmac.base.errors import UnknownModelError
 from tarmac.base.settings import settings
-from tarmac.cli.model_tables import comparison, history_rows, instant, step_lines, table, version_rows
+from tarmac.cli.model_tables import (
+    Trained,
+    comparison,
+    facts,
+    history_rows,
+    instant,
+    step_facts,
+    step_lines,
+    version_facts,
+    version_rows,
+)
+from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account
-from tarmac.registry.client import Registry, Run, Version
+from tarmac.registry.client import Registry
+from tarmac.registry.origins import REQUEST_RECORD
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import of_this_model
 
@@ -25,9 +38,18 @@ def models(arguments: argparse.Namespace) -> int:
         # An alias that a crash left behind follows the history; what was done in MLflow becomes part of it.
         notes = production.settle_all(registry.models())
     versions = registry.versions(arguments.model) if arguments.model else registry.all_versions(registry.models())
+    if arguments.json:
+        print_json([version_facts(version) for version in versions])
+        for note in notes:
+            print(note, file=sys.stderr)
+        return 0
     if versions:
-        rows = version_rows(versions, now=time.time())
-        for line in table(["NAME", "VERSION", "ALIAS", "METRIC", "DATA", "AGE"], rows):
+        header, rows = ["NAME", "VERSION", "ALIAS", "METRIC", "DATA", "AGE"], version_rows(versions, now=time.time())
+        if any(row[-1] for row in rows):
+            header = [*header, "NOTE"]
+        for line in table(
+            header, [row[: len(header)] for row in rows], width=screen_width(), whole=("NAME", "VERSION")
+        ):
             print(line)
     else:
         print("No model yet: try `make demo` or `make trigger CONFIG=req.json`.")
@@ -39,9 +61,15 @@ def models(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """Show two versions side by side."""
     registry = Registry()
-    a, b = (_with_run(registry, text) for text in (arguments.a, arguments.b))
-    for line in comparison(a, b):
-        print(line)
+    a, b = (_trained(registry, text) for text in (arguments.a, arguments.b))
+    if arguments.json:
+        print_json([{**version_facts(one.version), **facts(one)} for one in (a, b)])
+    else:
+        for line in table(["", "", "", a.title, b.title], comparison(a, b), width=screen_width()):
+            print(line)
+    for one in (a, b):
+        if one.run is None:
+            print(f"The MLflow run of {one.title} was deleted: what it recorded is not known.", file=sys.stderr)
     return 0
 
 
@@ -71,6 +99,10 @@ def production(arguments: argparse.Namespace) -> int:
         step = book.at(arguments.model, arguments.at)
     if not steps:
         registry.versions(arguments.model)  # an unknown name is an error, not a model without history
+    if arguments.json:
+        print_json([step_facts(one) for one in ([] if step is None else [step] if arguments.at else steps)])
+        return 0
+    if not steps:
         print(f"No version of {arguments.model} was ever in production.")
         return 0
     if arguments.at is not None:
@@ -81,7 +113,9 @@ def production(arguments: argparse.Namespace) -> int:
             if step not in of_this_model(steps):
                 print("It was of a model of that name that was deleted in MLflow since.")
         return 0
-    for line in [*step_lines(steps[-1]), "", *table(["AT", "FROM", "TO", "KIND", "WHO", "WHY"], history_rows(steps))]:
+    header = ["AT", "FROM", "TO", "KIND", "WHO", "WHY"]
+    past = table(header, history_rows(steps), width=screen_width(), whole=("AT", "FROM", "TO"))
+    for line in [*step_lines(steps[-1]), "", *past]:
         print(line)
     return 0
 
@@ -105,9 +139,16 @@ def parse_version(text: str) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
-def _with_run(registry: Registry, text: str) -> tuple[Version, Run]:
+def _trained(registry: Registry, text: str) -> Trained:
     version = registry.version(*parse_version(text))
-    return version, registry.run(version.run_id)
+    try:
+        run = registry.run(version.run_id)
+    except UnknownModelError:
+        return Trained(version, None, None)
+    try:
+        return Trained(version, run, registry.record(run, REQUEST_RECORD))
+    except UnknownModelError:  # another program's run, or its files were deleted
+        return Trained(version, run, None)
 
 
 def _instant(text: str) -> datetime:
@@ -138,7 +179,8 @@ def add_to(commands: Any) -> None:
         parser.set_defaults(run=run)
         return parser
 
-    add("models", models, "list registered models").add_argument("model", nargs="?")
+    listed = add("models", models, "list registered models")
+    listed.add_argument("model", nargs="?")
     both = add("compare", compare, "show two versions side by side")
     both.add_argument("a")
     both.add_argument("b")
@@ -153,5 +195,7 @@ def add_to(commands: Any) -> None:
     past = add("production", production, "say what is or was in production")
     past.add_argument("model")
     past.add_argument("--at", type=_instant, help="a time, ISO 8601")
+    for parser in (listed, both, past):
+        add_json(parser)
     repeat = add("reproduce", reproduce, "train again from a run's record, compare the metrics")
     repeat.add_argument("run_id", metavar="run")

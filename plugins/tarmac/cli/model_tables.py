@@ -1,23 +1,16 @@
-"""What `make models`, `make compare` and `make production` print. Pure: lines of text from what the registry holds."""
+"""What `make models`, `make compare` and `make production` print. Pure: rows and lines from what the registry holds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from tarmac.cli.values import one_line
 from tarmac.containers.protocol import format_seconds
-from tarmac.registry.client import Run, Version
+from tarmac.registry.client import SAME_TAG, Run, Version
 from tarmac.registry.promotion import Step
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out rows in columns as wide as their widest cell; the last column is as long as it is."""
-    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, *rows]
-    ]
 
 
 def age(seconds: float) -> str:
@@ -35,7 +28,7 @@ def score(version: Version) -> str:
 
 
 def version_rows(versions: Sequence[Version], *, now: float) -> list[list[str]]:
-    """One row a version for `make models`.
+    """One row a version for `make models`; the last column is empty for most.
 
     Args:
         versions: as the registry gives them.
@@ -49,33 +42,92 @@ def version_rows(versions: Sequence[Version], *, now: float) -> list[list[str]]:
             score(version),
             version.tags.get("tarmac.data") or "-",
             age(max(0.0, now - version.created)),
+            f"same model as {same}" if (same := version.tags.get(SAME_TAG)) else "",
         ]
         for version in versions
     ]
 
 
-def comparison(a: tuple[Version, Run], b: tuple[Version, Run]) -> list[str]:
-    """Two versions side by side: metrics, parameters, data, device, duration. A star marks what differs."""
-    facts = [_facts(*a), _facts(*b)]
+def version_facts(version: Version) -> dict[str, Any]:
+    """What `make models JSON=1` says of a version."""
+    return {
+        "name": version.name,
+        "version": version.version,
+        "aliases": list(version.aliases),
+        "created": datetime.fromtimestamp(version.created, UTC),
+        "same_as": version.tags.get(SAME_TAG),
+        "mlflow_run": version.run_id,
+        "source": version.source,
+        "url": version.url,
+        "tags": dict(version.tags),
+    }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A version with what its session recorded: its MLflow run and its request, None where that was deleted."""
+
+    version: Version
+    run: Run | None
+    request: Mapping[str, Any] | None
+
+    @property
+    def title(self) -> str:
+        """Its name and number."""
+        return f"{self.version.name}/{self.version.version}"
+
+
+def comparison(a: Trained, b: Trained) -> list[list[str]]:
+    """Rows of two versions side by side: metrics, parameters, data, training. A star marks what differs."""
+    both = [facts(a), facts(b)]
     rows = []
-    for section in facts[0]:
-        names = sorted({name for each in facts for name in each[section]})
-        for name in names:
-            left, right = (each[section].get(name, "-") for each in facts)
+    for section in both[0]:
+        for name in sorted({name for each in both for name in each[section]}):
+            left, right = (each[section].get(name, "-") for each in both)
             rows.append(["*" if left != right else "", section, name, left, right])
-    titles = [f"{version.name}/{version.version}" for version, _ in (a, b)]
-    return table(["", "", "", *titles], rows)
+    return rows
 
 
-def _facts(version: Version, run: Run) -> dict[str, dict[str, str]]:
-    params, tags, metrics = run.params, run.tags, run.metrics
-    counted = {"train_lines", "eval_lines", "eval_lines_seen", "skipped_lines"}
-    data = {name: value for name, value in params.items() if name.startswith("data.") or name in counted}
-    about = {"model", "seed", "device"}
-    asked = {name: value for name, value in params.items() if name not in data and name not in about}
-    bookkeeping = {"seconds", "steps", "best_step", "best_score", "gpu_peak_bytes", "memory_peak_bytes"}
+_COUNTED = {"train_lines", "eval_lines", "eval_lines_seen", "skipped_lines"}
+_ABOUT = {"model", "seed", "device", "script", "base_model"}
+_BOOKKEEPING = {"seconds", "steps", "best_step", "best_score", "gpu_peak_bytes", "memory_peak_bytes"}
+
+
+def facts(trained: Trained) -> dict[str, dict[str, str]]:
+    """What was really run, and what came out, by section and name.
+
+    A script knows no defaults of a model: of the parameters only those that the request gave are its own.
+    """
+    version, run, request = trained.version, trained.run, trained.request or {}
+    params, metrics = (run.params, run.metrics) if run else ({}, {})
+    tags = {**version.tags, **(run.tags if run else {})}
+    data = {name: value for name, value in params.items() if name.startswith("data.") or name in _COUNTED}
+    script = params.get("script") or tags.get("tarmac.script") or request.get("script")
+    given = request.get("parameters") if script else None
+    asked = {
+        name: value
+        for name, value in params.items()
+        if name not in data and name not in _ABOUT and (given is None or name in given)
+    }
+    training = {
+        "code": f"script {script}" if script else "the trainer's own",
+        "base model": tags.get("tarmac.base_model") or request.get("base_model") or "-",
+        "device": params.get("device", "-"),
+    }
+    if taken := tags.get("tarmac.cached_from"):
+        training["taken from"] = taken
+    if same := version.tags.get(SAME_TAG):
+        training["same model as"] = same
+    if "seconds" in metrics:
+        training["duration"] = format_seconds(metrics["seconds"])
+    for name in ("gpu_peak_bytes", "memory_peak_bytes"):
+        if name in metrics:
+            training[name.removesuffix("_bytes").replace("_", " ")] = f"{metrics[name] / 1024**2:,.0f} MiB"
+    measured = {name: f"{value:.4f}" for name, value in metrics.items() if name not in _BOOKKEEPING}
+    if run is None and (ranked := version.tags.get("tarmac.score_name")):
+        measured = {ranked: score(version).removeprefix(f"{ranked} ")}
     origin = {
-        "model": params.get("model", "-"),
+        "model": params.get("model") or version.tags.get("tarmac.model") or "-",
         "seed": params.get("seed", "-"),
         "image": tags.get("tarmac.image", "-"),
         "version": tags.get("tarmac.version", "-"),
@@ -83,14 +135,7 @@ def _facts(version: Version, run: Run) -> dict[str, dict[str, str]]:
         "run": tags.get("tarmac.run_id", "-"),
         "evaluation set": version.tags.get("tarmac.evaluation_set", "-"),
     }
-    training = {"device": params.get("device", "-")}
-    if "seconds" in metrics:
-        training["duration"] = format_seconds(metrics["seconds"])
-    for name in ("gpu_peak_bytes", "memory_peak_bytes"):
-        if name in metrics:
-            training[name.removesuffix("_bytes").replace("_", " ")] = f"{metrics[name] / 1024**2:,.0f} MiB"
-    measured = {name: f"{value:.4f}" for name, value in metrics.items() if name not in bookkeeping}
-    return {"metric": measured, "parameter": dict(asked), "data": data, "training": training, "origin": origin}
+    return {"metric": measured, "parameter": asked, "data": data, "training": training, "origin": origin}
 
 
 _KINDS = {
@@ -125,6 +170,11 @@ def history_rows(steps: Sequence[Step]) -> list[list[str]]:
         ]
         for step in reversed(steps)
     ]
+
+
+def step_facts(step: Step) -> dict[str, Any]:
+    """What `make production JSON=1` says of a step."""
+    return asdict(step)
 
 
 def _number(version: int | None) -> str:

@@ -1,0 +1,80 @@
+"""What `make ps` shows of training sessions. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from tarmac.containers.protocol import format_seconds
+
+HEADER = ("RUN", "STATE", "MODEL", "NAME", "BY", "FOR", "NOTE")
+WHOLE = ("RUN",)
+"""Other commands take a run's id."""
+
+# A deferred task is one that waits for a GPU; `make gpus` says why.
+_NAMES = {"deferred": "waits for a GPU", "up_for_reschedule": "waits"}
+_UNDER_WAY = ("running", "queued")
+
+
+def session_facts(
+    runs: Sequence[Mapping[str, Any]], active: Sequence[Mapping[str, Any]], *, now: datetime
+) -> list[dict[str, Any]]:
+    """Return what is known of runs, one dict each in their order.
+
+    Args:
+        runs: as Airflow's API has them.
+        active: their task instances that have begun and not ended.
+        now: aware.
+    """
+    return [_facts(run, [task for task in active if task["dag_run_id"] == run["dag_run_id"]], now=now) for run in runs]
+
+
+def _facts(run: Mapping[str, Any], active: Sequence[Mapping[str, Any]], *, now: datetime) -> dict[str, Any]:
+    conf = run.get("conf")
+    request: Mapping[str, Any] = conf if isinstance(conf, dict) else {}
+    doing = ", ".join(f"{task['task_id']} ({_NAMES.get(task['state'], task['state'])})" for task in active)
+    if not doing and run["state"] in _UNDER_WAY:
+        doing = "between two tasks" if run["state"] == "running" else "not begun"
+    return {
+        "run": run["dag_run_id"],
+        "state": run["state"],
+        "model": request.get("model"),
+        "name": request.get("name"),
+        "by": run.get("triggering_user_name"),
+        "started": run.get("start_date"),
+        "ended": run.get("end_date"),
+        "seconds": run_seconds(run, now=now),
+        "now": doing,
+        "note": run.get("note") or "",
+    }
+
+
+def session_rows(sessions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Return the rows of the table: what a session does now, or the first line of its note."""
+    return [
+        [
+            str(one["run"]),
+            str(one["state"]),
+            str(one["model"] or "?"),
+            str(one["name"] or "-"),
+            str(one["by"] or "-"),
+            "-" if one["seconds"] is None else format_seconds(one["seconds"]),
+            str(one["now"] or (one["note"].splitlines() or [""])[0]),
+        ]
+        for one in sessions
+    ]
+
+
+def run_seconds(run: Mapping[str, Any], *, now: datetime) -> float | None:
+    """Return how long a run took, or has taken so far, in seconds; None: it has not begun.
+
+    Args:
+        run: as Airflow's API has it.
+        now: aware.
+    """
+    if not run.get("start_date"):
+        return None
+    started = datetime.fromisoformat(str(run["start_date"]))
+    ended = datetime.fromisoformat(str(run["end_date"])) if run.get("end_date") else now
+    return max(0.0, (ended - started).total_seconds())

@@ -1,0 +1,88 @@
+"""Tables for the terminal, and the same as JSON. Pure, but for the width of the terminal and `print_json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import unicodedata
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+from tarmac.cli.values import one_line
+
+WITHOUT_A_TERMINAL = 160
+"""Columns of a table that goes into a file or to another program."""
+
+_GAP = 2
+_NARROWEST = 4
+
+
+def screen_width() -> int:
+    """Return how many columns a table may take: COLUMNS, else the terminal's, else WITHOUT_A_TERMINAL."""
+    return shutil.get_terminal_size((WITHOUT_A_TERMINAL, 24)).columns
+
+
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None, whole: Collection[str] = ()
+) -> list[str]:
+    """Lay out rows in columns as wide as their widest cell, cut so that no line is wider than the screen. Pure.
+
+    Args:
+        width: columns of the screen; None: the cells are not cut.
+        whole: headers of columns that are not cut, because other commands take what is in them. With these alone a line
+            may be wider than the screen.
+    """
+    lines = [list(header), *([one_line(cell) for cell in row] for row in rows)]
+    widths = [max(_columns(line[place]) for line in lines) for place in range(len(header))]
+    if width is not None:
+        widths = _fitting(widths, width, [name in whole for name in header])
+    return ["".join(_padded(cell, size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def _fitting(widths: Sequence[int], width: int, whole: Sequence[bool]) -> list[int]:
+    """Cut the widest columns to one width, the largest with which all fit. Pure."""
+    room = width - _GAP * (len(widths) - 1) - sum(size for size, kept in zip(widths, whole, strict=True) if kept)
+    others = sorted(size for size, kept in zip(widths, whole, strict=True) if not kept)
+    most = max(others, default=0)
+    for place, size in enumerate(others):
+        share = room // (len(others) - place)
+        if size > share:
+            most = max(share, _NARROWEST)
+            break
+        room -= size
+    return [size if kept else min(size, most) for size, kept in zip(widths, whole, strict=True)]
+
+
+def _padded(text: str, size: int) -> str:
+    if _columns(text) > size:
+        text = text[: size - 1]  # a letter takes a column or two, or none where it is combined
+        while _columns(text) > size - 1:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (size - _columns(text) + _GAP)
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that every listing has."""
+    parser.add_argument("--json", action="store_true", help="everything, uncut, as JSON")
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, times in ISO 8601."""
+
+    def text_of(other: object) -> str:
+        return other.isoformat() if isinstance(other, datetime) else str(other)
+
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=text_of))
