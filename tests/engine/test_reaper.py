@@ -69,14 +69,14 @@ def make(api: Any, stack: str) -> Iterator[Callable[..., str]]:
     """Makes a session's volume and a container that trains in it; returns the container's id."""
     volumes = []
 
-    def train(run_id: str, task: str = CPU, of: str = stack) -> str:
+    def train(run_id: str, task: str = CPU, of: str = stack, owner: str = "") -> str:
         volumes.append(volume_name(of, DAG_ID, run_id))
         labels = session_labels(of, DAG_ID, run_id)
         api.create_volume(name=volumes[-1], labels=labels)
         made: str = api.create_container(
             IMAGE,
             ["sleep", "600"],
-            labels={**labels, LABEL_TASK: task, LABEL_OWNER: task, LABEL_GENERATION: "2"},
+            labels={**labels, LABEL_TASK: task, LABEL_OWNER: owner or task, LABEL_GENERATION: "2"},
             host_config=api.create_host_config(binds=[f"{volumes[-1]}:/session"], init=True),
         )["Id"]
         api.start(made)
@@ -198,16 +198,50 @@ def test_a_dead_sessions_reservation_is_released_after_its_container_is_gone(
     assert query(database, "SELECT outcome, reason FROM history") == [("failed", "its training is over (failed)")]
 
 
-def test_a_reservation_is_kept_while_any_container_of_its_session_is_left(
+def test_a_reservation_is_kept_while_a_container_of_its_training_is_left(
     reaper: Reaper, airflow: Airflow, make: Any, holding: Any, database: str
 ):
-    """A container that is none of the orphans, here of a task that is still to come, is no reason to hurry."""
+    """Here one that no rule makes an orphan: it may still use the device."""
     airflow.run("half", **{PREFLIGHT: "success", GPU: "failed", CPU: "running"})
-    make("half", CPU)
+    make("half", GPU, owner=CPU)
     holding("half")
     for _ in range(3):
         reaper.round()
     assert reserved(database)["GPU-a"] > 0
+
+
+def test_a_reservation_is_released_while_a_later_step_of_its_session_runs(
+    reaper: Reaper, airflow: Airflow, make: Any, api: Any, holding: Any, database: str
+):
+    airflow.run("saves", **{PREFLIGHT: "success", GPU: "success", "save_model": "running"})
+    container = make("saves", "save_model")
+    holding("saves")
+    reaper.round()
+    reaper.round()
+    assert reserved(database) == {"GPU-a": 0}
+    assert runs(api, container)
+
+
+def test_a_sessions_number_in_the_queue_is_forgotten_a_day_later_when_its_run_is_gone(
+    reaper: Reaper, ledger: Ledger, airflow: Airflow, database: str
+):
+    airflow.run("trains", **{PREFLIGHT: "success", GPU: None})
+    for run_id in ("trains", "deleted", "recent"):
+        ledger.arrive(SessionKey(DAG_ID, run_id))
+    query(database, "UPDATE arrival SET arrived_at = arrived_at - interval '25 hours' WHERE run_id <> 'recent'")
+    reaper.round()
+    reaper.round()
+    assert query(database, "SELECT run_id FROM arrival ORDER BY 1") == [("recent",), ("trains",)]
+
+
+def test_the_ledger_forgets_its_oldest_rows_without_any_session(
+    reaper: Reaper, ledger: Ledger, holding: Any, airflow: Airflow, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("tarmac.ledger.ledger.KEEP_HISTORY", 1)
+    for run_id in ("one", "two"):
+        assert ledger.end_session(holding(run_id), "the session was ended")
+    reaper.round()
+    assert query(database, "SELECT run_id FROM history") == [("two",)]
 
 
 def test_a_reservation_that_an_attempt_took_over_meanwhile_is_not_released(
@@ -259,13 +293,13 @@ def test_when_the_databases_clock_jumps_no_living_session_loses_its_lease_and_no
         )
         assert round(int(drift) / 3600) == hours
         reaper = Reaper(api, ledger, AirflowState(airflow.url), stack)
-        assert bool(ledger.expired()) is (hours > 0), "an expired lease is a suspicion"
+        assert ledger.holders()[0]["suspect"] is (hours > 0), "an expired lease is a suspicion"
         for _ in range(3):
             assert not reaper.round()
         held = ledger.claim(key)
         assert held
         assert ledger.renew(held, running=True)
-        assert not ledger.expired()
+        assert not ledger.holders()[0]["suspect"]
         assert runs(api, container)
         airflow.set("alive", GPU, "failed")
         for _ in range(3):

@@ -30,11 +30,10 @@ from tarmac.devices.snapshot import Snapshot
 from tarmac.ledger.database import connect, transaction
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Reservation
-from tarmac.scheduler.cycle import Tower, reap
+from tarmac.scheduler.cycle import Tower
 
 UUIDS = ("GPU-a", "GPU-b", "GPU-c")
 TERMINATE = "SELECT pg_terminate_backend(%s)"
-EXPIRE = "UPDATE reservation SET lease_until = '-infinity'"
 BOTH = "SELECT dag_id, run_id FROM waiting JOIN reservation USING (dag_id, run_id)"
 MIXED = """
     SELECT run_id FROM reservation WHERE dag_id <> 'buggy' GROUP BY dag_id, run_id
@@ -238,8 +237,9 @@ class Writer(threading.Thread):
             ledger.release_quarantine(uuid, "me")
 
     def reap(self, ledger: Mortal) -> None:
-        query(self.url, EXPIRE + " WHERE run_id = %s", (f"run-{self.chance.randrange(64)}-0",))
-        reap(ledger, lambda keys: [one for one in keys if self.chance.random() < 0.5], lambda _: None)
+        for held in ledger.reservations():
+            if self.chance.random() < 0.1:
+                ledger.end_session(held.key, "its run was deleted", held)
 
 
 class Observer(threading.Thread):
@@ -326,8 +326,8 @@ def nobody_waits_for_ever(url: str, ledger: Ledger) -> int:
 
 
 def nothing_is_left_once_everybody_is_dead(url: str, ledger: Ledger) -> None:
-    query(url, EXPIRE)
-    reap(ledger, lambda keys: [], lambda _: None)
+    for held in ledger.reservations():
+        assert ledger.end_session(held.key, "its run was deleted", held)
     assert query(url, "SELECT count(*) FROM reservation") == [(0,)]
     assert query(url, "SELECT coalesce(sum(reserved_bytes), 0) FROM device") == [(0,)]
 

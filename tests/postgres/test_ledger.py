@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import psycopg2
@@ -15,12 +15,11 @@ from support.postgres import Postgres
 from support.waiting import wait_for
 from tarmac.admission.estimate import Outcome
 from tarmac.admission.placement import GIB, PROTECT_AFTER, Reason
-from tarmac.base.errors import ContainerError, LedgerError
-from tarmac.base.session import SessionKey
+from tarmac.base.errors import LedgerError
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.queued import LOOK
 from tarmac.ledger.records import Entry, Reservation
-from tarmac.scheduler.cycle import Tower, reap
+from tarmac.scheduler.cycle import Tower
 
 NOBODY_CAN = "postgresql://postgres:x@127.0.0.1:1/postgres"
 BLOCKED = """
@@ -197,17 +196,11 @@ def test_a_session_that_is_withdrawn_during_a_pass_gets_nothing(
     assert [one.key for one in ledger.reservations()] == [key(1)]
 
 
-def test_a_session_that_nobody_stands_behind_is_not_admitted_and_then_forgotten(
-    database: str, ledger: Ledger, tower: Tower
-):
+def test_a_session_without_a_heartbeat_is_not_admitted_until_it_has_one(database: str, ledger: Ledger, tower: Tower):
     ledger.enqueue(key(0), entry(10))
     query(database, "UPDATE waiting SET seen_at = clock_timestamp() - interval '31 seconds'")
     assert tower.make_pass() == []
-    assert ledger.forgotten() == []
-    query(database, "UPDATE waiting SET seen_at = clock_timestamp() - interval '61 seconds'")
-    assert ledger.forgotten() == [key(0)]
     ledger.enqueue(key(0), entry(10))
-    assert ledger.forgotten() == []
     assert tower.make_pass() == [key(0)]
 
 
@@ -403,77 +396,57 @@ def test_releasing_and_passing_never_wait_for_each_other_crosswise(database: str
 # ---- the dead --------------------------------------------------------------------------------------------------------
 
 
-def test_a_lease_that_has_run_out_makes_a_suspect_and_whoever_renews_is_none(
-    database: str, ledger: Ledger, tower: Tower
-):
+def suspect(ledger: Ledger) -> bool:
+    return bool(ledger.holders()[0]["suspect"])
+
+
+def test_a_lease_that_has_run_out_makes_a_suspect_until_it_is_renewed(database: str, ledger: Ledger, tower: Tower):
     held = admitted(ledger, tower)
-    assert ledger.expired() == []
+    assert not suspect(ledger)
     query(database, EXPIRE)
-    assert [one.key for one in ledger.expired()] == [key(0)]
-    assert ledger.holders()[0]["suspect"] is True
+    assert suspect(ledger)
     assert ledger.renew(held, running=True)
-    assert ledger.expired() == []
+    assert not suspect(ledger)
     query(database, EXPIRE)
     ledger.extend(key(0))
-    assert ledger.expired() == []
+    assert not suspect(ledger)
 
 
-def test_reaping_leaves_the_living_alone_and_fences_the_dead_before_it_releases(
+def test_a_session_that_is_ended_leaves_the_queue_and_releases_what_it_holds(
     database: str, ledger: Ledger, tower: Tower
 ):
-    for number in range(3):
-        admitted(ledger, tower, number)
-    for number in (3, 4, 5):
-        ledger.enqueue(key(number), entry(100))
-    query(database, EXPIRE + " WHERE run_id <> 'run-2'")
-    query(database, "UPDATE waiting SET seen_at = '-infinity' WHERE run_id <> 'run-5'")
-    asked: list[Collection[SessionKey]] = []
-    fenced = []
-
-    def alive(keys: Collection[SessionKey]) -> set[SessionKey]:
-        asked.append(sorted(keys))
-        return {key(0), key(3)}
-
-    def fence(one: SessionKey) -> None:
-        with Ledger(database) as other:
-            assert other.reservation(one) is not None
-        fenced.append(one)
-
-    assert reap(ledger, alive, fence) == [key(1), key(4)]
-    assert asked == [[key(0), key(1), key(3), key(4)]]
-    assert fenced == [key(1)]
-    assert [one.key for one in ledger.reservations()] == [key(0), key(2)]
-    assert [row["run_id"] for row in ledger.queue()] == ["run-3", "run-5"]
-    assert ledger.own_attempts(key(1))[0].outcome is Outcome.FAILED
-
-
-def test_what_cannot_be_fenced_is_not_released(database: str, ledger: Ledger, tower: Tower):
     admitted(ledger, tower)
-    query(database, EXPIRE)
+    ledger.enqueue(key("waits"), entry(100))
+    assert ledger.end_session(key(0), "its run was deleted")
+    assert not ledger.end_session(key("waits"), "its run was deleted")
+    assert (ledger.reservations(), ledger.waiting()) == ([], [])
+    assert query(database, "SELECT count(*) FROM arrival") == [(0,)]
+    assert query(database, "SELECT run_id, outcome, reason FROM history") == [
+        ("run-0", "failed", "its run was deleted")
+    ]
+    assert not ledger.end_session(key(0), "again"), "it is idempotent"
 
-    def fence(_: SessionKey) -> None:
-        raise ContainerError("the engine is away")
 
-    with pytest.raises(ContainerError):
-        reap(ledger, lambda _: [], fence)
-    assert sum(reserved(database).values()) == 10 * GIB
-
-
-def test_a_session_that_is_taken_over_while_it_is_fenced_is_not_released(database: str, ledger: Ledger, tower: Tower):
-    admitted(ledger, tower)
-    query(database, EXPIRE)
+def test_a_session_that_was_taken_over_since_it_was_seen_keeps_what_it_holds(
+    database: str, ledger: Ledger, tower: Tower
+):
+    seen = admitted(ledger, tower)
     with Ledger(database) as other:
-        assert reap(ledger, lambda _: [], other.claim) == []
+        assert other.claim(key(0))
+    assert not ledger.end_session(key(0), "its training is over", seen)
     assert sum(reserved(database).values()) == 10 * GIB
+    assert query(database, "SELECT run_id FROM arrival") == [("run-0",)]
 
 
-def test_nobody_is_asked_when_nobody_is_suspect(ledger: Ledger, tower: Tower):
-    admitted(ledger, tower)
-
-    def never(_: Any) -> Any:
-        raise AssertionError("there is nothing to ask")
-
-    assert reap(ledger, never, never) == []
+def test_an_admission_during_the_end_of_a_session_is_released_with_it(database: str, ledger: Ledger, tower: Tower):
+    ledger.enqueue(key(0), entry(10))
+    with Ledger(database) as admitting:
+        with admitting.transaction():
+            assert World(device("GPU-a"), device("GPU-b")).tower(admitting).make_pass() == [key(0)]
+            ending = in_thread(lambda: ledger.end_session(key(0), "its run was deleted"))
+            blocked(database, 1)
+        assert ending() is True
+    assert sum(reserved(database).values()) == 0
 
 
 # ---- what only ever grows --------------------------------------------------------------------------------------------
@@ -488,14 +461,14 @@ def test_the_oldest_rows_are_forgotten_but_not_those_that_protect(
         ledger.finish(admitted(ledger, tower, number), Outcome.SUCCESS, peak_bytes=number)
     ledger.enqueue(key("watches"), entry(100))
     protected_below = ledger.candidates([], 0, key("watches")).protected_below
-    assert reap(ledger, lambda _: [], lambda _: None) == []
+    ledger.prune()
     assert ledger.candidates([], 0, key("watches")).protected_below == protected_below > 0
     assert query(database, "SELECT count(*) FROM admission") == [(PROTECT_AFTER,)]
     assert [one.peak_bytes for one in ledger.measured("test_model:0", but=key("watches"))] == [
         PROTECT_AFTER + 3,
         PROTECT_AFTER + 2,
     ]
-    reap(ledger, lambda _: [], lambda _: None)
+    ledger.prune()
     assert query(database, "SELECT count(*) FROM admission") == [(PROTECT_AFTER,)]
 
 

@@ -106,6 +106,22 @@ RESERVATIONS = {
     "its preflight was lost with its scheduler": (
         run(gpu_training_sensor="success", gpu_preflight_configuration=None, train_model_gpu=None), None,
     ),
+    "its training waits again": (run(gpu_preflight_configuration="success", train_model_gpu="deferred"), None),
+    "nothing of it has begun": (
+        run("queued", gpu_preflight_configuration=None, train_model_gpu=None, check_DAG_success=None), None,
+    ),
+    "its preflight is tried again": (run(gpu_preflight_configuration="up_for_retry", train_model_gpu=None), None),
+    "Airflow tells of its training only": (run(train_model_gpu="queued"), None),
+    "its preflight was skipped": (
+        run(gpu_preflight_configuration="skipped", train_model_gpu=None), "its preflight is over (skipped)",
+    ),
+    "something before its preflight failed": (
+        run(gpu_preflight_configuration="upstream_failed", train_model_gpu=None),
+        "its preflight is over (upstream_failed)",
+    ),
+    "its training was removed": (
+        run(gpu_preflight_configuration="success", train_model_gpu="removed"), "its training is over (removed)",
+    ),
     "only the training was cleared": (run(gpu_preflight_configuration="success", train_model_gpu=None), None),
     "its tasks have no rows": (run(), None),
     "its run is over": (

@@ -8,42 +8,8 @@ import pytest
 
 from tarmac.admission.placement import Reason
 from tarmac.admission.reasons import Why
-from tarmac.tasks.gpu_preflight import data_bytes, signature, still_to_train
+from tarmac.tasks.gpu_preflight import data_bytes, signature
 from tarmac.tasks.gpu_trigger import waiting_line
-
-PREFLIGHT, TRAIN, END = "gpu_preflight_configuration", "train_model_gpu", "check_DAG_success"
-
-TO_COME: dict[str, dict[str, str | None]] = {
-    "nothing has begun": {PREFLIGHT: None, TRAIN: None, END: None},
-    "it waits for a reservation": {PREFLIGHT: "deferred", TRAIN: None, END: None},
-    "its preflight is tried again": {PREFLIGHT: "up_for_retry", TRAIN: None, END: None},
-    "it has a reservation": {PREFLIGHT: "success", TRAIN: None, END: None},
-    "it trains": {PREFLIGHT: "success", TRAIN: "running", END: None},
-    "its training waits again": {PREFLIGHT: "success", TRAIN: "deferred", END: None},
-    "its training is tried again": {PREFLIGHT: "success", TRAIN: "up_for_retry", END: None},
-    "Airflow tells of its training only": {TRAIN: "queued"},
-}
-OVER: dict[str, dict[str, str | None] | None] = {
-    "Airflow does not know it": None,
-    "Airflow knows no task of it": {},
-    "its preflight failed": {PREFLIGHT: "failed", TRAIN: None, END: None},
-    "its preflight was skipped": {PREFLIGHT: "skipped", TRAIN: None, END: None},
-    "something before its preflight failed": {PREFLIGHT: "upstream_failed", TRAIN: None, END: None},
-    "its training succeeded": {PREFLIGHT: "success", TRAIN: "success", END: None},
-    "its training failed": {PREFLIGHT: "success", TRAIN: "failed", END: None},
-    "its training was removed": {PREFLIGHT: "success", TRAIN: "removed", END: None},
-    "its run is over": {PREFLIGHT: "success", TRAIN: None, END: "failed"},
-}
-
-
-@pytest.mark.parametrize("states", TO_COME.values(), ids=TO_COME.keys())
-def test_a_training_may_still_come_when(states: dict[str, str | None]):
-    assert still_to_train(states)
-
-
-@pytest.mark.parametrize("states", OVER.values(), ids=OVER.keys())
-def test_a_training_does_not_come_any_more_when(states: dict[str, str | None] | None):
-    assert not still_to_train(states)
 
 
 def test_a_signature_is_the_model_and_its_parameters_in_any_order():

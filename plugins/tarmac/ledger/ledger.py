@@ -173,12 +173,6 @@ class Ledger(Waitlist, Inventory, History):
         found = self._reservations(OF_SESSION, key)
         return found[0] if found else None
 
-    def expired(self) -> list[Reservation]:
-        """Return the reservations whose lease has run out: suspects, not yet dead."""
-        return self._reservations(
-            "(dag_id, run_id) IN (SELECT dag_id, run_id FROM reservation WHERE lease_until < clock_timestamp())"
-        )
-
     def _reservations(self, condition: str, values: Sequence[Any] = ()) -> list[Reservation]:
         with self.cursor() as cursor:
             cursor.execute(_RESERVATIONS.format(condition), values)
@@ -256,6 +250,31 @@ class Ledger(Waitlist, Inventory, History):
                 (*held.key, held.token, peak_bytes, needed_bytes, outcome.value, reason),
             )
             return bool(cursor.rowcount)
+
+    def end_session(self, key: SessionKey, reason: str, held: Reservation | None = None) -> bool:
+        """Take a session out of the queue for good and release what it holds. Nothing of it may still run. Idempotent.
+
+        Args:
+            key: the session.
+            reason: why, for history.
+            held: what it was seen to hold. Given, nothing happens where an attempt has taken that over since.
+
+        Returns:
+            Whether a reservation was released.
+        """
+        with self.transaction():
+            if held is not None:
+                if not self._fail(held, reason):
+                    return False
+                self.withdraw(key)
+                return True
+            # In this order: an admission that happens now is finished before the reservation is read.
+            self.withdraw(key)
+            held = self.reservation(key)
+            return held is not None and self._fail(held, reason)
+
+    def _fail(self, held: Reservation, reason: str) -> bool:
+        return self.finish(held, Outcome.FAILED, reason=reason)
 
     def slots(self) -> int:
         """Count what gpu_pool has to hold: sessions with a reservation, and trainings that wait to be repeated."""

@@ -188,19 +188,16 @@ class Waitlist(Database):
         with self.cursor() as cursor:
             cursor.execute("UPDATE tower SET view = %s", (view,))
 
-    def forgotten(self) -> list[SessionKey]:
-        """Return the sessions that nobody has stood behind for a while: in the queue, or only ever announced."""
+    def arrived(self) -> list[SessionKey]:
+        """Return the sessions that have a number in the order of arrival for a day and neither wait nor hold."""
         with self.cursor() as cursor:
             cursor.execute(
                 """
-                SELECT dag_id, run_id FROM waiting WHERE seen_at < clock_timestamp() - make_interval(secs => %s)
-                UNION
                 SELECT dag_id, run_id FROM arrival a WHERE arrived_at < clock_timestamp() - interval '1 day'
                     AND NOT EXISTS (SELECT FROM waiting w WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id)
                     AND NOT EXISTS (SELECT FROM reservation r WHERE r.dag_id = a.dag_id AND r.run_id = a.run_id)
-                ORDER BY 1, 2
-                """,
-                (2 * SEEN_SECONDS,),
+                ORDER BY dag_id, run_id
+                """
             )
             return [SessionKey(*row) for row in cursor.fetchall()]
 

@@ -13,7 +13,7 @@ from tarmac.base.airflow_api import FINISHED_STATES
 from tarmac.base.session import SessionKey
 
 SENSOR, PREFLIGHT, TRAINING = "gpu_training_sensor", "gpu_preflight_configuration", "train_model_gpu"
-OVER = frozenset({"success", "failed"})
+RUN_OVER = frozenset({"success", "failed"})
 # What only helps others for a moment (a container that files are copied through, a probe) is left alone for this long.
 HELPER_SECONDS = 60.0
 
@@ -100,8 +100,8 @@ def find(inventory: Inventory) -> Orphans:
 
     return Orphans(
         which(inventory.containers, {one: _container(one, runs) for one in inventory.containers}),
-        which(inventory.reserved, {key: _device(runs.get(key)) for key in inventory.reserved}),
-        which(inventory.waiting, {key: _device(runs.get(key)) for key in inventory.waiting}),
+        which(inventory.reserved, {key: why_unwanted(runs.get(key)) for key in inventory.reserved}),
+        which(inventory.waiting, {key: why_unwanted(runs.get(key)) for key in inventory.waiting}),
         which(inventory.volumes, {one: _volume(runs.get(one.key)) for one in inventory.volumes}),
     )
 
@@ -114,19 +114,26 @@ def _container(one: Container, runs: Mapping[SessionKey, Run]) -> str | None:
         return "its run was deleted"
     task = run.tasks.get(one.owner)
     if task is None:
-        return f"its run is over ({run.state})" if run.state in OVER else None
+        return f"its run is over ({run.state})" if run.state in RUN_OVER else None
     if task.state in FINISHED_STATES:
         return f"its task {one.owner} is over ({task.state})"
     if task.state == "restarting" or (one.generation and one.generation != task.generation):
         return f"its task {one.owner} was cleared"
     # The clean-up of a run that was marked by hand runs in a run that is over.
-    if run.state in OVER and task.state != "running":
+    if run.state in RUN_OVER and task.state != "running":
         return f"its run is over ({run.state})"
     return None
 
 
-def _device(run: Run | None) -> str | None:
-    """Say why a session's reservation, or its place in the queue, is nobody's."""
+def why_unwanted(run: Run | None) -> str | None:
+    """Say why Airflow will not train a session on a GPU any more; None: it still may. Pure.
+
+    The one rule by which a session loses its reservation or its place in the queue while others need them. An expired
+    lease plays no part in it.
+
+    Args:
+        run: the session's; None: Airflow's database has no such run.
+    """
     if run is None:
         return "its run was deleted"
     training, preflight = run.state_of(TRAINING), run.state_of(PREFLIGHT)
@@ -137,7 +144,7 @@ def _device(run: Run | None) -> str | None:
     # A preflight that was lost with its scheduler has no state for a moment either; what is before it has.
     if {SENSOR, PREFLIGHT} <= set(run.tasks) and preflight is None and run.state_of(SENSOR) is None:
         return "its run was cleared from before it waited"
-    if run.state in OVER and training != "running":
+    if run.state in RUN_OVER and training != "running":
         return f"its run is over ({run.state})"
     return None
 
@@ -145,6 +152,6 @@ def _device(run: Run | None) -> str | None:
 def _volume(run: Run | None) -> str | None:
     if run is None:
         return "its run was deleted"
-    if run.state in OVER and not any(task.state == "running" for task in run.tasks.values()):
+    if run.state in RUN_OVER and not any(task.state == "running" for task in run.tasks.values()):
         return f"its run is over ({run.state})"
     return None

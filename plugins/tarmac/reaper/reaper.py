@@ -15,9 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tarmac.admission.estimate import Outcome
 from tarmac.base.errors import ContainerError, TarmacError
-from tarmac.base.session import SessionKey, session_labels
+from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
 from tarmac.base.settings import settings
 from tarmac.containers import engine
 from tarmac.ledger.ledger import Ledger
@@ -29,6 +28,7 @@ from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
+PRUNE_SECONDS = 60.0
 
 
 def twice(before: Orphans, now: Orphans) -> Orphans:
@@ -60,6 +60,7 @@ class Reaper:
         self._before = Orphans({}, {}, {}, {})
         self._first_seen: dict[str, float] = {}
         self._held: dict[SessionKey, Reservation] = {}
+        self._prune_at = 0.0
 
     def round(self) -> Orphans:
         """Look once and remove what was nobody's in the last look too. Returns what was removed.
@@ -68,6 +69,7 @@ class Reaper:
             TarmacError, OSError: something does not answer; the next round begins anew.
         """
         before, self._before = self._before, Orphans({}, {}, {}, {})
+        self._prune()
         found = orphans.find(self._look())
         sure = twice(before, found)
         if sure:
@@ -75,9 +77,15 @@ class Reaper:
         self._before = found
         return sure
 
+    def _prune(self) -> None:
+        """Let the ledger forget the oldest of what it collects, from time to time."""
+        if time.monotonic() >= self._prune_at:
+            self._ledger.prune()
+            self._prune_at = time.monotonic() + PRUNE_SECONDS
+
     def _look(self) -> Inventory:
         self._held = {one.key: one for one in self._ledger.reservations()}
-        waiting = self._ledger.waiting()
+        waiting = [*self._ledger.waiting(), *self._ledger.arrived()]
         containers = self._containers()
         volumes = [Volume(name, key) for name, key in engine.session_volumes(self._api, self._stack).items()]
         keys = {*self._held, *waiting, *(one.key for one in volumes), *(one.key for one in containers if one.key)}
@@ -100,18 +108,16 @@ class Reaper:
             log.warning("Removing container %s of %s: %s.", container.name, _name(container.key), why)
             engine.stop_and_remove(self._api, container.id)
         for key, why in sure.reserved.items():
-            if self._still_there(key, "release the reservation"):
+            # Only its training uses the device: the session's other steps may well go on.
+            if self._still_there(key, "release the reservation", {LABEL_TASK: orphans.TRAINING}):
                 continue
-            with self._ledger.transaction():
-                # Not if an attempt has taken it over since it was read.
-                if self._ledger.finish(self._held[key], Outcome.FAILED, reason=why):
-                    self._ledger.withdraw(key)
-                    log.warning("Released the reservation of %s: %s.", key.run_id, why)
+            if self._ledger.end_session(key, why, self._held[key]):
+                log.warning("Released the reservation of %s: %s.", key.run_id, why)
         for key, why in sure.waiting.items():
             if self._ledger.withdraw(key):
                 log.warning("Took %s out of the queue: %s.", key.run_id, why)
         for volume, why in sure.volumes.items():
-            if self._still_there(volume.key, "remove the volume"):
+            if self._still_there(volume.key, "remove the volume", {}):
                 continue
             try:
                 if engine.remove_volume(self._api, volume.name):
@@ -119,9 +125,9 @@ class Reaper:
             except ContainerError as error:
                 log.error("%s", error)  # somebody else's container uses it; the next round tries again
 
-    def _still_there(self, key: SessionKey, what: str) -> bool:
-        """Whether containers of a session are left: then nothing of it is given away."""
-        left = engine.containers_with(self._api, session_labels(self._stack, *key))
+    def _still_there(self, key: SessionKey, what: str, labels: Mapping[str, str]) -> bool:
+        """Whether containers of a session with these labels are left: then what they use is not given away."""
+        left = engine.containers_with(self._api, {**session_labels(self._stack, *key), **labels})
         if left:
             log.warning("Cannot %s of %s yet: %d of its containers are there.", what, key.run_id, len(left))
         return bool(left)

@@ -1,4 +1,4 @@
-"""A pass over the queue: look at the devices, admit everyone who fits, leave why the others do not; and reaping.
+"""A pass over the queue: look at the devices, admit everyone who fits, leave why the others do not.
 
 A pass is one transaction that locks the device rows, so passes take turns. The driver is asked before it: one that
 hangs keeps nobody waiting but its own caller. What a snapshot misses meanwhile is what it misses anyway, the memory of
@@ -9,10 +9,9 @@ releasing session may make a pass, and makes it for all who wait; so nobody has 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tarmac.admission.estimate import Outcome
 from tarmac.admission.placement import DeviceLoad, Need, fits, plan, with_reserved
 from tarmac.admission.reasons import view
 from tarmac.base.session import SessionKey
@@ -246,48 +245,3 @@ class Tower:
                 log.error("Device %s is in quarantine now: %s", reading.uuid, reading.quarantine)
                 changed = True
         return self.ledger.devices() if changed else list(rows.values())
-
-
-def reap(
-    ledger: Ledger,
-    alive: Callable[[Collection[SessionKey]], Collection[SessionKey]],
-    fence: Callable[[SessionKey], object],
-) -> list[SessionKey]:
-    """Release what dead sessions left: reservations whose lease has run out, entries nobody stands behind. Idempotent.
-
-    It also forgets the oldest of what the ledger collects.
-
-    A lease that has run out is a suspicion only: after an outage of the whole stack every lease has, and the
-    trainings may be well. A session is dead when Airflow says that its training is over, or does not know it.
-
-    Args:
-        ledger: to clean.
-        alive: returns those of the sessions given whose training may still come back.
-        fence: makes sure that nothing of a session runs; called before its reservation is released.
-
-    Returns:
-        The sessions reaped.
-    """
-    ledger.prune()
-    suspects = {one.key: one for one in ledger.expired()}
-    forgotten = [key for key in ledger.forgotten() if key not in suspects]
-    asked = [*suspects, *forgotten]
-    if not asked:
-        return []
-    living = set(alive(asked))
-    reaped = []
-    for key in asked:
-        if key in living:
-            continue
-        held = suspects.get(key)
-        if held is None:
-            ledger.withdraw(key)
-            reaped.append(key)
-            continue
-        fence(key)
-        with ledger.transaction():
-            # Not if an attempt has taken it over meanwhile.
-            if ledger.finish(held, Outcome.FAILED, reason="its lease ran out and Airflow does not train it any more"):
-                ledger.withdraw(key)
-                reaped.append(key)
-    return reaped

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
-
-from tarmac.base.airflow_api import FINISHED_STATES
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -85,40 +83,6 @@ def learn(ledger: Ledger, kind: str) -> None:
             ledger.correct(key, _estimate(ledger, key, kind, requested=None, amount=amount, devices=count))
 
 
-def living(context: Context, keys: Collection[SessionKey]) -> set[SessionKey]:
-    """Return those sessions whose training Airflow still means to run. Called from inside a task."""
-    from tarmac.base.session import SessionKey
-
-    found: set[SessionKey] = set()
-    ti: Any = context["ti"]
-    for dag_id in {key.dag_id for key in keys}:
-        runs = [key.run_id for key in keys if key.dag_id == dag_id]
-        states = ti.get_task_states(
-            dag_id=dag_id,
-            task_ids=["train_model_gpu", "gpu_preflight_configuration", "check_DAG_success"],
-            run_ids=runs,
-        )
-        for run_id in runs:
-            if still_to_train(states.get(run_id)):
-                found.add(SessionKey(dag_id, run_id))
-    return found
-
-
-def still_to_train(states: Mapping[str, str | None] | None) -> bool:
-    """Tell from the states of a run's tasks whether its training runs or may still come. Pure.
-
-    Args:
-        states: by task id; None: Airflow does not know the run.
-    """
-    if not states:
-        return False
-    if states.get("gpu_preflight_configuration") in FINISHED_STATES - {"success"}:
-        return False
-    return (
-        states.get("train_model_gpu") not in FINISHED_STATES and states.get("check_DAG_success") not in FINISHED_STATES
-    )
-
-
 def open_tower(ledger: Ledger, api: Any) -> Tower:
     """Make the tower of this machine: its devices, the containers of the engine `api`, its headroom."""
     from tarmac.base.settings import settings
@@ -135,7 +99,7 @@ def open_tower(ledger: Ledger, api: Any) -> Tower:
 
 
 def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any) -> Reservation | None:
-    """Try once to get a reservation: reap what is dead, estimate, queue, make a pass. Idempotent.
+    """Try once to get a reservation: estimate, queue, make a pass. Idempotent.
 
     Returns:
         The reservation, or None: it waits in the queue, and the ledger says why.
@@ -144,10 +108,8 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
         AirflowFailException: it can never fit here, or its deadline has passed; it is out of the queue then.
         LedgerError: the database is away.
     """
-    from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
-    from tarmac.base.settings import settings
+    from tarmac.base.session import SessionKey
     from tarmac.containers import engine
-    from tarmac.scheduler.cycle import reap
     from tarmac.tasks.gpu_trigger import waiting_line
 
     ti: Any = context["ti"]
@@ -155,16 +117,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
     if held := ledger.reservation(key):
         ledger.extend(key)
         return held
-    api = engine.client()
-    stack = settings().stack
-
-    def fence(one: SessionKey) -> None:
-        # Only its training: where that is over, the session's other steps may well be running.
-        engine.fence(api, {**session_labels(stack, *one), LABEL_TASK: "train_model_gpu"})
-
-    for dead in reap(ledger, lambda keys: living(context, keys), fence):
-        log.warning("Released what the dead session %s held.", dead.run_id)
-    tower = open_tower(ledger, api)
+    tower = open_tower(ledger, engine.client())
     if not ledger.devices():
         tower.make_pass()
     prep = ti.xcom_pull(task_ids="retrieve_resources")

@@ -12,6 +12,7 @@ from tarmac.base.session import SessionKey, session_labels, volume_name
 from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
+from tarmac.ledger.ledger import Ledger
 from tarmac.registry.client import RUN_TAG, SAME_TAG, Registry, Run
 from tarmac.registry.origins import (
     CACHE_TAG,
@@ -155,23 +156,14 @@ def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> 
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
         log.info("Removed the session's containers: %s.", ", ".join(fenced))
-    if request and request["gpu"] and _release(SessionKey(dag_id, run_id)):
-        log.warning("The session still held a GPU; it is released.")
+    if request and request["gpu"]:
+        with Ledger(stack.database_url) as ledger:
+            if ledger.end_session(SessionKey(dag_id, run_id), "the session was ended"):
+                log.warning("The session still held a GPU; it is released.")
     name = volume_name(stack.stack, dag_id, run_id)
     removed = engine.remove_volume(api, name)
     log.info("The session's volume %s is %s.", name, "removed" if removed else "gone already")
     return {"volume": name, "removed": removed, "fenced": fenced}
-
-
-def _release(key: SessionKey) -> bool:
-    """Take a session out of the queue and release what it holds; nothing of it runs any more. Idempotent."""
-    from tarmac.admission.estimate import Outcome
-    from tarmac.ledger.ledger import Ledger
-
-    with Ledger(settings().database_url) as ledger, ledger.transaction():
-        ledger.withdraw(key)
-        held = ledger.reservation(key)
-        return held is not None and ledger.finish(held, Outcome.FAILED, reason="the session was ended")
 
 
 def register_model(
