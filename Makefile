@@ -10,8 +10,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MODEL READINGS ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES \
-	TRAIN_SECONDS UPDATES VERSION WHY YES
+ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MODEL QUICK READINGS ROUNDS RUN SEED SEEDS SERVICE STEPS \
+	SUITES TRAIN_SECONDS UPDATES VERSION WHY YES
 GIVEN :=
 define take_literally
 ifeq "$$(origin $(1))" "command line"
@@ -180,6 +180,10 @@ types: ## mypy --strict
 .PHONY: sbom
 sbom: ## List what is in each image as CycloneDX JSON, in build/sbom
 	@tests/run.sh sbom
+
+.PHONY: release
+release: ## Say whether this commit can be released: docs/release.md (QUICK=1: without the two tests)
+	@.venv/bin/python tests/tools/release.py $(call if_given,QUICK,--quick)
 
 .PHONY: notices
 notices: ## Write THIRD-PARTY-NOTICES.md: the licence of each package that the images carry

@@ -1,4 +1,4 @@
-"""How much device memory a session will need: a pure function of what is known (docs/gpu-admission.md)."""
+"""How much device memory a session will need: a pure function of what is known (docs/gpus.md)."""
 
 from __future__ import annotations
 

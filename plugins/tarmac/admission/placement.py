@@ -1,4 +1,4 @@
-"""Who gets which device: pure functions over devices and a queue (docs/gpu-admission.md).
+"""Who gets which device: pure functions over devices and a queue (docs/gpus.md).
 
 Memory is in whole bytes. Nothing here reads a clock, draws a random number or does I/O; equal candidates are ordered
 by UUID, so the same snapshot always gives the same plan.

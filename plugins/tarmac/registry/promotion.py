@@ -151,7 +151,7 @@ def decide(
     in_production: Measured | None,
     been: Collection[int | None],
 ) -> Decision:
-    """Apply the rule of docs/registry.md.
+    """Apply the rule of docs/models.md.
 
     Args:
         candidate: with its score.

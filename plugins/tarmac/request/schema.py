@@ -182,7 +182,7 @@ class TrainingRequest(BaseModel):
     promote: Literal["never", "auto"] = Field(
         "never",
         title="Promote",
-        description="auto: the new version goes into production if it is better by the rule of docs/registry.md.",
+        description="auto: the new version goes into production if it is better by the rule of docs/models.md.",
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
--- The tower's ledger (docs/gpu-admission.md). Bytes are whole bytes; every time is this database's.
+-- The tower's ledger (docs/gpus.md). Bytes are whole bytes; every time is this database's.
 
 -- One row: what all passes over the queue lock first.
 CREATE TABLE tower (

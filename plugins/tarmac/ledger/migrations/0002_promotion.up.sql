@@ -1,4 +1,4 @@
--- Which version of each model is in production, and how it came there (docs/registry.md). Every time is this database's.
+-- Which version of each model is in production, and how it came there (docs/models.md). Every time is this database's.
 
 -- One row a model: what everybody who moves its alias locks first.
 CREATE TABLE promoted_model (model text PRIMARY KEY CHECK (model <> ''));
