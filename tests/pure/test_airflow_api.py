@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +12,7 @@ import httpx
 import pytest
 
 from tarmac.base import airflow_api
-from tarmac.base.airflow_api import AirflowApi, ApiError, disk_is_full
+from tarmac.base.airflow_api import LOG_BYTES, LOG_ENTRIES, AirflowApi, ApiError, disk_is_full
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, status: int, *, free: int) -> str:
@@ -33,3 +36,66 @@ def test_another_refusal_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch, statu
 
 def test_where_there_is_no_folder_no_disk_is_full(tmp_path: Path):
     assert not disk_is_full(str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[httpx.Request], httpx.Response]], AirflowApi]:
+    """Makes a connection to an Airflow that answers all but the login by a function."""
+    client = httpx.Client
+
+    def connect(answer: Callable[[httpx.Request], httpx.Response]) -> AirflowApi:
+        def route(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/auth/token":
+                return httpx.Response(201, json={"access_token": "t"})
+            return answer(request)
+
+        monkeypatch.setattr(httpx, "Client", lambda **kw: client(transport=httpx.MockTransport(route), **kw))
+        return AirflowApi("http://webserver:8080", "u", "p")
+
+    return connect
+
+
+class Lines(httpx.SyncByteStream):
+    """A log as Airflow sends it, line by line, never whole in memory."""
+
+    def __init__(self, count: int, text: str) -> None:
+        self._count, self._text = count, text
+
+    def __iter__(self) -> Iterator[bytes]:
+        for number in range(self._count):
+            yield (json.dumps({"event": f"{number} {self._text}", "level": "info"}) + "\n").encode()
+        yield b'{"event": "it failed", "level": "error"}\n'
+
+
+def test_of_a_log_of_many_megabytes_only_the_end_is_kept(serving: Callable[..., AirflowApi]):
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, stream=Lines(60_000, "x" * 1_000))
+
+    api = serving(answer)
+    tracemalloc.start()
+    entries = api.log("run", "train_model_cpu", 1)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(entries) == LOG_ENTRIES
+    assert entries[-1] == {"event": "it failed", "level": "error"}
+    assert entries[0]["event"].startswith(f"{60_000 + 1 - LOG_ENTRIES} ")
+    assert most < 8 * 1024**2, "of 60 MB"
+    assert asked[0].headers["Accept"] == "application/x-ndjson", "as JSON, Airflow holds all of it at once"
+
+
+def test_of_long_entries_fewer_are_kept(serving: Callable[..., AirflowApi]):
+    api = serving(lambda _: httpx.Response(200, stream=Lines(100, "x" * 200_000)))
+    entries = api.log("run", "train_model_cpu", 1)
+    assert entries[-1]["event"] == "it failed"
+    assert sum(len(entry["event"]) for entry in entries) <= LOG_BYTES
+
+
+def test_a_log_that_is_not_there_is_empty_and_what_is_no_entry_is_left_out(serving: Callable[..., AirflowApi]):
+    assert serving(lambda _: httpx.Response(404, json={"detail": "no"})).log("run", "train_model_cpu", 1) == []
+    broken = b'["a list"]\nnot JSON\n{"event": "good"}\n'
+    assert serving(lambda _: httpx.Response(200, content=broken)).log("run", "x", 1) == [{"event": "good"}]
+    with pytest.raises(ApiError, match="the database is away"):
+        serving(lambda _: httpx.Response(500, json={"detail": "the database is away"})).log("run", "x", 1)

@@ -1,6 +1,7 @@
 """What somebody who follows a run reads."""
 
 from collections import deque
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -64,6 +65,13 @@ def test_a_summary_says_when_evaluation_lines_were_trained_on():
     assert "trained on" not in "\n".join(summary(None, scored, None))
 
 
+def test_a_summary_says_which_version_a_model_that_was_not_trained_is_the_same_as():
+    registered = {"name": "ner", "version": "4", "url": "http://x", "same_as": "ner/3"}
+    text = "\n".join(summary({"cached_from": "manual__1"}, None, registered))
+    assert "the model is the same as ner/3; it has a version of its own" in text
+    assert "the same as" not in "\n".join(summary({}, None, registered | {"same_as": ""}))
+
+
 def test_a_summary_of_nothing_is_empty():
     assert summary(None, None, None) == []
 
@@ -113,15 +121,19 @@ class Run:
     """Airflow's API, as far as the follower asks it: each look at the run goes one scene further."""
 
     def __init__(
-        self, *scenes: Any, progress: Any = None, logs: dict[tuple[str, int], list[dict[str, Any]]] | None = None
+        self,
+        *scenes: Any,
+        progress: Any = None,
+        logs: dict[tuple[str, int], list[dict[str, Any]]] | None = None,
+        **facts: Any,
     ):
-        self.scenes, self.progress, self.logs = deque(scenes), progress, logs or {}
+        self.scenes, self.progress, self.logs, self.facts = deque(scenes), progress, logs or {}, facts
 
     def run(self, _: str) -> dict[str, Any]:
         self.scene = self.scenes.popleft() if len(self.scenes) > 1 else self.scenes[0]
         if isinstance(self.scene, ApiError):
             raise self.scene
-        return {"state": self.scene[0]}
+        return {"state": self.scene[0], **self.facts}
 
     def task_instances(self, _: str) -> list[dict[str, Any]]:
         return [
@@ -147,6 +159,13 @@ def followed(run: Run, *, live: list[str] | None = None) -> tuple[str, list[str]
     return state, lines
 
 
+def followed_to_the_end(run: Run) -> tuple[str, list[str], str]:
+    """The state, the lines, and the cause of the failure."""
+    lines: list[str] = []
+    follower = Follower(run, "run", lines.append, None)  # type: ignore[arg-type]
+    return follower.follow(), lines, follower.cause()
+
+
 def test_each_task_is_told_once_in_the_order_of_the_pipeline():
     state, lines = followed(
         Run(
@@ -170,23 +189,72 @@ def test_each_task_is_told_once_in_the_order_of_the_pipeline():
     assert "12.3 s" in lines[1]
 
 
-def test_a_failed_task_gives_its_reason_and_what_it_kept_from_running_is_left_out():
-    state, lines = followed(
-        Run(
-            (
-                "failed",
-                ("retrieve_resources", "failed", 1, 1.0),
-                ("train_model_cpu", "upstream_failed", 0, None),
-                ("check_DAG_success", "failed", 1, 0.1),
-            ),
-            logs={("retrieve_resources", 1): [{"event": "line 7 is broken\nline 9, too", "level": "error"}]},
-        )
-    )
+BROKEN = (
+    "failed",
+    ("retrieve_resources", "failed", 1, 1.0),
+    ("train_model_cpu", "upstream_failed", 0, None),
+    ("cleanup", "failed", 1, 1.0),
+    ("check_DAG_success", "failed", 1, 0.1),
+)
+SAID = {
+    ("retrieve_resources", 1): [{"event": "line 7 is broken\nline 9, too", "level": "error"}],
+    ("cleanup", 1): [{"event": "no room", "level": "error"}],
+}
+
+
+def test_what_a_failed_task_kept_from_running_is_left_out_and_the_first_cause_stands_alone():
+    state, lines, cause = followed_to_the_end(Run(BROKEN, logs=SAID))
     assert state == "failed"
-    assert lines[0].startswith("  ✗ retrieve_resources")
-    assert lines[1:3] == ["      line 7 is broken", "      line 9, too"]
-    assert lines[3].startswith("  ✗ check_DAG_success")
-    assert len(lines) == 4
+    assert [line.split()[:2] for line in lines] == [
+        ["✗", "retrieve_resources"], ["✗", "cleanup"], ["✗", "check_DAG_success"],
+    ]  # fmt: skip
+    assert cause == "retrieve_resources: line 7 is broken\nline 9, too"
+
+
+LINE = "Cancelled by ada at 2026-11-28 05:30:12 UTC."
+# (the run's note, what its tasks left in words, the cause)
+CAUSES = {
+    "the cause that the pipeline found": (
+        "ner, by ada\nFailed: retrieve_resources: line 7",
+        None,
+        "retrieve_resources: line 7",
+    ),
+    "who cancelled it": (f"{LINE}\nFailed: marked as failed", None, LINE),
+    "what the task said, without its log": ("ner, by ada", "no such data set", "retrieve_resources: no such data set"),
+}
+
+
+@pytest.mark.parametrize(("note", "failure", "cause"), CAUSES.values(), ids=CAUSES.keys())
+def test_the_cause_of_a_failed_run_is_read_where_it_is_told_best(note: str, failure: str | None, cause: str):
+    assert followed_to_the_end(Run(BROKEN, logs=SAID, note=note, progress=failure))[2] == cause
+
+
+def test_a_run_that_was_marked_failed_before_anything_failed_says_so():
+    assert "marked as failed" in followed_to_the_end(Run(("failed", ("retrieve_resources", "skipped", 0, None))))[2]
+
+
+def test_a_reason_on_the_way_is_one_line_of_bounded_length():
+    run = Run(
+        ("running", ("save_model", "up_for_retry", 1, 1.0)),
+        ("success", ("save_model", "success", 2, 2.0)),
+        logs={("save_model", 1): [{"event": "two\nlines " + "x" * 5_000, "level": "error"}]},
+    )
+    line = followed(run)[1][0]
+    assert "tried again: two lines xxx" in line
+    assert len(line) < 600
+
+
+@pytest.mark.parametrize("state", ["success", "failed"])
+def test_a_run_that_has_ended_before_is_shown_with_its_own_duration(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str
+):
+    run = Run((state,), note=LINE, start_date="2026-11-28T11:50:00Z", end_date="2026-11-28T11:51:15Z")
+    monkeypatch.setattr(follow, "Ledger", lambda _: nullcontext())
+    assert follow.follow_run(run, "the-run") == (0 if state == "success" else 1)  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"  {state} after 1 min 15 s"
+    assert lines[-2].endswith("/runs/the-run")
+    assert (f"  why      {LINE}" in lines) is (state == "failed")
 
 
 def test_a_retry_is_told_once_with_its_reason():

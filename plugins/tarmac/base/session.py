@@ -72,6 +72,16 @@ def cancelled_note(who: str, at: datetime, before: str | None = None) -> str:
     return f"{line}\n{before}"[:NOTE_CHARACTERS] if before else line
 
 
+FAILED_PREFIX = "Failed: "
+"""How the line of a run's note begins that says why the run failed."""
+
+
+def failure_in(note: str | None) -> str | None:
+    """Return why a run failed, as its note says; None: it does not say. Pure."""
+    lines = [line for line in (note or "").splitlines() if line.startswith(FAILED_PREFIX)]
+    return lines[-1].removeprefix(FAILED_PREFIX) if lines else None
+
+
 def cancellation(note: str | None) -> str | None:
     """Return the line of a run's note that says who cancelled the run; None: it was not cancelled. Pure."""
     found = _CANCELLED.search(note or "")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from tarmac.base.airflow_api import FINISHED_STATES, AirflowApi, ApiError
 from tarmac.base.errors import LedgerError
-from tarmac.base.session import SessionKey, cancellation
+from tarmac.base.session import SessionKey, cancellation, failure_in
 from tarmac.base.settings import DAG_ID, settings
+from tarmac.cli.session_tables import run_seconds
+from tarmac.cli.values import one_line
 from tarmac.containers.protocol import format_seconds
 from tarmac.ledger.ledger import Ledger
 
@@ -42,6 +45,8 @@ STOPPED_FROM_OUTSIDE = "the task was ended from outside"
 NO_REASON = "its log gives no reason"
 # Parts of speech are dozens; a screen shows the first of them.
 _MOST_TYPES = 20
+# Of a reason: of one that is told on the way, characters; of the one at the end, lines.
+_LONGEST_REASON, _MOST_LINES = 500, 50
 _METRIC_ORDER = ["precision", "recall", "f1"]
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -64,6 +69,8 @@ def summary(
     lines: list[str] = []
     if trained and (origin := trained.get("cached_from")):
         lines += ["", f"  nothing was trained: the same training was done before, by {origin}"]
+        if registered and (same := registered.get("same_as")):
+            lines += [f"  the model is the same as {same}; it has a version of its own for what this session measured"]
     if trained and (points := trained.get("curve")):
         name = trained.get("score_name", "score")
         lines += [
@@ -125,15 +132,30 @@ class Follower:
     ):
         self._api, self._run_id, self._write, self._live, self._why = api, run_id, write, live, why
         self._said_why = ""
-        self._cancelled: str | None = None
+        self._run: dict[str, Any] = {}
+        self._failed: tuple[str, int] | None = None
         self._shown: set[tuple[str, int]] = set()
         self._waiting: dict[str, str] = {}
         self._progress_shown = -1
 
     @property
-    def cancelled(self) -> str | None:
-        """The line of the run's note that says who cancelled it, once it was read."""
-        return self._cancelled
+    def run(self) -> dict[str, Any]:
+        """The run, as Airflow's API had it last."""
+        return self._run
+
+    @property
+    def _cancelled(self) -> str | None:
+        """The line of the run's note that says who cancelled it."""
+        return cancellation(self._run.get("note"))
+
+    def cause(self) -> str:
+        """Say why the run failed: who cancelled it, else the first cause in its note, else that task's own reason."""
+        if said := self._cancelled or failure_in(self._run.get("note")):
+            return said
+        if self._failed is None:
+            return "no task of it failed: it was marked as failed before it had finished"
+        task_id, attempt = self._failed
+        return f"{task_id}: {self._reason(task_id, attempt)}"
 
     def follow(self) -> str:
         """Print until the run ends; returns its final state. An api-server or a database that is away is waited for.
@@ -158,8 +180,8 @@ class Follower:
             time.sleep(_POLL_SECONDS)
 
     def _look(self) -> str:
-        run = self._api.run(self._run_id)
-        state, self._cancelled = str(run["state"]), cancellation(run.get("note"))
+        self._run = self._api.run(self._run_id)
+        state = str(self._run["state"])
         instances = {item["task_id"]: item for item in self._api.task_instances(self._run_id)}
         for task_id in ORDER:
             if task_id in instances:
@@ -175,9 +197,8 @@ class Follower:
             self._write(f"    waits for a GPU: {why}")
         if state == "up_for_retry" and (task_id, -attempt) not in self._shown:
             self._shown.add((task_id, -attempt))
-            self._write(
-                f"  ↻ {task_id:<32} attempt {attempt} failed, will be tried again: {self._reason(task_id, attempt)}"
-            )
+            reason = one_line(self._reason(task_id, attempt))
+            self._write(f"  ↻ {task_id:<32} attempt {attempt} failed, will be tried again: {reason[:_LONGEST_REASON]}")
         if state not in FINISHED_STATES or (task_id, attempt) in self._shown:
             return
         self._shown.add((task_id, attempt))
@@ -187,11 +208,13 @@ class Follower:
         duration = instance.get("duration")
         text = f"{float(duration):7.1f} s" if duration is not None else " " * 9
         self._write(f"  {mark} {task_id:<32} {text}" + ("" if state == "success" else f"  {state}"))
-        if state == "failed" and task_id != "check_DAG_success":
-            for line in self._reason(task_id, attempt).splitlines():
-                self._write(f"      {line}")
+        if state == "failed" and self._failed is None and task_id != "check_DAG_success":
+            self._failed = task_id, attempt
 
     def _reason(self, task_id: str, attempt: int) -> str:
+        # A task that gave up left it in words; its log may be long.
+        if isinstance(said := self._api.xcom(self._run_id, task_id, "failure"), str):
+            return said
         # The log is written when the process has ended, a moment after the state.
         for _ in range(4):
             if entries := self._api.log(self._run_id, task_id, attempt):
@@ -244,7 +267,6 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
     def live(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", flush=True)
 
-    started = time.monotonic()
     # Connects when a run waits, and stays: it is asked twice a second then.
     with Ledger(settings().database_url) as ledger:
         follower = Follower(api, run_id, write, live if terminal else None, partial(waiting_reason, ledger))
@@ -254,8 +276,11 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
         registered = api.xcom(run_id, "update_model_metadata_registry")
         for line in summary(trained, api.xcom(run_id, "eval_model"), registered):
             write(line)
-    if follower.cancelled:
-        write(f"  {follower.cancelled}")
+    else:
+        first, *more = follower.cause().splitlines() or ["it gave no reason"]
+        for line in [f"  why      {first}", *(f"           {line}" for line in more[:_MOST_LINES])]:
+            write(line)
     write(f"  run      {settings().public_url}/dags/nlp_model_training/runs/{run_id}")
-    write(f"  {state} after {format_seconds(time.monotonic() - started)}")
+    took = run_seconds(follower.run, now=datetime.now(UTC))
+    write(f"  {state}" if took is None else f"  {state} after {format_seconds(took)}")
     return 0 if state == "success" else 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from tarmac.base.session import cancellation, failure_in
 from tarmac.containers.protocol import format_seconds
 
 HEADER = ("RUN", "STATE", "MODEL", "NAME", "BY", "FOR", "NOTE")
@@ -51,7 +52,7 @@ def _facts(run: Mapping[str, Any], active: Sequence[Mapping[str, Any]], *, now: 
 
 
 def session_rows(sessions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    """Return the rows of the table: what a session does now, or the first line of its note."""
+    """Return the rows of the table: what a session does now, or of its note how it ended, else the first line."""
     return [
         [
             str(one["run"]),
@@ -60,10 +61,14 @@ def session_rows(sessions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             str(one["name"] or "-"),
             str(one["by"] or "-"),
             "-" if one["seconds"] is None else format_seconds(one["seconds"]),
-            str(one["now"] or (one["note"].splitlines() or [""])[0]),
+            str(one["now"] or _note(one["note"])),
         ]
         for one in sessions
     ]
+
+
+def _note(note: str) -> str:
+    return cancellation(note) or failure_in(note) or (note.splitlines() or [""])[0]
 
 
 def run_seconds(run: Mapping[str, Any], *, now: datetime) -> float | None:
