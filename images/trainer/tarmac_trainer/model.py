@@ -130,6 +130,7 @@ class Model(ABC, Generic[Line]):
         title: what it does, a verb first, for people.
         parameters: what a request may set, by name.
         key: the key that a line needs to be of use, for messages.
+        tags_key: the key of the list that has a tag for each word of "sentence"; None: there is none.
         score_name: the one of `score`'s overall numbers that ranks models; higher is better.
         example: an object to predict for, as a line of data holds it.
         other_example: another one; what one of the two lacks below its keys may be left out. None: nothing may.
@@ -144,6 +145,7 @@ class Model(ABC, Generic[Line]):
     title: str
     parameters: Mapping[str, Parameter]
     key: str = "sentence"
+    tags_key: str | None = None
     score_name: str = "f1"
     example: Mapping[str, Any]
     other_example: Mapping[str, Any] | None = None
@@ -180,6 +182,13 @@ class Model(ABC, Generic[Line]):
         Raises:
             DataError: says what is missing.
         """
+
+    def needs(self, train: Sequence[Line]) -> tuple[str, int] | None:
+        """What makes a training on a CPU need much memory, in words, and about how many bytes. Pure.
+
+        None: nothing does.
+        """
+        return None
 
     def remark(self, lines: Sequence[Line]) -> dict[str, int]:
         """Counts of what is worth a remark in lines, by what it is; those that are 0 are not told. Pure."""

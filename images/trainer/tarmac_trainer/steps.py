@@ -8,8 +8,8 @@ from typing import Any
 from tarmac_trainer import models
 from tarmac_trainer.data import overlap, splits, store
 from tarmac_trainer.model import MOST_TYPES, Model, check_parameters, shortened
-from tarmac_trainer.runtime import events, files, scripts
-from tarmac_trainer.runtime.errors import InputError, SessionError
+from tarmac_trainer.runtime import events, files, memory, scripts
+from tarmac_trainer.runtime.errors import DataError, InputError, SessionError
 from tarmac_trainer.runtime.request import Request, read_request
 
 
@@ -29,6 +29,8 @@ def prep(session: Path) -> dict[str, Any]:
         scripts.check(target)
     lines = splits.read_prepared(session, "train", model)
     model.check(lines)
+    if not request.gpu:
+        _check_memory(model, lines)
     remarks = {what: count for what, count in model.remark(lines).items() if count}
     for what, count in remarks.items():
         events.say(f"in the train lines: {count:,} {what}")
@@ -53,6 +55,20 @@ def prep(session: Path) -> dict[str, Any]:
         **known,
         **({"remarks": remarks} if remarks else {}),
     }
+
+
+def _check_memory(model: Model[Any], lines: Sequence[Any]) -> None:
+    """Refuse a training that the container's memory does not hold.
+
+    Raises:
+        DataError: says what needs how much.
+    """
+    needed, limit = model.needs(lines), memory.limit_bytes()
+    if needed is not None and limit is not None and needed[1] > limit:
+        raise DataError(
+            f"{needed[0]} in the train lines need about {memory.in_words(needed[1])} of memory to train on a CPU, and "
+            f"the limit is {memory.in_words(limit)} (TARMAC_TRAINER_MEMORY): use fewer, or raise the limit"
+        )
 
 
 def train(session: Path) -> dict[str, Any]:
@@ -115,10 +131,10 @@ def restore(session: Path) -> dict[str, Any]:
     Raises:
         TrainerError: see `errors`.
     """
-    _begin(session, "train")
+    _, model, _ = _begin(session, "train")
     from tarmac_trainer.mlflow_io import fetching
 
-    return fetching.restore(session, os.environ.get("TARMAC_CACHED_RUN", ""))
+    return fetching.restore(session, os.environ.get("TARMAC_CACHED_RUN", ""), model.load)
 
 
 def evaluate(session: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Models that come from MLflow: to train on from, instead of a training, and to compare with."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,17 +61,45 @@ def test_a_restored_session_has_the_model_and_the_record_and_saves_a_run_of_its_
     assert mlflow.get_run(again["mlflow_run_id"]).data.tags["tarmac.cached_from"] == "first"
 
 
-@pytest.mark.usefixtures("mlruns")
-def test_a_model_that_is_gone_cannot_be_restored_and_the_message_says_what_to_do(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result = saved(session, monkeypatch)
+def _removed(pattern: str) -> Callable[[Path, dict[str, Any]], None]:
+    def remove(mlruns: Path, result: dict[str, Any]) -> None:
+        found = list(mlruns.glob(pattern))
+        assert found
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return remove
+
+
+def _deleted_model(mlruns: Path, result: dict[str, Any]) -> None:
     import mlflow
 
     mlflow.MlflowClient().delete_logged_model(result["model_uri"].removeprefix("models:/"))
+
+
+GONE: dict[str, Callable[[Path, dict[str, Any]], None]] = {
+    "the logged model was deleted": _deleted_model,
+    "all artifacts of the model were removed": _removed("*/models/m-*/artifacts"),
+    "the description of the model was removed": _removed("*/models/m-*/artifacts/MLmodel"),
+    "the predictor was removed": _removed("*/models/m-*/artifacts/data"),
+    "a file of the predictor was removed": _removed("*/models/m-*/artifacts/data/model/meta.json"),
+    "the record was removed": _removed("*/*/artifacts/tarmac/training.json"),
+    "the run was removed": _removed("*/" + 32 * "[0-9a-f]"),
+}
+
+
+@pytest.mark.usefixtures("mlruns")
+@pytest.mark.parametrize("gone", GONE.values(), ids=GONE)
+def test_a_model_that_is_gone_is_told_apart_and_the_message_says_what_to_do(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, gone: Callable[[Path, dict[str, Any]], None]
+) -> None:
+    result = saved(session, monkeypatch)
+    gone(tmp_path / "mlruns", result)
     monkeypatch.setenv("TARMAC_CACHED_RUN", f"runs:/{result['mlflow_run_id']}")
     outcome = session.run("restore")
-    assert outcome.code == 2
+    assert outcome.code == 2, outcome.error
+    assert outcome.error["code"] == "CACHED_MODEL_GONE"
+    assert outcome.error["retryable"] is False
     assert "no_cache" in outcome.error["message"]
 
 

@@ -275,7 +275,11 @@ BROKEN = [
     ("part_of_speech_tagging", {"sentence": "a", "pos": "X"}, '"pos" must be a list'),
     ("part_of_speech_tagging", {"pos": ["X"]}, '"sentence" is missing'),
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": 1}, '"sentiment" must be an object'),
-    ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": 2}}, "whole number from 0 to 1"),
+    ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": 2}}, "whole number from 0 to 1, not 2"),
+    ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": 0.5}}, "whole number from 0 to 1, not 0.5"),
+    ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b", "x\ny")]}, "holds a control character"),
+    ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b", " ")]}, '"relation" is blank'),
+    ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b")]}, '"relation" is missing'),
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": True}}, "whole number from 0 to 1"),
     ("sentiment_analysis_categorical", {"sentence": "a", "sentiment": {"categorical": "3"}}, "whole number from 0"),
     ("sentiment_analysis_categorical", {"sentence": " ", "sentiment": {"categorical": 3}}, "no word in it"),
@@ -286,7 +290,7 @@ BROKEN = [
     (
         "relation_extraction",
         {"sentence": "a b", "relations": [pair("a", "b", "x") | {"obj": {"entity": "b", "type": 1}}]},
-        'the "type" of "obj" must be a word',
+        'the "type" of "obj" must be a string, not 1',
     ),
     ("coreference_resolution", {"sentence": "a", "coreference": ["b"]}, "must be a list of objects"),
     ("coreference_resolution", {"sentence": "a", "coreference": [{"references": []}]}, '"sentence_2" is missing'),
@@ -329,6 +333,11 @@ def test_phrases_that_do_not_occur_are_counted_and_told(session: Session) -> Non
 
 def test_a_mention_is_found_as_it_is_written_or_nearly_so() -> None:
     assert mentions.find_all(["Ada", ",", "met", "Bob"], "?") == []
+    assert mentions.find_all(["the", "cafe\u0301", "culture"], "caf\u00e9 culture") == [(1, 3)]
+    assert mentions.find_all(["CAF\u00c9", "x"], "cafe\u0301") == [(0, 1)]
+    assert mentions.find_all(["it", "isn\u2019t", "\u2013", "so"], "isn't - so") == [(1, 4)]
+    assert mentions.find_all(["\u201cfine\u201d", "it"], '"fine"') == [(0, 1)]
+    assert mentions.find_all(["caf\u00e9", "cafe\u0301"], "caf\u00e9") == [(0, 1)]  # as written first
     assert mentions.find_all(["Ada", "met", "Bob", ","], "Bob !") == []
     assert mentions.find_all(["in", "Paris,", "they", "say"], "paris") == [(1, 2)]
     assert mentions.find_all(["a", "a", "a", "b", "A"], "a a") == [(0, 2)]

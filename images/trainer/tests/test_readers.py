@@ -21,8 +21,9 @@ MODEL = models.get("named_entity_recognition")
 
 def read(content: bytes, model: str = "named_entity_recognition") -> Any:
     problems = Problems()
-    parse = models.get(model).read
-    result = read_lines(content.splitlines(keepends=True), name="d", parse=parse, problems=problems)
+    kind = models.get(model)
+    lines = content.splitlines(keepends=True)
+    result = read_lines(lines, name="d", parse=kind.read, problems=problems, tags=kind.tags_key)
     return result, problems
 
 
@@ -83,6 +84,72 @@ def test_words_are_kept_as_they_are_and_padding_is_ignored() -> None:
     assert MODEL.read(json_object(json.dumps(value).encode())) == Sentence(("don't", "go\u00ad", "😂"), ((1, 2, "x"),))
 
 
+def tagged(*lines: tuple[str, list[Any]]) -> bytes:
+    return "".join(json.dumps({"sentence": sentence, KEY: tags}) + "\n" for sentence, tags in lines).encode()
+
+
+PADDED = {
+    "all lists of one length, one value": [("a b", ["B-x", "O", "PAD"]), ("c", ["O", "PAD", "PAD"])],
+    "padded with the tag for nothing": [("a b", ["B-x", "O", "O"]), ("c d e", ["O", "O", "O"])],
+    "padded with null": [("a", ["O", None]), ("c d", ["O", "O"])],
+    "a value that no word has, though all have equally many words": [("a", ["O", "PAD"]), ("b", ["B-x", "PAD"])],
+    "to a length that no line has": [("a", ["O"] * 4), ("b c", ["O"] * 4)],
+}
+SHIFTED = {
+    "two blanks, and tags by single ones": [("Mara  visited Lyon", ["B-x", "O", "O", "B-x"]), ("a b", ["O", "O"])],
+    "all of one length, but more than one value": [("a b", ["B-x", "O", "O", "B-x"]), ("c d e f", ["O"] * 4)],
+    "two blanks in all lines, which look alike": [("Mara  saw Lyon", ["B-x", "O", "O", "O"])] * 3,
+    "two blanks, in lines of one length": [("a  b", ["B-x", "O", "O"]), ("c d e", ["O", "B-x", "O"])],
+    "another tokenizer's, lines that look alike": [("it's fine", ["O", "B-x", "O"]), ("she's here", ["O", "B-x", "O"])],
+    "one value, but of two lengths": [("a b", ["B-x", "O", "O"]), ("c", ["O"])],
+    "one value in each line, but not in all": [("a b", ["B-x", "O", "O"]), ("c d", ["O", "O", "PAD"])],
+}
+
+
+@pytest.mark.parametrize("lines", PADDED.values(), ids=PADDED)
+def test_tags_that_fill_up_all_lists_are_padding(lines: list[tuple[str, list[Any]]]) -> None:
+    result, problems = read(tagged(*lines))
+    assert problems.total == 0
+    assert len(result.usable) == len(lines)
+
+
+@pytest.mark.parametrize("lines", SHIFTED.values(), ids=SHIFTED)
+@pytest.mark.parametrize("model", ["named_entity_recognition", "test_model"])
+def test_too_many_tags_are_refused_with_both_counts(lines: list[tuple[str, list[Any]]], model: str) -> None:
+    _, problems = read(tagged(*lines), model)
+    sentence, tags = lines[0]
+    words = len(sentence.split())
+    told = f"d, line 1: {words} words, as white space separates them, but {len(tags)} tags"
+    assert problems.first[0].startswith(told)
+
+
+def test_too_many_tags_for_parts_of_speech_are_refused_too() -> None:
+    content = tagged(("a  b", ["X", "Y", "Z"]), ("c", ["X"])).replace(KEY.encode(), b"pos")
+    _, problems = read(content, "part_of_speech_tagging")
+    assert problems.total == 1
+    assert "2 words" in problems.first[0]
+
+
+def test_a_key_without_a_value_is_a_key_that_is_not_there() -> None:
+    result, problems = read(b'{"sentence": "a", "named_entity": null}\n{"sentence": "a", "named_entity": ["O"]}')
+    assert (problems.total, result.skipped, len(result.usable)) == (0, 1, 1)
+    assert json_object(b'{"a": {"b": null, "c": [null, {"d": null}]}}') == {"a": {"c": [None, {}]}}
+
+
+def test_labels_that_look_the_same_are_one() -> None:
+    result, _ = read(tagged(("a b", ["B-caf\u00e9", "I-cafe\u0301"])))
+    assert result.usable == [Sentence(("a", "b"), ((0, 2, "caf\u00e9"),))]
+
+
+def test_a_text_of_any_length_that_spacy_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "ab " * 333_333 + "c"
+    assert read(tagged((text, ["O"] * 333_334)))[1].total == 0
+    _, problems = read(tagged((text + "d", ["O"] * 333_334)))
+    assert '"sentence" has 1,000,001 characters, more than 1,000,000' in problems.first[0]
+    monkeypatch.setenv("TARMAC_MAX_TEXT_CHARACTERS", "1000001")
+    assert read(tagged((text + "d", ["O"] * 333_334)))[1].total == 0
+
+
 def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None:
     content = (
         b'\xef\xbb\xbf{"sentence": "a b", "named_entity": ["B-x", "O"]}\r\n'
@@ -118,11 +185,21 @@ def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None
         (b'{"sentence": "", "named_entity": []}', "has no word"),
         (b'{"sentence": "a b", "named_entity": ["O"]}', "2 words but 1 tags"),
         (b'{"sentence": "a", "named_entity": "O"}', "must be a list"),
-        (b'{"sentence": "a", "named_entity": null}', "must be a list"),
-        (b'{"sentence": "a", "named_entity": [1]}', "must hold strings"),
+        (b'{"sentence": "a", "named_entity": {}}', "must be a list of tags, not {}"),
+        (b'{"sentence": "a", "named_entity": [1]}', "tag 1 must be a string, not 1"),
         (b'{"sentence": "a", "named_entity": ["X-person"]}', 'tag 1 is "X-person"'),
         (b'{"sentence": "\\ud83d", "named_entity": ["O"]}', "surrogate"),
         (b'{"sentence": "a", "named_entity": ["B-\\ud83d"]}', "surrogate"),
+        (b'{"sentence": "a", "named_entity": ["B-per\\u0000son"]}', "holds a zero byte"),
+        (b'{"sentence": "a\\u0000", "named_entity": ["O"]}', "holds a zero byte"),
+        (b'{"sentence": "a", "named_entity": ["O"], "x": {"y": ["\\u0000"]}}', '"x" holds a zero byte'),
+        (b'{"sentence": "a", "named_entity": ["O"], "x\\udfff": 1}', "a key of the line holds half"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\ty"]}', "holds a control character"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\u2028"]}', "holds a control character"),
+        (b'{"sentence": "a", "named_entity": ["B-' + b"x" * 200 + b'"]}', "has 202 characters, more than 200"),
+        (b'{"sentence": "a", "sentence": "b", "named_entity": ["O"]}', 'the key "sentence" is there twice'),
+        (b'{"sentence": "a", "named_entity": ["O"], "x": {"y": 1, "y": null}}', 'the key "y" is there twice'),
+        (b'{"sentence": "a", "named_entity": ["O"], "x": NaN}', "null says that there is none"),
         (b'{"a": ' * 100_000, "nested too deeply"),
         (b'{"a": ' + b"1" * 10_000 + b"}", "not JSON that can be read"),
     ],

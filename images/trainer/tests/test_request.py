@@ -103,3 +103,48 @@ def test_defaults_are_within_bounds_and_whole_numbers_stay_whole() -> None:
     values = check_parameters(models.get("named_entity_recognition"), {"max_steps": 5.0})
     assert values["max_steps"] == 5
     assert isinstance(values["max_steps"], int)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "a\0b"),
+        ("base_model", "run:\ud83d"),
+        ("datasets", {"a\0": {"train": "x", "eval": None}}),
+        ("script", "\0"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_by_its_field(field: str, value: Any) -> None:
+    with pytest.raises(RequestError, match=f"{field}.*holds a zero byte or half"):
+        parse_request({**GOOD, field: value})
+
+
+def test_a_key_that_is_there_twice_is_refused(session: Session) -> None:
+    datasets = '{"d": {"train": "x"}, "d": {"train": "y"}}'
+    (session.folder / "request.json").write_text(f'{{"model": "test_model", "datasets": {datasets}}}')
+    outcome = session.run("prep")
+    assert outcome.code == 2
+    assert 'the key "d" is there twice' in outcome.error["message"]
+
+
+def test_more_classes_than_the_memory_holds_are_refused_in_prep(
+    session: Session, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "memory.max"
+    limit.write_text(f"{4 * 2**30}\n")
+    monkeypatch.setattr("tarmac_trainer.runtime.memory.LIMIT_FILES", (limit,))
+
+    def prep(classes: int, **more: Any) -> Any:
+        lines = [json.dumps({"sentence": "a", "sentiment": {"categorical": one}}) for one in range(classes)]
+        reference = session.put("\n".join(lines))
+        datasets = {"d": {"train": reference, "eval": reference}}
+        session.request(datasets, model="sentiment_analysis_categorical", **more)
+        return session.run("prep")
+
+    outcome = prep(1001)
+    assert outcome.code == 2
+    assert "1,001 classes in the train lines need about 7.0 GiB of memory" in outcome.error["message"]
+    assert "the limit is 4.0 GiB (TARMAC_TRAINER_MEMORY)" in outcome.error["message"]
+    assert prep(500).code == 0
+    limit.write_text("max\n")
+    assert prep(1001).code == 0

@@ -1,10 +1,13 @@
 """Reading data sets: JSON lines, an object each; what the keys mean is the models' business.
 
-A line without the key of the model is skipped and counted, so that one file can serve many models.
+A line without the key of the model is skipped and counted, so that one file can serve many models; a key whose value is
+null counts as missing.
 """
 
 import json
-from collections.abc import Callable, Iterable
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -15,6 +18,12 @@ Line = TypeVar("Line")
 Parse = Callable[[dict[str, Any]], Line | None]
 """Makes a line, a frozen dataclass that JSON can hold, of a JSON object; None: it has nothing for the model. Raises
 BrokenLineError."""
+
+MAX_LABEL = 200
+"""Characters of a label, a tag or a type: it becomes a name in results, records and tables."""
+
+MAX_TEXT = 1_000_000
+"""Characters of a text, where TARMAC_MAX_TEXT_CHARACTERS does not say otherwise: what spaCy takes."""
 
 MAX_REPORTED = 10
 """How many broken lines are told; the rest is counted."""
@@ -59,7 +68,58 @@ class BrokenLineError(ValueError):
     """A line that cannot be read; the message is the reason alone."""
 
 
-def read_lines(lines: Iterable[bytes], *, name: str, parse: Parse[Line], problems: Problems) -> Read[Line]:
+@dataclass
+class Padding:
+    """Tags beyond the last word of their line, in one data set.
+
+    They are padding where a tool has filled up all lists of the data set to one length with one value. Else the tags
+    are of other words than the text's, and those before them may be, too.
+    """
+
+    lengths: set[int] = field(default_factory=set)
+    """Of the lists of tags."""
+    words: set[int] = field(default_factory=set)
+    """In a line."""
+    own: set[str] = field(default_factory=set)
+    """Tags of words."""
+    extra: set[str] = field(default_factory=set)
+    """Tags beyond the last word."""
+    at_single_blanks: bool = False
+    """Whether a line has as many tags as pieces between single blanks, empty ones counted: those are not its words."""
+    lines: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """Of those with too many: number of the line, its place among the usable ones, words, tags."""
+
+    def add(self, number: int, place: int, sentence: str, tags: list[Any]) -> None:
+        """Note the tags of a line."""
+        words = len(sentence.split())
+        self.lengths.add(len(tags))
+        self.words.add(words)
+        self.own.update(shown(tag) for tag in tags[:words])
+        if len(tags) > words:
+            self.extra.update(shown(tag) for tag in tags[words:])
+            self.at_single_blanks |= len(sentence.split(" ")) == len(tags)
+            self.lines.append((number, place, words, len(tags)))
+
+    def is_padding(self) -> bool:
+        """Whether the tags beyond the last words are there to fill up the lists. Pure.
+
+        Where all lines have equally many words, nothing was to be filled up: then the value tells, if no word has it.
+        """
+        one = len(self.lengths) == 1 and len(self.extra) == 1 and not self.at_single_blanks
+        return one and (len(self.words) > 1 or not self.extra & self.own)
+
+    def problems(self) -> Iterator[tuple[int, str]]:
+        """The places of the lines whose tags are too many and what is wrong with them, unless they are padding."""
+        if self.is_padding():
+            return
+        rule = "only tags of one value that fill up all lists of the data set to one length are taken for padding"
+        for number, place, words, tags in self.lines:
+            yield place, f"line {number}: {words} words, as white space separates them, but {tags} tags; {rule}"
+
+
+def read_lines(
+    lines: Iterable[bytes], *, name: str, parse: Parse[Line], problems: Problems, tags: str | None = None
+) -> Read[Line]:
     """Read a whole data set. Broken lines go to `problems` under the name `name`, and reading goes
     on.
 
@@ -68,7 +128,9 @@ def read_lines(lines: Iterable[bytes], *, name: str, parse: Parse[Line], problem
         name: how messages call the file.
         parse: what makes a line of each JSON object; the objects it has no use for are counted.
         problems: where broken lines are added.
+        tags: the key of the list that has a tag for each word of "sentence"; None: the model has no such list.
     """
+    padding = Padding()
     result: Read[Line] = Read(usable=[], lines=0, skipped=0)
     for number, line in enumerate(lines, start=1):
         if number == 1:
@@ -77,7 +139,8 @@ def read_lines(lines: Iterable[bytes], *, name: str, parse: Parse[Line], problem
             continue
         result.lines += 1
         try:
-            parsed = parse(json_object(line))
+            value = json_object(line)
+            parsed = parse(value)
         except BrokenLineError as error:
             problems.add(f"{name}, line {number}: {error}")
             continue
@@ -85,23 +148,44 @@ def read_lines(lines: Iterable[bytes], *, name: str, parse: Parse[Line], problem
             result.skipped += 1
         else:
             result.usable.append(parsed)
+            if tags in value:
+                padding.add(number, len(result.usable) - 1, value["sentence"], value[tags])
+    broken = dict(padding.problems())
+    for problem in broken.values():
+        problems.add(f"{name}, {problem}")
+    result.usable = [line for place, line in enumerate(result.usable) if place not in broken]
     return result
+
+
+def shown(value: Any) -> str:
+    """A value of a line for a message: its JSON, cut. Pure."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def text_of(value: dict[str, Any], key: str = "sentence") -> str:
     """The text under a key, with a word in it. Pure.
 
     Raises:
-        BrokenLineError: it is missing, no text, or blank.
+        BrokenLineError: it is missing, no text, blank, or longer than `most_characters`.
     """
     text = value.get(key)
     if not isinstance(text, str):
-        what = "is missing" if key not in value else "must be a string"
-        raise BrokenLineError(f'"{key}" {what}')
-    check_encodable(text, f'"{key}"')
+        raise BrokenLineError(f'"{key}" is missing' if text is None else f'"{key}" must be a string, not {shown(text)}')
+    check_storable(text, f'"{key}"')
     if not text.strip():
         raise BrokenLineError(f'"{key}" has no word in it')
+    if len(text) > (most := most_characters()):
+        raise BrokenLineError(
+            f'"{key}" has {len(text):,} characters, more than {most:,} (TARMAC_MAX_TEXT_CHARACTERS): split it'
+        )
     return text
+
+
+def most_characters() -> int:
+    """How long a text may be."""
+    text = os.environ.get("TARMAC_MAX_TEXT_CHARACTERS", "")
+    return int(text) if text.isascii() and text.isdigit() else MAX_TEXT
 
 
 def words_of(value: dict[str, Any], key: str = "sentence") -> tuple[str, ...]:
@@ -114,31 +198,63 @@ def words_of(value: dict[str, Any], key: str = "sentence") -> tuple[str, ...]:
 
 
 def word_labels(value: dict[str, Any], key: str, length: int) -> list[str]:
-    """The labels of the words; what follows them is padding, of any kind. Pure.
+    """The labels of the words; see `Padding` for those that follow them. Pure.
 
     Raises:
-        BrokenLineError: it is no list of as many strings.
+        BrokenLineError: it is no list of as many labels.
     """
     labels = value[key]
     if not isinstance(labels, list):
-        raise BrokenLineError(f'"{key}" must be a list of tags')
+        raise BrokenLineError(f'"{key}" must be a list of tags, not {shown(labels)}')
     if len(labels) < length:
         raise BrokenLineError(f"{length} words but {len(labels)} tags")
-    for label in labels[:length]:
-        if not isinstance(label, str):
-            raise BrokenLineError(f'"{key}" must hold strings, not {json.dumps(label)[:40]}')
-        check_encodable(label, "a tag")
-    return labels[:length]
+    return [label_of(label, f"tag {place}") for place, label in enumerate(labels[:length], start=1)]
+
+
+def label_of(value: Any, what: str) -> str:
+    """A label, a tag or a type, in Unicode's composed form (NFC), so that those that look the same are one. Pure.
+
+    Args:
+        value: as the line has it.
+        what: how a message calls it.
+
+    Raises:
+        BrokenLineError: it is no string, blank, too long, or cannot be the name of anything.
+    """
+    if not isinstance(value, str):
+        raise BrokenLineError(f"{what} must be a string, not {shown(value)}")
+    check_storable(value, what)
+    if not value.strip():
+        raise BrokenLineError(f"{what} is blank")
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in value):
+        raise BrokenLineError(f"{what} is {shown(value)}: it holds a control character, such as a tab or a line end")
+    if len(value) > MAX_LABEL:
+        raise BrokenLineError(f"{what} has {len(value):,} characters, more than {MAX_LABEL}")
+    return composed(value)
+
+
+def composed(text: str) -> str:
+    """A text in Unicode's composed form (NFC). Pure."""
+    return unicodedata.normalize("NFC", text)
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number, also where a tool has written it as a float: 1.0 is 1. None: it is none. Pure."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value
 
 
 def json_object(line: bytes) -> dict[str, Any]:
-    """The JSON object that a line holds. Pure.
+    """The JSON object that a line holds, without the keys whose value is null, at any depth. Pure.
 
     Raises:
-        BrokenLineError: it holds none; says why.
+        BrokenLineError: it holds none, a key twice, or what cannot be stored; says why.
     """
     try:
-        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_null)
     except UnicodeDecodeError as error:
         raise BrokenLineError(f"not UTF-8 (byte {error.start + 1} of the line)") from error
     except json.JSONDecodeError as error:
@@ -151,16 +267,42 @@ def json_object(line: bytes) -> dict[str, Any]:
         raise BrokenLineError(f"not JSON that can be read: {error}") from error
     if not isinstance(value, dict):
         raise BrokenLineError("not a JSON object")
+    if b"\\u" in line:  # nothing else spells what cannot be stored
+        _check_all(value, "the line")
     return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise BrokenLineError(f"not JSON: {name} is no JSON number")
+    raise BrokenLineError(f"not JSON: {name} is no JSON number; null says that there is none")
 
 
-def check_encodable(text: str, what: str) -> None:
-    """Refuse half a surrogate pair, which JSON can spell but no text can hold."""
+def _without_null(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BrokenLineError(f"the key {shown(twice)} is there twice")
+    return {name: value for name, value in pairs if value is not None}
+
+
+def _check_all(value: Any, what: str) -> None:
+    """Refuse what cannot be stored anywhere in a JSON value."""
+    if isinstance(value, str):
+        check_storable(value, what)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_storable(key, f"a key of {what}")
+            _check_all(item, shown(key) if what == "the line" else what)
+    elif isinstance(value, list):
+        for item in value:
+            _check_all(item, what)
+
+
+def check_storable(text: str, what: str) -> None:
+    """Refuse what JSON can spell but neither Postgres nor UTF-8 can hold: a zero byte, half a surrogate pair."""
+    if "\0" in text:
+        raise BrokenLineError(f"{what} holds a zero byte (\\u0000), which cannot be stored")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BrokenLineError(f"{what} holds half of a surrogate pair") from error
+        raise BrokenLineError(f"{what} holds half of a surrogate pair, which cannot be stored") from error

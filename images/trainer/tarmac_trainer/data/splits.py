@@ -75,7 +75,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
             name = f"{dataset.name} {split}"
             fetched = store.fetch(reference, folder / "fetched.jsonl", name=name, store=store_url)
             with fetched.path.open("rb") as lines:
-                read = read_lines(lines, name=f"{name} ({reference})", parse=model.read, problems=problems)
+                read = read_lines(lines, name=name, parse=model.read, problems=problems, tags=model.tags_key)
             fetched.path.unlink()
             entries.append(
                 {

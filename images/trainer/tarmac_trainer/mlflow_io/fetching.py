@@ -4,20 +4,25 @@ in production."""
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer.mlflow_io import tracking
 from tarmac_trainer.mlflow_io.saving import RECORD_FOLDER, RUN_TAG
 from tarmac_trainer.runtime import events, files
-from tarmac_trainer.runtime.errors import InputError, RegistryError
+from tarmac_trainer.runtime.errors import CachedModelGoneError, InputError, RegistryError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 ALIAS = "production"
 VERSION_FILE = "version.json"
+
+
+class NotOfThisTrainerError(RegistryError):
+    """A model in MLflow has no predictor's folder."""
 
 
 def fetch_base(session: Path, uri: str) -> None:
@@ -31,18 +36,20 @@ def fetch_base(session: Path, uri: str) -> None:
     events.say(f"fetched {uri} to train on from")
 
 
-def restore(session: Path, cached_run: str) -> dict[str, Any]:
+def restore(session: Path, cached_run: str, load: Callable[[Path], Any]) -> dict[str, Any]:
     """Fetch what the same training gave before into `model/` and `training.json`. Idempotent.
 
     Args:
         session: the session's folder.
         cached_run: the MLflow run that has it, `runs:/<id>`.
+        load: loads a model of the kind from its folder, to see that it is whole.
 
     Returns:
         That training's result, with `cached_from`: the Airflow run that it was, or the MLflow run.
 
     Raises:
-        InputError: the run has no whole model any more.
+        CachedModelGoneError: the run or its model is gone, or the model is not whole any more.
+        InputError: the reference is none.
         RegistryError: MLflow does not answer.
     """
     match = re.fullmatch(r"runs:/([0-9a-f]{32})", cached_run)
@@ -50,14 +57,16 @@ def restore(session: Path, cached_run: str) -> dict[str, Any]:
         raise InputError(f'TARMAC_CACHED_RUN is "{cached_run}", must be runs:/ and the id of an MLflow run')
     run_id = match[1]
     with tracking.connected() as client:
-        run = client.get_run(run_id)
+        run = _kept_run(client, run_id)
         uri = _saved_model(client, run.info.experiment_id, run_id)
         training = _record(run_id, "training.json")
-        if uri is None or training is None:
-            raise InputError(
-                f"the model that MLflow run {run_id} saved is gone: send the request again with no_cache true"
-            )
-        _fetch(uri, session / "model")
+        if uri is None or training is None or not _is_there(client, uri):
+            raise CachedModelGoneError(run_id)
+        try:
+            _fetch(uri, session / "model")
+            load(session / "model")
+        except (NotOfThisTrainerError, OSError, ValueError, KeyError) as error:
+            raise CachedModelGoneError(run_id) from error
     result = {key: value for key, value in training.items() if key not in ("finished", "measurements")}
     result["cached_from"] = training.get("cached_from") or run.data.tags.get(RUN_TAG) or run_id
     files.write_json(session / "training.json", {**training, **result, "finished": time.time()})
@@ -103,6 +112,23 @@ def _production(client: "MlflowClient", name: str) -> str | None:
         raise
 
 
+def _kept_run(client: "MlflowClient", run_id: str) -> "Run":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise CachedModelGoneError(run_id) from error
+        raise
+
+
+def _is_there(client: "MlflowClient", uri: str) -> bool:
+    """Whether the files of a saved model are there: MLflow lists a model also when its artifacts were removed."""
+    model_id = uri.removeprefix("models:/")
+    return any(item.path == "MLmodel" for item in client.list_logged_model_artifacts(model_id))
+
+
 def _saved_model(client: "MlflowClient", experiment_id: str, run_id: str) -> str | None:
     from mlflow.entities import LoggedModelStatus
 
@@ -136,6 +162,6 @@ def _fetch(uri: str, target: Path) -> None:
     flavor = Described.load(str(root)).flavors.get("python_function", {})
     folder = root / str(flavor.get("data", ""))
     if "data" not in flavor or not folder.is_dir():
-        raise RegistryError(f"{uri} was not saved by this trainer: it has no predictor's folder")
+        raise NotOfThisTrainerError(f"{uri} was not saved by this trainer: it has no predictor's folder")
     files.replace_folder(folder, target)
     shutil.rmtree(partial)

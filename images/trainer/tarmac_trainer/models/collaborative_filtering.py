@@ -2,8 +2,8 @@
 
     {"user": "u1", "item": "Dune", "count": 3}
 
-`count` is 1 where it is left out; pairs that occur more than once are added up. On a CPU the `implicit` library trains,
-on a GPU `als` does the same through CuPy.
+`count` is 1 where it is left out; a `rating` stands for it where there is none. Pairs that occur more than once are
+added up. On a CPU the `implicit` library trains, on a GPU `als` does the same through CuPy.
 
     Hu, Koren, Volinsky: Collaborative filtering for implicit feedback datasets. ICDM 2008.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, check_encodable
+from tarmac_trainer.data.readers import BrokenLineError, check_storable, composed, shown, whole_number
 from tarmac_trainer.model import Model, Number, Scores
 from tarmac_trainer.recommender import recommending
 from tarmac_trainer.recommender.recommending import Interaction, Recommender, rows_of
@@ -212,21 +212,22 @@ def _name(value: Mapping[str, Any], key: str) -> str:
         BrokenLineError: there is none.
     """
     name = value.get(key)
-    if isinstance(name, int) and not isinstance(name, bool):
-        return str(name)
+    if (number := whole_number(name)) is not None:
+        return str(number)
     if not isinstance(name, str):
-        what = "is missing" if key not in value else "must be a string or a whole number"
+        what = "is missing" if name is None else f"must be a string or a whole number, not {shown(name)}"
         raise BrokenLineError(f'"{key}" {what}')
-    check_encodable(name, f'"{key}"')
+    check_storable(name, f'"{key}"')
     if not name.strip():
         raise BrokenLineError(f'"{key}" is blank')
-    return name
+    return composed(name)
 
 
 def _count(value: Mapping[str, Any]) -> float:
-    count = value.get("count", 1)
+    key = "rating" if value.get("count") is None and value.get("rating") is not None else "count"
+    count = 1 if value.get(key) is None else value[key]
     if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 < count <= MOST:
-        raise BrokenLineError(f'"count" must be a number above 0, at most {MOST:g}')
+        raise BrokenLineError(f'"{key}" must be a number above 0, at most {MOST:g}, not {shown(count)}')
     return float(count)
 
 

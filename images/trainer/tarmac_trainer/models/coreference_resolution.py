@@ -12,7 +12,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, text_of, words_of
+from tarmac_trainer.data.readers import BrokenLineError, shown, text_of, words_of
 from tarmac_trainer.model import Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
@@ -66,7 +66,8 @@ class CoreferenceResolution(PairModel):
             for reference in other["references"]:
                 coreferent = reference.get("coreferent")
                 if not isinstance(coreferent, bool):
-                    raise BrokenLineError('"coreferent" must be true or false')
+                    said = "it is missing" if coreferent is None else f"not {shown(coreferent)}"
+                    raise BrokenLineError(f'"coreferent" must be true or false, {said}')
                 found.append(Labelled(_text(value, other, reference), YES if coreferent else NO))
         return Pairs(tuple(found)) if found else None
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, check_encodable, words_of
+from tarmac_trainer.data.readers import BrokenLineError, check_storable, words_of
 from tarmac_trainer.model import COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
@@ -54,7 +54,7 @@ class KeyphraseExtraction(Model[Keyphrased]):
         if not isinstance(phrases, list) or not all(isinstance(phrase, str) and phrase.split() for phrase in phrases):
             raise BrokenLineError(f'"{KEY}" must be a list of phrases with a word in each')
         for phrase in phrases:
-            check_encodable(phrase, "a phrase")
+            check_storable(phrase, "a phrase")
         places = [find_all(words, phrase) for phrase in dict.fromkeys(phrases)]
         return Keyphrased(words, _longest([place for found in places for place in found]), places.count([]))
 

@@ -31,6 +31,7 @@ class NamedEntityRecognition(Model[Sentence]):
         "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
     }
     key = KEY
+    tags_key = KEY
     example = {"sentence": "Ada Lovelace lived in London ."}
 
     @override

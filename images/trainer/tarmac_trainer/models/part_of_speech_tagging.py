@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, word_labels, words_of
+from tarmac_trainer.data.readers import word_labels, words_of
 from tarmac_trainer.model import COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
@@ -40,6 +40,7 @@ class PartOfSpeechTagging(Model[Tagged]):
     title = "tells the part of speech of each token (spaCy)"
     parameters = COMMON
     key = KEY
+    tags_key = KEY
     score_name = "accuracy"
     example = {"sentence": "Ada wrote the first program ."}
 
@@ -49,9 +50,6 @@ class PartOfSpeechTagging(Model[Tagged]):
             return None
         words = words_of(value)
         tags = word_labels(value, KEY, len(words))
-        for place, tag in enumerate(tags):
-            if not tag.strip():
-                raise BrokenLineError(f"tag {place + 1} is blank")
         return Tagged(words, tuple(tags))
 
     @override

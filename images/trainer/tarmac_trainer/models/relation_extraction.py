@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, check_encodable, text_of, words_of
+from tarmac_trainer.data.readers import BrokenLineError, label_of, text_of, words_of
 from tarmac_trainer.model import CONFUSION, Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
@@ -48,7 +48,7 @@ class RelationExtraction(PairModel):
 
     @override
     def read(self, value: dict[str, Any]) -> Pairs | None:
-        pairs = [Labelled(_text(value, pair), text_of(pair, "relation")) for pair in _pairs(value)]
+        pairs = [Labelled(_text(value, pair), _relation(pair)) for pair in _pairs(value)]
         return Pairs(tuple(pairs)) if pairs else None
 
     @override
@@ -132,11 +132,20 @@ def _entity(pair: dict[str, Any], role: str) -> tuple[str, str]:
     entity = pair.get(role)
     if not isinstance(entity, dict):
         raise BrokenLineError(f'"{role}" must be an object with "entity" and "type"')
-    kind = entity.get("type", UNKNOWN)
-    if not isinstance(kind, str) or not kind.strip():
-        raise BrokenLineError(f'the "type" of "{role}" must be a word, {UNKNOWN} where it is not known')
-    check_encodable(kind, "a type")
+    kind = entity.get("type")
+    kind = UNKNOWN if kind is None else label_of(kind, f'the "type" of "{role}"')
     return text_of(entity, "entity"), "_".join(kind.split())
+
+
+def _relation(pair: dict[str, Any]) -> str:
+    """The class of a pair. Pure.
+
+    Raises:
+        BrokenLineError: it is missing, or no label.
+    """
+    if pair.get("relation") is None:
+        raise BrokenLineError('"relation" is missing')
+    return label_of(pair["relation"], '"relation"')
 
 
 MODELS = {RelationExtraction.name: RelationExtraction()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, text_of
+from tarmac_trainer.data.readers import BrokenLineError, shown, text_of, whole_number
 from tarmac_trainer.model import COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import categories, pipelines
@@ -34,14 +34,15 @@ class SentimentAnalysis(Model[Labelled]):
 
     @override
     def read(self, value: dict[str, Any]) -> Labelled | None:
-        given = value.get(KEY)
-        if KEY in value and not isinstance(given, dict):
-            raise BrokenLineError(f'"{KEY}" must be an object such as {{"binary": 1}}')
-        if given is None or self._kind not in given:
+        given = value.get(KEY, {})
+        if not isinstance(given, dict):
+            raise BrokenLineError(f'"{KEY}" must be an object such as {{"binary": 1}}, not {shown(given)}')
+        if self._kind not in given:
             return None
-        label = given[self._kind]
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label <= self._most:
-            raise BrokenLineError(f'"{self.key}" must be a whole number from 0 to {self._most}')
+        label = whole_number(given[self._kind])
+        if label is None or not 0 <= label <= self._most:
+            said = shown(given[self._kind])
+            raise BrokenLineError(f'"{self.key}" must be a whole number from 0 to {self._most}, not {said}')
         return Labelled(text_of(value), str(label))
 
     @override
@@ -51,6 +52,10 @@ class SentimentAnalysis(Model[Labelled]):
     @override
     def check(self, train: Sequence[Labelled]) -> None:
         categories.check_classes([line.label for line in train])
+
+    @override
+    def needs(self, train: Sequence[Labelled]) -> tuple[str, int]:
+        return categories.needs([line.label for line in train])
 
     @override
     def train(self, training: Training[Labelled]) -> None:

@@ -52,6 +52,7 @@ class TestModel(Model[Sentence]):
             0, 0, 200_000, "GPU memory to take above the share at half time, in MiB, for tests of pipelines", whole=True
         ),
     }
+    tags_key = "named_entity"
     example = {"sentence": "Ada Lovelace lived in London ."}
     spacy_on_gpu = False
 

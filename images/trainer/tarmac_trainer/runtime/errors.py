@@ -3,7 +3,8 @@
 TrainerError            exit 1, may be retried
 ├── InputError          exit 2, the same input fails again
 │   ├── RequestError    request.json asks for what this trainer does not do
-│   └── DataError       a data set is missing, is not what its id says, or cannot be read
+│   ├── DataError       a data set is missing, is not what its id says, or cannot be read
+│   └── CachedModelGoneError  the model to take instead of a training is not in MLflow any more
 ├── StoreError          the store did not deliver (network, disk full)
 ├── SessionError        an earlier step left nothing to work on
 ├── DeviceError         no usable GPU
@@ -38,6 +39,22 @@ class RequestError(InputError):
 
 class DataError(InputError):
     """A data set cannot be had or cannot be read."""
+
+
+class CachedModelGoneError(InputError):
+    """The model of the same training, done before, is not in MLflow any more: it has to be trained."""
+
+    code = "CACHED_MODEL_GONE"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(
+            f"the model of MLflow run {run_id}, which would be taken instead of a training, is not there any more: "
+            "send the request again with no_cache true"
+        )
+
+    def fields(self) -> dict[str, Any]:
+        """The stable code. Pure."""
+        return {"code": self.code}
 
 
 class StoreError(TrainerError):

@@ -1,7 +1,7 @@
 """The request: what the user asked for, checked as far as this trainer uses it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def read_request(session: Path) -> Request:
     """
     path = session / "request.json"
     try:
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise RequestError(f"there is no request: {path} does not exist") from None
     except (ValueError, RecursionError) as error:
@@ -69,7 +69,7 @@ def parse_request(raw: Any) -> Request:
     """
     if not isinstance(raw, dict):
         raise RequestError("the request must be a JSON object")
-    problems: list[str] = []
+    problems: list[str] = list(_not_storable(raw, ""))
     model = raw.get("model")
     if not isinstance(model, str) or not model:
         problems.append("model: must be the name of a model")
@@ -109,6 +109,30 @@ def parse_request(raw: Any) -> Request:
         base_model=base_model,
         promote=promote == "auto",
     )
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"the request is wrong: the key {json.dumps(twice)} is there twice")
+    return found
+
+
+def _not_storable(value: Any, where: str) -> Iterator[str]:
+    """Name each field of a request with a zero byte or half a surrogate pair, which cannot be stored. Pure."""
+    if isinstance(value, str):
+        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+            yield f"{where}: holds a zero byte or half of a surrogate pair ({json.dumps(value)[:60]})"
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            inner = f"{where}.{key}" if where else key
+            yield from _not_storable(key, f"{where or 'the request'}, a key")
+            yield from _not_storable(item, inner)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _not_storable(item, where)
 
 
 def _datasets(raw: Any, problems: list[str]) -> tuple[Dataset, ...]:

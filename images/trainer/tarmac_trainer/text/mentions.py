@@ -2,10 +2,21 @@
 
 from collections.abc import Sequence
 
-from tarmac_trainer.data.readers import BrokenLineError
+from tarmac_trainer.data.readers import BrokenLineError, composed
 
 Place = tuple[int, int]
 """First token of a mention, token after its last."""
+
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u02bc\u00b4`", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb", '"'),
+        **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
+        "\u2026": "...",
+        "\u00ad": "",  # a hyphen that shows only at the end of a line
+    }
+)
+"""Quotes, dashes and the like that a word processor makes of what a keyboard has."""
 
 _PUNCTUATION = ".,;:!?\"'()[]{}"
 
@@ -13,13 +24,13 @@ _PUNCTUATION = ".,;:!?\"'()[]{}"
 def find_all(words: Sequence[str], mention: str) -> list[Place]:
     """Where a mention occurs among the tokens of a sentence, in order, not overlapping itself. Pure.
 
-    As it is written; only where it is not, in other capitals; only where it is not so either, with other punctuation
-    on its tokens.
+    As it is written; only where it is not, in another form of Unicode or with other quotes and dashes that mean the
+    same; only where it is not so either, in other capitals, and at last with other punctuation on its tokens.
     """
     wanted = mention.split()
     if not wanted:
         return []
-    for change in (str, str.casefold, _bare):
+    for change in (str, _plain, _small, _bare):
         here, there = [change(word) for word in words], [change(word) for word in wanted]
         found: list[Place] = []
         for start in range(len(here) - len(there) + 1):
@@ -78,7 +89,17 @@ def marked(words: Sequence[str], *marks: tuple[Place, str, str]) -> list[str]:
     return tokens + added.get(len(words), [])
 
 
+def _plain(word: str) -> str:
+    """A word in Unicode's composed form, with plain quotes and dashes. Pure."""
+    return composed(word).translate(_PLAIN)
+
+
+def _small(word: str) -> str:
+    """A plain word in small letters. Pure."""
+    return composed(_plain(word).casefold())
+
+
 def _bare(word: str) -> str:
     """A word in small letters without the punctuation that hangs on it; punctuation itself stays. Pure."""
-    small = word.casefold()
+    small = _small(word)
     return small.strip(_PUNCTUATION) or small

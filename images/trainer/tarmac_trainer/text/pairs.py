@@ -42,6 +42,10 @@ class PairModel(Model[Pairs]):
         categories.check_classes([pair.label for pair in flat(train)])
 
     @override
+    def needs(self, train: Sequence[Pairs]) -> tuple[str, int]:
+        return categories.needs([pair.label for pair in flat(train)])
+
+    @override
     def train(self, training: Training[Pairs]) -> None:
         pairs = flat(training.train)
         example = categories.example(pairs, categories.at_blanks)
