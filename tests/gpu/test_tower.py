@@ -12,7 +12,7 @@ from gpu.field import ONE, OTHER, Field
 from gpu.handover import measure, report
 from support.stack import Stack
 from support.waiting import wait_for
-from tarmac.tasks.gpu_trigger import PASS_SECONDS
+from tarmac.tasks.gpu_trigger import CYCLE_SECONDS
 
 GIB = 1024**3
 # What CUDA itself takes besides what the training asks for, as the stand-in for CuPy does it.
@@ -244,6 +244,6 @@ def test_the_next_session_starts_soon_after_a_release(field: Field, capsys: pyte
     assert len(found) == 6
     for handover in found:
         # The pass that follows a release admits the next one: nobody waits for a pass that is due anyway.
-        assert handover.parts["ledger"] < PASS_SECONDS
+        assert handover.parts["ledger"] < CYCLE_SECONDS
     wait_for("the traces of those cancelled to be gone", lambda: field.stack.session_volumes() == [], 60)
     field.assert_nothing_is_left()

@@ -17,8 +17,8 @@ from tarmac.admission.estimate import Outcome
 from tarmac.admission.placement import GIB, PROTECT_AFTER, Reason
 from tarmac.base.errors import LedgerError
 from tarmac.ledger.ledger import Ledger
-from tarmac.ledger.queued import LOOK
 from tarmac.ledger.records import Entry, Reservation
+from tarmac.ledger.statements import CANDIDATES_AT_MOST
 from tarmac.scheduler.cycle import Tower
 
 NOBODY_CAN = "postgresql://postgres:x@127.0.0.1:1/postgres"
@@ -154,7 +154,7 @@ def test_a_pass_looks_at_a_bounded_number_however_many_wait(database: str, ledge
     fill(database, 3000, "1 + n %% 90")
     for key_ in (None, key("n-2999")):
         found = ledger.candidates([79 * GIB, 79 * GIB], 2, key_).waiting
-        assert len(found) <= 3 * LOOK + 9
+        assert len(found) <= 3 * CANDIDATES_AT_MOST + 9
         assert key_ is None or key_.run_id in {session.name.split("/")[1] for session in found}
 
 
@@ -162,7 +162,7 @@ def test_many_who_need_more_devices_than_can_be_used_starve_nobody_behind_them(
     database: str, ledger: Ledger, tower: Tower
 ):
     ledger.quarantine("GPU-b", "broken")
-    fill(database, 2 * LOOK, "1", devices="2")
+    fill(database, 2 * CANDIDATES_AT_MOST, "1", devices="2")
     ledger.enqueue(key("small"), entry(1))
     assert tower.make_pass() == [key("small")]
 
@@ -170,7 +170,7 @@ def test_many_who_need_more_devices_than_can_be_used_starve_nobody_behind_them(
 def test_one_pass_fills_what_is_free_even_when_the_first_in_line_are_many_and_large(
     database: str, ledger: Ledger, tower: Tower
 ):
-    fill(database, 2 * LOOK, "60")
+    fill(database, 2 * CANDIDATES_AT_MOST, "60")
     fill_small = [key(f"small-{number}") for number in range(4)]
     for small in fill_small:
         ledger.enqueue(small, entry(9))

@@ -13,8 +13,8 @@ from tarmac.admission.placement import GIB, Reason
 from tarmac.base.session import SessionKey
 from tarmac.devices.snapshot import Health, Snapshot, State
 from tarmac.ledger.ledger import Ledger
-from tarmac.ledger.queued import LOOK
 from tarmac.ledger.records import DeviceRow
+from tarmac.ledger.statements import CANDIDATES_AT_MOST
 from tarmac.scheduler.cycle import Tower
 
 CONTAINER = "4f" * 32
@@ -264,9 +264,9 @@ def test_one_pass_tells_everyone_why_and_writes_only_what_is_new(
     ledger.enqueue(key(0), entry(70))
     assert why(ledger) == (None, "no pass over the queue has looked at it yet")
     assert tower.make_pass() == [key(0)]
-    fill(database, 3 * LOOK, "70")
+    fill(database, 3 * CANDIDATES_AT_MOST, "70")
     assert tower.make_pass() == []
-    told = {row["reason"] for row in ledger.queue(3 * LOOK)}
+    told = {row["reason"] for row in ledger.queue(3 * CANDIDATES_AT_MOST)}
     assert told == {"needs 70.0 GiB: GPU-a has 9.0 GiB free of 79.0 GiB, 70.0 GiB reserved"}
     shown: list[str] = []
     monkeypatch.setattr(ledger, "show", shown.append)

@@ -13,8 +13,10 @@ import pytest
 from support.fleet import World, device, entry, key, query
 from support.waiting import wait_for
 from tarmac.admission.estimate import Outcome
+from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.listener import Listener
 from tarmac.scheduler.cycle import Tower
 from tarmac.tasks import gpu_trigger as trigger
 from tarmac.tasks.gpu_trigger import ReservationTrigger, waiting_line
@@ -82,7 +84,7 @@ async def triggerer() -> AsyncIterator[Waiting]:
         for task in waiting.tasks:
             task.cancel()
         await asyncio.gather(*waiting.tasks, return_exceptions=True)
-        board = trigger._switchboards.pop(asyncio.get_running_loop())
+        board = trigger._listeners.pop(asyncio.get_running_loop())
         if board._connection is not None:
             await board._connection.close()
 
@@ -118,7 +120,7 @@ def test_whoever_is_admitted_by_somebody_else_wakes_at_once(database: str, ledge
             assert waiting.ends == {"0": "admitted"}
             return time.monotonic() - began
 
-    assert asyncio.run(body()) < trigger.LOOK_SECONDS / 2
+    assert asyncio.run(body()) < trigger.BEAT_SECONDS / 2
 
 
 def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
@@ -126,22 +128,22 @@ def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
 ):
     """It looks and finds that it waits; it is admitted and told so; only then does it begin to wait for news."""
     ledger.enqueue(key(0), entry(10))
-    fetchrow = trigger.Switchboard.fetchrow
+    claim = Listener.claim_cycle
     told: list[float] = []
 
-    async def admits(board: Any, statement: str, *values: Any) -> Any:
-        row = await fetchrow(board, statement, *values)
-        if statement == trigger._CLAIM_DUE and not told:
+    async def admits(board: Listener, **limits: float) -> bool:
+        claimed = await claim(board, **limits)
+        if not told:
             held = ledger.claim(key("holder-a"))
             assert held is not None
             with ledger.transaction():
                 assert ledger.finish(held, Outcome.SUCCESS)
                 assert tower.make_pass() == [key(0)]
             told.append(time.monotonic())
-            await fetchrow(board, "SELECT 1")  # what was told arrives with this answer at the latest
-        return row
+            await board.is_queued(key(0))  # what was told arrives with this answer at the latest
+        return claimed
 
-    monkeypatch.setattr(trigger.Switchboard, "fetchrow", admits)
+    monkeypatch.setattr(Listener, "claim_cycle", admits)
 
     async def body() -> float:
         async with triggerer() as waiting:
@@ -150,7 +152,7 @@ def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
             assert waiting.ends == {"0": "admitted"}
             return time.monotonic() - told[0]
 
-    assert asyncio.run(body()) < trigger.LOOK_SECONDS / 2
+    assert asyncio.run(body()) < trigger.BEAT_SECONDS / 2
 
 
 def test_who_is_out_of_the_queue_already_does_not_wait(database: str, ledger: Ledger):
@@ -180,7 +182,7 @@ def test_the_deadline_wakes_its_session(database: str, ledger: Ledger, tower: To
 def test_of_many_who_wait_one_makes_the_pass_that_is_due(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
     for number in range(20):
         ledger.enqueue(key(number), entry(10))
     unseen(database)
@@ -197,12 +199,12 @@ def test_of_many_who_wait_one_makes_the_pass_that_is_due(
             unseen(database)
             others = [number for number in range(20) if str(number) not in waiting.ends]
             await waiting.until("the others to look again", looked(database, *others))
-            assert list(waiting.ends.values()) == ["pass"]
+            assert list(waiting.ends.values()) == ["cycle"]
             # It does not come to it; after a while another one does.
             query(database, "UPDATE tower SET claimed_at = clock_timestamp() - interval '1 minute'")
             query(database, "NOTIFY tarmac_tower")
             await waiting.until("another one", lambda: len(waiting.ends) == 2)
-            assert set(waiting.ends.values()) == {"pass"}
+            assert set(waiting.ends.values()) == {"cycle"}
 
     asyncio.run(body())
 
@@ -222,16 +224,16 @@ def test_a_release_is_answered_by_a_pass_also_where_the_one_who_released_makes_n
             began = time.monotonic()
             ledger.finish(held, Outcome.SUCCESS)
             await waiting.until("the trigger", waiting.ended(0))
-            assert waiting.ends == {"0": "pass"}
+            assert waiting.ends == {"0": "cycle"}
             return time.monotonic() - began
 
-    assert asyncio.run(body()) < trigger.LOOK_SECONDS
+    assert asyncio.run(body()) < trigger.BEAT_SECONDS
 
 
 def test_a_connection_that_is_ended_is_made_again_and_everybody_goes_on(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
     for number in range(5):
         ledger.enqueue(key(number), entry(10))
     unseen(database)
@@ -258,19 +260,19 @@ def test_a_notification_just_before_the_connection_breaks_ends_nobodys_wait(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     """It is heard, and the look that follows fails: the session waits on."""
-    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
     ledger.enqueue(key(0), entry(10))
     unseen(database)
-    fetchrow = trigger.Switchboard.fetchrow
-    broken: list[str] = []
+    is_queued = Listener.is_queued
+    broken: list[SessionKey] = []
 
-    async def breaks(board: Any, statement: str, *values: Any) -> Any:
-        if statement == trigger._WAITS and not broken:
-            broken.append(statement)
+    async def breaks(board: Listener, one: SessionKey) -> bool:
+        if not broken:
+            broken.append(one)
             query(database, TERMINATE)
-        return await fetchrow(board, statement, *values)
+        return await is_queued(board, one)
 
-    monkeypatch.setattr(trigger.Switchboard, "fetchrow", breaks)
+    monkeypatch.setattr(Listener, "is_queued", breaks)
 
     async def body() -> None:
         async with triggerer() as waiting:
@@ -294,7 +296,7 @@ def test_a_pass_that_takes_long_keeps_nobody_from_being_seen(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     """A driver that hangs holds the tower for seconds; those who wait must not seem forgotten meanwhile."""
-    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.2)
+    monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
     for number in range(3):
         ledger.enqueue(key(number), entry(10))
     query(database, "UPDATE tower SET dirty = true")
@@ -318,9 +320,9 @@ def test_a_pass_that_takes_long_keeps_nobody_from_being_seen(
 def test_it_says_why_it_waits_and_again_only_when_that_changes(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(trigger, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.05)
     lines: list[str] = []
-    monkeypatch.setattr(trigger, "waiting_line", lambda **words: lines.append(waiting_line(**words)) or lines[-1])
+    monkeypatch.setattr(trigger, "waiting_line", lambda place: lines.append(waiting_line(place)) or lines[-1])
     ledger.enqueue(key(0), entry(10))
     ledger.enqueue(key(1), entry(10))
     tower.make_pass()

@@ -8,6 +8,7 @@ import pytest
 
 from tarmac.admission.placement import Reason
 from tarmac.admission.reasons import Why
+from tarmac.ledger.records import Place
 from tarmac.tasks.gpu_preflight import data_bytes, signature
 from tarmac.tasks.gpu_trigger import waiting_line
 
@@ -41,8 +42,9 @@ def test_the_size_of_a_sessions_data(prep: dict[str, Any] | None, wanted: int):
 
 def test_who_waits_is_told_how_long_where_and_why():
     full = Why(Reason.WAITING_FOR_MEMORY, "needs 10.0 GiB: GPU-a is full", "; free in about 9 s")
-    assert waiting_line(waited=200, left=28600, ahead=0, reason=full, estimate="10 GiB") == (
+    first, third = Place(0, full, 28600.0, 200.0, "10 GiB"), Place(2, full, 1.0, 1.0, "y")
+    assert waiting_line(first) == (
         "Waiting for a GPU for 3 min 20 s (first in the queue; at most 7 h 56 min more): "
         "needs 10.0 GiB: GPU-a is full; free in about 9 s. Its need: 10 GiB."
     )
-    assert "(2 before it in the queue; " in waiting_line(waited=1, left=1, ahead=2, reason=full, estimate="y")
+    assert "(2 before it in the queue; " in waiting_line(third)

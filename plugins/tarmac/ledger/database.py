@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from tarmac.base.errors import LedgerError
+from tarmac.ledger import statements as sql
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 7_246_101  # an advisory lock's number, any that nobody else uses in this database
@@ -131,7 +132,7 @@ class Database:
     def now(self) -> datetime:
         """Return the database's time, aware."""
         with self.cursor() as cursor:
-            cursor.execute("SELECT clock_timestamp()")
+            cursor.execute(sql.NOW)
             found: datetime = cursor.fetchone()[0]
             return found
 
@@ -164,10 +165,10 @@ def migrations() -> dict[int, tuple[str, str]]:
 
 def version(cursor: Any) -> int:
     """Return the schema's version, 0 for an empty database."""
-    cursor.execute("SELECT to_regclass('schema_version') IS NOT NULL")
+    cursor.execute(sql.HAS_VERSIONS)
     if not cursor.fetchone()[0]:
         return 0
-    cursor.execute("SELECT coalesce(max(version), 0) FROM schema_version")
+    cursor.execute(sql.VERSION)
     return int(cursor.fetchone()[0])
 
 
@@ -185,23 +186,20 @@ def migrate(url: str, to: int | None = None) -> tuple[int, int]:
     connection = connect(url)
     try:
         with transaction(connection) as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            cursor.execute(sql.LOCK_MIGRATIONS, (_LOCK,))
             before = version(cursor)
             if before > len(known) or not 0 <= target <= len(known):
                 raise LedgerError(
                     f"The ledger's schema is version {before} and version {target} is wanted; this Tarmac knows 0 to "
                     f"{len(known)}. Use the Tarmac that made it, or go back with that one first."
                 )
-            cursor.execute(
-                "CREATE TABLE IF NOT EXISTS schema_version"
-                " (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
-            )
+            cursor.execute(sql.MAKE_VERSIONS)
             for number in range(before + 1, target + 1):
                 cursor.execute(known[number][0])
-                cursor.execute("INSERT INTO schema_version (version) VALUES (%s)", (number,))
+                cursor.execute(sql.ADD_VERSION, (number,))
             for number in range(before, target, -1):
                 cursor.execute(known[number][1])
-                cursor.execute("DELETE FROM schema_version WHERE version = %s", (number,))
+                cursor.execute(sql.REMOVE_VERSION, (number,))
         return before, target
     finally:
         connection.close()

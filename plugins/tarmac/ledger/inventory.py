@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tarmac.ledger import statements as sql
 from tarmac.ledger.database import Database
 from tarmac.ledger.records import DeviceRow
-
-DEVICE_COLUMNS = """
-    uuid, name, position, total_bytes, capacity_bytes, reserved_bytes, external_bytes, unusable,
-    coalesce(reason, '') AS quarantine
-"""
-DEVICES = "device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL"
-# What was noted of a device longer ago than this is noted again, also where nothing has changed.
-NOTE_SECONDS = 10
 
 
 class Inventory(Database):
@@ -22,7 +15,7 @@ class Inventory(Database):
     def devices(self) -> list[DeviceRow]:
         """Return all devices ever seen that the ledger still knows, by UUID."""
         with self.cursor() as cursor:
-            cursor.execute(f"SELECT {DEVICE_COLUMNS} FROM {DEVICES} ORDER BY uuid")
+            cursor.execute(sql.DEVICES)
             return [DeviceRow(*row) for row in cursor.fetchall()]
 
     def put_devices(self, seen: Sequence[tuple[str, str, int | None, int, int, int, str]]) -> list[DeviceRow]:
@@ -32,47 +25,22 @@ class Inventory(Database):
             seen: UUID, name, position, total, capacity and external bytes, and "" or why it is unusable, of each.
         """
         with self.cursor() as cursor:
-            cursor.execute(
-                f"""
-                INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable)
-                SELECT * FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[],
-                    %s::text[])
-                ON CONFLICT (uuid) DO UPDATE SET name = excluded.name, position = excluded.position,
-                    total_bytes = excluded.total_bytes, external_bytes = excluded.external_bytes,
-                    capacity_bytes = greatest(excluded.capacity_bytes, device.reserved_bytes),
-                    unusable = excluded.unusable, seen_at = clock_timestamp();
-                SELECT {DEVICE_COLUMNS} FROM {DEVICES} ORDER BY uuid
-                """,
-                [list(column) for column in zip(*seen, strict=True)] or 7 * [[]],
-            )
+            cursor.execute(sql.PUT_DEVICES, [list(column) for column in zip(*seen, strict=True)] or 7 * [[]])
             return [DeviceRow(*row) for row in cursor.fetchall()]
 
     def mark_unusable(self, uuid: str, why: str) -> None:
         """Note why a device that the ledger knows cannot be used now."""
         with self.cursor() as cursor:
-            cursor.execute("UPDATE device SET unusable = %s WHERE uuid = %s", (why, uuid))
+            cursor.execute(sql.MARK_UNUSABLE, (why, uuid))
 
     def quarantine(self, uuid: str, reason: str) -> bool:
         """Take a device out of use until a person releases it. Idempotent; returns whether it was in use before."""
         with self.cursor() as cursor:
-            # The tower first, as everywhere: a pass has it when it comes to the devices.
-            cursor.execute(
-                """
-                SELECT FROM tower FOR UPDATE;
-                SELECT FROM device WHERE uuid = %s FOR UPDATE;
-                INSERT INTO quarantine (device_uuid, reason) SELECT uuid, %s FROM device WHERE uuid = %s
-                    ON CONFLICT DO NOTHING
-                """,
-                (uuid, reason, uuid),
-            )
+            cursor.execute(sql.QUARANTINE, (uuid, reason, uuid))
             return bool(cursor.rowcount)
 
     def release_quarantine(self, uuid: str, by: str) -> bool:
         """Give a device back to the sessions. Idempotent; returns whether it was in quarantine."""
         with self.cursor() as cursor:
-            cursor.execute(
-                "UPDATE quarantine SET released_at = clock_timestamp(), released_by = %s"
-                " WHERE device_uuid = %s AND released_at IS NULL",
-                (by, uuid),
-            )
+            cursor.execute(sql.RELEASE_QUARANTINE, (by, uuid))
             return bool(cursor.rowcount)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tarmac.admission.estimate import Estimate
 from tarmac.admission.placement import Need
 from tarmac.admission.reasons import Why
 from tarmac.base.session import SessionKey
-
-OF_SESSION = "dag_id = %s AND run_id = %s"
-"""The condition for one session's rows; its values are a SessionKey."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,25 @@ class DeviceRow:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a session stands in the queue: `ahead` sessions are before it."""
+    """Where a session stands in the queue: `ahead` sessions are before it. `estimate`: its need, as a sentence."""
 
     ahead: int
     why: Why
     seconds_left: float
     waited_seconds: float
+    estimate: str
+
+
+def reservation_of(row: Sequence[Any]) -> Reservation:
+    """Return a reservation, of the row that RESERVATIONS or RESERVATION gives. Pure.
+
+    Its devices are an object, or the text of one: psycopg2 reads JSON, asyncpg does not.
+    """
+    dag_id, run_id, held, whole, token, rule, data_bytes, signature, waited = row
+    by_device = json.loads(held) if isinstance(held, str) else dict(held)
+    return Reservation(
+        SessionKey(dag_id, run_id), by_device, whole, int(token), rule, int(data_bytes), signature, float(waited)
+    )
 
 
 def session_name(key: SessionKey) -> str:

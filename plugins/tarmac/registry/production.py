@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 from tarmac.base.errors import RegistryError, TarmacError, UnknownModelError
-from tarmac.ledger import database
+from tarmac.ledger.promotions import Promotions
 from tarmac.registry.client import PRODUCTION, RegisteredModel, Registry
 from tarmac.registry.promotion import (
     IN_MLFLOW,
@@ -31,10 +31,6 @@ from tarmac.registry.promotion import (
     decide,
     of_this_model,
     way_back,
-)
-
-_COLUMNS = (
-    "model, kind, from_version, to_version, who, why, score_name, from_score, to_score, margin, evaluation_set, at"
 )
 
 
@@ -55,7 +51,7 @@ class Production:
     """
 
     def __init__(self, database_url: str, registry: Registry) -> None:
-        self._connection = database.connect(database_url)
+        self._history = Promotions(database_url)
         self._registry = registry
 
     def __enter__(self) -> Self:
@@ -64,12 +60,11 @@ class Production:
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
-        self._connection.close()
+        self._history.close()
 
     def history(self, model: str) -> list[Step]:
         """Return all steps of a model, oldest first."""
-        with database.transaction(self._connection) as cursor:
-            return _history(cursor, model)
+        return [Step(*row) for row in self._history.steps(model)]
 
     def at(self, model: str, when: datetime | None = None) -> Step | None:
         """Return the step that brought what was in production at a time, by default now; None: there was none yet.
@@ -77,13 +72,7 @@ class Production:
         Args:
             when: aware. The step's own version may be None: there was nothing in production any more.
         """
-        with database.transaction(self._connection) as cursor:
-            cursor.execute(
-                f"SELECT {_COLUMNS} FROM promotion WHERE model = %s AND at <= coalesce(%s, clock_timestamp())"
-                " ORDER BY id DESC LIMIT 1",
-                (model, when),
-            )
-            row = cursor.fetchone()
+        row = self._history.step_at(model, when)
         return None if row is None else Step(*row)
 
     def promote(self, model: str, version: int, *, who: str, why: str) -> Step:
@@ -182,8 +171,7 @@ class Production:
             What is or was not as it should be, one sentence each with what to do, in the order of the models' names.
         """
         there = {model.name: model for model in models}
-        with database.transaction(self._connection) as cursor:
-            known = _known(cursor)
+        known = {model: _Last(*row) for model, *row in self._history.last_steps()}
         said = []
         for name in sorted({*there, *known}):
             if _is_settled(known.get(name), there.get(name)):
@@ -194,12 +182,10 @@ class Production:
                 if not error.code:
                     raise  # MLflow does not answer: the others would fail, too
                 said.append(str(error))
-        with database.transaction(self._connection) as cursor:
-            deleted = _deleted_versions(cursor)
         return said + [
             f"Nothing of {name} is in production: version {version}, which was, was deleted in MLflow. Put another one "
             f"there: make promote MODEL={name} VERSION=...; or go back: make rollback MODEL={name}."
-            for name, version in deleted
+            for name, version in self._history.ended_by(VERSION_DELETED)
             if name in there
         ]
 
@@ -223,9 +209,9 @@ class Production:
     @contextmanager
     def _locked(self, model: str) -> Iterator[_Held]:
         """Give a model whose row is locked, with all that was done in MLflow in its history."""
-        with database.transaction(self._connection) as cursor:
-            known = _lock(cursor, model)
-            held = _Held(cursor, model, known.head, _history(cursor, model))
+        with self._history.transaction():
+            known = _lock(self._history, model)
+            held = _Held(self._history, model, known.head, self.history(model))
             there = self._registry.model(model)
             if there is not None:
                 has_head = known.head is None or self._registry.has_version(model, known.head)
@@ -241,8 +227,8 @@ class Production:
 class _Held:
     """A model whose row this transaction has locked: its steps, the version in production, what MLflow has of it."""
 
-    def __init__(self, cursor: Any, model: str, head: int | None, steps: list[Step]) -> None:
-        self._cursor, self._model = cursor, model
+    def __init__(self, history: Promotions, model: str, head: int | None, steps: list[Step]) -> None:
+        self._history, self._model = history, model
         self.head, self.steps = head, steps
         self.found: Found | None = None
         self.noticed: list[Step] = []
@@ -255,17 +241,14 @@ class _Held:
         why: str,
         numbers: tuple[str | float | None, ...] = (None,) * 5,
     ) -> Step:
-        step = _add(self._cursor, self._model, kind, self.head, version, who, why, numbers)
+        step = Step(*self._history.add(self._model, kind, self.head, version, who, why, *numbers))
         self.steps.append(step)
         self.head = version
         return step
 
     def remember(self, created_ms: int | None, alias: int | None) -> None:
         """Keep which model the history is of, and where its alias is."""
-        self._cursor.execute(
-            "UPDATE promoted_model SET created_ms = %s, alias_version = %s WHERE model = %s",
-            (created_ms, alias, self._model),
-        )
+        self._history.remember(self._model, created_ms, alias)
 
 
 def _sentence(step: Step) -> str:
@@ -299,9 +282,6 @@ def _decided(steps: list[Step], candidate: Candidate, who: str) -> Decision | No
     return None
 
 
-# ---- the database ----------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Last:
     """A model's last step: its kind, None: there is none; what it left in production, and what is known of MLflow."""
@@ -312,55 +292,10 @@ class _Last:
     alias: int | None
 
 
-def _known(cursor: Any) -> dict[str, _Last]:
-    """Return the last step of every model that has a row."""
-    cursor.execute(
-        "SELECT DISTINCT ON (model) model, kind, to_version, created_ms, alias_version"
-        " FROM promoted_model LEFT JOIN promotion USING (model) ORDER BY model, id DESC"
-    )
-    return {model: _Last(*row) for model, *row in cursor.fetchall()}
-
-
-def _deleted_versions(cursor: Any) -> list[tuple[str, int]]:
-    """Return the models of which nothing is in production because that version was deleted, with its number."""
-    cursor.execute(
-        "SELECT model, from_version FROM (SELECT DISTINCT ON (model) model, kind, from_version FROM promotion"
-        " ORDER BY model, id DESC) AS last WHERE kind = %s ORDER BY model",
-        (VERSION_DELETED,),
-    )
-    return [(model, version) for model, version in cursor.fetchall()]
-
-
-def _lock(cursor: Any, model: str) -> Known:
-    """Lock a model's row, which is made if there is none, until the transaction ends; return what it knows."""
-    cursor.execute("INSERT INTO promoted_model (model) VALUES (%s) ON CONFLICT DO NOTHING", (model,))
-    cursor.execute("SELECT created_ms, alias_version FROM promoted_model WHERE model = %s FOR UPDATE", (model,))
-    created_ms, alias = cursor.fetchone()
-    cursor.execute("SELECT kind, to_version, at FROM promotion WHERE model = %s ORDER BY id DESC LIMIT 1", (model,))
-    row = cursor.fetchone()
-    if row is None or row[0] == MODEL_DELETED:
+def _lock(history: Promotions, model: str) -> Known:
+    """Lock a model's row until the transaction ends; return what it knows."""
+    created_ms, alias = history.lock(model)
+    last = history.last_step(model)
+    if last is None or last[0] == MODEL_DELETED:
         return Known(None, None, created_ms, alias)
-    return Known(row[1], int(row[2].timestamp() * 1000), created_ms, alias)
-
-
-def _history(cursor: Any, model: str) -> list[Step]:
-    cursor.execute(f"SELECT {_COLUMNS} FROM promotion WHERE model = %s ORDER BY id", (model,))
-    return [Step(*row) for row in cursor.fetchall()]
-
-
-def _add(
-    cursor: Any,
-    model: str,
-    kind: str,
-    before: int | None,
-    after: int | None,
-    who: str,
-    why: str,
-    numbers: tuple[str | float | None, ...],
-) -> Step:
-    cursor.execute(
-        "INSERT INTO promotion (model, kind, from_version, to_version, who, why, score_name, from_score, to_score,"
-        f" margin, evaluation_set) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_COLUMNS}",
-        (model, kind, before, after, who, why, *numbers),
-    )
-    return Step(*cursor.fetchone())
+    return Known(last[1], int(last[2].timestamp() * 1000), created_ms, alias)

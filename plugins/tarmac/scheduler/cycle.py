@@ -16,9 +16,9 @@ from tarmac.admission.placement import DeviceLoad, Need, fits, plan, with_reserv
 from tarmac.admission.reasons import view
 from tarmac.base.session import SessionKey
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
-from tarmac.ledger.ledger import COUNTED, Ledger, Opening
-from tarmac.ledger.queued import LOOK
+from tarmac.ledger.ledger import Ledger, Opening
 from tarmac.ledger.records import DeviceRow, Reservation, session_key
+from tarmac.ledger.statements import CANDIDATES_AT_MOST, COUNTED
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ class Tower:
                         admitted.append(session_key(one.name))
                         devices = with_reserved(devices, placement)
                 # A full look may have left out some who fit into what is left now.
-                if not landed or len(found.waiting) < LOOK:
+                if not landed or len(found.waiting) < CANDIDATES_AT_MOST:
                     break
             if self._anybody_left(opening, len(admitted)):
                 seen = view(devices, decided.held, self.ledger.expected_ends())

@@ -142,16 +142,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
             f"No GPU within resources.max_wait_seconds = {entry.max_wait_seconds}: it {place.why}. "
             "Send the request again, with a longer wait, a higher priority or a smaller need."
         )
-    log.info(
-        "%s",
-        waiting_line(
-            waited=place.waited_seconds,
-            left=place.seconds_left,
-            ahead=place.ahead,
-            reason=place.why,
-            estimate=entry.estimate.sentence,
-        ),
-    )
+    log.info("%s", waiting_line(place))
     return None
 
 

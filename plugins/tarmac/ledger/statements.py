@@ -1,0 +1,404 @@
+"""All SQL of the database `tarmac` but its migrations: one named statement each, with what it is for.
+
+Values are always parameters, written `%s` as psycopg2 wants them; what is interpolated are constants of this package.
+`numbered` rewrites a statement for asyncpg. Every time is the database's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from tarmac.admission.estimate import RECENT, SIMILAR
+from tarmac.admission.placement import PROTECT_AFTER
+
+CHANNEL = "tarmac_tower"
+LEASE_SECONDS = 60
+# A queued session renews its heartbeat every few seconds; one without a heartbeat for this long is not admitted.
+SEEN_SECONDS = 30
+# How many sessions one admission cycle reads of each kind; the rest are behind them in the queue and cost nothing.
+CANDIDATES_AT_MOST = 64
+# A cycle counts queued sessions up to here: to count more costs more than to ask whether any is left.
+COUNTED = 4
+# What was noted of a device longer ago than this is noted again, also where nothing has changed.
+NOTE_SECONDS = 10
+
+OF_SESSION = "dag_id = %s AND run_id = %s"
+"""The condition for one session's rows; its values are a SessionKey."""
+_FULL_LEASE = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
+_WAITED = "extract(epoch FROM admitted_at - enqueued_at)"
+_SNAPSHOT = "(SELECT view FROM tower) AS view, extract(epoch FROM clock_timestamp())::float8 AS now"
+_HAS_HEARTBEAT = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
+_IN_ORDER = f"ORDER BY priority DESC, sequence LIMIT {CANDIDATES_AT_MOST}"
+
+
+def numbered(statement: str) -> str:
+    """Return a statement with `$1`, `$2` and so on for its parameters, as asyncpg wants them. Pure."""
+    count = itertools.count(1)
+    return re.sub("%s", lambda _: f"${next(count)}", statement)
+
+
+# ---- connections and the schema's versions ---------------------------------------------------------------------------
+
+# The database's time.
+NOW = "SELECT clock_timestamp()"
+
+# Whether any migration was ever applied here.
+HAS_VERSIONS = "SELECT to_regclass('schema_version') IS NOT NULL"
+
+# The newest migration that is applied.
+VERSION = "SELECT coalesce(max(version), 0) FROM schema_version"
+
+# Of two processes that migrate at once, one waits here until the other has committed.
+LOCK_MIGRATIONS = "SELECT pg_advisory_xact_lock(%s)"
+
+# Where the versions are kept; made with the first migration.
+MAKE_VERSIONS = """
+    CREATE TABLE IF NOT EXISTS schema_version
+        (version integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())
+"""
+
+# A migration was applied.
+ADD_VERSION = "INSERT INTO schema_version (version) VALUES (%s)"
+
+# A migration was taken back.
+REMOVE_VERSION = "DELETE FROM schema_version WHERE version = %s"
+
+# ---- devices and quarantine ------------------------------------------------------------------------------------------
+
+_DEVICE_COLUMNS = """
+    uuid, name, position, total_bytes, capacity_bytes, reserved_bytes, external_bytes, unusable,
+    coalesce(reason, '') AS quarantine
+"""
+_DEVICES = "device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL"
+
+# All devices, each with the reason of its open quarantine.
+DEVICES = f"SELECT {_DEVICE_COLUMNS} FROM {_DEVICES} ORDER BY uuid"
+
+# What a snapshot says of devices. A capacity never shrinks below what is reserved already. Answers with all devices.
+PUT_DEVICES = f"""
+    INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])
+    ON CONFLICT (uuid) DO UPDATE SET name = excluded.name, position = excluded.position,
+        total_bytes = excluded.total_bytes, external_bytes = excluded.external_bytes,
+        capacity_bytes = greatest(excluded.capacity_bytes, device.reserved_bytes),
+        unusable = excluded.unusable, seen_at = clock_timestamp();
+    {DEVICES}
+"""
+
+# Why a known device cannot be used now.
+MARK_UNUSABLE = "UPDATE device SET unusable = %s WHERE uuid = %s"
+
+# Takes a device out of use, once. It locks the tower first, as everywhere: a cycle holds it when it locks the devices.
+QUARANTINE = """
+    SELECT FROM tower FOR UPDATE;
+    SELECT FROM device WHERE uuid = %s FOR UPDATE;
+    INSERT INTO quarantine (device_uuid, reason) SELECT uuid, %s FROM device WHERE uuid = %s
+        ON CONFLICT DO NOTHING
+"""
+
+# Gives a device back to the sessions.
+RELEASE_QUARANTINE = """
+    UPDATE quarantine SET released_at = clock_timestamp(), released_by = %s
+    WHERE device_uuid = %s AND released_at IS NULL
+"""
+
+# ---- the queue -------------------------------------------------------------------------------------------------------
+
+# A session's number in the order of arrival, which it keeps until it is over.
+ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NOTHING"
+
+# Puts a session in the queue or renews its entry. A session that holds a reservation is not queued: the last statement
+# sees what was committed while the one before waited for the session's row.
+ENQUEUE = f"""
+    {ARRIVE};
+    INSERT INTO waiting (dag_id, run_id, task_id, priority, sequence, memory_bytes, device_count, policy, rule,
+        estimate, data_bytes, signature, deadline_at)
+    VALUES (%s, %s, %s, %s,
+        (SELECT sequence FROM arrival WHERE {OF_SESSION}),
+        %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+    ON CONFLICT (dag_id, run_id) DO UPDATE SET
+        task_id = excluded.task_id, priority = excluded.priority, memory_bytes = excluded.memory_bytes,
+        device_count = excluded.device_count, policy = excluded.policy, rule = excluded.rule,
+        estimate = excluded.estimate, data_bytes = excluded.data_bytes, signature = excluded.signature,
+        seen_at = clock_timestamp();
+    DELETE FROM waiting WHERE {OF_SESSION} AND EXISTS (SELECT FROM reservation WHERE {OF_SESSION})
+"""
+
+# Takes a session out of the queue for good.
+WITHDRAW = f"DELETE FROM arrival WHERE {OF_SESSION}; DELETE FROM waiting WHERE {OF_SESSION}"
+
+# All queued sessions, in no order.
+QUEUED = "SELECT dag_id, run_id FROM waiting"
+
+# Whether the queue is not empty.
+ANY_QUEUED = "SELECT EXISTS (SELECT FROM waiting)"
+
+# Whether one session is queued.
+IS_QUEUED = f"SELECT true FROM waiting WHERE {OF_SESSION}"
+
+# Sessions that have had a number for a day and are neither queued nor hold anything.
+OLD_ARRIVALS = """
+    SELECT dag_id, run_id FROM arrival a WHERE arrived_at < clock_timestamp() - interval '1 day'
+        AND NOT EXISTS (SELECT FROM waiting w WHERE w.dag_id = a.dag_id AND w.run_id = a.run_id)
+        AND NOT EXISTS (SELECT FROM reservation r WHERE r.dag_id = a.dag_id AND r.run_id = a.run_id)
+    ORDER BY dag_id, run_id
+"""
+
+# Queued sessions whose need a new measurement may correct: it is no need that the request or an own attempt gave.
+CORRECTABLE = """
+    SELECT dag_id, run_id, data_bytes, device_count FROM waiting
+    WHERE signature = %s AND rule IN ('history', 'default', 'whole_device') ORDER BY sequence
+"""
+
+# Another need for a queued session.
+CORRECT = f"UPDATE waiting SET memory_bytes = %s, rule = %s, estimate = %s WHERE {OF_SESSION}"
+
+_PLACE = f"""
+    SELECT (SELECT count(*) FROM waiting w WHERE (-w.priority, w.sequence) < (-mine.priority, mine.sequence)) AS ahead,
+        memory_bytes, device_count, {_SNAPSHOT},
+        extract(epoch FROM deadline_at - clock_timestamp())::float8 AS seconds_left,
+        extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited, estimate
+"""
+
+# A session's place in the queue, with what its reason is made of.
+PLACE_IN_QUEUE = f"{_PLACE} FROM waiting mine WHERE {OF_SESSION}"
+
+# The same, and the session's heartbeat.
+BEAT = f"""
+    WITH mine AS (UPDATE waiting SET seen_at = clock_timestamp() WHERE {OF_SESSION} RETURNING *)
+    {_PLACE} FROM mine
+"""
+
+# The first queued sessions in order, with what each one's reason is made of.
+QUEUE = f"""
+    SELECT dag_id, run_id, priority, estimate, memory_bytes, device_count, enqueued_at, deadline_at, {_SNAPSHOT}
+    FROM waiting ORDER BY priority DESC, sequence LIMIT %s
+"""
+
+# What a cycle reads of the queue, a part for each kind of session that it may admit. CANDIDATES joins those parts that
+# can find any: most cycles are made while all devices are full.
+PROTECTED_CANDIDATES = (
+    f"sequence < (SELECT below FROM protected) AND {_HAS_HEARTBEAT} ORDER BY sequence LIMIT {CANDIDATES_AT_MOST}"
+)
+# Sessions that ask for bytes: (most free bytes of a device, free bytes of each device, descending).
+FITTING_CANDIDATES = (
+    f"memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {_HAS_HEARTBEAT} {_IN_ORDER}"
+)
+# Sessions that ask for whole devices: (how many are empty).
+WHOLE_CANDIDATES = f"memory_bytes IS NULL AND device_count <= %s AND {_HAS_HEARTBEAT} {_IN_ORDER}"
+
+
+def candidates(parts: list[str]) -> str:
+    """Return the statement that reads the sessions of these parts, each with the number below which it is protected."""
+    columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
+    union = " UNION ".join(f"(SELECT {columns} FROM waiting WHERE {part})" for part in parts)
+    return f"""
+        WITH protected AS MATERIALIZED (
+            SELECT coalesce((SELECT sequence FROM admission ORDER BY sequence DESC
+                OFFSET {PROTECT_AFTER - 1} LIMIT 1), 0) AS below
+        ), found AS ({union}) SELECT found.*, below FROM found, protected
+    """
+
+
+# ---- an admission cycle ----------------------------------------------------------------------------------------------
+
+# What every cycle holds until it ends: the tower, then all devices.
+LOCK = "SELECT FROM tower FOR UPDATE; SELECT FROM device ORDER BY uuid FOR UPDATE"
+
+# The devices and bytes of sessions, one row a session. The condition is filled in.
+_RESERVATIONS = f"""
+    SELECT dag_id, run_id, json_object_agg(device_uuid, bytes) AS held, bool_and(whole) AS whole, max(token) AS token,
+        max(rule) AS rule, max(data_bytes) AS data_bytes, max(signature) AS signature, max({_WAITED}) AS waited
+    FROM reservation WHERE {{}} GROUP BY dag_id, run_id ORDER BY dag_id, run_id
+"""
+
+# Begins a cycle: (in any case, or else only if the session (DAG, run) is queued). Answers with all that a cycle reads.
+OPEN_CYCLE = f"""(boolean, text, text) AS
+    WITH opened AS (
+        UPDATE tower SET dirty = false, passed_at = clock_timestamp()
+        WHERE $1 OR EXISTS (SELECT FROM waiting WHERE dag_id = $2 AND run_id = $3) RETURNING view
+    ), known AS (
+        SELECT {_DEVICE_COLUMNS}, seen_at < clock_timestamp() - interval '{NOTE_SECONDS} seconds' AS outdated
+        FROM {_DEVICES} ORDER BY uuid
+    ), holders AS ({_RESERVATIONS.format("true")})
+    SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
+        (SELECT coalesce(json_agg(holders), '[]') FROM holders),
+        (SELECT count(*) FROM (SELECT FROM waiting LIMIT {COUNTED}) counted),
+        view
+    FROM opened
+"""
+
+# Runs OPEN_CYCLE, which is prepared, under the locks: what is read after them is what was committed before.
+EXECUTE_OPEN_CYCLE = f"{LOCK}; EXECUTE open_cycle (%s, %s, %s)"
+
+# Admits queued sessions and notifies them, in one statement: a session gets all its devices or none.
+ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
+    WITH place AS (
+        SELECT * FROM unnest($1, $2, $3, $4, $5)
+            WITH ORDINALITY AS place (dag_id, run_id, whole, device_uuid, bytes, number)
+    ), gone AS (
+        DELETE FROM waiting USING (SELECT dag_id, run_id, min(number) AS number FROM place GROUP BY 1, 2) p
+        WHERE waiting.dag_id = p.dag_id AND waiting.run_id = p.run_id
+        RETURNING waiting.*, number
+    ), noted AS (
+        INSERT INTO admission (dag_id, run_id, sequence, enqueued_at)
+        SELECT dag_id, run_id, sequence, enqueued_at FROM gone ORDER BY number
+        RETURNING pg_notify('{CHANNEL}', dag_id || '/' || run_id)
+    ), token AS MATERIALIZED (
+        SELECT dag_id, run_id, nextval('fencing_token') AS token FROM gone
+    ), held AS (
+        INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, enqueued_at, sequence,
+            priority, rule, data_bytes, signature)
+        SELECT dag_id, run_id, device_uuid, bytes, whole, token, {_FULL_LEASE}, enqueued_at, sequence, priority, rule,
+            data_bytes, signature
+        FROM gone JOIN token USING (dag_id, run_id) JOIN place USING (dag_id, run_id)
+    ) SELECT dag_id, run_id FROM gone
+"""
+
+# Runs ADMIT, which is prepared.
+EXECUTE_ADMIT = "EXECUTE admit (%s, %s, %s, %s, %s)"
+
+# The cycle's snapshot, of which those that stay queued make their reasons.
+SHOW = "UPDATE tower SET view = %s"
+
+# One queued session undertakes to make the cycle that is due: something was released, or the last cycle is (seconds)
+# ago. It has (seconds) to do so. While a cycle runs, none is due, and no session waits for the lock.
+CLAIM_CYCLE = """
+    UPDATE tower SET claimed_at = clock_timestamp()
+    WHERE one IN (
+        SELECT one FROM tower
+        WHERE (dirty OR passed_at < clock_timestamp() - make_interval(secs => %s))
+            AND claimed_at < clock_timestamp() - make_interval(secs => %s)
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING true
+"""
+
+# ---- reservations ----------------------------------------------------------------------------------------------------
+
+# All live reservations, one row a session.
+RESERVATIONS = _RESERVATIONS.format("true")
+
+# What one session holds.
+RESERVATION = _RESERVATIONS.format(OF_SESSION)
+
+# A full lease for a session that was seen alive.
+EXTEND = f"UPDATE reservation SET lease_until = {_FULL_LEASE} WHERE {OF_SESSION}"
+
+# A new attempt takes a session's reservation over: a new token, so that the attempt before can change nothing any more.
+CLAIM = f"""
+    UPDATE reservation SET token = (SELECT nextval('fencing_token')), lease_until = {_FULL_LEASE}
+    WHERE {OF_SESSION} RETURNING device_uuid, bytes, whole, token, rule, data_bytes, signature, {_WAITED}
+"""
+
+# Renews a lease and notes what the session uses; no row where the token is another attempt's.
+RENEW = f"""
+    UPDATE reservation SET
+        lease_until = {_FULL_LEASE},
+        running_at = CASE WHEN %s THEN coalesce(running_at, clock_timestamp()) END,
+        used_bytes = %s, peak_bytes = greatest(peak_bytes, %s)
+    WHERE {OF_SESSION} AND token = %s
+"""
+
+# Releases a reservation and writes what was measured to history; no row where the token is another attempt's.
+FINISH = f"""
+    WITH gone AS (DELETE FROM reservation WHERE {OF_SESSION} AND token = %s RETURNING *)
+    INSERT INTO history (dag_id, run_id, signature, data_bytes, devices, reserved_bytes, whole, peak_bytes,
+        needed_bytes, outcome, reason, sequence, seconds)
+    SELECT dag_id, run_id, max(signature), max(data_bytes), array_agg(device_uuid), min(bytes), bool_and(whole),
+        greatest(max(peak_bytes), %s), %s, %s, %s, max(sequence),
+        extract(epoch FROM clock_timestamp() - min(running_at))
+    FROM gone GROUP BY dag_id, run_id
+"""
+
+# How many slots gpu_pool needs: sessions that hold a reservation, and trainings that are queued to be repeated.
+SLOTS = """
+    SELECT (SELECT count(DISTINCT (dag_id, run_id)) FROM reservation)
+        + (SELECT count(*) FROM waiting WHERE task_id = %s)
+"""
+
+# Removes the oldest rows: all but (so many) admissions, those kept that decide which session is protected (all but the
+# last so many), and all but (so many) measurements.
+PRUNE = """
+    DELETE FROM admission WHERE id <= (SELECT max(id) FROM admission) - %s
+        AND sequence < (SELECT sequence FROM admission ORDER BY sequence DESC OFFSET %s LIMIT 1);
+    DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - %s
+"""
+
+# One row for each reservation of a device, as `make gpus` shows it.
+HOLDERS = """
+    SELECT device_uuid, run_id, bytes, used_bytes, peak_bytes, admitted_at, running_at,
+        lease_until < clock_timestamp() AS suspect
+    FROM reservation ORDER BY device_uuid, sequence
+"""
+
+# ---- what was measured -----------------------------------------------------------------------------------------------
+
+_MEASURED = "SELECT outcome, reserved_bytes, peak_bytes, data_bytes, whole, needed_bytes FROM history"
+
+# A session's earlier attempts, oldest first.
+OWN_ATTEMPTS = f"{_MEASURED} WHERE {OF_SESSION} ORDER BY id"
+
+# What sessions of one workload fingerprint measured, newest first, without one session.
+MEASURED = f"{_MEASURED} WHERE signature = %s AND (dag_id, run_id) <> (%s, %s) ORDER BY id DESC LIMIT %s"
+
+# When each reservation should end: when it began to run, or else was admitted, and the median of earlier successes with
+# its fingerprint and about as much data. In seconds since 1970; null where history does not know.
+EXPECTED_ENDS = f"""
+    SELECT device_uuid, bytes,
+        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM
+            (SELECT seconds FROM history h WHERE h.signature = r.signature AND outcome = 'success'
+                AND seconds IS NOT NULL AND h.data_bytes <= r.data_bytes * {SIMILAR}
+                AND r.data_bytes <= h.data_bytes * {SIMILAR}
+             ORDER BY id DESC LIMIT {RECENT}) latest)
+        + extract(epoch FROM coalesce(running_at, admitted_at))
+    FROM reservation r ORDER BY device_uuid, sequence
+"""
+
+# ---- promotions ------------------------------------------------------------------------------------------------------
+
+_STEP_COLUMNS = (
+    "model, kind, from_version, to_version, who, why, score_name, from_score, to_score, margin, evaluation_set, at"
+)
+
+# All steps of a model, oldest first.
+STEPS = f"SELECT {_STEP_COLUMNS} FROM promotion WHERE model = %s ORDER BY id"
+
+# The step that brought what was in production at a time; null: now.
+STEP_AT = f"""
+    SELECT {_STEP_COLUMNS} FROM promotion WHERE model = %s AND at <= coalesce(%s, clock_timestamp())
+    ORDER BY id DESC LIMIT 1
+"""
+
+# The last step of every model that has a row, with what is known of MLflow.
+LAST_STEPS = """
+    SELECT DISTINCT ON (model) model, kind, to_version, created_ms, alias_version
+    FROM promoted_model LEFT JOIN promotion USING (model) ORDER BY model, id DESC
+"""
+
+# The models whose last step is of one kind, with the version that it took out of production.
+ENDED_BY = """
+    SELECT model, from_version FROM (
+        SELECT DISTINCT ON (model) model, kind, from_version FROM promotion ORDER BY model, id DESC
+    ) AS last WHERE kind = %s ORDER BY model
+"""
+
+# Makes a model's row, if there is none.
+ADD_MODEL = "INSERT INTO promoted_model (model) VALUES (%s) ON CONFLICT DO NOTHING"
+
+# Locks a model's row until the transaction ends: steps of one model take turns.
+LOCK_MODEL = "SELECT created_ms, alias_version FROM promoted_model WHERE model = %s FOR UPDATE"
+
+# A model's last step.
+LAST_STEP = "SELECT kind, to_version, at FROM promotion WHERE model = %s ORDER BY id DESC LIMIT 1"
+
+# Adds a step; the database gives its time and refuses one that does not start where the last one ended.
+ADD_STEP = f"""
+    INSERT INTO promotion (model, kind, from_version, to_version, who, why, score_name, from_score, to_score, margin,
+        evaluation_set)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING {_STEP_COLUMNS}
+"""
+
+# Which registered model the history is of, and where its alias is.
+REMEMBER_MODEL = "UPDATE promoted_model SET created_ms = %s, alias_version = %s WHERE model = %s"
