@@ -9,8 +9,10 @@ from typing import Any
 from airflow.sdk import Param, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from tarmac.base import ids
+from tarmac.base.ids import DAG_ID
 from tarmac.base.session import container_name, volume_name
-from tarmac.base.settings import DAG_ID, settings
+from tarmac.base.settings import settings
 from tarmac.containers.mounts import TemplatedMount
 from tarmac.request.form import field_descriptions, form_defaults, form_schema
 from tarmac.tasks.container_operator import TrainingContainerOperator
@@ -33,9 +35,9 @@ PARAMS = {
 SESSION = TemplatedMount(source="{{ session_volume(run_id) }}", target="/session")
 DATASETS = TemplatedMount(source=STACK.datasets_volume, target="/datasets", read_only=True)
 FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=True)
-REQUEST = "{{ ti.xcom_pull(task_ids='check_request_body') }}"
-PATH = "ti.xcom_pull(task_ids='create_unique_session_path')"
-PLAN = "ti.xcom_pull(task_ids='determine_cpu_or_gpu', key='plan')"
+REQUEST = f"{{{{ ti.xcom_pull(task_ids='{ids.CHECK_REQUEST_BODY}') }}}}"
+PATH = f"ti.xcom_pull(task_ids='{ids.CREATE_UNIQUE_SESSION_PATH}')"
+PLAN = f"ti.xcom_pull(task_ids='{ids.DETERMINE_CPU_OR_GPU}', key='{ids.PLAN}')"
 # What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
 TRAINER = f"{{{{ session_trainer({PATH})%s }}}}"
 # A model that is trained is not given up while it can still be saved and registered: MLflow may be away for days.
@@ -127,10 +129,10 @@ def nlp_model_training() -> None:
         """Make the session's volume, named after the run, with request.json in it."""
         from tarmac.tasks.pipeline import make_session
 
-        return make_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
+        return make_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
 
     retrieve_resources = step(
-        "retrieve_resources",
+        ids.RETRIEVE_RESOURCES,
         "prep",
         "Fetch the data sets, compare their content with their ids, read and check every line.",
         extra_mounts=[DATASETS, FILES],
@@ -150,31 +152,31 @@ def nlp_model_training() -> None:
         from tarmac.tasks.pipeline import plan_training
 
         plan = plan_training(
-            *ti.xcom_pull(task_ids=["check_request_body", "retrieve_resources", "create_unique_session_path"])
+            *ti.xcom_pull(task_ids=[ids.CHECK_REQUEST_BODY, ids.RETRIEVE_RESOURCES, ids.CREATE_UNIQUE_SESSION_PATH])
         )
-        ti.xcom_push(key="plan", value=plan)
+        ti.xcom_push(key=ids.PLAN, value=plan)
         return plan["task"]
 
     gpu_training_sensor = TrainingRunningSensor(
-        task_id="gpu_training_sensor",
+        task_id=ids.GPU_TRAINING_SENSOR,
         pool="gpu_preflight_pool",
         priority_weight=1,
         weight_rule="absolute",
         timeout=8 * 3600,
-        doc_md="Wait until no GPU session is half-way.",
+        doc_md="Wait until no GPU session still starts.",
     )
     gpu_preflight_configuration = GpuPreflight(
-        task_id="gpu_preflight_configuration",
+        task_id=ids.GPU_PREFLIGHT_CONFIGURATION,
         request=REQUEST,
         pool="gpu_preflight_pool",
-        # Whoever is further goes first through the pool's one slot.
+        # The session that is further goes first through the pool's one slot.
         priority_weight=2,
         weight_rule="absolute",
         retries=5,
         doc_md="Wait for a device and reserve it; the log says why it waits. Holds no worker meanwhile.",
     )
     gpu_pool_setup = GpuPoolSetup(
-        task_id="gpu_pool_setup",
+        task_id=ids.GPU_POOL_SETUP,
         pool="gpu_preflight_pool",
         priority_weight=3,
         weight_rule="absolute",
@@ -182,7 +184,7 @@ def nlp_model_training() -> None:
         doc_md="Resize gpu_pool to the number of live reservations.",
     )
     train_model_gpu = step(
-        "train_model_gpu",
+        ids.TRAIN_MODEL_GPU,
         "train",
         "Train on the reserved device, in a container that sees no other.",
         operator=GpuTrainingOperator,
@@ -195,7 +197,7 @@ def nlp_model_training() -> None:
         request=REQUEST,
     )
     train_model_cpu = step(
-        "train_model_cpu",
+        ids.TRAIN_MODEL_CPU,
         f"{{{{ {PLAN}['command'] }}}}",
         "Train on the CPU, or fetch what the same training gave before. Never waits for a GPU session.",
         environment={"TARMAC_DEVICE": "cpu", "TARMAC_CACHED_RUN": f"{{{{ {PLAN}['cached_run'] }}}}"},
@@ -206,7 +208,7 @@ def nlp_model_training() -> None:
         request=REQUEST,
     )
     save_model = step(
-        "save_model",
+        ids.SAVE_MODEL,
         "save",
         "Save the model to MLflow as a run with parameters, data set ids and the training curve.",
         environment={"TARMAC_AIRFLOW_URL": STACK.public_url + "/dags/{{ dag.dag_id }}/runs/{{ run_id }}"},
@@ -218,7 +220,7 @@ def nlp_model_training() -> None:
         max_retry_delay=SLOWEST,
     )
     eval_model = step(
-        "eval_model", "eval", "Score the model on the evaluation set.", environment={"TARMAC_DEVICE": "cpu"}
+        ids.EVAL_MODEL, "eval", "Score the model on the evaluation set.", environment={"TARMAC_DEVICE": "cpu"}
     )
 
     @task(retries=RETRIES, retry_exponential_backoff=SLOWER, max_retry_delay=SLOWEST)
@@ -228,16 +230,16 @@ def nlp_model_training() -> None:
         from tarmac.tasks.pipeline import register_model
 
         request, prep, saved, scored = ti.xcom_pull(
-            task_ids=["check_request_body", "retrieve_resources", "save_model", "eval_model"]
+            task_ids=[ids.CHECK_REQUEST_BODY, ids.RETRIEVE_RESOURCES, ids.SAVE_MODEL, ids.EVAL_MODEL]
         )
-        plan = ti.xcom_pull(task_ids="determine_cpu_or_gpu", key="plan")
+        plan = ti.xcom_pull(task_ids=ids.DETERMINE_CPU_OR_GPU, key=ids.PLAN)
         try:
             return register_model(ti.run_id, request, prep, plan, saved, scored)
         except NothingToRegisterError as error:
             raise AirflowFailException(str(error)) from error
 
     cleanup = step(
-        "cleanup",
+        ids.CLEANUP,
         "cleanup",
         "Empty the session's volume, whatever happened.",
         session_required=False,
@@ -249,7 +251,7 @@ def nlp_model_training() -> None:
         """Remove the session's volume and every container it left, whatever happened."""
         from tarmac.tasks.pipeline import delete_session
 
-        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
+        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
 
     @task
     def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
@@ -257,7 +259,7 @@ def nlp_model_training() -> None:
         from tarmac.tasks.pipeline import delete_session, failed_tasks
 
         # Clearing only the failed tasks of a finished run makes its volume again without running delete_volume.
-        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids="check_request_body"))
+        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
         states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
         if bad := failed_tasks(states, ti.task_id):
             raise AirflowFailException(f"The session failed in: {', '.join(bad)}. Their logs say why.")

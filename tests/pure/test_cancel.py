@@ -9,9 +9,10 @@ import pytest
 
 from tarmac.base.airflow_api import ApiError
 from tarmac.base.errors import EndedRunError
+from tarmac.base.ids import CLEAN_UP_TASKS
 from tarmac.base.session import NOTE_CHARACTERS, cancellation, cancelled_note
-from tarmac.cli.cancel import CLEAN_UP, cancel_run, doing
-from tarmac.cli.follow import ORDER
+from tarmac.cli.cancel import cancel_run, doing
+from tarmac.cli.follow import TASKS
 
 AT = datetime(2026, 11, 28, 5, 30, 12, tzinfo=UTC)
 LINE = "Cancelled by alice at 2026-11-28 05:30:12 UTC."
@@ -22,7 +23,7 @@ class FakeApi:
 
     def __init__(self, state: str, tasks: dict[str, str | None], note: str | None = None, ends: str = "failed") -> None:
         self.state, self.note, self.ends = state, note, ends
-        self.tasks: dict[str, str | None] = dict.fromkeys(ORDER) | tasks
+        self.tasks: dict[str, str | None] = dict.fromkeys(TASKS) | tasks
         self.changes: list[dict[str, str | None]] = []
 
     def run(self, run_id: str) -> dict[str, Any]:
@@ -38,9 +39,9 @@ class FakeApi:
         self.note = fields.get("note", self.note)
         if fields.get("state") == "failed":
             for task, state in self.tasks.items():
-                if task not in CLEAN_UP and state in ("running", "deferred", "up_for_reschedule"):
+                if task not in CLEAN_UP_TASKS and state in ("running", "deferred", "up_for_reschedule"):
                     self.tasks[task] = "failed"
-                elif task not in CLEAN_UP and state in (None, "queued", "scheduled", "up_for_retry"):
+                elif task not in CLEAN_UP_TASKS and state in (None, "queued", "scheduled", "up_for_retry"):
                     self.tasks[task] = "skipped"
             self.tasks |= {"delete_volume": "success", "check_DAG_success": self.ends}
             self.state = self.ends
@@ -120,7 +121,7 @@ ENDED = {
     "failed": ("failed", begun(), "has ended already (failed): there is nothing to cancel"),
     "cleaning up": (
         "running",
-        dict.fromkeys(set(ORDER) - CLEAN_UP, "success") | {"cleanup": "running"},
+        dict.fromkeys(set(TASKS) - CLEAN_UP_TASKS, "success") | {"cleanup": "running"},
         "only cleans up: there is nothing to cancel",
     ),
 }

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tarmac.base.ids import TASKS
+
 DAG_ID = "nlp_model_training"
 EDGES = {
     "check_request_body": {"create_unique_session_path"},
@@ -55,7 +57,7 @@ def stored(dag: Any) -> Any:
 
 
 def test_it_has_exactly_the_15_tasks(dag: Any):
-    assert sorted(dag.task_ids) == sorted(EDGES)
+    assert sorted(dag.task_ids) == sorted(EDGES) == sorted(TASKS)
     assert len(dag.task_ids) == 15
 
 

@@ -315,5 +315,5 @@ def test_a_run_that_does_not_exist_ends_the_following_at_once():
 
 def test_the_order_is_the_pipelines(repository: Any):
     text = (repository / "dags" / "nlp_model_training.py").read_text()
-    assert len(follow.ORDER) == len(set(follow.ORDER)) == 15
-    assert all(task in text for task in follow.ORDER)
+    assert len(follow.TASKS) == len(set(follow.TASKS)) == 15
+    assert all(task in text for task in follow.TASKS)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 
 from tarmac.base.errors import RequestError
-from tarmac.base.settings import DAG_ID
+from tarmac.base.ids import DAG_ID
 from tarmac.containers.protocol import LineSplitter, parse_line, render
 from tarmac.request.api_guard import RequestGuard
 from tarmac.request.catalogue import catalogue

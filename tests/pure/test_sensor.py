@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tarmac.tasks.gpu_sensor import half_way
+from tarmac.base.states import ContainerHealth
+from tarmac.tasks.gpu_sensor import unsettled
 
 SETTLED = [
     (None, "gone"),
@@ -16,7 +17,7 @@ SETTLED = [
 
 @pytest.mark.parametrize(("state", "health"), SETTLED)
 def test_settled(state: str | None, health: str):
-    assert half_way(state, health) is None
+    assert unsettled(state, ContainerHealth(health)) is None
 
 
 OPEN = [
@@ -30,10 +31,11 @@ OPEN = [
     ("running", "starting", "its container has not passed a health check yet"),
     ("running", "unhealthy", "its container is unhealthy"),
     ("running", "exited", "its container is exited"),
+    ("running", "a state of tomorrow", "its container is unknown"),
     ("running", "none", "its container has no health check"),
 ]
 
 
 @pytest.mark.parametrize(("state", "health", "words"), OPEN)
-def test_half_way(state: str, health: str, words: str):
-    assert half_way(state, health) == words
+def test_a_session_that_still_starts(state: str, health: str, words: str):
+    assert unsettled(state, ContainerHealth(health)) == words

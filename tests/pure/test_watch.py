@@ -11,6 +11,7 @@ from support.fleet import device, key, snapshot
 from tarmac.admission.estimate import Outcome
 from tarmac.admission.placement import GIB
 from tarmac.base.errors import ContainerError, LedgerError
+from tarmac.base.states import ContainerHealth
 from tarmac.devices.snapshot import Health, Snapshot, State
 from tarmac.ledger.records import Reservation
 from tarmac.tasks import gpu_watch as watch
@@ -18,6 +19,7 @@ from tarmac.tasks.gpu_watch import UNHEALTHY_SECONDS, Look, Watch, faults_of, ju
 
 HELD = {"GPU-a": 10 * GIB, "GPU-b": 10 * GIB}
 STALL = 300.0
+HEALTHY, UNHEALTHY = ContainerHealth.HEALTHY, ContainerHealth.UNHEALTHY
 
 GOES_ON: dict[str, dict[str, Any]] = {
     "nothing is known": {},
@@ -34,8 +36,8 @@ GOES_ON: dict[str, dict[str, Any]] = {
         "own_bytes": {"GPU-z": 12 * GIB}, "needed_bytes": {"GPU-z": 90 * GIB}, "available_bytes": {"GPU-z": 80 * GIB},
     },
     "it is silent for just as long as it may be": {"silent_seconds": STALL},
-    "it has not been unhealthy for long": {"health": "unhealthy", "unhealthy_seconds": UNHEALTHY_SECONDS},
-    "it was unhealthy for long and is well again": {"health": "healthy", "unhealthy_seconds": UNHEALTHY_SECONDS + 1},
+    "it has not been unhealthy for long": {"health": UNHEALTHY, "unhealthy_seconds": UNHEALTHY_SECONDS},
+    "it was unhealthy for long and is well again": {"health": HEALTHY, "unhealthy_seconds": UNHEALTHY_SECONDS + 1},
     "its health check starts": {"health": "starting"},
     "its container has ended": {"health": "exited"},
 }  # fmt: skip
@@ -63,7 +65,7 @@ STOPPED: dict[str, tuple[dict[str, Any], Outcome, str]] = {
         "The training made no progress for 301 s (resources.stall_seconds is 300)",
     ),
     "it is unhealthy for too long": (
-        {"health": "unhealthy", "unhealthy_seconds": UNHEALTHY_SECONDS + 1, "words": "no heartbeat"}, Outcome.HUNG,
+        {"health": UNHEALTHY, "unhealthy_seconds": UNHEALTHY_SECONDS + 1, "words": "no heartbeat"}, Outcome.HUNG,
         "The training's health check fails: no heartbeat",
     ),
     "its device fails, which explains all the rest": (
@@ -125,8 +127,8 @@ class Engine:
         self.troubles = list(troubles)
         self.stopped: list[str] = []
 
-    def health_of(self, *_: Any) -> tuple[str, str]:
-        return "healthy", ""
+    def health_of(self, *_: Any) -> tuple[ContainerHealth, str]:
+        return ContainerHealth.HEALTHY, ""
 
     def running_sessions(self, *_: Any) -> dict[str, Any]:
         return {}

@@ -11,14 +11,10 @@ from typing import Any
 from urllib.parse import quote
 
 from tarmac.base.errors import TarmacError
-from tarmac.base.settings import DAG_ID, settings
+from tarmac.base.ids import DAG_ID
+from tarmac.base.settings import settings
+from tarmac.base.states import ACTIVE_STATES
 
-# A task in one of these states does not run again by itself.
-FINISHED_STATES = frozenset({"success", "failed", "upstream_failed", "skipped", "removed"})
-
-
-# What a task is in that has begun and not ended.
-ACTIVE_STATES = ("running", "up_for_retry", "up_for_reschedule", "deferred")
 # Airflow's largest page.
 _PAGE = 100
 # What is kept of a log: a reason stands at its end.

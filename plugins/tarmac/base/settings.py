@@ -14,8 +14,6 @@ from functools import cache
 
 from tarmac.base.errors import SettingsError
 
-DAG_ID = "nlp_model_training"
-
 OBJECT_STORE_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tarmac.base.airflow_api import FINISHED_STATES, AirflowApi, ApiError
+from tarmac.base.airflow_api import AirflowApi, ApiError
 from tarmac.base.errors import EndedRunError
+from tarmac.base.ids import CLEAN_UP_TASKS, CREATE_UNIQUE_SESSION_PATH, DELETE_VOLUME
 from tarmac.base.session import cancellation, cancelled_note
+from tarmac.base.states import FINISHED_STATES
 
-# They run whatever becomes of a run, and are not what is cancelled.
-CLEAN_UP = frozenset({"cleanup", "delete_volume", "check_DAG_success"})
 _ENDED = ("success", "failed")
 _POLL_SECONDS = 0.5
 _WAIT_SECONDS = 120.0
@@ -33,7 +33,7 @@ def doing(run_state: str, instances: Sequence[dict[str, Any]]) -> str:
     for state, text in words.items():
         for instance in instances:
             task = str(instance["task_id"])
-            if instance["state"] != state or task in CLEAN_UP:
+            if instance["state"] != state or task in CLEAN_UP_TASKS:
                 continue
             if state == "running" and task.startswith("train_model"):
                 text = "it was training ({})"
@@ -43,16 +43,16 @@ def doing(run_state: str, instances: Sequence[dict[str, Any]]) -> str:
 
 def only_cleans_up(instances: Sequence[dict[str, Any]]) -> bool:
     """Tell whether all tasks of a run have ended but those that clean up after it. Pure."""
-    others = [instance for instance in instances if instance["task_id"] not in CLEAN_UP]
+    others = [instance for instance in instances if instance["task_id"] not in CLEAN_UP_TASKS]
     return bool(others) and all(instance["state"] in FINISHED_STATES for instance in others)
 
 
 def what_is_left(instances: Sequence[dict[str, Any]]) -> str:
     """Say what a cancelled run that has ended left. Pure."""
     states = {instance["task_id"]: instance["state"] for instance in instances}
-    if states.get("delete_volume") == "success":
+    if states.get(DELETE_VOLUME) == "success":
         return "Its containers, its GPU reservation and its volume are removed."
-    if states.get("create_unique_session_path") != "success":
+    if states.get(CREATE_UNIQUE_SESSION_PATH) != "success":
         return "It had no volume and no container yet."
     return "Its task delete_volume did not succeed; the reaper removes what is left (`make logs SERVICE=scheduler`)."
 

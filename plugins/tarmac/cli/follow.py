@@ -9,33 +9,18 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from tarmac.base.airflow_api import FINISHED_STATES, AirflowApi, ApiError
+from tarmac.base import ids
+from tarmac.base.airflow_api import AirflowApi, ApiError
 from tarmac.base.errors import LedgerError
+from tarmac.base.ids import DAG_ID, TASKS
 from tarmac.base.session import SessionKey, cancellation, failure_in
-from tarmac.base.settings import DAG_ID, settings
+from tarmac.base.settings import settings
+from tarmac.base.states import FINISHED_STATES
 from tarmac.cli.session_tables import run_seconds
 from tarmac.cli.values import one_line
 from tarmac.containers.protocol import format_seconds
 from tarmac.ledger.ledger import Ledger
 
-# The order of the pipeline, for people who read along.
-ORDER = [
-    "check_request_body",
-    "create_unique_session_path",
-    "retrieve_resources",
-    "determine_cpu_or_gpu",
-    "gpu_training_sensor",
-    "gpu_preflight_configuration",
-    "gpu_pool_setup",
-    "train_model_gpu",
-    "train_model_cpu",
-    "save_model",
-    "eval_model",
-    "update_model_metadata_registry",
-    "cleanup",
-    "delete_volume",
-    "check_DAG_success",
-]
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
 NOT_ASKED = "not asked for"
 _POLL_SECONDS = 0.5
@@ -183,7 +168,7 @@ class Follower:
         self._run = self._api.run(self._run_id)
         state = str(self._run["state"])
         instances = {item["task_id"]: item for item in self._api.task_instances(self._run_id)}
-        for task_id in ORDER:
+        for task_id in TASKS:
             if task_id in instances:
                 self._show(task_id, instances[task_id])
         return state
@@ -208,7 +193,7 @@ class Follower:
         duration = instance.get("duration")
         text = f"{float(duration):7.1f} s" if duration is not None else " " * 9
         self._write(f"  {mark} {task_id:<32} {text}" + ("" if state == "success" else f"  {state}"))
-        if state == "failed" and self._failed is None and task_id != "check_DAG_success":
+        if state == "failed" and self._failed is None and task_id != ids.CHECK_DAG_SUCCESS:
             self._failed = task_id, attempt
 
     def _reason(self, task_id: str, attempt: int) -> str:
@@ -272,9 +257,9 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
         follower = Follower(api, run_id, write, live if terminal else None, partial(waiting_reason, ledger))
         state = follower.follow()
     if state == "success":
-        trained = api.xcom(run_id, "train_model_cpu") or api.xcom(run_id, "train_model_gpu")
-        registered = api.xcom(run_id, "update_model_metadata_registry")
-        for line in summary(trained, api.xcom(run_id, "eval_model"), registered):
+        trained = api.xcom(run_id, ids.TRAIN_MODEL_CPU) or api.xcom(run_id, ids.TRAIN_MODEL_GPU)
+        registered = api.xcom(run_id, ids.UPDATE_MODEL_METADATA_REGISTRY)
+        for line in summary(trained, api.xcom(run_id, ids.EVAL_MODEL), registered):
             write(line)
     else:
         first, *more = follower.cause().splitlines() or ["it gave no reason"]

@@ -189,7 +189,7 @@ def migrate(arguments: argparse.Namespace) -> int:
 
 def ready(_: argparse.Namespace) -> int:
     """Tell whether the API answers and has the DAG."""
-    from tarmac.base.settings import DAG_ID
+    from tarmac.base.ids import DAG_ID
 
     dag = log_in().call("GET", f"/dags/{DAG_ID}")
     if dag["has_import_errors"]:

@@ -24,6 +24,7 @@ from tarmac.base.session import (
     SESSION_USER,
     SessionKey,
 )
+from tarmac.base.states import ContainerHealth
 
 # A stopping container gets this long; Airflow kills the task's process 5 s after SIGTERM.
 STOP_SECONDS = 2
@@ -98,21 +99,17 @@ def running_sessions(api: APIClient, stack: str) -> dict[str, SessionKey]:
     return {container["Id"]: key for container in found if (key := _key(container["Labels"]))}
 
 
-def health_of(api: APIClient, container_id: str) -> tuple[str, str]:
-    """Return what the engine says of a container's health, and the last words of its health check.
-
-    The first is "healthy", "unhealthy", "starting", "none" (it has no check), or the container's state if it does not
-    run ("exited", "created", "gone").
-    """
+def health_of(api: APIClient, container_id: str) -> tuple[ContainerHealth, str]:
+    """Return what the engine says of a container's health, and the last words of its health check."""
     try:
         state = api.inspect_container(container_id)["State"]
     except NotFound:
-        return "gone", ""
+        return ContainerHealth.GONE, ""
     if state["Status"] != "running":
-        return str(state["Status"]), ""
+        return ContainerHealth(state["Status"]), ""
     health = state.get("Health") or {}
     words = [str(entry.get("Output", "")).strip() for entry in health.get("Log") or []]
-    return str(health.get("Status", "none")), words[-1] if words else ""
+    return ContainerHealth(health.get("Status") or "none"), words[-1] if words else ""
 
 
 def remove_container(api: APIClient, container_id: str) -> None:

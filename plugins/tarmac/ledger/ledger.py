@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from tarmac.admission.estimate import Outcome
 from tarmac.admission.placement import PROTECT_AFTER, Placement
+from tarmac.base.ids import TRAIN_MODEL_GPU
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
 from tarmac.ledger.history import History
@@ -197,7 +198,7 @@ class Ledger(Waitlist, Inventory, History):
     def slots(self) -> int:
         """Count what gpu_pool has to hold: sessions with a reservation, and trainings that wait to be repeated."""
         with self.cursor() as cursor:
-            cursor.execute(sql.SLOTS, ("train_model_gpu",))
+            cursor.execute(sql.SLOTS, (TRAIN_MODEL_GPU,))
             return int(cursor.fetchone()[0])
 
     def prune(self) -> None:

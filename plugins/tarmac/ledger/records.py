@@ -10,6 +10,7 @@ from typing import Any
 from tarmac.admission.estimate import Estimate
 from tarmac.admission.placement import Need
 from tarmac.admission.reasons import Why
+from tarmac.base.ids import GPU_PREFLIGHT_CONFIGURATION
 from tarmac.base.session import SessionKey
 
 
@@ -23,7 +24,7 @@ class Entry:
     data_bytes: int
     priority: int = 0
     max_wait_seconds: int = 8 * 3600
-    task_id: str = "gpu_preflight_configuration"
+    task_id: str = GPU_PREFLIGHT_CONFIGURATION
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from tarmac.base.airflow_api import FINISHED_STATES
+from tarmac.base.ids import GPU_PREFLIGHT_CONFIGURATION, GPU_TRAINING_SENSOR, TRAIN_MODEL_GPU
 from tarmac.base.session import SessionKey
+from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES
 
-SENSOR, PREFLIGHT, TRAINING = "gpu_training_sensor", "gpu_preflight_configuration", "train_model_gpu"
-RUN_OVER = frozenset({"success", "failed"})
 # What only helps others for a moment (a container that files are copied through, a probe) is left alone for this long.
 HELPER_SECONDS = 60.0
 
@@ -114,13 +113,13 @@ def _container(one: Container, runs: Mapping[SessionKey, Run]) -> str | None:
         return "its run was deleted"
     task = run.tasks.get(one.owner)
     if task is None:
-        return f"its run is over ({run.state})" if run.state in RUN_OVER else None
+        return f"its run is over ({run.state})" if run.state in RUN_OVER_STATES else None
     if task.state in FINISHED_STATES:
         return f"its task {one.owner} is over ({task.state})"
     if task.state == "restarting" or (one.generation and one.generation != task.generation):
         return f"its task {one.owner} was cleared"
     # The clean-up of a run that was marked by hand runs in a run that is over.
-    if run.state in RUN_OVER and task.state != "running":
+    if run.state in RUN_OVER_STATES and task.state != "running":
         return f"its run is over ({run.state})"
     return None
 
@@ -136,15 +135,16 @@ def why_unwanted(run: Run | None) -> str | None:
     """
     if run is None:
         return "its run was deleted"
-    training, preflight = run.state_of(TRAINING), run.state_of(PREFLIGHT)
+    training, preflight = run.state_of(TRAIN_MODEL_GPU), run.state_of(GPU_PREFLIGHT_CONFIGURATION)
     if training in FINISHED_STATES:
         return f"its training is over ({training})"
     if preflight in FINISHED_STATES - {"success"}:
         return f"its preflight is over ({preflight})"
     # A preflight that was lost with its scheduler has no state for a moment either; what is before it has.
-    if {SENSOR, PREFLIGHT} <= set(run.tasks) and preflight is None and run.state_of(SENSOR) is None:
+    before = (GPU_TRAINING_SENSOR, GPU_PREFLIGHT_CONFIGURATION)
+    if all(task in run.tasks and run.state_of(task) is None for task in before):
         return "its run was cleared from before it waited"
-    if run.state in RUN_OVER and training != "running":
+    if run.state in RUN_OVER_STATES and training != "running":
         return f"its run is over ({run.state})"
     return None
 
@@ -152,6 +152,6 @@ def why_unwanted(run: Run | None) -> str | None:
 def _volume(run: Run | None) -> str | None:
     if run is None:
         return "its run was deleted"
-    if run.state in RUN_OVER and not any(task.state == "running" for task in run.tasks.values()):
+    if run.state in RUN_OVER_STATES and not any(task.state == "running" for task in run.tasks.values()):
         return f"its run is over ({run.state})"
     return None

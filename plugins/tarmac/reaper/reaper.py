@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.base.errors import ContainerError, TarmacError
+from tarmac.base.ids import TRAIN_MODEL_GPU
 from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
 from tarmac.base.settings import settings
 from tarmac.containers import engine
@@ -109,7 +110,7 @@ class Reaper:
             engine.stop_and_remove(self._api, container.id)
         for key, why in sure.reserved.items():
             # Only its training uses the device: the session's other steps may well go on.
-            if self._still_there(key, "release the reservation", {LABEL_TASK: orphans.TRAINING}):
+            if self._still_there(key, "release the reservation", {LABEL_TASK: TRAIN_MODEL_GPU}):
                 continue
             if self._ledger.end_session(key, why, self._held[key]):
                 log.warning("Released the reservation of %s: %s.", key.run_id, why)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tarmac.base.errors import RequestError
-from tarmac.base.settings import DAG_ID
+from tarmac.base.ids import DAG_ID
 from tarmac.request.checker import CheckerUnavailableError
 from tarmac.request.run_id import new_run_id, run_id_problem
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
 
-from tarmac.base.settings import DAG_ID
+from tarmac.base.ids import DAG_ID
 
 
 async def may_trigger(headers: Mapping[str, str]) -> bool:

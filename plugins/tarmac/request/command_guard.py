@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from tarmac.base.errors import RequestError
-from tarmac.base.settings import DAG_ID
+from tarmac.base.ids import DAG_ID
 from tarmac.request.checker import CheckerUnavailableError, ask_checker
 from tarmac.request.run_id import run_id_problem
 from tarmac.request.schema import parse_request

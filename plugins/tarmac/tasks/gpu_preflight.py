@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from tarmac.base.ids import RETRIEVE_RESOURCES
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -120,7 +122,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
     tower = open_tower(ledger, engine.client())
     if not ledger.devices():
         tower.make_pass()
-    prep = ti.xcom_pull(task_ids="retrieve_resources")
+    prep = ti.xcom_pull(task_ids=RETRIEVE_RESOURCES)
     entry = entry_for(ledger, key, request, prep, ti.task_id)
     ledger.enqueue(key, entry)
     tower.make_pass(key)

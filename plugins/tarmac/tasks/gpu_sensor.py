@@ -1,4 +1,4 @@
-"""Task gpu_training_sensor: waits until no GPU session is half-way, so that what a snapshot shows is settled."""
+"""Task gpu_training_sensor: waits until no GPU session still starts, so that a snapshot shows what each one uses."""
 
 from __future__ import annotations
 
@@ -7,43 +7,43 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from tarmac.base.airflow_api import FINISHED_STATES
-from tarmac.base.settings import DAG_ID
+from tarmac.base.ids import DAG_ID, TRAIN_MODEL_GPU
+from tarmac.base.states import FINISHED_STATES, ContainerHealth
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-TRAINING = "train_model_gpu"
+_WORDS = {
+    ContainerHealth.GONE: "its container is not there yet",
+    ContainerHealth.NO_CHECK: "its container has no health check",
+    ContainerHealth.CREATED: "its container is being started",
+    ContainerHealth.STARTING: "its container has not passed a health check yet",
+}
 
 
-def half_way(state: str | None, health: str) -> str | None:
-    """Say what is not settled about a session that holds a reservation; None: nothing. Pure.
+def unsettled(state: str | None, health: ContainerHealth) -> str | None:
+    """Say why a session that holds a reservation still starts; None: it does not. Pure.
 
-    Valid are: a training without a state, one that is over, and one that runs in a container which the engine calls
-    healthy.
+    A session does not start when its training has no state, when its training is over, and when its training runs in a
+    container that the engine calls healthy.
 
     Args:
         state: of its training task; None: it has none yet.
-        health: of its container, as `engine.health_of` gives it; "gone": it has none.
+        health: of its container; GONE: it has none.
     """
     if state is None or state in FINISHED_STATES:
         return None
-    if state == "running" and health == "healthy":
+    if state == "running" and health is ContainerHealth.HEALTHY:
         return None
     if state != "running":
         return f"its training is {state.replace('_', ' ')}"
-    return {
-        "gone": "its container is not there yet",
-        "none": "its container has no health check",
-        "created": "its container is being started",
-        "starting": "its container has not passed a health check yet",
-    }.get(health, f"its container is {health}")
+    return _WORDS.get(health, f"its container is {health}")
 
 
 class TrainingRunningSensor(BaseSensorOperator):
-    """Succeeds when every session that holds a reservation is settled. Holds no worker between two looks.
+    """Succeeds when no session that holds a reservation still starts. Holds no worker between two checks.
 
-    It is a courtesy, not a mutex: what makes admission safe is the ledger.
+    It only makes snapshots more exact. What makes admission safe is the ledger.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -52,7 +52,7 @@ class TrainingRunningSensor(BaseSensorOperator):
         super().__init__(**kwargs)
 
     def poke(self, context: Context) -> bool:
-        """Look once; log what it waits for.
+        """Check once; log what it waits for.
 
         Raises:
             LedgerError: the database is away; the task is tried again.
@@ -70,14 +70,14 @@ class TrainingRunningSensor(BaseSensorOperator):
         if not held:
             return True
         states: Mapping[str, Mapping[str, str | None]] = ti.get_task_states(
-            dag_id=DAG_ID, task_ids=[TRAINING], run_ids=[key.run_id for key in held]
+            dag_id=DAG_ID, task_ids=[TRAIN_MODEL_GPU], run_ids=[key.run_id for key in held]
         )
         api = engine.client()
         open_points = []
         for key in held:
-            found = engine.containers_with(api, {**session_labels(stack.stack, *key), LABEL_TASK: TRAINING})
-            health = engine.health_of(api, found[0]["Id"])[0] if found else "gone"
-            if problem := half_way((states.get(key.run_id) or {}).get(TRAINING), health):
+            found = engine.containers_with(api, {**session_labels(stack.stack, *key), LABEL_TASK: TRAIN_MODEL_GPU})
+            health = engine.health_of(api, found[0]["Id"])[0] if found else ContainerHealth.GONE
+            if problem := unsettled((states.get(key.run_id) or {}).get(TRAIN_MODEL_GPU), health):
                 open_points.append(f"{key.run_id}: {problem}")
         if open_points:
             self.log.info("Waiting for %s.", "; ".join(open_points))

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tarmac.base.errors import ContainerError, LedgerError
+from tarmac.base.ids import RETRIEVE_RESOURCES
 from tarmac.base.session import LABEL_GPU
 from tarmac.base.settings import settings
 from tarmac.containers import engine
@@ -228,7 +229,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
                             f"It has had a whole device; its attempts held {tried}. Use less data or a larger GPU"
                         )
                     elif again and mine:  # else it is queued already, or another attempt's
-                        prep = self._ti.xcom_pull(task_ids="retrieve_resources")
+                        prep = self._ti.xcom_pull(task_ids=RETRIEVE_RESOURCES)
                         ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
                 try:
                     learn(ledger, held.signature)

@@ -17,6 +17,7 @@ from tarmac.admission.estimate import Outcome
 from tarmac.admission.placement import size
 from tarmac.base.errors import ContainerError, LedgerError
 from tarmac.base.session import SessionKey
+from tarmac.base.states import ContainerHealth
 from tarmac.containers import engine
 from tarmac.devices.snapshot import SICK_XIDS, Health, Snapshot, State, XidWatch, snapshot
 from tarmac.ledger.ledger import Ledger
@@ -58,7 +59,7 @@ class Look:
     needed_bytes: Mapping[str, int] = field(default_factory=dict)
     available_bytes: Mapping[str, int] = field(default_factory=dict)
     silent_seconds: float = 0.0
-    health: str = "none"
+    health: ContainerHealth = ContainerHealth.NO_CHECK
     words: str = ""
     unhealthy_seconds: float = 0.0
 
@@ -90,7 +91,7 @@ def judge(look: Look, held: Mapping[str, int], *, stall_seconds: float) -> Verdi
             f"The training made no progress for {look.silent_seconds:.0f} s "
             f"(resources.stall_seconds is {stall_seconds:g})",
         )
-    if look.health == "unhealthy" and look.unhealthy_seconds > UNHEALTHY_SECONDS:
+    if look.health is ContainerHealth.UNHEALTHY and look.unhealthy_seconds > UNHEALTHY_SECONDS:
         return Verdict(Outcome.HUNG, f"The training's health check fails: {look.words or 'it says nothing'}")
     return None
 
@@ -206,7 +207,7 @@ class Watch:
     def _gather(self, api: Any, ledger: Ledger, seen: Snapshot) -> Look:
         health, words = engine.health_of(api, self._container_id)
         now = time.monotonic()
-        if health != "unhealthy":
+        if health is not ContainerHealth.UNHEALTHY:
             self._unhealthy_since = None
         elif self._unhealthy_since is None:
             self._unhealthy_since = now
@@ -216,7 +217,7 @@ class Watch:
             self.peak_bytes = max(self.peak_bytes or 0, *own.values())
         if not ledger.renew(
             self.held,
-            running=health in ("healthy", "starting", "unhealthy", "none"),
+            running=health.runs,
             used_bytes=max(own.values(), default=None),
             peak_bytes=self.peak_bytes,
         ):

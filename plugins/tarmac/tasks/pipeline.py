@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.base.errors import NothingToRegisterError, RegistryError, RequestError
+from tarmac.base.ids import GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU
 from tarmac.base.session import SessionKey, session_labels, volume_name
 from tarmac.base.settings import settings
+from tarmac.base.states import BAD_STATES
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
 from tarmac.ledger.ledger import Ledger
@@ -30,8 +32,6 @@ from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import TrainingRequest, parse_request
 
 log = logging.getLogger(__name__)
-
-BAD_STATES = {"failed", "upstream_failed"}
 
 
 def check_request(conf: object) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
         "" where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from,
         as `runs:/<id>`, "" to train.
     """
-    task = "gpu_training_sensor" if request["gpu"] else "train_model_cpu"
+    task = GPU_TRAINING_SENSOR if request["gpu"] else TRAIN_MODEL_CPU
     train = {"task": task, "command": "train", "network": "none", "cache_key": "", "cached_run": ""}
     if "parameters" not in prep:
         return train
@@ -126,7 +126,7 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
     elif cached := _find_cached(key):
         log.info("The same training was done before, by %s: its model is taken.", cached.tags.get(RUN_TAG, "another"))
         return {
-            "task": "train_model_cpu",
+            "task": TRAIN_MODEL_CPU,
             "command": "restore",
             "network": settings().registry_network,
             "cache_key": key,
