@@ -15,6 +15,7 @@ from tarmac.base.session import container_name, volume_name
 from tarmac.base.settings import settings
 from tarmac.containers.mounts import TemplatedMount
 from tarmac.request.form import field_descriptions, form_defaults, form_schema
+from tarmac.tasks.cached_training import CachedTrainingOperator
 from tarmac.tasks.container_operator import TrainingContainerOperator
 from tarmac.tasks.gpu_pools import GpuPoolSetup
 from tarmac.tasks.gpu_preflight import GpuPreflight
@@ -200,6 +201,7 @@ def nlp_model_training() -> None:
         ids.TRAIN_MODEL_CPU,
         f"{{{{ {PLAN}['command'] }}}}",
         "Train on the CPU, or fetch what the same training gave before. Never waits for a GPU session.",
+        operator=CachedTrainingOperator,
         environment={"TARMAC_DEVICE": "cpu", "TARMAC_CACHED_RUN": f"{{{{ {PLAN}['cached_run'] }}}}"},
         # Only to fetch: a training has no network, and so no credentials.
         include_credentials=["mlflow"],

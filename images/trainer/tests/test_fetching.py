@@ -128,9 +128,43 @@ def test_a_base_model_that_is_not_there_fails_prep(session: Session, monkeypatch
     session.request({"a": {"train": session.put(NINE), "eval": None}})
     monkeypatch.setenv("TARMAC_BASE_MODEL", "models:/nobody/1")
     outcome = session.run("prep")
-    assert outcome.code == 1
+    assert outcome.code == 2, "it will not be there the next time either"
     assert "nobody" in outcome.error["message"]
     assert not (session.folder / "base").exists()
+
+
+@pytest.mark.usefixtures("mlruns")
+def test_a_base_model_whose_files_are_gone_fails_prep(
+    make_session: Callable[[str], Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    result = saved(make_session("one"), monkeypatch)
+    _removed("*/models/m-*/artifacts")(tmp_path / "mlruns", result)
+    session = make_session("two")
+    session.request({"a": {"train": session.put(NINE), "eval": None}})
+    monkeypatch.setenv("TARMAC_BASE_MODEL", result["model_uri"])
+    outcome = session.run("prep")
+    assert outcome.code == 2
+    assert result["model_uri"] in outcome.error["message"]
+
+
+@pytest.mark.usefixtures("mlruns")
+def test_a_model_in_production_whose_files_are_gone_costs_the_comparison_only(
+    make_session: Callable[[str], Session], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = saved(make_session("one"), monkeypatch)
+    registered(first["model_uri"])
+    _removed("*/models/m-*/artifacts")(tmp_path / "mlruns", first)
+    session = make_session("two")
+    reference = session.put(NINE)
+    session.request({"a": {"train": reference, "eval": reference}}, name="people", promote="auto")
+    monkeypatch.setenv("TARMAC_RUN_ID", "second")
+    for command in ("prep", "train"):
+        assert session.run(command).code == 0
+    outcome = session.run("save")
+    assert outcome.code == 0, outcome.error
+    assert outcome.result["production"] is None
+    assert "version 1 of people, which is in production, cannot be scored" in outcome.out
+    assert "production" not in session.run("eval").result
 
 
 @pytest.mark.usefixtures("mlruns")

@@ -10,6 +10,7 @@ from typing import Any
 from tarmac.cli.values import one_line
 from tarmac.containers.protocol import format_seconds
 from tarmac.registry.client import SAME_TAG, Run, Version
+from tarmac.registry.origins import CACHED_TAG
 from tarmac.registry.promotion import Step
 
 
@@ -114,7 +115,7 @@ def facts(trained: Trained) -> dict[str, dict[str, str]]:
         "base model": tags.get("tarmac.base_model") or request.get("base_model") or "-",
         "device": params.get("device", "-"),
     }
-    if taken := tags.get("tarmac.cached_from"):
+    if taken := tags.get(CACHED_TAG):
         training["taken from"] = taken
     if same := version.tags.get(SAME_TAG):
         training["same model as"] = same

@@ -14,6 +14,8 @@ from tarmac.registry.client import PRODUCTION, RUN_TAG, Registry, Run
 from tarmac.request.schema import BASE_PATTERN
 
 CACHE_TAG = "tarmac.cache_key"
+# Of a run whose model was taken instead of trained, by `save`: the Airflow run that trained it.
+CACHED_TAG = "tarmac.cached_from"
 METRICS_TAG = "tarmac.metrics"
 VERSION_TAG = "tarmac.model_version"
 # The request of a session and the result of its training, among the artifacts of its MLflow run.

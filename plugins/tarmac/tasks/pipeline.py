@@ -18,6 +18,7 @@ from tarmac.ledger.ledger import Ledger
 from tarmac.registry.client import RUN_TAG, SAME_TAG, Registry, Run
 from tarmac.registry.origins import (
     CACHE_TAG,
+    CACHED_TAG,
     METRICS_TAG,
     VERSION_TAG,
     cache_key,
@@ -200,7 +201,9 @@ def register_model(
             f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered."
         )
     registry = Registry()
-    same_as = same_model(registry, plan["cached_run"])
+    # A model that could not be fetched any more was trained after all.
+    taken = plan["cached_run"] if CACHED_TAG in registry.run(saved["mlflow_run_id"]).tags else ""
+    same_as = same_model(registry, taken)
     measured = Measured(metrics[score_name], seen)
     evaluation_set = evaluation_set_id(kind, prep["datasets"])
     version = registry.register(
@@ -228,7 +231,7 @@ def register_model(
         VERSION_TAG: f"{name}/{version.version}",
         METRICS_TAG: json.dumps(metrics, sort_keys=True),
     }
-    if plan["cache_key"] and not plan["cached_run"]:
+    if plan["cache_key"] and not taken:
         run_tags[CACHE_TAG] = plan["cache_key"]  # a model that was taken from another run is found there
     registry.tag_run(saved["mlflow_run_id"], run_tags)
     log.info("Registered %s version %s: %s", name, version.version, version.url)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tarmac_trainer.mlflow_io import tracking
 from tarmac_trainer.mlflow_io.saving import RECORD_FOLDER, RUN_TAG
 from tarmac_trainer.runtime import events, files
-from tarmac_trainer.runtime.errors import CachedModelGoneError, InputError, RegistryError
+from tarmac_trainer.runtime.errors import CachedModelGoneError, InputError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,15 +21,16 @@ ALIAS = "production"
 VERSION_FILE = "version.json"
 
 
-class NotOfThisTrainerError(RegistryError):
-    """A model in MLflow has no predictor's folder."""
+class MissingModelError(InputError):
+    """A model is not in MLflow, not whole, or not one of this trainer's."""
 
 
 def fetch_base(session: Path, uri: str) -> None:
     """Fetch the model to train on from into `base/`. Idempotent.
 
     Raises:
-        RegistryError: MLflow does not answer, or has no such model.
+        MissingModelError: it has no such model.
+        RegistryError: MLflow does not answer.
     """
     with tracking.connected():
         _fetch(uri, session / "base")
@@ -65,7 +66,7 @@ def restore(session: Path, cached_run: str, load: Callable[[Path], Any]) -> dict
         try:
             _fetch(uri, session / "model")
             load(session / "model")
-        except (NotOfThisTrainerError, OSError, ValueError, KeyError) as error:
+        except (MissingModelError, OSError, ValueError, KeyError) as error:
             raise CachedModelGoneError(run_id) from error
     result = {key: value for key, value in training.items() if key not in ("finished", "measurements")}
     result["cached_from"] = training.get("cached_from") or run.data.tags.get(RUN_TAG) or run_id
@@ -82,7 +83,7 @@ def fetch_production(session: Path, name: str) -> str | None:
         name: of the registered model.
 
     Returns:
-        Its version; None: nothing is in production.
+        Its version; None: nothing is in production, or nothing that can be fetched: the session decides without it.
 
     Raises:
         RegistryError: MLflow does not answer.
@@ -94,7 +95,12 @@ def fetch_production(session: Path, name: str) -> str | None:
             shutil.rmtree(folder, ignore_errors=True)
             return None
         folder.mkdir(exist_ok=True)
-        _fetch(f"models:/{name}/{version}", folder / "model")
+        try:
+            _fetch(f"models:/{name}/{version}", folder / "model")
+        except MissingModelError as error:
+            shutil.rmtree(folder)
+            events.say(f"version {version} of {name}, which is in production, cannot be scored: {error}")
+            return None
     files.write_json(folder / VERSION_FILE, {"version": version})
     events.say(f"version {version} of {name} is in production; it is scored, too")
     return version
@@ -151,17 +157,29 @@ def _record(run_id: str, name: str) -> Mapping[str, Any] | None:
 
 
 def _fetch(uri: str, target: Path) -> None:
-    """Put the predictor's folder of a saved model where `target` is; it appears whole or not."""
+    """Put the predictor's folder of a saved model where `target` is; it appears whole or not.
+
+    Raises:
+        MissingModelError: it is not there, its files are not, or another program saved it.
+    """
     import mlflow
+    from mlflow.exceptions import MlflowException
     from mlflow.models import Model as Described
 
     partial = target.with_name(f".{target.name}.fetched")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(partial)))
+    try:
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(partial)))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise MissingModelError(f"{uri} is not in MLflow") from error
+    if not (root / "MLmodel").is_file():
+        raise MissingModelError(f"the files of {uri} were deleted from MLflow")
     flavor = Described.load(str(root)).flavors.get("python_function", {})
     folder = root / str(flavor.get("data", ""))
     if "data" not in flavor or not folder.is_dir():
-        raise NotOfThisTrainerError(f"{uri} was not saved by this trainer: it has no predictor's folder")
+        raise MissingModelError(f"{uri} was not saved by this trainer: it has no predictor's folder")
     files.replace_folder(folder, target)
     shutil.rmtree(partial)
