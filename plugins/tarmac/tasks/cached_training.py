@@ -25,7 +25,7 @@ class CachedTrainingOperator(TrainingContainerOperator):
         try:
             return super().run_step(context)
         except ContainerError as error:
-            if list(self.command) != [FETCH] or (error.retryable and self.may_repeat(context)):
+            if self.command != [FETCH] or (error.retryable and self.may_repeat(context)):
                 raise
             if self.request["gpu"]:
                 # This branch has no GPU, and a model that was trained on a CPU is another one.
