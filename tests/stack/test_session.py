@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,26 @@ def test_the_session_is_shut_in_while_it_trains(stack: Stack, smoke: dict[str, A
         text = stack.log(run_id, task)
         assert not any(secret in text for secret in [*secrets, "e2e-secret-never-shown"]), task
     stack.assert_nothing_left()
+
+
+def test_a_session_is_cancelled_while_it_trains_and_everybody_reads_by_whom(
+    stack: Stack, smoke: dict[str, Any]
+) -> None:
+    run_id = stack.start(smoke | {"parameters": {"train_seconds": 600}})
+    train_container(stack)
+    done = stack.make("cancel", f"RUN={run_id}")
+    assert done.returncode == 0, done.stderr
+    assert f"Cancelling {run_id}: it was training (train_model_cpu)." in done.stdout
+    assert f"Run {run_id} is cancelled; it ended as failed. Its containers, its volume" in done.stdout
+    stack.assert_nothing_left()
+    line = stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["note"].splitlines()[0]
+    assert re.fullmatch(r"Cancelled by \S.* at [-0-9]+ [:0-9]+ UTC\.", line)
+    followed = stack.make("follow", f"RUN={run_id}")
+    assert "Error 1" in followed.stderr
+    assert f"  why      {line}" in followed.stdout
+    again = stack.make("cancel", f"RUN={run_id}")
+    assert again.returncode == 0, again.stderr
+    assert f"has ended before. {line}" in again.stdout
 
 
 def test_progress_is_shown_while_it_trains(stack: Stack, smoke: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from support.stack import DAG, REPO, Stack
-from tarmac.request.schema import form_schema
+from tarmac.request.form import form_schema
 
 
 def test_make_up_prints_addresses_and_login(stack: Stack) -> None:
@@ -115,7 +115,7 @@ def test_commands_without_what_they_need_say_so_and_exit_2(stack: Stack, words: 
 def test_the_api_describes_every_field_of_the_form(stack: Stack) -> None:
     params = stack.http.get(f"{DAG}/details").json()["params"]
     assert list(params) == list(form_schema())
-    assert "named_entity_recognition" in params["model"]["schema"]["enum"]
+    assert "named_entity_recognition" in params["model"]["schema"]["examples"]
     assert params["gpu"]["schema"]["type"] == "boolean"
     assert all(param["description"] for param in params.values())
 

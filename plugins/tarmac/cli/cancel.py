@@ -51,7 +51,7 @@ def what_is_left(instances: Sequence[dict[str, Any]]) -> str:
     """Say what a cancelled run that has ended left. Pure."""
     states = {instance["task_id"]: instance["state"] for instance in instances}
     if states.get(DELETE_VOLUME) == "success":
-        return "Its containers, its GPU reservation and its volume are removed."
+        return "Its containers, its volume and its reservation of a GPU, if any, are removed."
     if states.get(CREATE_UNIQUE_SESSION_PATH) != "success":
         return "It had no volume and no container yet."
     return "Its task delete_volume did not succeed; the reaper removes what is left (`make logs SERVICE=scheduler`)."
