@@ -22,6 +22,7 @@ from tarmac.tasks.gpu_preflight import GpuPreflight
 from tarmac.tasks.gpu_sensor import TrainingRunningSensor
 from tarmac.tasks.gpu_training import GpuTrainingOperator
 from tarmac.tasks.links import ModelRunLink, ModelVersionLink
+from tarmac.tasks.run_end import tell_failure
 
 STACK = settings()
 DESCRIPTIONS = field_descriptions()
@@ -104,7 +105,7 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
     tags=["tarmac", "training", "nlp"],
     render_template_as_native_obj=True,
     # A task whose process is lost uses up an attempt; what cannot succeed fails at once (AirflowFailException).
-    default_args={"retries": 10, "retry_delay": timedelta(seconds=5)},
+    default_args={"retries": 10, "retry_delay": timedelta(seconds=5), "on_failure_callback": tell_failure},
     user_defined_macros={
         "session_volume": partial(volume_name, STACK.stack, DAG_ID),
         "session_container": partial(container_name, STACK.stack, DAG_ID),
@@ -117,20 +118,19 @@ def nlp_model_training() -> None:
     @task
     def check_request_body(dag_run: Any = None) -> dict[str, Any]:
         """Check the request again, and what needs the world: data sets, their content, the GPU."""
-        from tarmac.base.errors import RequestError
-        from tarmac.tasks.pipeline import check_request
+        from tarmac.tasks.attempts import attempt
+        from tarmac.tasks.pipeline import check_request, describe_run
 
-        try:
-            return check_request(dag_run.conf)
-        except RequestError as error:
-            raise AirflowFailException(str(error)) from error
+        describe_run(dag_run)
+        return attempt(check_request, dag_run.conf)
 
     @task
     def create_unique_session_path(ti: Any = None) -> dict[str, Any]:
         """Make the session's volume, named after the run, with request.json in it."""
+        from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import make_session
 
-        return make_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
+        return attempt(make_session, ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
 
     retrieve_resources = step(
         ids.RETRIEVE_RESOURCES,
@@ -150,11 +150,12 @@ def nlp_model_training() -> None:
     @task.branch
     def determine_cpu_or_gpu(ti: Any = None) -> str:
         """Follow the request's `gpu`, unless the same training was done before: its model is taken, on the CPU."""
+        from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import plan_training
+        from tarmac.tasks.run_end import required
 
-        plan = plan_training(
-            *ti.xcom_pull(task_ids=[ids.CHECK_REQUEST_BODY, ids.RETRIEVE_RESOURCES, ids.CREATE_UNIQUE_SESSION_PATH])
-        )
+        tasks = [ids.CHECK_REQUEST_BODY, ids.RETRIEVE_RESOURCES, ids.CREATE_UNIQUE_SESSION_PATH]
+        plan = attempt(lambda: plan_training(*required(ti.xcom_pull(task_ids=tasks), tasks)))
         ti.xcom_push(key=ids.PLAN, value=plan)
         return plan["task"]
 
@@ -228,17 +229,24 @@ def nlp_model_training() -> None:
     @task(retries=RETRIES, retry_exponential_backoff=SLOWER, max_retry_delay=SLOWEST)
     def update_model_metadata_registry(ti: Any = None) -> dict[str, Any]:
         """Register the model as a new version, with its metrics; promote it if the request asks and the rule allows."""
-        from tarmac.base.errors import NothingToRegisterError
+        from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import register_model
+        from tarmac.tasks.run_end import required
 
-        request, prep, saved, scored = ti.xcom_pull(
-            task_ids=[ids.CHECK_REQUEST_BODY, ids.RETRIEVE_RESOURCES, ids.SAVE_MODEL, ids.EVAL_MODEL]
-        )
-        plan = ti.xcom_pull(task_ids=ids.DETERMINE_CPU_OR_GPU, key=ids.PLAN)
-        try:
+        tasks = [
+            ids.CHECK_REQUEST_BODY,
+            ids.RETRIEVE_RESOURCES,
+            ids.SAVE_MODEL,
+            ids.EVAL_MODEL,
+            ids.DETERMINE_CPU_OR_GPU,
+        ]
+
+        def register() -> dict[str, Any]:
+            plan = ti.xcom_pull(task_ids=ids.DETERMINE_CPU_OR_GPU, key=ids.PLAN)
+            request, prep, saved, scored, plan = required([*ti.xcom_pull(task_ids=tasks[:-1]), plan], tasks)
             return register_model(ti.run_id, request, prep, plan, saved, scored)
-        except NothingToRegisterError as error:
-            raise AirflowFailException(str(error)) from error
+
+        return attempt(register)
 
     cleanup = step(
         ids.CLEANUP,
@@ -251,20 +259,21 @@ def nlp_model_training() -> None:
     @task
     def delete_volume(ti: Any = None) -> None:
         """Remove the session's volume and every container it left, whatever happened."""
+        from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import delete_session
 
-        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
+        attempt(delete_session, ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
 
     @task
-    def check_DAG_success(ti: Any = None) -> None:  # noqa: N802  the ancestor's task id
-        """Fail the run if any task failed; leave nothing behind."""
-        from tarmac.tasks.pipeline import delete_session, failed_tasks
+    def check_DAG_success(ti: Any = None, dag_run: Any = None) -> None:  # noqa: N802  the ancestor's task id
+        """Fail the run unless its model was registered, and say why in its note; leave nothing behind."""
+        from tarmac.tasks.attempts import attempt
+        from tarmac.tasks.pipeline import delete_session, judge_run
 
         # Clearing only the failed tasks of a finished run makes its volume again without running delete_volume.
-        delete_session(ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
-        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
-        if bad := failed_tasks(states, ti.task_id):
-            raise AirflowFailException(f"The session failed in: {', '.join(bad)}. Their logs say why.")
+        attempt(delete_session, ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
+        if cause := judge_run(ti, dag_run):
+            raise AirflowFailException(f"The session failed. {cause}")
 
     create = create_unique_session_path()
     registered: Any = update_model_metadata_registry()

@@ -19,12 +19,14 @@ import tarmac.tasks.pipeline  # noqa: F401
 from tarmac.request.api_guard import RequestGuard
 from tarmac.request.callers import may_trigger
 from tarmac.request.checker import ask_checker
+from tarmac.tasks.marks import RunMarks
 
 
 class TarmacPlugin(AirflowPlugin):
-    """The request guard of the api-server."""
+    """The request guard of the api-server, and the listener to how runs end."""
 
     name = "tarmac"
+    listeners = [RunMarks()]
     fastapi_root_middlewares = [
         {
             "name": "Tarmac request guard",

@@ -9,7 +9,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.testclient import TestClient
 
-from tarmac.request.api_guard import MAX_NOTE, RequestGuard
+from tarmac.base.session import NOTE_CHARACTERS
+from tarmac.request.api_guard import RequestGuard
 from tarmac.request.checker import CheckerUnavailableError
 from tarmac.request.run_id import MAX_LENGTH, RUN_ID_HELP
 from tarmac.request.schema import MAX_REQUEST_BYTES
@@ -196,7 +197,7 @@ UNSTORABLE = {
     "a NUL in the run's id": (trigger_body(GOOD, dag_run_id="a\0b"), "dag_run_id"),
     "a NUL in a key": (trigger_body(GOOD, **{"a\0b": 1}), r"a\x00b"),
     "a number that JSON lacks": (trigger_body(GOOD, run_after=float("nan")), "run_after"),
-    "a note that Airflow cannot keep": (trigger_body(GOOD, note="x" * (MAX_NOTE + 1)), "note"),
+    "a note that Airflow cannot keep": (trigger_body(GOOD, note="x" * (NOTE_CHARACTERS + 1)), "note"),
 }
 
 

@@ -39,6 +39,7 @@ class ApiError(TarmacError):
 
     def __init__(self, message: str, status: int = 0) -> None:
         self.status = status
+        self.unavailable = status == 0 or status >= 500
         super().__init__(message)
 
 

@@ -6,6 +6,7 @@ TarmacError
  ├─ ContainerError    the engine refused, or a container ended badly
  ├─ RegistryError     the model registry refused or cannot be reached
  ├─ NothingToRegisterError a session's evaluation gave nothing that ranks its model
+ ├─ MissingResultError a task succeeded and left no result for the next one
  ├─ UnknownModelError a command names a model, a version or a run that there is not
  ├─ EndedRunError     a command is to change a run that has ended
  ├─ SettingsError     an environment variable of the stack is missing or malformed
@@ -15,9 +16,18 @@ TarmacError
 
 from __future__ import annotations
 
+# What a registry says, or does not say, while it or its database is away.
+_NO_ANSWER = frozenset({"", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
+
 
 class TarmacError(Exception):
-    """Base of every error raised on purpose."""
+    """Base of every error raised on purpose.
+
+    `final`: the same input would fail again. `unavailable`: a part of the stack does not answer; it may come back.
+    """
+
+    final = False
+    unavailable = False
 
 
 class RequestError(TarmacError):
@@ -26,6 +36,8 @@ class RequestError(TarmacError):
     Args:
         problems: one sentence for each bad field, each starting with the field's path.
     """
+
+    final = True
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -48,6 +60,7 @@ class ContainerError(TarmacError):
 
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         self.retryable = retryable
+        self.final = not retryable
         super().__init__(message)
 
 
@@ -61,17 +74,27 @@ class RegistryError(TarmacError):
 
     def __init__(self, message: str, *, code: str = "") -> None:
         self.code = code
+        self.unavailable = code in _NO_ANSWER
         super().__init__(message)
 
 
 class NothingToRegisterError(TarmacError):
     """A session's evaluation gave no metric that ranks its model; it will not give one the next time either."""
 
+    final = True
+
+
+class MissingResultError(TarmacError):
+    """A task succeeded and left no result for the next one; the same result will be missing the next time."""
+
+    final = True
+
 
 class UnknownModelError(TarmacError):
     """A command names a model, a version or a run that there is not; the message says which there are."""
 
     status = 404
+    final = True
 
 
 class EndedRunError(TarmacError):
@@ -83,6 +106,8 @@ class EndedRunError(TarmacError):
 class SettingsError(TarmacError):
     """An environment variable of the stack is missing or malformed."""
 
+    final = True
+
 
 class SnapshotError(TarmacError):
     """What was read of the devices contradicts itself."""
@@ -90,3 +115,5 @@ class SnapshotError(TarmacError):
 
 class LedgerError(TarmacError):
     """The ledger does not answer, or its schema is not this version's."""
+
+    unavailable = True

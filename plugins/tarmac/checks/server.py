@@ -80,6 +80,7 @@ def main() -> NoReturn:
         sys.exit(0)
 
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s checker: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     server = ThreadingHTTPServer(("", CHECKER_PORT), Handler)

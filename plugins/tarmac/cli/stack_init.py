@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from tarmac.base.ids import DAG_ID
 from tarmac.tasks.gpu_pools import GPU_POOL
 
 PREFLIGHT_POOL = "gpu_preflight_pool"
@@ -65,9 +66,12 @@ def _upsert(manager: Any, user_name: str, password: str, last_name: str, role: A
 
 
 def _tower_role(manager: Any) -> Any:
-    """Make the role of the service account that resizes gpu_pool: it may see, make and change pools, nothing else."""
+    """Make the role of the service account: it sees, makes and changes pools, and changes runs (their notes)."""
     role = manager.add_role(TOWER_ROLE)
     wanted = [manager.create_permission(action, "Pools") for action in ("can_create", "can_read", "can_edit")]
+    # Airflow has no permission for notes alone: who may write one may set a run's state.
+    for name in (f"DAG:{DAG_ID}", "DAG Runs"):
+        wanted += [manager.create_permission(action, name) for action in ("can_read", "can_edit")]
     for permission in list(role.permissions):
         if permission not in wanted:
             manager.remove_permission_from_role(role, permission)

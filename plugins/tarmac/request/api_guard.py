@@ -20,6 +20,7 @@ from typing import Any
 
 from tarmac.base.errors import RequestError
 from tarmac.base.ids import DAG_ID
+from tarmac.base.session import NOTE_CHARACTERS
 from tarmac.request.checker import CheckerUnavailableError
 from tarmac.request.run_id import new_run_id, run_id_problem
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
@@ -35,8 +36,6 @@ Ask = Callable[[object], Awaitable[list[str]]]
 MayTrigger = Callable[[Mapping[str, str]], Awaitable[bool]]
 
 _TRIGGER = re.compile(rf"/api/v2/dags/{DAG_ID}/dagRuns/?")
-# What Airflow's table of notes holds.
-MAX_NOTE = 1000
 _TAKEN = 409
 
 
@@ -139,8 +138,8 @@ def _call_problems(fields: dict[str, Any]) -> list[str]:
     if run_id is not None and (problem := run_id_problem(run_id)):
         problems = [one for one in problems if not one.startswith("dag_run_id: ")]
         problems.append(f"dag_run_id: {problem} (got {short(run_id)}).")
-    if isinstance(note, str) and len(note) > MAX_NOTE:
-        problems.append(f"note: must have at most {MAX_NOTE:,} characters (got {len(note):,}).")
+    if isinstance(note, str) and len(note) > NOTE_CHARACTERS:
+        problems.append(f"note: must have at most {NOTE_CHARACTERS:,} characters (got {len(note):,}).")
     return problems
 
 

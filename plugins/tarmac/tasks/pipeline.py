@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from tarmac.base.errors import NothingToRegisterError, RegistryError, RequestError
+from tarmac.base.errors import NothingToRegisterError, RegistryError, RequestError, TarmacError
 from tarmac.base.ids import GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU
-from tarmac.base.session import SessionKey, session_labels, volume_name
+from tarmac.base.session import SessionKey, cancellation, session_labels, volume_name
 from tarmac.base.settings import settings
-from tarmac.base.states import BAD_STATES
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
 from tarmac.ledger.ledger import Ledger
@@ -31,6 +30,7 @@ from tarmac.registry.promotion import Candidate, Measured, evaluation_set_id
 from tarmac.request import datasets
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import TrainingRequest, parse_request
+from tarmac.tasks import run_end
 
 log = logging.getLogger(__name__)
 
@@ -286,6 +286,46 @@ def _promote(
     return said
 
 
-def failed_tasks(states: dict[str, str | None], own_task_id: str) -> list[str]:
-    """Tasks of a run that failed, or could not start because one before them failed. Pure; sorted."""
-    return sorted(task for task, state in states.items() if state in BAD_STATES and task != own_task_id)
+def describe_run(dag_run: Any) -> None:
+    """Give a run that has no note one that says model, name, data and owner, for the list of runs."""
+    if isinstance(dag_run.conf, Mapping):
+        text = run_end.description(dag_run.conf, dag_run.triggering_user_name)
+        _change_note(dag_run.run_id, lambda note: run_end.begun_note(note, text))
+
+
+def judge_run(ti: Any, dag_run: Any) -> str | None:
+    """Say why a run failed, and write it into the run's note; None: it succeeded.
+
+    Args:
+        ti, dag_run: of the run's last task.
+    """
+    states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
+    first = run_end.failed_first(states)
+    failure = ti.xcom_pull(task_ids=first, key=run_end.FAILURE_KEY) if first else None
+    mark = ti.xcom_pull(task_ids=run_end.MARK_TASK, key=run_end.MARK_KEY)
+    marked = run_end.marked_state(mark, dag_run.clear_number)
+    cause = run_end.first_cause(states, failure=failure, marked=marked)
+    if cause:
+        cause = run_end.with_names(cause, dag_run.conf)
+
+    def ended(note: str | None) -> str | None:
+        # The note of a run that was cancelled says so already, and who did it.
+        return None if marked == "failed" and cancellation(note) else run_end.ended_note(note, cause)
+
+    _change_note(dag_run.run_id, ended)
+    return cause
+
+
+def _change_note(run_id: str, change: Callable[[str | None], str | None]) -> None:
+    """Change a run's note; a webserver that does not answer costs the note and nothing else.
+
+    Args:
+        change: gives the new note for the old one; None: it stays.
+    """
+    try:
+        api = run_end.open_api()
+        note = change(api.run(run_id)["note"])
+        if note is not None:
+            api.change_run(run_id, note=note)
+    except TarmacError as error:
+        log.warning("The run's note cannot be written: %s", error)

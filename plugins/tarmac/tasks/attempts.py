@@ -1,0 +1,38 @@
+"""Runs a Python task's step by the rule of `base/retries.py`, counting its failures in Airflow's task state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow.sdk import get_current_context
+from airflow.sdk.exceptions import AirflowFailException
+
+from tarmac.base.retries import Repeat, may_repeat, repeats
+from tarmac.tasks.run_end import failure_sentence
+
+
+def attempt[**P, T](step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a step inside a task.
+
+    Raises:
+        AirflowFailException: it failed for good; Airflow does not try the task again.
+        Exception: what the step raised; Airflow tries the task again.
+    """
+    try:
+        return step(*args, **kwargs)
+    except Exception as error:
+        if may_repeat(error, _failures(error)):
+            raise
+        raise AirflowFailException(failure_sentence(error)) from error
+
+
+def _failures(error: Exception) -> int:
+    """Count a failure, in what outlives the attempts; a task that was cleared counts anew."""
+    if repeats(error) is not Repeat.FEW_TIMES:
+        return 0
+    context: Any = get_current_context()
+    store, key = context["task_state_store"], f"failures of generation {context['ti'].max_tries}"
+    failures = int(store.get(key, 0)) + 1
+    store.set(key, failures)
+    return failures

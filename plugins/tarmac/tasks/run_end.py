@@ -1,0 +1,190 @@
+"""How a run ends, and what its note says: which task failed first, in words. Pure, but for
+the last two functions.
+
+Airflow gives a run no word for its failure. Here each task that gives up leaves a sentence (XCom FAILURE_KEY), the
+webserver leaves a mark when a person or a program sets the run's state (MARK_KEY), and check_DAG_success makes of both
+the run's state, its error and its note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tarmac.base.errors import MissingResultError, RequestError, TarmacError
+from tarmac.base.ids import CHECK_DAG_SUCCESS, CHECK_REQUEST_BODY, TASKS, UPDATE_MODEL_METADATA_REGISTRY
+from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tarmac.base.airflow_api import AirflowApi
+
+FAILURE_KEY = "failure"
+MARK_KEY = "run_marked"
+MARK_TASK = CHECK_REQUEST_BODY
+"""The task that the mark is kept with: the first one, which every run has."""
+
+PIPELINE = tuple(task for task in TASKS if task != CHECK_DAG_SUCCESS)
+"""The tasks in the order in which they run, but for the last one."""
+
+LAST_STEP = UPDATE_MODEL_METADATA_REGISTRY
+_MAX_SENTENCE = 700
+
+
+def failed_first(states: Mapping[str, str | None]) -> str | None:
+    """Return the first task of the pipeline that failed; one that never started did not. Pure."""
+    return next((task for task in PIPELINE if states.get(task) == "failed"), None)
+
+
+def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked: str | None) -> str | None:
+    """Say why a run failed; None: it succeeded. Pure.
+
+    A run succeeds if its model was registered and no task failed, or if it was marked as a success. Everything else is
+    a failure, whatever states Airflow gave its tasks: a run that is marked failed while a task is queued has no task
+    that failed, only skipped ones.
+
+    Args:
+        states: of the run's tasks.
+        failure: what the task that failed first said, as failure_sentence makes it.
+        marked: the state that a person or a program set the run to since it was started or cleared.
+    """
+    task = failed_first(states)
+    if task and failure:
+        return f"{task}: {failure}"
+    if marked == "failed":
+        when = "after its model was registered" if states.get(LAST_STEP) == "success" else "before it was finished"
+        return f"the run was marked as failed {when}; send the request again, or clear the run, to train."
+    if task:
+        return (
+            f"{task} gave no reason: it was marked as failed, or its process was lost too often. "
+            "Its log says how far it came; clear it with everything after it, or send the request again."
+        )
+    if marked == "success" or states.get(LAST_STEP) == "success":
+        return None
+    stopped = next((name for name in PIPELINE if states.get(name) in ("upstream_failed", "removed", None)), LAST_STEP)
+    state = (states.get(stopped) or "not run").replace("_", " ")
+    return f"no model was registered: {stopped} is {state}. Clear the run, or send the request again."
+
+
+def marked_state(mark: object, clear_number: int) -> str | None:
+    """Return the state that a run was set to by hand in its present life. Pure.
+
+    Args:
+        mark: what a webserver kept; None: nothing.
+        clear_number: how often the run was cleared.
+    """
+    if isinstance(mark, dict) and mark.get("clear_number") == clear_number:
+        return str(mark["state"])
+    return None
+
+
+def failure_sentence(error: BaseException) -> str:
+    """Say on one line what an error of a task says, without more than a note can take. Pure."""
+    if isinstance(error, RequestError):
+        text = "the request was refused: " + " ".join(error.problems)
+    elif isinstance(error, TarmacError) or type(error).__module__.startswith("airflow."):
+        text = str(error)
+    else:
+        text = f"an unexpected {type(error).__name__}: {error}. Its log says where; please report it"
+    text = " ".join(text.split())
+    return text if len(text) <= _MAX_SENTENCE else f"{text[: _MAX_SENTENCE - 50]}... (the log has all of it)"
+
+
+def required(results: Sequence[Any], tasks: Sequence[str]) -> Sequence[Any]:
+    """Return what tasks left for this one. Pure.
+
+    Raises:
+        MissingResultError: one of them left nothing; names it.
+    """
+    if missing := [task for task, result in zip(tasks, results, strict=True) if not result]:
+        raise MissingResultError(
+            f"{' and '.join(missing)} ended well but left no result, so this task has nothing to work with. "
+            f"Clear {missing[0]} with everything after it; if its result is missing again, read its log."
+        )
+    return results
+
+
+def with_names(text: str, conf: object) -> str:
+    """Write data sets by the names that the request gives them, where a text has their ids. Pure.
+
+    Args:
+        conf: the request, of any shape.
+    """
+    datasets = conf.get("datasets") if isinstance(conf, Mapping) else None
+    for name, dataset in datasets.items() if isinstance(datasets, Mapping) else ():
+        for part in ("train", "eval"):
+            reference = dataset.get(part) if isinstance(dataset, Mapping) else None
+            if isinstance(reference, str) and reference.endswith(".jsonl") and "://" not in reference:
+                text = text.replace(repr(reference), f"data set {name}").replace(reference, f"data set {name}")
+    return text
+
+
+def description(request: Mapping[str, Any], user: str | None) -> str:
+    """Describe a run for the list of runs: model, name, data, owner. Pure.
+
+    Args:
+        request: as parse_request gives it, or as it was sent.
+        user: who sent it; None: not known.
+    """
+    kind, name = str(request.get("model")), request.get("name")
+    datasets = request.get("datasets")
+    names = ", ".join(map(str, datasets)) if isinstance(datasets, Mapping) else ""
+    parts = [f"{name} ({kind})" if name else kind]
+    parts += [f"data {names if len(names) <= 200 else names[:199] + '…'}"] if names else []
+    parts += [f"by {user}"] if user else []
+    return ", ".join(parts)
+
+
+def begun_note(note: str | None, text: str) -> str | None:
+    """Return what a run's note is to be when it begins; None: as it is. Pure.
+
+    Args:
+        note: as it is; of a run that was cleared it may hold the cause of its earlier end, which goes.
+        text: describes the run, where no one has written anything else.
+    """
+    wanted = _without_cause(note) or text
+    return None if wanted == note else wanted
+
+
+def _without_cause(note: str | None) -> str:
+    return "\n".join(line for line in (note or "").splitlines() if not line.startswith(FAILED_PREFIX))
+
+
+def ended_note(note: str | None, cause: str | None) -> str | None:
+    """Return what a run's note is to be when it ends; None: as it is. Pure.
+
+    What it says already stays, first; a cause of an earlier end is replaced.
+
+    Args:
+        note: as it is.
+        cause: why the run failed; None: it succeeded.
+    """
+    kept = _without_cause(note)
+    line = f"{FAILED_PREFIX}{' '.join(cause.split())}" if cause else ""
+    room = NOTE_CHARACTERS - len(kept) - 1
+    if line and room < len(line):
+        line = f"{line[: max(0, room - 1)]}…" if room > len(FAILED_PREFIX) else ""
+    wanted = "\n".join(part for part in (kept, line) if part)
+    return None if wanted == (note or "") else wanted
+
+
+def tell_failure(context: Context) -> None:
+    """Leave a sentence for check_DAG_success: Airflow calls this in the process of each task that gives up."""
+    error = context.get("exception")
+    # Airflow also calls it elsewhere, for a task whose process was lost; there is nothing to tell there.
+    if isinstance(error, BaseException):
+        ti: Any = context["ti"]
+        ti.xcom_push(key=FAILURE_KEY, value=failure_sentence(error))
+
+
+def open_api() -> AirflowApi:
+    """Log in to Airflow's REST API as the service account: a task's own API neither gives nor takes a run's note.
+
+    Raises:
+        ApiError, SettingsError: Airflow does not answer or refuses.
+    """
+    from tarmac.base.airflow_api import AirflowApi
+    from tarmac.base.settings import settings, tower_login
+
+    return AirflowApi(settings().airflow_url, *tower_login())

@@ -1,0 +1,200 @@
+"""How a run ends: its state, the first cause in words, and what its note says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tarmac.base.errors import ContainerError, MissingResultError, RequestError
+from tarmac.base.session import NOTE_CHARACTERS
+from tarmac.tasks.run_end import (
+    LAST_STEP,
+    PIPELINE,
+    begun_note,
+    description,
+    ended_note,
+    failed_first,
+    failure_sentence,
+    first_cause,
+    marked_state,
+    required,
+    with_names,
+)
+
+DONE = dict.fromkeys(PIPELINE, "success") | {
+    name: "skipped" for name in PIPELINE if name.startswith("gpu_") or name == "train_model_gpu"
+}
+NOT_BEGUN: list[str | None] = [None, "scheduled", "queued", "up_for_retry", "skipped"]
+
+
+def until(task: str, state: str | None, after: str | None) -> dict[str, str | None]:
+    """States of a run that came to a task."""
+    place = PIPELINE.index(task)
+    return {name: DONE[name] if i < place else state if i == place else after for i, name in enumerate(PIPELINE)} | {
+        "cleanup": "success",
+        "delete_volume": "success",
+    }
+
+
+def test_a_run_whose_model_was_registered_succeeds():
+    assert first_cause(DONE, failure=None, marked=None) is None
+
+
+def test_the_first_task_that_failed_is_the_cause_and_tasks_that_never_ran_are_not_named():
+    states = until("retrieve_resources", "failed", "upstream_failed")
+    assert failed_first(states) == "retrieve_resources"
+    cause = first_cause(states, failure="line 3 is no JSON", marked=None)
+    assert cause == "retrieve_resources: line 3 is no JSON"
+
+
+def test_a_task_that_left_no_word_is_named_with_what_to_do():
+    cause = first_cause(until("train_model_cpu", "failed", "upstream_failed"), failure=None, marked=None)
+    assert cause
+    assert cause.startswith("train_model_cpu gave no reason")
+    assert "clear it with everything after it" in cause
+
+
+@pytest.mark.parametrize("task", PIPELINE[: PIPELINE.index("cleanup")])
+@pytest.mark.parametrize("state", NOT_BEGUN)
+def test_a_run_marked_failed_is_failed_whatever_state_its_tasks_were_in(task: str, state: str | None):
+    # Airflow skips what has not begun, and no task has failed then.
+    states = until(task, "skipped" if state else state, "skipped")
+    cause = first_cause(states, failure=None, marked="failed")
+    assert cause
+    assert cause.startswith("the run was marked as failed before it was finished")
+    # Also where no mark reached us: nothing was registered.
+    assert first_cause(states, failure=None, marked=None)
+
+
+def test_a_run_marked_failed_after_its_model_was_registered_is_failed():
+    cause = first_cause(DONE, failure=None, marked="failed")
+    assert cause
+    assert "after its model was registered" in cause
+
+
+def test_a_task_that_a_mark_ended_is_not_the_cause_but_one_that_failed_before_is():
+    states = until("train_model_cpu", "failed", "skipped")
+    assert "marked as failed" in (first_cause(states, failure=None, marked="failed") or "")
+    assert first_cause(states, failure="out of memory", marked="failed") == "train_model_cpu: out of memory"
+
+
+def test_a_run_marked_as_a_success_is_one():
+    states = until("train_model_cpu", "success", "skipped")
+    assert first_cause(states, failure=None, marked="success") is None
+    assert first_cause(states, failure=None, marked=None)
+
+
+def test_a_clean_up_that_failed_fails_the_run():
+    states = {**DONE, "delete_volume": "failed"}
+    assert first_cause(states, failure="the engine is away", marked=None) == "delete_volume: the engine is away"
+
+
+@pytest.mark.parametrize(
+    ("mark", "number", "state"),
+    [
+        (None, 0, None),
+        ({"state": "failed", "clear_number": 0}, 0, "failed"),
+        ({"state": "failed", "clear_number": 0}, 1, None),  # cleared since
+        ({"state": "success", "clear_number": 2}, 2, "success"),
+    ],
+)
+def test_a_mark_counts_until_the_run_is_cleared(mark: object, number: int, state: str | None):
+    assert marked_state(mark, number) == state
+
+
+ERRORS: dict[str, tuple[BaseException, str]] = {
+    "of a request": (RequestError(["gpu: none.", "seed: bad."]), "the request was refused: gpu: none. seed: bad."),
+    "of a step": (ContainerError("The step 'prep' failed:\n  line 3"), "The step 'prep' failed: line 3"),
+    "that nobody meant": (KeyError("curve"), "an unexpected KeyError: 'curve'. Its log says where; please report it"),
+}
+
+
+@pytest.mark.parametrize(("error", "sentence"), ERRORS.values(), ids=ERRORS.keys())
+def test_an_error_is_told_on_one_line(error: BaseException, sentence: str):
+    assert failure_sentence(error) == sentence
+
+
+def test_a_long_error_leaves_room_for_the_rest_of_the_note():
+    assert len(failure_sentence(ContainerError("x" * 5000))) < NOTE_CHARACTERS - 200
+
+
+ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+REFERENCE = f"{ID}/{ID}.jsonl"
+CONF = {"model": "test_model", "datasets": {"sdk": {"train": REFERENCE, "eval": "s3://b/x.jsonl"}}}
+
+
+@pytest.mark.parametrize("text", [f"{REFERENCE}: line 3", f"{REFERENCE!r}: line 3"])
+def test_data_sets_are_named_as_the_request_names_them(text: str):
+    assert with_names(text, CONF) == "data set sdk: line 3"
+
+
+@pytest.mark.parametrize("conf", [None, [], {}, {"datasets": []}, {"datasets": {"a": 1}}, {"datasets": {"a": {}}}])
+def test_a_request_of_any_shape_is_no_trouble(conf: object):
+    assert with_names("text", conf) == "text"
+
+
+DESCRIBED: dict[str, tuple[dict[str, Any], str | None, str]] = {
+    "shortest": (CONF, None, "test_model, data sdk"),
+    "named, with an owner": ({**CONF, "name": "mine"}, "ada", "mine (test_model), data sdk, by ada"),
+    "refused": ({}, "ada", "None, by ada"),
+}
+
+
+@pytest.mark.parametrize(("conf", "user", "text"), DESCRIBED.values(), ids=DESCRIBED.keys())
+def test_a_run_is_described_by_model_name_data_and_owner(conf: dict[str, Any], user: str | None, text: str):
+    assert description(conf, user) == text
+
+
+def test_a_description_fits_a_note():
+    many = {"model": "m" * 64, "name": "n" * 64, "datasets": {f"{i:02}" + "x" * 62: {} for i in range(32)}}
+    assert len(description(many, "u" * 64)) < NOTE_CHARACTERS / 2
+
+
+NOTES: dict[str, tuple[str | None, str | None, str | None]] = {
+    "none, and a success": (None, None, None),
+    "none, and a failure": (None, "eval_model: x", "Failed: eval_model: x"),
+    "a person's, and a failure": ("mine", "eval_model: x", "mine\nFailed: eval_model: x"),
+    "a person's, and a success": ("mine", None, None),
+    "an earlier cause, and another": ("mine\nFailed: old", "new", "mine\nFailed: new"),
+    "an earlier cause, and a success": ("mine\nFailed: old", None, "mine"),
+    "an earlier cause, and the same": ("mine\nFailed: old", "old", None),
+    "of several lines": ("a\nb", "c\nd", "a\nb\nFailed: c d"),
+}
+
+
+@pytest.mark.parametrize(("note", "cause", "wanted"), NOTES.values(), ids=NOTES.keys())
+def test_a_note_keeps_what_a_person_wrote_and_tells_the_last_cause(
+    note: str | None, cause: str | None, wanted: str | None
+):
+    assert ended_note(note, cause) == wanted
+
+
+BEGUN: dict[str, tuple[str | None, str | None]] = {
+    "none": (None, "model"),
+    "emptied": ("", "model"),
+    "a person's": ("mine", None),
+    "the cause of an earlier end alone": ("Failed: x", "model"),
+    "a person's, and the cause of an earlier end": ("mine\nFailed: x", "mine"),
+}
+
+
+@pytest.mark.parametrize(("note", "wanted"), BEGUN.values(), ids=BEGUN.keys())
+def test_a_run_that_begins_is_described_unless_a_person_wrote_a_note(note: str | None, wanted: str | None):
+    assert begun_note(note, "model") == wanted
+
+
+@pytest.mark.parametrize("length", [0, 10, 900, 985, 995, NOTE_CHARACTERS])
+def test_a_note_is_never_longer_than_airflow_keeps(length: int):
+    note = "p" * length
+    ended = ended_note(note, "y" * 700) or note
+    assert ended.startswith(note)
+    assert len(ended) <= NOTE_CHARACTERS
+
+
+def test_a_result_that_is_missing_is_named():
+    assert required([{"a": 1}, {"b": 2}], ["save_model", "eval_model"]) == [{"a": 1}, {"b": 2}]
+    with pytest.raises(MissingResultError, match="^eval_model ended well but left no result") as missing:
+        required([{"a": 1}, None], ["save_model", "eval_model"])
+    assert missing.value.final
+    assert LAST_STEP not in str(missing.value)
