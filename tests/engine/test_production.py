@@ -12,9 +12,9 @@ import pytest
 
 from support.fleet import query
 from support.mlflow import Mlflow
-from tarmac.base.errors import LedgerError, NothingToRegisterError, RegistryError, UnknownModelError
+from tarmac.base.errors import LedgerError, NothingToRegisterError, PromotionError, RegistryError, UnknownModelError
 from tarmac.registry.client import RegisteredModel, Registry
-from tarmac.registry.production import Production, PromotionError
+from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Decision, Measured
 
 Versions = Callable[..., int]

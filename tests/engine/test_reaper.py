@@ -9,10 +9,11 @@ import pytest
 
 from support.fleet import DAG_ID, World, device, entry, query, reserved
 from support.postgres import Postgres
+from tarmac.base.errors import AirflowStateError
 from tarmac.base.session import LABEL_GENERATION, LABEL_OWNER, LABEL_TASK, SessionKey, session_labels, volume_name
 from tarmac.containers import engine
 from tarmac.ledger.ledger import Ledger
-from tarmac.reaper.airflow_state import AirflowState, AirflowStateError
+from tarmac.reaper.airflow_state import AirflowState
 from tarmac.reaper.reaper import Reaper
 
 IMAGE = "debian:trixie-slim"

@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from support.fleet import HEADROOM, RAW_INSERT, SUMS, World, device, entry, key, query, reserved
 from support.postgres import Postgres
 from tarmac.admission.estimate import Outcome
-from tarmac.admission.placement import GIB, DeviceLoad, Placement, place
+from tarmac.admission.placement import DeviceLoad, Placement, place
 from tarmac.base.errors import LedgerError
 from tarmac.base.session import SessionKey
+from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Snapshot
 from tarmac.ledger.database import connect, transaction
 from tarmac.ledger.ledger import Ledger

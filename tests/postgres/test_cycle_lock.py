@@ -7,7 +7,7 @@ from typing import Any
 
 from support.fleet import World, device, entry, key, query
 from support.waiting import wait_for
-from tarmac.admission.placement import GIB
+from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
 
 WAITS_FOR_A_LOCK = (

@@ -14,8 +14,9 @@ from support.fleet import DAG_ID, RAW_INSERT, World, device, entry, fill, key, q
 from support.postgres import Postgres
 from support.waiting import wait_for
 from tarmac.admission.estimate import Outcome
-from tarmac.admission.placement import GIB, PROTECT_AFTER, Reason
+from tarmac.admission.placement import PROTECT_AFTER, Reason
 from tarmac.base.errors import LedgerError
+from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Entry, Reservation
 from tarmac.ledger.statements import CANDIDATES_AT_MOST

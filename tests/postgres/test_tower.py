@@ -9,8 +9,9 @@ import pytest
 
 from support.fleet import DAG_ID, HEADROOM, World, device, entry, fill, key, process, query, reserved
 from tarmac.admission.estimate import SIMILAR, Outcome
-from tarmac.admission.placement import GIB, Reason
+from tarmac.admission.placement import Reason
 from tarmac.base.session import SessionKey
+from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Health, Snapshot, State
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow

@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tarmac.base import airflow_api
-from tarmac.base.airflow_api import LOG_BYTES, LOG_ENTRIES, AirflowApi, ApiError, disk_is_full
+from tarmac.base.airflow_api import LOG_BYTES, LOG_ENTRIES, AirflowApi, disk_is_full
+from tarmac.base.errors import ApiError
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, status: int, *, free: int) -> str:

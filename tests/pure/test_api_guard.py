@@ -9,9 +9,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.testclient import TestClient
 
+from tarmac.base.errors import CheckerUnavailableError
 from tarmac.base.session import NOTE_CHARACTERS
 from tarmac.request.api_guard import RequestGuard
-from tarmac.request.checker import CheckerUnavailableError
 from tarmac.request.run_id import MAX_LENGTH, RUN_ID_HELP
 from tarmac.request.schema import MAX_REQUEST_BYTES
 

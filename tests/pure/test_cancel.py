@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tarmac.base.airflow_api import ApiError
-from tarmac.base.errors import EndedRunError
+from tarmac.base.errors import ApiError, EndedRunError
 from tarmac.base.ids import CLEAN_UP_TASKS
 from tarmac.base.session import NOTE_CHARACTERS, cancellation, cancelled_note
 from tarmac.cli.cancel import cancel_run, doing

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from tarmac.base import settings as settings_module
-from tarmac.base.errors import RegistryError, RequestError
+from tarmac.base.errors import CheckerUnavailableError, RegistryError, RequestError
 from tarmac.checks import server, world
 from tarmac.devices import snapshot
 from tarmac.request import checker, command_guard
-from tarmac.request.checker import CheckerUnavailableError, ask_checker, checker_token
+from tarmac.request.checker import ask_checker, checker_token
 from tarmac.tasks import pipeline
 
 GOOD: dict[str, Any] = {"model": "test_model", "datasets": {"a": {"train": "file:///files/a.jsonl"}}}

@@ -12,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tarmac.base.airflow_api import AirflowApi, ApiError
+from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.errors import ApiError, ExitCode
 from tarmac.cli import main as commands
-from tarmac.cli.main import BAD_INPUT, main
+from tarmac.cli.main import main
 from tarmac.cli.values import account, one_line
 
 
@@ -39,7 +40,7 @@ BAD_IDS = ["", " ", ".", "..", "a/b", "../a", "a b", "a\n", "a\0b", "é", "٣", 
 def test_a_key_that_is_no_run_id_is_refused_with_the_rule(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], key: str
 ):
-    assert run(monkeypatch, "trigger", f"--key={key}", stdin=b"{}") == BAD_INPUT
+    assert run(monkeypatch, "trigger", f"--key={key}", stdin=b"{}") == ExitCode.BAD_INPUT
     text = capsys.readouterr().err
     assert "KEY: " in text
     assert "must be 1 to 128 letters, digits and" in text
@@ -63,7 +64,7 @@ WRONG_WORDS: dict[str, tuple[list[str], str]] = {
 def test_a_wrong_argument_is_one_line_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ):
-    assert run(monkeypatch, *words) == BAD_INPUT
+    assert run(monkeypatch, *words) == ExitCode.BAD_INPUT
     captured = capsys.readouterr()
     assert message in captured.err
     assert len(captured.err.splitlines()) == 1
@@ -84,7 +85,7 @@ REQUESTS = {
 def test_a_request_that_is_no_json_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes, message: str
 ):
-    assert run(monkeypatch, "trigger", stdin=content) == BAD_INPUT
+    assert run(monkeypatch, "trigger", stdin=content) == ExitCode.BAD_INPUT
     assert message in capsys.readouterr().err
 
 
@@ -94,9 +95,9 @@ def test_a_file_that_is_no_data_set_is_refused_and_not_stored(
     from tarmac.request import datasets
 
     monkeypatch.setattr(datasets, "put", lambda *_, **__: pytest.fail("it was stored"))
-    assert run(monkeypatch, "dataset", stdin=b"text,label\nfine,1\n") == BAD_INPUT
+    assert run(monkeypatch, "dataset", stdin=b"text,label\nfine,1\n") == ExitCode.BAD_INPUT
     assert "FILE: the file is a table with commas (CSV)" in capsys.readouterr().err
-    assert run(monkeypatch, "dataset", "--suffix=.py", stdin=b"\x1f\x8b\x08") == BAD_INPUT
+    assert run(monkeypatch, "dataset", "--suffix=.py", stdin=b"\x1f\x8b\x08") == ExitCode.BAD_INPUT
     assert "FILE: the file is compressed by gzip" in capsys.readouterr().err
 
 

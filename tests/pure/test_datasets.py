@@ -189,11 +189,3 @@ REMOTE = {
 @pytest.mark.parametrize(("reference", "store_url", "remote"), REMOTE.values(), ids=REMOTE.keys())
 def test_only_what_is_elsewhere_needs_a_network(reference: str, store_url: str, remote: bool):
     assert datasets.is_remote(reference, store_url) is remote
-
-
-SIZES = {0: "0 bytes", 1023: "1023 bytes", 1024: "1.0 KiB", 1_572_864: "1.5 MiB", 5 * 1024**4: "5120.0 GiB"}
-
-
-@pytest.mark.parametrize(("size", "text"), SIZES.items(), ids=[f"{size} bytes" for size in SIZES])
-def test_sizes_are_written_for_people(size: int, text: str):
-    assert datasets.describe_size(size) == text

@@ -22,7 +22,7 @@ from tarmac.admission.estimate import (
     margin,
     similar,
 )
-from tarmac.admission.placement import GIB, size
+from tarmac.base.units import GIB, format_size
 
 MIB = 1024**2
 DATA = 100 * MIB
@@ -112,7 +112,7 @@ def test_the_first_rule_that_applies_wins(known: dict, rule: Rule, says: list[st
     for words in says:
         assert words in found.sentence
     if found.memory_bytes is not None:
-        assert size(found.memory_bytes) in found.sentence
+        assert format_size(found.memory_bytes) in found.sentence
 
 
 def test_a_request_is_taken_as_it_is():
@@ -128,7 +128,7 @@ def test_never_less_than_a_peak_that_was_measured_lately_on_data_of_that_size(pe
     assert found.memory_bytes > max(peaks)
     # And not wastefully more: the margin, and what rounding adds.
     assert found.memory_bytes <= max(peaks) + margin(peaks) + 16 * MIB
-    assert size(max(peaks)) in found.sentence
+    assert format_size(max(peaks)) in found.sentence
 
 
 def test_old_measurements_are_forgotten():
@@ -219,7 +219,7 @@ def test_after_out_of_memory_it_gets_more_then_a_whole_device_then_it_gives_up(
     then = Measured(outcome, second.memory_bytes, None, DATA)
     third = estimated(own=[first, then], requested_gib=1)
     assert third.memory_bytes is None
-    assert size(second.memory_bytes) in third.sentence
+    assert format_size(second.memory_bytes) in third.sentence
     assert not gives_up([first, then])
 
     last = Measured(outcome, 24 * GIB, None, DATA, whole=True)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tarmac.containers import protocol as events
-from tarmac.containers.protocol import Event, LineSplitter, format_seconds, parse_line, render
+from tarmac.containers.protocol import Event, LineSplitter, parse_line, render
 
 
 def split(chunks: list[str]) -> list[str]:
@@ -136,20 +136,3 @@ def test_no_event_of_a_trainer_can_stop_its_own_follower(kind: str, data: dict):
 
 def test_a_long_result_is_shown_cut():
     assert len(render(Event("result", {"x": "y" * 100_000}))) < 2_100
-
-
-DURATIONS = {
-    0: "0 s",
-    0.4: "0 s",
-    59.4: "59 s",
-    60: "1 min 0 s",
-    3599: "59 min 59 s",
-    3600: "1 h 0 min",
-    7505: "2 h 5 min",
-    -3: "0 s",
-}
-
-
-@pytest.mark.parametrize(("seconds", "text"), DURATIONS.items(), ids=[f"{s} seconds" for s in DURATIONS])
-def test_seconds_are_written_for_people(seconds: float, text: str):
-    assert format_seconds(seconds) == text

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tarmac.base.airflow_api import ApiError
+from tarmac.base.errors import ApiError
 from tarmac.cli import follow
 from tarmac.cli.follow import STOPPED_FROM_OUTSIDE, Follower, curve, failure_reason, summary
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.fleet import device, snapshot
-from tarmac.admission.placement import GIB
+from tarmac.base.units import GIB
 from tarmac.checks import world
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
 from tarmac.request.schema import TrainingRequest

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from tarmac.base.airflow_api import ApiError
-from tarmac.base.errors import NothingToRegisterError
+from tarmac.base.errors import ApiError, NothingToRegisterError
 from tarmac.base.session import cancelled_note
 from tarmac.tasks import run_end
 from tarmac.tasks.pipeline import describe_run, judge_run, register_model, seen_share

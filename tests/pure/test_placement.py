@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarmac.admission.placement import (
-    GIB,
     PROTECT_AFTER,
     DeviceLoad,
     Need,
@@ -25,9 +24,9 @@ from tarmac.admission.placement import (
     place,
     plan,
     runways,
-    size,
 )
 from tarmac.base.errors import SnapshotError
+from tarmac.base.units import GIB, format_size
 
 A, B, C, D = "GPU-a", "GPU-b", "GPU-c", "GPU-d"
 MIG = "MIG-1"
@@ -179,14 +178,6 @@ def test_a_session_waits_or_is_told_that_it_never_fits(
     assert found.reason.never == (reason in (Reason.EXCEEDS_COUNT, Reason.EXCEEDS_DEVICE))
     for words in says:
         assert words in found.sentence
-
-
-SIZES = {0: "0 MiB", 512 * 1024**2: "512 MiB", GIB: "1.0 GiB", 3 * GIB // 2: "1.5 GiB", 141 * GIB: "141.0 GiB"}
-
-
-@pytest.mark.parametrize(("count", "text"), SIZES.items(), ids=SIZES.values())
-def test_bytes_are_written_for_people(count: int, text: str):
-    assert size(count) == text
 
 
 NEEDS = {
@@ -433,10 +424,10 @@ def test_every_refusal_says_what_is_needed_and_what_there_is(wanted: Need, devic
     assert need_text(wanted) in found.sentence
     usable = [d for d in devices if not d.unusable]
     if found.reason is Reason.WAITING_FOR_MEMORY:
-        offers = [f"{d.uuid} has {size(d.free_bytes)} free of {size(d.capacity_bytes)}" for d in usable]
+        offers = [f"{d.uuid} has {format_size(d.free_bytes)} free of {format_size(d.capacity_bytes)}" for d in usable]
         assert sum(offer in found.sentence for offer in offers) >= wanted.device_count
     elif found.reason is Reason.WAITING_FOR_EXTERNAL:
-        assert any(f"{size(d.external_bytes)} used by others" in found.sentence for d in usable)
+        assert any(f"{format_size(d.external_bytes)} used by others" in found.sentence for d in usable)
     elif found.reason is Reason.WAITING_FOR_TURN:
         assert "kept free for big" in found.sentence
     elif found.reason is Reason.WAITING_FOR_DEVICE:
@@ -444,7 +435,7 @@ def test_every_refusal_says_what_is_needed_and_what_there_is(wanted: Need, devic
     elif found.reason is Reason.EXCEEDS_COUNT:
         assert f"this machine has {len(devices)}" in found.sentence
     else:
-        assert any(f"offers {size(d.capacity_bytes)}" in found.sentence for d in devices)
+        assert any(f"offers {format_size(d.capacity_bytes)}" in found.sentence for d in devices)
 
 
 @given(_queues(), st.integers(0, 9))

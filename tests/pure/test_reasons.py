@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tarmac.admission.placement import GIB, DeviceLoad, Need, Reason, Waiting, plan
+from tarmac.admission.placement import DeviceLoad, Need, Reason, Waiting, plan
 from tarmac.admission.reasons import FITS_NOW, NOT_YET, Ends, Why, seconds_until_free, view, why
+from tarmac.base.units import GIB
 
 NOW = 1_800_000_000.0
 

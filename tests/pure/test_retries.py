@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from tarmac.base.airflow_api import ApiError
 from tarmac.base.errors import (
+    ApiError,
     ContainerError,
     LedgerError,
     MissingResultError,

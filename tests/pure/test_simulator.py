@@ -14,7 +14,8 @@ from sim.simulator import Result, simulate, speed_beside
 from sim.trace import Session, Trace
 from sim.walk import Planner, walk
 
-from tarmac.admission.placement import GIB, DeviceLoad, plan
+from tarmac.admission.placement import DeviceLoad, plan
+from tarmac.base.units import GIB
 
 POLICIES: dict[str, Callable[[Trace], Policy]] = {
     "machine": lambda _: OneAtATime(),

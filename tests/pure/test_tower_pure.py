@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from support.fleet import DRIVER, HEADROOM, TOTAL, device, key, process, snapshot
-from tarmac.admission.placement import GIB
 from tarmac.base.session import SessionKey
+from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Device, Health, State
 from tarmac.ledger.records import DeviceRow, Reservation
 from tarmac.scheduler.cycle import Reading, external_bytes, loads, missing, own_bytes, readings

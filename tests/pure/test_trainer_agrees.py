@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tarmac.base.errors import RequestError
-from tarmac.registry import client
+from tarmac.registry import client, tags
 from tarmac.registry.origins import REQUEST_RECORD
 from tarmac.request.catalogue import OUR_IMAGE, OURS, combine
 from tarmac.request.schema import parse_request
@@ -150,4 +150,4 @@ def test_the_readme_s_line_to_predict_installs_what_the_trainer_has(package: str
 
 
 def test_names_in_the_registry_are_the_same(told: dict[str, Any]):
-    assert told["names"] == [client.RUN_TAG, client.PRODUCTION, REQUEST_RECORD]
+    assert told["names"] == [tags.RUN_ID, client.PRODUCTION, REQUEST_RECORD]

@@ -9,9 +9,9 @@ import pytest
 
 from support.fleet import device, key, snapshot
 from tarmac.admission.estimate import Outcome
-from tarmac.admission.placement import GIB
 from tarmac.base.errors import ContainerError, LedgerError
 from tarmac.base.states import ContainerHealth
+from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Health, Snapshot, State
 from tarmac.ledger.records import Reservation
 from tarmac.tasks import gpu_watch as watch

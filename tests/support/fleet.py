@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.admission.estimate import estimate
-from tarmac.admission.placement import GIB, Need
+from tarmac.admission.placement import Need
 from tarmac.base.session import SessionKey
+from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Device, Health, Process, Snapshot, State
 from tarmac.ledger.database import connect, transaction
 from tarmac.ledger.ledger import Ledger

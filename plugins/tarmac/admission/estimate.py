@@ -6,9 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tarmac.admission.placement import size
-
-MIB = 1024**2
+from tarmac.base.units import MIB, format_size
 
 # History speaks for a session whose data is at most this much larger or smaller.
 SIMILAR = 4
@@ -126,7 +124,9 @@ def estimate(
     if exhausted:
         return _after_out_of_memory(exhausted)
     if requested_bytes is not None:
-        return Estimate(requested_bytes, Rule.REQUEST, f"{size(requested_bytes)}, as resources.gpu_memory asks for")
+        return Estimate(
+            requested_bytes, Rule.REQUEST, f"{format_size(requested_bytes)}, as resources.gpu_memory asks for"
+        )
     known = similar(history, data_bytes)[:RECENT]
     measured = closest([m for m in known if m.outcome is Outcome.SUCCESS and m.peak_bytes], data_bytes)
     if peaks := [m.peak_bytes for m in measured if m.peak_bytes]:
@@ -140,15 +140,18 @@ def estimate(
         return Estimate(
             need,
             Rule.HISTORY,
-            f"{size(need)}: the highest of {len(peaks)} measured peaks on similar data is {size(max(peaks))}"
-            + (f", and a reservation of {size(least)} was too small" if least == highest else "")
-            + f"; plus {size(added)}",
+            f"{format_size(need)}: the highest of {len(peaks)} measured peaks on similar data is "
+            f"{format_size(max(peaks))}"
+            + (f", and a reservation of {format_size(least)} was too small" if least == highest else "")
+            + f"; plus {format_size(added)}",
         )
     if any(m.outcome.by_memory for m in known):
         return _after_out_of_memory([m for m in reversed(known) if m.outcome.by_memory])
     if default_bytes is not None:
         return Estimate(
-            default_bytes, Rule.DEFAULT, f"{size(default_bytes)}, the model's default: nothing like it was measured yet"
+            default_bytes,
+            Rule.DEFAULT,
+            f"{format_size(default_bytes)}, the model's default: nothing like it was measured yet",
         )
     return Estimate(None, Rule.WHOLE_DEVICE, "a whole device: nothing is known about it yet")
 
@@ -158,12 +161,14 @@ def _after_out_of_memory(exhausted: Sequence[Measured]) -> Estimate:
     seen = max(last.reserved_bytes, last.peak_bytes or 0)
     if len(exhausted) > 1 or last.whole:
         return Estimate(
-            None, Rule.AFTER_OUT_OF_MEMORY, f"a whole device: {size(last.reserved_bytes)} was not enough either"
+            None, Rule.AFTER_OUT_OF_MEMORY, f"a whole device: {format_size(last.reserved_bytes)} was not enough either"
         )
     grown = seen * (100 + _GROWTH_PERCENT) // 100
     told = last.needed_bytes or 0
     need = _round_up(max(grown, told + margin([told])))
-    return Estimate(need, Rule.AFTER_OUT_OF_MEMORY, f"{size(need)}: {size(last.reserved_bytes)} was not enough")
+    return Estimate(
+        need, Rule.AFTER_OUT_OF_MEMORY, f"{format_size(need)}: {format_size(last.reserved_bytes)} was not enough"
+    )
 
 
 def gives_up(own: Sequence[Measured]) -> bool:

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from tarmac.base.errors import SnapshotError
-
-GIB = 1024**3
+from tarmac.base.units import format_size
 
 # How often a session may be overtaken. The rule: a waiting session is protected when its sequence number is below the
 # PROTECT_AFTER-th largest among all admissions so far, because then at least so many that arrived after it went before
@@ -102,14 +101,9 @@ class NoFit:
     sentence: str
 
 
-def size(count: int) -> str:
-    """Bytes for people: `1.5 GiB`, `512 MiB`. Pure."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / 1024**2:.0f} MiB"
-
-
 def need_text(need: Need) -> str:
     """Say a need in words: `20.0 GiB on each of 2 devices`. Pure."""
-    what = "a whole device" if need.memory_bytes is None else size(need.memory_bytes)
+    what = "a whole device" if need.memory_bytes is None else format_size(need.memory_bytes)
     if need.device_count == 1:
         return what
     if need.memory_bytes is None:
@@ -194,7 +188,7 @@ def _why_not(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -
             Reason.EXCEEDS_DEVICE,
             f"needs {wanted}, and "
             + ("the largest device" if count == 1 else f"number {count} of the devices by size")
-            + f" offers {size(largest)} to sessions",
+            + f" offers {format_size(largest)} to sessions",
         )
     usable = [d for d in able if not d.unusable]
     if len(usable) < count:
@@ -213,9 +207,9 @@ def _why_not(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -
 
 @functools.lru_cache(1024)  # of the same devices, every session that waits is told the same
 def _offer(device: DeviceLoad) -> str:
-    text = f"{device.uuid} has {size(device.free_bytes)} free of {size(device.capacity_bytes)}"
-    text += f", {size(device.reserved_bytes)} reserved"
-    return text + (f", {size(device.external_bytes)} used by others" if device.external_bytes else "")
+    text = f"{device.uuid} has {format_size(device.free_bytes)} free of {format_size(device.capacity_bytes)}"
+    text += f", {format_size(device.reserved_bytes)} reserved"
+    return text + (f", {format_size(device.external_bytes)} used by others" if device.external_bytes else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tarmac.admission.placement import DeviceLoad, Need, NoFit, Reason, fits, place
+from tarmac.base.units import format_seconds
 
 NOT_YET = "no pass over the queue has looked at it yet"
 FITS_NOW = "there is room for it now, and the next pass over the queue admits it"
@@ -76,7 +77,7 @@ def why(name: str, need: Need, seen: str, now: float) -> Why:
     left = None if answer.reason.never else seconds_until_free(need, devices, ends, now)
     if left is None or left <= 0:
         return Why(answer.reason, answer.sentence)
-    eta = f"; that should be free in about {_minutes(left)}, if sessions take as long as before"
+    eta = f"; that should be free in about {format_seconds(left, about=True)}, if sessions take as long as before"
     return Why(answer.reason, answer.sentence, eta)
 
 
@@ -100,9 +101,3 @@ def seconds_until_free(need: Need, devices: Iterable[DeviceLoad], ends: Ends, no
                 times.append(end - now)
                 break
     return sorted(times)[need.device_count - 1] if len(times) >= need.device_count else None
-
-
-def _minutes(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds)):d} s"
-    return f"{round(seconds / 60):d} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from tarmac.base.errors import TarmacError
+from tarmac.base.errors import ApiError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.settings import settings
 from tarmac.base.states import ACTIVE_STATES
@@ -32,15 +32,6 @@ def disk_is_full(path: str = _LOGS) -> bool:
         return shutil.disk_usage(path).free < _ROOM_BYTES
     except FileNotFoundError:
         return False
-
-
-class ApiError(TarmacError):
-    """Airflow refused a call or does not answer. `status` is the HTTP status, 0 without an answer."""
-
-    def __init__(self, message: str, status: int = 0) -> None:
-        self.status = status
-        self.unavailable = status == 0 or status >= 500
-        super().__init__(message)
 
 
 def _run_path(run_id: str, *rest: object) -> str:

@@ -1,33 +1,53 @@
-"""The errors Tarmac raises, each with a message that says what to do.
+"""The errors Tarmac raises, each with a message that says what to do, and the exit codes of its commands.
 
 TarmacError
- ├─ RequestError      the request is wrong: `problems` holds one sentence a field
- ├─ DatasetError      a data set is missing, unreadable or not what its id says
- ├─ ContainerError    the engine refused, or a container ended badly
- ├─ RegistryError     the model registry refused or cannot be reached
- ├─ NothingToRegisterError a session's evaluation gave nothing that ranks its model
- ├─ MissingResultError a task succeeded and left no result for the next one
- ├─ UnknownModelError a command names a model, a version or a run that there is not
- ├─ EndedRunError     a command is to change a run that has ended
- ├─ SettingsError     an environment variable of the stack is missing or malformed
- ├─ SnapshotError     what was read of the devices contradicts itself
- └─ LedgerError       the ledger does not answer, or its schema is not this version's
+ ├─ RequestError            the request is wrong: `problems` holds one sentence a field
+ ├─ DatasetError            a data set is missing, unreadable or not what its id says
+ ├─ ContainerError          the engine refused, or a container ended badly
+ ├─ ResultError             a step's result lacks a field, or has one that is wrong
+ ├─ RegistryError           the model registry refused or cannot be reached
+ ├─ NothingToRegisterError  a session's evaluation gave nothing that ranks its model
+ ├─ MissingResultError      a task succeeded and left no result for the next one
+ ├─ UnknownModelError       a command names a model, a version or a run that does not exist
+ ├─ PromotionError          a promotion or a step back that makes no sense
+ ├─ EndedRunError           a command is to change a run that has ended
+ ├─ ApiError                Airflow refused a call of its API or does not answer
+ ├─ AirflowStateError       Airflow's database does not answer or refuses
+ ├─ CheckerUnavailableError the checker does not answer
+ ├─ SettingsError           an environment variable of the stack is missing or malformed
+ ├─ SnapshotError           what was read of the devices contradicts itself
+ ├─ DriverRefusedError      NVML, or the driver below it, answers with an error
+ └─ LedgerError             the ledger does not answer, or its schema is not this version's
 """
 
 from __future__ import annotations
 
+import enum
+
 # What a registry says, or does not say, while it or its database is away.
 _NO_ANSWER = frozenset({"", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
+
+
+class ExitCode(enum.IntEnum):
+    """What a command exits with."""
+
+    SUCCESS = 0
+    RUN_FAILED = 1
+    BAD_INPUT = 2
+    UNREACHABLE = 3
+    INTERRUPTED = 130
 
 
 class TarmacError(Exception):
     """Base of every error raised on purpose.
 
     `final`: the same input would fail again. `unavailable`: a part of the stack does not answer; it may come back.
+    `exit_code`: of the command that ends with it.
     """
 
     final = False
     unavailable = False
+    exit_code = ExitCode.UNREACHABLE
 
 
 class RequestError(TarmacError):
@@ -38,6 +58,7 @@ class RequestError(TarmacError):
     """
 
     final = True
+    exit_code = ExitCode.BAD_INPUT
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -48,6 +69,8 @@ class RequestError(TarmacError):
 
 class DatasetError(TarmacError):
     """A data set that is missing, unreadable, or whose content is not what its id says."""
+
+    exit_code = ExitCode.BAD_INPUT
 
 
 class ContainerError(TarmacError):
@@ -62,6 +85,12 @@ class ContainerError(TarmacError):
         self.retryable = retryable
         self.final = not retryable
         super().__init__(message)
+
+
+class ResultError(TarmacError):
+    """A step's result lacks a field, or has one that is wrong; the message names the step and the field."""
+
+    final = True
 
 
 class RegistryError(TarmacError):
@@ -91,16 +120,47 @@ class MissingResultError(TarmacError):
 
 
 class UnknownModelError(TarmacError):
-    """A command names a model, a version or a run that there is not; the message says which there are."""
+    """A command names a model, a version or a run that does not exist; the message says which ones do."""
 
-    status = 404
     final = True
+    exit_code = ExitCode.BAD_INPUT
+
+
+class PromotionError(TarmacError):
+    """A promotion or a step back that makes no sense; the message says why."""
+
+    final = True
+    exit_code = ExitCode.BAD_INPUT
 
 
 class EndedRunError(TarmacError):
     """A command is to change a run that has ended; the message says how it ended."""
 
-    status = 409
+    exit_code = ExitCode.BAD_INPUT
+
+
+class ApiError(TarmacError):
+    """Airflow refused a call or does not answer.
+
+    Args:
+        message: what happened and what to do.
+        status: the HTTP status, 0 without an answer.
+    """
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        self.status = status
+        self.unavailable = status == 0 or status >= 500
+        # These statuses say that what was asked for is wrong, not that Airflow is.
+        self.exit_code = ExitCode.BAD_INPUT if status in (400, 404, 409, 413) else ExitCode.UNREACHABLE
+        super().__init__(message)
+
+
+class AirflowStateError(TarmacError):
+    """Airflow's database does not answer or refuses; nothing is known then."""
+
+
+class CheckerUnavailableError(TarmacError):
+    """The checker does not answer, or not in time; nothing is known about the request then."""
 
 
 class SettingsError(TarmacError):
@@ -111,6 +171,19 @@ class SettingsError(TarmacError):
 
 class SnapshotError(TarmacError):
     """What was read of the devices contradicts itself."""
+
+
+class DriverRefusedError(TarmacError):
+    """NVML, or the driver below it, answers with an error.
+
+    Args:
+        code: NVML's number of the error.
+        message: its text.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        self.code = code
+        super().__init__(message)
 
 
 class LedgerError(TarmacError):

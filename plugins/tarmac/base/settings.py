@@ -13,6 +13,7 @@ from datetime import timedelta
 from functools import cache
 
 from tarmac.base.errors import SettingsError
+from tarmac.base.units import parse_size
 
 OBJECT_STORE_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
@@ -51,19 +52,11 @@ class Settings:
     session_limit: timedelta | None
 
 
-_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-
-
-def parse_bytes(text: str, *, variable: str) -> int:
-    """Bytes of a size such as `4g`, `512m` or `1048576`, as Docker writes them. Pure.
-
-    Raises:
-        SettingsError: not a size; names the variable.
-    """
-    match = re.fullmatch(r"(\d+)([kmg]?)b?", text.strip().lower())
-    if not match or int(match[1]) == 0:
-        raise SettingsError(f"{variable}={text!r} is not a size: write for example 4g or 512m.")
-    return int(match[1]) * _UNITS[match[2]]
+def _size(text: str, *, variable: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise SettingsError(f"{variable}={text!r} is not a size: write for example 4g or 512m.") from error
 
 
 def _limit(hours: str) -> timedelta | None:
@@ -99,7 +92,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         version=get("TARMAC_VERSION", "unknown"),
         commit=get("TARMAC_COMMIT", "unknown"),
         trainer_image=get("TARMAC_TRAINER_IMAGE", "tarmac/trainer:latest"),
-        trainer_memory_bytes=parse_bytes(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
+        trainer_memory_bytes=_size(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
         trainer_processes=int(processes),
         store_url=get("TARMAC_STORE", "file:///datasets").rstrip("/"),
         datasets_volume=f"{stack}_datasets",
@@ -112,7 +105,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         public_url=get("TARMAC_PUBLIC_URL", "http://localhost:8081").rstrip("/"),
         public_mlflow_url=get("TARMAC_PUBLIC_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
         database_url=get("TARMAC_DATABASE_URL", ""),
-        gpu_headroom_bytes=parse_bytes(get("TARMAC_GPU_HEADROOM", "512m"), variable="TARMAC_GPU_HEADROOM"),
+        gpu_headroom_bytes=_size(get("TARMAC_GPU_HEADROOM", "512m"), variable="TARMAC_GPU_HEADROOM"),
         session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
     )
 

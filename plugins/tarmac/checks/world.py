@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tarmac.admission.placement import DeviceLoad, Need, NoFit, place
 from tarmac.base.errors import ContainerError, RegistryError, UnknownModelError
 from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
+from tarmac.base.units import gpu_bytes
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
 from tarmac.registry.client import Registry
@@ -23,6 +25,7 @@ from tarmac.registry.origins import find_base, registry_problems
 from tarmac.request import datasets
 from tarmac.request.catalogue import OUR_IMAGE, catalogue
 from tarmac.request.schema import TrainingRequest
+from tarmac.scheduler.cycle import readings
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +146,6 @@ def gpu_problems(request: TrainingRequest, image: str | None) -> list[str]:
     Args:
         image: to prove the passthrough with; None: there is none.
     """
-    from tarmac.admission.placement import DeviceLoad, Need, NoFit, place
-    from tarmac.base.units import gpu_bytes
-    from tarmac.scheduler.cycle import readings
 
     instead = "(got true). Send gpu: false to train on the CPU."
     seen = devices.snapshot()

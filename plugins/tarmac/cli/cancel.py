@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from tarmac.base.airflow_api import AirflowApi, ApiError
-from tarmac.base.errors import EndedRunError
+from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.errors import ApiError, EndedRunError, ExitCode
 from tarmac.base.ids import CLEAN_UP_TASKS, CREATE_UNIQUE_SESSION_PATH, DELETE_VOLUME
 from tarmac.base.session import cancellation, cancelled_note
 from tarmac.base.states import FINISHED_STATES
@@ -99,14 +99,14 @@ def cancel_run(
         if not earlier:
             api.change_run(run_id, note=before)
         write(f"Run {run_id} was not cancelled: it finished in the same moment, as a success.")
-        return 1
+        return ExitCode.RUN_FAILED
     if state == "queued":
         write(f"Run {run_id} is cancelled: none of its tasks will begin. Airflow ends it when it is its turn.")
         return 0
     write(
         f"Run {run_id} is cancelled but has not ended after {wait_seconds:g} s: `make follow RUN={run_id}` shows why."
     )
-    return 1
+    return ExitCode.RUN_FAILED
 
 
 def _wait(api: AirflowApi, run_id: str, seconds: float) -> str:

@@ -10,15 +10,15 @@ from functools import partial
 from typing import Any
 
 from tarmac.base import ids
-from tarmac.base.airflow_api import AirflowApi, ApiError
-from tarmac.base.errors import LedgerError
+from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.errors import ApiError, LedgerError
 from tarmac.base.ids import DAG_ID, TASKS
 from tarmac.base.session import SessionKey, cancellation, failure_in
 from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES
+from tarmac.base.units import format_seconds
 from tarmac.cli.session_tables import run_seconds
 from tarmac.cli.values import one_line
-from tarmac.containers.protocol import format_seconds
 from tarmac.ledger.ledger import Ledger
 
 # What update_model_metadata_registry says of a promotion that its request did not ask for.

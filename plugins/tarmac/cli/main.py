@@ -1,6 +1,6 @@
 """The commands behind the Makefile, run in the airflow-cli container: `python -m tarmac.cli COMMAND`.
 
-Exit codes: 0 success, 1 the run failed, 2 bad input, 3 the stack does not answer, 130 interrupted.
+Exit codes are `ExitCode`: 0 success, 1 the run failed, 2 bad input, 3 the stack does not answer, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from tarmac.base.airflow_api import AirflowApi, ApiError, log_in
-from tarmac.base.errors import DatasetError, RequestError, TarmacError
+from tarmac.base.airflow_api import AirflowApi, log_in
+from tarmac.base.errors import ApiError, DatasetError, ExitCode, RequestError, TarmacError
 from tarmac.base.settings import settings
+from tarmac.base.units import format_size
 from tarmac.cli import model_commands
 from tarmac.cli.session_tables import HEADER, WHOLE, session_facts, session_rows
 from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account, text_problem
-
-BAD_INPUT = 2
-UNREACHABLE = 3
-INTERRUPTED = 130
 
 
 def init(_: argparse.Namespace) -> int:
@@ -43,7 +40,7 @@ def dataset(arguments: argparse.Namespace) -> int:
         raise DatasetError(problem)
     reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, arguments.suffix, head=head)
     if not arguments.quiet:
-        print(f"{'Stored' if new else 'Already there:'} {datasets.describe_size(size)}. In a request:", file=sys.stderr)
+        print(f"{'Stored' if new else 'Already there:'} {format_size(size)}. In a request:", file=sys.stderr)
     print(reference)
     return 0
 
@@ -102,7 +99,7 @@ def follow(arguments: argparse.Namespace) -> int:
         return follow_run(log_in(), arguments.run_id)
     except KeyboardInterrupt:
         print(f"\nNo longer following; the run goes on. Follow it again: make follow RUN={arguments.run_id}")
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
 
 
 def cancel(arguments: argparse.Namespace) -> int:
@@ -153,7 +150,7 @@ def release_gpu(arguments: argparse.Namespace) -> int:
             print(
                 f"GPU: there is no device {arguments.uuid!r}; there are: {', '.join(known) or 'none'}.", file=sys.stderr
             )
-            return BAD_INPUT
+            return ExitCode.BAD_INPUT
         if ledger.release_quarantine(arguments.uuid, arguments.by):
             print(f"{arguments.uuid} takes sessions again, as soon as the driver calls it healthy.")
         else:
@@ -175,7 +172,7 @@ def trainers(arguments: argparse.Namespace) -> int:
             print(line)
     for problem in found.problems:
         print(problem, file=sys.stderr)
-    return BAD_INPUT if found.problems else 0
+    return ExitCode.BAD_INPUT if found.problems else 0
 
 
 def migrate(arguments: argparse.Namespace) -> int:
@@ -194,7 +191,7 @@ def ready(_: argparse.Namespace) -> int:
     dag = log_in().call("GET", f"/dags/{DAG_ID}")
     if dag["has_import_errors"]:
         print(f"{DAG_ID} has import errors: see the UI's first page.", file=sys.stderr)
-        return UNREACHABLE
+        return ExitCode.UNREACHABLE
     return 0
 
 
@@ -204,7 +201,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with 2."""
         named = re.sub(r"^argument (?:--)?([a-z_]+): ", lambda found: f"{found[1].upper()}: ", message)
-        self.exit(BAD_INPUT, f"{named}\n")
+        self.exit(ExitCode.BAD_INPUT, f"{named}\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -248,18 +245,15 @@ def main(argv: list[str] | None = None) -> int:
     for word in given:
         if not_text := text_problem(word):
             print(not_text, file=sys.stderr)
-            return BAD_INPUT
+            return ExitCode.BAD_INPUT
     arguments = parser.parse_args(given)
     try:
         code: int = arguments.run(arguments)
-    except (RequestError, DatasetError) as error:
-        print(error, file=sys.stderr)
-        return BAD_INPUT
     except TarmacError as error:
         print(error, file=sys.stderr)
-        return BAD_INPUT if getattr(error, "status", 0) in (400, 404, 409, 413) else UNREACHABLE
+        return error.exit_code
     except BrokenPipeError:
-        return INTERRUPTED
+        return ExitCode.INTERRUPTED
     return code
 
 

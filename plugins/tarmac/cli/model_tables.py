@@ -7,21 +7,21 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tarmac.base.units import format_seconds, format_size
 from tarmac.cli.values import one_line
-from tarmac.containers.protocol import format_seconds
-from tarmac.registry.client import SAME_TAG, Run, Version
-from tarmac.registry.origins import CACHED_TAG
+from tarmac.registry import tags as tag
+from tarmac.registry.client import Run, Version
 from tarmac.registry.promotion import Step
 
 
 def age(seconds: float) -> str:
     """Seconds for people, by days from two days on."""
-    return f"{seconds / 86400:.0f} days" if seconds >= 2 * 86400 else format_seconds(seconds)
+    return format_seconds(seconds, about=seconds >= 2 * 86400)
 
 
 def score(version: Version) -> str:
     """A version's metric, as its session measured it; "-" where that is not recorded as a number."""
-    name, value = version.tags.get("tarmac.score_name"), version.tags.get("tarmac.score")
+    name, value = version.tags.get(tag.SCORE_NAME), version.tags.get(tag.SCORE)
     try:
         return f"{name} {float(value):.4f}" if name and value else "-"
     except ValueError:
@@ -41,9 +41,9 @@ def version_rows(versions: Sequence[Version], *, now: float) -> list[list[str]]:
             str(version.version),
             ", ".join(version.aliases) or "-",
             score(version),
-            version.tags.get("tarmac.data") or "-",
+            version.tags.get(tag.DATA) or "-",
             age(max(0.0, now - version.created)),
-            f"same model as {same}" if (same := version.tags.get(SAME_TAG)) else "",
+            f"same model as {same}" if (same := version.tags.get(tag.SAME_AS)) else "",
         ]
         for version in versions
     ]
@@ -56,7 +56,7 @@ def version_facts(version: Version) -> dict[str, Any]:
         "version": version.version,
         "aliases": list(version.aliases),
         "created": datetime.fromtimestamp(version.created, UTC),
-        "same_as": version.tags.get(SAME_TAG),
+        "same_as": version.tags.get(tag.SAME_AS),
         "mlflow_run": version.run_id,
         "source": version.source,
         "url": version.url,
@@ -103,7 +103,7 @@ def facts(trained: Trained) -> dict[str, dict[str, str]]:
     params, metrics = (run.params, run.metrics) if run else ({}, {})
     tags = {**version.tags, **(run.tags if run else {})}
     data = {name: value for name, value in params.items() if name.startswith("data.") or name in _COUNTED}
-    script = params.get("script") or tags.get("tarmac.script") or request.get("script")
+    script = params.get("script") or tags.get(tag.SCRIPT) or request.get("script")
     given = request.get("parameters") if script else None
     asked = {
         name: value
@@ -112,29 +112,29 @@ def facts(trained: Trained) -> dict[str, dict[str, str]]:
     }
     training = {
         "code": f"script {script}" if script else "the trainer's own",
-        "base model": tags.get("tarmac.base_model") or request.get("base_model") or "-",
+        "base model": tags.get(tag.BASE_MODEL) or request.get("base_model") or "-",
         "device": params.get("device", "-"),
     }
-    if taken := tags.get(CACHED_TAG):
+    if taken := tags.get(tag.CACHED_FROM):
         training["taken from"] = taken
-    if same := version.tags.get(SAME_TAG):
+    if same := version.tags.get(tag.SAME_AS):
         training["same model as"] = same
     if "seconds" in metrics:
         training["duration"] = format_seconds(metrics["seconds"])
     for name in ("gpu_peak_bytes", "memory_peak_bytes"):
         if name in metrics:
-            training[name.removesuffix("_bytes").replace("_", " ")] = f"{metrics[name] / 1024**2:,.0f} MiB"
+            training[name.removesuffix("_bytes").replace("_", " ")] = format_size(int(metrics[name]))
     measured = {name: f"{value:.4f}" for name, value in metrics.items() if name not in _BOOKKEEPING}
-    if run is None and (ranked := version.tags.get("tarmac.score_name")):
+    if run is None and (ranked := version.tags.get(tag.SCORE_NAME)):
         measured = {ranked: score(version).removeprefix(f"{ranked} ")}
     origin = {
-        "model": params.get("model") or version.tags.get("tarmac.model") or "-",
+        "model": params.get("model") or version.tags.get(tag.MODEL) or "-",
         "seed": params.get("seed", "-"),
-        "image": tags.get("tarmac.image", "-"),
-        "version": tags.get("tarmac.version", "-"),
-        "commit": tags.get("tarmac.commit", "-"),
-        "run": tags.get("tarmac.run_id", "-"),
-        "evaluation set": version.tags.get("tarmac.evaluation_set", "-"),
+        "image": tags.get(tag.IMAGE, "-"),
+        "version": tags.get(tag.TRAINER_VERSION, "-"),
+        "commit": tags.get(tag.COMMIT, "-"),
+        "run": tags.get(tag.RUN_ID, "-"),
+        "evaluation set": version.tags.get(tag.EVALUATION_SET, "-"),
     }
     return {"metric": measured, "parameter": asked, "data": data, "training": training, "origin": origin}
 

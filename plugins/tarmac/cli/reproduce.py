@@ -6,11 +6,12 @@ import json
 from typing import Any
 
 from tarmac.base.airflow_api import log_in
-from tarmac.base.errors import UnknownModelError
+from tarmac.base.errors import ExitCode, UnknownModelError
 from tarmac.cli.follow import follow_run
 from tarmac.cli.model_tables import mismatches
-from tarmac.registry.client import RUN_TAG, Registry, Run
-from tarmac.registry.origins import METRICS_TAG, REQUEST_RECORD, session_run
+from tarmac.registry import tags as tag
+from tarmac.registry.client import Registry, Run
+from tarmac.registry.origins import REQUEST_RECORD, session_run
 
 _SUFFIX = "-reproduced"
 
@@ -28,7 +29,7 @@ def differences(record: Run, now: Run) -> list[str]:
         for name in sorted({*record.params, *now.params})
         if name.startswith("data.") or name == "device"
     }
-    pairs["image"] = (record.tags.get("tarmac.image"), now.tags.get("tarmac.image"))
+    pairs["image"] = (record.tags.get(tag.IMAGE), now.tags.get(tag.IMAGE))
     return [f"{name}: {old} in the record, {new} now" for name, (old, new) in pairs.items() if old != new]
 
 
@@ -44,19 +45,19 @@ def reproduce_run(run_id: str) -> int:
     """
     registry = Registry()
     record = session_run(registry, run_id)
-    if METRICS_TAG not in record.tags:
+    if tag.METRICS not in record.tags:
         raise UnknownModelError(f"The run {run_id!r} was never scored: there are no metrics to compare with.")
     request = again(registry.record(record, REQUEST_RECORD))
     api = log_in()
     repetition = api.trigger(request)
-    print(f"Repeating {record.tags.get(RUN_TAG, run_id)} from its record, as run {repetition}", flush=True)
+    print(f"Repeating {record.tags.get(tag.RUN_ID, run_id)} from its record, as run {repetition}", flush=True)
     if follow_run(api, repetition) != 0:
         print("The repetition failed, so nothing was compared.")
-        return 1
+        return ExitCode.RUN_FAILED
     now = session_run(registry, repetition)
     for line in differences(record, now):
         print(f"  not the same: {line}")
-    wrong = mismatches(json.loads(record.tags[METRICS_TAG]), json.loads(now.tags[METRICS_TAG]))
+    wrong = mismatches(json.loads(record.tags[tag.METRICS]), json.loads(now.tags[tag.METRICS]))
     for line in wrong:
         print(f"  {line}")
     print("The metrics do not match." if wrong else "The metrics match.")

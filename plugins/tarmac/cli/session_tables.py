@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.base.session import cancellation, failure_in
-from tarmac.containers.protocol import format_seconds
+from tarmac.base.units import format_seconds
 
 HEADER = ("RUN", "STATE", "MODEL", "NAME", "BY", "FOR", "NOTE")
 WHOLE = ("RUN",)

@@ -6,6 +6,8 @@ import os
 from typing import Any
 
 from tarmac.base.ids import DAG_ID
+from tarmac.base.settings import settings, tower_login
+from tarmac.ledger.database import migrate
 from tarmac.tasks.gpu_pools import GPU_POOL
 
 PREFLIGHT_POOL = "gpu_preflight_pool"
@@ -21,9 +23,6 @@ def initialise() -> None:
     """Bring Airflow's database, its logins and its pools to what this version needs, in one process."""
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
     from airflow.utils.db import upgradedb
-
-    from tarmac.base.settings import settings, tower_login
-    from tarmac.ledger.database import migrate
 
     print("Migrating Airflow's database ...", flush=True)
     upgradedb()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tarmac.base.units import format_seconds
+
 # A line beyond this is shown cut: nobody reads it, and it must not fill the log's disk.
 MAX_LINE = 256 * 1024
 
@@ -76,16 +78,6 @@ def _is_metric(data: dict[str, Any]) -> bool:
 
 def _is_error(data: dict[str, Any]) -> bool:
     return isinstance(data.get("message"), str) and isinstance(data.get("retryable", True), bool)
-
-
-def format_seconds(seconds: float) -> str:
-    """Seconds for people: `8 s`, `3 min 20 s`, `2 h 5 min`."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def render(event: Event) -> str:

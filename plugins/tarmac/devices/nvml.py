@@ -16,6 +16,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self
 
+from tarmac.base.errors import DriverRefusedError
+
 SICK_XIDS = frozenset({46, 48, 62, 64, 74, 79, 95, 119, 120, 140})
 """Xid codes after which no session may be placed on the GPU until somebody has reset or repaired it.
 
@@ -41,14 +43,6 @@ class Code(enum.IntEnum):
     GPU_IS_LOST = 15
     RESET_REQUIRED = 16
     LIB_RM_VERSION_MISMATCH = 18
-
-
-class RefusedError(Exception):
-    """NVML answered a call with an error: `code` is its nvmlReturn_t, the message its text."""
-
-    def __init__(self, code: int, text: str) -> None:
-        self.code = code
-        super().__init__(text)
 
 
 _door = threading.Lock()
@@ -98,21 +92,21 @@ def call(name: str, *arguments: Any) -> Any:
     """Call a function of pynvml by its name.
 
     Raises:
-        RefusedError: NVML, or the driver below it, answers with an error.
+        DriverRefusedError: NVML, or the driver below it, answers with an error.
     """
     import pynvml
 
     try:
         return getattr(pynvml, name)(*arguments)
     except pynvml.NVMLError as error:
-        raise RefusedError(error.value, str(error)) from error
+        raise DriverRefusedError(error.value, str(error)) from error
 
 
 def ask(name: str, *arguments: Any) -> Any:
     """Call a function of pynvml by its name; None where it is refused."""
     try:
         return call(name, *arguments)
-    except RefusedError:
+    except DriverRefusedError:
         return None
 
 
@@ -121,14 +115,14 @@ def session() -> Iterator[None]:
     """NVML, initialised; sessions may overlap, because NVML counts them.
 
     Raises:
-        RefusedError: there is no library or no driver, or the two do not fit together.
+        DriverRefusedError: there is no library or no driver, or the two do not fit together.
     """
     call("nvmlInit")
     try:
         yield
     finally:
         # What was read is read: a driver that fails here fails the next session's start.
-        with contextlib.suppress(RefusedError):
+        with contextlib.suppress(DriverRefusedError):
             call("nvmlShutdown")
 
 
@@ -137,13 +131,13 @@ class Handle:
 
     def __init__(self, raw: Any) -> None:
         self.raw = raw
-        self.refusals: dict[str, RefusedError] = {}
+        self.refusals: dict[str, DriverRefusedError] = {}
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """Ask the device; None where it refuses to answer, which is then in `refusals`."""
         try:
             return call(name, self.raw, *arguments)
-        except RefusedError as error:
+        except DriverRefusedError as error:
             self.refusals[name] = error
             return None
 
@@ -177,7 +171,7 @@ class XidWatch:
 
     def __enter__(self) -> Self:
         """Start to listen."""
-        with contextlib.suppress(TimeoutError, RefusedError):
+        with contextlib.suppress(TimeoutError, DriverRefusedError):
             self._events = within(self._timeout, self._open)
         return self
 
@@ -186,7 +180,7 @@ class XidWatch:
     ) -> None:
         """Stop listening, and let go of the driver."""
         self._events = None
-        with contextlib.suppress(TimeoutError, RefusedError):
+        with contextlib.suppress(TimeoutError, DriverRefusedError):
             within(self._timeout, self._close)
 
     def poll(self) -> list[tuple[str, int]]:
@@ -195,7 +189,7 @@ class XidWatch:
             return []
         try:
             return within(self._timeout, self._drain)
-        except (TimeoutError, RefusedError):
+        except (TimeoutError, DriverRefusedError):
             return []
 
     def _open(self) -> Any:
@@ -204,7 +198,7 @@ class XidWatch:
             events = call("nvmlEventSetCreate")
             stack.callback(call, "nvmlEventSetFree", events)
             for uuid in self._uuids:
-                with contextlib.suppress(RefusedError):
+                with contextlib.suppress(DriverRefusedError):
                     handle = call("nvmlDeviceGetHandleByUUID", uuid)
                     gpu = ask("nvmlDeviceGetDeviceHandleFromMigDeviceHandle", handle) or handle
                     name = call("nvmlDeviceGetUUID", gpu)
@@ -221,7 +215,7 @@ class XidWatch:
         for _ in range(64):
             try:
                 event = call("nvmlEventSetWait_v2", self._events, 0)
-            except RefusedError:  # usually that nothing is waiting; what was found so far must not be lost
+            except DriverRefusedError:  # usually that nothing is waiting; what was found so far must not be lost
                 break
             # By its handle first: a GPU that fell off the bus does not tell its UUID any more.
             uuids = self._watched.get(_address(event.device)) or self._watched.get(

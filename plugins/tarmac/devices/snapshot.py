@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tarmac.base.errors import DriverRefusedError
 from tarmac.devices import nvml
 from tarmac.devices.nvml import SICK_XIDS, Code, XidWatch
 
@@ -114,13 +115,13 @@ def snapshot(timeout_seconds: float = 5.0, *, proc: Path = Path("/proc")) -> Sna
         return nvml.within(timeout_seconds, lambda: _read(proc))
     except TimeoutError:
         return Snapshot(State.TIMED_OUT, f"the NVIDIA driver does not answer within {timeout_seconds:g} s")
-    except nvml.RefusedError as error:
+    except DriverRefusedError as error:
         return _no_driver(error)
     except Exception as error:  # noqa: BLE001 - whatever it is, no device is known, and the sentence says why
         return Snapshot(State.DRIVER_FAULT, f"the GPUs cannot be read ({type(error).__name__}: {error})")
 
 
-def _no_driver(error: nvml.RefusedError) -> Snapshot:
+def _no_driver(error: DriverRefusedError) -> Snapshot:
     match error.code:
         case Code.LIBRARY_NOT_FOUND:
             sentence = "the NVIDIA driver is not installed here (libnvidia-ml.so.1 cannot be loaded)"
@@ -142,7 +143,7 @@ def _read(proc: Path) -> Snapshot:
             try:
                 handle = nvml.Handle(nvml.call("nvmlDeviceGetHandleByIndex", index))
                 gpu = _device(handle, index, proc)
-            except nvml.RefusedError as error:
+            except DriverRefusedError as error:
                 unidentified.append(f"GPU {index} cannot be identified ({error})")
                 continue
             devices.append(gpu)
@@ -150,7 +151,7 @@ def _read(proc: Path) -> Snapshot:
                 for instance in _instances(handle):
                     try:
                         devices.append(_instance(instance, gpu, proc))
-                    except nvml.RefusedError as error:
+                    except DriverRefusedError as error:
                         unidentified.append(f"an instance of GPU {index} cannot be identified ({error})")
         driver, cuda = _versions()
         state, sentence = State.OK, f"the NVIDIA driver lists {count} GPU{'' if count == 1 else 's'}"
@@ -185,7 +186,7 @@ def _device(handle: nvml.Handle, index: int | None, proc: Path) -> Device:
     """Read one device.
 
     Raises:
-        RefusedError: it does not tell its UUID.
+        DriverRefusedError: it does not tell its UUID.
     """
     uuid = nvml.call("nvmlDeviceGetUUID", handle.raw)
     memory = handle.ask("nvmlDeviceGetMemoryInfo", _MEMORY_V2)

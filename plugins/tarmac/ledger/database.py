@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import psycopg2
+
 from tarmac.base.errors import LedgerError
 from tarmac.ledger import statements as sql
 
@@ -22,8 +24,6 @@ def connect(url: str) -> Any:
     Raises:
         LedgerError: the database does not answer or refuses the login.
     """
-    import psycopg2
-
     if not url:
         raise LedgerError("TARMAC_DATABASE_URL is not set here: run `make up`, which makes env/tower.env.")
     try:
@@ -55,8 +55,6 @@ def transaction(connection: Any) -> Iterator[Any]:
 
 @contextmanager
 def _told_apart() -> Iterator[None]:
-    import psycopg2
-
     try:
         yield
     except psycopg2.Error as error:

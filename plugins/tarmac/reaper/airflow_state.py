@@ -13,13 +13,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from tarmac.base.errors import SettingsError, TarmacError
+import psycopg2
+
+from tarmac.base.errors import AirflowStateError, SettingsError
 from tarmac.base.session import SessionKey
 from tarmac.reaper.orphans import Run, Task
-
-
-class AirflowStateError(TarmacError):
-    """Airflow's database does not answer or refuses; nothing is known then."""
 
 
 def database_url(environment: Mapping[str, str] = os.environ) -> str:
@@ -51,8 +49,6 @@ class AirflowState:
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         """One that only reads, unless its first statement is SET TRANSACTION READ WRITE."""
-        import psycopg2
-
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = psycopg2.connect(

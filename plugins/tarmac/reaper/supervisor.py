@@ -19,7 +19,8 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 
-from tarmac.reaper.airflow_state import AirflowState, AirflowStateError, database_url
+from tarmac.base.errors import AirflowStateError
+from tarmac.reaper.airflow_state import AirflowState, database_url
 
 log = logging.getLogger(__name__)
 

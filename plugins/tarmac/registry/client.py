@@ -16,11 +16,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tarmac.base.errors import NothingToRegisterError, RegistryError, UnknownModelError
+from tarmac.base.settings import settings
+from tarmac.registry import tags as tag
 
 PRODUCTION = "production"
-RUN_TAG = "tarmac.run_id"
-# Of a version: what it is the same model as, because it was taken from there instead of trained.
-SAME_TAG = "tarmac.same_as"
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
 # The call is wrong, so it is refused every time.
@@ -64,8 +63,6 @@ class Version:
     @property
     def url(self) -> str:
         """Its page in MLflow's UI."""
-        from tarmac.base.settings import settings
-
         return f"{settings().public_mlflow_url}/#/models/{self.name}/versions/{self.version}"
 
 
@@ -88,8 +85,6 @@ class Run:
     @property
     def url(self) -> str:
         """Its page in MLflow's UI."""
-        from tarmac.base.settings import settings
-
         return f"{settings().public_mlflow_url}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
 
 
@@ -235,9 +230,7 @@ class Registry:
 
     def _create_model(self, name: str, kind: str) -> None:
         try:
-            self._call(
-                "POST", "/registered-models/create", {"name": name, "tags": [{"key": "tarmac.model", "value": kind}]}
-            )
+            self._call("POST", "/registered-models/create", {"name": name, "tags": [{"key": tag.MODEL, "value": kind}]})
         except RegistryError as error:
             # Another session may have made it between the look and this call.
             if error.code != _EXISTS:
@@ -447,7 +440,7 @@ def _logged_model(source: str) -> str | None:
 def _model(found: dict[str, Any]) -> RegisteredModel:
     return RegisteredModel(
         name=str(found["name"]),
-        kind=_pairs(found.get("tags")).get("tarmac.model", ""),
+        kind=_pairs(found.get("tags")).get(tag.MODEL, ""),
         created_ms=int(found.get("creation_timestamp", 0)),
         aliases={str(item["alias"]): int(item["version"]) for item in found.get("aliases", [])},
     )

@@ -10,14 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tarmac.base.errors import UnknownModelError
-from tarmac.registry.client import PRODUCTION, RUN_TAG, Registry, Run
+from tarmac.registry import tags as tag
+from tarmac.registry.client import PRODUCTION, Registry, Run
 from tarmac.request.schema import BASE_PATTERN
 
-CACHE_TAG = "tarmac.cache_key"
-# Of a run whose model was taken instead of trained, by `save`: the Airflow run that trained it.
-CACHED_TAG = "tarmac.cached_from"
-METRICS_TAG = "tarmac.metrics"
-VERSION_TAG = "tarmac.model_version"
 # The request of a session and the result of its training, among the artifacts of its MLflow run.
 REQUEST_RECORD = "tarmac/request.json"
 TRAINING_RECORD = "tarmac/training.json"
@@ -59,7 +55,7 @@ def find_base(registry: Registry, reference: str) -> Base:
     if not registry.has_files(version.source):
         raise UnknownModelError(f"The files of {name}/{version.version} were deleted from MLflow.")
     # Its run may be deleted, too, and it is not needed any more.
-    kind = version.tags.get("tarmac.model") or registry.run(version.run_id).params.get("model", "")
+    kind = version.tags.get(tag.MODEL) or registry.run(version.run_id).params.get("model", "")
     return Base(f"{name}/{version.version}", f"models:/{name}/{version.version}", kind)
 
 
@@ -69,7 +65,7 @@ def session_run(registry: Registry, run_id: str) -> Run:
     Raises:
         UnknownModelError: there is none.
     """
-    if found := registry.find_runs(RUN_TAG, run_id):
+    if found := registry.find_runs(tag.RUN_ID, run_id):
         return found[0]
     if re.fullmatch(r"[0-9a-f]{32}", run_id):
         return registry.run(run_id)
@@ -135,7 +131,7 @@ def find_cached(registry: Registry, key: str) -> Run | None:
     return next(
         (
             run
-            for run in registry.find_runs(CACHE_TAG, key)
+            for run in registry.find_runs(tag.CACHE_KEY, key)
             if registry.has_record(run, TRAINING_RECORD) and registry.saved_model(run)
         ),
         None,
@@ -158,7 +154,7 @@ def same_model(registry: Registry, cached_run: str) -> str:
         tags = registry.run(mlflow_run).tags
     except UnknownModelError:  # deleted since the model was taken
         return f"run:{mlflow_run}"
-    name, _, number = tags.get(VERSION_TAG, "").rpartition("/")
+    name, _, number = tags.get(tag.MODEL_VERSION, "").rpartition("/")
     if name and number.isdecimal() and registry.has_version(name, int(number)):
         return f"{name}/{number}"
-    return f"run:{tags.get(RUN_TAG, mlflow_run)}"
+    return f"run:{tags.get(tag.RUN_ID, mlflow_run)}"

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from tarmac.base.errors import RegistryError, TarmacError, UnknownModelError
+from tarmac.base.errors import PromotionError, RegistryError, UnknownModelError
 from tarmac.ledger.promotions import Promotions
+from tarmac.registry import tags as tag
 from tarmac.registry.client import PRODUCTION, RegisteredModel, Registry
 from tarmac.registry.promotion import (
     IN_MLFLOW,
@@ -32,12 +33,6 @@ from tarmac.registry.promotion import (
     of_this_model,
     way_back,
 )
-
-
-class PromotionError(TarmacError):
-    """A promotion or a step back that makes no sense; the message says why."""
-
-    status = 409
 
 
 class Production:
@@ -195,14 +190,14 @@ class Production:
             tags = self._registry.version(candidate.model, version).tags
         except UnknownModelError:  # deleted a moment ago
             return None
-        same = (tags.get("tarmac.evaluation_set"), tags.get("tarmac.score_name")) == (
+        same = (tags.get(tag.EVALUATION_SET), tags.get(tag.SCORE_NAME)) == (
             candidate.evaluation_set,
             candidate.score_name,
         )
-        if not same or "tarmac.score" not in tags:
+        if not same or tag.SCORE not in tags:
             return None
         try:
-            return Measured(float(tags["tarmac.score"]), float(tags.get("tarmac.seen", 0)))
+            return Measured(float(tags[tag.SCORE]), float(tags.get(tag.SEEN, 0)))
         except ValueError:  # a person may write anything into a tag
             return None
 

@@ -18,10 +18,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
-from tarmac.base.errors import RequestError
+from tarmac.base.errors import CheckerUnavailableError, RequestError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.session import NOTE_CHARACTERS
-from tarmac.request.checker import CheckerUnavailableError
 from tarmac.request.run_id import new_run_id, run_id_problem
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.text import read_json, short, text_problems

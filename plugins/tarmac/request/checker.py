@@ -11,15 +11,11 @@ import hmac
 import json
 import os
 
-from tarmac.base.errors import TarmacError
+from tarmac.base.errors import CheckerUnavailableError
 from tarmac.base.settings import settings
 
 CHECKER_PORT = 8975
 _CONNECT_SECONDS, _SECONDS = 2.0, 30.0
-
-
-class CheckerUnavailableError(TarmacError):
-    """The checker does not answer, or not in time; nothing is known about the request then."""
 
 
 def checker_token() -> str:

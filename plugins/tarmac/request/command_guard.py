@@ -9,14 +9,12 @@ import asyncio
 import sys
 from typing import Any
 
-from tarmac.base.errors import RequestError
+from tarmac.base.errors import CheckerUnavailableError, ExitCode, RequestError
 from tarmac.base.ids import DAG_ID
-from tarmac.request.checker import CheckerUnavailableError, ask_checker
+from tarmac.request.checker import ask_checker
 from tarmac.request.run_id import run_id_problem
 from tarmac.request.schema import parse_request
 from tarmac.request.text import read_json, short
-
-BAD_INPUT = 2
 
 
 def refuse_bad_trigger(sub_command: str = "", **_: Any) -> None:
@@ -39,7 +37,7 @@ def refuse_bad_trigger(sub_command: str = "", **_: Any) -> None:
         print(f"Data sets, base model and GPUs are checked by the run's first task: {error}", file=sys.stderr)
     if problems:
         print(RequestError(problems), file=sys.stderr)
-        raise SystemExit(BAD_INPUT)
+        raise SystemExit(ExitCode.BAD_INPUT)
 
 
 def command_problems(conf: str | None, run_id: str | None) -> tuple[dict[str, Any], list[str]]:

@@ -211,13 +211,3 @@ def check(request: TrainingRequest, store_url: str, schemes: tuple[str, ...], *,
         if problem := problem_with(reference, store_url, schemes, contents=contents):
             problems.append(f"{path}: {problem} (got {reference!r}).")
     return problems
-
-
-def describe_size(size: int) -> str:
-    """Bytes for people. Pure."""
-    value: Any = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024 or unit == "GiB":
-            return f"{size} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    raise AssertionError("unreachable")

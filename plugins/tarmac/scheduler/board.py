@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from tarmac.admission.placement import size
-from tarmac.containers.protocol import format_seconds
+from tarmac.base.units import format_seconds, format_size
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow
 
@@ -26,8 +25,8 @@ def board(
     for device in devices:
         free = max(0, device.capacity_bytes - device.reserved_bytes - device.external_bytes)
         lines.append(
-            f"{device.uuid}  {device.name}: {size(free)} free of {size(device.capacity_bytes)}, "
-            f"{size(device.reserved_bytes)} reserved, {size(device.external_bytes)} used by others"
+            f"{device.uuid}  {device.name}: {format_size(free)} free of {format_size(device.capacity_bytes)}, "
+            f"{format_size(device.reserved_bytes)} reserved, {format_size(device.external_bytes)} used by others"
         )
         if device.quarantine:
             lines.append(f"  in quarantine: {device.quarantine}")
@@ -48,9 +47,9 @@ def board(
 
 
 def _holding(row: dict[str, Any], now: datetime) -> str:
-    text = f"{size(row['bytes'])} reserved"
+    text = f"{format_size(row['bytes'])} reserved"
     if row["used_bytes"] is not None:
-        text += f", {size(row['used_bytes'])} used, {size(row['peak_bytes'] or 0)} at most"
+        text += f", {format_size(row['used_bytes'])} used, {format_size(row['peak_bytes'] or 0)} at most"
     if row["running_at"] is not None:
         text += f", trains for {format_seconds((now - row['running_at']).total_seconds())}"
     else:

@@ -13,10 +13,9 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
-from tarmac.admission.placement import size
 from tarmac.base.errors import LedgerError
 from tarmac.base.session import SessionKey
-from tarmac.containers.protocol import format_seconds
+from tarmac.base.units import format_seconds, format_size
 from tarmac.ledger.listener import Listener
 from tarmac.ledger.records import Place, session_name
 
@@ -55,7 +54,7 @@ def reserved_line(held: Mapping[str, Any]) -> str:
     Args:
         held: as `holding` gives it.
     """
-    what = ", ".join(f"{size(count)} of {uuid}" for uuid, count in sorted(held["bytes"].items()))
+    what = ", ".join(f"{format_size(count)} of {uuid}" for uuid, count in sorted(held["bytes"].items()))
     return f"Reserved {what} (by the rule {held['rule']}), after {held['waited_seconds']:.1f} s."
 
 

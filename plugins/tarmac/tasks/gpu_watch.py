@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tarmac.admission.estimate import Outcome
-from tarmac.admission.placement import size
 from tarmac.base.errors import ContainerError, LedgerError
 from tarmac.base.session import SessionKey
 from tarmac.base.states import ContainerHealth
+from tarmac.base.units import format_size
 from tarmac.containers import engine
 from tarmac.devices.snapshot import SICK_XIDS, Health, Snapshot, State, XidWatch, snapshot
 from tarmac.ledger.ledger import Ledger
@@ -82,7 +82,7 @@ def judge(look: Look, held: Mapping[str, int], *, stall_seconds: float) -> Verdi
         if own > reserved and look.needed_bytes.get(uuid, 0) > look.available_bytes.get(uuid, 0):
             return Verdict(
                 Outcome.OVERRUN,
-                f"The training used {size(own)} ({own:,} bytes) of device {uuid}, where {size(reserved)} "
+                f"The training used {format_size(own)} ({own:,} bytes) of device {uuid}, where {format_size(reserved)} "
                 f"({reserved:,} bytes) are reserved for it, and the device was running short for its neighbours",
             )
     if look.silent_seconds > stall_seconds:
@@ -227,8 +227,9 @@ class Watch:
         for uuid in over:
             self._tell(
                 f"over {uuid}",
-                f"The training uses {size(own[uuid])} of {uuid}, more than the {size(self.held.bytes_by_device[uuid])} "
-                "reserved for it; it goes on while there is room for everybody.",
+                f"The training uses {format_size(own[uuid])} of {uuid}, more than the "
+                f"{format_size(self.held.bytes_by_device[uuid])} reserved for it; it goes on while the device has room "
+                "for all its sessions.",
             )
         return Look(
             faults={**faults_of(seen, self.held.bytes_by_device, self._missing), **self._sick_xids},

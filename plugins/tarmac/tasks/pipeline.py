@@ -14,17 +14,9 @@ from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
 from tarmac.ledger.ledger import Ledger
-from tarmac.registry.client import RUN_TAG, SAME_TAG, Registry, Run
-from tarmac.registry.origins import (
-    CACHE_TAG,
-    CACHED_TAG,
-    METRICS_TAG,
-    VERSION_TAG,
-    cache_key,
-    find_base,
-    find_cached,
-    same_model,
-)
+from tarmac.registry import tags as tag
+from tarmac.registry.client import Registry, Run
+from tarmac.registry.origins import cache_key, find_base, find_cached, same_model
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, evaluation_set_id
 from tarmac.request import datasets
@@ -125,7 +117,8 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
     if request["no_cache"]:
         log.info("The request asks to train anew.")
     elif cached := _find_cached(key):
-        log.info("The same training was done before, by %s: its model is taken.", cached.tags.get(RUN_TAG, "another"))
+        before = cached.tags.get(tag.RUN_ID, "another")
+        log.info("The same training was done before, by %s: its model is taken.", before)
         return {
             "task": TRAIN_MODEL_CPU,
             "command": "restore",
@@ -202,7 +195,7 @@ def register_model(
         )
     registry = Registry()
     # A model that could not be fetched any more was trained after all.
-    taken = plan["cached_run"] if CACHED_TAG in registry.run(saved["mlflow_run_id"]).tags else ""
+    taken = plan["cached_run"] if tag.CACHED_FROM in registry.run(saved["mlflow_run_id"]).tags else ""
     same_as = same_model(registry, taken)
     measured = Measured(metrics[score_name], seen)
     evaluation_set = evaluation_set_id(kind, prep["datasets"])
@@ -215,24 +208,24 @@ def register_model(
         description=(f"The same model as {same_as}. " if same_as else "")
         + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
         tags={
-            "tarmac.run_id": run_id,
-            "tarmac.model": kind,
-            "tarmac.data": ", ".join(sorted({str(entry["name"]) for entry in prep["datasets"]})),
-            "tarmac.datasets": ",".join(str(entry["id"]) for entry in prep["datasets"]),
-            "tarmac.evaluation_set": evaluation_set,
-            "tarmac.score_name": score_name,
-            "tarmac.score": repr(measured.score),
-            "tarmac.seen": repr(measured.seen),
-            **({SAME_TAG: same_as} if same_as else {}),
+            tag.RUN_ID: run_id,
+            tag.MODEL: kind,
+            tag.DATA: ", ".join(sorted({str(entry["name"]) for entry in prep["datasets"]})),
+            tag.DATASETS: ",".join(str(entry["id"]) for entry in prep["datasets"]),
+            tag.EVALUATION_SET: evaluation_set,
+            tag.SCORE_NAME: score_name,
+            tag.SCORE: repr(measured.score),
+            tag.SEEN: repr(measured.seen),
+            **({tag.SAME_AS: same_as} if same_as else {}),
         },
     )
     run_tags = {
-        "tarmac.evaluation_set": evaluation_set,
-        VERSION_TAG: f"{name}/{version.version}",
-        METRICS_TAG: json.dumps(metrics, sort_keys=True),
+        tag.EVALUATION_SET: evaluation_set,
+        tag.MODEL_VERSION: f"{name}/{version.version}",
+        tag.METRICS: json.dumps(metrics, sort_keys=True),
     }
     if plan["cache_key"] and not taken:
-        run_tags[CACHE_TAG] = plan["cache_key"]  # a model that was taken from another run is found there
+        run_tags[tag.CACHE_KEY] = plan["cache_key"]  # a model that was taken from another run is found there
     registry.tag_run(saved["mlflow_run_id"], run_tags)
     log.info("Registered %s version %s: %s", name, version.version, version.url)
     candidate = Candidate(name, version.version, score_name, measured, evaluation_set)

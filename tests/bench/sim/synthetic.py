@@ -20,7 +20,7 @@ import random
 from dataclasses import dataclass
 
 from sim.trace import MIB, External, Session, Trace
-from tarmac.admission.placement import GIB
+from tarmac.base.units import GIB
 
 MEDIAN_S = 1186.0
 # (ln 12860 - ln 1186) / 1.2816: the 90th percentile of a normal distribution is 1.2816 standard deviations up.

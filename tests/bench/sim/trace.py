@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tarmac.admission.placement import GIB
+from tarmac.base.units import GIB
 
 MIB = 1024**2
 FOLDER = Path(__file__).parent / "traces"

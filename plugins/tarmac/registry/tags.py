@@ -1,0 +1,36 @@
+"""The names of the tags that Tarmac writes into MLflow. The trainer, which writes those of a run, has its own list."""
+
+from __future__ import annotations
+
+# Of a run, written by the trainer.
+RUN_ID = "tarmac.run_id"
+DAG = "tarmac.dag_id"
+TRAINING = "tarmac.training"
+TRAINER_VERSION = "tarmac.version"
+COMMIT = "tarmac.commit"
+IMAGE = "tarmac.image"
+BASE_MODEL = "tarmac.base_model"
+SCRIPT = "tarmac.script"
+# The Airflow run that trained the model, where it was taken instead of trained.
+CACHED_FROM = "tarmac.cached_from"
+AIRFLOW_URL = "tarmac.airflow_url"
+
+# Of a run, written when its model is registered.
+CACHE_KEY = "tarmac.cache_key"
+METRICS = "tarmac.metrics"
+MODEL_VERSION = "tarmac.model_version"
+
+# Of a registered model and of its versions.
+MODEL = "tarmac.model"
+
+# Of a version.
+DATA = "tarmac.data"
+DATASETS = "tarmac.datasets"
+SCORE_NAME = "tarmac.score_name"
+SCORE = "tarmac.score"
+SEEN = "tarmac.seen"
+# What it is the same model as, because it was taken from there instead of trained.
+SAME_AS = "tarmac.same_as"
+
+# Of a run and of a version.
+EVALUATION_SET = "tarmac.evaluation_set"
