@@ -151,7 +151,7 @@ class Step:
 
 @dataclass
 class Attack:
-    """Two sessions at the same time, one of which fetches data from an object store, and a third that found none.
+    """Two sessions at the same time, one of which fetches data from an object store; how a third one was refused.
 
     While they ran, this machine listened on a port of all its addresses.
     """
@@ -214,8 +214,7 @@ def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> At
         remote = stack.start({"model": "test_model", "datasets": sets, "seed": 1})
         states = {run: stack.finish(run, 400) for run in (local, remote)}
         assert set(states.values()) == {"success"}, [stack.states(run) for run in states]
-        refused = stack.start({"model": "test_model", "datasets": {"b": {"train": "s3://data/none.jsonl"}}})
-        assert stack.finish(refused) == "failed"
+        refused = stack.refused({"model": "test_model", "datasets": {"b": {"train": "s3://data/none.jsonl"}}})
         stack.assert_nothing_left()
     return Attack(_steps(stack, watch, local, remote), [local, remote], refused)
 

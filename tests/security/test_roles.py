@@ -22,7 +22,7 @@ from tarmac.request.schema import TrainingRequest
 from .conftest import SERVICES, AttackedStack
 
 ROLES = ["Viewer", "User", "Op"]
-# Well formed, and refused by the run's first task: nobody stored it.
+# Well formed, and refused by the run's first task: what is stored there is not what its id says.
 GOOD = {"model": "test_model", "datasets": {"a": {"train": f"{'2' * 44}/{'2' * 44}.jsonl"}}}
 BAD = {"model": "gpt-9", "datasets": {"a": {"train": "../x"}}}
 READS = [
@@ -36,6 +36,7 @@ Call = Callable[..., httpx.Response]
 @pytest.fixture(scope="session")
 def callers(stack: AttackedStack) -> dict[str, Call]:
     """A caller for each role, an anonymous one, and one with a token that nobody gave."""
+    stack.store_false_content("2" * 44)
     found: dict[str, Call] = {}
     for role in ROLES:
         name, password = role.lower(), secrets.token_hex(16)
@@ -125,7 +126,9 @@ def test_nobody_starts_a_bad_request(stack: AttackedStack, callers: dict[str, Ca
 def test_those_who_may_start_sessions_do(stack: AttackedStack, callers: dict[str, Call], role: str):
     answer = send(callers[role], GOOD)
     assert answer.status_code == 200, answer.text
-    assert stack.finish(answer.json()["dag_run_id"]) == "failed", "in its first task: nobody stored the data set"
+    assert stack.finish(answer.json()["dag_run_id"]) == "failed", (
+        "in its first task: the content is not what its id says"
+    )
 
 
 @pytest.mark.parametrize("role", ["Viewer", "User"])
@@ -140,9 +143,8 @@ def test_a_request_names_no_image_no_command_and_no_template(stack: AttackedStac
         assert send(callers["User"], GOOD | extra).status_code == 400
     template = {"a": {"train": "file:///files/{{conn.get('x')}}.jsonl"}}
     answer = send(callers["User"], {"model": "test_model", "datasets": template})
-    run_id = answer.json()["dag_run_id"]
-    assert stack.finish(run_id) == "failed"
-    assert "{{conn.get('x')}}" in stack.log(run_id, "check_request_body"), "it is text, and stays text"
+    assert answer.status_code == 400
+    assert "{{conn.get('x')}}" in answer.text, "it is text, and stays text"
 
 
 def test_mlflow_is_closed_to_strangers_and_to_other_host_names(stack: AttackedStack):

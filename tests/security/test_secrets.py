@@ -62,7 +62,7 @@ def test_a_trainer_that_prints_its_credentials_leaks_none_to_its_log(attack: Att
             assert leaked(stack, text) == set(), task_id
     assert "MLFLOW_TRACKING_PASSWORD=***" in stack.log(attack.runs[0], "save_model")
     assert "AWS_SECRET_ACCESS_KEY=***" in stack.log(attack.runs[1], "retrieve_resources")
-    assert leaked(stack, stack.log(attack.refused, "check_request_body")) == set()
+    assert leaked(stack, attack.refused) == set()
 
 
 def test_no_log_file_of_airflow_holds_a_secret(attack: Attack, stack: AttackedStack):

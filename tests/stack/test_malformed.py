@@ -1,13 +1,14 @@
-"""Fifty malformed requests: each gets a clear error that names the field; nothing is started and nothing stays."""
+"""Malformed requests: each gets a clear error that names the field; nothing is started and nothing stays."""
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import httpx
 import pytest
 
-from support.stack import DAG, Stack
+from support.stack import DAG, REPO, Stack
 
 ID = "1" * 44
 MISSING = "".join("23456789ABC"[i % 11] for i in range(44))
@@ -67,26 +68,28 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("too many data sets", named(datasets={f"d{i}": GOOD["a"] for i in range(40)}), "datasets"),
     ("gpu is a string", named(gpu="yes"), "gpu"),
     ("gpu is a number", named(gpu=1), "gpu"),
-    ("gpu is null", named(gpu=None), "gpu"),
     ("seed is negative", named(seed=-1), "seed"),
     ("seed is a fraction", named(seed=1.5), "seed"),
     ("unknown key", named(datset={}), "datset"),
     ("unknown keys, several wrong fields", named("x", gpu="no", zzz=1), "zzz"),
     ("parameters is a list", named(parameters=[1]), "parameters"),
+    ("a NUL deep in a request", named(base_model="run:a\x00b"), "base_model"),
     ("an unknown parameter", named(parameters={"epochs": 3}), "parameters.epochs"),
     ("a parameter out of bounds", named(parameters={"train_seconds": -1}), "parameters.train_seconds"),
     ("a parameter of the wrong type", named(parameters={"train_seconds": "long"}), "parameters.train_seconds"),
 ]
 
 # These are well formed; only the world shows that they are wrong.
-FAILED: list[tuple[str, Any, str]] = [
+CONTRADICTED: list[tuple[str, Any, str]] = [
     ("a data set nobody stored", train(f"{MISSING}/{MISSING}.jsonl"), "datasets.a.train"),
     ("a file outside its folder", train("file:///etc/passwd"), "datasets.a.train"),
     ("a file that is not there", train("file:///files/none.jsonl"), "datasets.a.train"),
     ("a URL scheme that is not allowed", train("gopher://x/y"), "datasets.a.train"),
     ("the stack's own web pages as data", train("http://mlflow:5000/health"), "datasets.a.train"),
     ("a GPU where there is none", named(gpu=True), "gpu"),
+    ("a base model that is not there", named(base_model="none/1"), "base_model"),
 ]
+REFUSED += CONTRADICTED
 
 
 @pytest.mark.parametrize(("conf", "field"), [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
@@ -100,16 +103,63 @@ def test_a_malformed_request_is_refused_before_a_run_exists(stack: Stack, conf: 
     assert stack.session_containers() + stack.session_volumes() == []
 
 
-@pytest.mark.parametrize(("conf", "field"), [case[1:] for case in FAILED], ids=[case[0] for case in FAILED])
-def test_a_request_the_world_contradicts_fails_in_its_first_task(stack: Stack, conf: Any, field: str) -> None:
-    run_id = stack.start(conf)
+def test_what_only_the_first_task_can_see_fails_in_it_and_is_told_in_the_run_s_note(stack: Stack) -> None:
+    reference = stack.store_false_content("3" * 44)
+    run_id = stack.start(train(reference))
     assert stack.finish(run_id) == "failed"
     tasks = stack.tasks(run_id)
     assert tasks["check_request_body"]["state"] == "failed"
     assert tasks["check_request_body"]["try_number"] == 1, "not retried"
     assert tasks["create_unique_session_path"]["state"] == "upstream_failed"
-    assert f"{field}: " in stack.log(run_id, "check_request_body")
+    told = stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["note"].splitlines()
+    assert told[0] == "test_model, data a, by airflow"
+    assert told[1].startswith("Failed: check_request_body: the request was refused: datasets.a.train: ")
+    assert reference not in told[1], "the data set has a name"
+    assert told[1].removeprefix("Failed: ") in stack.log(run_id, "check_DAG_success")
     stack.assert_nothing_left()
+
+
+def test_airflow_s_own_command_line_refuses_the_same(stack: Stack) -> None:
+    bad = '{"model": "gpt", "model": "gpt-2", "gpu": true, "base_model": "none/1", "epochs": 3, "datasets": {"a": {}}}'
+    command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "airflow", "dags", "trigger", "nlp_model_training"]
+    before = stack.http.get(f"{DAG}/dagRuns", params={"limit": 1}).json()["total_entries"]
+    done = subprocess.run(
+        [*command, "--run-id", "..", "--conf", bad], cwd=REPO, env=stack.environment, text=True, capture_output=True
+    )
+    assert done.returncode == 2
+    for field in (
+        "model: is there more than once",
+        "model: must be",
+        "gpu: ",
+        "base_model: ",
+        "epochs: ",
+        "--run-id: ",
+    ):
+        assert field in done.stderr
+    assert "Traceback" not in done.stderr
+    assert stack.http.get(f"{DAG}/dagRuns", params={"limit": 1}).json()["total_entries"] == before
+
+
+def test_a_new_trainer_is_listed_and_taken_in_the_same_moment(stack: Stack) -> None:
+    name = "of_this_test"
+    file = REPO / "env" / "trainers" / f"{name}.toml"
+    file.write_text(f"[{name}]\ntitle = 'x'\nscore = 'f1'\nimage = 'tarmac/none:1'\n")
+    try:
+        assert name in stack.make("trainers").stdout
+        said = stack.refused(named(name))
+    finally:
+        file.unlink()
+    assert "the image of its trainer, tarmac/none:1, is not on this machine" in said
+    assert "must be one of" not in said
+
+
+def test_a_run_id_that_is_taken_is_said_in_a_sentence(stack: Stack) -> None:
+    reference = stack.store_false_content("3" * 44)
+    assert stack.post(train(reference), "taken").status_code == 200
+    again = stack.post(train(reference), "taken")
+    assert again.status_code == 409
+    assert again.json()["detail"].startswith("dag_run_id: a run has the id 'taken' already.")
+    assert stack.finish("taken") == "failed"
 
 
 def test_all_bad_fields_are_named_at_once(stack: Stack) -> None:

@@ -131,9 +131,5 @@ def test_a_script_that_is_not_in_the_store_is_refused_before_anything_starts(
         "datasets": multitask,
         "script": f"{missing}/{missing}.py",
     }
-    run_id = stack.start(request)
-    assert stack.finish(run_id) == "failed"
-    assert "script: there is no such script: store it with `make script FILE=...`" in stack.log(
-        run_id, "check_request_body"
-    )
+    assert "script: there is no such script: store it with `make script FILE=...`" in stack.refused(request)
     stack.assert_nothing_left()

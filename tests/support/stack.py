@@ -82,6 +82,20 @@ class Stack:
         run_id: str = answer.json()["dag_run_id"]
         return run_id
 
+    def refused(self, conf: Any) -> str:
+        """Send a request that is to be refused; returns what the answer says."""
+        answer = self.post(conf)
+        assert answer.status_code == 400, answer.text
+        text: str = answer.json()["detail"]
+        return text
+
+    def store_false_content(self, data_id: str) -> str:
+        """Store a file whose content is not what its id says, as only a run's first task sees; return its reference."""
+        script = f"mkdir -p /datasets/{data_id} && echo '{{}}' >/datasets/{data_id}/{data_id}.jsonl"
+        command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "sh", "-c", script]
+        subprocess.run(command, cwd=REPO, env=self.environment, check=True, capture_output=True, timeout=120)
+        return f"{data_id}/{data_id}.jsonl"
+
     def run_state(self, run_id: str) -> str:
         state: str = self.http.get(f"{DAG}/dagRuns/{run_id}").json()["state"]
         return state
