@@ -5,13 +5,17 @@ A fake `docker` stands first on PATH. It notes each call with its standard input
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import pwd
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,9 +78,13 @@ class Clone:
             "FAKE_CALLS": str(self._calls),
         }
 
+    def forget(self) -> None:
+        """Forget the calls of docker so far."""
+        self._calls.unlink(missing_ok=True)
+
     def run(self, *words: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the clone, with variables of the environment."""
-        self._calls.unlink(missing_ok=True)
+        self.forget()
         done = subprocess.run(
             words, cwd=self.folder, env=self.environment | variables, text=True, capture_output=True, timeout=60,
             check=False, **({"input": stdin} if stdin is not None else {"stdin": subprocess.DEVNULL}),
@@ -156,6 +164,22 @@ def test_every_list_is_there_as_json(clone: Clone, target: str, given: list[str]
     assert "JSON: 'perhaps' is neither 1 nor 0." in done.stderr
     assert clone.make(target, *given).returncode == 0
     assert [call.words for call in clone.commands()] == [wanted]
+
+
+def test_a_list_is_made_for_the_width_of_the_callers_terminal(clone: Clone):
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 87, 0, 0))
+    clone.forget()
+    subprocess.run(
+        ["make", "models"], cwd=clone.folder, env=clone.environment, stdin=subprocess.DEVNULL, stdout=slave, timeout=60,
+        check=True,
+    )  # fmt: skip
+    os.close(slave)
+    os.close(master)
+    words = clone.calls()[-1].words
+    assert words[words.index("-e") + 1] == "COLUMNS=87"
+    assert clone.make("models").returncode == 0
+    assert not any("COLUMNS" in word for word in clone.calls()[-1].words), "there is no terminal"
 
 
 @pytest.mark.parametrize("name", [ODD.replace("/", "") + ".py", "-x.py", "two\nlines.py", "ünïcode.py", "a:b.py"])

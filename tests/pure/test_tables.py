@@ -75,6 +75,22 @@ def test_a_session_is_shown_by_model_name_and_owner_with_its_note():
     ]  # fmt: skip
 
 
+NOTES = {
+    "why it failed": ("ner, data wnut17, by ada\nFailed: train_model_cpu: no memory", "train_model_cpu: no memory"),
+    "who cancelled it": (
+        "Cancelled by ada at 2026-11-28 05:30:12 UTC.\nner, by ada\nFailed: marked",
+        "Cancelled by ada at 2026-11-28 05:30:12 UTC.",
+    ),
+    "what it is, where nothing went wrong": ("ner, data wnut17\nmore", "ner, data wnut17"),
+    "nothing": ("", ""),
+}
+
+
+@pytest.mark.parametrize(("note", "said"), NOTES.values(), ids=NOTES.keys())
+def test_of_a_note_the_list_shows_how_the_run_ended(note: str, said: str):
+    assert shown(run("r", "failed", {}, note=note))["r"][-1] == said
+
+
 def test_a_session_under_way_says_what_it_does_and_for_how_long():
     begun = (NOW - timedelta(seconds=40)).isoformat()
     rows = shown(
