@@ -129,8 +129,10 @@ def nlp_model_training() -> None:
         """Make the session's volume, named after the run, with request.json in it."""
         from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import make_session
+        from tarmac.tasks.results import checked_request
 
-        return attempt(make_session, ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
+        request = ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY)
+        return dict(attempt(lambda: make_session(ti.dag_id, ti.run_id, checked_request(request))))
 
     retrieve_resources = step(
         ids.RETRIEVE_RESOURCES,
@@ -152,10 +154,15 @@ def nlp_model_training() -> None:
         """Follow the request's `gpu`, unless the same training was done before: its model is taken, on the CPU."""
         from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import plan_training
+        from tarmac.tasks.results import Plan, Prepared, checked_request
         from tarmac.tasks.run_end import required
 
-        tasks = [ids.CHECK_REQUEST_BODY, ids.RETRIEVE_RESOURCES, ids.CREATE_UNIQUE_SESSION_PATH]
-        plan = attempt(lambda: plan_training(*required(ti.xcom_pull(task_ids=tasks), tasks)))
+        def decide() -> Plan:
+            tasks = [ids.CHECK_REQUEST_BODY, ids.RETRIEVE_RESOURCES, ids.CREATE_UNIQUE_SESSION_PATH]
+            request, prep, session = required(ti.xcom_pull(task_ids=tasks), tasks)
+            return plan_training(checked_request(request), Prepared.of(prep), session)
+
+        plan = attempt(decide)
         ti.xcom_push(key=ids.PLAN, value=plan)
         return plan["task"]
 
@@ -231,6 +238,7 @@ def nlp_model_training() -> None:
         """Register the model as a new version, with its metrics; promote it if the request asks and the rule allows."""
         from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import register_model
+        from tarmac.tasks.results import Prepared, Registered, Saved, Scored, checked_request
         from tarmac.tasks.run_end import required
 
         tasks = [
@@ -241,12 +249,14 @@ def nlp_model_training() -> None:
             ids.DETERMINE_CPU_OR_GPU,
         ]
 
-        def register() -> dict[str, Any]:
+        def register() -> Registered:
             plan = ti.xcom_pull(task_ids=ids.DETERMINE_CPU_OR_GPU, key=ids.PLAN)
             request, prep, saved, scored, plan = required([*ti.xcom_pull(task_ids=tasks[:-1]), plan], tasks)
-            return register_model(ti.run_id, request, prep, plan, saved, scored)
+            return register_model(
+                ti.run_id, checked_request(request), Prepared.of(prep), plan, Saved.of(saved), Scored.of(scored)
+            )
 
-        return attempt(register)
+        return dict(attempt(register))
 
     cleanup = step(
         ids.CLEANUP,

@@ -92,18 +92,54 @@ def test_the_branch_goes_where_the_plan_says(dag: Any, monkeypatch: pytest.Monke
     class Instance:
         pushed: dict[str, Any] = {}
 
-        def xcom_pull(self, task_ids: list[str]) -> list[str]:
-            return task_ids
+        def xcom_pull(self, task_ids: list[str]) -> list[dict[str, Any]]:
+            assert task_ids == ["check_request_body", "retrieve_resources", "create_unique_session_path"]
+            return [{"model": "test_model"}, {"datasets": []}, {"volume": "v"}]
 
         def xcom_push(self, key: str, value: Any) -> None:
             self.pushed[key] = value
 
-    asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(pipeline, "plan_training", lambda *given: asked.append(given) or {"task": task})
+    asked: list[tuple[Any, ...]] = []
+
+    def plan(request: Any, prep: Any, session: Any) -> dict[str, str]:
+        asked.append((request.model, prep.datasets, session["volume"]))
+        return {"task": task}
+
+    monkeypatch.setattr(pipeline, "plan_training", plan)
     instance = Instance()
     assert dag.get_task("determine_cpu_or_gpu").python_callable(instance) == task
     assert instance.pushed == {"plan": {"task": task}}
-    assert asked == [("check_request_body", "retrieve_resources", "create_unique_session_path")]
+    assert asked == [("test_model", (), "v")]
+
+
+@pytest.mark.parametrize(
+    ("task", "pulled", "words"),
+    [
+        (
+            "determine_cpu_or_gpu",
+            [{"model": "m"}, {"datasets": [{"name": "a"}]}, {"volume": "v"}],
+            r"datasets\.0\.split",
+        ),
+        (
+            "update_model_metadata_registry",
+            [{"model": "m"}, {"datasets": []}, {"bytes": 3}, {"metrics": {}}],
+            "save_model",
+        ),
+    ],
+)
+def test_a_wrong_result_of_a_step_fails_the_task_at_once_and_is_named(
+    dag: Any, task: str, pulled: list[Any], words: str
+):
+    from airflow.sdk.exceptions import AirflowFailException
+
+    class Instance:
+        run_id = "r1"
+
+        def xcom_pull(self, task_ids: str | list[str], key: str = "") -> Any:
+            return {"task": "train_model_cpu"} if key else pulled
+
+    with pytest.raises(AirflowFailException, match=words):
+        dag.get_task(task).python_callable(Instance())
 
 
 POOLS = {

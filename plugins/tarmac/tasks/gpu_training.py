@@ -17,6 +17,7 @@ from tarmac.containers import engine
 from tarmac.containers.protocol import Event
 from tarmac.request.schema import Resources
 from tarmac.tasks.container_operator import TrainingContainerOperator
+from tarmac.tasks.results import Trained
 
 # Imported where it is used: the ledger, the admission, the driver's and the trigger's modules. Every task start imports
 # this module with the DAG, and they took 57 ms of CPU on a slow core (time.process_time), 23 of them psycopg2 and
@@ -88,7 +89,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
             # An attempt was lost after its training had ended, and may or may not have released what it held.
             self._held = self._claim()
             result = super().run_step(context)
-            self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
+            self._release(Outcome.SUCCESS, "", peak_bytes=Trained.of(result).gpu_peak_bytes)
             return result
         self._held = held = self._reserve(context)
         stall = self._resources()["stall_seconds"]
@@ -105,7 +106,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         except ContainerError as error:
             # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
             raise self._release_after(error, context) from error
-        self._release(Outcome.SUCCESS, "", peak_bytes=(result or {}).get("gpu_peak_bytes"))
+        self._release(Outcome.SUCCESS, "", peak_bytes=Trained.of(result).gpu_peak_bytes)
         return result
 
     # ---- the reservation ---------------------------------------------------------------------------------------------

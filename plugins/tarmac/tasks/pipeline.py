@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from tarmac.base.errors import NothingToRegisterError, RegistryError, RequestError, TarmacError
@@ -23,6 +24,7 @@ from tarmac.request import datasets
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
+from tarmac.tasks.results import Plan, Prepared, Registered, Saved, Scored, Session
 
 log = logging.getLogger(__name__)
 
@@ -59,15 +61,10 @@ def needs_network(request: TrainingRequest) -> bool:
     return any(datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request))
 
 
-def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str, Any]:
+def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
     """Make the session's volume with request.json in it, and settle who trains it.
 
     Nothing of an earlier run of this name may still run.
-
-    Returns:
-        `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
-        "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`,
-        `command`, `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
 
     Raises:
         RegistryError: the request has a base model, and the registry does not answer.
@@ -76,45 +73,34 @@ def make_session(dag_id: str, run_id: str, request: dict[str, Any]) -> dict[str,
     name, labels = volume_name(stack.stack, dag_id, run_id), session_labels(stack.stack, dag_id, run_id)
     api = engine.client()
     engine.fence(api, labels)
-    engine.create_session_volume(api, name, labels, request, stack.trainer_image)
+    engine.create_session_volume(api, name, labels, request.model_dump(mode="json"), stack.trainer_image)
     log.info("The session's volume is %s.", name)
-    networks = [stack.egress_network] if needs_network(TrainingRequest.model_validate(request)) else []
+    networks = [stack.egress_network] if needs_network(request) else []
     base = ""
-    if request["base_model"]:
-        base = find_base(Registry(), request["base_model"]).uri
+    if request.base_model:
+        base = find_base(Registry(), request.base_model).uri
         networks.append(stack.registry_network)
-    model = catalogue().models[request["model"]]
+    model = catalogue().models[request.model]
     return {
         "volume": name,
         "network": ",".join(networks) or "none",
         "base": base,
-        "image": trainer_image(request["model"]),
+        "image": trainer_image(request.model),
         "command": list(model.command),
         "memory_bytes": model.memory_bytes,
     }
 
 
-def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[str, Any]) -> dict[str, str]:
-    """Say how a session comes to its model: it trains, or it takes what the same training gave before.
-
-    Args:
-        request: as check_request returned it.
-        prep: the result of `prep`.
-        session: as make_session returned it.
-
-    Returns:
-        `task`: the branch; for train_model_cpu `command` and `network`; `cache_key`: what this training is known by,
-        "" where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from,
-        as `runs:/<id>`, "" to train.
-    """
-    task = GPU_TRAINING_SENSOR if request["gpu"] else TRAIN_MODEL_CPU
-    train = {"task": task, "command": "train", "network": "none", "cache_key": "", "cached_run": ""}
-    if "parameters" not in prep:
+def plan_training(request: TrainingRequest, prep: Prepared, session: Session) -> Plan:
+    """Say how a session comes to its model: it trains, or it takes what the same training gave before."""
+    task = GPU_TRAINING_SENSOR if request.gpu else TRAIN_MODEL_CPU
+    train = Plan(task=task, command="train", network="none", cache_key="", cached_run="")
+    if prep.parameters is None:
         return train
     image = engine.image_id(engine.client(), session["image"])
     trainer = [image, *session["command"]]
-    key = cache_key(request, prep, trainer=trainer, base_uri=session["base"] or None)
-    if request["no_cache"]:
+    key = cache_key(request.model_dump(mode="json"), asdict(prep), trainer=trainer, base_uri=session["base"] or None)
+    if request.no_cache:
         log.info("The request asks to train anew.")
     elif cached := _find_cached(key):
         before = cached.tags.get(tag.RUN_ID, "another")
@@ -126,7 +112,7 @@ def plan_training(request: dict[str, Any], prep: dict[str, Any], session: dict[s
             "cache_key": key,
             "cached_run": f"runs:/{cached.run_id}",
         }
-    return train | {"cache_key": key}
+    return {**train, "cache_key": key}
 
 
 def _find_cached(key: str) -> Run | None:
@@ -161,57 +147,40 @@ def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> 
 
 
 def register_model(
-    run_id: str,
-    request: dict[str, Any],
-    prep: dict[str, Any],
-    plan: dict[str, str],
-    saved: dict[str, Any],
-    scored: dict[str, Any],
-) -> dict[str, Any]:
+    run_id: str, request: TrainingRequest, prep: Prepared, plan: Plan, saved: Saved, scored: Scored
+) -> Registered:
     """Register what `save` saved with what `eval` measured; promote it, if the request asks and the rule allows.
-
-    Returns:
-        `name`, `version`, `url`, `run_url`, `score_name`, `score`, all `metrics`, `same_as`: what it is the same model
-        as, "" unless it was taken from an earlier session, and `promotion`: what became of it.
 
     Raises:
         RegistryError, LedgerError: the registry or the history of promotions refused or does not answer.
-        NothingToRegisterError: `eval` gave no metric that ranks this model, or one that is no number.
+        NothingToRegisterError: `eval` gave no metric that ranks this model.
     """
-    kind = request["model"]
-    name = request["name"] or kind
+    kind, name = request.model, request.registered_name
     score_name = catalogue().models[kind].score
-    try:
-        metrics = {key: float(value) for key, value in scored.get("metrics", {}).items()}
-        seen = seen_share(scored, scored)
-        production = _production(scored, score_name)
-    except (TypeError, ValueError) as error:
-        raise NothingToRegisterError(
-            f"eval_model's result holds what is no number ({error}): nothing is registered."
-        ) from error
+    metrics = dict(scored.metrics)
     if score_name not in metrics:
         raise NothingToRegisterError(
             f"eval_model gave no metric {score_name!r}, only {sorted(metrics)}: nothing is registered."
         )
     registry = Registry()
     # A model that could not be fetched any more was trained after all.
-    taken = plan["cached_run"] if tag.CACHED_FROM in registry.run(saved["mlflow_run_id"]).tags else ""
+    taken = plan["cached_run"] if tag.CACHED_FROM in registry.run(saved.mlflow_run_id).tags else ""
     same_as = same_model(registry, taken)
-    measured = Measured(metrics[score_name], seen)
-    evaluation_set = evaluation_set_id(kind, prep["datasets"])
+    measured = Measured(metrics[score_name], scored.seen)
+    evaluation_set = evaluation_set_id(kind, [asdict(one) for one in prep.datasets])
     version = registry.register(
         name=name,
         kind=kind,
-        run_id=saved["mlflow_run_id"],
-        source=saved["model_uri"],
+        run_id=saved.mlflow_run_id,
+        source=saved.model_uri,
         metrics=metrics,
         description=(f"The same model as {same_as}. " if same_as else "")
         + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
         tags={
             tag.RUN_ID: run_id,
             tag.MODEL: kind,
-            tag.DATA: ", ".join(sorted({str(entry["name"]) for entry in prep["datasets"]})),
-            tag.DATASETS: ",".join(str(entry["id"]) for entry in prep["datasets"]),
+            tag.DATA: ", ".join(sorted({one.name for one in prep.datasets})),
+            tag.DATASETS: ",".join(one.id for one in prep.datasets),
             tag.EVALUATION_SET: evaluation_set,
             tag.SCORE_NAME: score_name,
             tag.SCORE: repr(measured.score),
@@ -226,53 +195,43 @@ def register_model(
     }
     if plan["cache_key"] and not taken:
         run_tags[tag.CACHE_KEY] = plan["cache_key"]  # a model that was taken from another run is found there
-    registry.tag_run(saved["mlflow_run_id"], run_tags)
+    registry.tag_run(saved.mlflow_run_id, run_tags)
     log.info("Registered %s version %s: %s", name, version.version, version.url)
     candidate = Candidate(name, version.version, score_name, measured, evaluation_set)
     return {
         "name": name,
         "version": str(version.version),
         "url": version.url,
-        "run_url": registry.run(saved["mlflow_run_id"]).url,
+        "run_url": registry.run(saved.mlflow_run_id).url,
         "score_name": score_name,
         "score": metrics[score_name],
         "metrics": metrics,
         "same_as": same_as,
-        "promotion": _promote(registry, run_id, request, candidate, production),
+        "promotion": _promote(registry, run_id, request, candidate, _production(scored, score_name)),
     }
 
 
-def seen_share(scored: Mapping[str, Any], of: Mapping[str, Any]) -> float:
-    """Return the share of the evaluation lines that a model was trained on; 0 where its trainer does not say. Pure.
-
-    Args:
-        scored: the result of `eval`.
-        of: where it tells that of the model: itself, or its `production`.
-    """
-    return min(1.0, float(of.get("eval_lines_seen") or 0) / max(1.0, float(scored.get("eval_lines") or 0)))
-
-
-def _production(scored: Mapping[str, Any], score_name: str) -> dict[int, Measured]:
+def _production(scored: Scored, score_name: str) -> dict[int, Measured]:
     """Return what `eval` measured of the version in production, by its number, if it did."""
-    found = scored.get("production")
-    if not found or score_name not in found["metrics"]:
+    found = scored.production
+    if found is None or score_name not in found.metrics:
         return {}
-    return {int(found["version"]): Measured(float(found["metrics"][score_name]), seen_share(scored, found))}
+    return {found.version: Measured(found.metrics[score_name], found.seen)}
 
 
 def _promote(
-    registry: Registry, run_id: str, request: dict[str, Any], candidate: Candidate, scores: dict[int, Measured]
+    registry: Registry, run_id: str, request: TrainingRequest, candidate: Candidate, scores: dict[int, Measured]
 ) -> str:
     """Promote a version by the rule if its request says so. Idempotent. Returns what became of it, in one sentence.
 
     Args:
         scores: what the session measured of the version in production.
     """
-    if request["promote"] != "auto":
+    if request.promote != "auto":
         return "not asked for"
     with Production(settings().database_url, registry) as production:
         decision = production.promote_by_rule(
-            candidate, margin=catalogue().models[request["model"]].margin, scores=scores, who=run_id
+            candidate, margin=catalogue().models[request.model].margin, scores=scores, who=run_id
         )
     said = f"{'promoted' if decision.promote else 'not promoted'}: {decision.why}"
     log.info("%s version %s is %s.", candidate.model, candidate.version, said)

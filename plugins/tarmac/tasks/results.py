@@ -1,0 +1,248 @@
+"""What the tasks of a session hand each other, made of XCom's JSON where a task reads it: a wrong field is named.
+
+A step's result is described in docs/trainer-contract.md. Pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self, TypedDict
+
+from tarmac.base import ids
+from tarmac.base.errors import ResultError
+from tarmac.request.schema import Dataset, Resources, TrainingRequest
+from tarmac.request.text import short
+
+
+class Session(TypedDict):
+    """What create_unique_session_path settled.
+
+    `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
+    "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`, `command`,
+    `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
+    """
+
+    volume: str
+    network: str
+    base: str
+    image: str
+    command: list[str]
+    memory_bytes: int | None
+
+
+class Plan(TypedDict):
+    """How a session comes to its model.
+
+    `task`: the branch; for train_model_cpu `command` and `network`; `cache_key`: what this training is known by, ""
+    where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from, as
+    `runs:/<id>`, "" to train.
+    """
+
+    task: str
+    command: str
+    network: str
+    cache_key: str
+    cached_run: str
+
+
+class Registered(TypedDict):
+    """A registered version.
+
+    `same_as`: what it is the same model as, "" unless it was taken from an earlier session; `promotion`: what became of
+    it, in one sentence.
+    """
+
+    name: str
+    version: str
+    url: str
+    run_url: str
+    score_name: str
+    score: float
+    metrics: dict[str, float]
+    same_as: str
+    promotion: str
+
+
+class _Fields:
+    """Reads the fields of one JSON object, with errors that name the step, the field and its value."""
+
+    def __init__(self, step: str, value: object, path: str = "") -> None:
+        if not isinstance(value, Mapping):
+            what = f"{path} is {short(value)}" if path else f"is {short(value)}" if value is not None else "is missing"
+            raise ResultError(
+                f"The result of {step} {what}, and must be a JSON object: see the log of {step}, then clear that task "
+                "to run it again."
+            )
+        self._step, self._value, self._path = step, value, f"{path}." if path else ""
+
+    def _wrong(self, name: str, kind: str) -> ResultError:
+        found = f"is {short(self._value[name])}" if name in self._value else "is missing"
+        return ResultError(
+            f"The result of {self._step} is not what the trainer contract says: its field {self._path}{name} {found}, "
+            f"and must be {kind}. Correct the trainer."
+        )
+
+    def text(self, name: str) -> str:
+        found = self._value.get(name)
+        if not isinstance(found, str) or not found:
+            raise self._wrong(name, "a text")
+        return found
+
+    def number(self, name: str, default: float | None = None) -> float:
+        found = self._value.get(name)
+        if found is None and default is not None:
+            return default
+        if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+            raise self._wrong(name, "a finite number")
+        return float(found)
+
+    def whole(self, name: str) -> int:
+        found = self._value.get(name)
+        if isinstance(found, str) and found.isdecimal() and found.isascii():
+            return int(found)  # MLflow writes the number of a version as a text
+        if isinstance(found, bool) or not isinstance(found, int):
+            raise self._wrong(name, "a whole number")
+        return found
+
+    def numbers(self, name: str) -> dict[str, float]:
+        inner = self.inside(name)
+        return {key: inner.number(key) for key in inner.names}
+
+    def mapping(self, name: str) -> Mapping[str, Any] | None:
+        return None if self._value.get(name) is None else self.inside(name)._value
+
+    def inside(self, name: str) -> _Fields:
+        if not isinstance(self._value.get(name), Mapping):
+            raise self._wrong(name, "a JSON object")
+        return _Fields(self._step, self._value[name], f"{self._path}{name}")
+
+    def objects(self, name: str) -> list[_Fields]:
+        found = self._value.get(name)
+        if not isinstance(found, list):
+            raise self._wrong(name, "a list of JSON objects")
+        return [_Fields(self._step, one, f"{self._path}{name}.{number}") for number, one in enumerate(found)]
+
+    @property
+    def names(self) -> list[str]:
+        return [str(name) for name in self._value]
+
+
+def checked_request(value: object) -> TrainingRequest:
+    """Return the request as check_request_body left it: it was checked there, and is not checked a second time.
+
+    So a session goes on whose model has left the catalogue since.
+
+    Raises:
+        ResultError: that task left none.
+    """
+    if not isinstance(value, Mapping):
+        _Fields(ids.CHECK_REQUEST_BODY, value)
+    fields: dict[str, Any] = dict(value)  # type: ignore[call-overload]
+    fields["datasets"] = {name: Dataset.model_construct(**one) for name, one in (fields.get("datasets") or {}).items()}
+    fields["resources"] = Resources.model_construct(**(fields.get("resources") or {}))
+    return TrainingRequest.model_construct(**fields)
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """One part of one data set: its name, `train` or `eval`, the id of its content, its size in bytes."""
+
+    name: str
+    split: str
+    id: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The result of `prep`. `parameters`: all of the model's, with defaults; None: the trainer does not tell them."""
+
+    datasets: tuple[PreparedData, ...]
+    parameters: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read the result of retrieve_resources.
+
+        Raises:
+            ResultError: a field is missing or wrong.
+        """
+        fields = _Fields(ids.RETRIEVE_RESOURCES, value)
+        datasets = tuple(
+            PreparedData(one.text("name"), one.text("split"), one.text("id"), int(one.number("bytes", 0)))
+            for one in fields.objects("datasets")
+        )
+        return cls(datasets, fields.mapping("parameters"))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of `train`. `gpu_peak_bytes`: the most memory it held on a GPU; None: the trainer does not tell."""
+
+    gpu_peak_bytes: int | None
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read the result of a training. It only improves estimates, so a wrong field counts as left out."""
+        peak = value.get("gpu_peak_bytes") if isinstance(value, Mapping) else None
+        return cls(peak if isinstance(peak, int) and not isinstance(peak, bool) and peak > 0 else None)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The result of `save`: the MLflow run, and the model's address."""
+
+    mlflow_run_id: str
+    model_uri: str
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read the result of save_model.
+
+        Raises:
+            ResultError: a field is missing or wrong.
+        """
+        fields = _Fields(ids.SAVE_MODEL, value)
+        return cls(fields.text("mlflow_run_id"), fields.text("model_uri"))
+
+
+@dataclass(frozen=True)
+class ScoredVersion:
+    """What `eval` measured of the version in production. `seen`: as in `Scored`."""
+
+    version: int
+    metrics: Mapping[str, float]
+    seen: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The result of `eval`.
+
+    `seen`: the share of the evaluation lines that the model was trained on; 0 where its trainer does not tell.
+    """
+
+    metrics: Mapping[str, float]
+    seen: float
+    production: ScoredVersion | None
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Read the result of eval_model.
+
+        Raises:
+            ResultError: a field is missing or wrong.
+        """
+        fields = _Fields(ids.EVAL_MODEL, value)
+        lines = fields.number("eval_lines", 0)
+        production = None
+        if fields.mapping("production"):
+            other = fields.inside("production")
+            production = ScoredVersion(other.whole("version"), other.numbers("metrics"), _seen(other, lines))
+        return cls(fields.numbers("metrics"), _seen(fields, lines), production)
+
+
+def _seen(fields: _Fields, lines: float) -> float:
+    return min(1.0, fields.number("eval_lines_seen", 0) / max(1.0, lines))

@@ -1,0 +1,110 @@
+"""What the tasks make of what they hand each other: typed where it arrives, with an error that names the field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tarmac.base.errors import NothingToRegisterError, ResultError
+from tarmac.request.schema import parse_request
+from tarmac.tasks.pipeline import register_model
+from tarmac.tasks.results import Plan, Prepared, PreparedData, Saved, Scored, Trained, checked_request
+
+ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+GOOD = {"model": "test_model", "datasets": {"tiny": {"train": f"{ID}/{ID}.jsonl", "eval": None}}}
+DATA = {"name": "tiny", "split": "train", "id": ID, "bytes": 7, "lines": 2}
+PREP: dict[str, Any] = {"datasets": [DATA], "parameters": {"steps": 3}, "train_lines": 2}
+SAVED = {"mlflow_run_id": "r1", "model_uri": "models:/m-1", "bytes": 3}
+SCORED: dict[str, Any] = {
+    "metrics": {"f1": 0.5, "recall": 1},
+    "eval_lines": 200,
+    "eval_lines_seen": 50,
+    "production": {"version": "12", "metrics": {"f1": 0.25}, "eval_lines_seen": 20},
+}
+
+
+def test_results_of_the_contract_are_read():
+    assert Prepared.of(PREP) == Prepared((PreparedData("tiny", "train", ID, 7),), {"steps": 3})
+    assert [one.bytes for one in Prepared.of({"datasets": [DATA, {**DATA, "bytes": None}]}).datasets] == [7, 0]
+    assert Prepared.of({"datasets": []}).parameters is None
+    assert Saved.of(SAVED) == Saved("r1", "models:/m-1")
+    scored = Scored.of(SCORED)
+    assert (scored.metrics, scored.seen) == ({"f1": 0.5, "recall": 1.0}, 0.25)
+    assert scored.production is not None
+    assert (scored.production.version, scored.production.metrics, scored.production.seen) == (12, {"f1": 0.25}, 0.1)
+
+
+SHARES: dict[str, tuple[dict[str, Any], float]] = {
+    "its trainer does not say": ({"eval_lines": 200}, 0.0),
+    "its trainer says that it does not know": ({"eval_lines": 200, "eval_lines_seen": None}, 0.0),
+    "its trainer does not say of how many": ({"eval_lines_seen": 7}, 1.0),
+}
+
+
+@pytest.mark.parametrize(("scored", "share"), SHARES.values(), ids=SHARES.keys())
+def test_the_share_of_the_evaluation_lines_that_a_model_was_trained_on(scored: dict[str, Any], share: float):
+    assert Scored.of({"metrics": {"f1": 0.5}, **scored}).seen == share
+
+
+WRONG: dict[str, tuple[Any, Any, list[str]]] = {
+    "prep left nothing": (Prepared, None, ["The result of retrieve_resources is missing", "clear that task"]),
+    "prep left a text": (Prepared, "done", ["The result of retrieve_resources is 'done'"]),
+    "prep names no data sets": (Prepared, {}, ["retrieve_resources", "its field datasets is missing"]),
+    "a data set has no id": (
+        Prepared, {"datasets": [{"name": "a", "split": "train"}]}, ["its field datasets.0.id is missing", "a text"],
+    ),
+    "save names no run": (Saved, {**SAVED, "mlflow_run_id": None}, ["save_model", "field mlflow_run_id is None"]),
+    "eval left nothing": (Scored, None, ["The result of eval_model is missing"]),
+    "eval has no metrics": (Scored, {"eval_lines": 3}, ["eval_model", "its field metrics is missing"]),
+    "a metric is null": (Scored, {"metrics": {"f1": None}}, ["its field metrics.f1 is None", "a finite number"]),
+    "a metric is true": (Scored, {"metrics": {"f1": True}}, ["its field metrics.f1 is True"]),
+    "the seen lines are a word": (
+        Scored, {"metrics": {"f1": 0.5}, "eval_lines_seen": "some"}, ["its field eval_lines_seen is 'some'"],
+    ),
+    "a metric of the version in production is a word": (
+        Scored,
+        {"metrics": {"f1": 0.5}, "production": {"version": "1", "metrics": {"f1": "good"}}},
+        ["its field production.metrics.f1 is 'good'"],
+    ),
+    "the version in production has no number": (
+        Scored, {"metrics": {}, "production": {"version": "one", "metrics": {}}}, ["field production.version is 'one'"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "value", "words"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_result_is_an_error_that_names_the_step_and_the_field(kind: Any, value: object, words: list[str]):
+    with pytest.raises(ResultError) as caught:
+        kind.of(value)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("value", [None, {}, {"gpu_peak_bytes": "much"}, {"gpu_peak_bytes": True}])
+def test_a_peak_that_is_not_told_ends_no_training(value: object):
+    assert Trained.of(value).gpu_peak_bytes is None
+
+
+def test_a_metric_that_ranks_the_model_is_needed():
+    request = checked_request(parse_request(GOOD).model_dump(mode="json"))
+    plan = Plan(task="train_model_cpu", command="train", network="none", cache_key="", cached_run="")
+    scored = Scored.of({"metrics": {"speed": 3}})
+    with pytest.raises(NothingToRegisterError, match=r"gave no metric .*, only \['speed'\]"):
+        register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+
+
+def test_a_request_is_the_same_after_its_way_through_the_tasks():
+    request = parse_request({**GOOD, "gpu": True, "resources": {"gpus": 2}, "parameters": {"train_seconds": 3}})
+    sent = request.model_dump(mode="json")
+    assert checked_request(sent).model_dump(mode="json") == sent
+    assert checked_request(sent).registered_name == "test_model"
+
+
+def test_a_request_whose_model_left_the_catalogue_goes_on():
+    sent = parse_request(GOOD).model_dump(mode="json") | {"model": "was_here"}
+    assert checked_request(sent).model == "was_here"
+
+
+def test_a_task_without_the_request_says_which_task_left_none():
+    with pytest.raises(ResultError, match="The result of check_request_body is missing"):
+        checked_request(None)
