@@ -49,7 +49,7 @@ def fill_form(page: Page, datasets: str) -> None:
     """Choose test_model and put JSON into the editor of the field Data sets."""
     dialog = page.get_by_role("dialog")
     # Any name may be typed; the catalogue's are suggested.
-    dialog.get_by_role("combobox", name="Model").fill("test_model")
+    dialog.locator("#element_model").fill("test_model")
     dialog.get_by_role("textbox", name="Editor content").first.focus()
     page.keyboard.press("Control+A")
     page.keyboard.insert_text(datasets)

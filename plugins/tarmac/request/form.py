@@ -67,7 +67,7 @@ def parameters_help() -> str:
 
 
 def _parameters_of(model: Model) -> str:
-    return "; ".join(f"`{name}` {_range_of(one)}" for name, one in model.parameters.items())
+    return "; ".join(f"*{name}* {_range_of(one)}" for name, one in model.parameters.items())
 
 
 def _range_of(parameter: Parameter) -> str:
