@@ -79,7 +79,7 @@ script: ## Store FILE=train.py, your own training code, print what to put in a r
 	@$(CLI) script "$$FILE"
 
 .PHONY: trainers
-trainers: ## List the models a request may name, and who trains each (JSON=1: as JSON)
+trainers: ## List the models a request may name, and the trainer of each (JSON=1: as JSON)
 	@$(CLI) trainers
 
 .PHONY: ps
@@ -87,7 +87,7 @@ ps: ## Show the services and the latest training sessions (JSON=1: as JSON)
 	@$(CLI) ps
 
 .PHONY: gpus
-gpus: ## Show the GPUs, who holds them, who waits and why (JSON=1: as JSON)
+gpus: ## Show the GPUs, their reservations, and the queue with a reason for each session (JSON=1: as JSON)
 	@$(CLI) gpus
 
 .PHONY: release-gpu
@@ -111,7 +111,7 @@ rollback: ## Take the last promotion of MODEL=name back (WHY="...")
 	@$(CLI) rollback "$$MODEL" "$$WHY"
 
 .PHONY: production
-production: ## Say which version of MODEL=name is in production and was before (AT=2026-11-24T08:30:00Z: was then)
+production: ## Say which version of MODEL=name is in production, and the history (AT=2026-11-24T08:30:00Z: at that time)
 	@$(CLI) production "$$MODEL" $(call if_given,AT,"$$AT")
 
 .PHONY: reproduce
@@ -166,7 +166,7 @@ test-faults: ## Kill, stop and cut off parts of a stack while sessions train (pa
 	@tests/run.sh faults
 
 .PHONY: chaos
-chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: as before; GPUS=0: CPU only)
+chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: repeat a run; GPUS=0: CPU only)
 	@tests/run.sh chaos
 
 .PHONY: lint
@@ -186,7 +186,7 @@ release: ## Say whether this commit can be released: docs/release.md (QUICK=1: w
 	@.venv/bin/python tests/tools/release.py $(call if_given,QUICK,--quick)
 
 .PHONY: notices
-notices: ## Write THIRD-PARTY-NOTICES.md: the licence of each package that the images carry
+notices: ## Write THIRD-PARTY-NOTICES.md: the licence of each package in the images
 	@.venv/bin/python tests/tools/notices.py
 
 .PHONY: audit
@@ -194,7 +194,7 @@ audit: ## Look for known vulnerabilities in what the images are made of; says wh
 	@tests/run.sh audit
 
 .PHONY: bench
-bench: bench-pipeline bench-quality bench-admission bench-handover ## Print all figures, one after the other (about an hour)
+bench: bench-pipeline bench-quality bench-admission bench-handover ## Run all benchmarks, one after the other (about an hour)
 
 .PHONY: bench-pipeline
 bench-pipeline: ## Measure the pipeline's overhead and the idle stack; prints ratios

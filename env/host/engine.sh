@@ -74,10 +74,10 @@ explain_how_to_get_an_engine() {
 newer with Compose v2), wait until 'docker info' works, then run 'make up' again."
     elif [ "$installed" = yes ]; then
         die "Docker is installed but does not run, and only root can start it. Run 'sudo systemctl start docker' \
-or 'sudo make up', or ask whoever looks after this machine."
+or 'sudo make up', or ask an administrator of this machine."
     elif is_debian_like; then
         die "Docker is not installed, and only root can install it. Run 'sudo make up', which installs Docker \
-from your distribution, or ask whoever looks after this machine to run 'apt-get install docker.io'."
+from your distribution, or ask an administrator of this machine to run 'apt-get install docker.io'."
     fi
     die "Docker is not installed, and Tarmac only knows how to install it on Debian and Ubuntu. Install Docker \
 Engine $oldest_engine or newer with your system's package manager, start it, then run 'make up' again."

@@ -104,7 +104,7 @@ is_debian_like() {
 # Runs a command as root, or dies saying how to become root. It never calls sudo
 # on its own: what changes the machine is for the user to start.
 as_root() {
-    is_root || die "this step needs root: $*. Run 'sudo make up', or ask whoever looks after this machine."
+    is_root || die "this step needs root: $*. Run 'sudo make up', or ask an administrator of this machine."
     "$@"
 }
 

@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     listing = commands.add_parser("sessions", help="list the latest training sessions")
     add_json(listing)
     listing.set_defaults(run=sessions)
-    listing = commands.add_parser("gpus", help="show the GPUs, who holds them, who waits and why")
+    listing = commands.add_parser("gpus", help="show the GPUs, their reservations and the queue")
     add_json(listing)
     listing.set_defaults(run=gpus)
     release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")

@@ -88,7 +88,7 @@ def _seed_pools() -> None:
         Pool.create_or_update_pool(
             PREFLIGHT_POOL,
             slots=1,
-            description="Every GPU task but the training itself; whoever waits holds no slot.",
+            description="Every GPU task but the training itself; a queued session holds no slot.",
             include_deferred=False,
             session=session,
         )

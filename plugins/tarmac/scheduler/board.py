@@ -1,4 +1,4 @@
-"""What `make gpus` shows: the devices, who holds them, who waits and why."""
+"""What `make gpus` shows: the devices, their reservations, and the queue with a reason for each session."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def board(
                 lines.append(f"  {row['run_id']}  {_holding(row, now)}")
     lines.append("")
     if not queue:
-        lines.append("Nobody waits.")
+        lines.append("No session is queued.")
     for number, row in enumerate(queue, start=1):
         waited = (now - row["enqueued_at"]).total_seconds()
         priority = f", priority {row['priority']}" if row["priority"] else ""
