@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from tarmac.base import ids
 from tarmac.base.ids import DAG_ID
+from tarmac.base.retries import FEW
 from tarmac.base.session import container_name, volume_name
 from tarmac.base.settings import settings
 from tarmac.containers.mounts import TemplatedMount
@@ -71,6 +72,7 @@ def step(
         container_name="{{ session_container(run_id, '" + task_id + "') }}",
         mounts=[SESSION, *extra_mounts],
         doc_md=doc,
+        needs_result=command != "cleanup",
         **kwargs,
     )
 
@@ -225,7 +227,8 @@ def nlp_model_training() -> None:
         include_credentials=["mlflow"],
         network_mode=STACK.registry_network,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
-        retries=RETRIES,
+        retries=FEW,
+        waits=RETRIES,
         retry_exponential_backoff=SLOWER,
         max_retry_delay=SLOWEST,
     )

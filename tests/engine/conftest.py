@@ -5,15 +5,12 @@ nothing with that label may be left.
 """
 
 import io
-import logging
 import os
 import tarfile
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import docker
@@ -24,11 +21,10 @@ from support import airflow_home  # noqa: F401  before anything imports Airflow
 from support import ledger_fixtures as fixtures
 from support.mlflow import Mlflow, running_mlflow
 from support.postgres import LABEL_SHARED, Postgres, running_postgres
+from support.steps import IMAGE, Session, close
 from support.waiting import wait_for
 
 STACK = "tarmac-it-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:8])
-DAG_ID = "nlp_model_training"
-IMAGE = "debian:trixie-slim"
 
 
 # A container answers within milliseconds.
@@ -160,160 +156,9 @@ def store(api: APIClient, stack: str) -> Iterator[Store]:
     engine.remove_volume(api, store.volume)
 
 
-def logger_into(lines: list[str]) -> logging.Logger:
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    logger = logging.Logger("step", logging.INFO)
-    logger.addHandler(Keep())
-    return logger
-
-
-class Step:
-    """One task's try: the operator, what it logged, and its end. `start` runs it in a thread, as `run` does here."""
-
-    def __init__(self, operator: Any, context: dict[str, Any]) -> None:
-        self.operator, self.context = operator, context
-        self.lines: list[str] = []
-        self.pushed: list[tuple[str, Any]] = context["ti"].pushed
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self._thread: threading.Thread | None = None
-        for each in (operator, operator.restore):
-            if each is not None:
-                # Where the operator's `log` keeps its logger.
-                each._cached_logger = logger_into(self.lines)
-
-    def run(self) -> Any:
-        return self.operator.run_step(self.context)
-
-    def execute(self) -> Any:
-        """As Airflow's task process calls it."""
-        from airflow.sdk.bases.operator import ExecutorSafeguard
-
-        token = ExecutorSafeguard.tracker.set(self.operator)
-        try:
-            return self.operator.execute(self.context)
-        finally:
-            ExecutorSafeguard.tracker.reset(token)
-
-    def start(self) -> "Step":
-        def body() -> None:
-            try:
-                self.result = self.run()
-            except BaseException as error:  # noqa: BLE001  shown by the test
-                self.error = error
-
-        self._thread = threading.Thread(target=body, daemon=True)
-        self._thread.start()
-        return self
-
-    def join(self, seconds: float = 30) -> Any:
-        assert self._thread is not None
-        self._thread.join(seconds)
-        assert not self._thread.is_alive(), f"the step did not end in {seconds} s; it said {self.lines}"
-        if self.error:
-            raise self.error
-        return self.result
-
-
-class TaskState(dict[str, Any]):
-    """What Airflow keeps for a task from attempt to attempt."""
-
-    def set(self, key: str, value: Any) -> None:
-        self[key] = value
-
-
-class Session:
-    """A training session: a run id, its volume, and steps that run on it."""
-
-    def __init__(self, api: APIClient) -> None:
-        from tarmac.base.session import session_labels, volume_name
-
-        self.api = api
-        self.run_id = f"manual__{uuid.uuid4().hex}"
-        self.volume = volume_name(STACK, DAG_ID, self.run_id)
-        self.labels = session_labels(STACK, DAG_ID, self.run_id)
-        self.request: dict[str, Any] = {"model": "test_model"}
-        self.state: dict[str, TaskState] = {}
-
-    def make_volume(self, image: str = IMAGE) -> None:
-        from tarmac.containers import engine
-
-        engine.create_session_volume(self.api, self.volume, self.labels, self.request, image)
-
-    def step(
-        self, script: str | None = None, *, task_id: str = "train_model_cpu", attempt: int = 1, **kwargs: Any
-    ) -> Step:
-        """A step that runs a shell script, or, without one, the image's own entry point."""
-        return Step(self.operator(script, task_id=task_id, **kwargs), self.context(task_id, attempt))
-
-    def operator(self, script: str | None = None, *, task_id: str = "train_model_cpu", **kwargs: Any) -> Any:
-        from tarmac.base.session import container_name
-        from tarmac.containers.mounts import TemplatedMount
-        from tarmac.tasks.container_operator import TrainingContainerOperator
-
-        if script is not None:
-            kwargs["entrypoint"] = ["sh", "-c", script]
-        mounts = [TemplatedMount(source=self.volume, target="/session"), *kwargs.pop("extra_mounts", [])]
-        return TrainingContainerOperator(
-            task_id=task_id,
-            image=kwargs.pop("image", IMAGE),
-            command=kwargs.pop("command", ["train"]),
-            container_name=container_name(STACK, DAG_ID, self.run_id, task_id),
-            mounts=mounts,
-            **kwargs,
-        )
-
-    def context(self, task_id: str, attempt: int) -> dict[str, Any]:
-        pushed: list[tuple[str, Any]] = []
-        ti = SimpleNamespace(
-            dag_id=DAG_ID,
-            run_id=self.run_id,
-            task_id=task_id,
-            try_number=attempt,
-            max_tries=2,
-            pushed=pushed,
-            xcom_push=lambda key, value: pushed.append((key, value)),
-        )
-        return {"ti": ti, "run_id": self.run_id, "task_state_store": self.state.setdefault(task_id, TaskState())}
-
-    def containers(self) -> list[dict[str, Any]]:
-        from tarmac.containers import engine
-
-        return engine.containers_with(self.api, self.labels)
-
-    def running(self) -> dict[str, Any]:
-        """The session's one running container, as `docker inspect` shows it."""
-
-        def look() -> list[dict[str, Any]]:
-            return [c for c in self.containers() if c["State"] == "running"]
-
-        (container,) = wait_until("a running container", look)
-        found: dict[str, Any] = self.api.inspect_container(container["Id"])
-        return found
-
-    def let_go(self) -> None:
-        """Make /session/go, which the scripts of these tests wait for. The container may end before `touch` does."""
-        execution = self.api.exec_create(self.running()["Id"], ["touch", "/session/go"])
-        self.api.exec_start(execution["Id"])
-
-
-def close(session: Session) -> None:
-    """Remove what a session has left by right: its volume, and containers that ended well."""
-    from tarmac.containers import engine
-
-    # They are kept until Airflow has their result; the reaper removes them then.
-    for container in session.containers():
-        if container["State"] == "exited" and "(0)" in container["Status"]:
-            session.api.remove_container(container["Id"], v=True)
-    engine.remove_volume(session.api, session.volume)
-
-
 @pytest.fixture
 def session(api: APIClient) -> Iterator[Session]:
-    session = Session(api)
+    session = Session(api, STACK)
     session.make_volume()
     yield session
     close(session)
@@ -325,7 +170,7 @@ def new_session(api: APIClient) -> Iterator[Callable[[], Session]]:
     made: list[Session] = []
 
     def make() -> Session:
-        made.append(Session(api))
+        made.append(Session(api, STACK))
         return made[-1]
 
     yield make

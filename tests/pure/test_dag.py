@@ -184,10 +184,11 @@ def test_every_task_survives_processes_that_are_lost_and_a_step_fails_a_few_time
     assert all(task.retries >= 5 for task in dag.tasks)
     steps = [task for task in dag.tasks if isinstance(task, TrainingContainerOperator)]
     assert {task.task_id: task.failures_allowed for task in steps} == {
-        "retrieve_resources": 2, "train_model_cpu": 2, "train_model_gpu": 4, "save_model": 10_000, "eval_model": 2,
+        "retrieve_resources": 2, "train_model_cpu": 2, "train_model_gpu": 4, "save_model": 3, "eval_model": 2,
         "cleanup": 2,
     }  # fmt: skip
-    assert all(task.retries == task.failures_allowed + LOST_ATTEMPTS for task in steps)
+    assert all(task.retries >= task.failures_allowed + LOST_ATTEMPTS for task in steps)
+    assert {task.task_id for task in steps if not task.needs_result} == {"cleanup"}
 
 
 def test_every_task_says_what_it_does(stored: Any):

@@ -13,7 +13,7 @@ import pytest
 HEAVY = {"fsspec", "s3fs", "aiobotocore", "botocore", "httpx", "pynvml", "mlflow", "spacy", "pandas", "numpy", "base58"}
 PARSE = """
 import json, sys
-import airflow.sdk, airflow.sdk.exceptions, airflow.sdk.log, airflow.providers.docker.operators.docker
+import airflow.sdk, airflow.sdk.exceptions, airflow.sdk.log
 before = set(sys.modules)
 sys.path.insert(0, sys.argv[1])
 import nlp_model_training
@@ -58,9 +58,13 @@ def test_parsing_the_dag_loads_no_heavy_library(repository: Path):
 def test_only_the_containers_package_imports_docker(repository: Path):
     found = importers(repository, "docker")
     assert found
-    # The container operator extends the Docker provider's, and judges docker's errors.
-    by_operator = {"plugins/tarmac/tasks/container_operator.py"}
-    assert all(path.startswith("plugins/tarmac/containers/") for path in found - by_operator), found
+    assert all(path.startswith("plugins/tarmac/containers/") for path in found), found
+
+
+def test_nothing_imports_airflow_s_docker_provider_and_containers_no_airflow(repository: Path):
+    for path in (repository / "plugins").rglob("*.py"):
+        assert "airflow.providers.docker" not in path.read_text(), path
+    assert not any(path.startswith("plugins/tarmac/containers/") for path in importers(repository, "airflow"))
 
 
 def test_only_devices_nvml_imports_pynvml(repository: Path):
@@ -83,6 +87,7 @@ PURE = [
     "base/settings.py",
     "base/units.py",
     "containers/protocol.py",
+    "containers/decisions.py",
     "admission/estimate.py",
     "admission/placement.py",
     "admission/reasons.py",

@@ -79,11 +79,13 @@ class ContainerError(TarmacError):
     Args:
         message: what happened and what to do.
         retryable: False where the same input would fail again.
+        unavailable: True where a service that the step needs did not answer: that passes, however long it takes.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, retryable: bool = True, unavailable: bool = False) -> None:
         self.retryable = retryable
         self.final = not retryable
+        self.unavailable = unavailable
         super().__init__(message)
 
 

@@ -37,6 +37,8 @@ class Settings:
     trainer_image: str
     trainer_memory_bytes: int
     trainer_processes: int
+    trainer_shm_bytes: int
+    result_bytes: int
     store_url: str
     datasets_volume: str
     files_volume: str
@@ -94,6 +96,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         trainer_image=get("TARMAC_TRAINER_IMAGE", "tarmac/trainer:latest"),
         trainer_memory_bytes=_size(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
         trainer_processes=int(processes),
+        trainer_shm_bytes=_size(get("TARMAC_TRAINER_SHM", "1g"), variable="TARMAC_TRAINER_SHM"),
+        result_bytes=_size(get("TARMAC_RESULT_SIZE", "1m"), variable="TARMAC_RESULT_SIZE"),
         store_url=get("TARMAC_STORE", "file:///datasets").rstrip("/"),
         datasets_volume=f"{stack}_datasets",
         files_volume=f"{stack}_files",

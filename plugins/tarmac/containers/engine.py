@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
 
 from tarmac.base.errors import ContainerError
@@ -25,12 +24,13 @@ from tarmac.base.session import (
     SessionKey,
 )
 from tarmac.base.states import ContainerHealth
+from tarmac.containers.calls import EngineCalls
 
 # A stopping container gets this long; Airflow kills the task's process 5 s after SIGTERM.
 STOP_SECONDS = 2
 
 
-def client() -> APIClient:
+def client() -> EngineCalls:
     """Connect to the engine that DOCKER_HOST names, by default the local socket.
 
     Raises:
@@ -40,9 +40,10 @@ def client() -> APIClient:
     from docker.errors import DockerException
 
     try:
-        return docker.from_env().api
+        calls: EngineCalls = docker.from_env().api
     except DockerException as error:
         raise ContainerError(f"The Docker Engine does not answer: {error}. Is the socket mounted?") from error
+    return calls
 
 
 def label_filters(labels: dict[str, str]) -> dict[str, list[str]]:
@@ -50,7 +51,7 @@ def label_filters(labels: dict[str, str]) -> dict[str, list[str]]:
     return {"label": [f"{key}={value}" for key, value in labels.items()]}
 
 
-def containers_with(api: APIClient, labels: dict[str, str]) -> list[dict[str, Any]]:
+def containers_with(api: EngineCalls, labels: dict[str, str]) -> list[dict[str, Any]]:
     """Return all containers with these labels, running or not, newest first."""
     found: list[dict[str, Any]] = api.containers(all=True, filters=label_filters(labels))
     return [container for container in found if container["State"] != "removing"]
@@ -67,7 +68,7 @@ class Found:
     generation: str
 
 
-def stack_containers(api: APIClient, stack: str) -> list[Found]:
+def stack_containers(api: EngineCalls, stack: str) -> list[Found]:
     """Return all containers of a stack's sessions, and those that only help them, running or not."""
     return [
         Found(
@@ -81,7 +82,7 @@ def stack_containers(api: APIClient, stack: str) -> list[Found]:
     ]
 
 
-def session_volumes(api: APIClient, stack: str) -> dict[str, SessionKey]:
+def session_volumes(api: EngineCalls, stack: str) -> dict[str, SessionKey]:
     """Return the session of each session volume of a stack, by the volume's name."""
     found = api.volumes(filters=label_filters({LABEL_PROJECT: stack}))["Volumes"] or []
     return {volume["Name"]: key for volume in found if (key := _key(volume["Labels"] or {}))}
@@ -93,13 +94,13 @@ def _key(labels: dict[str, str]) -> SessionKey | None:
     return SessionKey(labels[LABEL_DAG], labels[LABEL_RUN])
 
 
-def running_sessions(api: APIClient, stack: str) -> dict[str, SessionKey]:
+def running_sessions(api: EngineCalls, stack: str) -> dict[str, SessionKey]:
     """Return the session of each container of a stack that runs, by the container's id."""
     found = api.containers(filters=label_filters({LABEL_PROJECT: stack}))
     return {container["Id"]: key for container in found if (key := _key(container["Labels"]))}
 
 
-def health_of(api: APIClient, container_id: str) -> tuple[ContainerHealth, str]:
+def health_of(api: EngineCalls, container_id: str) -> tuple[ContainerHealth, str]:
     """Return what the engine says of a container's health, and the last words of its health check."""
     try:
         state = api.inspect_container(container_id)["State"]
@@ -112,7 +113,7 @@ def health_of(api: APIClient, container_id: str) -> tuple[ContainerHealth, str]:
     return ContainerHealth(health.get("Status") or "none"), words[-1] if words else ""
 
 
-def remove_container(api: APIClient, container_id: str) -> None:
+def remove_container(api: EngineCalls, container_id: str) -> None:
     """Remove a container by force, with its anonymous volumes; one that is gone is fine.
 
     Raises:
@@ -128,7 +129,7 @@ def remove_container(api: APIClient, container_id: str) -> None:
             raise ContainerError(f"Container {container_id[:12]} cannot be removed: {error.explanation}.") from error
 
 
-def stop(api: APIClient, container_id: str) -> None:
+def stop(api: EngineCalls, container_id: str) -> None:
     """Ask a container to stop; kill it after STOP_SECONDS. One that has ended or is gone is fine."""
     try:
         api.stop(container_id, timeout=STOP_SECONDS)
@@ -139,13 +140,13 @@ def stop(api: APIClient, container_id: str) -> None:
             raise ContainerError(f"Container {container_id[:12]} cannot be stopped: {error.explanation}.") from error
 
 
-def stop_and_remove(api: APIClient, container_id: str) -> None:
+def stop_and_remove(api: EngineCalls, container_id: str) -> None:
     """Ask a container to stop, then remove it. Takes at most STOP_SECONDS and the removal."""
     stop(api, container_id)
     remove_container(api, container_id)
 
 
-def fence(api: APIClient, labels: dict[str, str], *, keep_task: str | None = None) -> list[str]:
+def fence(api: EngineCalls, labels: dict[str, str], *, keep_task: str | None = None) -> list[str]:
     """Make sure that nothing of a session still runs: stop and remove every container with these labels.
 
     Args:
@@ -164,7 +165,7 @@ def fence(api: APIClient, labels: dict[str, str], *, keep_task: str | None = Non
     return names
 
 
-def volume_exists(api: APIClient, name: str) -> bool:
+def volume_exists(api: EngineCalls, name: str) -> bool:
     """Tell whether a volume exists."""
     try:
         api.inspect_volume(name)
@@ -174,7 +175,7 @@ def volume_exists(api: APIClient, name: str) -> bool:
 
 
 def create_session_volume(
-    api: APIClient, name: str, labels: dict[str, str], request: dict[str, Any], image: str
+    api: EngineCalls, name: str, labels: dict[str, str], request: dict[str, Any], image: str
 ) -> None:
     """Make the session's volume, owned by the session user, with request.json in it.
 
@@ -202,7 +203,7 @@ def create_session_volume(
         raise
 
 
-def _write_request(api: APIClient, name: str, labels: dict[str, str], request: dict[str, Any], image: str) -> None:
+def _write_request(api: EngineCalls, name: str, labels: dict[str, str], request: dict[str, Any], image: str) -> None:
     uid, gid = (int(part) for part in SESSION_USER.split(":"))
     helper = api.create_container(
         image=image,
@@ -232,7 +233,7 @@ def _write_request(api: APIClient, name: str, labels: dict[str, str], request: d
         remove_container(api, helper)
 
 
-def remove_volume(api: APIClient, name: str) -> bool:
+def remove_volume(api: EngineCalls, name: str) -> bool:
     """Remove a volume. Returns whether it was there.
 
     Raises:
@@ -252,7 +253,7 @@ def missing_image(image: str) -> ContainerError:
     return ContainerError(f"The image {image} is not there: run `make up` to build it.")
 
 
-def image_id(api: APIClient, image: str) -> str:
+def image_id(api: EngineCalls, image: str) -> str:
     """Return the digest of a local image, `sha256:...`.
 
     Raises:
@@ -264,7 +265,7 @@ def image_id(api: APIClient, image: str) -> str:
         raise missing_image(image) from error
 
 
-def entrypoint(api: APIClient, image: str) -> list[str]:
+def entrypoint(api: EngineCalls, image: str) -> list[str]:
     """Return the entrypoint of a local image; empty if it has none.
 
     Raises:

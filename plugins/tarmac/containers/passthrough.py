@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import os
 
-from docker import APIClient
 from docker.errors import APIError
 from docker.types import DeviceRequest
 
 from tarmac.base.errors import ContainerError
 from tarmac.containers import engine
+from tarmac.containers.calls import EngineCalls
 
 
-def problem(api: APIClient, image: str, uuid: str, labels: dict[str, str]) -> str | None:
+def problem(api: EngineCalls, image: str, uuid: str, labels: dict[str, str]) -> str | None:
     """Start a no-op container with the device once (about 0.4 s). None: it works; else a sentence that says why not.
 
     Leaves nothing behind.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,18 +23,20 @@ class Event:
     data: dict[str, Any]
 
 
+# Of what a person is told of one line: an error's message, a container's last words.
+MAX_MESSAGE = 2000
+# Airflow passes values on in a form that has 64 bits for a whole number and an end to nesting.
+_LARGEST_INT = 2**63
+_DEEPEST = 50
+
+
 def parse_line(line: str) -> Event | None:
     """Read one line of a trainer's output. None: it is text, to be shown as it is.
 
     An event whose keys are malformed counts as text, so that it is seen and is never fatal.
     """
-    if not line.startswith("{") or len(line) > MAX_LINE:
-        return None
-    try:
-        data = json.loads(line)
-        if not isinstance(data, dict) or not isinstance(data.get("event"), str) or not _can_be_kept(data):
-            return None
-    except (ValueError, RecursionError):
+    data = _read(line)
+    if isinstance(data, str):
         return None
     kind = data.pop("event")
     checks: dict[str, Callable[[dict[str, Any]], bool]] = {
@@ -47,24 +50,78 @@ def parse_line(line: str) -> Event | None:
     return None
 
 
-def _can_be_kept(value: Any) -> bool:
-    """Tell whether Airflow and Postgres can write a JSON value down: no NaN, no zero byte, no half of a character."""
+_RESULT = re.compile(r'\{.{0,200}?"event"\s*:\s*"result"', re.DOTALL)
+
+
+def unreadable_result(line: str) -> str | None:
+    """Say why a line that is meant as a result is none; None: it is not meant as one, or it is one. Pure."""
+    if not _RESULT.match(line):
+        return None
+    data = _read(line)
+    return data if isinstance(data, str) else None
+
+
+def _read(line: str) -> dict[str, Any] | str:
+    """Return an event's object with its "event", or why the line is no event."""
+    if not line.startswith("{"):
+        return "it is no JSON object"
+    too_long = f"it is longer than {MAX_LINE:,} characters; a result that large goes into a file"
+    if len(line) > MAX_LINE:
+        return too_long
+    try:
+        data = read_object(line)
+    except ValueError as error:
+        # A longer line comes in pieces, and the first one is not whole.
+        return too_long if len(line) == MAX_LINE else f"it is no JSON object ({error})"
+    if not isinstance(data.get("event"), str):
+        return 'it has no "event"'
+    return why_unreadable(data) or data
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Read one JSON object. Pure.
+
+    Raises:
+        ValueError: it is none, has a key twice, is nested without an end or holds a number of thousands of digits.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(data, dict):
+        raise ValueError("it is not an object")
+    return data
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
+
+
+def why_unreadable(value: Any, *, depth: int = 0) -> str | None:
+    """Say what Airflow or Postgres could not keep of a JSON value, None: they keep it. Pure."""
     if isinstance(value, str):
-        return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(_can_be_kept(key) and _can_be_kept(item) for key, item in value.items())
-    return not isinstance(value, list) or all(_can_be_kept(item) for item in value)
+        if "\0" in value:
+            return "a text in it has a zero byte"
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            return "a text in it has half a surrogate pair"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number in it is not finite"
+    if isinstance(value, int) and not -_LARGEST_INT <= value < _LARGEST_INT:
+        return "a whole number in it has more than 64 bits"
+    if not isinstance(value, dict | list):
+        return None
+    if depth == _DEEPEST:
+        return f"it is nested more than {_DEEPEST} deep"
+    items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+    return next((why for item in items if (why := why_unreadable(item, depth=depth + 1))), None)
 
 
 def _number(value: Any) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # JSON's integers have no limit, floats do
-        return False
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_progress(data: dict[str, Any]) -> bool:
@@ -78,6 +135,12 @@ def _is_metric(data: dict[str, Any]) -> bool:
 
 def _is_error(data: dict[str, Any]) -> bool:
     return isinstance(data.get("message"), str) and isinstance(data.get("retryable", True), bool)
+
+
+def shown_progress(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a `progress` event is passed on to people who follow the run: the contract's keys. Pure."""
+    found = {key: data[key] for key in ("done", "total", "eta_seconds") if data.get(key) is not None}
+    return {**found, "message": data["message"][:MAX_MESSAGE]} if isinstance(data.get("message"), str) else found
 
 
 def render(event: Event) -> str:

@@ -39,5 +39,4 @@ class CachedTrainingOperator(TrainingContainerOperator):
                 error,
             )
         self.command, self.network_mode = [TRAIN], "none"
-        self._error, self._last_text = None, ""
         return super().run_step(context)
