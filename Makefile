@@ -10,8 +10,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MODEL QUICK READINGS ROUNDS RUN SEED SEEDS SERVICE STEPS \
-	SUITES TRAIN_SECONDS UPDATES VERSION WHY YES
+ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MODEL PART QUICK READINGS ROUNDS RUN SEED SEEDS \
+	SERVICE STEPS SUITES TRAIN_SECONDS UPDATES VERSION WHY YES
 GIVEN :=
 define take_literally
 ifeq "$$(origin $(1))" "command line"
@@ -150,8 +150,8 @@ mutate: ## Break the code in 40 places, one after the other: do the tests notice
 	@.venv/bin/python tests/tools/mutate.py $(call if_given,K,-k "$$K") $(call if_given,SUITES,--suites "$$SUITES")
 
 .PHONY: test
-test: ## Run every test, in a stack of its own beside a running one
-	@tests/run.sh all
+test: ## Run every test, in stacks of their own beside a running one (PART=stack: one part of it; K=, ARGS=)
+	@tests/run.sh "$${PART:-all}" $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no engine
@@ -164,6 +164,10 @@ test-gpu: ## Run the GPU tests on a machine with two fake GPUs (part of make tes
 .PHONY: test-faults
 test-faults: ## Kill, stop and cut off parts of a stack while sessions train (part of make test)
 	@tests/run.sh faults
+
+.PHONY: test-long
+test-long: ## The long proofs, which are no part of make test: the clock jumps, a disk is full (docs/testing.md)
+	@tests/run.sh long $(PYTEST_ARGS)
 
 .PHONY: chaos
 chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: repeat a run; GPUS=0: CPU only)

@@ -1,6 +1,10 @@
 #!/usr/bin/env bash
-# run.sh all|gpu|faults|unit|build-trainer|chaos|bench-admission|bench-handover|bench-quality|sbom|audit|lint|types [arguments]:
-# runs checks in the test image, so that the host needs Docker only.
+# run.sh COMMAND [arguments]: runs checks in the test image, so that the host needs Docker only.
+#
+#   all                                      every part of `make test`, some beside each other
+#   trainer|host|stack|faults|gpu [pytest arguments]     one part by itself
+#   long [pytest arguments]                  the long proofs, which are outside `make test`
+#   unit|build-trainer|chaos|bench-admission|bench-handover|bench-quality|sbom|audit|lint|types
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -8,33 +12,38 @@ repo=$(root_of_repo)
 cd "$repo"
 what=${1:-all}
 shift || true
+# The parts of `make test`, in the order in which they start, and how many run at once: they wait for much of their
+# time. Each has stacks of its own, named after the letter that TARMAC_TEST_ID ends with.
+parts=(faults gpu stack trainer host)
+at_once=${TARMAC_TEST_PARTS:-3}
 
 env/host/engine.sh
 # Images under a tag of their own: a running stack keeps the ones it has. Another TARMAC_TEST_TAG for each of several
 # clones that are tested on one engine at once.
 stack_tag=${TARMAC_TAG:-latest}
-export TARMAC_TAG=${TARMAC_TEST_TAG:-test} TARMAC_TEST_ID=$$
+export TARMAC_TAG=${TARMAC_TEST_TAG:-test} TARMAC_TEST_ID=$$x
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-test.XXXXXX")
 runner=tarmac-test-runner-$$
+
+# Lists what carries a label of a stack of this run: a line "label's value, id" each.
+list_containers() { docker ps --all --filter "label=$1" --format "{{.Label \"$1\"}} {{.ID}}"; }
+list_volumes() { docker volume ls --filter "label=$1" --format "{{.Label \"$1\"}} {{.Name}}"; }
+list_networks() { docker network ls --filter "label=$1" --format "{{.Label \"$1\"}} {{.ID}}"; }
+ours() { "$1" "$2" | sed -n "s/^tarmac-[a-z0-9]*-$$[a-z][a-z0-9-]* //p"; }
 # Removes what tests that were interrupted left: everything that carries the label of their stacks.
 clean_up() {
-    docker rm --force "$runner" "$runner-faults" >/dev/null 2>&1 || true
-    if [ -n "${faults:-}" ]; then
-        say "Faults, as far as they came"
-        cat "$scratch/faults"
-    fi
-    local project label
-    for project in tarmac-{e2e,security,it,machine}-$$ tarmac-{e2e,machine}-$$f; do
-        for label in "com.docker.compose.project=$project" "tarmac.project=$project" "tarmac.test=$project"; do
-            docker ps --all --quiet --filter "label=$label" | xargs -r docker rm --force --volumes >/dev/null || true
-            docker volume ls --quiet --filter "label=$label" | xargs -r docker volume rm >/dev/null || true
-            docker network ls --quiet --filter "label=$label" | xargs -r docker network rm >/dev/null || true
-        done
+    docker ps --all --quiet --filter "name=$runner" | xargs -r docker rm --force >/dev/null 2>&1 || true
+    local label
+    for label in com.docker.compose.project tarmac.project tarmac.test; do
+        ours list_containers "$label" | xargs -r docker rm --force --volumes >/dev/null || true
+        ours list_volumes "$label" | xargs -r docker volume rm --force >/dev/null || true
+        ours list_networks "$label" | xargs -r docker network rm >/dev/null || true
     done
     local suffix
     for suffix in upgrade clock; do
         docker images --format '{{.Repository}}:{{.Tag}}' "tarmac/*:$TARMAC_TAG-$suffix" | xargs -r docker rmi >/dev/null || true
     done
+    docker images --format '{{.Repository}}:{{.Tag}}' "tarmac-security-$$[a-z]/*" | xargs -r docker rmi --force >/dev/null || true
     rm -rf "$scratch"
 }
 trap clean_up EXIT
@@ -52,39 +61,17 @@ build() {
         die "the test images could not be built; the end of the log is above."
     fi
 }
-say "Preparing the test images (the first time takes a few minutes) ..."
-env/host/images.sh
-case $what in
-all) build ;;
-gpu | chaos | faults | bench-handover) build airflow-init mlflow trainer test ;;
-bench-quality | build-trainer) build trainer-test ;;
-*) build test ;;
-esac
 
 # Runs a command in the test image: the repository at its own path, the engine's socket, the host's network.
 in_test_image() {
     docker run --rm --name "$runner" --init --network host \
         --volume "$repo:$repo" --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock" \
-        --workdir "$repo" --env CI --env TARMAC_TAG --env TARMAC_TEST_ID --env TARMAC_SCREENSHOTS --env "PYTHONPATH=$repo/plugins:$repo/tests:$repo/tests/bench:$repo/tests/tools" --tmpfs /tmp:exec \
+        --workdir "$repo" --env CI --env TARMAC_TAG --env TARMAC_TEST_ID --env TARMAC_MACHINE --env TARMAC_SCREENSHOTS \
+        --env "PYTHONPATH=$repo/plugins:$repo/tests:$repo/tests/bench:$repo/tests/tools" --tmpfs /tmp:exec \
         "tarmac/test:$TARMAC_TAG" "$@" </dev/null &
     wait $!
 }
-
-fault_tests() { in_test_image pytest -p no:cacheprovider tests/faults "$@"; }
-# The faults wait for most of their time: they run in the background, as stacks of another name, and what they print is
-# kept until `show_faults`.
-start_faults() {
-    runner=$runner-faults TARMAC_TEST_ID=$$f fault_tests "$@" >"$scratch/faults" 2>&1 &
-    faults=$!
-}
-show_faults() {
-    local code=0
-    say "Faults"
-    wait "$faults" || code=$?
-    faults=''
-    cat "$scratch/faults"
-    return "$code"
-}
+tests_in_image() { in_test_image pytest -p no:cacheprovider --durations 10 -m "not long" "$@"; }
 
 # Runs a command on a machine that has an engine and two GPUs of its own.
 on_machine() {
@@ -95,26 +82,101 @@ on_machine() {
     wait $!
     "$machine" stop
 }
-gpu_tests() { on_machine pytest -p no:cacheprovider tests/gpu "$@"; }
+
+part_trainer() { docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG" "$@"; }
+part_host() { tests_in_image -n 2 --dist worksteal tests/pure tests/contract tests/postgres tests/engine "$@"; }
+# One stack for tests/stack, another one, with a malicious trainer, for tests/security: the tests that use it are one group.
+part_stack() { tests_in_image -n 3 --dist loadgroup tests/security tests/stack "$@"; }
+# A stack for each of two halves, which spend minutes waiting.
+part_faults() { tests_in_image -n 2 --dist loadgroup --ignore tests/faults/test_machine.py tests/faults "$@"; }
+# The machine's tests run on it, and then what is done to it as a whole.
+part_gpu() {
+    local machine=tests/fakes/machine/machine.sh code=0
+    export TARMAC_MACHINE=tarmac-machine-$TARMAC_TEST_ID
+    "$machine" start
+    "$machine" load
+    "$machine" run pytest -p no:cacheprovider --durations 10 tests/gpu "$@" </dev/null &
+    wait $! || code=$?
+    tests_in_image tests/faults/test_machine.py "$@" || code=$?
+    "$machine" stop
+    return "$code"
+}
+
+# Runs a part by itself: its output is shown as it comes.
+run_part() {
+    local part=$1
+    shift
+    export TARMAC_TEST_ID=$$${part:0:1}
+    runner=$runner-$part "part_$part" "$@"
+}
+
+# Starts a part in the background; its output goes to a file, and how it ended and after how many seconds to another.
+start_part() {
+    say "Started: $1 tests"
+    (
+        set +e
+        SECONDS=0
+        (
+            set -e
+            run_part "$@"
+        ) >"$scratch/$1.out" 2>&1
+        echo "$? $SECONDS" >"$scratch/$1.new"
+        mv "$scratch/$1.new" "$scratch/$1.end"
+    ) &
+}
+
+# Prints all that a part printed, when it has ended.
+show_part() {
+    local code seconds said
+    read -r code seconds <"$scratch/$1.end"
+    said=passed
+    [ "$code" = 0 ] || said="FAILED, exit code $code"
+    printf '\n%s\n' "======== $1 tests ========"
+    cat "$scratch/$1.out"
+    summary+=("$(printf '  %-8s %5d s  %s' "$1" "$seconds" "$said")")
+    [ "$code" -le "$worst" ] || worst=$code
+}
+
+run_all() {
+    local left=("${parts[@]}") running=() still part
+    summary=() worst=0
+    SECONDS=0
+    while [ "${#left[@]}" -gt 0 ] || [ "${#running[@]}" -gt 0 ]; do
+        while [ "${#left[@]}" -gt 0 ] && [ "${#running[@]}" -lt "$at_once" ]; do
+            start_part "${left[0]}" "$@"
+            running+=("${left[0]}")
+            left=("${left[@]:1}")
+        done
+        sleep 1
+        still=()
+        for part in "${running[@]}"; do
+            if [ -e "$scratch/$part.end" ]; then show_part "$part"; else still+=("$part"); fi
+        done
+        running=(${still[@]+"${still[@]}"})
+    done
+    printf '\n%s\n' "======== make test: $SECONDS s ========" "${summary[@]}"
+    return "$worst"
+}
+
+say "Preparing the test images (the first time takes a few minutes) ..."
+env/host/images.sh
+case $what in
+all) build ;;
+stack | faults | long | gpu | chaos | bench-handover) build airflow-init mlflow trainer test ;;
+host) build mlflow trainer test ;;
+bench-quality | build-trainer | trainer) build trainer-test ;;
+*) build test ;;
+esac
 
 case $what in
+all) run_all "$@" ;;
+trainer | host | stack | faults | gpu) run_part "$what" "$@" ;;
+long) in_test_image pytest -p no:cacheprovider --durations 10 -m long tests/faults "$@" ;;
 lint | types) in_test_image env TARMAC_TOOLS=/opt/venv/bin tests/check.sh "$what" ;;
 unit)
     in_test_image pytest -p no:cacheprovider tests/pure "$@"
     ;;
 build-trainer) ;; # built above
-all)
-    start_faults "$@"
-    say "Trainer tests"
-    docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG"
-    say "Stack tests"
-    in_test_image pytest -p no:cacheprovider --ignore=tests/gpu --ignore=tests/faults tests "$@"
-    say "GPU tests"
-    gpu_tests "$@"
-    show_faults
-    ;;
-gpu) gpu_tests "$@" ;;
-faults) fault_tests "$@" ;;
 chaos)
     where=on_machine
     [ "${GPUS:-2}" != 0 ] || where=in_test_image
@@ -137,5 +199,6 @@ bench-quality)
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench/bench_quality.py
     ;;
 bench-handover) on_machine env "READINGS=${READINGS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench/bench_handover.py ;;
-*) die "run.sh knows all, gpu, faults, unit, build-trainer, chaos, bench-admission, bench-handover, bench-quality, sbom, audit, lint and types, not '$what'." ;;
+*) die "run.sh knows all, trainer, host, stack, faults, gpu, long, unit, build-trainer, chaos, bench-admission, bench-handover, \
+bench-quality, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -24,7 +24,10 @@ from support.postgres import LABEL_SHARED, Postgres, running_postgres
 from support.steps import IMAGE, Session, close
 from support.waiting import wait_for
 
-STACK = "tarmac-it-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:8])
+# A stack for each of pytest's processes.
+STACK = (
+    "tarmac-it-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:8]) + os.environ.get("PYTEST_XDIST_WORKER", "")
+)
 
 
 # A container answers within milliseconds.

@@ -1,4 +1,7 @@
-"""One stack for the faults of this folder, started by `make up` as a person would. TARMAC_KEEP=1 leaves it running."""
+"""A stack for the faults of this folder, started by `make up` as a person would. TARMAC_KEEP=1 leaves it running.
+
+Each of pytest's processes has one of its own: the tests are in two groups, `first` and `second`, beside each other.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from support.faults import Engine, PatientClient
 from support.stack import DAG, Stack, running_stack
 from support.waiting import wait_for
 
-NOTED = pytest.StashKey[list[str]]()
+NOTED = "counted by a test"
 
 
 @pytest.fixture(scope="session")
@@ -29,17 +32,18 @@ def engine(stack: Stack) -> Iterator[Engine]:
         yield record
 
 
-@pytest.fixture(scope="session")
-def counts(pytestconfig: pytest.Config) -> Callable[[str, Any], None]:
+@pytest.fixture
+def counts(request: pytest.FixtureRequest) -> Callable[[str, Any], None]:
     """Notes what a test counted or measured; all of it is printed in the end."""
-    noted = pytestconfig.stash.setdefault(NOTED, [])
-    return lambda what, value: noted.append(f"{what}: {value}")
+    return lambda what, value: request.node.user_properties.append((NOTED, f"{what}: {value}"))
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("faults")
-    for line in config.stash.get(NOTED, []):
-        terminalreporter.line(line)
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for key, line in report.user_properties if report.when == "call" else []:
+            if key == NOTED:
+                terminalreporter.line(str(line))
 
 
 @pytest.fixture(autouse=True)

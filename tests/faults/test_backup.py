@@ -14,7 +14,7 @@ from support.faults import Engine, docker, is_running, train_container
 from support.stack import REPO, Stack
 
 # The first test of the folder waits for the stack, too.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("second")]
 
 
 def model_loads(stack: Stack, version: str) -> bool:

@@ -14,7 +14,7 @@ from support.stack import REPO, Stack
 from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("second")]
 
 
 def in_cli(stack: Stack, script: str) -> str:

@@ -11,7 +11,7 @@ from support.machine import Machine, running_machine
 from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 
 DISK = "/var/lib/docker"
 FILLER = f"{DISK}/filler"

@@ -15,7 +15,7 @@ from support.stack import DAG, Stack
 from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("first")]
 
 
 def mark_failed(stack: Stack, run_id: str) -> httpx.Response:

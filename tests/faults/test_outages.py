@@ -27,6 +27,7 @@ from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
 pytestmark = pytest.mark.timeout(1200)
+FIRST, SECOND = pytest.mark.xdist_group("first"), pytest.mark.xdist_group("second")
 
 AWAY_SECONDS = 60
 
@@ -42,23 +43,19 @@ def away(stack: Stack, service: str, seconds: float = AWAY_SECONDS) -> Iterator[
     wait_for("the webserver", lambda: webserver_answers(stack), 120)
 
 
-def test_no_session_fails_of_a_minute_without_the_webserver_and_another_without_postgres(
-    stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
+@pytest.mark.parametrize("service", [pytest.param("webserver", marks=FIRST), pytest.param("postgres", marks=SECOND)])
+def test_no_session_fails_of_a_minute_without(
+    stack: Stack, engine: Engine, training: Callable[..., str], counts: Any, service: str
 ) -> None:
-    long, short = training(170), training(20)
-    containers = {run_id: train_container(stack, run_id) for run_id in (long, short)}
-    with away(stack, "webserver"):
-        wait_for("the end of a training while it is away", lambda: not is_running(containers[short]))
-    assert stack.finish(short) == "success"
-    short = training(20)
-    containers[short] = train_container(stack, short)
-    with away(stack, "postgres"):
+    runs = long, short = training(90), training(10)
+    containers = {run_id: train_container(stack, run_id) for run_id in runs}
+    with away(stack, service):
         wait_for("the end of a training while it is away", lambda: not is_running(containers[short]))
         assert is_running(containers[long])
     ends = [stack.finish(run_id) for run_id in (short, long)]
-    counts("sessions that failed of a minute without webserver or Postgres, of 3", ends.count("failed"))
+    counts(f"sessions that failed of a minute without {service}, of 2", ends.count("failed"))
     assert ends == ["success", "success"]
-    assert [engine.starts(run_id) for run_id in containers] == [1, 1, 1]
+    assert [engine.starts(run_id) for run_id in containers] == [1, 1]
 
 
 # Answers every call with an error, as an Airflow might that does not know what it is asked for: with a status of its
@@ -100,6 +97,7 @@ def nonsense(stack: Stack, words: Mapping[str, int]) -> Iterator[None]:
         wait_for("the webserver", lambda: webserver_answers(stack), 120)
 
 
+@FIRST
 def test_an_api_that_answers_nonsense_ends_no_training(
     stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
 ) -> None:
@@ -125,6 +123,7 @@ def test_an_api_that_answers_nonsense_ends_no_training(
     assert [engine.starts(run_id) for run_id in runs.values()] == [1, 1, 1]
 
 
+@SECOND
 def test_a_scheduler_that_is_cut_off_for_a_minute_loses_no_training(
     stack: Stack, engine: Engine, training: Callable[..., str]
 ) -> None:
@@ -141,22 +140,6 @@ def test_a_scheduler_that_is_cut_off_for_a_minute_loses_no_training(
     assert engine.starts(run_id) == 1
 
 
-def test_a_registry_that_is_down_at_save_is_waited_for_and_shows_no_half_saved_model(
-    stack: Stack, engine: Engine, training: Callable[..., str]
-) -> None:
-    first = training(1)
-    assert stack.finish(first) == "success"
-    version = int(stack.xcom(first, "update_model_metadata_registry")["version"])
-    stop(stack, "mlflow")
-    run_id = training(1)
-    wait_for("a save that failed", lambda: stack.tasks(run_id)["save_model"]["state"] == "up_for_retry", 120)
-    assert "does not answer" in stack.log(run_id, "save_model") or "mlflow" in stack.log(run_id, "save_model")
-    start(stack, "mlflow")
-    assert stack.finish(run_id) == "success"
-    assert int(stack.xcom(run_id, "update_model_metadata_registry")["version"]) == version + 1
-    assert engine.starts(run_id) == 1
-
-
 def send(stack: Stack, request: str, key: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["env/host/stack.sh", "exec", "-T", "airflow-cli", "python", "-m", "tarmac.cli", "trigger", "--key", key],
@@ -164,6 +147,7 @@ def send(stack: Stack, request: str, key: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@SECOND
 def test_one_key_is_one_session_however_often_the_request_is_sent(
     stack: Stack, engine: Engine, tmp_path: Any, counts: Any
 ) -> None:

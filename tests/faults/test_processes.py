@@ -29,11 +29,11 @@ from support.faults import (
     train_container,
     webserver_answers,
 )
-from support.stack import Stack
+from support.stack import REPO, Stack
 from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("first")]
 
 # "reattached within 15 s of the scheduler being back": on a machine that does nothing else, docs/benchmarks.md. Here
 # only that it happens is asserted, and the seconds are printed.
@@ -161,19 +161,30 @@ def test_a_container_that_ends_while_nobody_watches_gives_its_result_and_log(
     assert "Found container" in stack.log(run_id, TRAIN)
 
 
-def test_make_down_says_what_trains_and_make_up_picks_it_up(
+def test_make_down_says_what_trains_and_make_up_finds_it_and_runs_models_and_data_sets_again(
     stack: Stack, engine: Engine, training: Callable[..., str]
 ) -> None:
+    tiny = stack.store(REPO / "examples" / "tiny.jsonl")
+    request = {"model": "test_model", "datasets": {"tiny": {"train": tiny, "eval": None}}, "no_cache": True}
+    before = stack.start(request)
+    assert stack.finish(before) == "success"
+    version = int(stack.xcom(before, "update_model_metadata_registry")["version"])
     run_id = training(60)
     container = train_container(stack, run_id)
     done = stack.make("down")
     assert done.returncode == 0, done.stderr
     assert f"{run_id} ({TRAIN})" in done.stderr
     assert is_running(container)
-    assert stack.make("up").returncode == 0
+    assert len(stack.session_containers()) == 1
+    done = stack.make("up")
+    assert done.returncode == 0, done.stderr
     stack.log_in()
-    assert stack.finish(run_id) == "success"
+    assert stack.run_state(before) == "success"
+    after = stack.start(request)
+    assert [stack.finish(run) for run in (run_id, after)] == ["success", "success"], "the data set is in the store"
     assert engine.starts(run_id) == 1
+    versions = [int(stack.xcom(run, "update_model_metadata_registry")["version"]) for run in (run_id, after)]
+    assert sorted(versions) == [version + 1, version + 2], "the models are in the registry"
 
 
 def test_the_reaper_is_started_again_when_it_dies(stack: Stack) -> None:

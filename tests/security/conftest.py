@@ -29,6 +29,13 @@ MACHINE_PORTS = (22, 2375, 2376, 5432)
 Target = tuple[str, str, int, str]
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    # One of pytest's processes has the stack; what looks at images and at bills of materials reads them once.
+    group = "security" if "stack" in getattr(item, "fixturenames", ()) else item.path.stem
+    item.add_marker(pytest.mark.xdist_group(group))
+    item.add_marker(pytest.mark.timeout(1200))  # the first one waits for the stack and the attack, beside other tests
+
+
 def read_env(path: Path) -> dict[str, str]:
     lines = path.read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
@@ -55,7 +62,7 @@ class AttackedStack(Stack):
 
     def __init__(self, env_dir: Path) -> None:
         self.password = secrets.token_hex(16)
-        self.images = "tarmac-security-" + secrets.token_hex(4)
+        self.images = "tarmac-security-" + os.environ.get("TARMAC_TEST_ID", secrets.token_hex(4))
         super().__init__(env_dir, "security", TARMAC_REGISTRY=self.images, TARMAC_BUILD="no")
         for example in (REPO / "env").glob("*.env.example"):
             shutil.copy(example, env_dir)
@@ -212,7 +219,7 @@ def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> At
         local = stack.start({"model": "test_model", "datasets": {"a": {"train": stored}}})
         sets = {"a": {"train": stored}, "b": {"train": "s3://data/tiny.jsonl"}}
         remote = stack.start({"model": "test_model", "datasets": sets, "seed": 1})
-        states = {run: stack.finish(run, 400) for run in (local, remote)}
+        states = {run: stack.finish(run, 600) for run in (local, remote)}
         assert set(states.values()) == {"success"}, [stack.states(run) for run in states]
         refused = stack.refused({"model": "test_model", "datasets": {"b": {"train": "s3://data/none.jsonl"}}})
         stack.assert_nothing_left()

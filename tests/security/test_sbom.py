@@ -22,7 +22,9 @@ LOCKS = {"airflow": "airflow", "mlflow": "mlflow", "trainer": "trainer"}
 def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("sbom")
     images = [*(f"tarmac/{name}:{TAG}" for name in LOCKS), "postgres:17-trixie"]
-    done = subprocess.run([sys.executable, REPO / "tests" / "sbom.py", folder, *images], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, REPO / "tests" / "tools" / "sbom.py", folder, *images], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return {path.name.removesuffix(".cdx.json"): json.loads(path.read_text()) for path in Path(folder).iterdir()}
 

@@ -1,23 +1,38 @@
-"""One whole stack for the tests of this folder, started by `make up` as a person would, beside whatever else runs."""
+"""One whole stack for the tests of this folder, started by `make up` as a person would, beside whatever else runs.
+
+Several tests use it at once, so a test looks at its own sessions only, by their run ids. One that stops or restarts a
+service is marked `disturbs` and runs alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import pytest
 
-from support.stack import REPO, Stack, running_stack
+from support import shared
+from support.stack import REPO, Stack
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(shared.TIME_LIMIT))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with shared.turn(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(pytestconfig: pytest.Config) -> Stack:
     object_store = (
         "AWS_ACCESS_KEY_ID=e2e-key\nAWS_SECRET_ACCESS_KEY=e2e-secret-never-shown\n"
         "AWS_ENDPOINT_URL=http://s3:5000\nAWS_DEFAULT_REGION=us-east-1\n"
     )
-    with running_stack(tmp_path_factory.mktemp("env"), {"object-store.env": object_store}) as running:
-        yield running
+    return shared.shared_stack(pytestconfig, {"object-store.env": object_store})
 
 
 @pytest.fixture(scope="session")

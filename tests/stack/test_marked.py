@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
 from support.stack import DAG, Stack
 from support.waiting import wait_for
 
@@ -46,6 +48,7 @@ def no_slots(stack: Stack) -> Iterator[None]:
         resize(before)
 
 
+@pytest.mark.disturbs  # no task begins
 def test_while_its_first_task_waits_for_a_slot(stack: Stack, smoke: dict[str, Any]) -> None:
     with no_slots(stack):
         run_id = stack.start(smoke)
@@ -57,7 +60,7 @@ def test_while_its_first_task_waits_for_a_slot(stack: Stack, smoke: dict[str, An
     wait_for("the run to begin anew", lambda: stack.run_state(run_id) != "failed")
     assert stack.finish(run_id) == "success"
     assert note(stack, run_id) == "test_model, data tiny, by airflow"
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(run_id)
 
 
 def test_while_its_training_waits_for_another_attempt(stack: Stack, smoke: dict[str, Any]) -> None:
@@ -73,4 +76,4 @@ def test_while_its_training_waits_for_another_attempt(stack: Stack, smoke: dict[
     wait_for("the failed attempt", lambda: stack.states(run_id)["train_model_cpu"] == "up_for_retry", every=0.1)
     mark_failed(stack, run_id)
     assert_failed_by_hand(stack, run_id)
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(run_id)

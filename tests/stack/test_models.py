@@ -17,7 +17,7 @@ from tarmac.request.catalogue import OURS, combine
 
 TAG = os.environ.get("TARMAC_TAG") or "test"
 MODELS = [name for name in combine([("ours", OURS.read_bytes())]).models if name != "test_model"]
-QUICK = {"max_steps": 40, "eval_frequency": 20}
+QUICK = {"max_steps": 10, "eval_frequency": 5}
 
 EXAMPLES = """
 import json, mlflow, sys
@@ -69,7 +69,7 @@ def test_every_model_trains_from_one_file_and_predicts_with_one_line(stack: Stac
     answers = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("[")]
     assert len(answers) == len(versions)
     assert all(len(answer) == 1 and answer[0] for answer in answers)
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(*runs.values())
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_team_s_trainer_counts_without_a_restart(stack: Stack, tiny: str, word
     registered = stack.xcom(run_id, "update_model_metadata_registry")
     assert (registered["name"], registered["score_name"]) == ("word_count", "coverage")
     assert 0 < registered["score"] <= 1
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(run_id)
 
 
 def test_a_user_s_script_trains_and_its_model_is_scored_and_registered(stack: Stack, multitask: dict[str, Any]) -> None:
@@ -119,7 +119,7 @@ def test_a_user_s_script_trains_and_its_model_is_scored_and_registered(stack: St
     assert stack.finish(run_id) == "success"
     assert "a script of a user was here" in stack.log(run_id, "train_model_cpu")
     assert "f1" in stack.xcom(run_id, "update_model_metadata_registry")["metrics"]
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(run_id)
 
 
 def test_a_script_that_is_not_in_the_store_is_refused_before_anything_starts(
@@ -132,4 +132,3 @@ def test_a_script_that_is_not_in_the_store_is_refused_before_anything_starts(
         "script": f"{missing}/{missing}.py",
     }
     assert "script: there is no such script: store it with `make script FILE=...`" in stack.refused(request)
-    stack.assert_nothing_left()

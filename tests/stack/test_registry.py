@@ -98,14 +98,15 @@ def compose(stack: Stack, *words: str) -> None:
     subprocess.run(["env/host/stack.sh", *words], cwd=REPO, env=stack.environment, check=True, capture_output=True)
 
 
+@pytest.mark.xdist_group("rule")
 def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
     stack: Stack, mlflow: Mlflow, data: dict[str, str]
 ) -> None:
     name = "rule"
-    _, first = trained(stack, request(data, "one", name, promote="auto"))
+    one, first = trained(stack, request(data, "one", name, promote="auto"))
     assert first["promotion"].startswith("promoted: nothing was in production")
     assert mlflow.production(name) == first["version"] == "1"
-    _, second = trained(stack, request(data, "two", name))
+    two, second = trained(stack, request(data, "two", name))
     assert (second["version"], second["promotion"]) == ("2", "not asked for")
     assert mlflow.production(name) == "1"
     # Scored by the third session on its own evaluation set, which has other lines than the first one's.
@@ -115,7 +116,7 @@ def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
     assert "that of version 1 is 0.6667: better by 0.3333" in third["promotion"]
     assert mlflow.production(name) == "3"
     assert stack.xcom(run_id, "eval_model")["production"]["version"] == "1"
-    _, fourth = trained(stack, request(data, "one", name, promote="auto"))
+    four, fourth = trained(stack, request(data, "one", name, promote="auto"))
     assert fourth["promotion"].startswith("not promoted: f1 is 0.5000, that of version 3 is 0.8000")
     assert mlflow.production(name) == "3"
 
@@ -144,7 +145,7 @@ def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
     assert data["one"].split("/")[0] in side, "which data"
     assert "device" in side
     assert "duration" in side
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(one, two, run_id, four)
 
 
 WRONG = [
@@ -163,6 +164,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.xdist_group("rule")
 @pytest.mark.parametrize(("words", "said"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
 def test_a_name_that_is_wrong_is_told_with_what_there_is(stack: Stack, words: tuple[str, ...], said: str) -> None:
     done = stack.make(*words)
@@ -184,10 +186,8 @@ def test_the_same_training_is_not_done_twice_and_says_so(stack: Stack, mlflow: M
     assert f"nothing was trained: the same training was done before, by {first}" in (
         stack.make("follow", f"RUN={second}").stdout
     )
-    for other in ({"no_cache": True}, {"seed": 12}):
-        run_id, _ = trained(stack, conf | other)
-        assert "cached_from" not in stack.xcom(run_id, "train_model_cpu"), other
-    stack.assert_nothing_left()
+    # What makes two trainings the same: tests/pure/test_origins.py. That no_cache trains anew: every other session.
+    stack.assert_nothing_left(first, second)
 
 
 def test_a_run_is_repeated_from_its_record_and_the_metrics_match(
@@ -208,7 +208,7 @@ def test_a_run_is_repeated_from_its_record_and_the_metrics_match(
     assert done.returncode != 0
     assert "f1: 0.990000 in the record, 0.800000 now" in done.stdout
     assert "The metrics do not match." in done.stdout
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(run_id)
 
 
 def test_who_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the_rule(
@@ -222,35 +222,28 @@ def test_who_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the
     assert "not promoted: version 2 was trained on 100 % of the evaluation lines" in registered["promotion"]
     assert mlflow.production("crammer") == "1"
     assert "was trained on 2 of these 2 lines: expect less on others" in stack.make("follow", f"RUN={run_id}").stdout
-    # Here it was by way of its base model, whose file it does not name.
+    # Here it was by way of its base model, whose file it does not name. All other cases: tests/pure/test_promotion.py.
     based = request(data, "one", "crammer", promote="auto", base_model="crammer/2")
     based["datasets"]["people"]["eval"] = data["two"]
-    assert "not promoted: version 3 was trained on 100 % of" in trained(stack, based)[1]["promotion"]
-    # It was not, but the one in production was.
-    new = request(data, "three", "crammer", promote="auto")
-    new["datasets"]["people"]["eval"] = data["one"]
-    assert "not promoted: version 1 was trained on 100 % of" in trained(stack, new)[1]["promotion"]
-    stack.assert_nothing_left()
+    third, registered = trained(stack, based)
+    assert "not promoted: version 3 was trained on 100 % of" in registered["promotion"]
+    stack.assert_nothing_left(run_id, third)
 
 
 def test_a_session_trains_on_from_a_registered_model_and_from_a_run(
     stack: Stack, mlflow: Mlflow, data: dict[str, str]
 ) -> None:
     run_id, first = trained(stack, request(data, "one", "based", promote="auto"))
-    for base, pinned in (("based@production", "based/1"), ("based/1", "based/1"), (f"run:{run_id}", f"run:{run_id}")):
+    # How each is resolved, and what is refused: tests/pure/test_origins.py.
+    for base, pinned in (("based@production", "based/1"), (f"run:{run_id}", f"run:{run_id}")):
         later, _ = trained(stack, request(data, "one", "based", base_model=base))
         assert "to train on from" in stack.log(later, "retrieve_resources"), base
         tags = mlflow.run(stack.xcom(later, "save_model")["mlflow_run_id"])["tags"]
         assert tags["tarmac.base_model"] == pinned
-    for base, said in (
-        ("based/99", "base_model: There is no version 99 of 'based'"),
-        ("nobody@production", "base_model: There is no model 'nobody'"),
-        ("run:never", "base_model: No model was saved by a run 'never'"),
-    ):
-        assert said in stack.refused(request(data, "one", "based", base_model=base)), base
-    other = request(data, "one", "based") | {"model": "named_entity_recognition"}
-    assert "name: 'based' holds models of another kind, test_model" in stack.refused(other)
-    stack.assert_nothing_left()
+        stack.assert_nothing_left(run_id, later)
+    said = stack.refused(request(data, "one", "based", base_model="based/99") | {"model": "named_entity_recognition"})
+    assert "base_model: There is no version 99 of 'based'" in said
+    assert "name: 'based' holds models of another kind, test_model" in said
 
 
 def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_links_to_it(
@@ -287,23 +280,29 @@ def save_state(stack: Stack, run_id: str, *states: str) -> Callable[[], bool]:
     return lambda: stack.states(run_id)["save_model"] in states
 
 
-def test_a_registry_that_is_away_loses_no_model(stack: Stack, mlflow: Mlflow, data: dict[str, str]) -> None:
+@pytest.mark.disturbs
+def test_a_registry_that_is_away_loses_no_model_and_shows_no_half_saved_one(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str]
+) -> None:
     conf = request(data, "two", "kept", parameters={"train_seconds": 5})
     run_id = stack.start(conf)
-    wait_for("the training", lambda: stack.session_containers("tarmac.task=train_model_cpu"))
+    own = f"tarmac.run={run_id}"
+    wait_for("the training", lambda: stack.session_containers("tarmac.task=train_model_cpu", own), 180)
     compose(stack, "stop", "mlflow")
     try:
         wait_for("saving to fail for now", save_state(stack, run_id, "up_for_retry"), 240)
-        assert len(stack.session_volumes()) == 1, "the model stays in its volume"
+        assert len(stack.session_volumes(own)) == 1, "the model stays in its volume"
         assert "does not answer" in stack.log(run_id, "save_model")
         assert stack.states(run_id)["cleanup"] is None
     finally:
         compose(stack, "start", "mlflow")
     assert stack.finish(run_id, 400) == "success"
     assert [version["version"] for version in mlflow.versions("kept")] == ["1"]
-    stack.assert_nothing_left()
+    assert stack.tasks(run_id)["train_model_cpu"]["try_number"] == 1, "trained once"
+    stack.assert_nothing_left(run_id)
 
 
+@pytest.mark.disturbs  # any model that is half uploaded counts here
 def test_a_trainer_that_is_killed_while_it_saves_leaves_no_broken_version(
     stack: Stack, mlflow: Mlflow, data: dict[str, str], tmp_path: Path
 ) -> None:
@@ -319,7 +318,7 @@ def test_a_trainer_that_is_killed_while_it_saves_leaves_no_broken_version(
         return bool(begun)
 
     wait_for("the upload to begin", uploading, 240, every=0.01)
-    for container in stack.session_containers("tarmac.task=save_model"):
+    for container in stack.session_containers("tarmac.task=save_model", f"tarmac.run={run_id}"):
         subprocess.run(["docker", "kill", container], check=True, capture_output=True)
     assert stack.finish(run_id, 400) == "success"
     assert stack.tasks(run_id)["save_model"]["try_number"] == 2
@@ -335,4 +334,4 @@ def test_a_trainer_that_is_killed_while_it_saves_leaves_no_broken_version(
         text=True, capture_output=True,
     )  # fmt: skip
     assert "B-person" in out.stdout, out.stderr
-    stack.assert_nothing_left()
+    stack.assert_nothing_left(run_id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import stat
 import subprocess
+from typing import Any
 
 import httpx
 import pytest
 
 from support.stack import DAG, REPO, Stack
+from support.waiting import wait_for
 from tarmac.request.form import form_schema
 
 
@@ -21,12 +23,20 @@ def test_make_up_prints_addresses_and_login(stack: Stack) -> None:
     assert "no NVIDIA driver" in text or "found" in text
 
 
-def test_make_up_again_is_harmless_also_when_another_stack_built_the_images(stack: Stack) -> None:
+def test_make_up_again_leaves_services_and_trainings_alone_also_when_another_stack_built_the_images(
+    stack: Stack, smoke: dict[str, Any]
+) -> None:
     services = ["ps", "--quiet", "--filter", f"label=com.docker.compose.project={stack.project}"]
     names = (f"tarmac/{name}:{stack.environment['TARMAC_TAG']}" for name in ("airflow", "mlflow", "trainer"))
     images = ["image", "inspect", "--format={{.Id}}", *names]
     before, built = stack._docker(*services), stack._docker(*images)
     assert len(before) == 7
+    run_id = stack.start(smoke | {"parameters": {"train_seconds": 30}})
+
+    def trainings() -> list[str]:
+        return stack.session_containers("tarmac.task=train_model_cpu", f"tarmac.run={run_id}")
+
+    container = wait_for("the training's container", trainings, 180)
     build = ["bash", "-euc", ". env/host/lib.sh; . env/host/stack.sh; compose_build"]
     other = stack.environment | {"TARMAC_PROJECT": "tarmac-other"}
     subprocess.run(build, cwd=REPO, env=other, check=True, capture_output=True)
@@ -34,6 +44,11 @@ def test_make_up_again_is_harmless_also_when_another_stack_built_the_images(stac
     done = stack.make("up")
     assert done.returncode == 0, done.stderr
     assert stack._docker(*services) == before
+    # On a busy machine it may have ended meanwhile.
+    assert set(trainings()) <= set(container)
+    assert stack.finish(run_id) == "success"
+    assert stack.tasks(run_id)["train_model_cpu"]["try_number"] == 1
+    stack.assert_nothing_left(run_id)
 
 
 def test_the_dag_is_there_without_import_errors_and_pools_are_seeded(stack: Stack) -> None:

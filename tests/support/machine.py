@@ -28,14 +28,17 @@ class Machine:
 
     def __init__(self, kind: str, disk_gib: int | None = None) -> None:
         test = os.environ.get("TARMAC_TEST_ID", "dev")
-        self.name = f"tarmac-machine-{test}-{kind}"
+        # One that run.sh has started already, see `part_gpu` there.
+        self.given = None if disk_gib else os.environ.get("TARMAC_MACHINE")
+        self.name = self.given or f"tarmac-machine-{test}-{kind}"
         self.environment = {**os.environ, "TARMAC_MACHINE": self.name, "TARMAC_TEST_ID": test}
         self.environment["TARMAC_MACHINE_DISK"] = str(disk_gib or "")
 
     def up(self) -> None:
-        """Start the machine and a stack on it."""
-        self.control("start")
-        self.control("load", seconds=600)
+        """Start the machine, unless it runs, and a stack on it."""
+        if not self.given:
+            self.control("start")
+            self.control("load", seconds=600)
         self.inside("sh", "-c", f"mkdir -p {ENV_DIR}; cp {REPO}/env/*.env.example {ENV_DIR}")
         self.make("up")
 
@@ -102,4 +105,5 @@ def running_machine(kind: str, disk_gib: int | None = None) -> Iterator[Machine]
         made.up()
         yield made
     finally:
-        made.control("stop")
+        if not made.given:
+            made.control("stop")

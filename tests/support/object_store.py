@@ -31,7 +31,8 @@ def object_store(stack: Stack, *files: Path) -> Iterator[str]:
     name = f"{stack.project}-s3"
     image = f"tarmac/test:{os.environ.get('TARMAC_TAG') or 'test'}"
     subprocess.run(
-        ["docker", "run", "--detach", "--name", name, "--network", f"{stack.project}_egress", "--network-alias", "s3",
+        ["docker", "run", "--detach", "--name", name, "--label", f"tarmac.test={stack.project}",
+         "--network", f"{stack.project}_egress", "--network-alias", "s3",
          image, "moto_server", "-H", "0.0.0.0", "-p", "5000"],
         check=True, capture_output=True,
     )  # fmt: skip

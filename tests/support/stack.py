@@ -31,9 +31,18 @@ def free_port() -> int:
 class Stack:
     """A running stack: its commands, its API, and what the engine holds of it."""
 
-    def __init__(self, env_dir: Path, kind: str = "e2e", **variables: str) -> None:
-        self.project = f"tarmac-{kind}-" + os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6])
-        self.web, self.mlflow_port = free_port(), free_port()
+    def __init__(
+        self,
+        env_dir: Path,
+        kind: str = "e2e",
+        *,
+        project: str | None = None,
+        ports: tuple[int, int] | None = None,
+        **variables: str,
+    ) -> None:
+        test = os.environ.get("TARMAC_TEST_ID", uuid.uuid4().hex[:6]) + os.environ.get("PYTEST_XDIST_WORKER", "")
+        self.project = project or f"tarmac-{kind}-{test}"
+        self.web, self.mlflow_port = ports or (free_port(), free_port())
         self.env_dir = env_dir
         self.up_output = ""
         self.environment = {
@@ -51,6 +60,13 @@ class Stack:
         return subprocess.run(
             ["make", *words], cwd=REPO, env=self.environment, text=True, input=stdin, capture_output=True, timeout=900
         )
+
+    def up(self) -> None:
+        """Start it by `make up`, as a person would, and log in."""
+        done = self.make("up")
+        assert done.returncode == 0, f"make up failed:\n{done.stdout}\n{done.stderr}"
+        self.up_output = done.stderr
+        self.log_in()
 
     def log_in(self, user: str = "airflow", password: str = "airflow") -> None:
         self.http.headers["Authorization"] = f"Bearer {self.token(user, password)}"
@@ -83,11 +99,14 @@ class Stack:
         return run_id
 
     def refused(self, conf: Any) -> str:
-        """Send a request that is to be refused; returns what the answer says."""
-        answer = self.post(conf)
+        """Send a request that is refused before a run exists and leaves nothing; return what the answer says."""
+        run_id = f"refused-{uuid.uuid4().hex[:8]}"
+        answer = self.post(conf, run_id)
         assert answer.status_code == 400, answer.text
-        text: str = answer.json()["detail"]
-        return text
+        assert self.http.get(f"{DAG}/dagRuns/{run_id}").status_code == 404
+        self.assert_nothing_left(run_id)
+        detail: str = answer.json()["detail"]
+        return detail
 
     def store_false_content(self, data_id: str) -> str:
         """Store a file whose content is not what its id says, as only a run's first task sees; return its reference."""
@@ -100,7 +119,7 @@ class Stack:
         state: str = self.http.get(f"{DAG}/dagRuns/{run_id}").json()["state"]
         return state
 
-    def finish(self, run_id: str, seconds: float = 240, every: float = 0.25) -> str:
+    def finish(self, run_id: str, seconds: float = 480, every: float = 0.5) -> str:
         def ended() -> str | None:
             state = self.run_state(run_id)
             return state if state in ("success", "failed") else None
@@ -134,17 +153,24 @@ class Stack:
         extra = [word for item in filters for word in ("--filter", f"label={item}")]
         return self._docker("ps", "--all", "--quiet", "--filter", f"label=tarmac.project={self.project}", *extra)
 
-    def session_volumes(self) -> list[str]:
-        return self._docker("volume", "ls", "--quiet", "--filter", f"label=tarmac.project={self.project}")
+    def session_volumes(self, *filters: str) -> list[str]:
+        extra = [word for item in filters for word in ("--filter", f"label={item}")]
+        return self._docker("volume", "ls", "--quiet", "--filter", f"label=tarmac.project={self.project}", *extra)
 
-    def assert_nothing_left(self) -> None:
-        assert self.session_containers() == []
-        assert self.session_volumes() == []
+    def traces(self, run_id: str) -> list[str]:
+        """Containers and volumes of one session."""
+        return self.session_containers(f"tarmac.run={run_id}") + self.session_volumes(f"tarmac.run={run_id}")
+
+    def assert_nothing_left(self, *run_ids: str) -> None:
+        """Fail where the engine holds something of these sessions; without any: of whichever."""
+        if not run_ids:
+            assert self.session_containers() + self.session_volumes() == []
+        for run_id in run_ids:
+            assert self.traces(run_id) == [], run_id
 
 
-@contextmanager
-def running_stack(env_dir: Path, overrides: Mapping[str, str] | None = None) -> Iterator[Stack]:
-    """A stack started by `make up` as a person would; removed at the end, or kept where TARMAC_KEEP is set.
+def make_stack(env_dir: Path, overrides: Mapping[str, str] | None = None) -> Stack:
+    """A stack with settings of its own, not started yet.
 
     Args:
         env_dir: an empty folder for its env/*.env.
@@ -154,18 +180,25 @@ def running_stack(env_dir: Path, overrides: Mapping[str, str] | None = None) -> 
         shutil.copy(example, env_dir)
     for name, content in (overrides or {}).items():
         (env_dir / name).write_text(content)
-    running = Stack(env_dir)
+    return Stack(env_dir)
+
+
+def remove_stack(stack: Stack) -> None:
+    """Remove a stack by `make clean`, as a person would; keep it where TARMAC_KEEP is set."""
+    if os.environ.get("TARMAC_KEEP"):
+        print(f"kept: {stack.project} {stack.env_dir}")
+        return
+    done = stack.make("clean", "YES=1")
+    assert done.returncode == 0, done.stderr
+    assert stack._docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={stack.project}") == []
+
+
+@contextmanager
+def running_stack(env_dir: Path, overrides: Mapping[str, str] | None = None) -> Iterator[Stack]:
+    """A started stack, removed in the end; see `make_stack` and `remove_stack`."""
+    running = make_stack(env_dir, overrides)
     try:
-        done = running.make("up")
-        assert done.returncode == 0, f"make up failed:\n{done.stdout}\n{done.stderr}"
-        running.up_output = done.stderr
-        running.log_in()
+        running.up()
         yield running
     finally:
-        if os.environ.get("TARMAC_KEEP"):
-            print(f"kept: {running.project} {env_dir}")
-        else:
-            done = running.make("clean", "YES=1")
-            assert done.returncode == 0, done.stderr
-            left = running._docker("ps", "-aq", "--filter", f"label=com.docker.compose.project={running.project}")
-            assert left == []
+        remove_stack(running)
