@@ -37,7 +37,8 @@ def capacity(gpus: FakeGpus, uuid: str) -> int:
 
 def test_ten_sessions_share_two_devices_and_nobody_is_hurt(field: Field, gpus: FakeGpus):
     """Eight GPU sessions of mixed sizes, one runs out of memory, and two CPU ones; others take memory half-way."""
-    first = [field.start(reserve="70GiB", mib=60_000, seconds=60) for _ in range(2)]
+    # Long enough for the others to be queued behind them, also on a slow machine.
+    first = [field.start(reserve="70GiB", mib=60_000, seconds=120) for _ in range(2)]
     for run in first:
         field.trains(run)
     sizes = [("40GiB", 30_000), ("20GiB", 12_000), ("10GiB", 8_000), ("30GiB", 25_000), (None, 256)]
@@ -49,7 +50,8 @@ def test_ten_sessions_share_two_devices_and_nobody_is_hurt(field: Field, gpus: F
     # Everybody's memory but ours: taken while sessions come and go.
     with gpus.hold(OTHER, 10_000):
         with ThreadPoolExecutor(4) as pool:
-            ended = dict(zip([*runs, short, *cpus], pool.map(field.stack.finish, [*runs, short, *cpus]), strict=True))
+            every = [*runs, short, *cpus]
+            ended = dict(zip(every, pool.map(lambda run: field.stack.finish(run, 480), every), strict=True))
         assert ended == dict.fromkeys([*runs, short, *cpus], "success"), {
             run: field.stack.states(run) for run, state in ended.items() if state != "success"
         }
