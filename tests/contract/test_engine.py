@@ -96,7 +96,7 @@ def test_a_file_comes_out_of_an_ended_container(session: Any, until: Any):
 
 
 def test_a_volume_holds_the_request_and_is_not_removed_while_a_container_has_it(session: Any):
-    container = started(session, "cat /session/request.json; sleep 60")
+    container = started(session, "cat /session/request.json; echo; sleep 60")
     lines = islice(records(session.api, container, Position(), follow=True), 3)
     text = b"".join(one.content for one in lines)
     assert json.loads(text) == session.request

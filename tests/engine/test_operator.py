@@ -1,5 +1,6 @@
 """TrainingContainerOperator on a real engine: what a step may, what it says, how it ends, and how it is found again."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -293,3 +294,33 @@ def test_a_training_whose_volume_is_gone_makes_it_and_fetches_the_data_again(new
     assert step.lines.index("fetched") < step.lines.index("trained")
     assert any('"seed": 7' in line for line in step.lines)
     assert {found["Labels"]["tarmac.owner"] for found in session.containers()} == {"train_model_cpu"}
+
+
+# ---- its output, however much
+
+
+def test_a_log_beyond_one_file_of_the_engine_s_is_shown_whole_and_once(session: Any):
+    # 25 MB: the engine begins a second file, and repeats what is in it while it is followed.
+    line = "y" * 1000
+    step = session.step(f"""awk 'BEGIN{{for (i = 0; i < 25000; i++) print i, "{line}"}}'; {say(event="result", n=1)}""")
+    assert step.run() == {"n": 1}
+    assert [int(one.split()[0]) for one in step.lines if one.endswith("yyy")] == list(range(25_000))
+    assert len([one for one in step.lines if one.startswith("result ")]) == 1
+
+
+def test_a_result_in_a_file_comes_out_of_the_ended_container(session: Any):
+    content = '{"metrics": {"f1": 0.5}}'
+    told = {"file": "result-train.json", "bytes": len(content), "sha256": hashlib.sha256(content.encode()).hexdigest()}
+    step = session.step(f"printf '{content}' >/session/result-train.json; {say(event='result', **told)}")
+    assert step.run() == {"metrics": {"f1": 0.5}}
+
+
+def test_shared_memory_is_as_large_as_its_setting(session: Any, monkeypatch: pytest.MonkeyPatch):
+    from tarmac.base.settings import settings
+
+    monkeypatch.setenv("TARMAC_TRAINER_SHM", "80m")
+    settings.cache_clear()
+    step = session.step("head -c 70000000 /dev/zero >/dev/shm/x && echo fits; head -c 90000000 /dev/zero >/dev/shm/x")
+    with pytest.raises(ContainerError, match="No space left"):
+        step.run()
+    assert "fits" in step.lines

@@ -26,6 +26,7 @@ AHEAD_BYTES = 2 * MIB
 _IDLE_SECONDS = 1.0
 # Records of one instant may be in the log in another order than their stamps.
 _OVERLAP_SECONDS = 2
+_OVERLAP_RECORDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -48,33 +49,57 @@ def parse_record(raw: bytes) -> Record:
 
 
 class Position:
-    """How far a log has been read. Knows what to ask the engine for, and which of its answer is new."""
+    """How far a log has been read. Knows what to ask the engine for, and which of its answer is new.
+
+    The engine repeats records of its own accord, too: where it begins a new file of a log while that is followed.
+    """
 
     def __init__(self) -> None:
-        self._recent: deque[tuple[int, str]] = deque()
-        self._again: Counter[str] = Counter()
+        self._recent: deque[tuple[int, str, int]] = deque()  # second, stamp, hash of the content
+        self._shown: Counter[tuple[str, int]] = Counter()  # the same, to look up
+        self._again: Counter[tuple[str, int]] = Counter()
+        self._newest = self._forgotten = ""
+        self._whole_line = True
         self._resumed = False
         self.gap = False
 
     def resume(self) -> int | None:
         """Begin to read again. Returns the second since when, None: from the beginning."""
-        self._again = Counter(stamp for _, stamp in self._recent)
+        self._again = self._shown.copy()
         self._resumed = bool(self._recent)
         return self._recent[0][0] if self._recent else None
 
     def is_new(self, record: Record) -> bool:
         """Tell whether a record was not there before; `gap`: what came before it is gone from the log."""
-        again = self._again[record.at] > 0
+        new = not self._was_there(record)
         # The engine still has all of the last seconds, or the first record it sends is one of those.
-        self.gap, self._resumed = self._resumed and not again, False
-        if again:
-            self._again[record.at] -= 1
-            return False
-        now = record.second
-        self._recent.append((now, record.at))
-        while self._recent[0][0] < now - _OVERLAP_SECONDS:
-            self._recent.popleft()
-        return True
+        self.gap, self._resumed = self._resumed and new, False
+        if new:
+            self._keep(record)
+        return new
+
+    def _was_there(self, record: Record) -> bool:
+        key = (record.at, hash(record.content))
+        if self._again[key] > 0:
+            self._again[key] -= 1
+            return True
+        if record.at <= self._forgotten:
+            return True
+        # The pieces of a long line have one stamp, and may be equal.
+        return self._shown[key] > 0 and (record.at < self._newest or self._whole_line)
+
+    def _keep(self, record: Record) -> None:
+        now, key = record.second, (record.at, hash(record.content))
+        self._recent.append((now, *key))
+        self._shown[key] += 1
+        self._newest = max(self._newest, record.at)
+        self._whole_line = record.content.endswith(b"\n")
+        while self._recent[0][0] < now - _OVERLAP_SECONDS or len(self._recent) > _OVERLAP_RECORDS:
+            _, stamp, content = self._recent.popleft()
+            self._forgotten = max(self._forgotten, stamp)
+            self._shown[stamp, content] -= 1
+            if not self._shown[stamp, content]:
+                del self._shown[stamp, content]
 
 
 # The bytes that JSON writes as themselves.
@@ -131,6 +156,7 @@ class Brake:
         """Attach, unless it is."""
         if self._thread is not None and self._thread.is_alive():
             return
+        self._detach()
         try:
             self._socket = self._api.attach_socket(self._container_id, {"stdout": 1, "stderr": 1, "stream": 1})
         except (APIError, OSError):
@@ -151,6 +177,9 @@ class Brake:
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self._detach()
+
+    def _detach(self) -> None:
         if self._socket is None or self._thread is None:
             return
         # Ends the thread's waiting for more. The engine may have closed the connection already.
