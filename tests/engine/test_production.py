@@ -489,11 +489,12 @@ def test_metrics_of_any_name_and_number_are_logged(mlflow: Mlflow, registry: Reg
 
 
 def test_a_model_whose_files_are_gone_is_neither_a_cached_one_nor_a_base(mlflow: Mlflow, registry: Registry, name: str):
-    from tarmac.registry.origins import CACHE_TAG, find_base, find_cached
+    from tarmac.registry import tags
+    from tarmac.registry.origins import find_base, find_cached
 
     runs = {}
     for run_id in ("manual__1", "manual__2"):
-        run, source = mlflow.saved(run_id=run_id, **{CACHE_TAG: name})
+        run, source = mlflow.saved(run_id=run_id, **{tags.CACHE_KEY: name})
         artifacts = mlflow.call("GET", "/runs/get", run_id=run)["run"]["info"]["artifact_uri"]
         mlflow.upload(f"{artifacts}/tarmac/training.json", b"{}")
         runs[run] = source, f"{artifacts}/tarmac"
