@@ -75,7 +75,7 @@ def trigger(arguments: argparse.Namespace) -> int:
     except ApiError as error:
         if error.status != 409 or not arguments.key:
             raise
-        # The key is the run's id, which Airflow gives once: whoever sends it again gets the run of the first.
+        # The key is the run's id, which Airflow gives once. The same key sent again leads to the first run.
         run_id = _sent_before(api, request, arguments.key)
     print(run_id, flush=True)
     return 0

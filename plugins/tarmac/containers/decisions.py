@@ -21,7 +21,7 @@ class Earlier:
 
     Args:
         state: the engine's word: created, running, paused, restarting, exited, dead.
-        generation: its task's; it changes when somebody clears the task.
+        generation: its task's; it changes when the task is cleared.
         exit_code: of one that has exited.
         out_of_memory: whether the engine killed it for its memory.
     """
@@ -50,7 +50,7 @@ class Adoption:
 def choose(found: Sequence[Earlier], generation: str) -> Adoption:
     """Choose the container to follow instead of starting one.
 
-    One that was started before somebody cleared the task is not this task's any more, and one that was stopped while
+    One that was started before the task was cleared is not this task's any more, and one that was stopped while
     nothing followed it (the machine or its engine went down) has no result.
 
     Args:

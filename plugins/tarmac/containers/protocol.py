@@ -11,7 +11,7 @@ from typing import Any
 
 from tarmac.base.units import format_seconds
 
-# A line beyond this is shown cut: nobody reads it, and it must not fill the log's disk.
+# A line beyond this is shown cut, so that it does not fill the log's disk.
 MAX_LINE = 256 * 1024
 
 

@@ -63,7 +63,7 @@ class Step:
     Args:
         name: of the contract's command, for messages and for the file of its result.
         identity: labels that only containers of this task have.
-        generation: of the task: it changes when somebody clears it.
+        generation: of the task: it changes when the task is cleared.
         needs_result: whether a step that ends well without a result has failed.
         result_bytes: the largest result that is taken.
         secrets: shown and kept as ***.

@@ -85,7 +85,7 @@ class Ledger(Waitlist, Inventory, History):
     def admit(self, landing: Collection[tuple[str, Placement, bool]]) -> set[str]:
         """Turn waiting sessions into ones with a reservation, and tell them.
 
-        One statement, so that a session gets all its devices or none, whoever withdraws it meanwhile.
+        One statement, so that a session gets all its devices or none, also where it is withdrawn meanwhile.
 
         Args:
             landing: name, placement, and whether it gets whole devices, of each.

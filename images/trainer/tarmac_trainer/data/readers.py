@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NoReturn, TypeVar
 
+from tarmac_trainer.runtime import files
 from tarmac_trainer.runtime.errors import DataError
 
 Line = TypeVar("Line")
@@ -277,10 +278,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _without_null(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := files.repeated_key(pairs)) is not None:
         raise BrokenLineError(f"the key {shown(twice)} is there twice")
     return {name: value for name, value in pairs if value is not None}
 

@@ -9,6 +9,18 @@ from typing import Any
 from tarmac_trainer.runtime.errors import SessionError
 
 
+def repeated_key(pairs: list[tuple[str, Any]]) -> str | None:
+    """The first key of a JSON object that is there more than once; None: none is. Pure.
+
+    Args:
+        pairs: as `object_pairs_hook` of json gives them.
+    """
+    if len(dict(pairs)) == len(pairs):
+        return None
+    names = [name for name, _ in pairs]
+    return next(name for name in names if names.count(name) > 1)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON at once: a reader sees the old file or the new one, never a part."""
     partial = path.with_name(f".{path.name}.partial")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tarmac_trainer.runtime import files
 from tarmac_trainer.runtime.errors import RequestError
 
 MAX_SEED = 2**32 - 1  # what numpy takes
@@ -112,12 +113,9 @@ def parse_request(raw: Any) -> Request:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+    if (twice := files.repeated_key(pairs)) is not None:
         raise RequestError(f"the request is wrong: the key {json.dumps(twice)} is there twice")
-    return found
+    return dict(pairs)
 
 
 def _not_storable(value: Any, where: str) -> Iterator[str]:
