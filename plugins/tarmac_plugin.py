@@ -20,12 +20,14 @@ from tarmac.request.api_guard import RequestGuard
 from tarmac.request.callers import may_trigger
 from tarmac.request.checker import ask_checker
 from tarmac.tasks.marks import RunMarks
+from tarmac.web.mounted import Mounted, api
 
 
 class TarmacPlugin(AirflowPlugin):
-    """The request guard of the api-server, and the listener to how runs end."""
+    """The API and the request guard of the api-server, and the listener to how runs end."""
 
     name = "tarmac"
+    fastapi_apps = [{"name": "Tarmac API", "app": Mounted(api), "url_prefix": "/tarmac"}]
     listeners = [RunMarks()]
     fastapi_root_middlewares = [
         {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import base58
 import httpx
 import pytest
 
@@ -17,7 +20,7 @@ from tarmac.base.errors import CheckerUnavailableError, RegistryError, RequestEr
 from tarmac.checks import server, world
 from tarmac.devices import snapshot
 from tarmac.request import checker, command_guard
-from tarmac.request.checker import ask_checker, checker_token
+from tarmac.request.checker import ask_checker, call_checker, checker_token
 from tarmac.tasks import pipeline
 
 GOOD: dict[str, Any] = {"model": "test_model", "datasets": {"a": {"train": "file:///files/a.jsonl"}}}
@@ -182,3 +185,36 @@ def test_airflow_dags_trigger_says_when_the_world_was_not_asked(
     monkeypatch.delenv("AIRFLOW__API__SECRET_KEY", raising=False)
     command(monkeypatch, "nlp_model_training", GOOD)
     assert "are checked by the run's first task" in capsys.readouterr().err
+
+
+LINE = b'{"sentence": "a"}\n'
+
+
+def test_the_webserver_reads_and_stores_files_through_the_checker(
+    running: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}")
+    settings_module.settings.cache_clear()
+    data_id = base58.b58encode(hashlib.sha256(LINE * 100_000).digest()).decode()
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield LINE * 1_000
+
+    async def put(size: int) -> tuple[int, Any]:
+        return await call_checker("PUT", "/file", {"name": f"{data_id}.jsonl"}, body(), size)
+
+    status, kept = asyncio.run(put(len(LINE) * 100_000))
+    assert (status, kept["new"], kept["size"]) == (200, True, len(LINE) * 100_000)
+    status, found = asyncio.run(call_checker("GET", "/file", {"name": f"{data_id}.jsonl", "read": "yes"}))
+    assert (status, found["lines"], found["sample"][0]) == (200, 100_000, {"sentence": "a"})
+    assert asyncio.run(call_checker("GET", "/files", {}))[1][0]["reference"] == f"{data_id}/{data_id}.jsonl"
+    status, refused = asyncio.run(call_checker("GET", "/file", {"name": f"{'2' * 44}.jsonl"}))
+    assert (status, refused["detail"][:16]) == (404, "There is no file")
+    assert httpx.put(f"{running}/file?name={data_id}.jsonl", content=LINE).status_code == 401
+
+
+def test_a_ledger_that_is_away_is_said_so(running: str):
+    status, answer = asyncio.run(call_checker("GET", "/gpus", {}))
+    assert status == 503
+    assert "TARMAC_DATABASE_URL" in answer["detail"]

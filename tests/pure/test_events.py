@@ -137,3 +137,26 @@ def test_no_event_of_a_trainer_can_stop_its_own_follower(kind: str, data: dict):
 
 def test_a_long_result_is_shown_cut():
     assert len(render(Event("result", {"x": "y" * 100_000}))) < 2_100
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_last_point_and_each_name():
+    metrics: dict[str, list[list[float | None]]] = {}
+    for step in range(1000):
+        for name in ("f1", "loss"):
+            events.note_metric(metrics, {"name": name, "value": step / 1000, "step": step})
+    assert metrics.keys() == {"f1", "loss"}
+    for points in metrics.values():
+        steps = [step for step, _ in points]
+        assert len(points) <= events.MOST_POINTS
+        assert steps == sorted(steps)
+        assert steps[-1] == 999
+        assert steps[0] < 100
+
+
+def test_of_metrics_without_an_end_of_names_only_the_first_are_shown():
+    metrics: dict[str, list[list[float | None]]] = {}
+    for number in range(100):
+        events.note_metric(metrics, {"name": "n" * 500 + str(number), "value": 1.0})
+        events.note_metric(metrics, {"name": str(number), "value": 1.0})
+    assert len(metrics) == events.MOST_CURVES
+    assert max(map(len, metrics)) == events.MAX_NAME

@@ -45,8 +45,8 @@ THREE_LINES = f"{ONCE}; echo one; echo two; {WAIT_FOR_GO}; echo three; {say(even
 def test_events_are_rendered_progress_is_pushed_and_the_last_result_is_returned(session: Any):
     script = "; ".join(
         [
-            say(event="progress", done=5, total=20, eta_seconds=65),
             say(event="metric", name="f1", value=0.5, step=200),
+            say(event="progress", done=5, total=20, eta_seconds=65),
             say(event="result", best=1),
             say(event="result", best=2),
         ]
@@ -55,7 +55,8 @@ def test_events_are_rendered_progress_is_pushed_and_the_last_result_is_returned(
     assert step.run() == {"best": 2}
     assert "progress  25 %  5 of 20, 1 min 5 s left" in step.lines
     assert "metric   f1 = 0.5000 at step 200" in step.lines
-    assert step.pushed == [("progress", {"done": 5, "total": 20, "eta_seconds": 65})]
+    shown = {"done": 5, "total": 20, "eta_seconds": 65, "metrics": {"f1": [[200, 0.5]]}}
+    assert step.pushed == [("progress", shown)]
 
 
 def test_a_malformed_event_is_shown_as_text_and_is_not_fatal(session: Any):

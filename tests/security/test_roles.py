@@ -28,7 +28,7 @@ BAD = {"model": "gpt-9", "datasets": {"a": {"train": "../x"}}}
 READS = [
     "/api/v2/dags", DAG, f"{DAG}/details", f"{DAG}/dagRuns", "/api/v2/pools", "/api/v2/connections", "/api/v2/config",
     "/api/v2/variables", "/api/v2/eventLogs", "/api/v2/importErrors", "/api/v2/plugins", "/ui/config",
-    "/auth/fab/v1/users",
+    "/auth/fab/v1/users", "/tarmac/api/v1/sessions", "/tarmac/api/v1/datasets", "/tarmac/api/v1/openapi.json",
 ]  # fmt: skip
 Call = Callable[..., httpx.Response]
 

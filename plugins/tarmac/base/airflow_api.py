@@ -6,8 +6,9 @@ import json
 import os
 import shutil
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from typing import Any, Self
 from urllib.parse import quote
 
 from tarmac.base.errors import ApiError
@@ -53,11 +54,7 @@ class AirflowApi:
     """
 
     def __init__(self, base_url: str, user: str, password: str) -> None:
-        import httpx
-
-        self._base_url = base_url
-        # Certificates are of use for https only, and take longer to load than a call takes.
-        self._http = httpx.Client(base_url=base_url, timeout=30, verify=base_url.startswith("https:"))
+        self._connect(base_url)
         answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code == 401:
             raise ApiError(
@@ -65,6 +62,29 @@ class AirflowApi:
             )
         self._raise_for(answer)
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+
+    @classmethod
+    def with_token(cls, base_url: str, token: str) -> Self:
+        """Make a connection with a token that Airflow gave a caller: Airflow decides what that caller may do."""
+        api = cls.__new__(cls)
+        api._connect(base_url)
+        api._http.headers["Authorization"] = f"Bearer {token}"
+        return api
+
+    def _connect(self, base_url: str) -> None:
+        import httpx
+
+        self._base_url = base_url
+        # Certificates are of use for https only, and take longer to load than a call takes.
+        self._http = httpx.Client(base_url=base_url, timeout=30, verify=base_url.startswith("https:"))
+
+    def __enter__(self) -> Self:
+        """Give the connection."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self._http.close()
 
     def _send(self, method: str, path: str, **kwargs: Any) -> Any:
         import httpx
@@ -77,16 +97,18 @@ class AirflowApi:
     @staticmethod
     def _raise_for(answer: Any) -> None:
         if answer.is_error:
+            problems: list[str] = []
             try:
-                detail = answer.json().get("detail", answer.text)
-            except ValueError:
+                content = answer.json()
+                detail, problems = content.get("detail", answer.text), content.get("problems", [])
+            except (ValueError, AttributeError):  # a page of a proxy, not of Airflow
                 detail = answer.text
             if answer.is_server_error and disk_is_full():
                 detail = (
                     "No space left on device: the Docker Engine's disk is full, and Airflow's database cannot store "
                     f"anything. Make space, then `make up`. Airflow said: {detail}"
                 )
-            raise ApiError(str(detail)[:5000], answer.status_code)
+            raise ApiError(str(detail)[:5000], answer.status_code, problems)
 
     def call(self, method: str, path: str, **kwargs: Any) -> Any:
         """Call the API below /api/v2 and return the JSON it answers.
@@ -123,10 +145,10 @@ class AirflowApi:
         """Change a run's `state`, `note` or both, in one transaction."""
         self.call("PATCH", _run_path(run_id), params={"update_mask": list(fields)}, json=fields)
 
-    def runs(self, limit: int) -> list[dict[str, Any]]:
-        """Return the latest runs, newest first."""
+    def runs(self, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+        """Return the latest runs, newest first, without the first `offset` of them."""
         found: list[dict[str, Any]] = self.call(
-            "GET", f"/dags/{DAG_ID}/dagRuns", params={"limit": limit, "order_by": "-run_after"}
+            "GET", f"/dags/{DAG_ID}/dagRuns", params={"limit": limit, "offset": offset, "order_by": "-run_after"}
         )["dag_runs"]
         return found
 
@@ -164,35 +186,54 @@ class AirflowApi:
     def log(self, run_id: str, task_id: str, attempt: int) -> list[dict[str, Any]]:
         """Return the end of a task's log: its last LOG_ENTRIES entries, or as many of them as fit into LOG_BYTES.
 
-        Airflow 3.3 has no call for a part of a finished log. As JSON it would make one document of it, in its own
-        memory and in ours, ten times the log's size; as lines it passes them on in pieces, and only the last ones are
-        kept here.
-
         Returns:
             Each a dict with `event` and mostly `level`, oldest first; an empty list without a log.
+        """
+        last: deque[str] = deque()
+        size = 0
+        for line in self._log_lines(run_id, task_id, attempt):
+            last.append(line)
+            size += len(line)
+            while len(last) > LOG_ENTRIES or (size > LOG_BYTES and len(last) > 1):
+                size -= len(last.popleft())
+        return [entry for line in last if isinstance(entry := _json_or_none(line), dict)]
+
+    def log_from(self, run_id: str, task_id: str, attempt: int, first: int) -> list[dict[str, Any]]:
+        """Return a part of a task's log: as `log`, but its first entries from number `first` on, counted from 0."""
+        found: list[dict[str, Any]] = []
+        size = 0
+        with closing(self._log_lines(run_id, task_id, attempt)) as lines:
+            for number, line in enumerate(lines):
+                if number < first:
+                    continue
+                size += len(line)
+                if len(found) >= LOG_ENTRIES or (size > LOG_BYTES and found):
+                    break
+                entry = _json_or_none(line)
+                found.append(entry if isinstance(entry, dict) else {"event": line[:LOG_BYTES]})
+        return found
+
+    def _log_lines(self, run_id: str, task_id: str, attempt: int) -> Generator[str]:
+        """Give a log line by line, each a JSON object; none without a log.
+
+        Airflow 3.3 has no call for a part of a finished log. As JSON it would make one document of it, in its own
+        memory and in ours, ten times the log's size; as lines it passes them on in pieces.
         """
         import httpx
 
         path = "/api/v2" + _run_path(run_id, "taskInstances", task_id, "logs", attempt)
-        last: deque[str] = deque()
-        size = 0
         try:
             with self._http.stream(
                 "GET", path, headers={"Accept": "application/x-ndjson"}, timeout=_LOG_SECONDS
             ) as answer:
                 if answer.status_code == 404:
-                    return []
+                    return
                 if answer.is_error:
                     answer.read()
                 self._raise_for(answer)
-                for line in answer.iter_lines():
-                    last.append(line)
-                    size += len(line)
-                    while len(last) > LOG_ENTRIES or (size > LOG_BYTES and len(last) > 1):
-                        size -= len(last.popleft())
+                yield from answer.iter_lines()
         except httpx.HTTPError as error:
             raise self._no_answer(error) from error
-        return [entry for line in last if isinstance(entry := _json_or_none(line), dict)]
 
     def _no_answer(self, error: Exception) -> ApiError:
         return ApiError(f"Airflow at {self._base_url} does not answer ({error}): is the stack up? Try `make up`.")

@@ -23,6 +23,7 @@ TarmacError
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 
 # What a registry says, or does not say, while it or its database is away.
 _NO_ANSWER = frozenset({"", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
@@ -147,10 +148,12 @@ class ApiError(TarmacError):
     Args:
         message: what happened and what to do.
         status: the HTTP status, 0 without an answer.
+        problems: one sentence for each bad field of a request, where Airflow's answer lists them.
     """
 
-    def __init__(self, message: str, status: int = 0) -> None:
+    def __init__(self, message: str, status: int = 0, problems: Sequence[str] = ()) -> None:
         self.status = status
+        self.problems = list(problems)
         self.unavailable = status == 0 or status >= 500
         # These statuses say that what was asked for is wrong, not that Airflow is.
         self.exit_code = ExitCode.BAD_INPUT if status in (400, 404, 409, 413) else ExitCode.UNREACHABLE

@@ -39,6 +39,7 @@ class Settings:
     trainer_processes: int
     trainer_shm_bytes: int
     result_bytes: int
+    upload_bytes: int
     store_url: str
     datasets_volume: str
     files_volume: str
@@ -98,6 +99,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         trainer_processes=int(processes),
         trainer_shm_bytes=_size(get("TARMAC_TRAINER_SHM", "1g"), variable="TARMAC_TRAINER_SHM"),
         result_bytes=_size(get("TARMAC_RESULT_SIZE", "1m"), variable="TARMAC_RESULT_SIZE"),
+        upload_bytes=_size(get("TARMAC_UPLOAD_SIZE", "10g"), variable="TARMAC_UPLOAD_SIZE"),
         store_url=get("TARMAC_STORE", "file:///datasets").rstrip("/"),
         datasets_volume=f"{stack}_datasets",
         files_volume=f"{stack}_files",

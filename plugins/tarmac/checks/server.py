@@ -1,23 +1,28 @@
 """The checker: tells the webserver and `airflow dags trigger` what the world says of a request.
 
-Asked by `request/checker.py`. A process of the scheduler's container, on the stack's own network. It gives sentences
-and takes nothing but a request: `POST /check` with a JSON object of at most 1 MB answers `{"problems": [...]}`; 401
-without the token.
+Asked by `request/checker.py`. A process of the scheduler's container, on the stack's own network: `POST /check` with a
+JSON object of at most 1 MB answers `{"problems": [...]}`; 401 without the token. For the API (`web/`) it also says what
+the ledger, the registry and the store have, and stores a file under the id of its content. Whether a person may ask is
+decided before, in the webserver.
 """
 
 from __future__ import annotations
 
 import hmac
+import io
 import json
 import logging
 import signal
 import sys
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
+from urllib.parse import parse_qsl, urlsplit
 
-from tarmac.base.errors import TarmacError
+from tarmac.base.errors import ExitCode, TarmacError, UnknownModelError
 from tarmac.request.checker import CHECKER_PORT, checker_token
+from tarmac.request.content import HEAD_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +42,68 @@ def check(conf: dict[str, Any]) -> list[str]:
     return problems
 
 
+class _Body(io.RawIOBase):
+    """The body of a call as a stream that ends where the call says."""
+
+    def __init__(self, stream: io.BufferedIOBase, length: int) -> None:
+        self._stream, self._left = stream, length
+
+    def readable(self) -> bool:
+        """Tell that it can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read what there is into a buffer."""
+        found = self._stream.read1(min(len(buffer), self._left)) if self._left else b""
+        self._left -= len(found)
+        buffer[: len(found)] = found
+        return len(found)
+
+
+def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) -> Any:
+    """Answer a call of the webserver; what is asked for by name stands in the query. Starts nothing.
+
+    Raises:
+        LookupError: there is no such call, or not what it names.
+        TarmacError: what was asked refuses, or does not answer.
+    """
+    from tarmac.checks import parts
+
+    match (method, path):
+        case ("GET", "/gpus"):
+            return parts.gpus()
+        case ("GET", "/place"):
+            return parts.place(query["run"])
+        case ("GET", "/models"):
+            return parts.models(query.get("model"))
+        case ("GET", "/files"):
+            return parts.stored_files()
+        case ("GET", "/file"):
+            if found := parts.stored_file(query["name"], read=query.get("read") == "yes"):
+                return found
+            raise LookupError(f"There is no file {query['name']!r} in the data set store.")
+        case ("PUT", "/file"):
+            return parts.store(query["name"], body)
+        case ("POST", "/content"):
+            problem = parts.content_problem(body.read(HEAD_BYTES), query["suffix"])
+            return {"problems": [problem] if problem else []}
+    raise LookupError(f"{method} {path} is no call of the checker")
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers one call."""
 
     timeout = 10.0
 
     def do_POST(self) -> None:
-        """Check the request in the body."""
-        given = self.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {checker_token()}".encode()):
-            self._answer(401, {"detail": "not for you"})
+        """Check the request in the body, or what a file is."""
+        if not self._allowed():
+            return
+        if urlsplit(self.path).path != "/check":
+            self._pass_on()
             return
         length = self.headers.get("Content-Length", "")
-        if self.path != "/check" or not length.isdecimal() or int(length) > MAX_BYTES:
+        if not length.isdecimal() or int(length) > MAX_BYTES:
             self._answer(400, {"detail": "POST /check takes a JSON object"})
             return
         try:
@@ -61,8 +115,46 @@ class Handler(BaseHTTPRequestHandler):
             return
         self._answer(200, {"problems": check(conf)})
 
-    def _answer(self, status: int, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
+    def do_GET(self) -> None:
+        """Say what the ledger, the registry or the store has."""
+        if self._allowed():
+            self._pass_on()
+
+    def do_PUT(self) -> None:
+        """Store a file."""
+        if self._allowed():
+            self._pass_on()
+
+    def _allowed(self) -> bool:
+        given = self.headers.get("Authorization", "")
+        if hmac.compare_digest(given.encode(), f"Bearer {checker_token()}".encode()):
+            return True
+        self._answer(401, {"detail": "not for you"})
+        return False
+
+    def _pass_on(self) -> None:
+        url = urlsplit(self.path)
+        length = self.headers.get("Content-Length", "0")
+        if not length.isdecimal():
+            self._answer(411, {"detail": "Content-Length is missing"})
+            return
+        body = io.BufferedReader(_Body(self.rfile, int(length)))
+        try:
+            found = answer_to(self.command, url.path, dict(parse_qsl(url.query)), body)
+        except UnknownModelError as error:
+            self._answer(404, {"detail": str(error)})
+        except LookupError as error:
+            self._answer(404, {"detail": str(error.args[0])})
+        except TarmacError as error:
+            refused = error.exit_code == ExitCode.BAD_INPUT and not error.unavailable
+            self._answer(400 if refused else 503, {"detail": str(error)})
+        except OSError as error:
+            self._answer(503, {"detail": f"{type(error).__name__}: {error}"})
+        else:
+            self._answer(200, found)
+
+    def _answer(self, status: int, content: Any) -> None:
+        body = json.dumps(content, default=_text_of).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -71,6 +163,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Log no call: what is refused is told to its sender."""
+
+
+def _text_of(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def main() -> NoReturn:

@@ -151,7 +151,7 @@ class Follower:
         away_since: float | None = None
         while True:
             try:
-                state = self._look()
+                state = self.look()
                 away_since = None
             except ApiError as error:
                 if 0 < error.status < 500:
@@ -164,7 +164,8 @@ class Follower:
                 return state
             time.sleep(_POLL_SECONDS)
 
-    def _look(self) -> str:
+    def look(self) -> str:
+        """Ask once, print what is new, and return the run's state."""
         self._run = self._api.run(self._run_id)
         state = str(self._run["state"])
         instances = {item["task_id"]: item for item in self._api.task_instances(self._run_id)}
@@ -229,6 +230,17 @@ class Follower:
         elif percent // 10 > self._progress_shown // 10 or self._progress_shown < 0:
             self._write(text)
         self._progress_shown = percent
+
+
+def cause_of(api: AirflowApi, run_id: str) -> str:
+    """Say why a run that has failed failed. Prints nothing.
+
+    Raises:
+        ApiError: there is no such run, or Airflow does not answer.
+    """
+    follower = Follower(api, run_id, write=lambda _: None, live=None)
+    follower.look()
+    return follower.cause()
 
 
 def waiting_reason(ledger: Ledger, run_id: str) -> str | None:

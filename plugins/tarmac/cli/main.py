@@ -12,8 +12,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
-from tarmac.base.airflow_api import AirflowApi, log_in
-from tarmac.base.errors import ApiError, DatasetError, ExitCode, RequestError, TarmacError
+from tarmac.base.airflow_api import log_in
+from tarmac.base.errors import DatasetError, ExitCode, RequestError, TarmacError
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.cli import model_commands
@@ -63,32 +63,15 @@ def _read_request(content: bytes) -> dict[str, Any]:
 
 def trigger(arguments: argparse.Namespace) -> int:
     """Check the request on standard input, start a run, print its id; with a key, at most one run for that key."""
-    from tarmac.request.run_id import run_id_problem
-    from tarmac.request.text import short
+    from tarmac.request.starting import check_key, start
 
-    if arguments.key is not None and (problem := run_id_problem(arguments.key)):
-        raise RequestError([f"KEY: {problem} (got {short(arguments.key)})."])
+    check_key(arguments.key)
     request = _read_request(sys.stdin.buffer.read())
-    api = log_in()
-    try:
-        run_id = api.trigger(request, arguments.key)
-    except ApiError as error:
-        if error.status != 409 or not arguments.key:
-            raise
-        # The key is the run's id, which Airflow gives once. The same key sent again leads to the first run.
-        run_id = _sent_before(api, request, arguments.key)
+    run_id, new = start(log_in(), request, arguments.key)
+    if not new:
+        print(f"The key {arguments.key!r} was sent before; this is its run.", file=sys.stderr)
     print(run_id, flush=True)
     return 0
-
-
-def _sent_before(api: AirflowApi, request: dict[str, Any], key: str) -> str:
-    from tarmac.request.schema import parse_request
-
-    run = api.run(key)
-    if parse_request(run["conf"] or {}) != parse_request(request):
-        raise RequestError([f"KEY: {key!r} was used for another request; use another key."])
-    print(f"The key {key!r} was sent before; this is its run.", file=sys.stderr)
-    return key
 
 
 def follow(arguments: argparse.Namespace) -> int:
@@ -128,13 +111,11 @@ def sessions(arguments: argparse.Namespace) -> int:
 def gpus(arguments: argparse.Namespace) -> int:
     """Show devices, reservations and the queue."""
     from tarmac.ledger.ledger import Ledger
-    from tarmac.scheduler.board import show
+    from tarmac.scheduler.board import facts, show
 
     with Ledger(settings().database_url) as ledger:
         if arguments.json:
-            with ledger.transaction():
-                devices = [asdict(device) for device in ledger.devices()]
-                print_json({"devices": devices, "reservations": ledger.holders(), "queue": ledger.queue()})
+            print_json(facts(ledger))
             return 0
         for line in show(ledger):
             print(line)

@@ -20,12 +20,12 @@ from tarmac.cli.model_tables import (
     instant,
     step_facts,
     step_lines,
-    version_facts,
     version_rows,
 )
 from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account
 from tarmac.registry.client import Registry
+from tarmac.registry.facts import version_facts
 from tarmac.registry.origins import REQUEST_RECORD
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import of_this_model

@@ -49,21 +49,6 @@ def version_rows(versions: Sequence[Version], *, now: float) -> list[list[str]]:
     ]
 
 
-def version_facts(version: Version) -> dict[str, Any]:
-    """What `make models JSON=1` says of a version."""
-    return {
-        "name": version.name,
-        "version": version.version,
-        "aliases": list(version.aliases),
-        "created": datetime.fromtimestamp(version.created, UTC),
-        "same_as": version.tags.get(tag.SAME_AS),
-        "mlflow_run": version.run_id,
-        "source": version.source,
-        "url": version.url,
-        "tags": dict(version.tags),
-    }
-
-
 @dataclass(frozen=True)
 class Trained:
     """A version with what its session recorded: its MLflow run and its request, None where that was deleted."""

@@ -25,6 +25,8 @@ class Event:
 
 # Of what a person is told of one line: an error's message, a container's last words.
 MAX_MESSAGE = 2000
+# Of what a person sees of a training's metrics while it runs.
+MAX_NAME, MOST_CURVES, MOST_POINTS = 100, 8, 100
 # Airflow passes values on in a form that has 64 bits for a whole number and an end to nesting.
 _LARGEST_INT = 2**63
 _DEEPEST = 50
@@ -141,6 +143,21 @@ def shown_progress(data: dict[str, Any]) -> dict[str, Any]:
     """Return what of a `progress` event is passed on to people who follow the run: the contract's keys. Pure."""
     found = {key: data[key] for key in ("done", "total", "eta_seconds") if data.get(key) is not None}
     return {**found, "message": data["message"][:MAX_MESSAGE]} if isinstance(data.get("message"), str) else found
+
+
+def note_metric(metrics: dict[str, list[list[float | None]]], data: dict[str, Any]) -> None:
+    """Add a `metric` event to the curves by name that people who follow the run see: points of step and value.
+
+    A curve keeps at most MOST_POINTS: when it is full, every second point goes, and the last one stays. Of names there
+    are at most MOST_CURVES; the event of another one is not kept.
+    """
+    name = data["name"][:MAX_NAME]
+    if name not in metrics and len(metrics) >= MOST_CURVES:
+        return
+    points = metrics.setdefault(name, [])
+    points.append([data["step"] if _number(data.get("step")) else None, data["value"]])
+    if len(points) > MOST_POINTS:
+        del points[-2::-2]
 
 
 def render(event: Event) -> str:

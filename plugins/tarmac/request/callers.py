@@ -1,42 +1,77 @@
-"""Who may start a run: Airflow's own answer, asked as its endpoint asks it."""
+"""Who calls, and what that person may do: Airflow's own answers, asked as its endpoints ask them."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Literal
 
 from tarmac.base.ids import DAG_ID
 
+if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.managers.models.base_user import BaseUser
 
-async def may_trigger(headers: Mapping[str, str]) -> bool:
-    """Ask Airflow whether the caller may start a run: the same two questions that its own endpoint asks.
+Method = Literal["GET", "POST", "PUT", "DELETE"]
 
-    Args:
-        headers: of the call, by lower-case name.
+
+class Right(enum.Enum):
+    """What a person may do with sessions: the method under which Airflow asks for it."""
+
+    READ = "GET"
+    START = "POST"
+    CHANGE = "PUT"
+
+
+async def identify(token: str | None) -> BaseUser:
+    """Return whose token it is.
+
+    Raises:
+        HTTPException: it is missing or has expired (401), or Airflow did not give it (403).
     """
+    from airflow.api_fastapi.core_api.security import resolve_user_from_token
+
+    return await resolve_user_from_token(token)
+
+
+async def may(user: BaseUser, right: Right) -> bool:
+    """Ask Airflow what its endpoint for runs of the pipeline asks: may this person do that?"""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity, DagDetails
-    from airflow.api_fastapi.core_api.security import resolve_user_from_token
-    from fastapi import HTTPException
     from starlette.concurrency import run_in_threadpool
 
-    try:
-        user = await resolve_user_from_token(_token(headers))
-    except HTTPException:
-        return False
     return await run_in_threadpool(
         get_auth_manager().is_authorized_dag,
-        method="POST",
+        method=right.value,
         access_entity=DagAccessEntity.RUN,
         details=DagDetails(id=DAG_ID),
         user=user,
     )
 
 
-def _token(headers: Mapping[str, str]) -> str | None:
+async def may_trigger(headers: Mapping[str, str]) -> bool:
+    """Tell whether the caller may start a run.
+
+    Args:
+        headers: of the call, by lower-case name.
+    """
+    from fastapi import HTTPException
+
+    try:
+        user = await identify(bearer(headers) or cookie_token(headers))
+    except HTTPException:
+        return False
+    return await may(user, Right.START)
+
+
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """Return the token of the header Authorization. Pure."""
     kind, _, token = headers.get("authorization", "").partition(" ")
-    if kind.lower() == "bearer" and token:
-        return token.strip()
+    return token.strip() or None if kind.lower() == "bearer" else None
+
+
+def cookie_token(headers: Mapping[str, str]) -> str | None:
+    """Return the token of the cookie that Airflow's UI keeps. Pure."""
     try:
         cookie = SimpleCookie(headers.get("cookie", "")).get("_token")
     except CookieError:

@@ -10,9 +10,14 @@ import hashlib
 import hmac
 import json
 import os
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import CheckerUnavailableError
 from tarmac.base.settings import settings
+
+if TYPE_CHECKING:
+    import httpx
 
 CHECKER_PORT = 8975
 _CONNECT_SECONDS, _SECONDS = 2.0, 30.0
@@ -42,13 +47,50 @@ async def ask_checker(conf: object) -> list[str]:
     import httpx
 
     try:
-        async with httpx.AsyncClient(timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS), verify=False) as http:  # noqa: S501  plain http
-            answer = await http.post(
-                f"{settings().checker_url}/check",
-                content=json.dumps(conf).encode(),
-                headers={"Authorization": f"Bearer {checker_token()}"},
-            )
+        async with _client() as http:
+            answer = await http.post("/check", content=json.dumps(conf).encode())
             answer.raise_for_status()
             return [str(problem) for problem in answer.json()["problems"]]
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        raise CheckerUnavailableError(f"the checker does not answer: {type(error).__name__}: {error}") from error
+        raise _silent(error) from error
+
+
+async def call_checker(
+    method: str, path: str, query: Mapping[str, str], content: AsyncIterator[bytes] | bytes = b"", size: int = 0
+) -> tuple[int, Any]:
+    """Ask for what the ledger, the registry or the store has, or store a file.
+
+    Args:
+        content: the body, of `size` bytes.
+
+    Returns:
+        The HTTP status and the JSON that it answers: what was asked for, or `detail` with a sentence.
+
+    Raises:
+        CheckerUnavailableError: it does not answer.
+    """
+    import httpx
+
+    try:
+        async with _client() as http:
+            answer = await http.request(
+                method, path, params=dict(query), content=content, headers={"Content-Length": str(size)}
+            )
+            return answer.status_code, answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise _silent(error) from error
+
+
+def _client() -> httpx.AsyncClient:
+    import httpx
+
+    return httpx.AsyncClient(
+        base_url=settings().checker_url,
+        timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS),
+        verify=False,  # noqa: S501  plain http
+        headers={"Authorization": f"Bearer {checker_token()}"},
+    )
+
+
+def _silent(error: Exception) -> CheckerUnavailableError:
+    return CheckerUnavailableError(f"the checker does not answer: {type(error).__name__}: {error}")

@@ -53,6 +53,11 @@ def _open(url: str) -> IO[bytes]:
     return opened
 
 
+def open_stored(reference: str, store_url: str) -> IO[bytes]:
+    """Open a file of the store, by its reference. The errors are those of the store's file system."""
+    return _open(f"{store_url}/{reference}") if is_remote(reference, store_url) else _open_local(reference, store_url)
+
+
 def _path_of(url: str) -> PurePosixPath:
     # As the trainer reads it: my%20data.jsonl is the file "my data.jsonl". fsspec takes the path as it is written.
     return PurePosixPath(unquote(urlsplit(url).path))
@@ -108,21 +113,25 @@ def _digest(stream: IO[bytes], copy_to: IO[bytes] | None = None, head: bytes = b
     return base58.b58encode(digest.digest()).decode(), size
 
 
-def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl", *, head: bytes = b"") -> tuple[str, int, bool]:
+def put(
+    stream: IO[bytes], store_url: str, suffix: str = ".jsonl", *, head: bytes = b"", expected: str | None = None
+) -> tuple[str, int, bool]:
     """Store a file under the id of its content. Idempotent; a reader never sees half a file.
 
     Args:
         suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script.
         head: what was read of the stream before, to see what it is.
+        expected: the id that the content must have; None: any.
 
     Returns:
         The reference to put in a request (`<id>/<id>.jsonl`), the size in bytes, and whether it was new.
 
     Raises:
-        DatasetError: the file is empty, or the store cannot be written; nothing is left behind.
+        DatasetError: the file is empty or not what was expected, or the store cannot be written; nothing is left
+            behind.
     """
     try:
-        return _put(stream, store_url, suffix, head)
+        return _put(stream, store_url, suffix, head, expected)
     except DatasetError:
         raise
     except Exception as error:  # the storage libraries behind fsspec share no base class
@@ -130,7 +139,7 @@ def put(stream: IO[bytes], store_url: str, suffix: str = ".jsonl", *, head: byte
         raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
 
 
-def _put(stream: IO[bytes], store_url: str, suffix: str, head: bytes) -> tuple[str, int, bool]:
+def _put(stream: IO[bytes], store_url: str, suffix: str, head: bytes, expected: str | None) -> tuple[str, int, bool]:
     import fsspec
 
     filesystem, root = fsspec.core.url_to_fs(store_url)
@@ -141,6 +150,11 @@ def _put(stream: IO[bytes], store_url: str, suffix: str, head: bytes) -> tuple[s
             data_id, size = _digest(stream, target, head)
         if size == 0:
             raise DatasetError("The file is empty: there is nothing to store.")
+        if expected not in (None, data_id):
+            raise DatasetError(
+                f"What arrived ({size} bytes) has the id {data_id}, not {expected}: it was cut off or changed on the "
+                "way. Nothing was stored; send it again."
+            )
         folder = f"{root}/{data_id}"
         final = f"{folder}/{data_id}{suffix}"
         new = not filesystem.exists(final) or _stored_id(filesystem, final) != data_id

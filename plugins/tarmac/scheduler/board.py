@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -55,6 +56,13 @@ def _holding(row: dict[str, Any], now: datetime) -> str:
     else:
         text += ", does not train yet"
     return text + (", not heard of lately" if row["suspect"] else "")
+
+
+def facts(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
+    """Read the ledger and return everything of it that people may see: `devices`, `reservations` and `queue`."""
+    with ledger.transaction():
+        devices = [asdict(device) for device in ledger.devices()]
+        return {"devices": devices, "reservations": ledger.holders(), "queue": ledger.queue()}
 
 
 def show(ledger: Ledger) -> list[str]:

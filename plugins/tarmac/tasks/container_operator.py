@@ -34,7 +34,7 @@ from tarmac.base.settings import MLFLOW_VARIABLES, NO_TELEMETRY, OBJECT_STORE_VA
 from tarmac.containers import engine, mounts
 from tarmac.containers.calls import EngineCalls
 from tarmac.containers.output import AHEAD_BYTES
-from tarmac.containers.protocol import Event, shown_progress
+from tarmac.containers.protocol import Event, note_metric, shown_progress
 from tarmac.containers.run import ContainerRun, EngineSilentError, Step, earlier, ended_well
 from tarmac.containers.spec import ContainerSpec
 
@@ -156,6 +156,7 @@ class TrainingContainerOperator(BaseOperator):
         self._parent = 0
         self._run: ContainerRun | None = None
         self._progress_at = 0.0
+        self._metrics: dict[str, list[list[float | None]]] = {}
         self._repeats: bool | None = None
         self.ahead_bytes = AHEAD_BYTES
 
@@ -270,10 +271,13 @@ class TrainingContainerOperator(BaseOperator):
     def noticed(self, event: Event) -> None:
         """Take note of an event of the trainer; progress goes to XCom, where `make trigger` and the UI see it."""
         self._noticed(event)
+        if event.kind == "metric":
+            note_metric(self._metrics, event.data)
         if event.kind == "progress" and time.monotonic() - self._progress_at >= _PROGRESS_EVERY_SECONDS:
             self._progress_at = time.monotonic()
             try:
-                self._ti.xcom_push("progress", shown_progress(event.data))
+                shown = shown_progress(event.data)
+                self._ti.xcom_push("progress", {**shown, "metrics": self._metrics} if self._metrics else shown)
             except AirflowRuntimeError as error:
                 # A training does not end because nothing could be told of its progress.
                 self.log.warning("Airflow did not take the progress: %s", error)

@@ -1,0 +1,92 @@
+"""What the ledger, the registry and the data set store say, for the API: the webserver has credentials of none of them.
+
+Values are as JSON takes them, but for times, which are aware.
+"""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+from tarmac.base.errors import DatasetError
+from tarmac.base.ids import DAG_ID
+from tarmac.base.session import SessionKey
+from tarmac.base.settings import settings
+from tarmac.base.states import LedgerState
+from tarmac.ledger.ledger import Ledger
+from tarmac.registry.client import Registry
+from tarmac.registry.facts import version_facts
+from tarmac.request import datasets, stored
+from tarmac.request.content import HEAD_BYTES, problem_with_content
+from tarmac.scheduler import board
+
+
+def gpus() -> dict[str, Any]:
+    """Return the devices, the reservations and the queue, as `make gpus JSON=1` shows them."""
+    with Ledger(settings().database_url) as ledger:
+        return board.facts(ledger)
+
+
+def place(run_id: str) -> dict[str, Any]:
+    """Return what the ledger has of a session.
+
+    Returns:
+        `ledger`, a LedgerState; `waits`, why it waits and how many are `ahead`, or None; `devices`, what it
+        holds.
+    """
+    with Ledger(settings().database_url) as ledger, ledger.transaction():
+        found = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
+        held = [row for row in ledger.holders() if row["run_id"] == run_id]
+    if held:
+        state = LedgerState.RUNNING if any(row["running_at"] for row in held) else LedgerState.RESERVED
+    else:
+        state = LedgerState.NOTHING if found is None else LedgerState.QUEUED
+    waits = None if found is None else {"why": str(found.why), "ahead": found.ahead, "seconds_left": found.seconds_left}
+    devices = [
+        {"uuid": row["device_uuid"], "reserved_bytes": row["bytes"], "used_bytes": row["used_bytes"]} for row in held
+    ]
+    return {"ledger": state.value, "waits": waits, "devices": devices}
+
+
+def models(name: str | None) -> list[dict[str, Any]]:
+    """Return the registered versions, of one model or of all, as `make models JSON=1` shows them. Changes nothing.
+
+    Raises:
+        UnknownModelError: there is no model of that name.
+    """
+    registry = Registry()
+    versions = registry.versions(name) if name else registry.all_versions(registry.models())
+    return [version_facts(version) for version in versions]
+
+
+def stored_files() -> list[dict[str, Any]]:
+    """Return what is in the data set store, newest first."""
+    return stored.listing(settings().store_url)
+
+
+def stored_file(name: str, *, read: bool) -> dict[str, Any] | None:
+    """Return what is known of a stored file, with a summary of its lines if it is to be read; None: it is not there."""
+    reference = stored.reference_of(name)
+    facts = stored.facts(reference, settings().store_url)
+    if facts is None or not read:
+        return facts
+    return {**facts, **stored.summary(reference, settings().store_url)}
+
+
+def content_problem(head: bytes, suffix: str) -> str | None:
+    """Say what a file is that is not what its suffix promises. Pure."""
+    return problem_with_content(head, suffix)
+
+
+def store(name: str, stream: IO[bytes]) -> dict[str, Any]:
+    """Store a file whose content has the id that its name says. Idempotent.
+
+    Raises:
+        DatasetError: it is not what its suffix promises, its content has another id, or the store cannot be written.
+    """
+    reference = stored.reference_of(name)
+    data_id, _, ending = name.partition(".")
+    head = stream.read(HEAD_BYTES)
+    if problem := problem_with_content(head, f".{ending}"):
+        raise DatasetError(problem)
+    _, size, new = datasets.put(stream, settings().store_url, f".{ending}", head=head, expected=data_id)
+    return {"reference": reference, "size": size, "new": new}

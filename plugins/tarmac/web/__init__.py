@@ -1,0 +1,1 @@
+"""The API inside Airflow's webserver."""

@@ -1,0 +1,196 @@
+"""What the API answers and takes, as OpenAPI describes it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Bytes = Annotated[int, Field(description="bytes")]
+
+
+class Refusal(BaseModel):
+    """Why a call was refused."""
+
+    detail: str = Field(description="all of it, for people")
+    problems: list[str] = Field([], description="one sentence for each bad field, each begins with the field's path")
+
+
+class About(BaseModel):
+    """Which stack answers, and what the caller may do."""
+
+    api: str
+    tarmac: str
+    user: str
+    may_start: bool
+    may_change: bool
+
+
+class Start(BaseModel):
+    """A session to start."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: dict[str, Any] = Field(description="the request, as docs/train-your-own.md describes it")
+    key: str | None = Field(None, description="an idempotency key: the same request sent again with it starts nothing")
+
+
+class Started(BaseModel):
+    """A session that was started, by this call or by one before with the same key."""
+
+    id: str
+    new: bool
+    url: str
+
+
+class Problems(BaseModel):
+    """What is wrong: one sentence for each bad field. Empty: nothing."""
+
+    problems: list[str]
+
+
+class Row(BaseModel):
+    """A session in a list."""
+
+    id: str
+    run_state: str = Field(description="of the run in Airflow: queued, running, success or failed")
+    model: str | None
+    name: str | None
+    owner: str | None
+    started: datetime | None
+    ended: datetime | None
+    seconds: float | None
+    now: str = Field(description="what it does, for people; empty when it has ended")
+    note: str
+
+
+class Task(BaseModel):
+    """A task of a session."""
+
+    id: str
+    state: str | None
+    attempt: int
+    seconds: float | None
+
+
+class Waits(BaseModel):
+    """Why a session waits for a GPU."""
+
+    why: str
+    ahead: int = Field(description="sessions before it in the queue")
+    seconds_left: float = Field(description="until it gives up waiting")
+
+
+class Progress(BaseModel):
+    """How far the training is."""
+
+    done: float
+    total: float
+    eta_seconds: float | None = None
+    message: str | None = None
+
+
+class Metric(BaseModel):
+    """One value of a metric."""
+
+    name: str
+    step: float | None
+    value: float
+
+
+class Held(BaseModel):
+    """What a session holds of a device."""
+
+    uuid: str
+    reserved_bytes: Bytes
+    used_bytes: int | None
+
+
+class Result(BaseModel):
+    """What a session gave."""
+
+    metrics: dict[str, float] = Field(description="of eval_model")
+    model: str | None = Field(description="the registered model's name")
+    version: str | None
+    model_url: str | None
+    promotion: str | None
+    cached_from: str | None = Field(description="the session whose training was taken; null: it trained itself")
+
+
+class Session(Row):
+    """All about one session."""
+
+    state: str = Field(description="docs/session-states.md")
+    request: dict[str, Any]
+    tasks: list[Task]
+    waits: Waits | None
+    devices: list[Held]
+    progress: Progress | None
+    metric: Metric | None = Field(description="the latest one")
+    result: Result | None
+    why_failed: str | None
+    url: str
+
+
+class Log(BaseModel):
+    """A part of a task's log."""
+
+    task: str
+    attempt: int
+    lines: list[str]
+    next: int = Field(description="where the next part begins: `first` of the next call")
+    ended: bool = Field(description="the attempt has ended and this is the end of its log")
+
+
+class Cancelled(BaseModel):
+    """What a cancel did."""
+
+    cancelled: bool
+    said: list[str]
+
+
+class Stored(BaseModel):
+    """A file of the data set store."""
+
+    reference: str = Field(description="what a request names it by")
+    size: Bytes
+    stored: datetime | None
+
+
+class Content(Stored):
+    """A data set and what is in it."""
+
+    lines: int | None
+    keys: dict[str, int] = Field(description="in how many lines each key is")
+    sample: list[Any] = Field(description="the first lines, for those who may start sessions")
+
+
+class Kept(BaseModel):
+    """A file that was stored."""
+
+    reference: str
+    size: Bytes
+    new: bool
+
+
+class Version(BaseModel):
+    """A registered version of a model."""
+
+    name: str
+    version: int
+    aliases: list[str]
+    created: datetime
+    same_as: str | None
+    mlflow_run: str
+    source: str
+    url: str
+    tags: dict[str, str]
+
+
+class Gpus(BaseModel):
+    """The devices, what is reserved of them, and the queue, as `make gpus JSON=1` shows them."""
+
+    devices: list[dict[str, Any]]
+    reservations: list[dict[str, Any]]
+    queue: list[dict[str, Any]]

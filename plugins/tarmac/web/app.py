@@ -1,0 +1,317 @@
+"""The API `/tarmac/api/v1`: docs/api.md. Each rule has its home elsewhere; here is who may call, and what HTTP says.
+
+A call proves itself by a token of Airflow's in the header Authorization. Cookies count for reading only, and only for a
+page of this site, so that no other site's page makes a person's browser start or end anything.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import anyio
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+
+from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.errors import ApiError, EndedRunError, ExitCode, RequestError, TarmacError
+from tarmac.base.settings import settings
+from tarmac.base.states import LedgerState
+from tarmac.base.units import format_size
+from tarmac.cli.cancel import cancel_run
+from tarmac.request.callers import Right, bearer, cookie_token
+from tarmac.request.catalogue import catalogue
+from tarmac.request.content import HEAD_BYTES
+from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
+from tarmac.request.starting import check_key, start
+from tarmac.request.text import read_json
+from tarmac.web import answers, sessions
+from tarmac.web.stack import Person, Stack
+from tarmac.web.versions import API_HEADER, API_VERSION, VERSION_HEADER, mismatch
+
+T = TypeVar("T")
+
+PREFIX = "/api/v1"
+AT_ONCE = 16
+"""Calls that are worked on at a time; more wait. They wait for Airflow's own API in threads that are not Airflow's."""
+
+_CANCEL_SECONDS = 10.0
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": answers.Refusal, "description": "What was sent is wrong."},
+    401: {"model": answers.Refusal, "description": "No token, or one that has expired."},
+    403: {"model": answers.Refusal, "description": "The caller's role does not allow it, or the token is forged."},
+    404: {"model": answers.Refusal, "description": "There is no such thing."},
+    413: {"model": answers.Refusal, "description": "It is too large."},
+    426: {"model": answers.Refusal, "description": "Client and stack speak other versions: it says which to update."},
+    503: {"model": answers.Refusal, "description": "A part of the stack does not answer; try again."},
+}
+NOWHERE: dict[str, Any] = {"ledger": LedgerState.NOTHING.value, "waits": None, "devices": []}
+"""What the ledger has of a session that it does not know."""
+
+Name = Annotated[str, Path(description="<id>.jsonl, <id>.py or <id>.sh", max_length=60)]
+Id = Annotated[str, Path(description="of the session: its run's id in Airflow", max_length=250)]
+
+
+def create_app(stack: Stack) -> FastAPI:
+    """Make the app; it is mounted at /tarmac."""
+    app = FastAPI(
+        title="Tarmac",
+        version=API_VERSION,
+        description="Training sessions, data sets, models and GPUs of a Tarmac stack. A call needs a token of "
+        "Airflow's (POST /auth/token) as `Authorization: Bearer TOKEN`.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        responses=_REFUSALS,
+    )
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def work(person: Person, do: Callable[[AirflowApi], T]) -> T:
+        """Do something with Airflow's API as this person, in a thread of our own."""
+
+        def connected() -> T:
+            with stack.airflow(person) as api:
+                return do(api)
+
+        return await anyio.to_thread.run_sync(connected, limiter=limiter)
+
+    async def asked(method: str, path: str, query: Mapping[str, str], **body: Any) -> Any:
+        status, content = await stack.ask(method, path, query, **body)
+        if status >= 400:
+            # A refusal of the webserver itself, 401, is none of the caller.
+            raise HTTPException(status if status in (400, 404) else 503, content["detail"])
+        return content
+
+    def allowed(right: Right) -> Callable[[Request], Awaitable[Person]]:
+        async def check(request: Request) -> Person:
+            token = bearer(request.headers)
+            if token is None and right is Right.READ and request.headers.get("sec-fetch-site") == "same-origin":
+                token = cookie_token(request.headers)
+            person = await stack.identify(token)
+            if wrong := mismatch(request.headers):
+                raise HTTPException(426, wrong)
+            if not await stack.may(person, right):
+                raise HTTPException(403, f"{person.name!r} has no role in Airflow that allows to {_WORDS[right]}.")
+            return person
+
+        return check
+
+    Reader = Annotated[Person, Depends(allowed(Right.READ))]  # noqa: N806
+    Starter = Annotated[Person, Depends(allowed(Right.START))]  # noqa: N806
+    Changer = Annotated[Person, Depends(allowed(Right.CHANGE))]  # noqa: N806
+
+    _answer_errors(app)
+    _name_versions(app)
+
+    @app.get(f"{PREFIX}/openapi.json", include_in_schema=False)
+    async def openapi(_: Reader) -> dict[str, Any]:
+        """Describe the API as OpenAPI does."""
+        return app.openapi()
+
+    @app.get(f"{PREFIX}/version")
+    async def version(person: Reader) -> answers.About:
+        """Say which stack this is, and what the caller may do."""
+        return answers.About(
+            api=API_VERSION,
+            tarmac=settings().version,
+            user=person.name,
+            may_start=await stack.may(person, Right.START),
+            may_change=await stack.may(person, Right.CHANGE),
+        )
+
+    @app.get(f"{PREFIX}/sessions", response_model=list[answers.Row])
+    async def list_sessions(
+        person: Reader, limit: Annotated[int, Query(ge=1, le=100)] = 20, offset: Annotated[int, Query(ge=0)] = 0
+    ) -> Any:
+        """List the latest sessions, newest first."""
+        return await work(person, lambda api: sessions.rows(api, limit, offset))
+
+    @app.post(f"{PREFIX}/sessions", status_code=201, openapi_extra=_takes(answers.Start))
+    async def start_session(person: Starter, request: Request) -> answers.Started:
+        """Start a session. With a key it is idempotent: sent again, it leads to the first session."""
+        body = await _json_body(request)
+        conf, key = body.get("request"), body.get("key")
+        problems = [f"{name}: unknown key; the body has request and key." for name in body.keys() - {"request", "key"}]
+        if problems:
+            raise RequestError(problems)
+        check_key(key)
+        parse_request(conf)
+        run_id, new = await work(person, lambda api: start(api, dict(conf or {}), key))
+        return answers.Started(id=run_id, new=new, url=sessions.page_of(run_id))
+
+    @app.post(f"{PREFIX}/checks", openapi_extra=_takes(answers.Start))
+    async def check_request(_: Starter, request: Request, world: bool = True) -> answers.Problems:
+        """Say what is wrong with a request, without starting anything.
+
+        world=false: only what is wrong with it by itself, not whether data sets, base model and GPUs are there.
+        """
+        conf = (await _json_body(request)).get("request")
+        try:
+            parse_request(conf)
+        except RequestError as error:
+            return answers.Problems(problems=error.problems)
+        return answers.Problems(problems=await stack.check(conf) if world else [])
+
+    @app.get(f"{PREFIX}/sessions/{{id}}", response_model=answers.Session)
+    async def show_session(person: Reader, id: Id) -> Any:
+        """Show all about a session: its state, why it waits or failed, its progress and its latest metric."""
+        run = await work(person, lambda api: sessions.run_of(api, id))
+        place = await asked("GET", "/place", {"run": id}) if sessions.wants_gpu(run) else NOWHERE
+        return await work(person, lambda api: sessions.session(api, run, place))
+
+    @app.get(f"{PREFIX}/sessions/{{id}}/metrics", response_model=list[answers.Metric])
+    async def list_metrics(person: Reader, id: Id) -> Any:
+        """List the points of a session's curves, also while it trains."""
+        return await work(person, lambda api: sessions.points(api, sessions.run_of(api, id)))
+
+    @app.get(f"{PREFIX}/sessions/{{id}}/logs", response_model=answers.Log)
+    async def show_log(
+        person: Reader,
+        id: Id,
+        task: Annotated[str | None, Query(description="none: the last one that has begun")] = None,
+        first: Annotated[int, Query(ge=0)] = 0,
+    ) -> Any:
+        """Show a part of a task's log, up to 200 entries from number `first` on."""
+        return await work(person, lambda api: sessions.log(api, id, task, first))
+
+    @app.post(f"{PREFIX}/sessions/{{id}}/cancel")
+    async def cancel_session(person: Changer, id: Id) -> answers.Cancelled:
+        """End a session in whatever state it is. Idempotent."""
+        said: list[str] = []
+
+        def cancel(api: AirflowApi) -> int:
+            sessions.run_of(api, id)
+            return cancel_run(api, id, person.name, write=said.append, wait_seconds=_CANCEL_SECONDS)
+
+        code = await work(person, cancel)
+        return answers.Cancelled(cancelled=code == ExitCode.SUCCESS, said=said)
+
+    @app.get(f"{PREFIX}/datasets", response_model=list[answers.Stored])
+    async def list_files(
+        _: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
+    ) -> Any:
+        """List what is in the data set store, newest first."""
+        return (await asked("GET", "/files", {}))[offset : offset + limit]
+
+    @app.get(f"{PREFIX}/datasets/{{name}}", response_model=answers.Stored)
+    async def find_file(_: Reader, name: Name) -> Any:
+        """Say whether a file is in the store. Quick."""
+        return await asked("GET", "/file", {"name": name})
+
+    @app.get(f"{PREFIX}/datasets/{{name}}/content", response_model=answers.Content)
+    async def show_file(person: Reader, name: Name) -> Any:
+        """Read a stored data set and say what is in it."""
+        found = await asked("GET", "/file", {"name": name, "read": "yes"})
+        return found if await stack.may(person, Right.START) else {**found, "sample": []}
+
+    @app.put(f"{PREFIX}/datasets/{{name}}", openapi_extra=_TAKES_A_FILE)
+    async def store_file(_: Starter, name: Name, request: Request) -> answers.Kept:
+        """Store a file under the id of its content. Idempotent."""
+        size = request.headers.get("content-length", "")
+        if not size.isdecimal():
+            raise HTTPException(411, "Content-Length is missing: send the file's size.")
+        most = settings().upload_bytes
+        if int(size) > most:
+            raise HTTPException(
+                413,
+                f"The file has {format_size(int(size))}; at most {format_size(most)} are taken (TARMAC_UPLOAD_SIZE in "
+                "env/stack.env). `make dataset` on the stack's machine takes any size.",
+            )
+        kept = await asked("PUT", "/file", {"name": name}, content=request.stream(), size=int(size))
+        return answers.Kept(**kept)
+
+    @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
+    async def check_file(
+        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl"
+    ) -> answers.Problems:
+        """Say what a file is that is not what its suffix promises, by its beginning (at most 1 MiB)."""
+        head = b""
+        async for chunk in request.stream():
+            head += chunk
+            if len(head) > HEAD_BYTES:
+                raise HTTPException(413, f"Send the first {HEAD_BYTES} bytes only.")
+        return answers.Problems(**await asked("POST", "/content", {"suffix": suffix}, content=head, size=len(head)))
+
+    @app.get(f"{PREFIX}/models", response_model=list[answers.Version])
+    async def list_models(_: Reader, name: str | None = None) -> Any:
+        """List registered versions, of one model or of all."""
+        return await asked("GET", "/models", {} if name is None else {"model": name})
+
+    @app.get(f"{PREFIX}/kinds")
+    async def list_kinds(_: Reader) -> dict[str, str]:
+        """List the kinds of models that a request may name, with a title each."""
+        return {name: model.title for name, model in catalogue().models.items()}
+
+    @app.get(f"{PREFIX}/gpus", response_model=answers.Gpus)
+    async def show_gpus(_: Reader) -> Any:
+        """Show the devices, what is reserved of them, and the queue with a reason for each session."""
+        return await asked("GET", "/gpus", {})
+
+    return app
+
+
+_WORDS = {Right.READ: "see sessions", Right.START: "start sessions", Right.CHANGE: "end sessions"}
+_TAKES_A_FILE = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
+
+
+def _takes(model: type[answers.Start]) -> dict[str, Any]:
+    # Read by hand, so that a key that is there twice is found; described all the same.
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+async def _json_body(request: Request) -> dict[str, Any]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_REQUEST_BYTES:
+            text = f"The request is larger than {MAX_REQUEST_BYTES:,} bytes; put data into a data set."
+            raise HTTPException(413, text)
+    value, problems = read_json(body, what="body")
+    if not isinstance(value, dict):
+        raise RequestError(["body: must be a JSON object with the request under 'request'."])
+    if problems:
+        raise RequestError([problem.removeprefix("request.") for problem in problems])
+    return value
+
+
+def _refusal(status: int, detail: str, problems: list[str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail, "problems": problems or []}, status)
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Answer every error that is raised on purpose with a sentence and the status that it means."""
+
+    @app.exception_handler(TarmacError)
+    async def refused(_: Request, error: TarmacError) -> JSONResponse:
+        if isinstance(error, ApiError):
+            return _refusal(error.status if 400 <= error.status < 500 else 503, str(error), error.problems)
+        if isinstance(error, RequestError):
+            return _refusal(400, str(error), error.problems)
+        if isinstance(error, EndedRunError):
+            return _refusal(409, str(error))
+        return _refusal(400 if error.exit_code == ExitCode.BAD_INPUT else 503, str(error))
+
+    @app.exception_handler(StarletteHTTPException)
+    async def answered(_: Request, error: StarletteHTTPException) -> JSONResponse:
+        return _refusal(error.status_code, str(error.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        found = [
+            f"{one['loc'][-1]}: {one['msg'][0].lower()}{one['msg'][1:]} (got {str(one['input'])[:80]!a})."
+            for one in error.errors()
+        ]
+        return _refusal(400, " ".join(found), found)
+
+
+def _name_versions(app: FastAPI) -> None:
+    @app.middleware("http")
+    async def named(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        answer = await go_on(request)
+        answer.headers[API_HEADER] = API_VERSION
+        answer.headers["Cache-Control"] = "no-store"
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        if answer.status_code not in (401, 403):
+            answer.headers[VERSION_HEADER] = settings().version
+        return answer

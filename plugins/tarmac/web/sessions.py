@@ -1,0 +1,202 @@
+"""A session as the API shows it: from Airflow's run, task instances and XComs, and from the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from tarmac.base import ids
+from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.errors import ApiError
+from tarmac.base.settings import settings
+from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES, LedgerState, session_state
+from tarmac.cli.follow import NOT_ASKED, cause_of
+from tarmac.cli.session_tables import session_facts
+
+_TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
+# Marks of Airflow's UI.
+_GROUPS = ("::group::", "::endgroup::")
+Json = dict[str, Any]
+
+
+def page_of(run_id: str) -> str:
+    """Return the address of a session's page in Airflow's UI."""
+    return f"{settings().public_url}/dags/{ids.DAG_ID}/runs/{quote(run_id, safe='')}"
+
+
+def run_of(api: AirflowApi, run_id: str) -> Json:
+    """Return a session's run.
+
+    Raises:
+        ApiError: there is none (status 404), or no answer.
+    """
+    try:
+        return api.run(run_id)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        raise ApiError(f"There is no session {run_id!r}.", 404) from error
+
+
+def rows(api: AirflowApi, limit: int, offset: int) -> list[Json]:
+    """Return the latest sessions, newest first."""
+    runs = api.runs(limit, offset)
+    under_way = [run["dag_run_id"] for run in runs if run["state"] not in RUN_OVER_STATES]
+    return [_row(one) for one in session_facts(runs, api.active_tasks(under_way), now=datetime.now(UTC))]
+
+
+def _row(facts: Mapping[str, Any]) -> Json:
+    """Name what `make ps` calls otherwise as a program expects it. Pure."""
+    kept = {key: facts[key] for key in ("model", "name", "started", "ended", "seconds", "now", "note")}
+    return {"id": facts["run"], "run_state": facts["state"], "owner": facts["by"], **kept}
+
+
+def wants_gpu(run: Mapping[str, Any]) -> bool:
+    """Tell whether the ledger may know of a run: it asks for a GPU and has not ended. Pure."""
+    return (run.get("conf") or {}).get("gpu") is True and run["state"] not in RUN_OVER_STATES
+
+
+def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
+    """Return all about one session.
+
+    Args:
+        run: as Airflow's API has it.
+        place: what the ledger has of it, as the checker says.
+    """
+    run_id = run["dag_run_id"]
+    instances = api.task_instances(run_id)
+    over = run["state"] in RUN_OVER_STATES
+    training = training_of(instances)
+    shown = api.xcom(run_id, training, "progress") if training and not over else None
+    told = (training, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
+    results = [api.xcom(run_id, task) if task and over else None for task in told]
+    return {
+        **_row(session_facts([run], [one for one in instances if _begun(one)], now=datetime.now(UTC))[0]),
+        "state": session_state(
+            run["state"], {one["task_id"]: one["state"] for one in instances}, LedgerState(place["ledger"])
+        ),
+        "request": run.get("conf") or {},
+        "tasks": tasks(instances),
+        "waits": place["waits"],
+        "devices": place["devices"],
+        "progress": progress(shown),
+        "metric": latest(metrics(shown, results[0])),
+        "result": result(*results) if run["state"] == "success" else None,
+        "why_failed": cause_of(api, run_id) if run["state"] == "failed" else None,
+        "url": page_of(run_id),
+    }
+
+
+def _begun(instance: Mapping[str, Any]) -> bool:
+    return instance["state"] is not None and instance["state"] not in FINISHED_STATES | {"scheduled", "queued"}
+
+
+def training_of(instances: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return the id of the task that trains, or has trained; None: that is not decided yet. Pure."""
+    for instance in instances:
+        if instance["task_id"] in _TRAININGS and instance["state"] not in (None, "skipped"):
+            return str(instance["task_id"])
+    return None
+
+
+def tasks(instances: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Return the tasks of a session in the pipeline's order. Pure."""
+    by_id = {one["task_id"]: one for one in instances}
+    return [
+        {
+            "id": task,
+            "state": by_id[task]["state"],
+            "attempt": int(by_id[task].get("try_number") or 0),
+            "seconds": by_id[task].get("duration"),
+        }
+        for task in ids.TASKS
+        if task in by_id
+    ]
+
+
+def progress(shown: object) -> Json | None:
+    """Return how far a training is, of what it tells on the way. Pure."""
+    if not isinstance(shown, dict) or not {"done", "total"} <= shown.keys():
+        return None
+    return {key: shown.get(key) for key in ("done", "total", "eta_seconds", "message")}
+
+
+def metrics(shown: object, trained: object) -> list[Json]:
+    """Return the points of a training's curves, in their order: its own, else as it tells them on the way. Pure."""
+    found: list[Json] = []
+    if isinstance(trained, dict) and trained.get("curve"):
+        name = str(trained.get("score_name", "score"))
+        found = [{"name": name, "step": step, "value": value} for step, value in trained["curve"]]
+    elif isinstance(shown, dict):
+        for name, points in (shown.get("metrics") or {}).items():
+            found += [{"name": name, "step": step, "value": value} for step, value in points]
+    return found
+
+
+def latest(points: Sequence[Json]) -> Json | None:
+    """Return the point of the latest step. Pure."""
+    return max(points, key=lambda point: point["step"] or 0, default=None)
+
+
+def result(trained: object, scored: object, registered: object) -> Json:
+    """Return what a session gave, of what its tasks left. Pure."""
+    trained, scored, registered = (one if isinstance(one, dict) else {} for one in (trained, scored, registered))
+    promotion = registered.get("promotion", NOT_ASKED)
+    return {
+        "metrics": scored.get("metrics", {}),
+        "model": registered.get("name"),
+        "version": None if registered.get("version") is None else str(registered["version"]),
+        "model_url": registered.get("url"),
+        "promotion": None if promotion == NOT_ASKED else promotion,
+        "cached_from": trained.get("cached_from"),
+    }
+
+
+def points(api: AirflowApi, run: Json) -> list[Json]:
+    """Return the points of a session's curves; none while it has not trained."""
+    run_id = run["dag_run_id"]
+    training = training_of(api.task_instances(run_id))
+    if training is None:
+        return []
+    return metrics(api.xcom(run_id, training, "progress"), api.xcom(run_id, training))
+
+
+def log(api: AirflowApi, run_id: str, task: str | None, first: int) -> Json:
+    """Return a part of a task's log.
+
+    Args:
+        task: its id; None: the last of the pipeline that has begun, clean-up aside.
+        first: number of the first entry, counted from 0.
+
+    Raises:
+        ApiError: the session has no such task, or none of its tasks has begun.
+    """
+    run_of(api, run_id)
+    instances = {one["task_id"]: one for one in api.task_instances(run_id)}
+    if task is None:
+        begun = [one for one in ids.TASKS if one in instances and instances[one].get("try_number")]
+        begun = [one for one in begun if instances[one]["state"] not in ("skipped", "upstream_failed", None)]
+        task = next((one for one in reversed(begun) if one not in ids.CLEAN_UP_TASKS), None)
+        if task is None:
+            return {"task": "", "attempt": 0, "lines": [], "next": 0, "ended": False}
+    elif task not in instances:
+        raise ApiError(f"task: there is no task {task!r}; there are: {', '.join(ids.TASKS)}.", 404)
+    attempt = int(instances[task].get("try_number") or 0)
+    ended = instances[task]["state"] in FINISHED_STATES
+    entries = api.log_from(run_id, task, attempt, first) if attempt else []
+    return {
+        "task": task,
+        "attempt": attempt,
+        "lines": [_line(entry) for entry in entries if not str(entry.get("event")).startswith(_GROUPS)],
+        "next": first + len(entries),
+        "ended": ended and not entries,
+    }
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    level = str(entry.get("level") or "info")
+    text = str(entry.get("event", ""))
+    reasons = [str(one["exc_value"]) for one in entry.get("error_detail") or [] if one.get("exc_value")]
+    return ("" if level == "info" else f"{level}: ") + "\n".join([text, *reasons])

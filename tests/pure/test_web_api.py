@@ -1,0 +1,414 @@
+"""The API: what each role gets, what is refused in words, and what a session looks like, on a stack of fakes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import HTTPException
+from fastapi.testclient import TestClient
+
+from tarmac.base import settings as settings_module
+from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.errors import CheckerUnavailableError, DatasetError
+from tarmac.checks import server
+from tarmac.request import stored
+from tarmac.request.callers import Right
+from tarmac.web.app import create_app
+from tarmac.web.mounted import Mounted
+from tarmac.web.stack import Person
+
+API = "/api/v1"
+LINE = b'{"sentence": "Ada met Bob", "entities": []}\n'
+NAME = "7Fxrgmyo4FJ8fTVTrWDZ63LgH9g5MzCfhaZrSFHbYZnH.jsonl"
+GOOD = {"model": "test_model", "datasets": {"a": {"train": f"{NAME[:-6]}/{NAME}"}}}
+RIGHTS = {"viewer": {Right.READ}, "user": {Right.READ, Right.START, Right.CHANGE}, "nobody": set[Right]()}
+
+
+class Airflow:
+    """Airflow's API with one run after another: each a dict as Airflow gives it."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, dict[str, Any]] = {}
+        self.tasks: dict[str, str] = {}
+        self.xcoms: dict[tuple[str, str], Any] = {}
+        self.log: list[str] = []
+        self.callers: list[str] = []
+        self.refuse: dict[str, Any] | None = None
+
+    def add(self, run_id: str, state: str, conf: dict[str, Any] = GOOD) -> None:
+        self.runs[run_id] = {
+            "dag_run_id": run_id, "state": state, "conf": conf, "note": None, "triggering_user_name": "user",
+            "start_date": "2026-11-28T06:00:00Z", "end_date": "2026-11-28T06:01:00Z" if state != "running" else None,
+        }  # fmt: skip
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.callers.append(request.headers["authorization"])
+        path = request.url.path.replace("%2E", ".")
+        if request.method == "POST" and path.endswith("/dagRuns"):
+            if self.refuse:
+                return httpx.Response(400, json=self.refuse)
+            body = json.loads(request.content)
+            run_id = body.get("dag_run_id") or "made"
+            if run_id in self.runs:
+                return httpx.Response(409, json={"detail": "taken"})
+            self.add(run_id, "queued", body["conf"])
+            return httpx.Response(200, json=self.runs[run_id])
+        if path.endswith("/taskInstances/list"):
+            return httpx.Response(200, json={"task_instances": []})
+        if path.endswith("/dagRuns"):
+            return httpx.Response(200, json={"dag_runs": list(self.runs.values())})
+        run_id, *rest = path.partition("/dagRuns/")[2].split("/")
+        if run_id not in self.runs:
+            return httpx.Response(404, json={"detail": "none"})
+        if not rest and request.method == "PATCH":
+            self.runs[run_id] |= json.loads(request.content)
+        if not rest:
+            return httpx.Response(200, json=self.runs[run_id])
+        if rest == ["taskInstances"]:
+            found = [
+                {"task_id": task, "state": state, "try_number": 1, "duration": 2.0, "dag_run_id": run_id}
+                for task, state in self.tasks.items()
+            ]
+            return httpx.Response(200, json={"task_instances": found})
+        if "xcomEntries" in rest:
+            value = self.xcoms.get((rest[1], rest[3]))
+            return httpx.Response(404) if value is None else httpx.Response(200, json={"value": value})
+        return httpx.Response(200, text="".join(json.dumps({"event": line}) + "\n" for line in self.log))
+
+
+class Fakes:
+    """A stack whose Airflow and checker are fakes."""
+
+    def __init__(self) -> None:
+        self.airflow_api = Airflow()
+        self.world: list[str] = []
+        self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": []}
+        self.checker: Callable[[str, str, dict[str, str], bytes], tuple[int, Any]] = self._answer
+
+    async def identify(self, token: str | None) -> Person:
+        if not token:
+            raise HTTPException(401, "Not authenticated")
+        if token not in RIGHTS:
+            raise HTTPException(403, "Invalid JWT token")
+        return Person(token, token)
+
+    async def may(self, person: Person, right: Right) -> bool:
+        return right in RIGHTS[person.name]
+
+    def airflow(self, person: Person) -> AirflowApi:
+        api = AirflowApi.with_token("http://airflow", person.token)
+        headers = api._http.headers
+        api._http = httpx.Client(
+            base_url="http://airflow", headers=headers, transport=httpx.MockTransport(self.airflow_api)
+        )
+        return api
+
+    async def check(self, conf: object) -> list[str]:
+        return self.world
+
+    async def ask(
+        self, method: str, path: str, query: Mapping[str, str], content: AsyncIterator[bytes] | bytes = b"",
+        size: int = 0,
+    ) -> tuple[int, Any]:  # fmt: skip
+        body = content if isinstance(content, bytes) else b"".join([chunk async for chunk in content])
+        assert len(body) == size
+        return self.checker(method, path, dict(query), body)
+
+    def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        if path == "/place":
+            return 200, self.place
+        try:
+            return 200, json.loads(json.dumps(server.answer_to(method, path, query, io.BytesIO(body)), default=str))
+        except LookupError as error:
+            return 404, {"detail": str(error.args[0])}
+        except DatasetError as error:
+            return 400, {"detail": str(error)}
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
+    monkeypatch.setenv("TARMAC_UPLOAD_SIZE", "1k")
+    settings_module.settings.cache_clear()
+    yield Fakes()
+    settings_module.settings.cache_clear()
+
+
+@pytest.fixture
+def call(fakes: Fakes) -> Iterator[Callable[..., httpx.Response]]:
+    """Calls the API as a person; "" sends no token."""
+    with TestClient(create_app(fakes)) as client:
+
+        def send(who: str, method: str, path: str, **more: Any) -> httpx.Response:
+            headers = {**({"Authorization": f"Bearer {who}"} if who else {}), **more.pop("headers", {})}
+            return client.request(method, f"{API}{path}", headers=headers, **more)
+
+        yield send
+
+
+CALLS = [
+    ("GET", "/version", "read"), ("GET", "/openapi.json", "read"), ("GET", "/sessions", "read"),
+    ("GET", "/sessions/one", "read"), ("GET", "/sessions/one/metrics", "read"), ("GET", "/sessions/one/logs", "read"),
+    ("GET", "/datasets", "read"), ("GET", f"/datasets/{NAME}", "read"), ("GET", f"/datasets/{NAME}/content", "read"),
+    ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"),
+    ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
+    ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
+]  # fmt: skip
+
+
+def test_every_call_that_openapi_lists_is_tried_below(call: Callable[..., httpx.Response]):
+    described = call("viewer", "GET", "/openapi.json").json()["paths"]
+    listed = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    tried = {
+        (method, f"{API}{path}".replace("/one", "/{id}").replace(f"/{NAME}", "/{name}"))
+        for method, path, _ in CALLS
+        if path != "/openapi.json"
+    }
+    assert tried == listed
+
+
+@pytest.mark.parametrize(("method", "path", "right"), CALLS)
+def test_a_stranger_gets_nothing_and_a_viewer_only_reads(
+    call: Callable[..., httpx.Response], fakes: Fakes, method: str, path: str, right: str
+):
+    fakes.airflow_api.add("one", "running")
+    fakes.checker = lambda *_: (200, {"devices": [], "reservations": [], "queue": []})
+    assert call("", method, path).status_code == 401
+    assert call("forged", method, path).status_code == 403
+    assert call("nobody", method, path).status_code == 403
+    # A cookie that a browser sends along by itself, from another site.
+    assert call("", method, path, headers={"Cookie": "_token=user"}).status_code == 401
+    assert fakes.airflow_api.callers == []
+    if right != "read":
+        refused = call("viewer", method, path)
+        assert refused.status_code == 403
+        assert f"no role in Airflow that allows to {'end' if right == 'change' else 'start'} sessions" in refused.text
+        same_site = {"Cookie": "_token=user", "Sec-Fetch-Site": "same-origin"}
+        assert call("", method, path, headers=same_site).status_code == 401
+        assert fakes.airflow_api.callers == []
+
+
+def test_a_page_of_this_site_reads_with_the_cookie(call: Callable[..., httpx.Response]):
+    same_site = {"Cookie": "_token=viewer", "Sec-Fetch-Site": "same-origin"}
+    assert call("", "GET", "/version", headers=same_site).json()["may_start"] is False
+    assert call("user", "GET", "/version").json()["may_start"] is True
+
+
+def test_a_session_is_started_once_for_a_key_and_as_the_caller(call: Callable[..., httpx.Response], fakes: Fakes):
+    first, second = (call("user", "POST", "/sessions", json={"request": GOOD, "key": "k"}) for _ in range(2))
+    assert (first.status_code, first.json()["id"], first.json()["new"]) == (201, "k", True)
+    assert (second.json()["id"], second.json()["new"]) == ("k", False)
+    assert set(fakes.airflow_api.callers) == {"Bearer user"}
+    other = call("user", "POST", "/sessions", json={"request": {**GOOD, "seed": 1}, "key": "k"})
+    assert other.status_code == 400
+    assert other.json()["problems"] == ["KEY: 'k' was used for another request; use another key."]
+
+
+BAD: dict[str, tuple[bytes, list[str]]] = {
+    "every bad field": (json.dumps({"request": {**GOOD, "gpu": 1, "epochs": 2}}).encode(), ["gpu", "epochs"]),
+    "a key twice": (b'{"request": {"model": "a", "model": "b"}}', ["model"]),
+    "no JSON": (b"{", ["body"]),
+    "no request": (b"{}", ["request"]),
+    "an unknown key": (b'{"conf": {}}', ["conf"]),
+    "a key that is no id": (json.dumps({"request": GOOD, "key": "a b"}).encode(), ["KEY"]),
+}
+
+
+@pytest.mark.parametrize(("body", "fields"), BAD.values(), ids=BAD.keys())
+def test_a_bad_request_is_refused_field_by_field_before_airflow_hears_of_it(
+    call: Callable[..., httpx.Response], fakes: Fakes, body: bytes, fields: list[str]
+):
+    answer = call("user", "POST", "/sessions", content=body)
+    assert answer.status_code == 400
+    assert sorted(one.partition(": ")[0] for one in answer.json()["problems"]) == sorted(fields)
+    assert fakes.airflow_api.callers == []
+
+
+def test_what_the_guard_finds_wrong_arrives_field_by_field(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.refuse = {"detail": "The request has 1 problem", "problems": ["gpu: there is none."]}
+    answer = call("user", "POST", "/sessions", json={"request": GOOD})
+    assert (answer.status_code, answer.json()["problems"]) == (400, ["gpu: there is none."])
+
+
+def test_a_check_starts_nothing_and_asks_the_world_only_if_told(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.world = ["datasets.a.train: there is no such data set"]
+    assert call("user", "POST", "/checks", json={"request": GOOD}).json()["problems"] == fakes.world
+    assert call("user", "POST", "/checks?world=false", json={"request": GOOD}).json()["problems"] == []
+    assert "model: " in call("user", "POST", "/checks", json={"request": {**GOOD, "model": "x"}}).json()["problems"][0]
+    assert fakes.airflow_api.runs == {}
+
+
+def test_a_session_that_waits_says_why(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.add("one", "running", {**GOOD, "gpu": True})
+    fakes.airflow_api.tasks = {"check_request_body": "success", "gpu_preflight_configuration": "deferred"}
+    waits = {"why": "no device has 12 GiB free", "ahead": 2, "seconds_left": 60.0}
+    fakes.place = {"ledger": "queued", "waits": waits, "devices": []}
+    found = call("viewer", "GET", "/sessions/one").json()
+    assert (found["state"], found["waits"], found["model"]) == ("queued", waits, "test_model")
+    assert found["now"] == "gpu_preflight_configuration (waits for a GPU)"
+
+
+def test_a_session_that_trains_shows_its_progress_and_its_latest_metric(
+    call: Callable[..., httpx.Response], fakes: Fakes
+):
+    fakes.airflow_api.add("one", "running")
+    fakes.airflow_api.tasks = {
+        "determine_cpu_or_gpu": "success",
+        "train_model_gpu": "skipped",
+        "train_model_cpu": "running",
+    }
+    fakes.airflow_api.xcoms["train_model_cpu", "progress"] = {
+        "done": 5, "total": 20, "eta_seconds": 9.0, "metrics": {"f1": [[1, 0.2], [2, 0.4]]},
+    }  # fmt: skip
+    found = call("viewer", "GET", "/sessions/one").json()
+    assert found["state"] == "training"
+    assert (found["progress"]["done"], found["progress"]["eta_seconds"]) == (5, 9)
+    assert found["metric"] == {"name": "f1", "step": 2, "value": 0.4}
+    assert [one["value"] for one in call("viewer", "GET", "/sessions/one/metrics").json()] == [0.2, 0.4]
+
+
+def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.add("good", "success")
+    fakes.airflow_api.tasks = {"train_model_cpu": "success", "eval_model": "success"}
+    fakes.airflow_api.xcoms = {
+        ("train_model_cpu", "return_value"): {"curve": [[1, 0.5]], "score_name": "f1"},
+        ("eval_model", "return_value"): {"metrics": {"f1": 0.41}},
+        ("update_model_metadata_registry", "return_value"): {"name": "ner", "version": 3, "url": "http://m"},
+    }
+    result = call("viewer", "GET", "/sessions/good").json()["result"]
+    assert (result["metrics"], result["model"], result["version"]) == ({"f1": 0.41}, "ner", "3")
+    fakes.airflow_api.add("bad", "failed")
+    fakes.airflow_api.runs["bad"]["note"] = "Failed: train_model_cpu: no memory left"
+    found = call("viewer", "GET", "/sessions/bad").json()
+    assert (found["result"], found["why_failed"]) == (None, "train_model_cpu: no memory left")
+
+
+def test_a_log_is_read_on_from_where_it_was_read_to(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.add("one", "running")
+    fakes.airflow_api.tasks = {"train_model_cpu": "success", "cleanup": "running"}
+    fakes.airflow_api.log = ["::group::source", *(str(number) for number in range(299))]
+    lines, first = [], 0
+    while True:
+        part = call("viewer", "GET", f"/sessions/one/logs?first={first}").json()
+        lines, first = lines + part["lines"], part["next"]
+        if part["ended"]:
+            break
+    assert lines == [str(number) for number in range(299)]
+    assert part["task"] == "train_model_cpu"
+    refused = call("viewer", "GET", "/sessions/one/logs?task=x")
+    assert (refused.status_code, refused.json()["detail"][:25]) == (404, "task: there is no task 'x")
+
+
+def test_cancel_ends_a_session_and_notes_who_did_it(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.add("one", "running")
+    answer = call("user", "POST", "/sessions/one/cancel").json()
+    assert answer["cancelled"] is True
+    assert fakes.airflow_api.runs["one"]["state"] == "failed"
+    assert fakes.airflow_api.runs["one"]["note"].startswith("Cancelled by user at ")
+    fakes.airflow_api.add("over", "success")
+    assert call("user", "POST", "/sessions/over/cancel").status_code == 409
+    assert call("user", "POST", "/sessions/none/cancel").json()["detail"] == "There is no session 'none'."
+
+
+def test_a_file_is_stored_under_the_id_of_its_content_and_found_again(call: Callable[..., httpx.Response]):
+    assert call("viewer", "GET", f"/datasets/{NAME}").status_code == 404
+    wrong = call("user", "PUT", f"/datasets/{NAME}", content=LINE * 2)
+    assert wrong.status_code == 400
+    assert f"not {NAME[:-6]}: it was cut off or changed on the way" in wrong.json()["detail"]
+    name = (
+        re.findall(r"has the id (\w+)", call("user", "PUT", f"/datasets/{NAME}", content=LINE * 4).text)[0] + ".jsonl"
+    )
+    first, second = (call("user", "PUT", f"/datasets/{name}", content=LINE * 4).json() for _ in range(2))
+    assert (first["new"], second["new"], first["size"]) == (True, False, len(LINE) * 4)
+    assert [one["reference"] for one in call("viewer", "GET", "/datasets").json()] == [first["reference"]]
+    content = call("user", "GET", f"/datasets/{name}/content").json()
+    assert (content["lines"], content["keys"]) == (4, {"sentence": 4, "entities": 4})
+    assert content["sample"][0]["sentence"] == "Ada met Bob"
+    assert call("viewer", "GET", f"/datasets/{name}/content").json()["sample"] == []
+
+
+def test_what_is_no_data_set_is_refused_by_what_it_is(
+    call: Callable[..., httpx.Response], fakes: Fakes, tmp_path: Path
+):
+    for answer in (
+        call("user", "PUT", f"/datasets/{NAME}", content=b"PAR1 and so on").json()["detail"],
+        call("user", "POST", "/checks/file", content=b"PAR1 and so on").json()["problems"][0],
+    ):
+        assert answer.startswith("FILE: the file is a Parquet file. Expected is JSON Lines")
+    assert call("user", "POST", "/checks/file", content=LINE).json() == {"problems": []}
+    assert not list(tmp_path.rglob("*.jsonl"))
+    large = call("user", "PUT", f"/datasets/{NAME}", content=LINE * 100)
+    assert large.status_code == 413
+    assert "TARMAC_UPLOAD_SIZE" in large.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["..", "%2e%2e%2fx.jsonl", "x.jsonl", NAME.replace("jsonl", "exe"), f"..%2f{NAME}"])
+def test_no_name_leads_out_of_the_store(call: Callable[..., httpx.Response], name: str):
+    for method, more in (("GET", {}), ("PUT", {"content": LINE})):
+        assert call("user", method, f"/datasets/{name}", **more).status_code in (400, 404, 405)
+
+
+def test_a_stack_and_a_client_of_other_versions_say_which_to_update(call: Callable[..., httpx.Response]):
+    newer = call("user", "GET", "/version", headers={"Tarmac-Api": "2.0"})
+    older = call("user", "GET", "/version", headers={"Tarmac-Api": "0.9"})
+    assert (newer.status_code, older.status_code) == (426, 426)
+    assert "update the stack" in newer.json()["detail"]
+    assert "update the client" in older.json()["detail"]
+    same = call("user", "GET", "/version", headers={"Tarmac-Api": "1.0"})
+    assert (same.status_code, same.headers["Tarmac-Api"]) == (200, "1.0")
+
+
+def test_a_part_that_is_away_is_told_apart_from_a_wrong_call(
+    call: Callable[..., httpx.Response], fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+):
+    def away(*_: object) -> tuple[int, Any]:
+        raise CheckerUnavailableError("the checker does not answer: ConnectError")
+
+    fakes.checker = away
+    assert call("viewer", "GET", "/gpus").status_code == 503
+    fakes.checker = lambda *_: (401, {"detail": "not for you"})
+    assert call("viewer", "GET", "/gpus").status_code == 503
+    wrong = call("viewer", "GET", "/sessions?limit=0")
+    assert wrong.status_code == 400
+    assert wrong.json()["problems"][0].startswith("limit: ")
+
+
+def test_the_page_of_the_api_describes_every_call(call: Callable[..., httpx.Response], repository: Path):
+    page = (repository / "docs/api.md").read_text()
+    for path, methods in call("viewer", "GET", "/openapi.json").json()["paths"].items():
+        for method in methods:
+            assert f"`{method.upper()} {path.removeprefix(API)}`" in page
+
+
+def test_nothing_of_the_api_is_loaded_before_its_first_call(repository: Path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, fastapi, tarmac.web.mounted as m; m.Mounted(m.api); "
+        "sys.exit(any(name in sys.modules for name in ('tarmac.web.app', 'tarmac.web.answers', 'tarmac.cli.follow')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_app_is_made_once(fakes: Fakes):
+    made = []
+
+    def make() -> Any:
+        made.append(1)
+        return create_app(fakes)
+
+    client = TestClient(Mounted(make))
+    assert [client.get(f"{API}/version").status_code for _ in range(2)] == [401, 401]
+    assert made == [1]
+
+
+def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path):
+    assert stored.listing(f"file://{tmp_path}/none") == []
