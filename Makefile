@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MODEL PART QUICK READINGS ROUNDS RUN SEED SEEDS \
+ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL PART QUICK ROUNDS RUN SEED SEEDS \
 	SERVICE STEPS SUITES TRAIN_SECONDS UPDATES VERSION WHY YES
 GIVEN :=
 define take_literally
@@ -209,7 +209,7 @@ bench-admission: ## Simulate admission on GPU traces and walk at random over it 
 	@tests/run.sh bench-admission
 
 .PHONY: bench-handover
-bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (READINGS=32 TRAIN_SECONDS=30)
+bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (MEASUREMENTS=32 TRAIN_SECONDS=30)
 	@tests/run.sh bench-handover
 
 .PHONY: bench-quality

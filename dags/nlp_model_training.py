@@ -43,7 +43,7 @@ PATH = f"ti.xcom_pull(task_ids='{ids.CREATE_UNIQUE_SESSION_PATH}')"
 PLAN = f"ti.xcom_pull(task_ids='{ids.DETERMINE_CPU_OR_GPU}', key='{ids.PLAN}')"
 # What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
 TRAINER = f"{{{{ session_trainer({PATH})%s }}}}"
-# A model that is trained is not given up while it can still be saved and registered: MLflow may be away for days.
+# A trained model is not given up while it can still be saved and registered: MLflow may be unavailable for days.
 # Tried again after 10 to 20 s, then ever more slowly, at last every five minutes for a month.
 RETRIES, SLOWER, SLOWEST = 10_000, 2.0, timedelta(minutes=5)
 
@@ -204,7 +204,7 @@ def nlp_model_training() -> None:
         # A training that ran out of memory, hung or lost its device is repeated, with what was learned.
         retries=4,
         retry_delay=timedelta(seconds=2),
-        restore=retrieve_resources,
+        refill=retrieve_resources,
         request=REQUEST,
     )
     train_model_cpu = step(
@@ -216,7 +216,7 @@ def nlp_model_training() -> None:
         # Only to fetch: a training has no network, and so no credentials.
         include_credentials=["mlflow"],
         network_mode=f"{{{{ {PLAN}['network'] }}}}",
-        restore=retrieve_resources,
+        refill=retrieve_resources,
         request=REQUEST,
     )
     save_model = step(

@@ -199,7 +199,7 @@ bench-quality)
         --env "MODEL=${MODEL:-}" --env "UPDATES=${UPDATES:-}" --env "SEEDS=${SEEDS:-}" --entrypoint /opt/venv/bin/python \
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench/bench_quality.py
     ;;
-bench-handover) on_machine env "READINGS=${READINGS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench/bench_handover.py ;;
+bench-handover) on_machine env "MEASUREMENTS=${MEASUREMENTS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench/bench_handover.py ;;
 *) die "run.sh knows all, trainer, host, stack, faults, gpu, long, unit, build-trainer, chaos, bench-admission, bench-handover, \
 bench-quality, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -2,7 +2,7 @@
 # Guarantees that the two upstream images that everything is built from are on this machine:
 # already there, or pulled, or made from Debian's own packages (images/airgap) under the same names.
 # TARMAC_DEBIAN_IMAGE, TARMAC_POSTGRES_IMAGE and TARMAC_PULL_SECONDS change the names and the limit; with
-# TARMAC_BUILD=no it only looks.
+# TARMAC_BUILD=no it only checks.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

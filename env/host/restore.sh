@@ -27,7 +27,7 @@ if ! is_on YES "${2:-}"; then
 fi
 # Makes the volumes and the images where this machine has none yet.
 "$_repo/env/host/up.sh"
-# Sessions of the stack as it was are nobody's in the one that comes.
+# Sessions of the stack as it was are orphaned in the one that comes.
 compose stop --timeout 20 webserver scheduler dag-processor triggerer airflow-cli mlflow
 label=label=tarmac.project=$TARMAC_PROJECT
 docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force >/dev/null

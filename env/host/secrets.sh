@@ -130,7 +130,7 @@ publish() {
     rm "$work/$name.new"
 }
 
-# Publishes every prepared file, those that others copy from first: should we be killed half-way,
+# Publishes every prepared file, those that others copy from first: should we be killed midway,
 # the next run finds the originals and copies the same values.
 publish_all() {
     local file name status progress waiting

@@ -70,10 +70,10 @@ def memory_time() -> None:
             )
 
 
-def protection() -> None:
-    """Print what PROTECT_AFTER costs and gives, as means over six mixed traces."""
-    print("\nHow often a session may be overtaken (PROTECT_AFTER), means over 6 mixes, waits in hours:\n")
-    print("| trace | PROTECT_AFTER | makespan / device | wait of small sessions | of large ones | longest of all |")
+def anti_starvation() -> None:
+    """Print what STARVED_AFTER costs and gives, as means over six mixed traces."""
+    print("\nHow often a session may be overtaken (STARVED_AFTER), means over 6 mixes, waits in hours:\n")
+    print("| trace | STARVED_AFTER | makespan / device | wait of small sessions | of large ones | longest of all |")
     print("| --- | --- | --- | --- | --- | --- |")
     for make, seeds in ((burst, range(20, 26)), (steady, range(30, 36))):
         made = [make(seed) for seed in seeds]
@@ -81,7 +81,7 @@ def protection() -> None:
         for after in (4, 8, 16, 32, 64):
             rows = []
             for trace, makespan in zip(made, alone, strict=True):
-                result = simulate(trace, Tarmac(protect_after=after))
+                result = simulate(trace, Tarmac(starved_after=after))
                 waits = [(s, result.waits[s.number] / 3600) for s in trace.sessions]
                 rows.append(
                     (
@@ -103,7 +103,7 @@ def random_walk() -> bool:
     print(f"\n{report.steps:,} randomised steps in memory, {report.broken} violations")
     print(
         f"({report.counts['admitted']:,} admissions, {report.counts['refused']:,} refusals in "
-        f"{report.counts['make_pass']:,} passes; {seconds:.0f} s)"
+        f"{report.counts['run_cycle']:,} cycles; {seconds:.0f} s)"
     )
     for sentence in report.violations:
         print(f"  {sentence}")
@@ -113,5 +113,5 @@ def random_walk() -> bool:
 if __name__ == "__main__":
     traces()
     memory_time()
-    protection()
+    anti_starvation()
     sys.exit(0 if random_walk() else 1)

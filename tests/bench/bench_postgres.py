@@ -1,4 +1,4 @@
-"""`make bench-admission`: decisions a second through Postgres, and what a pass costs however many wait. Prints only."""
+"""`make bench-admission`: decisions a second through Postgres, and a cycle's cost by queue length. Prints only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEVICES = 8
 WRITERS = (1, 8, 64)
 WAITING = (1, 8, 100, 10_000)
 SECONDS = 8.0
-PASSES = 400
+CYCLES = 400
 GOAL_DECISIONS, GOAL_RATIO = 200, 1.0
 
 
@@ -30,7 +30,7 @@ def tower_of(ledger: Ledger) -> Tower:
 
 
 def write(url: str, number: int, start: threading.Barrier, done: list[int]) -> None:
-    """Be one session after the other: queue, make a pass, train in no time, release."""
+    """Be one session after the other: queue, run a cycle, train in no time, release."""
     with Ledger(url) as ledger:
         tower = tower_of(ledger)
         start.wait()
@@ -38,7 +38,7 @@ def write(url: str, number: int, start: threading.Barrier, done: list[int]) -> N
         while time.monotonic() < until:
             mine = key(f"{number}-{cycles}")
             ledger.enqueue(mine, entry(4))
-            tower.make_pass(mine)
+            tower.run_cycle(mine)
             if (held := ledger.claim(mine)) is None:
                 raise SystemExit("The benchmark's session was not admitted though there is room for all of them.")
             ledger.finish(held, Outcome.SUCCESS, peak_bytes=1)
@@ -65,29 +65,29 @@ def full_tower(url: str, waiting: int, ledger: Ledger) -> Tower:
     tower = tower_of(ledger)
     for number in range(DEVICES):
         ledger.enqueue(key(f"holder-{number}"), entry(None))
-    if len(tower.make_pass()) != DEVICES:
+    if len(tower.run_cycle()) != DEVICES:
         raise SystemExit("The benchmark's devices are not full.")
     fill(url, waiting, "1 + n %% 70", devices="1 + n %% 4")
     query(url, "ANALYZE")
     return tower
 
 
-def pass_milliseconds(server: Postgres, template: str) -> dict[int, float]:
-    """Median times of a pass over full devices, by how many wait: nobody fits, and they are told why.
+def cycle_milliseconds(server: Postgres, template: str) -> dict[int, float]:
+    """Median times of a cycle on full devices, by how many are queued: none fits, and each is told why.
 
-    Passes over the queues take turns, so that whatever else this machine does befalls all of them alike.
+    Cycles of the queues take turns, so that whatever else this machine does befalls all of them alike.
     """
     with ExitStack() as stack:
         urls = {waiting: stack.enter_context(server.database(template)) for waiting in WAITING}
         ledgers = {waiting: stack.enter_context(Ledger(url)) for waiting, url in urls.items()}
         towers = {waiting: full_tower(urls[waiting], waiting, ledger) for waiting, ledger in ledgers.items()}
         times: dict[int, list[float]] = {waiting: [] for waiting in WAITING}
-        for number in range(PASSES):
+        for number in range(CYCLES):
             for waiting, tower in towers.items():
                 if number % 20 == 0:
                     query(urls[waiting], "UPDATE waiting SET seen_at = clock_timestamp()")
                 began = time.perf_counter()
-                tower.make_pass()
+                tower.run_cycle()
                 times[waiting].append(1000 * (time.perf_counter() - began))
         return {waiting: statistics.median(found) for waiting, found in times.items()}
 
@@ -100,10 +100,10 @@ def measure(server: Postgres) -> None:
         with server.database(template) as url:
             rate = decisions_a_second(url, writers)
         print(f"  {writers:>6} writers   {rate:8.0f} decisions/s   (goal: at least {GOAL_DECISIONS})")
-    found = pass_milliseconds(server, template)
+    found = cycle_milliseconds(server, template)
     for waiting, cost in found.items():
         share = cost / found[WAITING[0]]
-        print(f"  {waiting:>6} waiting   {cost:8.2f} ms a pass      {share:5.2f} of one (goal: {GOAL_RATIO:.1f})")
+        print(f"  {waiting:>6} waiting   {cost:8.2f} ms a cycle     {share:5.2f} of one (goal: {GOAL_RATIO:.1f})")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Quality of the spaCy models on the example data, beside plain spaCy and a guess: `make bench-quality`.
+"""Quality of the spaCy models on the example data, beside plain spaCy and a baseline: `make bench-quality`.
 
 MODEL=name for one of them, UPDATES=n for other than 600 of them, SEEDS=n for the means of the seeds 0 to n - 1.
 
@@ -13,8 +13,8 @@ Relations and coreference have three plain rivals, by what they read: the text a
 it; the text with the two mentions marked in it; and the same as Tarmac's model, which adds some words about the pair.
 A rival that reads the same differs in how it is built and trained alone.
 
-The guess is what counting in the train file gives, see `GUESSES`. Words are tokens of what a model reads; their time is
-the processor's, from the start of an update to the start of the next where no evaluation is between.
+The baseline is what counting in the train file gives, see `BASELINES`. Words are tokens of what a model reads; their
+time is the processor's, from the start of an update to the start of the next where no evaluation is between.
 
 Runs in the trainer's test image.
 """
@@ -70,8 +70,8 @@ MARKS = ("[S:", "[/S]", "[O:", "[/O]", "[1]", "[/1]", "[2]", "[/2]")
 ADDED = ("S-O:", "O-S:", "kinds:")
 
 
-type MakeGuess = Callable[[str, Sequence[Any]], Callable[[Doc], None]]
-"""Makes a guess of a model's name and train lines: it writes into a text what is in it."""
+type MakeBaseline = Callable[[str, Sequence[Any]], Callable[[Doc], None]]
+"""Makes a baseline of a model's name and train lines: it writes into a text what is in it."""
 
 
 class Pace:
@@ -219,19 +219,19 @@ def _example_maker(name: str, train: Sequence[Any]) -> Callable[[Any, Any], Any]
     return categories.example(_flat(train), doc)
 
 
-def guess(name: str, train: Sequence[Any], dev: Sequence[Any]) -> tuple[float, str]:
-    """The score of the guess on dev, and what it is."""
+def baseline(name: str, train: Sequence[Any], dev: Sequence[Any]) -> tuple[float, str]:
+    """The score of the baseline on dev, and what it is."""
     model = models.get(name)
-    what, make = GUESSES[name] if name in GUESSES else GUESSES[SETS[name][1]]
+    what, make = BASELINES[name] if name in BASELINES else BASELINES[SETS[name][1]]
     return model.score(_pipeline(make(name, train)), dev).overall[model.score_name], what
 
 
-def _pipeline(guessed: Callable[[Doc], None]) -> Language:
-    """A pipeline that does to a text what `guessed` does."""
+def _pipeline(write: Callable[[Doc], None]) -> Language:
+    """A pipeline that does to a text what `write` does."""
 
     def pipe(docs: Iterable[Doc]) -> Iterator[Doc]:
         for doc in docs:
-            guessed(doc)
+            write(doc)
             yield doc
 
     nlp = spacy.blank("en")
@@ -251,7 +251,7 @@ def _known_spans(_: str, train: Sequence[Any]) -> Callable[[Doc], None]:
             seen.update(line.words[start:end] for end in range(start + 1, min(start + longest, len(line.words)) + 1))
     usual = {words: found.most_common(1)[0][0] for words, found in kinds.items() if found.total() * 2 > seen[words]}
 
-    def guessed(doc: Doc) -> None:
+    def write(doc: Doc) -> None:
         words, found, start = tuple(token.text for token in doc), [], 0
         while start < len(words):
             ends = (end for end in range(start + longest, start, -1) if words[start:end] in usual)
@@ -261,7 +261,7 @@ def _known_spans(_: str, train: Sequence[Any]) -> Callable[[Doc], None]:
             start = end
         doc.ents = found
 
-    return guessed
+    return write
 
 
 def _usual_tags(_: str, train: Sequence[Any]) -> Callable[[Doc], None]:
@@ -272,11 +272,11 @@ def _usual_tags(_: str, train: Sequence[Any]) -> Callable[[Doc], None]:
     rare = Counter(tag for found in tags.values() if found.total() == 1 for tag in found).most_common(1)[0][0]
     usual = {word: found.most_common(1)[0][0] for word, found in tags.items()}
 
-    def guessed(doc: Doc) -> None:
+    def write(doc: Doc) -> None:
         for token in doc:
             token.tag_ = usual.get(token.text, rare)
 
-    return guessed
+    return write
 
 
 def _one_class(name: str, train: Sequence[Any]) -> Callable[[Doc], None]:
@@ -305,33 +305,33 @@ def _types(text: str) -> Hashable:
     return tuple(tokens[start : start + 2])
 
 
-def _looked_up(key: Callable[[str], Hashable]) -> MakeGuess:
+def _looked_up(key: Callable[[str], Hashable]) -> MakeBaseline:
     def make(name: str, train: Sequence[Any]) -> Callable[[Doc], None]:
         labels: dict[Hashable, Counter[str]] = defaultdict(Counter)
         for pair in _flat(train):
             labels[key(pair.text)][pair.label] += 1
         otherwise = _one_class(name, train)
 
-        def guessed(doc: Doc) -> None:
+        def write(doc: Doc) -> None:
             known = labels.get(key(" ".join(token.text for token in doc)))
             if known:
                 doc.cats[known.most_common(1)[0][0]] = 1.0
             else:
                 otherwise(doc)
 
-        return guessed
+        return write
 
     return make
 
 
-GUESSES: dict[str, tuple[str, MakeGuess]] = {
+BASELINES: dict[str, tuple[str, MakeBaseline]] = {
     "ner": ("what train marks more often than not", _known_spans),
     "tagger": ("each word's most frequent tag", _usual_tags),
     "textcat": ("always the class that is best on train", _one_class),
     "relation_extraction": ("what train says most of such types so far apart", _looked_up(_types)),
     "coreference_resolution": ("what train says most of the two mentions", _looked_up(_mentions)),
 }
-"""By model, else by component: what the guess is, and what makes it of the train lines."""
+"""By model, else by component: what the baseline is, and what makes it of the train lines."""
 
 
 def mean(trained: Iterable[tuple[float, float]]) -> tuple[float, float]:
@@ -347,14 +347,14 @@ def rows(name: str) -> Iterator[str]:
         folder = Path(made)
         score, pace = mean(ours(name, folder / f"session-{seed}", seed) for seed in SEEDS)
         train, dev = ([*splits.read_prepared(folder / "session-0", part, model)] for part in ("train", "eval"))
-        guessed, how = guess(name, train, dev)
+        least, how = baseline(name, train, dev)
         found = [(*rival, False) for rival in rivals(train, dev).items()]
         if SETS[name][1] == "textcat":
             found.append(("the same, default classifier", (train, dev), True))
         for reads, lines, default in found:
             their_score, their_pace = mean(plain(name, *lines, seed, default=default) for seed in SEEDS)
             yield (
-                f"| `{name}` | {SETS[name][0]} | {model.score_name} | {guessed:.3f} ({how}) | {score:.3f} "
+                f"| `{name}` | {SETS[name][0]} | {model.score_name} | {least:.3f} ({how}) | {score:.3f} "
                 f"| {their_score:.3f} | {reads} | {pace / their_pace:.2f} |"
             )
 
@@ -364,7 +364,7 @@ if __name__ == "__main__":
     if wanted and wanted not in SETS:
         sys.exit(f"MODEL: there is no {wanted!r}, only {', '.join(SETS)}.")
     print(f"At most {UPDATES} updates, means of {len(SEEDS)} seed(s), on the dev files of examples/.\n")
-    print("| model | data | metric | guess | Tarmac | plain spaCy | which reads | words a second, Tarmac to plain |")
+    print("| model | data | metric | baseline | Tarmac | plain spaCy | which reads | words a second, Tarmac to plain |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in [wanted] if wanted else SETS:
         for row in rows(name):

@@ -64,7 +64,7 @@ def test_a_log_is_read_on_where_reading_broke_off(session: Any, until: Any):
     position = Position()
     stream = records(session.api, container, position, follow=True)
     first = [next(stream).content, next(stream).content]
-    session.let_go()
+    session.let_end()
     until("its end", lambda: session.has_ended(container))
     rest = [one.content for one in records(session.api, container, position, follow=False)]
     assert (first, rest) == ([b"one\n", b"two\n"], [b"three\n"])

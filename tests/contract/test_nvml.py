@@ -1,4 +1,4 @@
-"""What a snapshot promises, on NVML's double and on a real GPU alike: a double that drifts fails here.
+"""What a snapshot promises, on the fake NVML and on a real GPU alike: a fake that drifts fails here.
 
 On hardware, run it where nvidia-smi and the driver's library are: `pytest -m hardware tests/contract`.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fakes.fakegpu import FAKE, MIB, FakeGpus
-from fakes.observer import Observer, is_double
+from fakes.observer import Observer, is_fake
 from support.waiting import wait_for
 from tarmac.devices.snapshot import Health, Snapshot, State
 
@@ -39,9 +39,9 @@ class World:
         return {row[0]: {f: None if v.startswith("[") else v for f, v in zip(FIELDS, row, strict=True)} for row in rows}
 
 
-@pytest.fixture(params=["double", pytest.param("hardware", marks=pytest.mark.hardware)])
+@pytest.fixture(params=["fake", pytest.param("hardware", marks=pytest.mark.hardware)])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    if request.param == "double":
+    if request.param == "fake":
         gpus = FakeGpus(tmp_path, n=3)
         gpus.set("GPU-fake-1", used=1234 * MIB)
         with Observer(gpus.environment()) as observer, gpus.hold("GPU-fake-2", 50):
@@ -51,8 +51,8 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         found = observer.snapshot()
         if found.state is not State.OK:
             pytest.skip(f"no GPU to look at: {found.sentence}")
-        if observer.call(is_double):
-            pytest.skip("the NVML of this machine is the double")
+        if observer.call(is_fake):
+            pytest.skip("the NVML of this machine is the fake")
         yield World(observer, "nvidia-smi", dict(os.environ))
 
 
@@ -104,7 +104,7 @@ def test_processes_are_listed_once_each(found: Snapshot):
 
 def test_it_says_what_nvidia_smi_says(world: World):
     def agrees() -> bool:
-        # Memory in use may change between the two looks: some pair of looks must agree.
+        # Memory in use may change between the two snapshots: some pair of them must agree.
         seen = {device.uuid: device for device in world.observer.snapshot().devices if device.parent is None}
         said = world.query()
         assert set(seen) == set(said)

@@ -33,7 +33,7 @@ def test_making_it_twice_keeps_what_is_in_it(session: Any):
     assert any('"seed": 2' in line for line in step.lines)
 
 
-def test_a_volume_of_somebody_else_is_refused_and_kept(session: Any, api: Any):
+def test_a_volume_that_is_not_tarmacs_is_refused_and_kept(session: Any, api: Any):
     other = session_labels("other-stack", "other", "run")
     with pytest.raises(ContainerError, match="not this session's") as refused:
         engine.create_session_volume(api, session.volume, other, {}, IMAGE)

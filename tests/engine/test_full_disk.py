@@ -19,7 +19,7 @@ def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(api: Any, stack:
         with Ledger(url) as ledger:
             tower = World(device("GPU-a")).tower(ledger)
             ledger.enqueue(key("before"), entry(10))
-            assert tower.make_pass() == [key("before")]
+            assert tower.run_cycle() == [key("before")]
             held = reserved(url)
             # Not logged ahead, so it takes the data's space and leaves the log its own.
             query(url, "CREATE UNLOGGED TABLE ballast (words text)")
@@ -35,4 +35,4 @@ def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(api: Any, stack:
             assert reserved(url) == held, "what was reserved is reserved"
             query(url, "DROP TABLE ballast")
             fill(url, 5000, "1")
-            assert len(tower.make_pass()) > 0
+            assert len(tower.run_cycle()) > 0

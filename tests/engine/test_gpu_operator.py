@@ -19,7 +19,7 @@ IMAGE, TASK = "debian:trixie-slim", "train_model_gpu"
 
 @pytest.fixture
 def ended(session: Any, until: Any) -> str:
-    """The container of a training that ended well while nobody followed it."""
+    """The container of a training that ended well while no task followed it."""
     words = json.dumps({"event": "result", "steps": 7})
     made: str = session.api.create_container(
         IMAGE,
@@ -51,7 +51,7 @@ def test_a_training_that_was_lost_at_its_very_end_gives_its_result(
     if holds:
         key = SessionKey("nlp_model_training", session.run_id)
         ledger.enqueue(key, entry(10))
-        assert World(device("GPU-a")).tower(ledger).make_pass() == [key]
+        assert World(device("GPU-a")).tower(ledger).run_cycle() == [key]
     assert operator.run_step(session.context(TASK, 2)) == {"steps": 7}
     assert [one["Id"] for one in session.containers()] == [ended], "nothing was started"
     assert sum(reserved(database).values()) == 0

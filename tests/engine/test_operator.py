@@ -21,7 +21,7 @@ from tarmac.base.errors import ContainerError
 # Waits, inside the container, until the test says so.
 WAIT_FOR_GO = "until [ -e /session/go ]; do sleep 0.02; done"
 MIB = 1024**2
-# A second start is a failure, so that nobody mistakes it for the first one's result.
+# A second start is a failure, so that it is not taken for the first one's result.
 ONCE = "mkdir /session/started || exit 1"
 
 
@@ -36,7 +36,7 @@ def test_lines_are_logged_as_they_come(session: Any, until: Any):
     step = session.step(f"echo one; echo two >&2; {WAIT_FOR_GO}; echo three").start()
     until("the first lines", lambda: {"one", "two"} <= set(step.lines))
     assert "three" not in step.lines
-    session.let_go()
+    session.let_end()
     step.join()
     assert step.lines[-1] == "three"
     assert step.lines.count("one") == 1
@@ -76,7 +76,7 @@ def test_a_step_ended_from_outside_lets_its_container_go_on(session: Any, until:
     # Airflow kills the task's process 5 s after it called on_kill.
     assert time.monotonic() - asked < 5
     assert session.running()["State"]["Running"]
-    session.let_go()
+    session.let_end()
     step.join()  # the signal's handler ends it in Airflow; here it is another thread
     assert "three" in step.lines
 
@@ -103,7 +103,7 @@ def _facts() -> dict[str, str]:
     return {}
 
 
-LOOK = """
+INSPECT = """
 echo "user=$(id -u):$(id -g)"
 grep -E '^(CapEff|CapBnd|NoNewPrivs)' /proc/self/status | tr -d '\\t' | tr ':' '='
 echo "networks=$(ls /sys/class/net | tr '\\n' ' ')"
@@ -113,7 +113,7 @@ echo "one=$(tr '\\0' ' ' </proc/1/cmdline | cut -c 1-30)"
 ls /var/run/docker.sock >/dev/null 2>&1 && echo socket=there || echo socket=none
 """
 
-SHUT_IN = {
+SANDBOX = {
     "it runs as the session's user": ("user", "10001:10001"),
     "it has no capability": ("CapEff", "0000000000000000"),
     "it can get no capability": ("CapBnd", "0000000000000000"),
@@ -128,14 +128,14 @@ SHUT_IN = {
 @pytest.fixture
 def facts(session: Any, _facts: dict[str, str]) -> dict[str, str]:
     if not _facts:
-        step = session.step(LOOK)
+        step = session.step(INSPECT)
         step.run()
         _facts.update(line.split("=", 1) for line in step.lines if "=" in line and not line.startswith("Started"))
     return _facts
 
 
-@pytest.mark.parametrize(("name", "value"), SHUT_IN.values(), ids=SHUT_IN.keys())
-def test_a_step_is_shut_in(facts: dict[str, str], name: str, value: str):
+@pytest.mark.parametrize(("name", "value"), SANDBOX.values(), ids=SANDBOX.keys())
+def test_a_step_is_sandboxed(facts: dict[str, str], name: str, value: str):
     assert facts[name] == value
 
 
@@ -189,7 +189,7 @@ def test_a_step_is_on_the_networks_it_names_and_gets_what_it_can_use_there(
     wanted = two_networks[which]
     step = session.step(WAIT_FOR_GO, include_credentials=BOTH, network_mode=",".join(wanted)).start()
     container = session.running()
-    session.let_go()
+    session.let_end()
     step.join()
     assert set(container["NetworkSettings"]["Networks"]) == set(wanted)
     environment = {entry.split("=", 1)[0] for entry in container["Config"]["Env"]}
@@ -204,7 +204,7 @@ def test_limits_and_log_rotation_are_what_the_settings_say(session: Any, monkeyp
     settings.cache_clear()
     step = session.step(WAIT_FOR_GO).start()
     host = session.running()["HostConfig"]
-    session.let_go()
+    session.let_end()
     step.join()
     assert (host["Memory"], host["MemorySwap"], host["PidsLimit"]) == (300 * MIB, 300 * MIB, 77)
     assert {"max-size", "max-file"} <= set(host["LogConfig"]["Config"])
@@ -252,15 +252,15 @@ def test_the_container_of_a_lost_worker_is_adopted_and_not_started_twice(session
     step = session.step(THREE_LINES, attempt=2).start()
     until("the lines from before", lambda: {"one", "two"} <= set(step.lines))
     assert [found["Id"] for found in session.containers()] == [container]
-    session.let_go()
+    session.let_end()
     assert step.join() == {"steps": 3}
     assert [line for line in step.lines if line in ("one", "two", "three")] == ["one", "two", "three"]
     assert any(f"Found container {container[:12]}" in line for line in step.lines)
 
 
-def test_a_container_that_ended_while_nobody_watched_gives_its_result(session: Any, until: Any):
+def test_a_container_that_ended_while_no_task_followed_it_gives_its_result(session: Any, until: Any):
     container = lose_a_worker(session, THREE_LINES, until)
-    session.let_go()
+    session.let_end()
     until("its end", lambda: session.api.inspect_container(container)["State"]["Status"] == "exited")
     step = session.step(THREE_LINES, attempt=2)
     assert step.run() == {"steps": 3}
@@ -268,7 +268,7 @@ def test_a_container_that_ended_while_nobody_watched_gives_its_result(session: A
 
 
 @pytest.mark.parametrize(("number", "code"), [("KILL", 137), ("TERM", 143)])
-def test_a_container_that_was_stopped_while_nobody_watched_is_started_again(
+def test_a_container_that_was_stopped_while_no_task_followed_it_is_started_again(
     session: Any, until: Any, number: str, code: int
 ):
     script = f"trap 'exit 143' TERM; echo two; if mkdir /session/started; then {WAIT_FOR_GO}; fi; echo again"
@@ -288,7 +288,7 @@ def test_a_training_whose_volume_is_gone_makes_it_and_fetches_the_data_again(new
     session = new_session()
     fetch = session.operator("cp /session/request.json /session/data; echo fetched", task_id="retrieve_resources")
     request = {"model": "test_model", "seed": 7}
-    step = session.step("cat /session/data; echo; echo trained", restore=fetch, request=request)
+    step = session.step("cat /session/data; echo; echo trained", refill=fetch, request=request)
     step.run()
     assert "fetched" in step.lines
     assert step.lines.index("fetched") < step.lines.index("trained")

@@ -246,12 +246,12 @@ def test_sessions_that_promote_at_once_take_turns(
     at_once(*(session(number, score) for number, score in zip(numbers, scores, strict=True)))
     with Production(database, registry) as production:
         steps = production.history(name)
-    assert steps[-1].to_version == numbers[3], "the best, whoever came first"
+    assert steps[-1].to_version == numbers[3], "the best, in whatever order they came"
     assert [step.from_version for step in steps] == [None, *(step.to_version for step in steps[:-1])]
     assert mlflow.aliases(name) == {"production": numbers[3]}
 
 
-def test_a_crash_between_the_history_and_the_alias_is_made_good_by_whoever_comes_next(
+def test_a_crash_between_the_history_and_the_alias_is_mended_by_the_next_call(
     database: str, mlflow: Mlflow, registry: Registry, name: str, version: Versions, monkeypatch: pytest.MonkeyPatch
 ):
     first, second = version(0.5), version(0.9)
@@ -299,7 +299,7 @@ def test_an_alias_of_a_model_without_history_and_one_that_was_removed_are_steps_
     production: Production, mlflow: Mlflow, registry: Registry, name: str, version: Versions
 ):
     first = version(0.5)
-    assert production.settle_all(only(registry, name)) == [], "a model that nobody promoted"
+    assert production.settle_all(only(registry, name)) == [], "a model that was never promoted"
     assert production.history(name) == []
     mlflow.call("POST", "/registered-models/alias", name=name, alias="production", version=str(first))
     production.settle_all(only(registry, name))
@@ -364,7 +364,7 @@ def test_the_history_of_a_deleted_model_has_no_effect_on_a_new_one_of_the_name(
         f"{name} was deleted, or given another name, in MLflow" in x
         for x in production.settle_all(only(registry, name))
     )
-    assert mlflow.aliases(name) == {}, "nobody promoted the new one"
+    assert mlflow.aliases(name) == {}, "the new one was not promoted"
     assert kinds(production, name) == [("rule", None, 1), ("model_deleted", 1, None)]
     assert by_rule(production, name, reborn, 0.1).promote, "nor was it taken out"
     assert mlflow.aliases(name) == {"production": 1}
@@ -441,7 +441,7 @@ def test_what_the_older_schema_recorded_is_understood(
     migrate(empty_database)
 
 
-def test_a_registry_that_is_away_after_the_step_says_that_the_alias_follows(
+def test_a_registry_that_is_unavailable_after_the_step_says_that_the_alias_follows(
     production: Production, name: str, version: Versions, monkeypatch: pytest.MonkeyPatch
 ):
     number = version()

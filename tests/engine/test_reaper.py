@@ -95,7 +95,7 @@ def runs(api: Any, container: str) -> bool:
     return container in [one["Id"] for one in api.containers()]
 
 
-def test_what_airflow_still_wants_is_left_alone_however_often_it_looks(
+def test_what_airflow_still_wants_is_left_alone_however_many_rounds(
     reaper: Reaper, airflow: Airflow, make: Any, api: Any
 ):
     airflow.run("alive", **{CPU: "running"})
@@ -112,7 +112,7 @@ def test_a_deleted_runs_container_goes_first_and_then_its_volume(reaper: Reaper,
     container = make("gone")
     assert not reaper.round()
     airflow.delete("gone")
-    assert not reaper.round(), "one look is not enough"
+    assert not reaper.round(), "one round is not enough"
     assert runs(api, container)
     removed = reaper.round()
     assert [one.id for one in removed.containers] == [container]
@@ -152,7 +152,7 @@ def test_only_the_schedulers_of_one_host_that_are_said_to_run_are_said_to_have_f
     assert state.scheduler_beat() is None
 
 
-def test_while_airflows_database_is_away_nothing_is_removed_and_two_looks_are_needed_again(
+def test_while_airflows_database_is_unavailable_nothing_is_removed_and_two_rounds_are_needed_again(
     reaper: Reaper, airflow: Airflow, make: Any, api: Any
 ):
     container = make("deleted")
@@ -175,7 +175,7 @@ def holding(ledger: Ledger, database: str, airflow: Airflow) -> Callable[[str], 
     def admit(run_id: str) -> SessionKey:
         key = SessionKey(DAG_ID, run_id)
         ledger.enqueue(key, entry(10))
-        assert World(device("GPU-a")).tower(ledger).make_pass() == [key]
+        assert World(device("GPU-a")).tower(ledger).run_cycle() == [key]
         return key
 
     return admit
@@ -257,7 +257,7 @@ def test_a_reservation_that_an_attempt_took_over_meanwhile_is_not_released(
     assert reserved(database)["GPU-a"] > 0
 
 
-def test_who_waits_for_a_deleted_run_leaves_the_queue(reaper: Reaper, ledger: Ledger, airflow: Airflow):
+def test_a_queued_session_of_a_deleted_run_leaves_the_queue(reaper: Reaper, ledger: Ledger, airflow: Airflow):
     airflow.run("waits", **{PREFLIGHT: "deferred", GPU: None})
     ledger.enqueue(SessionKey(DAG_ID, "waits"), entry(10))
     ledger.enqueue(SessionKey(DAG_ID, "deleted"), entry(10))

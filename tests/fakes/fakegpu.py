@@ -144,7 +144,7 @@ class FakeGpus:
         self.write()
 
     def remove(self, uuid: str) -> None:
-        """Take a device away; a GPU's instances go with it."""
+        """Remove a device; a GPU's instances go with it."""
         self.gpus = {name: keys for name, keys in self.gpus.items() if uuid not in (name, keys.get("parent"))}
         self.write()
 

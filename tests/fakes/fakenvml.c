@@ -1,4 +1,4 @@
-/* fakenvml.c - test double of NVIDIA's libnvidia-ml.so.1 for machines without a GPU. It has no CUDA: it is for
+/* fakenvml.c - a fake of NVIDIA's libnvidia-ml.so.1 for machines without a GPU. It has no CUDA: it is for
  * accounting, admission, health and kill logic. Functions that are not here are missing, as in an old driver.
  * gcc -shared -fPIC -O2 -Wall -Wextra -Wl,-soname,libnvidia-ml.so.1 -o libnvidia-ml.so.1 fakenvml.c
  *
@@ -80,7 +80,7 @@ static Gpu *nth(State *S, const char *parent, int idx) {   /* parent "": of the 
     for (int i = 0; i < S->n; i++) if (!strcmp(S->g[i].parent, parent) && S->g[i].idx == idx) return &S->g[i];
     return NULL;
 }
-static int number(State *S, const char *parent) {          /* as above; says who has which idx */
+static int number(State *S, const char *parent) {          /* as above; says which one has which idx */
     int n = 0;
     for (int i = 0; i < S->n; i++) if (!strcmp(S->g[i].parent, parent)) S->g[i].idx = n++;
     return n;
@@ -385,7 +385,7 @@ static int tally(State *S, Gpu *g, u64 more, u64 refused) {            /* with c
     }
     return OK;
 }
-/* Not NVML: the double's cudaMalloc. Sets what this process holds on a GPU (UUID or index) or an instance (UUID)
+/* Not NVML: the fake's cudaMalloc. Sets what this process holds on a GPU (UUID or index) or an instance (UUID)
  * to `bytes` (0 frees); NVML_ERROR_MEMORY when it does not fit. Do not fork between alloc and use. */
 int fakenvml_alloc(const char *gpu, u64 bytes) {
     char lock[4096], tmp[4200], fin[4200], b[160]; int r = OK, me = -1, slot = -1; u64 t, s, f, u, old = 0;

@@ -1,4 +1,4 @@
-"""A process that looks at the GPUs of a world, so that the tests' own process never loads an NVML library."""
+"""A process that observes the GPUs of a world, so that the tests' own process never loads an NVML library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _watch = devices.XidWatch([])
 
 
 class Observer:
-    """Looks at the world of `environment` from one process, which lives as long as the `with` block."""
+    """Observes the world of `environment` from one process, which lives as long as the `with` block."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = dict(environment)
@@ -51,7 +51,7 @@ class Observer:
             self.call(_leave)
 
 
-def is_double() -> bool:
+def is_fake() -> bool:
     """Whether the NVML library that a process finds is not NVIDIA's; call it through an observer."""
     return hasattr(ctypes.CDLL("libnvidia-ml.so.1"), "fakenvml_alloc")
 

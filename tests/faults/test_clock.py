@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.timeout(1200), pytest.mark.long]
 FAKES = REPO / "tests" / "fakes"
 CLOCK = "/opt/airflow/logs/.clock"
 # Longer than Airflow, the supervisor and the reaper need to take something for dead.
-LOOK_SECONDS = 25.0
+OBSERVE_SECONDS = 25.0
 
 
 def build(image: str, base: str, user: str) -> None:
@@ -106,7 +106,7 @@ def test_no_training_ends_and_no_session_waits_for_an_hour_when_the_clock_jumps(
     wait_for("the task to run", lambda: attempt(stack, run_id))
     for hours in (1, 0):
         jump(hours)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(OBSERVE_SECONDS)
         stack.log_in()  # a token of before is an hour too old, or not valid yet
         assert stack.finish(training(1)) == "success", "one that is sent after the jump"
     assert stack.finish(run_id) == "success"

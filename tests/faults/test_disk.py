@@ -32,7 +32,7 @@ def fill(machine: Machine) -> None:
 
 
 def complaints(machine: Machine) -> str:
-    """What the stack says to somebody who sends a session and looks at the services."""
+    """What the stack says to a user who sends a session and reads the services' states."""
     sent = machine.try_make("trigger", f"CONFIG={machine.request(1)}", "KEY=refused", seconds=30)
     containers = machine.inside("docker", "ps", "--all", "--quiet").split()
     errors = machine.inside("docker", "inspect", "--format", "{{.State.Error}}", *containers, check=False)

@@ -24,7 +24,7 @@ def machine() -> Iterator[Machine]:
 def assert_settled(machine: Machine) -> None:
     """The ledger agrees with the machine again: nothing runs, nothing is reserved, nothing is left."""
     gpus = machine.make("gpus")
-    assert [line for line in gpus.splitlines() if line.startswith("  ")] == [], "nobody holds a device"
+    assert [line for line in gpus.splitlines() if line.startswith("  ")] == [], "no session holds a device"
     for kind in (("ps", "--all"), ("volume", "ls")):
         left = machine.inside("docker", *kind, "--quiet", "--filter", "label=tarmac.project=tarmac")
         assert left.split() == [], kind

@@ -1,4 +1,4 @@
-"""Services that are away for a minute, an API that answers nonsense: no session fails of it, no training is ended."""
+"""Services that are unavailable for a minute, an API that answers nonsense: no session fails, no training is ended."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from support.waiting import wait_for
 pytestmark = pytest.mark.timeout(1200)
 FIRST, SECOND = pytest.mark.xdist_group("first"), pytest.mark.xdist_group("second")
 
-AWAY_SECONDS = 60
+OUTAGE_SECONDS = 60
 
 
 @contextmanager
-def away(stack: Stack, service: str, seconds: float = AWAY_SECONDS) -> Iterator[None]:
-    """Keep a service away for at least so long, and for as long as the body takes."""
+def outage(stack: Stack, service: str, seconds: float = OUTAGE_SECONDS) -> Iterator[None]:
+    """Stop a service for at least so long, and for as long as the body takes."""
     stop(stack, service)
     since = time.monotonic()
     yield
@@ -49,8 +49,8 @@ def test_no_session_fails_of_a_minute_without(
 ) -> None:
     runs = long, short = training(90), training(10)
     containers = {run_id: train_container(stack, run_id) for run_id in runs}
-    with away(stack, service):
-        wait_for("the end of a training while it is away", lambda: not is_running(containers[short]))
+    with outage(stack, service):
+        wait_for("the end of a training while it is unavailable", lambda: not is_running(containers[short]))
         assert is_running(containers[long])
     ends = [stack.finish(run_id) for run_id in (short, long)]
     counts(f"sessions that failed of a minute without {service}, of 2", ends.count("failed"))
@@ -115,7 +115,7 @@ def test_an_api_that_answers_nonsense_ends_no_training(
     with nonsense(stack, words):
         # Airflow's own process for the task obeys a 404 and a 409, and ends the task.
         wait_for("the tasks' processes to give up", lost, 40)
-        time.sleep(8)  # longer than the reaper needs for what is nobody's
+        time.sleep(8)  # longer than the reaper needs for an orphan
         assert all(map(is_running, containers))
     ends = {status: stack.finish(run_id) for status, run_id in runs.items()}
     counts("sessions that failed of 404, 409 and 500, of 3", list(ends.values()).count("failed"))
@@ -132,7 +132,7 @@ def test_a_scheduler_that_is_cut_off_for_a_minute_loses_no_training(
     network, scheduler = f"{stack.project}_backend", container_of(stack, "scheduler")
     docker("network", "disconnect", network, scheduler)
     try:
-        time.sleep(AWAY_SECONDS)
+        time.sleep(OUTAGE_SECONDS)
         assert is_running(container)
     finally:
         docker("network", "connect", "--alias", "scheduler", network, scheduler)

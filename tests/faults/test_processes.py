@@ -61,7 +61,7 @@ def kill_the_supervisor(stack: Stack, _: str) -> None:
     assert send_signal(stack, "scheduler", KILL, "tarmac.reaper.supervisor") == 1
 
 
-def take_postgres_away_for_eight_seconds(stack: Stack, _: str) -> None:
+def stop_postgres_for_eight_seconds(stack: Stack, _: str) -> None:
     """Long enough for the scheduler to lose its loop and linger."""
     stop(stack, "postgres")
     time.sleep(8)
@@ -74,7 +74,7 @@ FAULTS = [
     restart_the_scheduler,
     kill_the_supervisor,
     kill_every_airflow_service,
-    take_postgres_away_for_eight_seconds,
+    stop_postgres_for_eight_seconds,
 ]
 
 
@@ -147,7 +147,7 @@ def test_a_training_whose_process_dies_right_after_its_container_was_made_is_fou
     assert container[:12] in stack.log(run_id, TRAIN)
 
 
-def test_a_container_that_ends_while_nobody_watches_gives_its_result_and_log(
+def test_a_container_that_ends_while_no_task_follows_it_gives_its_result_and_log(
     stack: Stack, engine: Engine, training: Callable[..., str]
 ) -> None:
     run_id = training(5)

@@ -12,7 +12,7 @@ import pytest
 
 from fakes.fakegpu import FakeGpus
 from gpu.field import fresh_gpus
-from gpu.training import Look, Training
+from gpu.training import Nvml, Training
 from support.stack import REPO, Stack, running_stack
 
 
@@ -37,9 +37,9 @@ def gpus() -> Iterator[FakeGpus]:
 
 
 @pytest.fixture
-def look(gpus: FakeGpus) -> Iterator[Look]:
+def nvml(gpus: FakeGpus) -> Iterator[Nvml]:
     pynvml.nvmlInit()
-    yield Look()
+    yield Nvml()
     pynvml.nvmlShutdown()
 
 

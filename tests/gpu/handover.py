@@ -13,7 +13,7 @@ from gpu.field import ONE, OTHER, Field
 from support.waiting import wait_for
 
 PARTS = {
-    "ledger": "release -> next one admitted (the pass)",
+    "ledger": "release -> next one admitted (the cycle)",
     "triggerer": "admitted -> gpu_preflight_configuration ended",
     "before pool": "-> gpu_pool_setup runs",
     "pool": "gpu_pool_setup",
@@ -30,28 +30,32 @@ class Handover:
     parts: dict[str, float]
 
 
-def measure(field: Field, readings: int, *, train_seconds: float) -> list[Handover]:
-    """Fill both devices, queue `readings` more sessions, clear the devices, and time each change of hands.
+def measure(field: Field, measurements: int, *, train_seconds: float) -> list[Handover]:
+    """Fill both devices, queue `measurements` more sessions, clear the devices, and time each change of hands.
 
     The devices are cleared half a training apart, so that they change hands by turns, as independent ones do.
     """
     first = [field.start(reserve="70GiB", seconds=3600) for _ in (ONE, OTHER)]
     for run in first:
         field.trains(run)
-    runs = [field.start(reserve="70GiB", seconds=train_seconds) for _ in range(readings)]
-    wait_for("all of them to wait", lambda: len(field.sql("SELECT 1 FROM waiting")) == readings, 30 + 20 * readings)
+    runs = [field.start(reserve="70GiB", seconds=train_seconds) for _ in range(measurements)]
+    wait_for(
+        "all of them to wait", lambda: len(field.sql("SELECT 1 FROM waiting")) == measurements, 30 + 20 * measurements
+    )
     one, other = first
     field.cancel(one)
-    wait_for("the next one to train", lambda: len(field.sql("SELECT 1 FROM waiting")) < readings, 120)
+    wait_for("the next one to train", lambda: len(field.sql("SELECT 1 FROM waiting")) < measurements, 120)
     time.sleep(train_seconds / 2)
     field.cancel(other)
-    # One look at a time, and not often: what asks the webserver takes part in what is measured.
-    limit = 300 + (20 + train_seconds) * readings
+    # One question at a time, and not often: asking the webserver is part of what is measured.
+    limit = 300 + (20 + train_seconds) * measurements
     ends = {field.stack.finish(run, limit, every=5) for run in runs}
     assert ends == {"success"}, "a measured session failed"
     ended = {
         row[0]: (datetime.fromisoformat(row[1]), row[2])
-        for row in field.sql(f"SELECT run_id, ended_at, devices[1] FROM history ORDER BY id DESC LIMIT {readings + 2}")
+        for row in field.sql(
+            f"SELECT run_id, ended_at, devices[1] FROM history ORDER BY id DESC LIMIT {measurements + 2}"
+        )
     }
     found = []
     for device in (ONE, OTHER):
@@ -92,7 +96,7 @@ def report(found: Sequence[Handover]) -> list[str]:
     rows |= {f"  {text}": [one.parts[part] for one in found] for part, text in PARTS.items()}
     width = max(map(len, rows))
     return [
-        f"{'seconds, ' + str(len(found)) + ' readings':<{width}}    p50    p95   most",
+        f"{'seconds, ' + str(len(found)) + ' measurements':<{width}}    p50    p95   most",
         *(
             f"{text:<{width}} {percentile(values, 0.5):6.2f} {percentile(values, 0.95):6.2f} {max(values):6.2f}"
             for text, values in rows.items()

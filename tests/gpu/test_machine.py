@@ -11,7 +11,7 @@ import pytest
 from docker.types import DeviceRequest
 
 from fakes.fakegpu import FakeGpus
-from gpu.training import TRAINER, Look, Training
+from gpu.training import TRAINER, Nvml, Training
 from support.stack import REPO, Stack
 from support.waiting import wait_for
 
@@ -39,34 +39,34 @@ def test_a_container_sees_the_gpu_it_was_given_and_no_other(gpus: FakeGpus, engi
 
 
 def test_a_training_holds_what_it_was_told_to_is_healthy_and_leaves_the_gpu_empty(
-    look: Look, training: Callable[..., Training]
+    nvml: Nvml, training: Callable[..., Training]
 ):
     trained = training(parameters={"train_seconds": 600, "gpu_memory_mib": 3000})
     container = trained.start("train", gpu=SECOND)
-    wait_for("a training that holds its memory", lambda: look.held(SECOND) == CONTEXT + 3000 * MIB)
+    wait_for("a training that holds its memory", lambda: nvml.held(SECOND) == CONTEXT + 3000 * MIB)
     assert trained.becomes(container, 0, "healthy: step").startswith("healthy: step ")
-    assert look.held(FIRST) == 0
-    (pid,) = look.processes(SECOND)
+    assert nvml.held(FIRST) == 0
+    (pid,) = nvml.processes(SECOND)
     with open(f"/proc/{pid}/cgroup") as groups:
         assert container.id in groups.read()
     container.stop(timeout=10)
     assert container.wait()["StatusCode"] == 143
-    assert look.held(SECOND) == 0
+    assert nvml.held(SECOND) == 0
 
 
-def test_a_training_ends_with_the_peak_of_its_pool(look: Look, training: Callable[..., Training]):
+def test_a_training_ends_with_the_peak_of_its_pool(nvml: Nvml, training: Callable[..., Training]):
     trained = training(parameters={"train_seconds": 1, "gpu_memory_mib": 3000})
     container = trained.start("train", gpu=FIRST, TARMAC_GPU_MEMORY_BYTES=str(3512 * MIB))
     code, events = trained.end(container)
     assert code == 0, container.logs()
     assert events["result"]["gpu_peak_bytes"] == 3000 * MIB
-    assert look.held(FIRST) == 0
+    assert nvml.held(FIRST) == 0
     code, events = trained.end(trained.start("eval", gpu=FIRST))
     assert code == 0
     assert events["result"]["metrics"].keys() >= {"f1"}
 
 
-def test_more_than_the_share_ends_with_a_code_and_the_numbers(look: Look, training: Callable[..., Training]):
+def test_more_than_the_share_ends_with_a_code_and_the_numbers(nvml: Nvml, training: Callable[..., Training]):
     limit = 3000 * MIB
     trained = training(parameters={"gpu_memory_mib": 3000})
     code, events = trained.end(trained.start("train", gpu=FIRST, TARMAC_GPU_MEMORY_BYTES=str(limit)))
@@ -75,14 +75,14 @@ def test_more_than_the_share_ends_with_a_code_and_the_numbers(look: Look, traini
     assert (error["code"], error["retryable"]) == ("GPU_OUT_OF_MEMORY", True)
     assert (error["needed_bytes"], error["limit_bytes"]) == (3512 * MIB, limit)
     assert "the limit is 3,145,728,000 bytes" in error["message"]
-    assert look.held(FIRST) == 0
+    assert nvml.held(FIRST) == 0
 
 
 def test_a_full_device_ends_with_the_same_code_and_a_need_within_the_limit(
-    gpus: FakeGpus, look: Look, training: Callable[..., Training]
+    gpus: FakeGpus, nvml: Nvml, training: Callable[..., Training]
 ):
     total, reserved = gpus.gpus[FIRST]["total"], gpus.gpus[FIRST]["reserved"]
-    gpus.set(FIRST, used=total - reserved - 700 * MIB)  # by somebody who is not seen
+    gpus.set(FIRST, used=total - reserved - 700 * MIB)  # by a process that is not seen
     trained = training(parameters={"gpu_memory_mib": 300})
     code, events = trained.end(trained.start("train", gpu=FIRST, TARMAC_GPU_MEMORY_BYTES=str(4000 * MIB)))
     assert code == 3
@@ -92,20 +92,20 @@ def test_a_full_device_ends_with_the_same_code_and_a_need_within_the_limit(
     assert "the device has no room" in error["message"]
 
 
-def test_an_offender_holds_more_than_its_share(look: Look, training: Callable[..., Training]):
+def test_an_offender_holds_more_than_its_share(nvml: Nvml, training: Callable[..., Training]):
     trained = training(parameters={"train_seconds": 8, "gpu_memory_mib": 1000, "overrun_mib": 100})
     container = trained.start("train", gpu=FIRST, TARMAC_GPU_MEMORY_BYTES=str(2000 * MIB))
-    wait_for("all of its memory", lambda: look.held(FIRST) == 1512 * MIB, every=0.05)
-    wait_for("the overrun", lambda: look.held(FIRST) == 2100 * MIB, every=0.05)
+    wait_for("all of its memory", lambda: nvml.held(FIRST) == 1512 * MIB, every=0.05)
+    wait_for("the overrun", lambda: nvml.held(FIRST) == 2100 * MIB, every=0.05)
     assert trained.end(container)[0] == 0
-    assert look.held(FIRST) == 0
+    assert nvml.held(FIRST) == 0
 
 
-def test_a_training_that_hangs_turns_unhealthy(look: Look, training: Callable[..., Training]):
+def test_a_training_that_hangs_turns_unhealthy(nvml: Nvml, training: Callable[..., Training]):
     trained = training(parameters={"train_seconds": 600, "hang_after": 1})
     container = trained.start("train", gpu=FIRST, TARMAC_STALL_SECONDS="2")
     trained.becomes(container, 1, "unhealthy: no progress for")
-    assert look.held(FIRST) == CONTEXT
+    assert nvml.held(FIRST) == CONTEXT
     container.kill()
 
 
@@ -152,14 +152,14 @@ for index in range(pynvml.nvmlDeviceGetCount()):
 """
 
 
-def test_the_scheduler_sees_who_holds_what(stack: Stack, look: Look, training: Callable[..., Training]):
+def test_the_scheduler_sees_which_process_holds_what(stack: Stack, nvml: Nvml, training: Callable[..., Training]):
     wanted = {}
     for uuid, mib in ((FIRST, 1000), (SECOND, 2000)):
         trained = training(parameters={"train_seconds": 600, "gpu_memory_mib": mib})
         wanted[uuid] = (trained.start("train", gpu=uuid), CONTEXT + mib * MIB)
 
     def full() -> bool:
-        return all(look.held(uuid) == held for uuid, (_, held) in wanted.items())
+        return all(nvml.held(uuid) == held for uuid, (_, held) in wanted.items())
 
     wait_for("two trainings that hold their memory", full)
     command = ["env/host/stack.sh", "exec", "-T", "scheduler", "python", "-c", SEEN]

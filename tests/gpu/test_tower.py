@@ -35,8 +35,8 @@ def capacity(gpus: FakeGpus, uuid: str) -> int:
     return int(gpus.gpus[uuid]["total"]) - int(gpus.gpus[uuid]["reserved"])  # type: ignore[call-overload]
 
 
-def test_ten_sessions_share_two_devices_and_nobody_is_hurt(field: Field, gpus: FakeGpus):
-    """Eight GPU sessions of mixed sizes, one runs out of memory, and two CPU ones; others take memory half-way."""
+def test_ten_sessions_share_two_devices_and_none_is_hurt(field: Field, gpus: FakeGpus):
+    """Eight GPU sessions of mixed sizes, one runs out of memory, and two CPU ones; others take memory meanwhile."""
     # Long enough for the others to be queued behind them, also on a slow machine.
     first = [field.start(reserve="70GiB", mib=60_000, seconds=120) for _ in range(2)]
     for run in first:
@@ -47,7 +47,7 @@ def test_ten_sessions_share_two_devices_and_nobody_is_hurt(field: Field, gpus: F
     short = field.start(reserve="2GiB", mib=2_250, seconds=4)
     cpus = [field.start(gpu=False, seconds=2) for _ in range(2)]
     field.waits_because(runs[2], "70.0 GiB reserved")
-    # Everybody's memory but ours: taken while sessions come and go.
+    # Memory of processes outside Tarmac: taken while sessions come and go.
     with gpus.hold(OTHER, 10_000):
         with ThreadPoolExecutor(4) as pool:
             every = [*runs, short, *cpus]
@@ -56,7 +56,7 @@ def test_ten_sessions_share_two_devices_and_nobody_is_hurt(field: Field, gpus: F
             run: field.stack.states(run) for run, state in ended.items() if state != "success"
         }
     for uuid in (ONE, OTHER):
-        # The double refuses what does not fit on a device, so a refusal would be a training crashed by a neighbour.
+        # The fake refuses what does not fit on a device, so a refusal would be a training crashed by a neighbour.
         assert gpus.refused(uuid) == 0
         assert 0 < gpus.peak_bytes(uuid) <= capacity(gpus, uuid)
     assert field.outcomes(short) == ["out_of_memory", "success"]
@@ -64,7 +64,7 @@ def test_ten_sessions_share_two_devices_and_nobody_is_hurt(field: Field, gpus: F
     text = field.log(short, "train_model_gpu")
     assert "ran out of GPU memory with 2.0 GiB reserved" in text
     told = [run for run in runs if "Waiting for a GPU" in field.log(run, "gpu_preflight_configuration")]
-    assert told, "40 GiB do not fit beside 70, so somebody waited and said so"
+    assert told, "40 GiB do not fit beside 70, so a session waited and said so"
     for run in told:
         assert "GiB free of" in field.log(run, "gpu_preflight_configuration")
         assert field.stack.tasks(run)["gpu_preflight_configuration"]["try_number"] == 1
@@ -121,7 +121,7 @@ def test_an_offender_is_stopped_and_its_neighbour_is_not(field: Field, gpus: Fak
         assert field.trains(offender) == [ONE]
         assert field.stack.finish(neighbour) == "success"
     assert field.stack.tasks(neighbour)["train_model_gpu"]["try_number"] == 1
-    # Alone on the device it hurts nobody, so the second attempt may end as it likes.
+    # Alone on the device it hurts no other session, so the second attempt may end as it likes.
     assert field.stack.finish(offender) == "success"
     assert field.outcomes(offender)[0] == "overrun"
     text = field.log(offender, "train_model_gpu")
@@ -137,7 +137,7 @@ def test_a_hung_training_is_found_stopped_and_tried_again(field: Field):
     wait_for("the hung attempt to be recorded", lambda: field.outcomes(run) == ["hung"], 60)
     field.trains(run)
     assert field.stack.tasks(run)["train_model_gpu"]["try_number"] == 2
-    # It would hang for ever: somebody ends it.
+    # It would hang for ever, so it is ended here.
     field.cancel(run)
     assert field.stack.finish(run) == "failed"
     assert "made no progress for" in field.log(run, "train_model_gpu")
@@ -194,7 +194,7 @@ def test_a_training_and_its_reservation_survive_down_and_up(field: Field):
     done = field.stack.make("up")
     assert done.returncode == 0, done.stderr
     field.stack.log_in()
-    # Its lease may have run out while nobody was there to renew it; a newcomer must not take that for its death.
+    # Its lease may have run out while no task was there to renew it; a newcomer must not take that for its death.
     both = field.start(reserve="70GiB", seconds=1, resources={"gpus": 2})
     field.waits_because(both, f"{device} has")
     assert field.stack.session_containers("tarmac.task=train_model_gpu") == [container]

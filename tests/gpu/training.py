@@ -18,7 +18,7 @@ from support.waiting import wait_for
 TRAINER = f"tarmac/trainer-cuda:{os.environ.get('TARMAC_TAG') or 'latest'}"
 
 
-class Look:
+class Nvml:
     """What NVML says on this machine, beside the code under test."""
 
     def processes(self, uuid: str) -> dict[int, int]:

@@ -1,8 +1,8 @@
-"""Nothing over-admits and nobody waits for ever, whoever writes to the ledger, in any order, and dies anywhere.
+"""Nothing over-admits and no session waits for ever, whatever writes to the ledger, in any order, and dies anywhere.
 
-Real threads with connections of their own do everything at once on a real Postgres: whole sessions, passes, renewals
+Real threads with connections of their own do everything at once on a real Postgres: whole sessions, cycles, renewals
 of zombies, raw inserts that know no lock, quarantines; and they die at any statement. An observer on a connection of
-its own looks all the time.
+its own checks all the time.
 """
 
 from __future__ import annotations
@@ -169,11 +169,11 @@ class Writer(threading.Thread):
             else:
                 self.claim(ledger)
                 self.enqueue(ledger)
-                self.make_pass(ledger)
+                self.run_cycle(ledger)
             return
         # ... and everything else.
         steps = {
-            self.enqueue: 3, self.make_pass: 3, self.claim: 3, self.renew: 2, self.finish: 3, self.buggy: 3,
+            self.enqueue: 3, self.run_cycle: 3, self.claim: 3, self.renew: 2, self.finish: 3, self.buggy: 3,
             self.buggy_release: 2, self.withdraw: 1, self.quarantine: 1, self.reap: 1,
         }  # fmt: skip
         self.chance.choices(list(steps), list(steps.values()))[0](ledger)
@@ -188,9 +188,9 @@ class Writer(threading.Thread):
     def enqueue(self, ledger: Mortal) -> None:
         ledger.enqueue(self.key, self.entry())
 
-    def make_pass(self, ledger: Mortal) -> None:
-        self.counts["admissions"] += len(self.tower(ledger).make_pass(self.chance.choice([None, self.key])))
-        self.counts["passes"] += 1
+    def run_cycle(self, ledger: Mortal) -> None:
+        self.counts["admissions"] += len(self.tower(ledger).run_cycle(self.chance.choice([None, self.key])))
+        self.counts["cycles"] += 1
 
     def claim(self, ledger: Mortal) -> None:
         if held := ledger.claim(self.key):
@@ -233,7 +233,7 @@ class Writer(threading.Thread):
     def quarantine(self, ledger: Mortal) -> None:
         uuid = self.chance.choice(UUIDS)
         ledger.release_quarantine(uuid, "me")
-        ledger.quarantine(uuid, "sick")
+        ledger.quarantine(uuid, "unhealthy")
         if self.chance.random() < 0.95:
             ledger.release_quarantine(uuid, "me")
 
@@ -244,18 +244,18 @@ class Writer(threading.Thread):
 
 
 class Observer(threading.Thread):
-    """Looks at the sums all the time; `wrong` says what it saw."""
+    """Checks the sums all the time; `wrong` says what it found."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
-        self.url, self.over, self.looks = url, threading.Event(), 0
+        self.url, self.over, self.checks = url, threading.Event(), 0
         self.wrong: list[str] = []
 
     def run(self) -> None:
         connection = connect(self.url)
         try:
             while not self.over.wait(0.005):
-                self.looks += 1
+                self.checks += 1
                 for statement in (SUMS, BOTH, MIXED):
                     with transaction(connection) as cursor:
                         cursor.execute(statement)
@@ -272,10 +272,10 @@ class Observer(threading.Thread):
             self.wrong.append(f"{'waits and holds' if statement == BOTH else 'holds twice'}: {rows}")
 
 
-def everybody_at_once(url: str, schedule: Schedule) -> Counter[str]:
+def all_at_once(url: str, schedule: Schedule) -> Counter[str]:
     """Run a schedule; nothing wrong may have been seen, and no error but those that a bug or a crash explains."""
     with Ledger(url) as ledger:
-        World(*(device(uuid) for uuid in UUIDS)).tower(ledger).make_pass()
+        World(*(device(uuid) for uuid in UUIDS)).tower(ledger).run_cycle()
     start = threading.Barrier(schedule.writers)
     writers = [Writer(url, number, schedule, start) for number in range(schedule.writers)]
     observer = Observer(url)
@@ -288,7 +288,7 @@ def everybody_at_once(url: str, schedule: Schedule) -> Counter[str]:
     observer.over.set()
     observer.join(10)
     assert observer.wrong == []
-    assert observer.looks > 0
+    assert observer.checks > 0
     for writer in writers:
         assert writer.broke is None, repr(writer.broke)
         unexplained = [
@@ -298,20 +298,20 @@ def everybody_at_once(url: str, schedule: Schedule) -> Counter[str]:
         ]
         assert unexplained == []
     counts = sum((writer.counts for writer in writers), Counter[str]())
-    counts["looks"] = observer.looks
+    counts["checks"] = observer.checks
     return counts
 
 
-def nobody_waits_for_ever(url: str, ledger: Ledger) -> int:
-    """Whoever runs ends, pass by pass: everybody who can ever fit has been admitted in the end. Returns the passes."""
+def no_session_waits_for_ever(url: str, ledger: Ledger) -> int:
+    """Running sessions end, cycle by cycle, until each that can ever fit was admitted. Returns the number of cycles."""
     tower = World(*(device(uuid) for uuid in UUIDS)).tower(ledger)
     for uuid in UUIDS:
         ledger.release_quarantine(uuid, "me")
-    passes = 0
+    cycles = 0
     for _ in range(len(ledger.queue(1000)) + 2):
-        passes += 1
-        query(url, "UPDATE waiting SET seen_at = clock_timestamp()")  # somebody stands behind each
-        admitted = tower.make_pass()
+        cycles += 1
+        query(url, "UPDATE waiting SET seen_at = clock_timestamp()")  # each has a heartbeat
+        admitted = tower.run_cycle()
         reserved(url)
         for one in admitted:
             held = ledger.claim(one)
@@ -323,10 +323,10 @@ def nobody_waits_for_ever(url: str, ledger: Ledger) -> int:
     waiting = ledger.candidates([1 << 60] * 64, 64, None).waiting
     assert len(waiting) == len(ledger.queue(1000))
     assert [one for one in waiting if isinstance(place(one.need, empty), Placement)] == []
-    return passes
+    return cycles
 
 
-def nothing_is_left_once_everybody_is_dead(url: str, ledger: Ledger) -> None:
+def nothing_is_left_once_all_are_dead(url: str, ledger: Ledger) -> None:
     for held in ledger.reservations():
         assert ledger.end_session(held.key, "its run was deleted", held)
     assert query(url, "SELECT count(*) FROM reservation") == [(0,)]
@@ -345,23 +345,23 @@ def nothing_is_left_once_everybody_is_dead(url: str, ledger: Ledger) -> None:
 )
 @hypothesis.example(Schedule(seed=1, writers=64, steps=14, crash_percent=30))
 @hypothesis.example(Schedule(seed=2, writers=64, steps=14, crash_percent=0))
-def test_nothing_over_admits_and_nobody_waits_for_ever(postgres: Postgres, migrated: str, schedule: Schedule):
+def test_nothing_over_admits_and_no_session_waits_for_ever(postgres: Postgres, migrated: str, schedule: Schedule):
     with postgres.database(migrated) as url:
-        counts = everybody_at_once(url, schedule)
+        counts = all_at_once(url, schedule)
         with Ledger(url) as ledger:
-            nothing_is_left_once_everybody_is_dead(url, ledger)
+            nothing_is_left_once_all_are_dead(url, ledger)
             waiting = len(ledger.queue(1000))
-            passes = nobody_waits_for_ever(url, ledger)
-            nothing_is_left_once_everybody_is_dead(url, ledger)
-    told = ("statements", "crashes", "passes", "admissions", "refusals", "looks")
+            cycles = no_session_waits_for_ever(url, ledger)
+            nothing_is_left_once_all_are_dead(url, ledger)
+    told = ("statements", "crashes", "cycles", "admissions", "refusals", "checks")
     numbers = ", ".join(f"{counts[name]} {name}" for name in told)
     print(
-        f"\n{schedule.writers} writers: {numbers}; {waiting} waited in the end, {passes} more passes served them",
+        f"\n{schedule.writers} writers: {numbers}; {waiting} waited in the end, {cycles} more cycles served them",
         flush=True,
     )
 
 
-def test_what_looks_for_over_admission_finds_it(postgres: Postgres, migrated: str):
+def test_the_observer_finds_over_admission(postgres: Postgres, migrated: str):
     """Without the check and the locks, the same schedules over-admit, and the observer sees it."""
     with postgres.database(migrated) as url:
         for statement in (
@@ -370,4 +370,4 @@ def test_what_looks_for_over_admission_finds_it(postgres: Postgres, migrated: st
         ):
             query(url, statement)
         with pytest.raises(AssertionError, match="reserved, .* noted, capacity"):
-            everybody_at_once(url, Schedule(seed=1, writers=16, steps=14, crash_percent=0))
+            all_at_once(url, Schedule(seed=1, writers=16, steps=14, crash_percent=0))

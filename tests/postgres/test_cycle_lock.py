@@ -24,12 +24,12 @@ def test_a_cycle_that_begins_within_another_reads_what_that_one_admitted(databas
 
         def next_cycle() -> None:
             with second.transaction():
-                opening = second.open_pass()
+                opening = second.open_cycle()
                 assert opening is not None
                 read.extend(opening.reservations)
 
         with first.transaction():
-            assert world.tower(first).make_pass(key("one")) == [key("one")]
+            assert world.tower(first).run_cycle(key("one")) == [key("one")]
             other = threading.Thread(target=next_cycle)
             other.start()
             wait_for("the second cycle to wait", lambda: query(database, WAITS_FOR_A_LOCK) == [(1,)], 30, 0.02)

@@ -1,4 +1,4 @@
-"""The ledger on a real Postgres: what holds whoever writes, in whatever order, and whoever dies."""
+"""The ledger on a real Postgres: what holds whichever process writes or dies, in whatever order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.fleet import DAG_ID, RAW_INSERT, World, device, entry, fill, key, q
 from support.postgres import Postgres
 from support.waiting import wait_for
 from tarmac.admission.estimate import Outcome
-from tarmac.admission.placement import PROTECT_AFTER, Reason
+from tarmac.admission.placement import STARVED_AFTER, Reason
 from tarmac.base.errors import LedgerError
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
@@ -22,7 +22,7 @@ from tarmac.ledger.records import Entry, Reservation
 from tarmac.ledger.statements import CANDIDATES_AT_MOST
 from tarmac.scheduler.cycle import Tower
 
-NOBODY_CAN = "postgresql://postgres:x@127.0.0.1:1/postgres"
+UNREACHABLE = "postgresql://postgres:x@127.0.0.1:1/postgres"
 BLOCKED = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
 """
@@ -38,14 +38,14 @@ def world() -> World:
 def tower(ledger: Ledger, world: World) -> Tower:
     """A tower that has seen its devices."""
     tower = world.tower(ledger)
-    tower.make_pass()
+    tower.run_cycle()
     return tower
 
 
 def admitted(ledger: Ledger, tower: Tower, number: int | str = 0, gib: float = 10, **fields: Any) -> Reservation:
     """Bring a session to where its training has claimed its reservation."""
     ledger.enqueue(key(number), entry(gib, **fields))
-    assert key(number) in tower.make_pass()
+    assert key(number) in tower.run_cycle()
     held = ledger.claim(key(number))
     assert held is not None
     return held
@@ -96,7 +96,7 @@ def test_equals_go_by_arrival_and_a_higher_priority_goes_first(ledger: Ledger, t
     for number, priority in enumerate([0, 0, 5, 0, 1]):
         ledger.enqueue(key(number), entry(60, priority=priority))
     assert [row["run_id"] for row in ledger.queue()] == ["run-2", "run-4", "run-0", "run-1", "run-3"]
-    assert tower.make_pass() == [key(2), key(4)]
+    assert tower.run_cycle() == [key(2), key(4)]
     assert [ledger.place_in_queue(key(number)).ahead for number in (0, 1, 3)] == [0, 1, 2]  # type: ignore[union-attr]
 
 
@@ -117,7 +117,7 @@ def test_a_session_keeps_its_place_after_a_failed_attempt(ledger: Ledger, tower:
     ledger.enqueue(key(2), entry(70))
     assert finish_and_queue(ledger, held, Outcome.OUT_OF_MEMORY, entry(75, task_id="train_model_gpu"))
     assert [row["run_id"] for row in ledger.queue()] == ["run-0", "run-2"]
-    assert tower.make_pass() == [key(0)]
+    assert tower.run_cycle() == [key(0)]
 
 
 def test_the_order_is_that_of_arrival_also_where_a_later_one_enqueues_first(ledger: Ledger):
@@ -137,21 +137,21 @@ def test_withdrawing_says_whether_it_waited(ledger: Ledger):
 def test_a_session_that_is_admitted_while_it_enqueues_again_does_not_wait_and_hold_at_once(
     database: str, ledger: Ledger, tower: Tower, world: World
 ):
-    """Its task looks: no reservation yet. Somebody's pass admits it. Then its task enqueues it."""
+    """Its task reads: no reservation yet. Another session's cycle admits it. Then its task enqueues it."""
     ledger.enqueue(key(0), entry(10))
     with Ledger(database) as other:
         with other.transaction():
-            assert world.tower(other).make_pass() == [key(0)]
+            assert world.tower(other).run_cycle() == [key(0)]
             enqueued = in_thread(lambda: ledger.enqueue(key(0), entry(10)))
             blocked(database)
         enqueued()
     assert ledger.place_in_queue(key(0)) is None
     ledger.enqueue(key(0), entry(10))
-    assert tower.make_pass(key(0)) == []
+    assert tower.run_cycle(key(0)) == []
     assert sum(reserved(database).values()) == 10 * GIB
 
 
-def test_a_pass_looks_at_a_bounded_number_however_many_wait(database: str, ledger: Ledger, tower: Tower):
+def test_a_cycle_considers_a_bounded_number_however_many_wait(database: str, ledger: Ledger, tower: Tower):
     fill(database, 3000, "1 + n %% 90")
     for key_ in (None, key("n-2999")):
         found = ledger.candidates([79 * GIB, 79 * GIB], 2, key_).waiting
@@ -159,69 +159,69 @@ def test_a_pass_looks_at_a_bounded_number_however_many_wait(database: str, ledge
         assert key_ is None or key_.run_id in {session.name.split("/")[1] for session in found}
 
 
-def test_many_who_need_more_devices_than_can_be_used_starve_nobody_behind_them(
+def test_many_that_need_more_devices_than_can_be_used_starve_none_behind_them(
     database: str, ledger: Ledger, tower: Tower
 ):
     ledger.quarantine("GPU-b", "broken")
     fill(database, 2 * CANDIDATES_AT_MOST, "1", devices="2")
     ledger.enqueue(key("small"), entry(1))
-    assert tower.make_pass() == [key("small")]
+    assert tower.run_cycle() == [key("small")]
 
 
-def test_one_pass_fills_what_is_free_even_when_the_first_in_line_are_many_and_large(
+def test_one_cycle_fills_what_is_free_even_when_the_first_in_line_are_many_and_large(
     database: str, ledger: Ledger, tower: Tower
 ):
     fill(database, 2 * CANDIDATES_AT_MOST, "60")
     fill_small = [key(f"small-{number}") for number in range(4)]
     for small in fill_small:
         ledger.enqueue(small, entry(9))
-    assert set(fill_small) < set(tower.make_pass())
+    assert set(fill_small) < set(tower.run_cycle())
     assert reserved(database) == {"GPU-a": 78 * GIB, "GPU-b": 78 * GIB}
 
 
-def test_a_session_that_is_withdrawn_during_a_pass_gets_nothing(
+def test_a_session_that_is_withdrawn_during_a_cycle_gets_nothing(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     ledger.enqueue(key(0), entry(10, 2))
     ledger.enqueue(key(1), entry(10))
     candidates = ledger.candidates
 
-    def look(*values: Any) -> Any:
+    def read(*values: Any) -> Any:
         found = candidates(*values)
         with Ledger(database) as other:
             other.withdraw(key(0))
         return found
 
-    monkeypatch.setattr(ledger, "candidates", look)
-    assert tower.make_pass() == [key(1)]
+    monkeypatch.setattr(ledger, "candidates", read)
+    assert tower.run_cycle() == [key(1)]
     assert [one.key for one in ledger.reservations()] == [key(1)]
 
 
 def test_a_session_without_a_heartbeat_is_not_admitted_until_it_has_one(database: str, ledger: Ledger, tower: Tower):
     ledger.enqueue(key(0), entry(10))
     query(database, "UPDATE waiting SET seen_at = clock_timestamp() - interval '31 seconds'")
-    assert tower.make_pass() == []
+    assert tower.run_cycle() == []
     ledger.enqueue(key(0), entry(10))
-    assert tower.make_pass() == [key(0)]
+    assert tower.run_cycle() == [key(0)]
 
 
-def test_who_was_overtaken_often_enough_is_protected(ledger: Ledger, tower: Tower):
+def test_a_session_that_was_overtaken_too_often_is_starved(ledger: Ledger, tower: Tower):
     admitted(ledger, tower, "first", 60)
     admitted(ledger, tower, "second", 60)
     ledger.enqueue(key("large"), entry(79))
-    for number in range(PROTECT_AFTER):
-        assert ledger.candidates([], 0, None).protected_below <= 3
+    for number in range(STARVED_AFTER):
+        assert ledger.candidates([], 0, None).starved_below <= 3
         ledger.finish(admitted(ledger, tower, number, 10), Outcome.SUCCESS)
-    found, protected_below = ledger.candidates([], 0, None)
-    assert [session.name for session in found if session.sequence < protected_below] == [f"{DAG_ID}/run-large"]
+    found, starved_below = ledger.candidates([], 0, None)
+    assert [session.name for session in found if session.sequence < starved_below] == [f"{DAG_ID}/run-large"]
     ledger.enqueue(key("late"), entry(10, priority=99))
     held = ledger.claim(key("second"))
     assert held is not None
     ledger.enqueue(key("later"), entry(10, priority=99))
-    assert tower.make_pass() == [key("late")]  # on the device that is not held for the large one
+    assert tower.run_cycle() == [key("late")]  # on the device that is not held for the large one
     assert ledger.place_in_queue(key("later")).why.reason == Reason.WAITING_FOR_TURN  # type: ignore[union-attr]
     ledger.finish(held, Outcome.SUCCESS)
-    assert tower.make_pass() == [key("large")]
+    assert tower.run_cycle() == [key("large")]
 
 
 # ---- what the database itself refuses --------------------------------------------------------------------------------
@@ -247,7 +247,7 @@ def test_an_insert_beyond_the_capacity_is_refused(database: str, ledger: Ledger,
 def test_an_insert_on_a_device_in_quarantine_is_refused_until_it_is_released(
     database: str, ledger: Ledger, tower: Tower
 ):
-    assert (ledger.quarantine("GPU-a", "sick"), ledger.quarantine("GPU-a", "sick")) == (True, False)
+    assert (ledger.quarantine("GPU-a", "unhealthy"), ledger.quarantine("GPU-a", "unhealthy")) == (True, False)
     with pytest.raises(LedgerError, match="device GPU-a is in quarantine"):
         query(database, RAW_INSERT, ("x", "GPU-a", 1))
     query(database, RAW_INSERT, ("x", "GPU-b", 1))
@@ -275,7 +275,7 @@ def test_two_inserts_that_exceed_a_device_only_together_are_not_both_taken(datab
 
 def test_an_insert_that_meets_a_quarantine_in_the_making_is_refused(database: str, ledger: Ledger, tower: Tower):
     with ledger.transaction():
-        ledger.quarantine("GPU-a", "sick")
+        ledger.quarantine("GPU-a", "unhealthy")
         insert = in_thread(lambda: query(database, RAW_INSERT, ("x", "GPU-a", 1)))
         blocked(database)
     with pytest.raises(LedgerError, match="in quarantine"):
@@ -301,10 +301,10 @@ def test_a_claim_takes_a_reservation_over_and_the_one_before_is_refused(database
     assert ledger.finish(mine, Outcome.SUCCESS)
 
 
-def test_who_holds_nothing_claims_nothing(ledger: Ledger, tower: Tower):
+def test_a_session_without_a_reservation_claims_nothing(ledger: Ledger, tower: Tower):
     assert ledger.claim(key(0)) is None
     ledger.enqueue(key(0), entry(100))
-    tower.make_pass()
+    tower.run_cycle()
     assert ledger.claim(key(0)) is None
 
 
@@ -329,7 +329,7 @@ def test_a_session_on_two_devices_is_one_session(database: str, ledger: Ledger, 
     assert reserved(database) == {"GPU-a": 0, "GPU-b": 0}
 
 
-def test_the_pool_counts_who_trains_and_who_waits_to_train_again(ledger: Ledger, tower: Tower):
+def test_the_pool_counts_sessions_that_train_and_those_that_wait_to_train_again(ledger: Ledger, tower: Tower):
     held = admitted(ledger, tower, 0, 70)
     admitted(ledger, tower, 1, 70)
     ledger.enqueue(key(2), entry(70))
@@ -338,7 +338,7 @@ def test_the_pool_counts_who_trains_and_who_waits_to_train_again(ledger: Ledger,
     assert ledger.slots() == 2
 
 
-def test_a_release_is_heard_and_makes_a_pass_due(database: str, ledger: Ledger, tower: Tower):
+def test_a_release_is_heard_and_makes_a_cycle_due(database: str, ledger: Ledger, tower: Tower):
     held = admitted(ledger, tower)
     assert query(database, "SELECT dirty FROM tower") == [(False,)]
     ear = psycopg2.connect(database)
@@ -349,10 +349,10 @@ def test_a_release_is_heard_and_makes_a_pass_due(database: str, ledger: Ledger, 
         assert ("tarmac_tower", "") in heard(ear)
         assert query(database, "SELECT dirty FROM tower") == [(True,)]
         ledger.enqueue(key(1), entry(10))
-        tower.make_pass()
+        tower.run_cycle()
         assert heard(ear) == [("tarmac_tower", f"{DAG_ID}/run-1")]
         assert query(database, "SELECT dirty FROM tower") == [(False,)]
-        ledger.quarantine("GPU-a", "sick")
+        ledger.quarantine("GPU-a", "unhealthy")
         ledger.release_quarantine("GPU-a", "me")
         assert heard(ear) == [("tarmac_tower", "")]
     finally:
@@ -360,36 +360,36 @@ def test_a_release_is_heard_and_makes_a_pass_due(database: str, ledger: Ledger, 
 
 
 def heard(ear: Any) -> list[tuple[str, str]]:
-    def look() -> list[Any]:
+    def read() -> list[Any]:
         ear.poll()
         return list(ear.notifies)
 
-    found = wait_for("a notification", look, seconds=10, every=0.02)
+    found = wait_for("a notification", read, seconds=10, every=0.02)
     ear.notifies.clear()
     return [(each.channel, each.payload) for each in found]
 
 
-def test_releasing_and_passing_never_wait_for_each_other_crosswise(database: str, ledger: Ledger, tower: Tower):
-    """A pass has the tower and comes to the devices; whoever releases must not have the devices and want the tower."""
+def test_releasing_and_cycling_never_wait_for_each_other_crosswise(database: str, ledger: Ledger, tower: Tower):
+    """A cycle locks the tower, then devices; a release must not lock devices first and then wait for the tower."""
     held = admitted(ledger, tower)
-    ledger.quarantine("GPU-b", "sick")
+    ledger.quarantine("GPU-b", "unhealthy")
 
     def release() -> bool:
         with ledger.transaction():
-            ledger.quarantine("GPU-a", "sick")
+            ledger.quarantine("GPU-a", "unhealthy")
             return ledger.finish(held, Outcome.DEVICE_LOST)
 
     def give_back() -> bool:
         with Ledger(database) as other:
             return other.release_quarantine("GPU-b", "me")
 
-    with Ledger(database) as passing:
-        with passing.transaction() as cursor:
+    with Ledger(database) as cycling:
+        with cycling.transaction() as cursor:
             cursor.execute("SELECT FROM tower FOR UPDATE")
             releasing, giving = in_thread(release), in_thread(give_back)
             blocked(database, 2)
-            passing.lock_devices()
-            passing.quarantine("GPU-b", "sick")
+            cycling.lock_devices()
+            cycling.quarantine("GPU-b", "unhealthy")
         assert releasing() is True
         assert giving() is True
 
@@ -443,7 +443,7 @@ def test_an_admission_during_the_end_of_a_session_is_released_with_it(database: 
     ledger.enqueue(key(0), entry(10))
     with Ledger(database) as admitting:
         with admitting.transaction():
-            assert World(device("GPU-a"), device("GPU-b")).tower(admitting).make_pass() == [key(0)]
+            assert World(device("GPU-a"), device("GPU-b")).tower(admitting).run_cycle() == [key(0)]
             ending = in_thread(lambda: ledger.end_session(key(0), "its run was deleted"))
             blocked(database, 1)
         assert ending() is True
@@ -453,24 +453,24 @@ def test_an_admission_during_the_end_of_a_session_is_released_with_it(database: 
 # ---- what only ever grows --------------------------------------------------------------------------------------------
 
 
-def test_the_oldest_rows_are_forgotten_but_not_those_that_protect(
+def test_the_oldest_rows_are_forgotten_but_not_those_that_say_which_are_starved(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("tarmac.ledger.ledger.KEEP_ADMISSIONS", 3)
     monkeypatch.setattr("tarmac.ledger.ledger.KEEP_HISTORY", 2)
-    for number in range(PROTECT_AFTER + 4):
+    for number in range(STARVED_AFTER + 4):
         ledger.finish(admitted(ledger, tower, number), Outcome.SUCCESS, peak_bytes=number)
     ledger.enqueue(key("watches"), entry(100))
-    protected_below = ledger.candidates([], 0, key("watches")).protected_below
+    starved_below = ledger.candidates([], 0, key("watches")).starved_below
     ledger.prune()
-    assert ledger.candidates([], 0, key("watches")).protected_below == protected_below > 0
-    assert query(database, "SELECT count(*) FROM admission") == [(PROTECT_AFTER,)]
+    assert ledger.candidates([], 0, key("watches")).starved_below == starved_below > 0
+    assert query(database, "SELECT count(*) FROM admission") == [(STARVED_AFTER,)]
     assert [one.peak_bytes for one in ledger.measured("test_model:0", but=key("watches"))] == [
-        PROTECT_AFTER + 3,
-        PROTECT_AFTER + 2,
+        STARVED_AFTER + 3,
+        STARVED_AFTER + 2,
     ]
     ledger.prune()
-    assert query(database, "SELECT count(*) FROM admission") == [(PROTECT_AFTER,)]
+    assert query(database, "SELECT count(*) FROM admission") == [(STARVED_AFTER,)]
 
 
 # ---- the connection --------------------------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def test_a_connection_that_is_ended_fails_one_call_and_is_opened_again(database:
     with pytest.raises(LedgerError, match="terminating connection|closed the connection"):
         ledger.enqueue(key(0), entry(10))
     ledger.enqueue(key(0), entry(10))
-    assert tower.make_pass() == [key(0)]
+    assert tower.run_cycle() == [key(0)]
 
 
 def test_a_connection_that_is_ended_in_a_transaction_leaves_nothing_of_it(database: str, ledger: Ledger, tower: Tower):
@@ -519,9 +519,9 @@ def test_an_error_in_a_transaction_of_many_calls_undoes_them_all(database: str, 
     assert ledger.own_attempts(key(0)) == []
 
 
-def test_a_database_that_is_away_is_a_ledger_error_that_says_so(ledger: Ledger, postgres: Postgres):
+def test_a_database_that_is_unavailable_is_a_ledger_error_that_says_so(ledger: Ledger, postgres: Postgres):
     with pytest.raises(LedgerError, match="does not answer"):
-        Ledger(NOBODY_CAN).devices()
+        Ledger(UNREACHABLE).devices()
     with pytest.raises(LedgerError, match="does not exist"):
         Ledger(postgres.url("no_such_database")).devices()
     with pytest.raises(LedgerError, match="TARMAC_DATABASE_URL is not set"):

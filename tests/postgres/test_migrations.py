@@ -1,4 +1,4 @@
-"""The ledger's schema comes and goes as a whole, whoever else tries at the same time."""
+"""The ledger's schema comes and goes as a whole, whatever else tries at the same time."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_schema_of_a_newer_tarmac_is_left_alone(empty_database: str, to: int |
     assert "reservation" in tables(empty_database)
 
 
-def test_a_version_that_nobody_knows_is_refused(empty_database: str):
+def test_an_unknown_version_is_refused(empty_database: str):
     with pytest.raises(LedgerError, match=f"version {NEWEST + 1} is wanted"):
         migrate(empty_database, NEWEST + 1)
     assert tables(empty_database) == set()

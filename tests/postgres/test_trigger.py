@@ -36,11 +36,11 @@ def _stack_with_a_ledger(stack: str, database: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def tower(ledger: Ledger) -> Tower:
-    """A tower with two full devices, which has just passed: no pass is due."""
+    """A tower with two full devices, on which a cycle has just run: none is due."""
     tower = World(device("GPU-a"), device("GPU-b")).tower(ledger)
     for name in ("holder-a", "holder-b"):
         ledger.enqueue(key(name), entry(None))
-    assert len(tower.make_pass()) == 2
+    assert len(tower.run_cycle()) == 2
     return tower
 
 
@@ -60,16 +60,16 @@ class Waiting:
         async for event in waits.run():
             self.ends[str(name)] = event.payload["why"]
 
-    async def until(self, what: str, look: Callable[[], Any], seconds: float = 20) -> Any:
+    async def until(self, what: str, condition: Callable[[], Any], seconds: float = 20) -> Any:
         """Poll beside the event loop, which goes on meanwhile; an error of a trigger ends it."""
 
-        def look_and_see() -> Any:
+        def checked() -> Any:
             for task in self.tasks:
                 if task.done():
                     task.result()
-            return look()
+            return condition()
 
-        return await asyncio.to_thread(wait_for, what, look_and_see, seconds, 0.02)
+        return await asyncio.to_thread(wait_for, what, checked, seconds, 0.02)
 
     def ended(self, *names: int | str) -> Callable[[], bool]:
         return lambda: all(str(name) in self.ends for name in names)
@@ -89,8 +89,8 @@ async def triggerer() -> AsyncIterator[Waiting]:
             await board._connection.close()
 
 
-def looked(database: str, *names: int | str) -> Callable[[], bool]:
-    """Whether a trigger has looked after each of these sessions, which had not been seen for an hour."""
+def has_beaten(database: str, *names: int | str) -> Callable[[], bool]:
+    """Whether a trigger renewed the heartbeat of each of these sessions, which was an hour old."""
     runs = [key(name).run_id for name in names]
     statement = (
         "SELECT true FROM waiting WHERE run_id = ANY(%s) AND seen_at < clock_timestamp() - interval '30 minutes'"
@@ -102,19 +102,19 @@ def unseen(database: str) -> None:
     query(database, "UPDATE waiting SET seen_at = clock_timestamp() - interval '1 hour'")
 
 
-def test_whoever_is_admitted_by_somebody_else_wakes_at_once(database: str, ledger: Ledger, tower: Tower):
+def test_a_session_that_another_one_admits_wakes_at_once(database: str, ledger: Ledger, tower: Tower):
     ledger.enqueue(key(0), entry(10))
     unseen(database)
 
     async def body() -> float:
         async with triggerer() as waiting:
             waiting.add(0)
-            await waiting.until("the first look", looked(database, 0))
+            await waiting.until("the first heartbeat", has_beaten(database, 0))
             held = ledger.claim(key("holder-a"))
             assert held is not None
             with ledger.transaction():
                 assert ledger.finish(held, Outcome.SUCCESS)
-                assert tower.make_pass() == [key(0)]
+                assert tower.run_cycle() == [key(0)]
             began = time.monotonic()
             await waiting.until("the trigger", waiting.ended(0))
             assert waiting.ends == {"0": "admitted"}
@@ -123,10 +123,10 @@ def test_whoever_is_admitted_by_somebody_else_wakes_at_once(database: str, ledge
     assert asyncio.run(body()) < trigger.BEAT_SECONDS / 2
 
 
-def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
+def test_an_admission_between_the_first_heartbeat_and_the_wait_is_not_missed(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
-    """It looks and finds that it waits; it is admitted and told so; only then does it begin to wait for news."""
+    """It reads that it waits; it is admitted and told so; only then does it begin to wait for news."""
     ledger.enqueue(key(0), entry(10))
     claim = Listener.claim_cycle
     told: list[float] = []
@@ -138,7 +138,7 @@ def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
             assert held is not None
             with ledger.transaction():
                 assert ledger.finish(held, Outcome.SUCCESS)
-                assert tower.make_pass() == [key(0)]
+                assert tower.run_cycle() == [key(0)]
             told.append(time.monotonic())
             await board.is_queued(key(0))  # what was told arrives with this answer at the latest
         return claimed
@@ -155,12 +155,12 @@ def test_an_admission_between_the_first_look_and_the_wait_is_not_missed(
     assert asyncio.run(body()) < trigger.BEAT_SECONDS / 2
 
 
-def test_who_is_out_of_the_queue_already_does_not_wait(database: str, ledger: Ledger):
+def test_a_session_that_is_out_of_the_queue_already_does_not_wait(database: str, ledger: Ledger):
     async def body() -> None:
         async with triggerer() as waiting:
-            waiting.add("nobody")
-            await waiting.until("the trigger", waiting.ended("nobody"))
-            assert waiting.ends == {"nobody": "admitted"}
+            waiting.add("gone")
+            await waiting.until("the trigger", waiting.ended("gone"))
+            assert waiting.ends == {"gone": "admitted"}
 
     asyncio.run(body())
 
@@ -179,7 +179,7 @@ def test_the_deadline_wakes_its_session(database: str, ledger: Ledger, tower: To
     asyncio.run(body())
 
 
-def test_of_many_who_wait_one_makes_the_pass_that_is_due(
+def test_of_many_that_wait_one_runs_the_cycle_that_is_due(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
@@ -191,14 +191,14 @@ def test_of_many_who_wait_one_makes_the_pass_that_is_due(
         async with triggerer() as waiting:
             for number in range(20):
                 waiting.add(number)
-            await waiting.until("all to look", looked(database, *range(20)))
+            await waiting.until("all to beat", has_beaten(database, *range(20)))
             assert waiting.ends == {}
             query(database, "UPDATE tower SET passed_at = clock_timestamp() - interval '1 hour'")
             query(database, "NOTIFY tarmac_tower")
             await waiting.until("one to undertake the pass", lambda: waiting.ends)
             unseen(database)
             others = [number for number in range(20) if str(number) not in waiting.ends]
-            await waiting.until("the others to look again", looked(database, *others))
+            await waiting.until("the others to beat again", has_beaten(database, *others))
             assert list(waiting.ends.values()) == ["cycle"]
             # It does not come to it; after a while another one does.
             query(database, "UPDATE tower SET claimed_at = clock_timestamp() - interval '1 minute'")
@@ -209,7 +209,7 @@ def test_of_many_who_wait_one_makes_the_pass_that_is_due(
     asyncio.run(body())
 
 
-def test_a_release_is_answered_by_a_pass_also_where_the_one_who_released_makes_none(
+def test_a_release_is_answered_by_a_cycle_also_where_the_session_that_released_runs_none(
     database: str, ledger: Ledger, tower: Tower
 ):
     ledger.enqueue(key(0), entry(10))
@@ -218,7 +218,7 @@ def test_a_release_is_answered_by_a_pass_also_where_the_one_who_released_makes_n
     async def body() -> float:
         async with triggerer() as waiting:
             waiting.add(0)
-            await waiting.until("the first look", looked(database, 0))
+            await waiting.until("the first heartbeat", has_beaten(database, 0))
             held = ledger.claim(key("holder-a"))
             assert held is not None
             began = time.monotonic()
@@ -230,7 +230,7 @@ def test_a_release_is_answered_by_a_pass_also_where_the_one_who_released_makes_n
     assert asyncio.run(body()) < trigger.BEAT_SECONDS
 
 
-def test_a_connection_that_is_ended_is_made_again_and_everybody_goes_on(
+def test_a_connection_that_is_ended_is_made_again_and_all_go_on(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
@@ -242,13 +242,13 @@ def test_a_connection_that_is_ended_is_made_again_and_everybody_goes_on(
         async with triggerer() as waiting:
             for number in range(5):
                 waiting.add(number)
-            await waiting.until("all to look", looked(database, *range(5)))
+            await waiting.until("all to beat", has_beaten(database, *range(5)))
             for _ in range(3):
                 query(database, "NOTIFY tarmac_tower")
                 assert query(database, TERMINATE)
                 query(database, PASSED)
                 unseen(database)
-                await waiting.until("all to look again", looked(database, *range(5)))
+                await waiting.until("all to beat again", has_beaten(database, *range(5)))
             assert waiting.ends == {}
             ledger.withdraw(key(3))
             await waiting.until("the trigger", waiting.ended(3))
@@ -256,10 +256,10 @@ def test_a_connection_that_is_ended_is_made_again_and_everybody_goes_on(
     asyncio.run(body())
 
 
-def test_a_notification_just_before_the_connection_breaks_ends_nobodys_wait(
+def test_a_notification_just_before_the_connection_breaks_ends_no_wait(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
-    """It is heard, and the look that follows fails: the session waits on."""
+    """It is heard, and the heartbeat that follows fails: the session waits on."""
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
     ledger.enqueue(key(0), entry(10))
     unseen(database)
@@ -277,7 +277,7 @@ def test_a_notification_just_before_the_connection_breaks_ends_nobodys_wait(
     async def body() -> None:
         async with triggerer() as waiting:
             waiting.add(0)
-            await waiting.until("the first look", looked(database, 0))
+            await waiting.until("the first heartbeat", has_beaten(database, 0))
 
             def notified() -> bool:
                 query(database, PASSED)
@@ -286,16 +286,16 @@ def test_a_notification_just_before_the_connection_breaks_ends_nobodys_wait(
 
             await waiting.until("the break", notified)
             unseen(database)
-            await waiting.until("the next look", looked(database, 0))
+            await waiting.until("the next heartbeat", has_beaten(database, 0))
             assert waiting.ends == {}
 
     asyncio.run(body())
 
 
-def test_a_pass_that_takes_long_keeps_nobody_from_being_seen(
+def test_a_cycle_that_takes_long_stops_no_heartbeat(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
-    """A driver that hangs holds the tower for seconds; those who wait must not seem forgotten meanwhile."""
+    """A driver that hangs holds the tower for seconds; the heartbeats of queued sessions must go on meanwhile."""
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
     for number in range(3):
         ledger.enqueue(key(number), entry(10))
@@ -309,7 +309,7 @@ def test_a_pass_that_takes_long_keeps_nobody_from_being_seen(
                 for number in range(3):
                     waiting.add(number)
                 for _ in range(3):
-                    await waiting.until("all to look", looked(database, 0, 1, 2))
+                    await waiting.until("all to beat", has_beaten(database, 0, 1, 2))
                     unseen(database)
                 assert waiting.ends == {}
             await waiting.until("one to make the pass", lambda: waiting.ends)
@@ -325,7 +325,7 @@ def test_it_says_why_it_waits_and_again_only_when_that_changes(
     monkeypatch.setattr(trigger, "waiting_line", lambda place: lines.append(waiting_line(place)) or lines[-1])
     ledger.enqueue(key(0), entry(10))
     ledger.enqueue(key(1), entry(10))
-    tower.make_pass()
+    tower.run_cycle()
 
     async def body() -> None:
         async with triggerer() as waiting:
@@ -333,7 +333,7 @@ def test_it_says_why_it_waits_and_again_only_when_that_changes(
             await waiting.until("the first line", lambda: lines)
             for _ in range(3):
                 unseen(database)
-                await waiting.until("another look", looked(database, 1))
+                await waiting.until("another heartbeat", has_beaten(database, 1))
             assert len(lines) == 1
             assert "1 before it in the queue" in lines[0]
             assert "needs 10.0 GiB: GPU-a has 0 MiB free" in lines[0]

@@ -98,5 +98,5 @@ def test_a_log_that_is_not_there_is_empty_and_what_is_no_entry_is_left_out(servi
     assert serving(lambda _: httpx.Response(404, json={"detail": "no"})).log("run", "train_model_cpu", 1) == []
     broken = b'["a list"]\nnot JSON\n{"event": "good"}\n'
     assert serving(lambda _: httpx.Response(200, content=broken)).log("run", "x", 1) == [{"event": "good"}]
-    with pytest.raises(ApiError, match="the database is away"):
-        serving(lambda _: httpx.Response(500, json={"detail": "the database is away"})).log("run", "x", 1)
+    with pytest.raises(ApiError, match="the database is unavailable"):
+        serving(lambda _: httpx.Response(500, json={"detail": "the database is unavailable"})).log("run", "x", 1)

@@ -23,7 +23,7 @@ BAD = {"model": "gpt", "datasets": {"tiny": {"train": "../x"}}, "gpu": "yes", "e
 
 
 class Behind:
-    """What stands behind the guard, and what reached it; the checker, and what it was asked."""
+    """The application behind the guard, and what reached it; the checker, and what it was asked."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, str, bytes]] = []
@@ -281,7 +281,7 @@ def test_only_who_may_start_a_run_learns_what_the_world_says(behind: Behind):
     assert behind.asked == []
 
 
-def test_without_the_checker_a_good_request_passes_and_a_bad_one_does_not(behind: Behind):
+def test_without_the_checker_a_good_request_is_accepted_and_a_bad_one_does_not(behind: Behind):
     behind.world = None
     assert behind.client.post(TRIGGER, content=trigger_body(GOOD), headers=LOGIN).status_code == 200
     assert len(behind.received) == 1

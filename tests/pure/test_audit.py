@@ -1,4 +1,4 @@
-"""What `make audit` makes of the answers of pip-audit and apt: never silence for what nobody looked up."""
+"""What `make audit` makes of the answers of pip-audit and apt: never silence for what was not looked up."""
 
 import json
 

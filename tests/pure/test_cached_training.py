@@ -12,7 +12,7 @@ from tarmac.tasks.cached_training import CachedTrainingOperator
 from tarmac.tasks.container_operator import TrainingContainerOperator
 
 GONE = ContainerError("the model that MLflow run 0 saved is gone", retryable=False)
-AWAY = ContainerError("MLflow does not answer")
+UNAVAILABLE = ContainerError("MLflow does not answer")
 
 
 class Steps:
@@ -78,11 +78,11 @@ def test_a_model_that_is_gone_is_trained_without_a_network_and_the_log_says_so(
     assert "trained anew (as with no_cache: true): the model that MLflow run 0 saved is gone" in said[0]
 
 
-def test_a_registry_that_is_away_is_asked_again_before_the_model_is_trained(monkeypatch: pytest.MonkeyPatch):
-    steps = Steps(monkeypatch, AWAY)
+def test_a_registry_that_is_unavailable_is_asked_again_before_the_model_is_trained(monkeypatch: pytest.MonkeyPatch):
+    steps = Steps(monkeypatch, UNAVAILABLE)
     with pytest.raises(ContainerError, match="does not answer"):
         run("restore")
-    steps = Steps(monkeypatch, AWAY, {"steps": 3})
+    steps = Steps(monkeypatch, UNAVAILABLE, {"steps": 3})
     assert run("restore", failures=2) == {"steps": 3}
     assert steps.ran[-1] == ("train", "none")
 

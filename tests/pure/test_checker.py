@@ -1,4 +1,4 @@
-"""The checker: what the world says of a request, field by field, and who may ask it."""
+"""The checker: what the world says of a request, field by field, and which callers may ask it."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def test_the_first_task_names_what_is_bad_by_itself_and_what_the_world_contradic
 def test_a_registry_that_does_not_answer_is_waited_for_unless_the_request_is_wrong_anyway(
     machine: None, monkeypatch: pytest.MonkeyPatch
 ):
-    def away(*_: object) -> None:
+    def unavailable(*_: object) -> None:
         raise RegistryError("it does not answer")
 
-    monkeypatch.setattr(world, "registry_problems", away)
+    monkeypatch.setattr(world, "registry_problems", unavailable)
     assert fields(world.world_problems(ALL_WRONG, contents=False)[0]) == ["datasets.a.train", "gpu"]
     monkeypatch.setattr(world.datasets, "check", lambda *_, **__: [])
     with pytest.raises(RegistryError):
@@ -113,7 +113,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     settings_module.settings.cache_clear()
 
 
-def test_the_checker_s_sentences_reach_the_one_who_asks(running: str, machine: None):
+def test_the_checker_s_sentences_reach_the_caller(running: str, machine: None):
     assert fields(asyncio.run(ask_checker(ALL_WRONG))) == ["datasets.a.train", "gpu", "base_model"]
 
 
@@ -131,10 +131,10 @@ def test_a_body_that_is_no_request_is_refused(running: str, body: str):
 
 
 def test_what_does_not_answer_is_left_to_the_first_task(running: str, monkeypatch: pytest.MonkeyPatch):
-    def away() -> None:
+    def unavailable() -> None:
         raise OSError("no such socket")
 
-    monkeypatch.setattr(world.engine, "client", away)
+    monkeypatch.setattr(world.engine, "client", unavailable)
     assert asyncio.run(ask_checker(GOOD)) == []
 
 

@@ -101,7 +101,7 @@ def test_a_file_that_is_no_data_set_is_refused_and_not_stored(
     assert "FILE: the file is compressed by gzip" in capsys.readouterr().err
 
 
-def test_a_large_file_is_stored_whole_after_its_beginning_was_looked_at(
+def test_a_large_file_is_stored_whole_after_its_beginning_was_checked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     import hashlib
@@ -115,7 +115,7 @@ def test_a_large_file_is_stored_whole_after_its_beginning_was_looked_at(
     assert capsys.readouterr().out == f"{data_id}/{data_id}.jsonl\n"
 
 
-def test_who_gives_a_command_without_naming_anybody_is_the_stacks_login(monkeypatch: pytest.MonkeyPatch):
+def test_a_command_without_an_account_is_by_the_stacks_login(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("USER", "leak")
     monkeypatch.setenv("TARMAC_UI_USER", "tower-admin")
     assert account("") == "tower-admin"

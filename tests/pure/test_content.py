@@ -1,4 +1,4 @@
-"""A file that is no data set or no script is named for what it is; what is one passes."""
+"""A file that is no data set or no script is named for what it is; what is one is accepted."""
 
 from __future__ import annotations
 
@@ -99,14 +99,14 @@ RIGHT: dict[str, bytes] = {
     "with a mark": codecs.BOM_UTF8 + LINES,
     "with Windows' ends": LINES.replace(b"\n", b"\r\n"),
     "with blank lines": b"\n\n" + LINES + b"\n\n" + LINES,
-    "one line that is longer than what is looked at": b'{"sentence": "' + b"x" * HEAD_BYTES + b'"}\n',
+    "one line that is longer than what is read": b'{"sentence": "' + b"x" * HEAD_BYTES + b'"}\n',
     "cut inside a character": b'{"a": 1}\n{"sentence": "' + b"x" * (HEAD_BYTES - 24) + "é".encode() + b'"}\n',
     "with an escaped zero": b'{"a": "\\u0000"}\n',
 }
 
 
 @pytest.mark.parametrize("content", RIGHT.values(), ids=RIGHT)
-def test_a_data_set_passes(content: bytes):
+def test_a_data_set_is_accepted(content: bytes):
     assert problem_with_content(content[:HEAD_BYTES], ".jsonl") is None
 
 
@@ -145,7 +145,7 @@ SCRIPTS: dict[str, tuple[bytes, str, str | None]] = {
 
 
 @pytest.mark.parametrize(("content", "suffix", "said"), SCRIPTS.values(), ids=SCRIPTS)
-def test_a_script_passes_and_what_is_none_is_named(content: bytes, suffix: str, said: str | None):
+def test_a_script_is_accepted_and_what_is_none_is_named(content: bytes, suffix: str, said: str | None):
     problem = problem_with_content(content, suffix)
     if said is None:
         assert problem is None

@@ -236,9 +236,9 @@ def test_only_fetching_the_data_sees_the_store_and_local_files(dag: Any):
 
 def test_a_training_whose_volume_is_gone_fetches_its_data_again(dag: Any):
     for name in ("train_model_cpu", "train_model_gpu"):
-        assert dag.get_task(name).restore.task_id == "retrieve_resources"
+        assert dag.get_task(name).refill.task_id == "retrieve_resources"
         assert "check_request_body" in dag.get_task(name).request
-    assert dag.get_task("eval_model").restore is None
+    assert dag.get_task("eval_model").refill is None
     # Clearing a training clears its setups with it, so the data is fetched before it.
     assert dag.get_task("retrieve_resources").is_setup
 

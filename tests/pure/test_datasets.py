@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_read_leaves_nothing_in_the_store(store: str, tmp_
 
 UNUSABLE = {
     "a file where the store's folder should be": "file://{tmp_path}/taken/store",
-    "a scheme that nobody knows": "carrier-pigeon://coop/store",
+    "an unknown scheme": "carrier-pigeon://coop/store",
 }
 
 

@@ -1,4 +1,4 @@
-"""The snapshot in every world that can be set up without a GPU, by NVML's double."""
+"""The snapshot in every world that can be set up without a GPU, by the fake NVML."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_whatever_goes_wrong_is_said_not_raised(monkeypatch: pytest.MonkeyPatch)
     assert "nvmlInit answered garbage" in found.sentence
 
 
-# A sick device
+# An unhealthy device
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,14 @@ def test_whatever_goes_wrong_is_said_not_raised(monkeypatch: pytest.MonkeyPatch)
         ({"err": ["nvmlDeviceGetMemoryInfo* 15", "nvmlDeviceGetName 16"], "remap_pending": 1}, Health.LOST, "bus"),
     ],
 )
-def test_a_sick_device_is_named_and_its_neighbour_stays_usable(
+def test_an_unhealthy_device_is_named_and_its_neighbour_stays_usable(
     gpus: FakeGpus, observer: Observer, keys: dict[str, str], health: Health, word: str
 ):
     gpus.set(ONE, **keys)
     found = observer.snapshot()
-    sick, neighbour = found.devices
-    assert (sick.health, sick.usable) == (health, False)
-    assert word in sick.fault
+    unhealthy, neighbour = found.devices
+    assert (unhealthy.health, unhealthy.usable) == (health, False)
+    assert word in unhealthy.fault
     assert (neighbour.health, neighbour.fault, neighbour.usable) == (Health.OK, "", True)
     assert (found.state, found.unidentified) == (State.OK, ())
 
@@ -304,7 +304,7 @@ def test_the_instances_of_a_divided_gpu_are_devices_and_the_gpu_is_not(gpus: Fak
     assert (held.utilisation_percent, held.temperature_celsius) == (None, 33)
 
 
-def test_an_instance_is_as_sick_as_its_gpu(gpus: FakeGpus, observer: Observer):
+def test_an_instance_is_as_unhealthy_as_its_gpu(gpus: FakeGpus, observer: Observer):
     (instance,) = gpus.split(ONE, 1)
     gpus.set(ONE, ecc_uncorrected=1)
     device = observer.snapshot().get(instance)
@@ -313,7 +313,7 @@ def test_an_instance_is_as_sick_as_its_gpu(gpus: FakeGpus, observer: Observer):
     assert "uncorrected" in device.fault
 
 
-def test_an_instance_can_be_sick_alone(gpus: FakeGpus, observer: Observer):
+def test_an_instance_can_be_unhealthy_alone(gpus: FakeGpus, observer: Observer):
     first, second = gpus.split(ONE, 2)
     gpus.set(first, err="nvmlDeviceGetMemoryInfo* 999")
     gpus.set(second, err="nvmlDeviceGetUUID 999")
@@ -376,7 +376,7 @@ def test_a_driver_that_cannot_report_faults_reports_none(gpus: FakeGpus, observe
 
 
 def test_a_watch_keeps_the_driver_open_no_longer_than_it_lasts(gpus: FakeGpus, observer: Observer):
-    # The double counts sessions as NVML does, and answers "uninitialised" when the last one ended.
+    # The fake counts sessions as NVML does, and answers "uninitialised" when the last one ended.
     with observer.watch(ONE):
         assert observer.call(nvml.ask, "nvmlDeviceGetCount") == 2
         assert observer.snapshot().state is State.OK
@@ -384,12 +384,12 @@ def test_a_watch_keeps_the_driver_open_no_longer_than_it_lasts(gpus: FakeGpus, o
     assert observer.call(nvml.ask, "nvmlDeviceGetCount") is None
 
 
-def test_only_faults_of_the_device_are_sick():
-    assert not devices.SICK_XIDS & {13, 31, 43, 45}
-    assert {48, 62, 64, 74, 79, 95, 119, 120} <= devices.SICK_XIDS
+def test_only_faults_of_the_device_are_unhealthy():
+    assert not devices.FATAL_XIDS & {13, 31, 43, 45}
+    assert {48, 62, 64, 74, 79, 95, 119, 120} <= devices.FATAL_XIDS
 
 
-# The double's own promises
+# The fake's own promises
 
 
 def test_fake_memory_is_seen_while_its_process_lives(gpus: FakeGpus, observer: Observer):
@@ -416,7 +416,7 @@ def test_the_tally_keeps_the_peak_and_the_refusals(gpus: FakeGpus):
     assert (gpus.peak_bytes("GPU-fake-1"), gpus.refused("GPU-fake-1")) == (0, 0)
 
 
-def test_of_many_who_grab_at_once_only_as_many_succeed_as_fit(gpus: FakeGpus):
+def test_of_many_that_grab_at_once_only_as_many_succeed_as_fit(gpus: FakeGpus):
     gpus.set(ONE, total=1000 * MIB, reserved=0)
     command = [FAKE / "nvidia-smi", "fake-alloc", ONE, "300"]
     grabbing = [

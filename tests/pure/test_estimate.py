@@ -82,7 +82,7 @@ RULES: dict[str, tuple[dict, Rule, list[str]]] = {
         Rule.DEFAULT,
         ["8.0 GiB"],
     ),
-    "a success that nobody measured teaches nothing": (
+    "a success that was not measured teaches nothing": (
         {"history": [Measured(Outcome.SUCCESS, 8 * GIB, None, DATA)], "default_gib": 8},
         Rule.DEFAULT,
         ["8.0 GiB"],
@@ -157,7 +157,7 @@ def test_larger_data_than_any_that_was_measured_gets_a_larger_margin():
     assert (estimated(history=history, data=DATA + 1).memory_bytes or 0) >= 11 * GIB
 
 
-def test_what_somebody_ran_out_of_counts_until_it_is_old():
+def test_what_a_session_ran_out_of_counts_until_it_is_old():
     short = ran_out(12)
     assert (estimated(history=[short, *[ran(10)] * CLOSEST]).memory_bytes or 0) > 12 * GIB
     assert (estimated(history=[*[ran(10)] * RECENT, short]).memory_bytes or 0) < 10.2 * GIB
@@ -186,7 +186,7 @@ def test_few_sessions_need_more_than_what_is_estimated(seed: int):
 
 
 @given(st.integers(1, 23 * 1024), st.integers(1, 23 * 1024))
-def test_history_is_at_least_what_somebody_ran_out_of(peak_mib: int, short_mib: int):
+def test_history_is_at_least_what_a_session_ran_out_of(peak_mib: int, short_mib: int):
     history = [
         Measured(Outcome.OUT_OF_MEMORY, short_mib * MIB, None, DATA),
         Measured(Outcome.SUCCESS, 24 * GIB, peak_mib * MIB, DATA),
@@ -226,7 +226,7 @@ def test_after_out_of_memory_it_gets_more_then_a_whole_device_then_it_gives_up(
     assert gives_up([first, then, last])
 
 
-def test_whoever_had_a_whole_device_and_ran_out_gets_nothing_less():
+def test_a_session_that_had_a_whole_device_and_ran_out_gets_nothing_less():
     assert estimated(own=[ran_out(24, whole=True)]).memory_bytes is None
 
 
@@ -237,8 +237,8 @@ def test_a_failure_on_a_whole_device_that_was_not_about_memory_is_no_reason_to_g
 LARGEST = 24 * GIB
 # estimate, what becomes of it
 BOUNDS: dict[str, tuple[Estimate, int | None]] = {
-    "a guess that fits stays": (Estimate(LARGEST, Rule.HISTORY, "s"), LARGEST),
-    "a guess beyond the largest device is a whole one": (Estimate(LARGEST + 1, Rule.HISTORY, "s"), None),
+    "an estimate that fits stays": (Estimate(LARGEST, Rule.HISTORY, "s"), LARGEST),
+    "an estimate beyond the largest device is a whole one": (Estimate(LARGEST + 1, Rule.HISTORY, "s"), None),
     "so is growth after out of memory": (Estimate(LARGEST + 1, Rule.AFTER_OUT_OF_MEMORY, "s"), None),
     "so is a default": (Estimate(LARGEST + 1, Rule.DEFAULT, "s"), None),
     "a request is the user's to know": (Estimate(LARGEST + 1, Rule.REQUEST, "s"), LARGEST + 1),
@@ -247,7 +247,7 @@ BOUNDS: dict[str, tuple[Estimate, int | None]] = {
 
 
 @pytest.mark.parametrize(("found", "wanted"), BOUNDS.values(), ids=BOUNDS.keys())
-def test_a_guess_is_bounded_by_the_largest_device(found: Estimate, wanted: int | None):
+def test_an_estimate_is_bounded_by_the_largest_device(found: Estimate, wanted: int | None):
     after = bounded(found, LARGEST)
     assert after.memory_bytes == wanted
     assert after.rule is found.rule

@@ -25,7 +25,7 @@ CASES = {
     "another one after the first was killed": (
         [event("start", "a"), event("die", "a", "137"), event("start", "b")], [],
     ),
-    "another one after somebody cleared the session": (
+    "another one after the session was cleared": (
         [event("start", "a"), event("die", "a", "0"), event("cleared"), event("start", "b")], [],
     ),
     "another step": ([event("start", "a"), event("start", "b", task="eval_model")], []),

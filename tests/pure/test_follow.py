@@ -1,4 +1,4 @@
-"""What somebody who follows a run reads."""
+"""What a person who follows a run reads."""
 
 from collections import deque
 from contextlib import nullcontext
@@ -98,7 +98,7 @@ LOGS: dict[str, tuple[list[dict[str, Any]], str]] = {
         ],
         "last",
     ),
-    "a task that somebody ended, whatever its container said last": (
+    "a task that was ended from outside, whatever its container said last": (
         [
             {"event": f"{STOPPED_FROM_OUTSIDE}: stopping container 0123", "level": "info"},
             {"event": "x", "level": "error", "error_detail": [{"exc_value": "exit code 143"}]},
@@ -264,11 +264,11 @@ def test_a_retry_is_told_once_with_its_reason():
             waiting,
             waiting,
             ("success", ("save_model", "success", 2, 2.0)),
-            logs={("save_model", 1): [{"event": "MLflow is away", "level": "error"}]},
+            logs={("save_model", 1): [{"event": "MLflow is unavailable", "level": "error"}]},
         )
     )
     assert len(lines) == 2
-    assert "attempt 1 failed, will be tried again: MLflow is away" in lines[0]
+    assert "attempt 1 failed, will be tried again: MLflow is unavailable" in lines[0]
     assert lines[1].startswith("  ✓ save_model")
 
 
@@ -288,24 +288,24 @@ def test_without_a_terminal_the_progress_is_told_when_it_moves_on():
     assert "50 % of 60" in lines[0]
 
 
-AWAY = {
+UNAVAILABLE = {
     "no answer": 0,
-    "a server whose database is away": 500,
+    "a server whose database is unavailable": 500,
     "a gateway without a server": 502,
     "a server that starts": 503,
 }
 
 
-@pytest.mark.parametrize("status", AWAY.values(), ids=AWAY.keys())
-def test_a_webserver_that_is_away_for_a_moment_is_waited_for(status: int):
-    state, lines = followed(Run(ApiError("away", status), ApiError("away", status), ("success",)))
+@pytest.mark.parametrize("status", UNAVAILABLE.values(), ids=UNAVAILABLE.keys())
+def test_a_webserver_that_is_unavailable_for_a_moment_is_waited_for(status: int):
+    state, lines = followed(Run(ApiError("unavailable", status), ApiError("unavailable", status), ("success",)))
     assert (state, lines) == ("success", [])
 
 
-def test_a_webserver_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(follow, "_AWAY_SECONDS", -1)
-    with pytest.raises(ApiError, match="away"):
-        followed(Run(ApiError("away")))
+def test_a_webserver_that_stays_unavailable_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(follow, "_OUTAGE_SECONDS", -1)
+    with pytest.raises(ApiError, match="unavailable"):
+        followed(Run(ApiError("unavailable")))
 
 
 def test_a_run_that_does_not_exist_ends_the_following_at_once():

@@ -1,4 +1,4 @@
-"""What strangers send is read or refused, and nothing else: requests, bodies, what a trainer says. Counts are shown."""
+"""What anyone may send is read or refused, and nothing else: requests, bodies, a trainer's output. Counts are shown."""
 
 import json
 from collections import Counter
@@ -150,7 +150,7 @@ def test_whatever_a_trainer_says_is_shown_and_is_never_fatal(show: Show):
 @pytest.mark.parametrize(
     "value", ["NaN", "Infinity", "1e999", r'"\u0000"', r'"\ud800"', r'{"\ud800": 1}', "[" * 3000 + "]" * 3000]
 )
-def test_a_result_that_nobody_can_write_down_is_text(value: str):
+def test_a_result_that_cannot_be_stored_is_text(value: str):
     assert parse_line('{"event": "result", "x": %s}' % value) is None
     assert parse_line('{"event": "result", "x": "\\u00e9 \\ud83d\\ude00"}') is not None
 

@@ -40,14 +40,14 @@ def test_a_split_gpu_offers_what_its_instances_do(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "seen",
     [
-        snapshot(device("GPU-a", health=Health.ECC, fault="it is sick")),
+        snapshot(device("GPU-a", health=Health.ECC, fault="it is unhealthy")),
         snapshot(device("GPU-a"), device("GPU-b", total=None, used=None, health=Health.UNREADABLE)),
         snapshot(device("GPU-a"), unidentified=("GPU 1 cannot be identified",)),
         snapshot(device("GPU-a", used=70 * GIB), device("GPU-b", used=70 * GIB)),
     ],
-    ids=["sick", "unreadable", "unidentified", "busy"],
+    ids=["unhealthy", "unreadable", "unidentified", "busy"],
 )
-def test_a_device_that_is_only_busy_or_sick_is_no_reason(monkeypatch: pytest.MonkeyPatch, seen: Snapshot):
+def test_a_device_that_is_only_busy_or_unhealthy_is_no_reason(monkeypatch: pytest.MonkeyPatch, seen: Snapshot):
     assert problems(monkeypatch, seen, gpu_memory="70GiB", gpus=len(seen.devices) + len(seen.unidentified)) == []
 
 

@@ -39,12 +39,12 @@ def serve() -> Iterator[Callable[[int, bytes], str]]:
 
 
 HEALTHY = b'{"metadatabase": {"status": "healthy"}, "triggerer": {"status": null}}'
-SICK = b'{"metadatabase": {"status": "healthy"}, "scheduler": {"status": "unhealthy"}}'
+UNHEALTHY = b'{"metadatabase": {"status": "healthy"}, "scheduler": {"status": "unhealthy"}}'
 ANSWERS = {
     "all components healthy": (200, HEALTHY, None),
     "an empty page, which is good news": (200, b"", None),
     "a version": (200, b'{"version": "3.3.2"}', None),
-    "200 with bad news in it": (200, SICK, "unhealthy: scheduler"),
+    "200 with bad news in it": (200, UNHEALTHY, "unhealthy: scheduler"),
     "503": (503, b"", "503"),
     "no JSON": (200, b"<html>", "Expecting value"),
 }
@@ -70,10 +70,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_exits_0_for_a_healthy_page_and_1_with_the_reason_for_a_sick_one(
+def test_the_command_exits_0_for_a_healthy_page_and_1_with_the_reason_for_an_unhealthy_one(
     serve: Callable[[int, bytes], str],
 ):
-    good, bad = run(serve(200, HEALTHY)), run(serve(200, SICK))
+    good, bad = run(serve(200, HEALTHY)), run(serve(200, UNHEALTHY))
     assert (good.returncode, good.stdout) == (0, "")
     assert bad.returncode == 1
     assert "unhealthy: scheduler" in bad.stdout

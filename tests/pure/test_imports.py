@@ -1,4 +1,4 @@
-"""Who imports what: every task start pays for what the DAG file imports, and each boundary has one package."""
+"""Which module imports what: every task start pays for what the DAG file imports, and each boundary has one package."""
 
 import ast
 import json

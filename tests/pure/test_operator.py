@@ -162,7 +162,7 @@ def test_a_missing_image_says_how_to_build_it(session: Any):
         step.run()
 
 
-def test_a_container_that_somebody_removes_is_no_success(session: Any, api: Any, until: Any):
+def test_a_container_that_is_removed_from_outside_is_no_success(session: Any, api: Any, until: Any):
     step = session.step("echo ready; sleep 60").start()
     until("the container's first line", lambda: "ready" in step.lines)
     api.remove_container(session.running()["Id"], force=True)
@@ -204,7 +204,7 @@ def test_credentials_reach_only_the_steps_that_name_them(
         monkeypatch.setenv(key, value)
     step = session.step(WAIT_FOR_GO, include_credentials=include, network_mode=network).start()
     environment = dict(entry.split("=", 1) for entry in session.running()["Config"]["Env"])
-    session.let_go()
+    session.let_end()
     step.join()
     assert {key for key in environment if key in SECRETS} == expected
     assert all(environment[key] == SECRETS[key] for key in expected)
@@ -231,7 +231,7 @@ def test_labels_say_whose_a_container_is_and_ours_win(session: Any, stack: str):
     step = session.step(WAIT_FOR_GO, labels=labels, attempt=2).start()
     row = session.running()
     found = row["Config"]["Labels"]
-    session.let_go()
+    session.let_end()
     step.join()
     assert found == {
         "team": "nlp",
@@ -252,16 +252,16 @@ NO_GPU: list[Any] = ["", None, [], "None"]
 def test_without_a_device_none_is_asked_for(session: Any, gpu: Any):
     step = session.step(WAIT_FOR_GO, gpu=gpu).start()
     found = session.running()
-    session.let_go()
+    session.let_end()
     step.join()
     assert not found["HostConfig"]["DeviceRequests"]
     assert "tarmac.gpu" not in found["Config"]["Labels"]
 
 
-def test_a_container_that_failed_while_nobody_watched_is_a_failure(session: Any, until: Any):
+def test_a_container_that_failed_while_no_task_followed_it_is_a_failure(session: Any, until: Any):
     script = f"echo two; {WAIT_FOR_GO}; echo the reason; exit 2"
     container = session.abandoned(script)
-    session.let_go()
+    session.let_end()
     until("its end", lambda: session.has_ended(container))
     with pytest.raises(ContainerError, match="the reason") as failed:
         session.step(script, attempt=2).run()
@@ -273,26 +273,26 @@ def test_a_container_that_failed_while_nobody_watched_is_a_failure(session: Any,
 def test_a_container_from_before_the_task_was_cleared_is_not_adopted(session: Any, until: Any):
     container = session.abandoned(f"echo two; {WAIT_FOR_GO}")
     step = session.step("echo fresh", attempt=2)
-    step.context["ti"].max_tries += 2  # what Airflow does when somebody clears a task
+    step.context["ti"].max_tries += 2  # what Airflow does when a task is cleared
     step.run()
     assert "fresh" in step.lines
     assert container not in [found["Id"] for found in session.containers()]
 
 
-def test_an_engine_that_goes_away_is_waited_for(session: Any, until: Any, monkeypatch: pytest.MonkeyPatch):
+def test_an_engine_that_becomes_unavailable_is_waited_for(session: Any, until: Any, monkeypatch: pytest.MonkeyPatch):
     step = session.step(THREE_LINES)
     there, asked = step.operator.cli.inspect_container, []
 
-    def away(container: str) -> Any:
+    def unavailable(container: str) -> Any:
         asked.append(container)
         if len(asked) < 3:
             raise requests.exceptions.ConnectionError("the engine restarts")
         return there(container)
 
-    monkeypatch.setattr(step.operator.cli, "inspect_container", away)
+    monkeypatch.setattr(step.operator.cli, "inspect_container", unavailable)
     step.start()
     until("the container's lines", lambda: "two" in step.lines)
-    session.let_go()
+    session.let_end()
     assert step.join() == {"steps": 3}
     assert [line for line in step.lines if line in ("one", "two", "three")] == ["one", "two", "three"]
     assert len([line for line in step.lines if "does not answer" in line]) == 1
@@ -313,9 +313,9 @@ def test_a_container_of_another_task_or_session_is_not_adopted(session: Any, new
     other = session.step("echo mine", task_id="eval_model")
     other.run()
     assert "mine" in other.lines
-    stranger = new_session()
-    stranger.make_volume()
-    step = stranger.step("echo mine")
+    other = new_session()
+    other.make_volume()
+    step = other.step("echo mine")
     step.run()
     assert "mine" in step.lines
     assert container in [found["Id"] for found in session.containers() if found["State"] == "running"]
@@ -332,7 +332,7 @@ def test_a_container_that_was_made_and_never_started_is_made_anew(session: Any):
     assert created not in {found["Id"] for found in session.containers()}
 
 
-def test_a_name_that_a_stranger_s_container_holds_is_freed(session: Any, stack: str):
+def test_a_name_that_an_unlabelled_container_holds_is_freed(session: Any, stack: str):
     step = session.step("echo ran")
     session.api.create_container(
         "debian:trixie-slim", ["true"], name=step.operator.container_name, labels={"tarmac.project": stack}
@@ -350,20 +350,20 @@ def test_a_session_whose_volume_is_gone_says_what_to_clear(new_session: Callable
     assert not engine.volume_exists(session.api, session.volume)
 
 
-def test_a_fetch_that_was_lost_half_way_is_done_again(new_session: Callable[[], Any]):
+def test_a_fetch_that_was_lost_midway_is_done_again(new_session: Callable[[], Any]):
     session = new_session()
     fetch = session.operator("echo fetched >/session/data", task_id="retrieve_resources")
     session.make_volume()
     lost = {**session.labels, "tarmac.task": "retrieve_resources", "tarmac.owner": "train_model_cpu"}
     session.api.create_container("debian:trixie-slim", ["true"], labels=lost)
-    step = session.step("cat /session/data", restore=fetch, request={}, attempt=2)
+    step = session.step("cat /session/data", refill=fetch, request={}, attempt=2)
     step.run()
     assert "fetched" in step.lines
 
 
 def test_a_training_whose_volume_is_there_fetches_nothing(session: Any):
     fetch = session.operator("echo fetched", task_id="retrieve_resources")
-    step = session.step("echo trained", restore=fetch, request={})
+    step = session.step("echo trained", refill=fetch, request={})
     step.run()
     assert "fetched" not in step.lines
     assert "trained" in step.lines
@@ -372,7 +372,7 @@ def test_a_training_whose_volume_is_there_fetches_nothing(session: Any):
 def test_a_failed_fetch_fails_the_training_with_the_fetch_s_reason(new_session: Callable[[], Any]):
     session = new_session()
     fetch = session.operator("echo no such file; exit 2", task_id="retrieve_resources", command=["prep"])
-    step = session.step("echo trained", restore=fetch, request={})
+    step = session.step("echo trained", refill=fetch, request={})
     with pytest.raises(ContainerError, match="'prep'.*no such file"):
         step.run()
     assert "trained" not in step.lines
@@ -519,7 +519,7 @@ def test_a_stream_that_breaks_is_read_on_where_it_broke(session: Any, monkeypatc
     assert opened[1] is not None
 
 
-def test_lines_that_the_engine_dropped_while_it_was_away_are_told(session: Any, monkeypatch: pytest.MonkeyPatch):
+def test_lines_that_the_engine_dropped_while_it_was_unavailable_are_told(session: Any, monkeypatch: pytest.MonkeyPatch):
     real, calls = session.api.logs, []
 
     def dropping(container: str, **options: Any) -> Any:
@@ -559,8 +559,8 @@ def attempts(session: Any, script: str, number: int, **kwargs: Any) -> list[type
 
 
 def test_a_service_that_does_not_answer_is_waited_for_without_using_up_the_retries(session: Any):
-    away = f"{say(event='error', message='MLflow is away', code='UNAVAILABLE')}; exit 1"
-    assert attempts(session, away, 5, waits=10_000) == [AirflowException] * 5
+    unavailable = f"{say(event='error', message='MLflow is unavailable', code='UNAVAILABLE')}; exit 1"
+    assert attempts(session, unavailable, 5, waits=10_000) == [AirflowException] * 5
     assert attempts(session, "exit 1", 3, waits=10_000) == [AirflowException, AirflowException, AirflowFailException]
 
 

@@ -36,7 +36,7 @@ def why_of_container(known: Run | None, **fields: Any) -> str | None:
 
 def why_of_reservation(known: Run | None) -> str | None:
     found = find(inventory(known, reserved=[KEY], waiting=[KEY]))
-    assert found.reserved == found.waiting, "who waits and who holds are judged alike"
+    assert found.reserved == found.waiting, "queued sessions and those with a reservation are judged alike"
     return found.reserved.get(KEY)
 
 
@@ -150,7 +150,7 @@ def test_a_volume_is_an_orphan_when(known: Run | None, why: str | None):
     assert why_of_volume(known) == why
 
 
-def test_only_what_two_looks_in_a_row_find_is_sure():
+def test_only_what_two_rounds_in_succession_find_is_sure():
     one, other = container(id="c1", seconds=70.0), container(id="c2")
     first = Orphans({one: "a"}, {KEY: "b"}, {}, {Volume("v1", KEY): "c"})
     later = Orphans({container(id="c1", seconds=72.0): "a", other: "a"}, {}, {KEY: "b"}, {Volume("v1", KEY): "c"})

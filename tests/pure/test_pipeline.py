@@ -91,10 +91,10 @@ def test_a_run_that_succeeded_gets_no_note(notes: Notes):
 
 
 def test_a_note_that_cannot_be_written_costs_the_note_alone(monkeypatch: pytest.MonkeyPatch):
-    def away() -> None:
+    def unavailable() -> None:
         raise ApiError("the webserver does not answer")
 
-    monkeypatch.setattr(run_end, "open_api", away)
+    monkeypatch.setattr(run_end, "open_api", unavailable)
     run = Run(dict.fromkeys(run_end.PIPELINE, "upstream_failed") | {"check_request_body": "failed"})
     assert (judge_run(run, run) or "").startswith("check_request_body gave no reason")
 

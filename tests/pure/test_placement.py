@@ -1,4 +1,4 @@
-"""Who gets which device: never more than there is, never the same device twice, nobody starved."""
+"""Which session gets which device: never more than there is, never the same device twice, none starved."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tarmac.admission.placement import (
-    PROTECT_AFTER,
+    STARVED_AFTER,
     DeviceLoad,
     Need,
     NoFit,
@@ -19,11 +19,11 @@ from tarmac.admission.placement import (
     Policy,
     Reason,
     Waiting,
+    devices_to_reserve,
     in_order,
     need_text,
     place,
     plan,
-    runways,
 )
 from tarmac.base.errors import SnapshotError
 from tarmac.base.units import GIB, format_size
@@ -48,7 +48,7 @@ PLACED: dict[str, tuple[Need, list[DeviceLoad], list[str]]] = {
     "to the only device": (need(4), [gpu(A)], [A]),
     "to the last byte": (need(24), [gpu(A)], [A]),
     "beside a reservation, to the last byte": (need(4), [gpu(A, reserved=20)], [A]),
-    "beside the process of somebody else": (need(4), [gpu(A, external=20)], [A]),
+    "beside a process outside Tarmac": (need(4), [gpu(A, external=20)], [A]),
     "packed: to the fullest device it fits on": (need(4), [gpu(A), gpu(B, reserved=18), gpu(C, reserved=22)], [B]),
     "packed: a process of others fills a device too": (need(4), [gpu(A), gpu(B, external=12)], [B]),
     "spread: to the emptiest device": (need(4, policy=SPREAD), [gpu(A, reserved=1), gpu(B), gpu(C, reserved=9)], [B]),
@@ -136,7 +136,7 @@ REFUSED: dict[str, tuple[Need, list[DeviceLoad], dict[str, str], Reason, list[st
         Reason.WAITING_FOR_DEVICE,
         ["20.0 GiB", "GPU-a: it is in quarantine: a session hung"],
     ),
-    "the device is held for somebody else": (
+    "the device is reserved for another session": (
         need(4),
         [gpu(A)],
         {A: "big"},
@@ -205,55 +205,65 @@ def waiting(number: int, gib: float | None, count: int = 1, priority: int = 0) -
     return Waiting(f"s{number}", need(gib, count), number, priority)
 
 
-def admitted(queue: list[Waiting], devices: list[DeviceLoad], protected_below: int = 0) -> dict[str, list[str]]:
-    made = plan(queue, devices, protected_below=protected_below)
+def admitted(queue: list[Waiting], devices: list[DeviceLoad], starved_below: int = 0) -> dict[str, list[str]]:
+    made = plan(queue, devices, starved_below=starved_below)
     return {session.name: list(where.devices) for session, where in made.admitted}
 
 
-# queue, devices, protected below, who goes where
+# queue, devices, starved below, which session goes where
 PLANS: dict[str, tuple[list[Waiting], list[DeviceLoad], int, dict[str, list[str]]]] = {
     "in order of arrival": ([waiting(2, 20), waiting(1, 20)], [gpu(A)], 0, {"s1": [A]}),
-    "a small one passes a large one that does not fit": (
+    "a small one overtakes a large one that does not fit": (
         [waiting(1, 20), waiting(2, 4)],
         [gpu(A, reserved=10)],
         0,
         {"s2": [A]},
     ),
     "the higher priority goes first": ([waiting(1, 20), waiting(2, 20, priority=1)], [gpu(A)], 0, {"s2": [A]}),
-    "a protected one goes before any priority": (
+    "a starved one goes before any priority": (
         [waiting(1, 20), waiting(2, 20, priority=9)],
         [gpu(A)],
         2,
         {"s1": [A]},
     ),
-    "nobody behind a protected one uses its runway": ([waiting(1, 20), waiting(2, 4)], [gpu(A, reserved=10)], 2, {}),
+    "none behind a starved one uses its reserved device": (
+        [waiting(1, 20), waiting(2, 4)],
+        [gpu(A, reserved=10)],
+        2,
+        {},
+    ),
     "the other devices stay open": (
         [waiting(1, 20), waiting(2, 4), waiting(3, 4)],
         [gpu(A, reserved=10), gpu(B, reserved=20)],
         2,
         {"s2": [A], "s3": [A]},
     ),
-    "no runway on a device in quarantine": (
+    "no device in quarantine is reserved": (
         [waiting(1, 20), waiting(2, 4)],
         [gpu(A, unusable="it is in quarantine"), gpu(B, reserved=8)],
         2,
         {},
     ),
-    "no runway where others hold the memory": ([waiting(1, 20), waiting(2, 4)], [gpu(A, external=10)], 2, {"s2": [A]}),
-    "no runway for what never fits": ([waiting(1, 30), waiting(2, 4)], [gpu(A)], 2, {"s2": [A]}),
-    "a runway of several devices": (
+    "no device whose memory others hold is reserved": (
+        [waiting(1, 20), waiting(2, 4)],
+        [gpu(A, external=10)],
+        2,
+        {"s2": [A]},
+    ),
+    "no device is reserved for what never fits": ([waiting(1, 30), waiting(2, 4)], [gpu(A)], 2, {"s2": [A]}),
+    "several reserved devices": (
         [waiting(1, None, 2), waiting(2, 4)],
         [gpu(A, reserved=4), gpu(B, reserved=4)],
         2,
         {},
     ),
-    "each protected one has a runway of its own": (
+    "each starved one has a reserved device of its own": (
         [waiting(1, 20), waiting(2, 20), waiting(3, 4)],
         [gpu(A, reserved=8), gpu(B, reserved=9), gpu(C, reserved=10)],
         3,
         {"s3": [A]},
     ),
-    "a later protected one does not take an earlier one's runway": (
+    "a later starved one does not take an earlier one's reserved device": (
         [waiting(1, 20), waiting(2, 10)],
         [gpu(A, reserved=8)],
         3,
@@ -262,14 +272,14 @@ PLANS: dict[str, tuple[list[Waiting], list[DeviceLoad], int, dict[str, list[str]
 }
 
 
-@pytest.mark.parametrize(("queue", "devices", "protected", "where"), PLANS.values(), ids=PLANS.keys())
-def test_a_pass_over_the_queue(
-    queue: list[Waiting], devices: list[DeviceLoad], protected: int, where: dict[str, list[str]]
+@pytest.mark.parametrize(("queue", "devices", "starved", "where"), PLANS.values(), ids=PLANS.keys())
+def test_a_cycle_over_the_queue(
+    queue: list[Waiting], devices: list[DeviceLoad], starved: int, where: dict[str, list[str]]
 ):
-    assert admitted(queue, devices, protected) == where
+    assert admitted(queue, devices, starved) == where
 
 
-RUNWAYS: dict[str, tuple[Need, list[DeviceLoad], set[str], list[str]]] = {
+DEVICES_TO_RESERVE: dict[str, tuple[Need, list[DeviceLoad], set[str], list[str]]] = {
     "the last UUID": (need(20), [gpu(A, reserved=8), gpu(B, reserved=8)], set(), [B]),
     "the same one, however much is to drain": (need(20), [gpu(A, reserved=8), gpu(B, reserved=24)], set(), [B]),
     "so for a whole device": (WHOLE, [gpu(B, reserved=24), gpu(A, reserved=1)], set(), [B]),
@@ -281,9 +291,11 @@ RUNWAYS: dict[str, tuple[Need, list[DeviceLoad], set[str], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize(("wanted", "devices", "taken", "held"), RUNWAYS.values(), ids=RUNWAYS.keys())
+@pytest.mark.parametrize(
+    ("wanted", "devices", "taken", "held"), DEVICES_TO_RESERVE.values(), ids=DEVICES_TO_RESERVE.keys()
+)
 def test_devices_are_held_for_a_session(wanted: Need, devices: list[DeviceLoad], taken: set[str], held: list[str]):
-    assert runways(wanted, devices, taken=taken) == held
+    assert devices_to_reserve(wanted, devices, taken=taken) == held
 
 
 # ---- what holds for every machine and every queue --------------------------------------------------------------------
@@ -332,8 +344,8 @@ def rooms(session_need: Need, device: DeviceLoad) -> int:
 
 @settings(max_examples=500)
 @given(_queues(), _machines(least=1), st.integers(0, 9))
-def test_a_plan_never_exceeds_a_device(queue: list[Waiting], devices: list[DeviceLoad], protected: int):
-    made = plan(queue, devices, protected_below=protected)
+def test_a_plan_never_exceeds_a_device(queue: list[Waiting], devices: list[DeviceLoad], starved: int):
+    made = plan(queue, devices, starved_below=starved)
     given_now = dict.fromkeys((d.uuid for d in devices), 0)
     for session, where in made.admitted:
         assert len(set(where.devices)) == len(where.devices) == session.need.device_count
@@ -348,8 +360,8 @@ def test_a_plan_never_exceeds_a_device(queue: list[Waiting], devices: list[Devic
 
 
 @given(_queues(), _machines(), st.integers(0, 9))
-def test_a_whole_device_has_one_tenant(queue: list[Waiting], devices: list[DeviceLoad], protected: int):
-    made = plan(queue, devices, protected_below=protected)
+def test_a_whole_device_has_one_tenant(queue: list[Waiting], devices: list[DeviceLoad], starved: int):
+    made = plan(queue, devices, starved_below=starved)
     before = {d.uuid: d.reserved_bytes for d in devices}
     tenants: dict[str, list[Need]] = {}
     for session, where in made.admitted:
@@ -361,29 +373,29 @@ def test_a_whole_device_has_one_tenant(queue: list[Waiting], devices: list[Devic
             assert len(needs) == 1
 
 
-@pytest.mark.parametrize(("protected_below", "held"), [(5, {}), (6, {"GPU-a": "large"})])
+@pytest.mark.parametrize(("starved_below", "held"), [(5, {}), (6, {"GPU-a": "large"})])
 def test_devices_are_held_for_a_session_whose_number_is_below_the_limit_and_not_at_it(
-    protected_below: int, held: dict[str, str]
+    starved_below: int, held: dict[str, str]
 ):
     large = Waiting("large", Need(80 * GIB), sequence=5)
     busy = DeviceLoad("GPU-a", 80 * GIB, reserved_bytes=GIB)
-    assert plan([large], [busy], protected_below=protected_below).held == held
+    assert plan([large], [busy], starved_below=starved_below).held == held
 
 
 @given(_queues(), _machines(), st.integers(0, 9))
-def test_everybody_gets_one_answer(queue: list[Waiting], devices: list[DeviceLoad], protected: int):
-    made = plan(queue, devices, protected_below=protected)
+def test_each_session_gets_one_answer(queue: list[Waiting], devices: list[DeviceLoad], starved: int):
+    made = plan(queue, devices, starved_below=starved)
     assert sorted(s.sequence for s, _ in [*made.admitted, *made.refused]) == [w.sequence for w in queue]
 
 
 @given(_queues(), _machines(), st.integers(0, 9), st.randoms(use_true_random=False))
 def test_the_order_of_what_goes_in_does_not_matter(
-    queue: list[Waiting], devices: list[DeviceLoad], protected: int, randomness: random.Random
+    queue: list[Waiting], devices: list[DeviceLoad], starved: int, randomness: random.Random
 ):
-    made = plan(queue, devices, protected_below=protected)
+    made = plan(queue, devices, starved_below=starved)
     randomness.shuffle(queue)
     randomness.shuffle(devices)
-    assert plan(iter(queue), iter(devices), protected_below=protected) == made
+    assert plan(iter(queue), iter(devices), starved_below=starved) == made
 
 
 @settings(max_examples=500)
@@ -439,16 +451,16 @@ def test_every_refusal_says_what_is_needed_and_what_there_is(wanted: Need, devic
 
 
 @given(_queues(), st.integers(0, 9))
-def test_the_queue_is_protected_ones_by_arrival_then_priority_then_arrival(queue: list[Waiting], protected: int):
-    ordered = in_order(reversed(queue), protected_below=protected)
-    first = [w for w in ordered if w.sequence < protected]
+def test_the_queue_is_starved_ones_by_arrival_then_priority_then_arrival(queue: list[Waiting], starved: int):
+    ordered = in_order(reversed(queue), starved_below=starved)
+    first = [w for w in ordered if w.sequence < starved]
     rest = ordered[len(first) :]
-    assert first == [w for w in queue if w.sequence < protected]
+    assert first == [w for w in queue if w.sequence < starved]
     for one, other in itertools.pairwise(rest):
         assert one.priority > other.priority or (one.priority == other.priority and one.sequence < other.sequence)
 
 
-# ---- nobody starves: a machine in small steps, with the rule that the ledger keeps -----------------------------------
+# ---- none starves: a machine in small steps, with the rule that the ledger keeps -------------------------------------
 
 
 @dataclass
@@ -459,7 +471,7 @@ class Tenant:
 
 
 class SmallWorld:
-    """A machine, a queue and a clock. `protected_below` is made of the admissions, as the ledger does."""
+    """A machine, a queue and a clock. `starved_below` is made of the admissions, as the ledger does."""
 
     def __init__(self, capacities: list[int]) -> None:
         self.capacity = {f"GPU-{n}": gib * GIB for n, gib in enumerate(capacities)}
@@ -475,9 +487,9 @@ class SmallWorld:
         return self.queue[-1]
 
     @property
-    def protected_below(self) -> int:
+    def starved_below(self) -> int:
         latest = sorted(self.admissions, reverse=True)
-        return latest[PROTECT_AFTER - 1] if len(latest) >= PROTECT_AFTER else 0
+        return latest[STARVED_AFTER - 1] if len(latest) >= STARVED_AFTER else 0
 
     def loads(self) -> list[DeviceLoad]:
         return [
@@ -486,10 +498,10 @@ class SmallWorld:
         ]
 
     def step(self, lasts: random.Random) -> list[Waiting]:
-        """Let a second pass, end who is done, make a pass; return who was admitted."""
+        """Let a second go by, end what is done, run a cycle; return what was admitted."""
         self.now += 1
         self.tenants = [t for t in self.tenants if t.until > self.now]
-        made = plan(self.queue, self.loads(), protected_below=self.protected_below)
+        made = plan(self.queue, self.loads(), starved_below=self.starved_below)
         for session, where in made.admitted:
             self.queue.remove(session)
             self.admissions.append(session.sequence)
@@ -501,17 +513,17 @@ LONGEST = 6
 
 
 def overtaken(world: SmallWorld, big: Waiting, randomness: random.Random, priority: int) -> tuple[int, int]:
-    """Send small sessions without end; count who overtakes the big one, and the seconds it waits once protected."""
+    """Send small sessions without end; count those that overtake the big one, and the seconds it waits once starved."""
     overtakes = 0
-    protected_since = None
+    starved_since = None
     while True:
         for _ in range(randomness.randint(1, 4)):
             world.arrive(need(randomness.randint(1, 8)), priority)
-        if protected_since is None and big.sequence < world.protected_below:
-            protected_since = world.now + 1
+        if starved_since is None and big.sequence < world.starved_below:
+            starved_since = world.now + 1
         through = world.step(randomness)
         if big in through:
-            return overtakes, 0 if protected_since is None else world.now - protected_since
+            return overtakes, 0 if starved_since is None else world.now - starved_since
         overtakes += sum(session.sequence > big.sequence for session in through)
         assert world.now < 1000, "the big session starves"
 
@@ -529,9 +541,9 @@ def test_a_stream_of_small_sessions_overtakes_a_big_one_a_bounded_number_of_time
     world.step(randomness)
     big = world.arrive(wanted)
     overtakes, waited = overtaken(world, big, randomness, priority)
-    # One pass admits at most as many as fit at 1 GiB each.
-    assert overtakes < PROTECT_AFTER + 24
-    # Protected, it waits only for those that were running.
+    # One cycle admits at most as many as fit at 1 GiB each.
+    assert overtakes < STARVED_AFTER + 24
+    # Starved, it waits only for those that were running.
     assert waited <= LONGEST
 
 
@@ -560,7 +572,7 @@ def test_several_big_sessions_all_get_through(seed: int):
         assert world.now < 1000, "a big session starves"
 
 
-def test_priority_passes_the_queue_while_nobody_is_protected():
+def test_priority_overtakes_the_queue_while_none_is_starved():
     world = SmallWorld([24])
     world.arrive(need(20))
     world.step(random.Random(0))

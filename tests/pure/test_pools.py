@@ -13,7 +13,7 @@ from tarmac.tasks.gpu_pools import resize, wanted_slots
 @pytest.mark.parametrize(
     ("sessions", "occupied", "wanted"),
     [(0, 0, 1), (1, 0, 1), (3, 1, 3), (1, 3, 3), (0, 2, 2)],
-    ids=["nobody", "one to come", "some to come", "more run than hold a reservation", "the last ones end"],
+    ids=["no session", "one to come", "some to come", "more run than hold a reservation", "the last ones end"],
 )
 def test_one_slot_for_each_that_may_train_and_never_fewer_than_run(sessions: int, occupied: int, wanted: int):
     assert wanted_slots(sessions, occupied) == wanted

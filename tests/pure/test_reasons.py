@@ -1,11 +1,11 @@
-"""What a pass leaves, and what each who waits makes of it. A row is a sentence."""
+"""What a cycle stores, and what the reason of each queued session is made of. A row is a sentence."""
 
 from __future__ import annotations
 
 import pytest
 
 from tarmac.admission.placement import DeviceLoad, Need, Reason, Waiting, plan
-from tarmac.admission.reasons import FITS_NOW, NOT_YET, Ends, Why, seconds_until_free, view, why
+from tarmac.admission.reasons import FITS_NOW, NOT_YET, Ends, Why, cycle_snapshot, seconds_until_free, why
 from tarmac.base.units import GIB
 
 NOW = 1_800_000_000.0
@@ -14,14 +14,14 @@ NOW = 1_800_000_000.0
 def told(
     name: str, need: Need, *devices: DeviceLoad, held: dict[str, str] | None = None, ends: Ends | None = None
 ) -> Why:
-    return why(name, need, view(devices, held or {}, ends or {}), NOW)
+    return why(name, need, cycle_snapshot(devices, held or {}, ends or {}), NOW)
 
 
-def test_before_the_first_pass_nobody_knows():
+def test_before_the_first_cycle_no_reason_is_known():
     assert why("a", Need(GIB), "", NOW) == Why(None, NOT_YET)
 
 
-def test_what_fits_waits_for_a_pass_only():
+def test_what_fits_waits_for_a_cycle_only():
     assert told("a", Need(40 * GIB), FREE) == Why(None, FITS_NOW)
 
 
@@ -39,7 +39,10 @@ def test_what_never_fits_has_no_time():
 
 
 def test_a_device_out_of_use_is_told_with_its_reason():
-    assert "GPU-b: it is sick" in told("a", Need(GIB), DeviceLoad("GPU-b", 80 * GIB, unusable="it is sick")).sentence
+    assert (
+        "GPU-b: it is unhealthy"
+        in told("a", Need(GIB), DeviceLoad("GPU-b", 80 * GIB, unusable="it is unhealthy")).sentence
+    )
 
 
 def test_what_is_kept_free_is_kept_from_those_behind_only():
@@ -55,7 +58,7 @@ def test_a_plan_says_what_it_keeps_free_in_the_order_of_the_queue():
     large, small = Need(80 * GIB), Need(GIB)
     queue = [Waiting("large", large, 1), Waiting("other", large, 2), Waiting("small", small, 3)]
     busy = [DeviceLoad(f"GPU-{letter}", 80 * GIB, GIB) for letter in "ab"]
-    found = plan(queue, busy, protected_below=3)
+    found = plan(queue, busy, starved_below=3)
     assert list(found.held.items()) == [("GPU-b", "large"), ("GPU-a", "other")]
     for session, answer in found.refused:
         assert told(session.name, session.need, *busy, held=found.held) == Why(answer.reason, answer.sentence)
@@ -63,8 +66,8 @@ def test_a_plan_says_what_it_keeps_free_in_the_order_of_the_queue():
 
 def test_the_same_devices_give_the_same_text():
     ends: Ends = {"GPU-a": [(GIB, NOW + 0.2), (GIB, None)]}
-    assert view([FULL], {}, ends) == view([FULL], {}, {"GPU-a": [(GIB, NOW + 0.3), (GIB, None)]})
-    assert view([FULL], {}, ends) != view([FREE], {}, ends)
+    assert cycle_snapshot([FULL], {}, ends) == cycle_snapshot([FULL], {}, {"GPU-a": [(GIB, NOW + 0.3), (GIB, None)]})
+    assert cycle_snapshot([FULL], {}, ends) != cycle_snapshot([FREE], {}, ends)
 
 
 FULL, FREE = DeviceLoad("GPU-a", 80 * GIB, 80 * GIB), DeviceLoad("GPU-b", 80 * GIB)
@@ -76,7 +79,7 @@ ENDS: dict[str, tuple[Need, list[DeviceLoad], Ends, float | None]] = {
     "only both together make room": (Need(60 * GIB), [FULL], TWO_ENDS, 60.0),
     "a whole device needs all to end": (Need(None), [FULL], TWO_ENDS, 60.0),
     "a whole device is free": (Need(None), [FREE], {}, 0.0),
-    "nobody knows when it ends": (Need(40 * GIB), [FULL], {"GPU-a": [(80 * GIB, None)]}, None),
+    "history does not know when it ends": (Need(40 * GIB), [FULL], {"GPU-a": [(80 * GIB, None)]}, None),
     "the one that is known suffices": (
         Need(40 * GIB), [FULL], {"GPU-a": [(40 * GIB, None), (40 * GIB, 5.0)]}, 5.0,
     ),
@@ -88,7 +91,7 @@ ENDS: dict[str, tuple[Need, list[DeviceLoad], Ends, float | None]] = {
     "there are not enough devices": (Need(40 * GIB, 3), [FULL, FREE], TWO_ENDS, None),
     "what can be had soonest counts": (Need(40 * GIB), [FULL, FREE], TWO_ENDS, 0.0),
     "a device out of use counts for nothing": (
-        Need(40 * GIB), [FULL, DeviceLoad("GPU-b", 80 * GIB, unusable="sick")], TWO_ENDS, 20.0,
+        Need(40 * GIB), [FULL, DeviceLoad("GPU-b", 80 * GIB, unusable="unhealthy")], TWO_ENDS, 20.0,
     ),
     "the one that is over already says nothing": (
         Need(40 * GIB), [FULL], {"GPU-a": [(40 * GIB, -5.0), (40 * GIB, 7.0)]}, 7.0,

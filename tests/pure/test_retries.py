@@ -29,15 +29,15 @@ ERRORS: dict[str, tuple[BaseException, Repeat]] = {
     "a result that is missing": (MissingResultError("x"), Repeat.NEVER),
     "a model that is not there": (UnknownModelError("x"), Repeat.NEVER),
     "a setting that is missing": (SettingsError("x"), Repeat.NEVER),
-    "MLflow does not answer": (RegistryError("x"), Repeat.WHILE_AWAY),
-    "MLflow without its database": (RegistryError("x", code="TEMPORARILY_UNAVAILABLE"), Repeat.WHILE_AWAY),
+    "MLflow does not answer": (RegistryError("x"), Repeat.WHILE_UNAVAILABLE),
+    "MLflow without its database": (RegistryError("x", code="TEMPORARILY_UNAVAILABLE"), Repeat.WHILE_UNAVAILABLE),
     "MLflow refuses": (RegistryError("x", code="INVALID_PARAMETER_VALUE"), Repeat.FEW_TIMES),
     "the model was deleted": (RegistryError("x", code="RESOURCE_DOES_NOT_EXIST"), Repeat.FEW_TIMES),
-    "the ledger does not answer": (LedgerError("x"), Repeat.WHILE_AWAY),
-    "Airflow does not answer": (ApiError("x"), Repeat.WHILE_AWAY),
-    "Airflow is starting": (ApiError("x", 503), Repeat.WHILE_AWAY),
+    "the ledger does not answer": (LedgerError("x"), Repeat.WHILE_UNAVAILABLE),
+    "Airflow does not answer": (ApiError("x"), Repeat.WHILE_UNAVAILABLE),
+    "Airflow is starting": (ApiError("x", 503), Repeat.WHILE_UNAVAILABLE),
     "Airflow refuses": (ApiError("x", 403), Repeat.FEW_TIMES),
-    "a connection breaks": (ConnectionResetError(), Repeat.WHILE_AWAY),
+    "a connection breaks": (ConnectionResetError(), Repeat.WHILE_UNAVAILABLE),
     "a step fails": (ContainerError("x"), Repeat.FEW_TIMES),
     "a fault of ours": (AttributeError("'NoneType' object has no attribute 'get'"), Repeat.FEW_TIMES),
     "an error of ours without a word": (TarmacError("x"), Repeat.FEW_TIMES),
@@ -48,7 +48,7 @@ ERRORS: dict[str, tuple[BaseException, Repeat]] = {
 def test_only_what_may_come_back_is_waited_for(error: BaseException, kind: Repeat):
     assert repeats(error) is kind
     assert may_repeat(error, failures=1) is (kind is not Repeat.NEVER)
-    assert may_repeat(error, failures=FEW + 1) is (kind is Repeat.WHILE_AWAY)
+    assert may_repeat(error, failures=FEW + 1) is (kind is Repeat.WHILE_UNAVAILABLE)
 
 
 class Task:
@@ -100,13 +100,13 @@ def test_a_task_is_given_up_after_as_many_tries_as_make_sense(task: Task, error:
     assert task.tries(error) == tries
 
 
-def test_times_when_something_was_away_are_no_failures(task: Task):
-    def away() -> None:
-        raise LedgerError("away")
+def test_times_when_something_was_unavailable_are_no_failures(task: Task):
+    def unavailable() -> None:
+        raise LedgerError("unavailable")
 
     for _ in range(20):
         with pytest.raises(LedgerError):
-            attempts.attempt(away)
+            attempts.attempt(unavailable)
     assert task.tries(KeyError("x")) == FEW + 1
 
 

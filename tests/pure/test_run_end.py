@@ -87,7 +87,10 @@ def test_a_run_marked_as_a_success_is_one():
 
 def test_a_clean_up_that_failed_fails_the_run():
     states = {**DONE, "delete_volume": "failed"}
-    assert first_cause(states, failure="the engine is away", marked=None) == "delete_volume: the engine is away"
+    assert (
+        first_cause(states, failure="the engine is unavailable", marked=None)
+        == "delete_volume: the engine is unavailable"
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +109,7 @@ def test_a_mark_counts_until_the_run_is_cleared(mark: object, number: int, state
 ERRORS: dict[str, tuple[BaseException, str]] = {
     "of a request": (RequestError(["gpu: none.", "seed: bad."]), "the request was refused: gpu: none. seed: bad."),
     "of a step": (ContainerError("The step 'prep' failed:\n  line 3"), "The step 'prep' failed: line 3"),
-    "that nobody meant": (KeyError("curve"), "an unexpected KeyError: 'curve'. Its log says where; please report it"),
+    "that was not meant": (KeyError("curve"), "an unexpected KeyError: 'curve'. Its log says where; please report it"),
 }
 
 

@@ -195,7 +195,7 @@ BROKEN: dict[str, tuple[Planner, str]] = {
     "the processes of others": (changed(lambda d: replace(d, external_bytes=0)), "holds more than it has"),
     "quarantine": (changed(lambda d: replace(d, unusable="")), "quarantine"),
     "reservations": (changed(lambda d: replace(d, reserved_bytes=0)), "holds more than it has"),
-    "protection": (lambda queue, devices, **_: plan(queue, devices), "takes the runway"),
+    "anti-starvation": (lambda queue, devices, **_: plan(queue, devices), "takes a device reserved for"),
     "that there is room": (changed(lambda d: replace(d, capacity_bytes=d.capacity_bytes - 1)), "there is room"),
 }
 

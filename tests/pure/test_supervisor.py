@@ -16,12 +16,12 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SILENT, START = int(SILENT_SECONDS), int(START_SECONDS)
 
 
-def life(*looks: tuple[float, datetime | None | str], before: datetime | None = None) -> list[float]:
-    """The times at which a scheduler started at 0 is found dead; a beat "away" is a database that does not answer."""
+def life(*checks: tuple[float, datetime | None | str], before: datetime | None = None) -> list[float]:
+    """The times at which a scheduler started at 0 is found dead; "unavailable" is a database that does not answer."""
     pulse = Pulse(0.0, before)
     found = []
-    for now, beat in looks:
-        answers = beat != "away"
+    for now, beat in checks:
+        answers = beat != "unavailable"
         if pulse.dead(now, answers=answers, beat=beat if isinstance(beat, datetime) else None):
             found.append(now)
     return found
@@ -38,10 +38,10 @@ def test_one_that_falls_silent_while_its_database_answers_is_dead():
 
 def test_silence_counts_only_while_the_database_answers():
     beat = NOON + timedelta(seconds=2)
-    away = [(float(t), "away") for t in range(3, 90)]
+    unavailable = [(float(t), "unavailable") for t in range(3, 90)]
     back = [(float(t), beat) for t in range(90, 90 + SILENT + 1)]
-    assert life((0, NOON), (2, beat), *away, *back, before=NOON) == []
-    assert life((0, NOON), (2, beat), *away, *back, (90 + SILENT + 1, beat), before=NOON) == [90 + SILENT + 1]
+    assert life((0, NOON), (2, beat), *unavailable, *back, before=NOON) == []
+    assert life((0, NOON), (2, beat), *unavailable, *back, (90 + SILENT + 1, beat), before=NOON) == [90 + SILENT + 1]
 
 
 @pytest.mark.parametrize("hours", [1, -1])

@@ -9,7 +9,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Device, Health, State
 from tarmac.ledger.records import DeviceRow, Reservation
-from tarmac.scheduler.cycle import Reading, external_bytes, loads, missing, own_bytes, readings
+from tarmac.scheduler.cycle import DeviceStatus, device_statuses, external_bytes, loads, missing, own_bytes
 
 MINE, OTHER = "aa" * 32, "bb" * 32
 SESSIONS = {MINE: key(0), OTHER: key(1)}
@@ -24,7 +24,7 @@ def on(used: int, *processes: tuple[int | None, str | None]) -> Device:
 
 # each: the device, 10 GiB reserved for session 0 and 20 GiB for session 1; own GiB by session; foreign GiB
 MEMORY: dict[str, tuple[Device, dict[SessionKey, int] | None, int]] = {
-    "nobody is there": (on(0), {}, 0),
+    "no process is there": (on(0), {}, 0),
     "a session uses some of its own": (on(4, (4, MINE)), {key(0): 4}, 0),
     "a session uses exactly its own": (on(10, (10, MINE)), {key(0): 10}, 0),
     "a session uses more than its own": (on(13, (13, MINE)), {key(0): 13}, 3),
@@ -34,7 +34,7 @@ MEMORY: dict[str, tuple[Device, dict[SessionKey, int] | None, int]] = {
     "a process outside": (on(7, (7, None)), {}, 7),
     "a container outside": (on(7, (7, "cc" * 32)), {}, 7),
     "memory that no process accounts for": (on(9, (4, MINE)), {key(0): 4}, 5),
-    "the driver does not say how much a stranger uses": (on(9, (4, MINE), (None, None)), {key(0): 4}, 5),
+    "the driver does not say how much another process uses": (on(9, (4, MINE), (None, None)), {key(0): 4}, 5),
     "the driver does not say how much a session uses": (on(9, (4, MINE), (None, OTHER)), None, 9),
     "the driver lists no processes": (device(used=9 * GIB, processes=None), None, 9),
     "processes add up to more than is used": (on(3, (4, MINE)), {key(0): 4}, 0),
@@ -53,13 +53,13 @@ def test_a_session_without_a_reservation_is_foreign():
     assert external_bytes(on(4, (4, MINE)), {}, SESSIONS) == 4 * GIB
 
 
-def read(seen: Device) -> Reading:
-    (found,) = readings(snapshot(seen), [], {}, headroom_bytes=HEADROOM)
+def read(seen: Device) -> DeviceStatus:
+    (found,) = device_statuses(snapshot(seen), [], {}, headroom_bytes=HEADROOM)
     return found
 
 
 def test_a_healthy_device_offers_its_memory_less_the_drivers_part_and_the_headroom():
-    assert read(device(index=3)) == Reading("GPU-a", "H100", 3, TOTAL, TOTAL - DRIVER - HEADROOM, 0, "")
+    assert read(device(index=3)) == DeviceStatus("GPU-a", "H100", 3, TOTAL, TOTAL - DRIVER - HEADROOM, 0, "")
     assert read(device(reserved_bytes=None, used=GIB)).capacity_bytes == TOTAL - HEADROOM
     assert read(device(total=HEADROOM)).capacity_bytes == 0
 
@@ -93,7 +93,7 @@ def test_an_instance_of_a_split_gpu_can_be_used():
 def test_each_device_is_read_with_the_reservations_on_it():
     held = Reservation(key(0), {"GPU-b": 10 * GIB}, False, 1, "request", 0, "", 0.0)
     seen = snapshot(on(4, (4, MINE)), device("GPU-b", used=4 * GIB, processes=(process(4 * GIB, MINE),)))
-    found = readings(seen, [held], SESSIONS, headroom_bytes=0)
+    found = device_statuses(seen, [held], SESSIONS, headroom_bytes=0)
     assert [(one.uuid, one.external_bytes) for one in found] == [("GPU-a", 4 * GIB), ("GPU-b", 0)]
 
 
@@ -115,6 +115,6 @@ def test_what_is_missing_and_why():
 
 
 def test_quarantine_goes_before_other_reasons():
-    found = loads([known("GPU-a", unusable="gone", quarantine="sick"), known("GPU-b", unusable="gone")])
-    assert [one.unusable for one in found] == ["it is in quarantine (sick)", "gone"]
+    found = loads([known("GPU-a", unusable="gone", quarantine="unhealthy"), known("GPU-b", unusable="gone")])
+    assert [one.unusable for one in found] == ["it is in quarantine (unhealthy)", "gone"]
     assert (found[0].capacity_bytes, found[0].reserved_bytes, found[0].external_bytes) == (TOTAL, 5, 7)

@@ -15,7 +15,7 @@ from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Health, Snapshot, State
 from tarmac.ledger.records import Reservation
 from tarmac.tasks import gpu_watch as watch
-from tarmac.tasks.gpu_watch import UNHEALTHY_SECONDS, Look, Watch, faults_of, judge
+from tarmac.tasks.gpu_watch import UNHEALTHY_SECONDS, Observation, Watch, faults_of, judge
 
 HELD = {"GPU-a": 10 * GIB, "GPU-b": 10 * GIB}
 STALL = 300.0
@@ -26,7 +26,7 @@ GOES_ON: dict[str, dict[str, Any]] = {
     "it uses all that is reserved": {
         "own_bytes": {"GPU-a": 10 * GIB}, "needed_bytes": {"GPU-a": 90 * GIB}, "available_bytes": {"GPU-a": 80 * GIB},
     },
-    "it uses more, and there is just room for everybody": {
+    "it uses more, and there is just room for all": {
         "own_bytes": {"GPU-a": 12 * GIB}, "needed_bytes": {"GPU-a": 80 * GIB}, "available_bytes": {"GPU-a": 80 * GIB},
     },
     "it uses more of one device, and another is short": {
@@ -45,7 +45,7 @@ GOES_ON: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("found", GOES_ON.values(), ids=GOES_ON.keys())
 def test_a_training_is_left_alone_when(found: dict[str, Any]):
-    assert judge(Look(**found), HELD, stall_seconds=STALL) is None
+    assert judge(Observation(**found), HELD, stall_seconds=STALL) is None
 
 
 OVER: dict[str, Any] = {
@@ -77,18 +77,18 @@ STOPPED: dict[str, tuple[dict[str, Any], Outcome, str]] = {
 
 @pytest.mark.parametrize(("found", "outcome", "sentence"), STOPPED.values(), ids=STOPPED.keys())
 def test_a_training_is_stopped_when(found: dict[str, Any], outcome: Outcome, sentence: str):
-    verdict = judge(Look(**found), HELD, stall_seconds=STALL)
+    verdict = judge(Observation(**found), HELD, stall_seconds=STALL)
     assert verdict is not None
     assert (verdict.outcome, verdict.sentence) == (outcome, sentence)
-    assert verdict.sick == (min(found["faults"]) if "faults" in found else "")
+    assert verdict.unhealthy == (min(found["faults"]) if "faults" in found else "")
 
 
-WELL, SICK = device("GPU-b"), device("GPU-b", health=Health.XID, fault="Xid 79")
+WELL, UNHEALTHY = device("GPU-b"), device("GPU-b", health=Health.XID, fault="Xid 79")
 FAULTS: dict[str, tuple[Snapshot, dict[str, int], dict[str, str]]] = {
     "all is well": (snapshot(device("GPU-a"), WELL), {}, {}),
-    "a device is sick": (snapshot(device("GPU-a"), SICK), {}, {"GPU-b": "Xid 79"}),
-    "a device of others is sick": (snapshot(device("GPU-a"), WELL, device("GPU-c", health=Health.LOST)), {}, {}),
-    "a sick device says nothing": (
+    "a device is unhealthy": (snapshot(device("GPU-a"), UNHEALTHY), {}, {"GPU-b": "Xid 79"}),
+    "a device of others is unhealthy": (snapshot(device("GPU-a"), WELL, device("GPU-c", health=Health.LOST)), {}, {}),
+    "an unhealthy device says nothing": (
         snapshot(device("GPU-a"), device("GPU-b", health=Health.ECC)), {}, {"GPU-b": "ecc"},
     ),
     "a device cannot be read": (
@@ -109,14 +109,14 @@ def test_the_faults_of_a_trainings_devices_when(seen: Snapshot, missing: dict[st
 
 
 class Book:
-    """A ledger that renews, or is away."""
+    """A ledger that renews, or is unavailable."""
 
-    def __init__(self, *, mine: bool = True, away: bool = False) -> None:
-        self.mine, self.away = mine, away
+    def __init__(self, *, mine: bool = True, unavailable: bool = False) -> None:
+        self.mine, self.unavailable = mine, unavailable
 
     def renew(self, *_: Any, **__: Any) -> bool:
-        if self.away:
-            raise LedgerError("the database is away")
+        if self.unavailable:
+            raise LedgerError("the database is unavailable")
         return self.mine
 
 
@@ -147,10 +147,10 @@ def watching(monkeypatch: pytest.MonkeyPatch, engine: Any, *, silent_seconds: fl
     return Watch(held, "c1", lambda: silent_seconds, stall_seconds=STALL, database_url="", stack="t", log=log)
 
 
-def test_a_training_that_could_not_be_stopped_is_stopped_at_the_next_look(monkeypatch: pytest.MonkeyPatch):
-    engine = Engine(ContainerError("the engine is busy"), ConnectionError("the engine is away"))
+def test_a_training_that_could_not_be_stopped_is_stopped_at_the_next_check(monkeypatch: pytest.MonkeyPatch):
+    engine = Engine(ContainerError("the engine is busy"), ConnectionError("the engine is unavailable"))
     watches = watching(monkeypatch, engine, silent_seconds=STALL + 1)
-    assert [watches._look(None, Book()) for _ in range(3)] == [False, False, True]  # type: ignore[arg-type]
+    assert [watches._check(None, Book()) for _ in range(3)] == [False, False, True]  # type: ignore[arg-type]
     assert engine.stopped == ["c1"]
     assert watches.verdict is not None
     assert watches.verdict.outcome is Outcome.HUNG
@@ -159,15 +159,15 @@ def test_a_training_that_could_not_be_stopped_is_stopped_at_the_next_look(monkey
 def test_an_engine_or_a_database_that_does_not_answer_leaves_the_training_running(monkeypatch: pytest.MonkeyPatch):
     engine = Engine()
     watches = watching(monkeypatch, engine, silent_seconds=STALL + 1)
-    assert not watches._look(None, Book(away=True))  # type: ignore[arg-type]
-    monkeypatch.setattr(engine, "health_of", lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
-    assert not watches._look(None, Book())  # type: ignore[arg-type]
+    assert not watches._check(None, Book(unavailable=True))  # type: ignore[arg-type]
+    monkeypatch.setattr(engine, "health_of", lambda *_: (_ for _ in ()).throw(ConnectionError("unavailable")))
+    assert not watches._check(None, Book())  # type: ignore[arg-type]
     assert (engine.stopped, watches.verdict) == ([], None)
 
 
 def test_a_training_whose_reservation_is_anothers_is_stopped(monkeypatch: pytest.MonkeyPatch):
     engine = Engine()
     watches = watching(monkeypatch, engine, silent_seconds=0)
-    assert not watches._look(None, Book())  # type: ignore[arg-type]
-    assert watches._look(None, Book(mine=False))  # type: ignore[arg-type]
+    assert not watches._check(None, Book())  # type: ignore[arg-type]
+    assert watches._check(None, Book(mine=False))  # type: ignore[arg-type]
     assert (engine.stopped, watches.fenced, watches.verdict) == (["c1"], True, None)

@@ -175,7 +175,7 @@ def test_every_call_that_openapi_lists_is_tried_below(call: Callable[..., httpx.
 
 
 @pytest.mark.parametrize(("method", "path", "right"), CALLS)
-def test_a_stranger_gets_nothing_and_a_viewer_only_reads(
+def test_a_caller_without_a_login_gets_nothing_and_a_viewer_only_reads(
     call: Callable[..., httpx.Response], fakes: Fakes, method: str, path: str, right: str
 ):
     fakes.airflow_api.add("one", "running")
@@ -368,10 +368,10 @@ def test_a_stack_and_a_client_of_other_versions_say_which_to_update(call: Callab
 def test_a_part_that_is_away_is_told_apart_from_a_wrong_call(
     call: Callable[..., httpx.Response], fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ):
-    def away(*_: object) -> tuple[int, Any]:
+    def unavailable(*_: object) -> tuple[int, Any]:
         raise CheckerUnavailableError("the checker does not answer: ConnectError")
 
-    fakes.checker = away
+    fakes.checker = unavailable
     assert call("viewer", "GET", "/gpus").status_code == 503
     fakes.checker = lambda *_: (401, {"detail": "not for you"})
     assert call("viewer", "GET", "/gpus").status_code == 503

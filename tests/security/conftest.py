@@ -123,7 +123,7 @@ class AttackedStack(Stack):
 
 @contextmanager
 def images_of(stack: AttackedStack) -> Iterator[None]:
-    """Give the built images the stack's own names, and take those away in the end."""
+    """Give the built images the stack's own names, and remove those names in the end."""
     names = [f"{stack.images}/{name}:{TAG}" for name in ("airflow", "mlflow", "trainer")]
     try:
         for name in names:
@@ -169,7 +169,7 @@ class Attack:
 
 
 class Watch(threading.Thread):
-    """Looks at every container of a session while it runs, then lets the intruder in it go."""
+    """Inspects every container of a session while it runs, then lets the intruder in it end."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__(daemon=True)
@@ -179,10 +179,10 @@ class Watch(threading.Thread):
         while not self.ended.wait(0.1):
             for container in self.stack.session_containers():
                 if container not in self.seen:
-                    self._look(container)
+                    self._inspect(container)
 
-    def _look(self, container: str) -> None:
-        # A container that makes the volume never runs: there is nothing to let go, or it is gone already.
+    def _inspect(self, container: str) -> None:
+        # A container that makes the volume never runs: there is nothing to end, or it is gone already.
         shown = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=False)
         if shown.returncode or "tarmac.task" not in shown.stdout:
             return

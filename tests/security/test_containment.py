@@ -24,7 +24,7 @@ def step(request: pytest.FixtureRequest, attack: Attack) -> Step:
     return attack.steps[request.param]
 
 
-def test_it_is_nobody_and_can_become_nobody_else(step: Step):
+def test_it_is_unprivileged_and_can_become_no_other_user(step: Step):
     status = step.report["status"]
     assert status["Uid"] == "10001 10001 10001 10001"
     assert status["Gid"] == "10001 10001 10001 10001"
@@ -37,7 +37,7 @@ def test_it_is_nobody_and_can_become_nobody_else(step: Step):
 
 def test_it_climbs_nowhere(step: Step):
     climbs = step.report["climbs"]
-    assert climbs.pop("setuid program") == "10001", "a setuid program of its own image makes it nobody"
+    assert climbs.pop("setuid program") == "10001", "a setuid program of its own image gives it no other user"
     assert len(climbs) >= 14
     assert {name: ends for name, ends in climbs.items() if ends not in ("EPERM", "EACCES", "EROFS", "ENOENT")} == {}
 

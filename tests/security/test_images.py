@@ -1,4 +1,4 @@
-"""The images as they were built: who they run as, and that nothing is in them that only a build or a test needs."""
+"""The images as they were built: the user they run as, and that they hold nothing that only a build or a test needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOOLS = (
     "git", "pip", "pip3", "uv", "uvx", "virtualenv", "gdb", "strace", "curl", "wget", "nc", "ncat", "ssh", "docker",
 )  # fmt: skip
 CACHES = ("/var/lib/apt/lists", "/var/cache/apt/archives", "/root/.cache", "/root/.local", "/build")
-LOOK = r"""
+INSPECT = r"""
 set -f
 echo "== tools"; for name in %(tools)s; do
     for folder in /bin /sbin /usr/bin /usr/sbin /usr/local/bin /opt/venv/bin /opt/tarmac/bin; do
@@ -35,7 +35,7 @@ echo "== certificates"; find / -xdev -type f -path '/run/secrets/*'
 
 @cache
 def look(image: str) -> dict[str, list[str]]:
-    script = LOOK % {"tools": " ".join(TOOLS), "caches": " ".join(CACHES)}
+    script = INSPECT % {"tools": " ".join(TOOLS), "caches": " ".join(CACHES)}
     command = [
         "docker",
         "run",
@@ -89,11 +89,11 @@ def test_no_cache_and_no_test_suite_is_in_it(image: str):
     assert look(image)["tests"] == []
 
 
-def test_no_program_in_it_makes_its_caller_somebody_else(image: str):
+def test_no_program_in_it_makes_its_caller_another_user(image: str):
     assert look(image)["privileged"] == []
 
 
-def test_only_scratch_folders_are_open_to_everybody(image: str):
+def test_only_scratch_folders_are_open_to_every_user(image: str):
     assert set(look(image)["writable"]) <= {"/tmp", "/var/tmp", "/run/lock"}
 
 
@@ -101,7 +101,7 @@ def test_the_proxy_s_certificate_is_in_no_layer(image: str):
     assert look(image)["certificates"] == []
 
 
-def test_it_runs_as_nobody_in_particular(image: str):
+def test_it_runs_as_an_unprivileged_user(image: str):
     config = inspect(image)["Config"]
     assert isinstance(config, dict)
     assert config["User"] not in ("", "0", "root")

@@ -1,4 +1,4 @@
-"""Who may do what through the ports of the stack, with real accounts of Airflow's roles."""
+"""Which role may do what through the ports of the stack, with real accounts of Airflow's roles."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Call = Callable[..., httpx.Response]
 
 @pytest.fixture(scope="session")
 def callers(stack: AttackedStack) -> dict[str, Call]:
-    """A caller for each role, an anonymous one, and one with a token that nobody gave."""
+    """A caller for each role, an anonymous one, and one with a forged token."""
     stack.store_false_content("2" * 44)
     found: dict[str, Call] = {}
     for role in ROLES:
@@ -70,7 +70,9 @@ def run_count(stack: AttackedStack) -> int:
 
 
 @pytest.mark.parametrize("who", ["anonymous", "forged", "unsigned"])
-def test_strangers_read_nothing_and_start_nothing(stack: AttackedStack, callers: dict[str, Call], who: str):
+def test_callers_without_a_login_read_nothing_and_start_nothing(
+    stack: AttackedStack, callers: dict[str, Call], who: str
+):
     before = run_count(stack)
     for path in READS:
         answer = callers[who]("GET", path)
@@ -80,7 +82,7 @@ def test_strangers_read_nothing_and_start_nothing(stack: AttackedStack, callers:
     assert run_count(stack) == before
 
 
-def test_a_stranger_s_bad_request_tells_nothing_but_what_a_request_is(callers: dict[str, Call]):
+def test_a_bad_request_without_a_login_tells_nothing_but_what_a_request_is(callers: dict[str, Call]):
     assert send(callers["anonymous"], BAD).status_code == 401
     # With a header that looks like credentials the guard answers first; what it says is in the README, too.
     answer = send(callers["forged"], BAD)
@@ -114,7 +116,7 @@ def test_a_viewer_reads_runs_and_changes_nothing(stack: AttackedStack, callers: 
 
 
 @pytest.mark.parametrize("role", [*ROLES, "Admin"])
-def test_nobody_starts_a_bad_request(stack: AttackedStack, callers: dict[str, Call], role: str):
+def test_no_role_starts_a_bad_request(stack: AttackedStack, callers: dict[str, Call], role: str):
     before = run_count(stack)
     answer = send(callers[role], BAD)
     assert answer.status_code == 400
@@ -147,7 +149,7 @@ def test_a_request_names_no_image_no_command_and_no_template(stack: AttackedStac
     assert "{{conn.get('x')}}" in answer.text, "it is text, and stays text"
 
 
-def test_mlflow_is_closed_to_strangers_and_to_other_host_names(stack: AttackedStack):
+def test_mlflow_is_closed_without_a_login_and_to_other_host_names(stack: AttackedStack):
     url = f"http://127.0.0.1:{stack.mlflow_port}"
     for path in (
         "/api/2.0/mlflow/experiments/search?max_results=1",
@@ -159,10 +161,10 @@ def test_mlflow_is_closed_to_strangers_and_to_other_host_names(stack: AttackedSt
     assert httpx.get(f"{url}/health", headers={"Host": "evil.example"}).status_code in (200, 403)
 
 
-# ---- what does not hold, so that nobody believes it does
+# ---- what does not hold, so that it is not relied on
 
 
-def test_whoever_has_the_signing_key_is_an_administrator(stack: AttackedStack, callers: dict[str, Call]):
+def test_a_holder_of_the_signing_key_is_an_administrator(stack: AttackedStack, callers: dict[str, Call]):
     """Every task has it in its environment: a DAG file's author is an administrator."""
     bearer = stack.token("airflow", stack.password)
     claims = jwt.decode(bearer, options={"verify_signature": False})
@@ -175,7 +177,7 @@ def test_whoever_has_the_signing_key_is_an_administrator(stack: AttackedStack, c
         assert f"AIRFLOW__API_AUTH__JWT_SECRET={key}" in environment
 
 
-def test_whoever_holds_the_socket_is_root_of_this_machine(stack: AttackedStack):
+def test_a_holder_of_the_socket_is_root_of_this_machine(stack: AttackedStack):
     """Which is why one service holds it, and why a DAG file's author is root, too: tasks run in that service."""
     code = (
         "import docker, sys; api = docker.from_env(); "
@@ -191,7 +193,7 @@ def test_whoever_holds_the_socket_is_root_of_this_machine(stack: AttackedStack):
         assert done.stdout.strip() == ("0" if service == "scheduler" else "")
 
 
-# ---- bodies nobody thought of
+# ---- bodies of any shape
 
 
 def test_schemathesis_starts_no_session_and_breaks_nothing_at_the_real_api(

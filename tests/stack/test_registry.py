@@ -1,4 +1,4 @@
-"""Registered models on the whole stack: promoted by the rule, taken back, cached, repeated; an MLflow that is away."""
+"""Registered models on the whole stack: promoted by the rule, taken back, cached, repeated; an unavailable MLflow."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_a_run_is_repeated_from_its_record_and_the_metrics_match(
     stack.assert_nothing_left(run_id)
 
 
-def test_who_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the_rule(
+def test_a_model_that_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the_rule(
     stack: Stack, mlflow: Mlflow, data: dict[str, str]
 ) -> None:
     trained(stack, request(data, "one", "crammer", promote="auto"))
@@ -281,7 +281,7 @@ def save_state(stack: Stack, run_id: str, *states: str) -> Callable[[], bool]:
 
 
 @pytest.mark.disturbs
-def test_a_registry_that_is_away_loses_no_model_and_shows_no_half_saved_one(
+def test_a_registry_that_is_unavailable_loses_no_model_and_shows_no_half_saved_one(
     stack: Stack, mlflow: Mlflow, data: dict[str, str]
 ) -> None:
     conf = request(data, "two", "kept", parameters={"train_seconds": 5})

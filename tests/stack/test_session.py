@@ -131,9 +131,7 @@ def test_the_session_is_shut_in_while_it_trains_and_shows_its_progress(stack: St
     stack.assert_nothing_left(run_id)
 
 
-def test_a_session_is_cancelled_while_it_trains_and_everybody_reads_by_whom(
-    stack: Stack, smoke: dict[str, Any]
-) -> None:
+def test_a_session_is_cancelled_while_it_trains_and_its_note_says_by_whom(stack: Stack, smoke: dict[str, Any]) -> None:
     run_id = stack.start(smoke | {"parameters": {"train_seconds": 600}})
     train_container(stack, run_id)
     done = stack.make("cancel", f"RUN={run_id}")

@@ -1,4 +1,4 @@
-"""Faults made by hand: real signals to real processes, services that go away; and what the engine started meanwhile."""
+"""Faults made by hand: real signals to real processes, services that stop; and what the engine started meanwhile."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ print(len(found))
 
 
 class PatientClient(httpx.Client):
-    """Asks again while the webserver is away, slow or troubled: it is what is being hurt."""
+    """Asks again while the webserver is unavailable, slow or troubled: it is what is being hurt."""
 
     def request(self, *words: Any, **kwargs: Any) -> httpx.Response:
         deadline = time.monotonic() + 180
@@ -96,7 +96,7 @@ def kill_services(stack: Stack, *services: str) -> None:
 
 
 def stop(stack: Stack, *services: str) -> None:
-    """Stop services; they stay away until `start`."""
+    """Stop services; they stay stopped until `start`."""
     docker("stop", "--time", "1", *(container_of(stack, name) for name in services))
 
 
@@ -161,7 +161,7 @@ def started_twice(events: list[dict[str, Any]]) -> list[str]:
     """The sessions that had two trainings: one was started while another ran, or after one had ended well. Pure.
 
     Args:
-        events: the engine's, in order, and "cleared" for a session that somebody let begin anew.
+        events: the engine's, in order, and "cleared" for a session that a person let begin anew.
     """
     twice, running, well = set(), defaultdict(set), set()
     for event in events:
@@ -223,7 +223,7 @@ class Engine:
         return next((event["timeNano"] / 1e9 for event in died), None)
 
     def may_train_again(self, run_id: str) -> None:
-        """Note that somebody cleared a session: what it trained before does not count any more."""
+        """Note that a session was cleared: what it trained before does not count any more."""
         self._seen.append({"Action": "cleared", "Actor": {"ID": "", "Attributes": {"tarmac.run": run_id}}})
 
     def started_twice(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""Devices, sessions and towers as data: what the tests of admission set up and look at. No driver, no engine."""
+"""Devices, sessions and towers as data: what the tests of admission set up and read. No driver, no engine."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def entry(gib: float | None, count: int = 1, **fields: Any) -> Entry:
     """What a session queues with; `gib` None: whole devices."""
     asked = None if gib is None else int(gib * GIB)
     found = estimate(requested_bytes=asked, own=[], history=[], data_bytes=1000, default_bytes=None)
-    known: dict[str, Any] = {"signature": "test_model:0", "data_bytes": 1000}
+    known: dict[str, Any] = {"fingerprint": "test_model:0", "data_bytes": 1000}
     return Entry(need=Need(asked, count), estimate=found, **(known | fields))
 
 
 class World:
-    """What a tower sees: change `devices`, `state` or `sessions` (of containers) between two passes."""
+    """What a tower sees: change `devices`, `state` or `sessions` (of containers) between two cycles."""
 
     def __init__(self, *devices: Device) -> None:
         self.now = snapshot(*devices)
@@ -107,7 +107,7 @@ RAW_INSERT = """
     VALUES ('buggy', %s, %s, %s, false, -1, clock_timestamp() + interval '1 minute', clock_timestamp(), -1,
         0, 'request', 0, '')
 """
-"""What code that knows nothing of passes and locks might do: (run id, device, bytes)."""
+"""What code that knows nothing of cycles and locks might do: (run id, device, bytes)."""
 
 SUMS = """
     SELECT uuid, capacity_bytes, reserved_bytes, coalesce(sum(bytes), 0)::bigint

@@ -12,7 +12,7 @@ HOLE = "\0"
 """Stands for what a message fills in."""
 
 INTERNAL = {"AssertionError", "NotImplementedError", "RuntimeError", "argparse.ArgumentTypeError"}
-"""Raised where the code is wrong, not the user: nobody has to look them up. argparse shows its own."""
+"""Raised where the code is wrong, not the user: no user has to look them up. argparse shows its own."""
 
 
 class Message(NamedTuple):

@@ -49,7 +49,7 @@ class Mlflow:
         assert answer.is_success, answer.text
 
     def remove_files(self, uri: str) -> None:
-        """Remove what is kept below an `mlflow-artifacts:/` URI, as somebody does who makes room."""
+        """Remove what is kept below an `mlflow-artifacts:/` URI, as a person does to make room."""
         path = uri.removeprefix("mlflow-artifacts:/")
         answer = self._http.delete(f"/api/2.0/mlflow-artifacts/artifacts/{path}")
         assert answer.is_success, answer.text
@@ -67,7 +67,7 @@ class Mlflow:
             return False
 
     def new_name(self) -> str:
-        """A model that nobody else has."""
+        """A model of this test only."""
         return f"model-{next(self._numbers)}"
 
     def saved(self, *, run_id: str = "manual__1", kind: str = "test_model", **tags: str) -> tuple[str, str]:
@@ -100,7 +100,7 @@ def running_mlflow(
         api: the engine's.
         stack: whose label it carries.
         image: MLflow's.
-        login: name and password of the one who may do everything; None: everybody may.
+        login: name and password of the administrator; None: no login is needed.
         network: one to be made, on which the server is http://mlflow:5000; None: the engine's default.
     """
     labels = {"tarmac.project": stack, LABEL_SHARED: "1"}

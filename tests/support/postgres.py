@@ -20,7 +20,7 @@ from docker import APIClient
 from support.waiting import wait_for
 
 IMAGE = "postgres:17-trixie"
-# Marks the container that lives as long as the tests do, so that a test that looks for left-overs passes it by.
+# Marks the container that lives as long as the tests do, so that a test that looks for left-overs ignores it.
 LABEL_SHARED = "tarmac.shared"
 _PASSWORD = "only-for-tests"
 
@@ -61,7 +61,7 @@ class Postgres:
 
     @contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:
-        """Give the URL of a new database, which goes in the end with everybody who is connected to it."""
+        """Give the URL of a new database, which is dropped in the end with all its connections."""
         name = self.create(template)
         try:
             yield self.url(name)

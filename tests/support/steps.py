@@ -39,7 +39,7 @@ class Step:
         self.result: Any = None
         self.error: BaseException | None = None
         self._thread: threading.Thread | None = None
-        for each in (operator, operator.restore):
+        for each in (operator, operator.refill):
             if each is not None:
                 # Where the operator's `log` keeps its logger.
                 each._cached_logger = logger_into(self.lines)
@@ -150,14 +150,14 @@ class Session:
     def running(self) -> dict[str, Any]:
         """The session's one running container, as `docker inspect` shows it."""
 
-        def look() -> list[dict[str, Any]]:
+        def started() -> list[dict[str, Any]]:
             return [c for c in self.containers() if c["State"] == "running"]
 
-        (container,) = wait_for("a running container", look, seconds=30, every=0.02)
+        (container,) = wait_for("a running container", started, seconds=30, every=0.02)
         found: dict[str, Any] = self.api.inspect_container(container["Id"])
         return found
 
-    def let_go(self) -> None:
+    def let_end(self) -> None:
         """Make /session/go, which the scripts of these tests wait for. The container may end before `touch` does."""
         if self._shared:
             (Path(self.api.inspect_volume(self.volume)["Mountpoint"]) / "go").touch()

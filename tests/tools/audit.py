@@ -4,7 +4,7 @@
 
 Python's pinned packages are looked up with pip-audit, in the package index's own list of vulnerabilities; Debian's by
 asking apt, inside each image, whether a newer version is out: a security update that an image lacks is a known
-vulnerability. A package nobody could look up counts as not checked, never as good.
+vulnerability. A package that could not be looked up counts as not checked, never as good.
 Exit codes: 0 nothing known; 1 something is known; 3 nothing is known, but not everything could be checked.
 """
 

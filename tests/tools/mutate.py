@@ -34,7 +34,7 @@ SECONDS = 900
 
 @dataclasses.dataclass(frozen=True)
 class Mutation:
-    """One broken place: in `file`, `old` becomes `new`. `tests`: arguments of pytest that select who has to notice."""
+    """One broken place: in `file`, `old` becomes `new`. `tests`: pytest's arguments for the tests to notice it."""
 
     name: str
     kind: str

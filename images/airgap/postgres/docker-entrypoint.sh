@@ -2,7 +2,7 @@
 # Starts PostgreSQL the way the official image does: POSTGRES_PASSWORD, POSTGRES_USER, POSTGRES_DB (each
 # also as NAME_FILE), POSTGRES_INITDB_ARGS, POSTGRES_INITDB_WALDIR, POSTGRES_HOST_AUTH_METHOD, PGDATA, and
 # /docker-entrypoint-initdb.d/*.{sh,sql,sql.gz} when the data directory is new.
-# One thing it does better: a first start that is killed half-way leaves nothing that looks initialised.
+# One thing it does better: a first start that is killed midway leaves nothing that looks initialised.
 set -Eeuo pipefail
 
 # Where the first start works: a folder in PGDATA, so that the last step is a rename on one disk.
@@ -75,10 +75,10 @@ need_password() {
         die "Database is uninitialized and superuser password is not specified.
        Set POSTGRES_PASSWORD (or POSTGRES_PASSWORD_FILE) to a non-empty value for the superuser, for
        example \"-e POSTGRES_PASSWORD=password\" on \"docker run\".
-       POSTGRES_HOST_AUTH_METHOD=trust would let everybody in without one; do not use it."
+       POSTGRES_HOST_AUTH_METHOD=trust would let anyone in without one; do not use it."
     fi
     if [ "$POSTGRES_HOST_AUTH_METHOD" = trust ]; then
-        say 'warning: POSTGRES_HOST_AUTH_METHOD=trust lets everybody who reaches this port in, without a password' >&2
+        say 'warning: POSTGRES_HOST_AUTH_METHOD=trust lets anyone in who reaches this port, without a password' >&2
     fi
 }
 
@@ -124,7 +124,7 @@ initialise() {
         '${POSTGRES_INITDB_WALDIR:+--waldir="$POSTGRES_INITDB_WALDIR"}' "$POSTGRES_INITDB_ARGS"
     printf '\nhost all all all %s\n' "$POSTGRES_HOST_AUTH_METHOD" >>"$PGDATA/pg_hba.conf"
 
-    # on the socket only: nobody reaches a database that is not complete
+    # on the socket only: no client reaches a database that is not complete
     set -- "$@" -c listen_addresses= -p "${PGPORT:-5432}" -c logging_collector=off
     pg_ctl --pgdata="$PGDATA" --wait --options "$(printf '%q ' "$@")" start
     if [ "$POSTGRES_DB" != postgres ]; then

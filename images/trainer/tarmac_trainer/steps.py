@@ -134,7 +134,7 @@ def restore(session: Path) -> dict[str, Any]:
     _, model, _ = _begin(session, "train")
     from tarmac_trainer.mlflow_io import fetching
 
-    return fetching.restore(session, os.environ.get("TARMAC_CACHED_RUN", ""), model.load)
+    return fetching.fetch_cached(session, os.environ.get("TARMAC_CACHED_RUN", ""), model.load)
 
 
 def evaluate(session: Path) -> dict[str, Any]:

@@ -160,7 +160,7 @@ CudaRuntimeError.__module__ = "cupy_backends.cuda.api.runtime"
 
 
 class Cupy:
-    """What became of CuPy's double: the devices turned on, and the memory taken past the pool."""
+    """What became of the fake CuPy: the devices turned on, and the memory taken past the pool."""
 
     def __init__(self) -> None:
         self.pool = Pool()

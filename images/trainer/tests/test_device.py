@@ -1,4 +1,4 @@
-"""Choosing the device, and keeping to a share of the GPU, with CuPy's place taken by a double."""
+"""Choosing the device, and keeping to a share of the GPU, with CuPy's place taken by a fake."""
 
 import pytest
 from conftest import CudaRuntimeError, Cupy, OutOfMemoryError, Pool

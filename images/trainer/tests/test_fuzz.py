@@ -1,4 +1,4 @@
-"""Files and requests nobody thought of: `prep` takes them or says what is wrong, and nothing else. Counts are shown."""
+"""Files and requests of any shape: `prep` takes them or says what is wrong, and nothing else. Counts are shown."""
 
 import json
 import os

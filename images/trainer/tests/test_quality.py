@@ -1,7 +1,7 @@
-"""Each spaCy model on real data, a short training on a part of the examples: clearly better than guessing.
+"""Each spaCy model on real data, a short training on a part of the examples: clearly better than the baseline.
 
-The floors stand between what guessing the most frequent answer gives on the same lines (0 for spans and relations) and
-what these few updates reach; `make bench-quality` has the figures of whole trainings.
+The floors stand between what the baseline, the most frequent answer, gives on the same lines (0 for spans and
+relations) and what these few updates reach; `make bench-quality` has the scores of whole trainings.
 """
 
 import itertools

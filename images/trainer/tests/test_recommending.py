@@ -153,8 +153,8 @@ def test_data_with_nothing_to_learn_from_is_refused(session: Session, users: int
 DEGENERATE = {
     "22 lines, all counts equal": [{"user": f"u{i % 5}", "item": f"i{i % 7}", "count": 4} for i in range(22)],
     "two users, three items": [{"user": f"u{i % 2}", "item": f"i{i // 2 % 3}"} for i in range(22)],
-    "everybody used everything": [{"user": f"u{i % 4}", "item": f"i{i // 4}"} for i in range(16)],
-    "nobody shares anything": [{"user": f"u{i}", "item": f"i{i}"} for i in range(22)],
+    "every user used everything": [{"user": f"u{i % 4}", "item": f"i{i // 4}"} for i in range(16)],
+    "no two users share anything": [{"user": f"u{i}", "item": f"i{i}"} for i in range(22)],
     "counts far apart": [{"user": f"u{i % 5}", "item": f"i{i % 7}", "count": 10.0 ** (i % 10)} for i in range(22)],
 }
 
@@ -211,12 +211,12 @@ def small() -> Recommender:
     )
 
 
-def test_what_was_used_is_not_recommended_and_a_stranger_gets_what_is_popular(tmp_path: Path) -> None:
+def test_what_was_used_is_not_recommended_and_an_unknown_user_gets_what_is_popular(tmp_path: Path) -> None:
     small().to_disk(tmp_path / "model")
-    u, v, stranger = KIND.predict(KIND.load(tmp_path / "model"), [{"user": "u"}, {"user": "v"}, {"user": 5}])
+    u, v, unknown = KIND.predict(KIND.load(tmp_path / "model"), [{"user": "u"}, {"user": "v"}, {"user": 5}])
     assert u == {"items": ["d", "c", "b"], "scores": [3, 2, 1], "known_user": True}
     assert v == {"items": ["c", "d"], "scores": [3, 2], "known_user": True}
-    assert stranger == {"items": ["a", "b", "c", "d"], "scores": [2, 1, 0, 0], "known_user": False}
+    assert unknown == {"items": ["a", "b", "c", "d"], "scores": [2, 1, 0, 0], "known_user": False}
 
 
 def test_a_broken_model_is_told(session: Session) -> None:
@@ -284,7 +284,7 @@ def test_a_base_that_cannot_be_one_is_refused(make_session: Callable[[str], Sess
     outcome = session.run("train")
     assert outcome.code == 2
     assert "it has 64 factors; set parameters.factors to 64, not 8" in outcome.error["message"]
-    prepared(session, DEGENERATE["nobody shares anything"], parameters={})
+    prepared(session, DEGENERATE["no two users share anything"], parameters={})
     for path in (session.folder / "base").iterdir():
         if path.name == recommending.NAMES_FILE:
             names = json.loads(path.read_text())
@@ -339,7 +339,7 @@ def test_rows_are_cut_into_blocks_of_so_many_entries(
 
 @pytest.fixture
 def gpu(cupy: Cupy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
-    """CuPy's double, with NumPy's arrays."""
+    """the fake CuPy, with NumPy's arrays."""
     module: Any = sys.modules["cupy"]
     module.__getattr__ = lambda name: getattr(np, name)
     module.asnumpy = np.array

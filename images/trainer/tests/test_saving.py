@@ -84,7 +84,7 @@ def test_a_retry_finishes_what_a_killed_attempt_began(trained: Session, monkeypa
     import mlflow
 
     def killed(*_: Any) -> None:
-        raise OSError("the volume went away")
+        raise OSError("the volume is gone")
 
     with monkeypatch.context() as patch:
         patch.setattr("tarmac_trainer.mlflow_io.saving._log_model", killed)

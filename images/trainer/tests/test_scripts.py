@@ -60,7 +60,11 @@ def test_a_shell_script_is_one_too(session: Session) -> None:
 
 FAILURES = {
     "no memory": ("raise MemoryError('full')", 1, "exit code 1: MemoryError: full"),
-    "a server that is away": ("raise ConnectionError('away')", 1, "exit code 1: ConnectionError: away"),
+    "a server that is unavailable": (
+        "raise ConnectionError('unavailable')",
+        1,
+        "exit code 1: ConnectionError: unavailable",
+    ),
     "an exit code of its own": ("print('bye'); raise SystemExit(7)", 1, "exit code 7: bye"),
     "an import of what is not there": (
         "import no_such_library",

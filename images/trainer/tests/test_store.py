@@ -222,7 +222,7 @@ def test_http(root: Path, server: str) -> None:
     assert left_behind(root) == ["x.jsonl"]  # of the fetches that worked
 
 
-def test_nobody_answers(root: Path) -> None:
+def test_no_server_answers(root: Path) -> None:
     with pytest.raises(StoreError, match="cannot be fetched"):
         fetch(root, "http://127.0.0.1:9/x.jsonl")
 

@@ -177,7 +177,7 @@ def gives_up(own: Sequence[Measured]) -> bool:
 
 
 def bounded(found: Estimate, largest_bytes: int) -> Estimate:
-    """Turn a guess beyond the largest device into a whole device. Pure.
+    """Turn an estimate beyond the largest device into a whole device. Pure.
 
     What a request asks for is left alone: that it exceeds the machine is the user's to know.
     """

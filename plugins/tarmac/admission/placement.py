@@ -1,4 +1,4 @@
-"""Who gets which device: pure functions over devices and a queue (docs/gpus.md).
+"""Which session gets which device: pure functions over devices and a queue (docs/gpus.md).
 
 Memory is in whole bytes. Nothing here reads a clock, draws a random number or does I/O; equal candidates are ordered
 by UUID, so the same snapshot always gives the same plan.
@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from tarmac.base.errors import SnapshotError
 from tarmac.base.units import format_size
 
-# How often a session may be overtaken. The rule: a waiting session is protected when its sequence number is below the
-# PROTECT_AFTER-th largest among all admissions so far, because then at least so many that arrived after it went before
+# How often a session may be overtaken. The rule: a queued session is starved when its sequence number is below the
+# STARVED_AFTER-th largest among all admissions so far, because then at least so many that arrived after it went before
 # it. A larger number shortens the wait of small sessions and lengthens that of large ones (docs/benchmarks.md).
-PROTECT_AFTER = 16
+STARVED_AFTER = 16
 
 # A whole device may have this share of it in the hands of processes that are not ours (a desktop, a monitor).
 _WHOLE_TOLERANCE = 16
@@ -32,7 +32,7 @@ class Policy(enum.StrEnum):
 
 
 class Reason(enum.StrEnum):
-    """Why a session is not placed. The first five may pass; the EXCEEDS ones never do on this machine."""
+    """Why a session is not placed. The first five may end; the EXCEEDS ones never do on this machine."""
 
     WAITING_FOR_MEMORY = "WAITING_FOR_MEMORY"
     WAITING_FOR_EXTERNAL = "WAITING_FOR_EXTERNAL"
@@ -224,9 +224,9 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pass over the queue decides: who is admitted where, and why each of the others is not.
+    """What one admission cycle decides: which session is admitted where, and why each of the others is not.
 
-    `held`: the devices that are kept free, and for whom, in the order of the queue.
+    `held`: the reserved devices: those kept free for a starved session, with its name, in the order of the queue.
     """
 
     admitted: list[tuple[Waiting, Placement]] = field(default_factory=list)
@@ -234,25 +234,25 @@ class Plan:
     held: dict[str, str] = field(default_factory=dict)
 
 
-def in_order(waiting: Iterable[Waiting], *, protected_below: int = 0) -> list[Waiting]:
-    """Sort a queue: protected sessions by arrival, then by priority, then by arrival. Pure.
+def in_order(waiting: Iterable[Waiting], *, starved_below: int = 0) -> list[Waiting]:
+    """Sort a queue: starved sessions by arrival, then by priority, then by arrival. Pure.
 
     Args:
         waiting: any order.
-        protected_below: sessions that arrived before this sequence number have been overtaken often enough.
+        starved_below: sessions with a lower sequence number are starved: they were overtaken too often.
     """
     return sorted(
-        waiting, key=lambda w: (0, 0, w.sequence) if w.sequence < protected_below else (1, -w.priority, w.sequence)
+        waiting, key=lambda w: (0, 0, w.sequence) if w.sequence < starved_below else (1, -w.priority, w.sequence)
     )
 
 
-def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected_below: int = 0) -> Plan:
-    """Go through the queue once and admit everyone who may be admitted now. Pure.
+def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, starved_below: int = 0) -> Plan:
+    """Go through the queue once and admit each session that fits now. Pure.
 
-    The rule: sessions are looked at in the order of `in_order`. One that does not fit is passed over, so that a
-    smaller one behind it can use what is free. One that has been passed over often enough is protected: as many devices
-    as it needs are held for it, and nobody behind it is placed there, whatever their priority. So the first protected
-    session waits only for sessions that already run on its runway, and each of the others becomes the first one.
+    The rule: sessions are considered in the order of `in_order`. One that does not fit is skipped, so that a smaller
+    one behind it can use what is free. Anti-starvation: for a session that was skipped too often, as many devices as it
+    needs are reserved, and no session behind it is placed there, whatever its priority. So the first starved session
+    waits only for sessions that already run on its reserved devices, and each of the others becomes the first one.
 
     Returns:
         The plan; its placements together never exceed a device.
@@ -263,15 +263,15 @@ def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, protected
     known = _known(devices)
     result = Plan()
     held = result.held
-    for session in in_order(waiting, protected_below=protected_below):
+    for session in in_order(waiting, starved_below=starved_below):
         answer = _place(session.need, known, held)
         if isinstance(answer, Placement):
             result.admitted.append((session, answer))
             known = with_reserved(known, answer)
             continue
         result.refused.append((session, answer))
-        if session.sequence < protected_below and not answer.reason.never:
-            for uuid in runways(session.need, known, taken=held.keys()):
+        if session.sequence < starved_below and not answer.reason.never:
+            for uuid in devices_to_reserve(session.need, known, taken=held.keys()):
                 held[uuid] = session.name
     return result
 
@@ -282,16 +282,16 @@ def with_reserved(devices: Iterable[DeviceLoad], placement: Placement) -> list[D
     return [replace(d, reserved_bytes=d.reserved_bytes + taken[d.uuid]) if d.uuid in taken else d for d in devices]
 
 
-def runways(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = frozenset()) -> list[str]:
-    """Name the devices to hold for a session that does not fit yet: the smallest able ones, the last UUIDs first. Pure.
+def devices_to_reserve(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = frozenset()) -> list[str]:
+    """Name the devices to reserve for a starved session: the smallest able ones, the last UUIDs first. Pure.
 
-    The choice does not depend on what is reserved now, so it stays the same from pass to pass and the session waits
-    only for those that run there already. (Whichever device is nearest to being free changes: a device that was held
+    The choice does not depend on what is reserved now, so it stays the same from cycle to cycle and the session
+    waits only for those that run there already. (Which device is nearest to being free changes: a reserved device
     would be given up, filled again, and the wait would have no bound.) Packing fills the first UUIDs first, so the
     last ones drain sooner.
 
     Only devices on which it fits once our own sessions have ended: memory of other people's processes may never come
-    back, and holding a device for that would starve everyone else. None when there are fewer than it needs.
+    back, and holding a device for that would starve all other sessions. None when there are fewer than it needs.
     """
     able = [
         device

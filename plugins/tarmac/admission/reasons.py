@@ -1,8 +1,8 @@
 """Why a session waits. Pure.
 
-A pass leaves one text, its view: the devices as they were at its end, which of them are kept free for whom, and when
-history expects them to be free. Whoever waits makes a reason of it when somebody wants to read one. So a pass costs the
-same however many wait, and each reason is as new as the last pass.
+An admission cycle stores one text, its snapshot: the devices as they were at its end, which of them are reserved for
+which session, and when history expects them to be free. A queued session's reason is made of it when the reason is
+read. So a cycle costs the same however many sessions are queued, and each reason is as new as the last cycle.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from tarmac.admission.placement import DeviceLoad, Need, NoFit, Reason, fits, place
 from tarmac.base.units import format_seconds
 
-NOT_YET = "no pass over the queue has looked at it yet"
-FITS_NOW = "there is room for it now, and the next pass over the queue admits it"
+NOT_YET = "no admission cycle has considered it yet"
+FITS_NOW = "there is room for it now, and the next admission cycle admits it"
 
 type Ends = Mapping[str, Sequence[tuple[int, float | None]]]
 """For each device, bytes and end (seconds since 1970) of every reservation there; None: history does not know."""
@@ -24,7 +24,7 @@ type Ends = Mapping[str, Sequence[tuple[int, float | None]]]
 
 @dataclass(frozen=True)
 class Why:
-    """Why a session waits. `reason` None: it waits for a pass only; `eta`: a clause for the sentence's end, or ""."""
+    """Why a session waits. `reason` None: it waits for an admission cycle only; `eta`: a clause for the end, or ""."""
 
     reason: Reason | None
     sentence: str
@@ -35,37 +35,37 @@ class Why:
         return self.sentence + self.eta
 
 
-def view(devices: Iterable[DeviceLoad], held: Mapping[str, str], ends: Ends) -> str:
-    """Write down what a pass saw: the same text for the same devices.
+def cycle_snapshot(devices: Iterable[DeviceLoad], held: Mapping[str, str], ends: Ends) -> str:
+    """Return the snapshot of an admission cycle as text: the same text for the same devices.
 
     Args:
         devices: at its end.
-        held: devices kept free, with whom for, in the order of the queue.
+        held: the reserved devices, each with the session it is kept free for, in the order of the queue.
         ends: of the reservations.
     """
-    seen = [[d.uuid, d.capacity_bytes, d.reserved_bytes, d.external_bytes, d.unusable] for d in devices]
+    loads = [[d.uuid, d.capacity_bytes, d.reserved_bytes, d.external_bytes, d.unusable] for d in devices]
     known = {uuid: [[count, end and round(end)] for count, end in found] for uuid, found in ends.items()}
-    return json.dumps([seen, list(held.items()), known], separators=(",", ":"))
+    return json.dumps([loads, list(held.items()), known], separators=(",", ":"))
 
 
-@functools.lru_cache(4)  # everybody who waits reads the same one
+@functools.lru_cache(4)  # all queued sessions read the same one
 def _read(text: str) -> tuple[list[DeviceLoad], list[tuple[str, str]], Ends]:
     devices, held, ends = json.loads(text)
     return [DeviceLoad(*device) for device in devices], held, ends
 
 
-def why(name: str, need: Need, seen: str, now: float) -> Why:
+def why(name: str, need: Need, snapshot: str, now: float) -> Why:
     """Say why a session waits.
 
     Args:
         name: of the session.
         need: its need.
-        seen: the view of the last pass; "": there was none.
+        snapshot: of the last admission cycle; "": there was none.
         now: seconds since 1970, by the clock of the ends.
     """
-    if not seen:
+    if not snapshot:
         return Why(None, NOT_YET)
-    devices, held, ends = _read(seen)
+    devices, held, ends = _read(snapshot)
     before: dict[str, str] = {}
     for uuid, other in held:
         if other == name:
@@ -82,7 +82,7 @@ def why(name: str, need: Need, seen: str, now: float) -> Why:
 
 
 def seconds_until_free(need: Need, devices: Iterable[DeviceLoad], ends: Ends, now: float) -> float | None:
-    """How long until a need fits if running sessions take as long as their like did; None: nobody can say.
+    """How long until a need fits if running sessions take as long as their like did; None: history does not know.
 
     Args:
         need: of the session that waits.

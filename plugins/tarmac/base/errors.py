@@ -25,7 +25,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 
-# What a registry says, or does not say, while it or its database is away.
+# What a registry answers, if it answers, while it or its database is unavailable.
 _NO_ANSWER = frozenset({"", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
 
 
@@ -80,7 +80,7 @@ class ContainerError(TarmacError):
     Args:
         message: what happened and what to do.
         retryable: False where the same input would fail again.
-        unavailable: True where a service that the step needs did not answer: that passes, however long it takes.
+        unavailable: True where a service that the step needs did not answer: waiting helps, however long it takes.
     """
 
     def __init__(self, message: str, *, retryable: bool = True, unavailable: bool = False) -> None:

@@ -21,7 +21,7 @@ class Repeat(Enum):
 
     NEVER = "never"
     FEW_TIMES = "a few times"
-    WHILE_AWAY = "while something of the stack does not answer"
+    WHILE_UNAVAILABLE = "while something of the stack does not answer"
 
 
 def repeats(error: BaseException) -> Repeat:
@@ -29,10 +29,10 @@ def repeats(error: BaseException) -> Repeat:
     if isinstance(error, TarmacError):
         if error.final:
             return Repeat.NEVER
-        return Repeat.WHILE_AWAY if error.unavailable else Repeat.FEW_TIMES
+        return Repeat.WHILE_UNAVAILABLE if error.unavailable else Repeat.FEW_TIMES
     # requests', docker's and psycopg2's errors of a connection are of these kinds, or are wrapped in ours.
     if isinstance(error, ConnectionError | TimeoutError) or type(error).__name__ in _NO_ANSWER:
-        return Repeat.WHILE_AWAY
+        return Repeat.WHILE_UNAVAILABLE
     return Repeat.FEW_TIMES
 
 
@@ -44,8 +44,8 @@ def may_repeat(error: BaseException, failures: int, allowed: int = FEW) -> bool:
 
     Args:
         error: how it failed now.
-        failures: how often it has failed in all, this time included, but for times when something was away.
+        failures: how often it has failed in all, this time included, but for times when a service was unavailable.
         allowed: how many of these failures are forgiven.
     """
     kind = repeats(error)
-    return kind is Repeat.WHILE_AWAY or (kind is Repeat.FEW_TIMES and failures <= allowed)
+    return kind is Repeat.WHILE_UNAVAILABLE or (kind is Repeat.FEW_TIMES and failures <= allowed)

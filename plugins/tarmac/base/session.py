@@ -18,7 +18,7 @@ LABEL_TASK = "tarmac.task"
 LABEL_ATTEMPT = "tarmac.attempt"
 LABEL_GPU = "tarmac.gpu"
 # The task that follows the container, where that is not the one whose step it runs (a training that fetches its data
-# again), and that task's generation: it changes when somebody clears the task, and not when a lost one is tried again.
+# again), and that task's generation: it changes when the task is cleared, and not when a lost one is tried again.
 LABEL_OWNER = "tarmac.owner"
 LABEL_GENERATION = "tarmac.generation"
 

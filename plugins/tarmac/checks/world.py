@@ -25,7 +25,7 @@ from tarmac.registry.origins import find_base, registry_problems
 from tarmac.request import datasets
 from tarmac.request.catalogue import OUR_IMAGE, catalogue
 from tarmac.request.schema import TrainingRequest
-from tarmac.scheduler.cycle import readings
+from tarmac.scheduler.cycle import device_statuses
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Sound:
 
 
 def sound_part(conf: Mapping[str, Any]) -> Sound:
-    """Leave out of a request what is bad by itself, so that the rest can be looked at too. Pure."""
+    """Leave out of a request what is bad by itself, so that the rest can be checked too. Pure."""
     given = {**conf, "datasets": conf.get("datasets", _NO_DATA), "model": conf.get("model")}
     own = {"model", "datasets"} if "datasets" in conf else {"model"}
     while True:
@@ -79,7 +79,7 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
     Starts nothing but, for a GPU session, one no-op container that proves the passthrough.
 
     Args:
-        conf: the request; fields that are bad by themselves are passed over.
+        conf: the request; fields that are bad by themselves are ignored.
         contents: read each stored file and compare its content with its id; False: only whether it is there.
 
     Returns:
@@ -157,10 +157,10 @@ def gpu_problems(request: TrainingRequest, image: str | None) -> list[str]:
     if usable and image and (problem := passthrough.problem(engine.client(), image, usable[0], labels)):
         return [f"gpu: {problem} {instead}"]
     asked = request.resources
-    found = readings(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
-    if seen.unidentified or any(reading.total_bytes <= 0 for reading in found):
+    found = device_statuses(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
+    if seen.unidentified or any(status.total_bytes <= 0 for status in found):
         return []  # what the one that cannot be read offers is not known
-    empty = [DeviceLoad(reading.uuid, reading.capacity_bytes, unusable=reading.unusable) for reading in found]
+    empty = [DeviceLoad(status.uuid, status.capacity_bytes, unusable=status.unusable) for status in found]
     need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
     answer = place(need, empty)
     if isinstance(answer, NoFit) and answer.reason.never:

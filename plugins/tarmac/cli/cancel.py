@@ -110,7 +110,7 @@ def cancel_run(
 
 
 def _wait(api: AirflowApi, run_id: str, seconds: float) -> str:
-    """Return a run's state once it has ended, or as it is after some seconds. An api-server may be away meanwhile."""
+    """Return a run's state once it has ended, or after some seconds. Waits for an unavailable api-server."""
     deadline = time.monotonic() + seconds
     while True:
         try:

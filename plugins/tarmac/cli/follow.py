@@ -24,7 +24,7 @@ from tarmac.ledger.ledger import Ledger
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
 NOT_ASKED = "not asked for"
 _POLL_SECONDS = 0.5
-_AWAY_SECONDS = 120
+_OUTAGE_SECONDS = 120
 # Part of what the operator logs when Airflow ends its task.
 STOPPED_FROM_OUTSIDE = "the task was ended from outside"
 NO_REASON = "its log gives no reason"
@@ -143,28 +143,28 @@ class Follower:
         return f"{task_id}: {self._reason(task_id, attempt)}"
 
     def follow(self) -> str:
-        """Print until the run ends; returns its final state. An api-server or a database that is away is waited for.
+        """Print until the run ends; returns its final state. Waits for an api-server or a database that is unavailable.
 
         Raises:
             ApiError: Airflow has not answered for two minutes, or there is no such run.
         """
-        away_since: float | None = None
+        unanswered_since: float | None = None
         while True:
             try:
-                state = self.look()
-                away_since = None
+                state = self.poll()
+                unanswered_since = None
             except ApiError as error:
                 if 0 < error.status < 500:
                     raise
-                away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > _AWAY_SECONDS:
+                unanswered_since = unanswered_since or time.monotonic()
+                if time.monotonic() - unanswered_since > _OUTAGE_SECONDS:
                     raise
                 state = "running"
             if state in ("success", "failed"):
                 return state
             time.sleep(_POLL_SECONDS)
 
-    def look(self) -> str:
+    def poll(self) -> str:
         """Ask once, print what is new, and return the run's state."""
         self._run = self._api.run(self._run_id)
         state = str(self._run["state"])
@@ -239,12 +239,12 @@ def cause_of(api: AirflowApi, run_id: str) -> str:
         ApiError: there is no such run, or Airflow does not answer.
     """
     follower = Follower(api, run_id, write=lambda _: None, live=None)
-    follower.look()
+    follower.poll()
     return follower.cause()
 
 
 def waiting_reason(ledger: Ledger, run_id: str) -> str | None:
-    """Ask the ledger why a run waits; None: it does not, or no reason is known. A ledger that is away is a reason."""
+    """Ask the ledger why a run waits; None: it does not, or it is not known. An unavailable ledger is a reason."""
     try:
         place = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
     except LedgerError as error:

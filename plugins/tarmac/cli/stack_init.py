@@ -12,10 +12,10 @@ from tarmac.tasks.gpu_pools import GPU_POOL
 
 PREFLIGHT_POOL = "gpu_preflight_pool"
 TOWER_ROLE = "Tarmac tower"
-# How Airflow keeps passwords that people think up: so that guessing is slow, and so is every login.
+# How Airflow keeps passwords that people choose: trying many passwords is slow, and so is every login.
 _SLOW = "scrypt:32768:8:1"
-# Nobody guesses 24 random bytes, so the service account's password needs no stretching: a session that was admitted
-# waits for this login.
+# 24 random bytes cannot be found by trying, so the service account's password needs no stretching: a session that was
+# admitted waits for this login.
 _QUICK = "pbkdf2:sha256:1000"
 
 

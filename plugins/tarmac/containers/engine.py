@@ -124,7 +124,7 @@ def remove_container(api: EngineCalls, container_id: str) -> None:
     except NotFound:
         return
     except APIError as error:
-        # 409: somebody else's removal is under way, which is what we want.
+        # 409: another removal is under way, which is what we want.
         if error.status_code != 409:
             raise ContainerError(f"Container {container_id[:12]} cannot be removed: {error.explanation}.") from error
 

@@ -103,7 +103,7 @@ def _inspect(api: EngineCalls, container_id: str) -> dict[str, Any]:
     try:
         return api.inspect_container(container_id)
     except NotFound as error:
-        raise ContainerError(f"Container {container_id[:12]} was removed by somebody else.") from error
+        raise ContainerError(f"Container {container_id[:12]} was removed by a person or another program.") from error
 
 
 class ContainerRun:

@@ -18,8 +18,8 @@ from typing import Any, Self
 
 from tarmac.base.errors import DriverRefusedError
 
-SICK_XIDS = frozenset({46, 48, 62, 64, 74, 79, 95, 119, 120, 140})
-"""Xid codes after which no session may be placed on the GPU until somebody has reset or repaired it.
+FATAL_XIDS = frozenset({46, 48, 62, 64, 74, 79, 95, 119, 120, 140})
+"""Xid codes after which no session may be placed on the GPU until a person has reset or repaired it.
 
 From NVIDIA's Xid catalogue: those whose immediate action is to reset the GPU or to restart the machine.
 46 the GPU stopped processing; 48 uncorrectable memory error; 62 the power microcontroller halted; 64 a memory row or
@@ -60,7 +60,7 @@ os.register_at_fork(after_in_child=_new_door)
 def within[T](seconds: float, work: Callable[[], T]) -> T:
     """Run `work` in a daemon thread, one at a time in this process, and wait `seconds` for it.
 
-    A driver that hangs cannot be interrupted: its thread stays, and nobody else gets through the door until it is back.
+    A driver that hangs cannot be interrupted: its thread stays, and other calls wait until it returns.
 
     Raises:
         TimeoutError: `work`, or the one before it, is not done in time.
@@ -178,7 +178,7 @@ class XidWatch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        """Stop listening, and let go of the driver."""
+        """Stop listening and free the driver's event set."""
         self._events = None
         with contextlib.suppress(TimeoutError, DriverRefusedError):
             within(self._timeout, self._close)

@@ -12,9 +12,9 @@ from typing import Any
 
 from tarmac.base.errors import DriverRefusedError
 from tarmac.devices import nvml
-from tarmac.devices.nvml import SICK_XIDS, Code, XidWatch
+from tarmac.devices.nvml import FATAL_XIDS, Code, XidWatch
 
-__all__ = ["SICK_XIDS", "Device", "Health", "Process", "Snapshot", "State", "XidWatch", "snapshot"]
+__all__ = ["FATAL_XIDS", "Device", "Health", "Process", "Snapshot", "State", "XidWatch", "snapshot"]
 
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 _UNCORRECTED, _SINCE_DRIVER_LOAD = 1, 0
@@ -22,7 +22,7 @@ _MEMORY_V2 = 0x02000028  # nvmlMemory_v2: the struct's version and size, as NVML
 
 
 class Health(enum.StrEnum):
-    """Of one device. `XID` is for who listens with XidWatch: a snapshot looks at one instant and never says it."""
+    """Of one device. `XID` comes from XidWatch only: a snapshot is of one instant and never has it."""
 
     OK = "ok"
     LOST = "lost"
@@ -86,7 +86,7 @@ class Device:
 class Snapshot:
     """All devices at one instant, by UUID; `sentence` says `state` to people.
 
-    `unidentified` holds a sentence for each GPU that is too sick to tell its UUID.
+    `unidentified` holds a sentence for each GPU that is too unhealthy to tell its UUID.
     """
 
     state: State
@@ -176,7 +176,7 @@ def _instances(handle: nvml.Handle) -> Iterable[nvml.Handle]:
 
 
 def _instance(handle: nvml.Handle, gpu: Device, proc: Path) -> Device:
-    """Read a MIG instance: it has its GPU's temperature, and is sick where its GPU is."""
+    """Read a MIG instance: it has its GPU's temperature, and is unhealthy where its GPU is."""
     device = _device(handle, handle.ask("nvmlDeviceGetIndex"), proc)
     device = dataclasses.replace(device, parent=gpu.uuid, temperature_celsius=gpu.temperature_celsius, mig_enabled=None)
     return device if gpu.health is Health.OK else dataclasses.replace(device, health=gpu.health, fault=gpu.fault)

@@ -15,7 +15,7 @@ from tarmac.base.errors import LedgerError
 from tarmac.ledger import statements as sql
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK = 7_246_101  # an advisory lock's number, any that nobody else uses in this database
+_LOCK = 7_246_101  # an advisory lock's number, any that nothing else uses in this database
 
 
 def connect(url: str) -> Any:
@@ -47,7 +47,7 @@ def transaction(connection: Any) -> Iterator[Any]:
     """Give a cursor in a transaction: committed at the end, rolled back when anything is raised.
 
     Raises:
-        LedgerError: the database refused a statement or went away; nothing of the transaction remains.
+        LedgerError: the database refused a statement or became unavailable; nothing of the transaction remains.
     """
     with _told_apart(), connection, connection.cursor() as cursor:
         yield cursor
@@ -70,7 +70,8 @@ class Database:
     to plan than to run is executed by its name.
 
     Raises:
-        LedgerError: from every method that asks the database, when it refuses or is away; nothing was changed then.
+        LedgerError: from every method that asks the database, when it refuses or is unavailable; nothing was
+            changed then.
     """
 
     prepared: ClassVar[Mapping[str, str]] = {}

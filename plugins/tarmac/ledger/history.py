@@ -18,9 +18,9 @@ class History(Database):
         """Return a session's earlier attempts, oldest first."""
         return self._measured(sql.OWN_ATTEMPTS, key)
 
-    def measured(self, signature: str, *, but: SessionKey, limit: int = 200) -> list[Measured]:
-        """Return what sessions of this model and these parameters measured, newest first, without one session."""
-        return self._measured(sql.MEASURED, (signature, *but, limit))
+    def measured(self, fingerprint: str, *, but: SessionKey, limit: int = 200) -> list[Measured]:
+        """Return what sessions with this workload fingerprint measured, newest first, without one session."""
+        return self._measured(sql.MEASURED, (fingerprint, *but, limit))
 
     def _measured(self, statement: str, values: Sequence[Any]) -> list[Measured]:
         with self.cursor() as cursor:

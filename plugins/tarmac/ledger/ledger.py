@@ -1,11 +1,11 @@
 """The ledger: devices, reservations, the queue and what was measured, in the Postgres database `tarmac`.
 
-Who is authoritative: the database, for every sum, order and time. A reservation counts until its row is gone; a lease
+The database is authoritative for every sum, order and time. A reservation counts until its row is gone; a lease
 that has expired only makes its session suspect, and it is released after fencing (tower.py). The token of a
 reservation changes whenever an attempt takes it over: a writer with an older one is refused, so a worker that was
 thought dead can neither renew nor release what is no longer its own.
 
-Here are passes and reservations; the queue, the devices and what was measured each have a module.
+Here are admission cycles and reservations; the queue, the devices and what was measured each have a module.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tarmac.admission.estimate import Outcome
-from tarmac.admission.placement import PROTECT_AFTER, Placement
+from tarmac.admission.placement import STARVED_AFTER, Placement
 from tarmac.base.ids import TRAIN_MODEL_GPU
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
@@ -31,17 +31,17 @@ KEEP_HISTORY = 100_000
 
 @dataclass(frozen=True)
 class Opening:
-    """What the ledger says when a pass begins.
+    """What the ledger says when an admission cycle begins.
 
-    `outdated`: what it knows of some device was noted a while ago; `queued`: how many wait, as far as COUNTED; `view`:
-    what the pass before this one saw.
+    `outdated`: the row of some device is older than NOTE_SECONDS; `queued`: how many sessions are queued, counted up to
+    COUNTED; `snapshot`: the text of the last cycle's snapshot.
     """
 
     devices: list[DeviceRow]
     reservations: list[Reservation]
     outdated: bool
     queued: int
-    view: str
+    snapshot: str
 
 
 class Ledger(Waitlist, Inventory, History):
@@ -50,23 +50,23 @@ class Ledger(Waitlist, Inventory, History):
     Every method is one transaction unless it is called within `transaction()`.
 
     Raises:
-        LedgerError: from every method, when the database refuses or is away; nothing was changed then.
+        LedgerError: from every method, when the database refuses or is unavailable; nothing was changed then.
     """
 
     prepared: ClassVar[Mapping[str, str]] = {"open_cycle": sql.OPEN_CYCLE, "admit": sql.ADMIT}
 
-    # ---- a pass ----------------------------------------------------------------------------------------------------
+    # ---- an admission cycle ----------------------------------------------------------------------------------------
 
     def lock_devices(self) -> None:
         """Lock the tower, then all device rows, until the transaction ends."""
         with self.cursor() as cursor:
             cursor.execute(sql.LOCK)
 
-    def open_pass(self, key: SessionKey | None = None) -> Opening | None:
-        """Lock as `lock_devices` does, and note that a pass is made: none is due for a while.
+    def open_cycle(self, key: SessionKey | None = None) -> Opening | None:
+        """Lock as `lock_devices` does, and note that a cycle runs: none is due for a while.
 
         Returns:
-            What there is; None: `key` was given and is not in the queue, so that no pass is made.
+            What the cycle reads; None: `key` was given and is not queued, so there is no cycle.
         """
         with self.cursor() as cursor:
             cursor.execute(sql.EXECUTE_OPEN_CYCLE, (key is None, *(key or ("", ""))))
@@ -82,23 +82,23 @@ class Ledger(Waitlist, Inventory, History):
             row[3],
         )
 
-    def admit(self, landing: Collection[tuple[str, Placement, bool]]) -> set[str]:
-        """Turn waiting sessions into ones with a reservation, and tell them.
+    def admit(self, placed: Collection[tuple[str, Placement, bool]]) -> set[str]:
+        """Give queued sessions their reservations, and notify them.
 
         One statement, so that a session gets all its devices or none, also where it is withdrawn meanwhile.
 
         Args:
-            landing: name, placement, and whether it gets whole devices, of each.
+            placed: of each session its name, its placement, and whether it gets whole devices.
 
         Returns:
-            The names of those that waited still.
+            The names of those that were still queued.
 
         Raises:
             LedgerError: a device would hold more than its capacity, or is in quarantine.
         """
         rows = [
             (*session_key(name), whole, uuid, count)
-            for name, placement, whole in landing
+            for name, placement, whole in placed
             for uuid, count in placement.bytes_by_device
         ]
         if not rows:
@@ -124,14 +124,14 @@ class Ledger(Waitlist, Inventory, History):
             return [reservation_of(row) for row in cursor.fetchall()]
 
     def extend(self, key: SessionKey) -> None:
-        """Give a reservation a full lease again, whoever asks: its session was seen alive."""
+        """Give a reservation a full lease again, with any token: its session was seen alive."""
         with self.cursor() as cursor:
             cursor.execute(sql.EXTEND, key)
 
     def claim(self, key: SessionKey) -> Reservation | None:
         """Take over a session's reservation for a new attempt: a new token, a full lease. None: it has none.
 
-        Whoever held the old token can no longer renew or release it.
+        With the old token it can no longer be renewed or released.
         """
         with self.cursor() as cursor:
             cursor.execute(sql.CLAIM, key)
@@ -202,9 +202,9 @@ class Ledger(Waitlist, Inventory, History):
             return int(cursor.fetchone()[0])
 
     def prune(self) -> None:
-        """Forget the oldest admissions and measurements, but those that decide who is protected. Idempotent."""
+        """Forget the oldest admissions and measurements, but those that say which session is starved. Idempotent."""
         with self.cursor() as cursor:
-            cursor.execute(sql.PRUNE, (KEEP_ADMISSIONS, PROTECT_AFTER - 1, KEEP_HISTORY))
+            cursor.execute(sql.PRUNE, (KEEP_ADMISSIONS, STARVED_AFTER - 1, KEEP_HISTORY))
 
     # ---- for people ------------------------------------------------------------------------------------------------
 

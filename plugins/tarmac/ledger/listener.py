@@ -20,7 +20,7 @@ class Listener:
     """One connection to the ledger for the coroutines of one event loop; opened when first used, and after an error.
 
     Raises:
-        LedgerError: from every method that asks the database, when it refuses or is away.
+        LedgerError: from every method that asks the database, when it refuses or is unavailable.
     """
 
     def __init__(self) -> None:

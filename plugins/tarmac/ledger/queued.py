@@ -1,4 +1,4 @@
-"""Who waits for a reservation, in which order, and why: the ledger's tables `arrival` and `waiting`."""
+"""The queue: sessions that wait for a reservation, their order, and why they wait (tables `arrival`, `waiting`)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tarmac.ledger.records import Entry, Place, session_name
 
 
 class Candidates(NamedTuple):
-    """Whom a pass looks at. Those before the number `protected_below` are protected."""
+    """The sessions that an admission cycle considers. Those with a number below `starved_below` are starved."""
 
     waiting: list[Waiting]
-    protected_below: int
+    starved_below: int
 
 
 def place_of(key: SessionKey, row: Sequence[Any]) -> Place:
@@ -40,7 +40,7 @@ class Waitlist(Database):
         """Put a session in the queue, or renew its entry. Idempotent.
 
         A session that waits again, after an attempt that failed, keeps its number and so its place. One that holds a
-        reservation does not wait: it is not put in the queue, also where a pass admits it at this very moment.
+        reservation does not wait: it is not put in the queue, also where a cycle admits it at this very moment.
         """
         with self.cursor() as cursor:
             cursor.execute(
@@ -57,7 +57,7 @@ class Waitlist(Database):
                     entry.estimate.rule.value,
                     entry.estimate.sentence,
                     entry.data_bytes,
-                    entry.signature,
+                    entry.fingerprint,
                     entry.max_wait_seconds,
                     *key,
                     *key,
@@ -76,16 +76,16 @@ class Waitlist(Database):
             cursor.execute(sql.QUEUED)
             return [SessionKey(*row) for row in cursor.fetchall()]
 
-    def anybody_waits(self) -> bool:
+    def any_queued(self) -> bool:
         """Tell whether the queue is not empty."""
         with self.cursor() as cursor:
             cursor.execute(sql.ANY_QUEUED)
             return bool(cursor.fetchone()[0])
 
-    def guessing(self, signature: str) -> list[tuple[SessionKey, int, int]]:
-        """Return who waits with a need that history may correct: the session, its data's bytes, its devices."""
+    def correctable(self, fingerprint: str) -> list[tuple[SessionKey, int, int]]:
+        """Return the queued sessions whose need history may correct: each with its data's bytes and its devices."""
         with self.cursor() as cursor:
-            cursor.execute(sql.CORRECTABLE, (signature,))
+            cursor.execute(sql.CORRECTABLE, (fingerprint,))
             return [(SessionKey(row[0], row[1]), int(row[2]), int(row[3])) for row in cursor.fetchall()]
 
     def correct(self, key: SessionKey, found: Estimate) -> None:
@@ -101,17 +101,17 @@ class Waitlist(Database):
         return None if row is None else place_of(key, row)
 
     def candidates(self, free: Sequence[int], empty: int, key: SessionKey | None) -> Candidates:
-        """Return the sessions a pass has to look at.
+        """Return the sessions that an admission cycle has to consider.
 
-        These are the protected ones, those for which enough devices have enough left, and `key` itself: at most a few
+        These are the starved ones, those for which enough devices have enough left, and `key` itself: at most a few
         times CANDIDATES_AT_MOST, however many wait.
 
         Args:
             free: what may be reserved on each usable device, in bytes, any order.
             empty: how many devices can be had as a whole.
-            key: to be looked at in any case.
+            key: a session to return in any case.
         """
-        parts: list[tuple[str, tuple[Any, ...]]] = [(sql.PROTECTED_CANDIDATES, ())]
+        parts: list[tuple[str, tuple[Any, ...]]] = [(sql.STARVED_CANDIDATES, ())]
         if max(free, default=0) > 0:
             parts.append((sql.FITTING_CANDIDATES, (max(free), sorted(free, reverse=True))))
         if empty > 0:
@@ -132,10 +132,10 @@ class Waitlist(Database):
             int(rows[0][7]) if rows else 0,
         )
 
-    def show(self, view: str) -> None:
-        """Leave what a pass saw, for those who wait on."""
+    def store_snapshot(self, text: str) -> None:
+        """Store the snapshot of an admission cycle, for the sessions that stay queued."""
         with self.cursor() as cursor:
-            cursor.execute(sql.SHOW, (view,))
+            cursor.execute(sql.STORE_SNAPSHOT, (text,))
 
     def arrived(self) -> list[SessionKey]:
         """Return the sessions that have a number in the order of arrival for a day and neither wait nor hold."""

@@ -16,11 +16,14 @@ from tarmac.base.session import SessionKey
 
 @dataclass(frozen=True)
 class Entry:
-    """What a session waits with. `max_wait_seconds` counts from when it enters the queue, each time it does."""
+    """What a session is queued with.
+
+    `fingerprint`: of its workload. `max_wait_seconds` counts from when it enters the queue, each time it does.
+    """
 
     need: Need
     estimate: Estimate
-    signature: str
+    fingerprint: str
     data_bytes: int
     priority: int = 0
     max_wait_seconds: int = 8 * 3600
@@ -29,7 +32,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reservation:
-    """What a session holds: bytes by device UUID, and the token that proves whose it is."""
+    """What a session holds: bytes by device UUID, and the token of the attempt that holds it."""
 
     key: SessionKey
     bytes_by_device: Mapping[str, int]
@@ -37,7 +40,7 @@ class Reservation:
     token: int
     rule: str
     data_bytes: int
-    signature: str
+    fingerprint: str
     waited_seconds: float
 
     @property
@@ -82,10 +85,10 @@ def reservation_of(row: Sequence[Any]) -> Reservation:
 
     Its devices are an object, or the text of one: psycopg2 reads JSON, asyncpg does not.
     """
-    dag_id, run_id, held, whole, token, rule, data_bytes, signature, waited = row
+    dag_id, run_id, held, whole, token, rule, data_bytes, fingerprint, waited = row
     by_device = json.loads(held) if isinstance(held, str) else dict(held)
     return Reservation(
-        SessionKey(dag_id, run_id), by_device, whole, int(token), rule, int(data_bytes), signature, float(waited)
+        SessionKey(dag_id, run_id), by_device, whole, int(token), rule, int(data_bytes), fingerprint, float(waited)
     )
 
 

@@ -10,7 +10,7 @@ import itertools
 import re
 
 from tarmac.admission.estimate import RECENT, SIMILAR
-from tarmac.admission.placement import PROTECT_AFTER
+from tarmac.admission.placement import STARVED_AFTER
 
 CHANNEL = "tarmac_tower"
 LEASE_SECONDS = 60
@@ -178,8 +178,8 @@ QUEUE = f"""
 
 # What a cycle reads of the queue, a part for each kind of session that it may admit. CANDIDATES joins those parts that
 # can find any: most cycles are made while all devices are full.
-PROTECTED_CANDIDATES = (
-    f"sequence < (SELECT below FROM protected) AND {_HAS_HEARTBEAT} ORDER BY sequence LIMIT {CANDIDATES_AT_MOST}"
+STARVED_CANDIDATES = (
+    f"sequence < (SELECT below FROM starved) AND {_HAS_HEARTBEAT} ORDER BY sequence LIMIT {CANDIDATES_AT_MOST}"
 )
 # Sessions that ask for bytes: (most free bytes of a device, free bytes of each device, descending).
 FITTING_CANDIDATES = (
@@ -190,14 +190,14 @@ WHOLE_CANDIDATES = f"memory_bytes IS NULL AND device_count <= %s AND {_HAS_HEART
 
 
 def candidates(parts: list[str]) -> str:
-    """Return the statement that reads the sessions of these parts, each with the number below which it is protected."""
+    """Return the statement that reads the sessions of these parts, each with the number below which it is starved."""
     columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
     union = " UNION ".join(f"(SELECT {columns} FROM waiting WHERE {part})" for part in parts)
     return f"""
-        WITH protected AS MATERIALIZED (
+        WITH starved AS MATERIALIZED (
             SELECT coalesce((SELECT sequence FROM admission ORDER BY sequence DESC
-                OFFSET {PROTECT_AFTER - 1} LIMIT 1), 0) AS below
-        ), found AS ({union}) SELECT found.*, below FROM found, protected
+                OFFSET {STARVED_AFTER - 1} LIMIT 1), 0) AS below
+        ), found AS ({union}) SELECT found.*, below FROM found, starved
     """
 
 
@@ -260,7 +260,7 @@ ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
 EXECUTE_ADMIT = "EXECUTE admit (%s, %s, %s, %s, %s)"
 
 # The cycle's snapshot, of which those that stay queued make their reasons.
-SHOW = "UPDATE tower SET view = %s"
+STORE_SNAPSHOT = "UPDATE tower SET view = %s"
 
 # One queued session undertakes to make the cycle that is due: something was released, or the last cycle is (seconds)
 # ago. It has (seconds) to do so. While a cycle runs, none is due, and no session waits for the lock.
@@ -318,7 +318,7 @@ SLOTS = """
         + (SELECT count(*) FROM waiting WHERE task_id = %s)
 """
 
-# Removes the oldest rows: all but (so many) admissions, those kept that decide which session is protected (all but the
+# Removes the oldest rows: all but (so many) admissions, those kept that decide which session is starved (all but the
 # last so many), and all but (so many) measurements.
 PRUNE = """
     DELETE FROM admission WHERE id <= (SELECT max(id) FROM admission) - %s

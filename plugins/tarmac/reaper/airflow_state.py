@@ -1,8 +1,8 @@
 """What Airflow's database says of runs and of its scheduler, read directly.
 
-The REST API cannot tell a run that is gone from one that it does not find for another reason, and is away when the
-webserver is; a transaction of the database can, and is the truth both rest on (decision 0012). It is written to in one
-case: a scheduler that is known to be dead is said to be (decision 0013).
+The REST API cannot tell a run that is gone from one that it does not find for another reason, and is unavailable when
+the webserver is; a transaction of the database can, and is the truth both rest on (decision 0012). It is written to in
+one case: a scheduler that is known to be dead is said to be (decision 0013).
 """
 
 from __future__ import annotations

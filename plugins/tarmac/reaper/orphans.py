@@ -1,4 +1,4 @@
-"""What belongs to nothing: a pure decision over what Airflow, the ledger and the engine hold (decision 0012).
+"""Orphans: a pure decision over what Airflow, the ledger and the engine hold (decision 0012).
 
 Only what is known counts. A state that is not named here, a task that has no row, an engine or a database that did not
 answer: none of these makes an orphan.
@@ -19,7 +19,7 @@ HELPER_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Task:
-    """A task of a run as Airflow has it. `generation` changes when somebody clears it."""
+    """A task of a run as Airflow has it. `generation` changes when the task is cleared."""
 
     state: str | None
     generation: str = ""
@@ -78,7 +78,7 @@ class Inventory:
 
 @dataclass(frozen=True)
 class Orphans:
-    """What belongs to nothing, each with why."""
+    """Each orphan, with why it is one."""
 
     containers: Mapping[Container, str]
     reserved: Mapping[SessionKey, str]
@@ -91,7 +91,7 @@ class Orphans:
 
 
 def find(inventory: Inventory) -> Orphans:
-    """Decide what belongs to nothing. Pure."""
+    """Decide what is orphaned. Pure."""
     runs = inventory.runs
 
     def which[T](things: Collection[T], why_not: Mapping[T, str | None]) -> dict[T, str]:

@@ -1,7 +1,7 @@
-"""The reaper: removes what belongs to nothing. Runs beside the scheduler, which alone holds the Docker socket.
+"""The reaper: removes orphans. Runs beside the scheduler, which alone holds the Docker socket.
 
-Every few seconds it compares the ledger, the engine's containers and volumes, and Airflow's runs. What two looks in a
-row find to be nobody's is removed: containers first (fencing), then what the session reserved, then its volume. It
+Every few seconds it compares the ledger, the engine's containers and volumes, and Airflow's runs. What two rounds in
+succession find orphaned is removed: containers first (fencing), then what the session reserved, then its volume. It
 touches only what carries Tarmac's labels with this stack's name. When anything does not answer, it removes nothing.
 """
 
@@ -28,12 +28,12 @@ from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 2.0
+ROUND_SECONDS = 2.0
 PRUNE_SECONDS = 60.0
 
 
 def twice(before: Orphans, now: Orphans) -> Orphans:
-    """Keep what was nobody's in the look before too. Pure."""
+    """Keep what was orphaned in the round before too. Pure."""
 
     def both[T](old: Mapping[T, str], new: Mapping[T, str], name: str) -> dict[T, str]:
         known = {getattr(one, name, one) for one in old}
@@ -48,7 +48,7 @@ def twice(before: Orphans, now: Orphans) -> Orphans:
 
 
 class Reaper:
-    """Looks and removes.
+    """Finds orphans and removes them.
 
     Args:
         api: the engine.
@@ -64,14 +64,14 @@ class Reaper:
         self._prune_at = 0.0
 
     def round(self) -> Orphans:
-        """Look once and remove what was nobody's in the last look too. Returns what was removed.
+        """Find orphans once, and remove those that the last round found too. Returns what was removed.
 
         Raises:
             TarmacError, OSError: something does not answer; the next round begins anew.
         """
         before, self._before = self._before, Orphans({}, {}, {}, {})
         self._prune()
-        found = orphans.find(self._look())
+        found = orphans.find(self._inventory())
         sure = twice(before, found)
         if sure:
             self._remove(sure)
@@ -84,7 +84,7 @@ class Reaper:
             self._ledger.prune()
             self._prune_at = time.monotonic() + PRUNE_SECONDS
 
-    def _look(self) -> Inventory:
+    def _inventory(self) -> Inventory:
         self._held = {one.key: one for one in self._ledger.reservations()}
         waiting = [*self._ledger.waiting(), *self._ledger.arrived()]
         containers = self._containers()
@@ -124,10 +124,10 @@ class Reaper:
                 if engine.remove_volume(self._api, volume.name):
                     log.warning("Removed volume %s of %s: %s.", volume.name, volume.key.run_id, why)
             except ContainerError as error:
-                log.error("%s", error)  # somebody else's container uses it; the next round tries again
+                log.error("%s", error)  # a container that is not Tarmac's uses it; the next round tries again
 
     def _still_there(self, key: SessionKey, what: str, labels: Mapping[str, str]) -> bool:
-        """Whether containers of a session with these labels are left: then what they use is not given away."""
+        """Whether containers of a session with these labels are left: then what they use is not released."""
         left = engine.containers_with(self._api, {**session_labels(self._stack, *key), **labels})
         if left:
             log.warning("Cannot %s of %s yet: %d of its containers are there.", what, key.run_id, len(left))
@@ -148,7 +148,7 @@ def main() -> int:
     trouble = ""
     with Ledger(stack.database_url) as ledger:
         reaper = None
-        while not stop.wait(LOOK_SECONDS):
+        while not stop.wait(ROUND_SECONDS):
             try:
                 if reaper is None:
                     reaper = Reaper(engine.client(), ledger, AirflowState(database_url()), stack.stack)

@@ -1,10 +1,10 @@
 """What the scheduler's container runs: Airflow's scheduler, the reaper, the checker, and a watch over them.
 
-A scheduler whose database went away for some seconds loses its loop, and lingers until its tasks end, for hours,
+A scheduler whose database was unavailable for some seconds loses its loop, and lingers until its tasks end, for hours,
 scheduling nothing (Airflow 3.3). Here it is ended as soon as the database answers again, and with it the container,
 which the engine starts again; trainings go on meanwhile and are found again. So is one whose engine was restarted below
-it (live-restore) and left it a socket that nobody listens on. On SIGTERM the scheduler's tasks get a few seconds to end
-by themselves, not the hours that a training takes.
+it (live-restore) and left it a socket on which no process listens. On SIGTERM the scheduler's tasks get a few seconds
+to end by themselves, not the hours that a training takes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tarmac.reaper.airflow_state import AirflowState, database_url
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 # A scheduler beats every 2 s. One that is silent for so long, while its database answers all the time, is dead.
 SILENT_SECONDS = 15.0
 # It imports Airflow and looks for orphaned tasks before its first beat.
@@ -53,7 +53,7 @@ class Pulse:
     _alive: bool = False
 
     def dead(self, now: float, *, answers: bool, beat: datetime | None) -> bool:
-        """Take in one look; tell whether the scheduler is dead.
+        """Take in one check; tell whether the scheduler is dead.
 
         Args:
             now: this process's monotonic seconds, never less than the last time.
@@ -73,7 +73,7 @@ class Pulse:
 
 
 def listens(path: str) -> bool:
-    """Whether somebody listens on a Unix socket."""
+    """Whether a process listens on a Unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(5)
         try:
@@ -138,7 +138,7 @@ class Supervisor:
         scheduler = subprocess.Popen(["airflow", "scheduler"])
         pulse = Pulse(time.monotonic(), before)
         try:
-            while not self._stop.wait(LOOK_SECONDS):
+            while not self._stop.wait(CHECK_SECONDS):
                 if (code := scheduler.poll()) is not None:
                     log.error("The scheduler ended with exit code %d.", code)
                     return code or 1
@@ -147,7 +147,7 @@ class Supervisor:
                 if listens(SOCKET):
                     self._heard_at = time.monotonic()
                 if time.monotonic() - self._heard_at > DEAF_SECONDS:
-                    log.error("Nobody has listened on %s for %g s.", SOCKET, DEAF_SECONDS)
+                    log.error("No process has listened on %s for %g s.", SOCKET, DEAF_SECONDS)
                     return 1
                 if self._dead(pulse):
                     log.error("The scheduler has not beaten for %g s although its database answers.", SILENT_SECONDS)
@@ -174,7 +174,7 @@ class Supervisor:
                 if not said:
                     log.warning("Waiting for the database: %s", error)
                 said = True
-            self._stop.wait(LOOK_SECONDS)
+            self._stop.wait(CHECK_SECONDS)
         return None
 
     def _dead(self, pulse: Pulse) -> bool:

@@ -232,7 +232,7 @@ class Registry:
         try:
             self._call("POST", "/registered-models/create", {"name": name, "tags": [{"key": tag.MODEL, "value": kind}]})
         except RegistryError as error:
-            # Another session may have made it between the look and this call.
+            # Another session may have made it between the check and this call.
             if error.code != _EXISTS:
                 raise
 

@@ -133,7 +133,7 @@ class Production:
     def settle(self, model: str) -> list[str]:
         """Write down what was done in MLflow, then let the alias follow the history. Idempotent.
 
-        Under the model's lock, so that of two who promote at once the later one's version stays.
+        Under the model's lock, so that of two promotions at once the later one's version stays.
 
         Returns:
             What was not as it should be, one sentence each; empty: nothing had to be done.
@@ -261,7 +261,7 @@ def _sentence(step: Step) -> str:
 
 
 def _is_settled(known: _Last | None, there: RegisteredModel | None) -> bool:
-    """Tell from one look at all models that there is nothing to do; MLflow deletes an alias with its version."""
+    """Tell from one listing of all models that there is nothing to do; MLflow deletes an alias with its version."""
     if known is None:
         return there is None or PRODUCTION not in there.aliases
     if there is None:

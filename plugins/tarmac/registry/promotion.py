@@ -35,7 +35,7 @@ class Step:
 
 
 IN_MLFLOW = "a user of MLflow"
-"""Who did what is found in MLflow, which keeps no record of it."""
+"""The author of a step that was found in MLflow, which does not record one."""
 
 VERSION_DELETED, MODEL_DELETED, SET_IN_MLFLOW = "version_deleted", "model_deleted", "mlflow"
 
@@ -48,7 +48,7 @@ class Known:
         head: the version in production; None: nothing is.
         last_ms: when its last step was made, in milliseconds since 1970; None: there is none since the model was made.
         created_ms: when MLflow made the model that the history is of; None: it was written before that was kept.
-        alias: where the alias `production` was when a step last looked at it or set it.
+        alias: where the alias `production` was when a step last read or set it.
     """
 
     head: int | None = None
@@ -79,7 +79,7 @@ class Change:
 def changes(known: Known, found: Found | None) -> list[Change]:
     """Return what was done in MLflow since the history was last compared with it, in this order. Pure.
 
-    An alias that is where a step last left it, while the history is further, was not moved by anybody: that step was
+    An alias that is where a step last left it, while the history is further, was not moved by a person: that step was
     interrupted, and the alias has to follow. Anywhere else a person has put it.
 
     Args:
@@ -157,7 +157,7 @@ def decide(
         candidate: with its score.
         margin: by how much it has to be better.
         production: the version in production; None: there is none.
-        in_production: what that version scored on the candidate's evaluation set; None: nobody knows it.
+        in_production: what that version scored on the candidate's evaluation set; None: not known.
         been: every version that was ever in production.
     """
     name, score = candidate.score_name, candidate.measured.score
@@ -192,7 +192,7 @@ def decide(
 def way_back(steps: Iterable[Step]) -> int | None:
     """Return the version that was in production before the current one came; None: nothing was.
 
-    A rollback takes one step away, so that the next one leads further back. What was deleted is not gone back to.
+    A rollback removes one step, so that the next one leads further back. What was deleted is not gone back to.
 
     Args:
         steps: a model's history since it was made, oldest first.

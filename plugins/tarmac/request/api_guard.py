@@ -42,7 +42,7 @@ class RequestGuard:
     """ASGI middleware for Airflow's api-server; registered as a root middleware by the plugin.
 
     Args:
-        app: what stands behind it.
+        app: what it guards.
         ask: the checker: gives a sentence for each field that the world contradicts.
         allowed: tells whether the caller may start a run; only such a caller learns what the checker says.
     """
@@ -97,7 +97,7 @@ class RequestGuard:
             return await self._ask(conf)
         except CheckerUnavailableError as error:
             # No reason to refuse: check_request_body asks the same before anything is started.
-            log.warning("The request is passed on without a look at data sets, base model and GPUs: %s", error)
+            log.warning("The request is passed on without a check of data sets, base model and GPUs: %s", error)
             return []
 
 

@@ -4,8 +4,8 @@ Ours are in `catalogue.toml` beside this file; a team's own in the `*.toml` file
 (env/trainers of the repository). docs/trainer-contract.md says what stands in such a file. The trainer checks
 parameters again; this copy lets a bad request be refused before anything is started. A test compares the two.
 
-A broken file of a team takes away what it lists and nothing else: `problems` says so, and so does whoever is refused
-for it. Files are read again when they change, so that a new trainer needs no restart.
+A broken file of a team removes what it lists and nothing else: `problems` says so, and so does the error of a request
+that is refused for it. Files are read again when they change, so that a new trainer needs no restart.
 """
 
 from __future__ import annotations

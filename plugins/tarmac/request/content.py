@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Sequence
 
-# As much of a file's beginning as is looked at, in bytes.
+# How much of a file's beginning is read, in bytes.
 HEAD_BYTES = 1024 * 1024
 _LINES = 100
 _EXPECTED = {

@@ -12,7 +12,7 @@ EXAMPLE_DATASETS: dict[str, Any] = {"my-data": {"train": "<id>/<id>.jsonl", "eva
 
 
 class FieldSchema(dict[str, Any]):
-    """A field's JSON schema, which nobody changes: a copy of it is itself.
+    """A field's JSON schema, which is never changed: a copy of it is itself.
 
     Airflow copies a DAG's params for every operator, up to four times over, whenever a task starts.
     """

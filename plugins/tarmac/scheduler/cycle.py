@@ -1,9 +1,10 @@
-"""A pass over the queue: look at the devices, admit everyone who fits, leave why the others do not.
+"""An admission cycle: read the devices, admit each queued session that fits, store why the others do not.
 
-A pass is one transaction that locks the device rows, so passes take turns. The driver is asked before it: one that
-hangs keeps nobody waiting but its own caller. What a snapshot misses meanwhile is what it misses anyway, the memory of
-other people's processes a moment later; what sessions hold is the ledger's, read under the lock. Any waiting or
-releasing session may make a pass, and makes it for all who wait; so nobody has to be awake to be admitted.
+A cycle is one transaction that locks the device rows, so cycles take turns. The driver is asked before the
+transaction, so a driver that hangs delays only the caller of this cycle. A snapshot may miss memory that processes
+outside Tarmac take a moment later, as every snapshot does. What sessions hold is read from the ledger under the lock.
+Any queued or releasing session may run a cycle, and a cycle admits for the whole queue: the process of a session does
+not have to run for the session to be admitted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tarmac.admission.placement import DeviceLoad, Need, fits, plan, with_reserved
-from tarmac.admission.reasons import view
+from tarmac.admission.reasons import cycle_snapshot
 from tarmac.base.session import SessionKey
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
 from tarmac.ledger.ledger import Ledger, Opening
@@ -22,14 +23,14 @@ from tarmac.ledger.statements import CANDIDATES_AT_MOST, COUNTED
 
 log = logging.getLogger(__name__)
 
-# What makes a device sick enough to take it out of use until a person says otherwise.
-SICK = {Health.LOST, Health.NEEDS_RESET, Health.ECC, Health.XID}
+# The health of a device that takes it out of use until a person releases it.
+UNHEALTHY = {Health.LOST, Health.NEEDS_RESET, Health.ECC, Health.XID}
 _WHOLE = Need(None)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What one snapshot says of one device, in the ledger's terms. `quarantine`: "" or why it is to be taken out."""
+class DeviceStatus:
+    """What one snapshot says of one device, as the ledger keeps it. `quarantine`: "" or why to take it out of use."""
 
     uuid: str
     name: str
@@ -73,13 +74,13 @@ def external_bytes(device: Device, reserved: Mapping[SessionKey, int], sessions:
     return max(0, (device.used_bytes or 0) - covered)
 
 
-def readings(
+def device_statuses(
     snapshot: Snapshot,
     reservations: Sequence[Reservation],
     sessions: Mapping[str, SessionKey],
     *,
     headroom_bytes: int,
-) -> list[Reading]:
+) -> list[DeviceStatus]:
     """Say what a snapshot means for the ledger, device by device. Pure.
 
     A device that cannot be read is unavailable, never empty. A GPU that is split has no capacity: its instances do.
@@ -97,7 +98,7 @@ def readings(
         elif not device.usable:
             unusable = "its memory cannot be read"
         found.append(
-            Reading(
+            DeviceStatus(
                 uuid=device.uuid,
                 name=device.name,
                 position=device.index,
@@ -105,23 +106,23 @@ def readings(
                 capacity_bytes=0 if split else max(0, total - (device.reserved_bytes or 0) - headroom_bytes),
                 external_bytes=external_bytes(device, reserved, sessions),
                 unusable=unusable,
-                quarantine=device.fault or str(device.health) if device.health in SICK else "",
+                quarantine=device.fault or str(device.health) if device.health in UNHEALTHY else "",
             )
         )
     return found
 
 
-def is_news(reading: Reading, row: DeviceRow | None) -> bool:
-    """Tell whether a reading of a device says anything that its row does not. Pure."""
-    if row is None or reading.total_bytes <= 0:
-        return reading.total_bytes > 0
+def has_changed(status: DeviceStatus, row: DeviceRow | None) -> bool:
+    """Tell whether the status of a device differs from its row. Pure."""
+    if row is None or status.total_bytes <= 0:
+        return status.total_bytes > 0
     return (
-        reading.name,
-        reading.position,
-        reading.total_bytes,
-        max(reading.capacity_bytes, row.reserved_bytes),
-        reading.external_bytes,
-        reading.unusable,
+        status.name,
+        status.position,
+        status.total_bytes,
+        max(status.capacity_bytes, row.reserved_bytes),
+        status.external_bytes,
+        status.unusable,
     ) != (row.name, row.position, row.total_bytes, row.capacity_bytes, row.external_bytes, row.unusable)
 
 
@@ -149,11 +150,11 @@ def loads(rows: Iterable[DeviceRow]) -> list[DeviceLoad]:
 
 
 class Tower:
-    """Makes passes.
+    """Runs admission cycles.
 
     Args:
-        ledger: on which they are made.
-        look: takes a snapshot.
+        ledger: on which they run.
+        take_snapshot: reads the devices.
         sessions: tells the session of each container that runs, by container id.
         headroom_bytes: what is never reserved on any device.
     """
@@ -161,34 +162,34 @@ class Tower:
     def __init__(
         self,
         ledger: Ledger,
-        look: Callable[[], Snapshot],
+        take_snapshot: Callable[[], Snapshot],
         sessions: Callable[[], Mapping[str, SessionKey]],
         *,
         headroom_bytes: int,
     ) -> None:
         self.ledger = ledger
-        self._look = look
+        self._take_snapshot = take_snapshot
         self._sessions = sessions
         self._headroom_bytes = headroom_bytes
 
-    def make_pass(self, key: SessionKey | None = None) -> list[SessionKey]:
-        """Admit everyone who may be admitted now; leave a view, from which each of the others knows why it is not.
+    def run_cycle(self, key: SessionKey | None = None) -> list[SessionKey]:
+        """Admit each queued session that fits now; store the cycle snapshot, which tells the others why they wait.
 
         Args:
-            key: whose pass it is: looked at in any case. When its turn comes and the session does not wait any more,
-                no pass is made, so that of many who come at once one admits all.
+            key: the session that runs the cycle. It is a candidate in any case. If it is no longer queued when it gets
+                the lock, there is no cycle: of many sessions that come at once, the first admits all.
 
         Returns:
-            Who was admitted.
+            The sessions that were admitted.
 
         Raises:
-            LedgerError: the database refused; nobody was admitted.
+            LedgerError: the database refused; no session was admitted.
         """
-        snapshot, sessions = self._look(), self._sessions()
+        snapshot, sessions = self._take_snapshot(), self._sessions()
         with self.ledger.transaction():
-            opening = self.ledger.open_pass(key)
+            opening = self.ledger.open_cycle(key)
             if opening is None:
-                return []  # somebody's pass, for whose end this one had to wait, has admitted it
+                return []  # the cycle that held the lock before has admitted it
             devices = loads(self._note(snapshot, sessions, opening))
             admitted: list[SessionKey] = []
             while True:
@@ -198,34 +199,34 @@ class Tower:
                     sum(fits(_WHOLE, device) for device in usable),
                     key,
                 )
-                decided = plan(found.waiting, devices, protected_below=found.protected_below)
-                landed = self.ledger.admit(
+                decided = plan(found.waiting, devices, starved_below=found.starved_below)
+                accepted = self.ledger.admit(
                     [(one.name, placement, one.need.memory_bytes is None) for one, placement in decided.admitted]
                 )
                 for one, placement in decided.admitted:
-                    if one.name in landed:
+                    if one.name in accepted:
                         admitted.append(session_key(one.name))
                         devices = with_reserved(devices, placement)
-                # A full look may have left out some who fit into what is left now.
-                if not landed or len(found.waiting) < CANDIDATES_AT_MOST:
+                # A full list of candidates may have left out sessions that fit into what is left now.
+                if not accepted or len(found.waiting) < CANDIDATES_AT_MOST:
                     break
-            if self._anybody_left(opening, len(admitted)):
-                seen = view(devices, decided.held, self.ledger.expected_ends())
-                if seen != opening.view:
-                    self.ledger.show(seen)
+            if self._any_queued(opening, len(admitted)):
+                text = cycle_snapshot(devices, decided.held, self.ledger.expected_ends())
+                if text != opening.snapshot:
+                    self.ledger.store_snapshot(text)
             return admitted
 
-    def _anybody_left(self, opening: Opening, admitted: int) -> bool:
-        """Whether anybody still waits after so many were admitted; asks the ledger only where it has to."""
+    def _any_queued(self, opening: Opening, admitted: int) -> bool:
+        """Whether a session is still queued after so many were admitted; asks the ledger only where it has to."""
         if admitted and opening.queued == COUNTED:
-            return self.ledger.anybody_waits()
+            return self.ledger.any_queued()
         return opening.queued > admitted
 
     def _note(self, snapshot: Snapshot, sessions: Mapping[str, SessionKey], opening: Opening) -> list[DeviceRow]:
-        """Write down what the devices are like now, where that is news; return them."""
-        found = readings(snapshot, opening.reservations, sessions, headroom_bytes=self._headroom_bytes)
+        """Store the present status of the devices where it has changed; return their rows."""
+        found = device_statuses(snapshot, opening.reservations, sessions, headroom_bytes=self._headroom_bytes)
         rows = {row.uuid: row for row in opening.devices}
-        if opening.outdated or any(is_news(reading, rows.get(reading.uuid)) for reading in found):
+        if opening.outdated or any(has_changed(status, rows.get(status.uuid)) for status in found):
             noted = self.ledger.put_devices(
                 [
                     (r.uuid, r.name, r.position, r.total_bytes, r.capacity_bytes, r.external_bytes, r.unusable)
@@ -240,8 +241,8 @@ class Tower:
             if rows[uuid].unusable != why:
                 self.ledger.mark_unusable(uuid, why)
                 changed = True
-        for reading in found:
-            if reading.quarantine and self.ledger.quarantine(reading.uuid, reading.quarantine):
-                log.error("Device %s is in quarantine now: %s", reading.uuid, reading.quarantine)
+        for status in found:
+            if status.quarantine and self.ledger.quarantine(status.uuid, status.quarantine):
+                log.error("Device %s is in quarantine now: %s", status.uuid, status.quarantine)
                 changed = True
         return self.ledger.devices() if changed else list(rows.values())

@@ -1,8 +1,8 @@
 """TrainingContainerOperator: one step of a training session, as a task of Airflow.
 
 What happens to the container is containers/run.py's; here is what Airflow has to do with it: templates, labels that
-tell whose it is, XCom, and what a failure means for a retry. A task that is ended from outside lets its container go
-on: whether it is still wanted is Airflow's to say, and the reaper asks it (decision 0012).
+name its session and task, XCom, and what a failure means for a retry. A task that is ended from outside detaches from
+its container, which goes on: Airflow says whether it is still wanted, and the reaper asks Airflow (decision 0012).
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class TrainingContainerOperator(BaseOperator):
         include_credentials: which credentials of the stack reach this container's environment, if it has a network.
             They are never templated, rendered or logged.
         network_mode: the networks it is on, comma-separated; templated.
-        restore: the operator that fills the session's volume. Given, a volume that is gone (the run was cleared after
+        refill: the operator that fills the session's volume. Given, a volume that is gone (the run was cleared after
             its clean-up) is made again; without it, that is an error that says what to clear.
-        request: the checked request, for `restore`; templated.
+        request: the checked request, for `refill`; templated.
         session_required: False lets a step without a session's volume end at once with None (clean-up is idempotent).
         needs_result: a step that ends well without a result has failed.
         memory_bytes, processes: limits of the container; by default the stack's settings. The first is templated.
@@ -113,7 +113,7 @@ class TrainingContainerOperator(BaseOperator):
         gpu_label: bool = True,
         gpu_healthcheck: bool = False,
         include_credentials: Collection[Credential] = (),
-        restore: TrainingContainerOperator | None = None,
+        refill: TrainingContainerOperator | None = None,
         request: Any = None,
         session_required: bool = True,
         needs_result: bool = False,
@@ -142,7 +142,7 @@ class TrainingContainerOperator(BaseOperator):
         self.gpu_label = gpu_label
         self.gpu_healthcheck = gpu_healthcheck
         self.include_credentials = tuple(include_credentials)
-        self.restore = restore
+        self.refill = refill
         self.request = request
         self.session_required = session_required
         self.needs_result = needs_result
@@ -229,7 +229,7 @@ class TrainingContainerOperator(BaseOperator):
         return True
 
     def run_step(self, context: Context) -> Any:
-        """Do what execute does, with ContainerError for every failure; `restore` operators are run by this."""
+        """Do what execute does, with ContainerError for every failure; `refill` operators are run by this."""
         self._context = context
         self._parent = os.getppid()
         mounts.check_rendered(self.mounts)
@@ -251,7 +251,7 @@ class TrainingContainerOperator(BaseOperator):
             AirflowException: always, so that this process ends; the signal's handler does no more than call this.
         """
         if isinstance(sys.exception(), AirflowTaskTimeout):
-            for step in (self, self.restore):
+            for step in (self, self.refill):
                 if step is not None and step.container:
                     engine.stop_and_remove(self.cli, step.container["Id"])
             return
@@ -314,11 +314,11 @@ class TrainingContainerOperator(BaseOperator):
 
     def _has_session_volume(self, context: Context) -> bool:
         names = [m["Source"] for m in self.mounts if m["Target"] == SESSION_PATH]
-        if not names or (engine.volume_exists(self.cli, names[0]) and not self._half_restored()):
+        if not names or (engine.volume_exists(self.cli, names[0]) and not self._partly_refilled()):
             return True
         if not self.session_required:
             return False
-        if self.restore is None:
+        if self.refill is None:
             raise ContainerError(
                 f"The session's volume {names[0]} is gone: the run was cleaned up. "
                 "Clear the training task with everything after it, or send the request again.",
@@ -326,15 +326,15 @@ class TrainingContainerOperator(BaseOperator):
             )
         self.log.info("The session's volume %s is gone or empty; making it and fetching the data again.", names[0])
         engine.create_session_volume(self.cli, names[0], self._session_labels(), self.request, self.image)
-        self.restore.render_template_fields(context)
-        self.restore.run_step(context)
+        self.refill.render_template_fields(context)
+        self.refill.run_step(context)
         return True
 
-    def _half_restored(self) -> bool:
+    def _partly_refilled(self) -> bool:
         """Whether an earlier attempt of this task was lost while it fetched the data again."""
-        if self.restore is None or engine.containers_with(self.cli, self._identity()):
+        if self.refill is None or engine.containers_with(self.cli, self._identity()):
             return False
-        mine = {**self._session_labels(), LABEL_TASK: self.restore.task_id, LABEL_OWNER: self._ti.task_id}
+        mine = {**self._session_labels(), LABEL_TASK: self.refill.task_id, LABEL_OWNER: self._ti.task_id}
         return bool(engine.containers_with(self.cli, mine))
 
     # ---- what it is made of ------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ class TrainingContainerOperator(BaseOperator):
         return {**(self.labels or {}), **gpu, **self._identity(), **owner, LABEL_ATTEMPT: str(self._ti.try_number)}
 
     def _generation(self) -> str:
-        # Airflow raises a task's last allowed attempt when somebody clears it, and at no other time.
+        # Airflow raises a task's last allowed attempt when it is cleared, and at no other time.
         return str(self._ti.max_tries)
 
     def _devices(self) -> list[str]:

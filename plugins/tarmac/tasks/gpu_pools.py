@@ -67,7 +67,7 @@ class GpuPoolSetup(BaseOperator):
         api = AirflowApi(settings().airflow_url, user, password)
         with Ledger(settings().database_url) as ledger:
             while True:
-                slots, occupied = look(api)
+                slots, occupied = pool_slots(api)
                 wanted = wanted_slots(ledger.slots(), occupied)
                 if slots == wanted:
                     break
@@ -76,7 +76,7 @@ class GpuPoolSetup(BaseOperator):
         return {"slots": slots}
 
 
-def look(api: AirflowApi) -> tuple[int, int]:
+def pool_slots(api: AirflowApi) -> tuple[int, int]:
     """Return how many slots gpu_pool has, and how many of them tasks hold now; 0 and 0 where there is no such pool."""
     try:
         found: dict[str, Any] = api.call("GET", f"/pools/{GPU_POOL['name']}")

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from tarmac.scheduler.cycle import Tower
 
 
-def signature(request: Mapping[str, Any]) -> str:
-    """Name the kind of session that history compares: the model and its parameters. Pure."""
+def workload_fingerprint(request: Mapping[str, Any]) -> str:
+    """Name the workload that history compares: the model and its parameters. Pure."""
     parameters = json.dumps(request.get("parameters") or {}, sort_keys=True)
     return f"{request['model']}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
 
@@ -49,13 +49,13 @@ def entry_for(
     from tarmac.ledger.records import Entry
 
     resources = Resources.model_validate(request.get("resources") or {})
-    kind, amount = signature(request), data_bytes(prep)
+    kind, amount = workload_fingerprint(request), data_bytes(prep)
     requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
     found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
     return Entry(
         need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy)),
         estimate=found,
-        signature=kind,
+        fingerprint=kind,
         data_bytes=amount,
         priority=int(request.get("priority") or 0),
         max_wait_seconds=resources.max_wait_seconds,
@@ -66,10 +66,10 @@ def entry_for(
 def _estimate(
     ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int
 ) -> Estimate:
-    """Estimate a session's need from what the ledger knows; a guess beyond the devices it would get is a whole one."""
+    """Estimate a session's need from what the ledger knows; one beyond the devices it would get is a whole device."""
     from tarmac.admission.estimate import bounded, estimate
 
-    # Somebody may have taken the model out of the catalogue since the session started: a whole device then.
+    # The model may have left the catalogue since the session started: a whole device then.
     default = catalogue().models.get(kind.partition(":")[0])
     found = estimate(
         requested_bytes=requested,
@@ -83,15 +83,15 @@ def _estimate(
 
 
 def learn(ledger: Ledger, kind: str) -> None:
-    """Estimate again for those who wait with a guess, after a session of their kind was measured. Idempotent."""
+    """Estimate queued sessions again after a session with their fingerprint was measured. Idempotent."""
     with ledger.transaction():
         ledger.lock_devices()
-        for key, amount, count in ledger.guessing(kind):
+        for key, amount, count in ledger.correctable(kind):
             ledger.correct(key, _estimate(ledger, key, kind, requested=None, amount=amount, devices=count))
 
 
 def open_tower(ledger: Ledger, api: Any) -> Tower:
-    """Make the tower of this machine: its devices, the containers of the engine `api`, its headroom."""
+    """Make what runs admission cycles here: with the devices, the containers of the engine `api`, the headroom."""
     from tarmac.devices.snapshot import snapshot
     from tarmac.scheduler.cycle import Tower
 
@@ -104,14 +104,14 @@ def open_tower(ledger: Ledger, api: Any) -> Tower:
 
 
 def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any) -> Reservation | None:
-    """Try once to get a reservation: estimate, queue, make a pass. Idempotent.
+    """Try once to get a reservation: estimate, queue, run an admission cycle. Idempotent.
 
     Returns:
         The reservation, or None: it waits in the queue, and the ledger says why.
 
     Raises:
         AirflowFailException: it can never fit here, or its deadline has passed; it is out of the queue then.
-        LedgerError: the database is away.
+        LedgerError: the database is unavailable.
     """
     from tarmac.tasks.gpu_trigger import waiting_line
 
@@ -122,11 +122,11 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
         return held
     tower = open_tower(ledger, engine.client())
     if not ledger.devices():
-        tower.make_pass()
+        tower.run_cycle()
     prep = ti.xcom_pull(task_ids=RETRIEVE_RESOURCES)
     entry = entry_for(ledger, key, request, prep, ti.task_id)
     ledger.enqueue(key, entry)
-    tower.make_pass(key)
+    tower.run_cycle(key)
     if held := ledger.reservation(key):
         return held
     place = ledger.place_in_queue(key)

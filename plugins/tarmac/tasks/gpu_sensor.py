@@ -61,7 +61,7 @@ class TrainingRunningSensor(BaseSensorOperator):
         """Check once; log what it waits for.
 
         Raises:
-            LedgerError: the database is away; the task is tried again.
+            LedgerError: the database is unavailable; the task is tried again.
         """
         from tarmac.ledger.ledger import Ledger
 

@@ -36,7 +36,7 @@ _OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 GPU_OUT_OF_MEMORY = "GPU_OUT_OF_MEMORY"
-# A database that is away is waited for this long when a reservation is to be released; then its lease runs out.
+# How long to wait for an unavailable database when a reservation is to be released; then its lease runs out.
 _RELEASE_SECONDS = 60
 _GONE_SECONDS = 5
 
@@ -68,7 +68,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         super().__init__(gpu_healthcheck=True, **kwargs)
         self._held: Reservation | None = None
         self._watch: Watch | None = None
-        self._sick = ""
+        self._unhealthy = ""
         self._alive_at = 0.0
 
     def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
@@ -99,7 +99,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
             "TARMAC_GPU_MEMORY_BYTES": str(held.bytes_each),
             "TARMAC_STALL_SECONDS": str(stall),
         }
-        self._remove_strangers(held)
+        self._remove_strays(held)
         self._alive_at = time.monotonic()
         try:
             result = super().run_step(context)
@@ -144,7 +144,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         self.defer(trigger=ReservationTrigger(*self._key), method_name="resume")
         raise AssertionError("defer always raises")
 
-    def _remove_strangers(self, held: Reservation) -> None:
+    def _remove_strays(self, held: Reservation) -> None:
         """Remove containers of this task on other devices than those reserved: they are of a reservation long gone."""
         for container in engine.containers_with(self.cli, self._identity()):
             if container["Labels"].get(LABEL_GPU) != ",".join(held.devices):
@@ -169,20 +169,20 @@ class GpuTrainingOperator(TrainingContainerOperator):
     def _outcome(self, error: ContainerError) -> tuple[Outcome, str, int | None]:
         from tarmac.admission.estimate import Outcome
         from tarmac.devices.snapshot import snapshot
-        from tarmac.tasks.gpu_watch import MISSING_LOOKS, faults_of, tells_devices
+        from tarmac.tasks.gpu_watch import MISSING_SNAPSHOTS, faults_of, tells_devices
 
         held, watch = self._held, self._watch
         if held is None:
             raise RuntimeError("There is no reservation.")
         if watch is not None and watch.verdict is not None:
-            self._sick = watch.verdict.sick
+            self._unhealthy = watch.verdict.unhealthy
             return watch.verdict.outcome, watch.verdict.sentence, None
-        # A training often dies of its device before anybody looked at the device.
+        # A training often dies of its device before a snapshot shows the fault.
         seen = snapshot()
-        missing = dict.fromkeys(held.devices, MISSING_LOOKS) if tells_devices(seen) else {}
+        missing = dict.fromkeys(held.devices, MISSING_SNAPSHOTS) if tells_devices(seen) else {}
         if faults := faults_of(seen, held.bytes_by_device, missing):
-            self._sick, fault = min(faults.items())
-            return Outcome.DEVICE_LOST, f"Device {self._sick} failed under the training: {fault}", None
+            self._unhealthy, fault = min(faults.items())
+            return Outcome.DEVICE_LOST, f"Device {self._unhealthy} failed under the training: {fault}", None
         if self._exit_code is not None and ran_out_of_memory(self._exit_code, self._error, self._last_text):
             needed = self._error.data.get("needed_bytes") if self._error else None
             needed = int(needed) if isinstance(needed, int | float) and not isinstance(needed, bool) else None
@@ -203,7 +203,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         needed_bytes: int | None = None,
         again: bool = False,
     ) -> str:
-        """Release the reservation, once; make a pass for those who wait. Returns why to give up, or ""."""
+        """Release the reservation, once; run an admission cycle for the queue. Returns why to give up, or ""."""
         from tarmac.admission.estimate import gives_up
         from tarmac.ledger.ledger import Ledger
         from tarmac.tasks.gpu_preflight import entry_for, learn, open_tower
@@ -218,8 +218,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
             with Ledger(settings().database_url) as ledger:
                 given_up = ""
                 with ledger.transaction():
-                    if self._sick:
-                        ledger.quarantine(self._sick, reason)
+                    if self._unhealthy:
+                        ledger.quarantine(self._unhealthy, reason)
                     mine = ledger.finish(
                         held, outcome, reason=reason, peak_bytes=max(measured, default=None), needed_bytes=needed_bytes
                     )
@@ -233,10 +233,12 @@ class GpuTrainingOperator(TrainingContainerOperator):
                         prep = self._ti.xcom_pull(task_ids=RETRIEVE_RESOURCES)
                         ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
                 try:
-                    learn(ledger, held.signature)
-                    open_tower(ledger, self.cli).make_pass()
+                    learn(ledger, held.fingerprint)
+                    open_tower(ledger, self.cli).run_cycle()
                 except (LedgerError, ContainerError, OSError) as error:  # requests' errors are OSErrors
-                    self.log.warning("The pass after the release failed; whoever waits makes it: %s", error)
+                    self.log.warning(
+                        "The admission cycle after the release failed; a queued session runs it: %s", error
+                    )
                 return given_up
 
         deadline = time.monotonic() + _RELEASE_SECONDS
@@ -261,7 +263,9 @@ class GpuTrainingOperator(TrainingContainerOperator):
             if not any(p.container_id == container_id for device in devices for p in device.processes or ()):
                 return
             time.sleep(0.1)
-        self.log.warning("The driver still counts memory of the ended training; the next pass looks again.")
+        self.log.warning(
+            "The driver still counts memory of the ended training; the next admission cycle reads it again."
+        )
 
     # ---- while it runs -----------------------------------------------------------------------------------------------
 

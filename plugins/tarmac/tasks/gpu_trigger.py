@@ -87,7 +87,7 @@ class ReservationTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait. A database that is away is waited for."""
+        """Wait, also for a database that is unavailable."""
         listener, name = _listener(), session_name(self.key)
         listener.listen(name)
         try:

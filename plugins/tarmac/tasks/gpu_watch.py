@@ -1,7 +1,7 @@
 """Watches one training on its devices: renews the lease, samples memory, and stops the session that must be stopped.
 
 A thread of the task's process with connections of its own. What it does not know is no reason to stop a training:
-a driver that does not answer, a database that is away, leave it running.
+while the driver does not answer or the database is unavailable, the training runs on.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from tarmac.base.session import SessionKey
 from tarmac.base.states import ContainerHealth
 from tarmac.base.units import format_size
 from tarmac.containers import engine
-from tarmac.devices.snapshot import SICK_XIDS, Health, Snapshot, State, XidWatch, snapshot
+from tarmac.devices.snapshot import FATAL_XIDS, Health, Snapshot, State, XidWatch, snapshot
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Reservation
-from tarmac.scheduler.cycle import SICK, own_bytes
+from tarmac.scheduler.cycle import UNHEALTHY, own_bytes
 
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 # The engine's health check may fail for this long (a machine under load) before that counts as hung.
 UNHEALTHY_SECONDS = 60.0
 # A device that is missing from a snapshot this often in a row is lost.
-MISSING_LOOKS = 3
+MISSING_SNAPSHOTS = 3
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a training is stopped; `sick` names the device to be taken out of use."""
+    """Why a training is stopped; `unhealthy` names the device to be taken out of use."""
 
     outcome: Outcome
     sentence: str
-    sick: str = ""
+    unhealthy: str = ""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one look at a training found.
+class Observation:
+    """What one check of a training found.
 
     Args:
         faults: what is wrong with its devices, by UUID.
@@ -64,35 +64,35 @@ class Look:
     unhealthy_seconds: float = 0.0
 
 
-def judge(look: Look, held: Mapping[str, int], *, stall_seconds: float) -> Verdict | None:
+def judge(found: Observation, held: Mapping[str, int], *, stall_seconds: float) -> Verdict | None:
     """Decide whether a training has to be stopped. Pure.
 
     Args:
-        look: what was found.
+        found: what the last check found.
         held: its reservation, bytes by device.
         stall_seconds: without progress for longer than this it is hung.
 
     Returns:
-        Why, or None: it goes on. A session over its reservation goes on while the device has room for everybody.
+        Why, or None: it goes on. A session over its reservation goes on while the device has room for all its sessions.
     """
-    for uuid, fault in sorted(look.faults.items()):
-        return Verdict(Outcome.DEVICE_LOST, f"Device {uuid} failed under the training: {fault}", sick=uuid)
+    for uuid, fault in sorted(found.faults.items()):
+        return Verdict(Outcome.DEVICE_LOST, f"Device {uuid} failed under the training: {fault}", unhealthy=uuid)
     for uuid, reserved in sorted(held.items()):
-        own = look.own_bytes.get(uuid, 0)
-        if own > reserved and look.needed_bytes.get(uuid, 0) > look.available_bytes.get(uuid, 0):
+        own = found.own_bytes.get(uuid, 0)
+        if own > reserved and found.needed_bytes.get(uuid, 0) > found.available_bytes.get(uuid, 0):
             return Verdict(
                 Outcome.OVERRUN,
                 f"The training used {format_size(own)} ({own:,} bytes) of device {uuid}, where {format_size(reserved)} "
                 f"({reserved:,} bytes) are reserved for it, and the device was running short for its neighbours",
             )
-    if look.silent_seconds > stall_seconds:
+    if found.silent_seconds > stall_seconds:
         return Verdict(
             Outcome.HUNG,
-            f"The training made no progress for {look.silent_seconds:.0f} s "
+            f"The training made no progress for {found.silent_seconds:.0f} s "
             f"(resources.stall_seconds is {stall_seconds:g})",
         )
-    if look.health is ContainerHealth.UNHEALTHY and look.unhealthy_seconds > UNHEALTHY_SECONDS:
-        return Verdict(Outcome.HUNG, f"The training's health check fails: {look.words or 'it says nothing'}")
+    if found.health is ContainerHealth.UNHEALTHY and found.unhealthy_seconds > UNHEALTHY_SECONDS:
+        return Verdict(Outcome.HUNG, f"The training's health check fails: {found.words or 'it says nothing'}")
     return None
 
 
@@ -104,17 +104,17 @@ def tells_devices(seen: Snapshot) -> bool:
     return seen.state is State.OK or bool(seen.unidentified)
 
 
-def faults_of(seen: Snapshot, devices: Mapping[str, int], missing_looks: Mapping[str, int]) -> dict[str, str]:
-    """Say which of these devices a snapshot shows to be lost or sick. Pure.
+def faults_of(seen: Snapshot, devices: Mapping[str, int], missing_snapshots: Mapping[str, int]) -> dict[str, str]:
+    """Say which of these devices a snapshot shows to be lost or unhealthy. Pure.
 
     A driver that does not answer says nothing about a device.
     """
     found = {}
     for uuid in devices:
         device = seen.get(uuid)
-        if device is not None and device.health in SICK:
+        if device is not None and device.health in UNHEALTHY:
             found[uuid] = device.fault or str(device.health)
-        elif device is None and missing_looks.get(uuid, 0) >= MISSING_LOOKS:
+        elif device is None and missing_snapshots.get(uuid, 0) >= MISSING_SNAPSHOTS:
             found[uuid] = "the driver does not list it any more"
     return found
 
@@ -153,7 +153,7 @@ class Watch:
         self._missing: dict[str, int] = {}
         self._unhealthy_since: float | None = None
         self._told: set[str] = set()
-        self._sick_xids: dict[str, str] = {}
+        self._fatal_xids: dict[str, str] = {}
         self._thread = threading.Thread(target=self._run, name="tarmac-watch", daemon=True)
 
     def __enter__(self) -> Watch:
@@ -162,7 +162,7 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop watching; the last look ends first."""
+        """Stop watching; the last check ends first."""
         self._over.set()
         self._thread.join(10)
 
@@ -172,30 +172,30 @@ class Watch:
             with Ledger(self._url) as ledger, XidWatch(self.held.devices) as xids:
                 while not self._over.is_set():
                     for uuid, code in xids.poll():
-                        if code in SICK_XIDS:
-                            self._sick_xids[uuid] = f"Xid {code}"
-                    if self._look(api, ledger):
+                        if code in FATAL_XIDS:
+                            self._fatal_xids[uuid] = f"Xid {code}"
+                    if self._check(api, ledger):
                         return
-                    self._over.wait(LOOK_SECONDS)
+                    self._over.wait(CHECK_SECONDS)
         finally:
             api.close()
 
-    def _look(self, api: Any, ledger: Ledger) -> bool:
-        """Look once; returns whether the training was stopped. Where that failed, the next look tries it again."""
+    def _check(self, api: Any, ledger: Ledger) -> bool:
+        """Check once; returns whether the training was stopped. Where that failed, the next check tries it again."""
         seen = snapshot()
         try:
-            look = self._gather(api, ledger, seen)
+            found = self._gather(api, ledger, seen)
             self._told -= {"ledger", "engine"}
             if self.fenced:
-                self._stop(api, "Its reservation was taken away while nobody could renew it.")
+                self._stop(api, "Its reservation was ended or taken over while this task could not renew it.")
                 return True
-            # Known before the container ends: whoever follows it asks why.
-            self.verdict = self.verdict or judge(look, self.held.bytes_by_device, stall_seconds=self._stall_seconds)
+            # Set before the container ends: the task that follows it reads the verdict then.
+            self.verdict = self.verdict or judge(found, self.held.bytes_by_device, stall_seconds=self._stall_seconds)
             if self.verdict is None:
                 return False
             self._stop(api, self.verdict.sentence)
-            if self.verdict.sick:
-                ledger.quarantine(self.verdict.sick, self.verdict.sentence)
+            if self.verdict.unhealthy:
+                ledger.quarantine(self.verdict.unhealthy, self.verdict.sentence)
         except LedgerError as error:
             self._tell("ledger", f"The ledger does not answer; the training goes on: {error}")
             return False
@@ -204,7 +204,7 @@ class Watch:
             return False
         return True
 
-    def _gather(self, api: Any, ledger: Ledger, seen: Snapshot) -> Look:
+    def _gather(self, api: Any, ledger: Ledger, seen: Snapshot) -> Observation:
         health, words = engine.health_of(api, self._container_id)
         now = time.monotonic()
         if health is not ContainerHealth.UNHEALTHY:
@@ -231,8 +231,8 @@ class Watch:
                 f"{format_size(self.held.bytes_by_device[uuid])} reserved for it; it goes on while the device has room "
                 "for all its sessions.",
             )
-        return Look(
-            faults={**faults_of(seen, self.held.bytes_by_device, self._missing), **self._sick_xids},
+        return Observation(
+            faults={**faults_of(seen, self.held.bytes_by_device, self._missing), **self._fatal_xids},
             own_bytes=own,
             needed_bytes=needed,
             available_bytes=available,
@@ -261,7 +261,7 @@ class Watch:
         self, ledger: Ledger, seen: Snapshot, sessions: Mapping[str, SessionKey], devices: set[str]
     ) -> tuple[dict[str, int], dict[str, int]]:
         needed, available = {}, {}
-        everyone = ledger.reservations()
+        all_reservations = ledger.reservations()
         for uuid in devices:
             device = seen.get(uuid)
             if device is None or device.used_bytes is None or device.total_bytes is None:
@@ -269,7 +269,7 @@ class Watch:
             own = own_bytes(device, sessions) or {}
             still_to_come = sum(
                 max(0, one.bytes_by_device[uuid] - own.get(one.key, 0))
-                for one in everyone
+                for one in all_reservations
                 if uuid in one.bytes_by_device and one.key != self.held.key
             )
             needed[uuid] = device.used_bytes + still_to_come

@@ -116,7 +116,7 @@ def plan_training(request: TrainingRequest, prep: Prepared, session: Session) ->
 
 
 def _find_cached(key: str) -> Run | None:
-    """Look for an earlier training; a registry that is away costs a training, not the session."""
+    """Look for an earlier training. An unavailable registry costs a training, not the session."""
     try:
         return find_cached(Registry(), key)
     except RegistryError as error:

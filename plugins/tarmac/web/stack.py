@@ -26,7 +26,7 @@ class Stack(Protocol):
     """What the API needs of a stack. Tests have one of their own."""
 
     async def identify(self, token: str | None) -> Person:
-        """Return whose token it is; HTTPException 401 or 403 if it is nobody's."""
+        """Return the user of a token; HTTPException 401 or 403 where it is no valid token."""
 
     async def may(self, person: Person, right: Right) -> bool:
         """Tell what a person may do."""

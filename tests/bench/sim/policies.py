@@ -1,4 +1,4 @@
-"""Who is let onto which device: Tarmac's real code, what it is compared with, and what it could know at best."""
+"""Which session gets which device: Tarmac's real code, what it is compared with, and what it could know at best."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Policy(Protocol):
     capped: bool
 
     def admit(self, waiting: Sequence[Job], loads: Sequence[DeviceLoad]) -> tuple[list[tuple[Job, Placement]], int]:
-        """Choose sessions and devices; also how many sessions were looked at. Called until it admits nobody."""
+        """Choose sessions and devices; also how many sessions were considered. Called until it admits none."""
 
     def ended(self, job: Job, measured: Measured) -> bool:
         """Take note of how an attempt ended; whether it failed for good."""
 
 
 class Overtakes:
-    """`protected_below`: the PROTECT_AFTER-th largest sequence number among all admissions so far."""
+    """`starved_below`: the STARVED_AFTER-th largest sequence number among all admissions so far."""
 
     def __init__(self, after: int | None = None) -> None:
-        self.after = placement.PROTECT_AFTER if after is None else after
+        self.after = placement.STARVED_AFTER if after is None else after
         self._largest: list[int] = []
 
     def admitted(self, sequence: int) -> None:
@@ -55,7 +55,7 @@ class Overtakes:
             heapq.heappushpop(self._largest, sequence)
 
     @property
-    def protected_below(self) -> int:
+    def starved_below(self) -> int:
         """0 while there were fewer admissions."""
         return self._largest[0] if len(self._largest) == self.after else 0
 
@@ -65,8 +65,8 @@ class _Planned:
 
     capped = True
 
-    def __init__(self, *, protect_after: int | None = None) -> None:
-        self.overtakes = Overtakes(protect_after)
+    def __init__(self, *, starved_after: int | None = None) -> None:
+        self.overtakes = Overtakes(starved_after)
 
     def need(self, job: Job, loads: Sequence[DeviceLoad]) -> Need:
         raise NotImplementedError
@@ -79,7 +79,7 @@ class _Planned:
                 for name, job in jobs.items()
             ],
             loads,
-            protected_below=self.overtakes.protected_below,
+            starved_below=self.overtakes.starved_below,
         )
         for session, _ in decided.admitted:
             self.overtakes.admitted(session.sequence)
@@ -98,9 +98,9 @@ class Tarmac(_Planned):
 
     name = "tarmac"
 
-    def __init__(self, *, after: Tarmac | None = None, protect_after: int | None = None) -> None:
+    def __init__(self, *, after: Tarmac | None = None, starved_after: int | None = None) -> None:
         """`after`: one whose history it starts with."""
-        super().__init__(protect_after=protect_after)
+        super().__init__(starved_after=starved_after)
         self.history: dict[str, deque[Measured]] = defaultdict(lambda: deque(maxlen=200))
         if after is not None:
             self.name = f"{self.name}, with history"
@@ -137,7 +137,7 @@ class Exact(Tarmac):
     """The bound of every estimate: Tarmac, told the true peak of a session wherever it has measured any of its like.
 
     Before that it knows what Tarmac knows: the request, the default, or nothing. What the oracle has beyond it is what
-    nobody can know who has not measured: the peaks of the first of each kind, and that a request asks for too much.
+    can be known only by measuring: the peaks of the first of each kind, and that a request asks for too much.
     """
 
     name = "exact once measured"
@@ -182,7 +182,7 @@ class OneAtATime(OnePerDevice):
 
 
 class StaticPool:
-    """`slots` sessions on each device, whatever they need: an Airflow pool sized by hand. Memory is not looked at."""
+    """`slots` sessions on each device, whatever they need: an Airflow pool sized by hand. Memory is not considered."""
 
     capped = False
     ATTEMPTS = 4

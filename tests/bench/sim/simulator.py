@@ -5,7 +5,7 @@ What it assumes:
 - A session uses its peak from its start to its end. With a reservation below the peak it runs out of memory after
   OUT_OF_MEMORY_AT of its work, loses that work, and waits again in its old place in the queue.
 - Sessions keep to their reservation (the framework's cap), so only the offender dies. Where there is no reservation
-  (`static_pool`) the session that came last dies, whoever's memory it was.
+  (`static_pool`) the session that came last dies, whether or not it took too much.
 - Decisions and starts take no time. A peak is measured exactly.
 - A device's compute time is shared in proportion (the driver's time slicing), as are the processors and storage that
   come with the device: a session's speed is 1 / (sum of the demands) of the resource most asked for, less
@@ -44,8 +44,8 @@ def speed_beside(session: Session, neighbours: Sequence[Session], pairs: dict[tu
     if pairs:
         beside = [pairs.get((session.model, other.model), _UNMEASURED) for other in neighbours]
         return max(math.prod(beside), min(beside) / len(beside))
-    everyone = (session, *neighbours)
-    busiest = max(sum(one.gpu_demand for one in everyone), sum(one.host_demand for one in everyone), 1.0)
+    sessions = (session, *neighbours)
+    busiest = max(sum(one.gpu_demand for one in sessions), sum(one.host_demand for one in sessions), 1.0)
     return (1 - OVERHEAD) ** len(neighbours) / busiest
 
 
@@ -201,7 +201,7 @@ def simulate(trace: Trace, policy: Policy) -> Result:
     """Run a trace to its end under a policy. Deterministic but for `deciding_s`.
 
     Raises:
-        RuntimeError: somebody waits, nobody runs, and nothing more will happen.
+        RuntimeError: a session waits, none runs, and nothing more will happen.
     """
     machine = _Machine(trace, policy)
     arrivals = list(reversed(sorted(trace.sessions, key=lambda s: s.number)))

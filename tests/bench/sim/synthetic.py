@@ -1,4 +1,4 @@
-"""Mixed traces of a team that trains language models: made from a seed, with shares and spreads from published figures.
+"""Mixed traces of a team that trains language models: made from a seed, with shares and spreads from published numbers.
 
 Where the parameters come from:
 
@@ -97,7 +97,7 @@ def burst(seed: int = 3) -> Trace:
 
 
 def steady(seed: int = 4) -> Trace:
-    """250 sessions over three days on 2 devices; somebody else's process holds a third of one for 12 hours.
+    """250 sessions over three days on 2 devices; a process outside Tarmac holds a third of one for 12 hours.
 
     One session on each device at a time could not keep up with them.
     """

@@ -22,7 +22,7 @@ class Session:
         number: from 1, in order of arrival.
         arrival_s: seconds since the trace began.
         duration_s: alone on its devices.
-        peak_bytes: the most it uses on each device; nobody knows it before it has run.
+        peak_bytes: the most it uses on each device; not known before it has run.
         gpu_demand: share of a device's compute time that it uses when alone, more than 0, at most 1.
         host_demand: likewise of the share of processors and storage that comes with a device.
         default_bytes: the model's default need, None where the catalogue has none.

@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tarmac.admission.placement import (
-    PROTECT_AFTER,
+    STARVED_AFTER,
     DeviceLoad,
     Need,
     Plan,
     Policy,
     Waiting,
+    devices_to_reserve,
     in_order,
     plan,
-    runways,
 )
 
 # Sizes are small whole numbers: exact fits and ties come up all the time.
@@ -71,8 +71,8 @@ class _World:
         ]
 
     @property
-    def protected_below(self) -> int:
-        return self.admissions[-PROTECT_AFTER] if len(self.admissions) >= PROTECT_AFTER else 0
+    def starved_below(self) -> int:
+        return self.admissions[-STARVED_AFTER] if len(self.admissions) >= STARVED_AFTER else 0
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -120,12 +120,12 @@ class _World:
             for uuid, count in devices.items():
                 devices[uuid] = self.random.randint(1, count)
 
-    def make_pass(self) -> None:
+    def run_cycle(self) -> None:
         before = {load.uuid: load for load in self.loads()}
-        protected = self.protected_below
-        self.check_protection(protected)
-        made = self.planner(self.queue, before.values(), protected_below=protected)
-        self.check_runways(made, before, protected)
+        starved = self.starved_below
+        self.check_starvation(starved)
+        made = self.planner(self.queue, before.values(), starved_below=starved)
+        self.check_reserved_devices(made, before, starved)
         for session, where in made.admitted:
             self.queue.remove(session)
             if session in self.held:
@@ -148,37 +148,37 @@ class _World:
                     self.report.violated(f"{uuid} holds more than it has once {session.name} is there")
         self.report.counts["admitted"] += len(made.admitted)
         self.report.counts["refused"] += len(made.refused)
-        if len(self.admissions) > 4 * PROTECT_AFTER:
-            del self.admissions[: 2 * PROTECT_AFTER]  # only the largest ones are ever asked for
-        self.check_nobody_waits_in_vain(made)
+        if len(self.admissions) > 4 * STARVED_AFTER:
+            del self.admissions[: 2 * STARVED_AFTER]  # only the largest ones are ever asked for
+        self.check_first_in_queue(made)
 
     def shared(self, uuid: str) -> bool:
         return sum(uuid in devices for devices in self.held.values()) > 1
 
     # ---- what must hold ----------------------------------------------------------------------------------------------
 
-    def check_protection(self, protected: int) -> None:
+    def check_starvation(self, starved: int) -> None:
         for session in self.queue:
-            if self.overtaken[session.sequence] >= PROTECT_AFTER and session.sequence >= protected:
+            if self.overtaken[session.sequence] >= STARVED_AFTER and session.sequence >= starved:
                 self.report.violated(f"{session.name} was overtaken {self.overtaken[session.sequence]} times, in vain")
 
-    def check_runways(self, made: Plan, before: dict[str, DeviceLoad], protected: int) -> None:
-        """The first protected session that is refused has its runway to itself."""
+    def check_reserved_devices(self, made: Plan, before: dict[str, DeviceLoad], starved: int) -> None:
+        """The first starved session that is refused has its reserved devices to itself."""
         refused = {session.name: answer for session, answer in made.refused}
-        order = in_order(self.queue, protected_below=protected)
+        order = in_order(self.queue, starved_below=starved)
         for place_in_line, session in enumerate(order):
-            if session.sequence >= protected:
+            if session.sequence >= starved:
                 return
             if session.name in refused and not refused[session.name].reason.never:
-                kept = set(runways(session.need, before.values()))
+                kept = set(devices_to_reserve(session.need, before.values()))
                 behind = set(order[place_in_line + 1 :])
                 for other, where in made.admitted:
                     if other in behind and kept & set(where.devices):
-                        self.report.violated(f"{other.name} takes the runway of {session.name}")
+                        self.report.violated(f"{other.name} takes a device reserved for {session.name}")
                 return
 
-    def check_nobody_waits_in_vain(self, made: Plan) -> None:
-        """Whoever is first in line and was refused has no place, by a count of its own."""
+    def check_first_in_queue(self, made: Plan) -> None:
+        """The first session in the queue that was refused has no place, by a count of its own."""
         if not made.refused:
             return
         session, answer = made.refused[0]
@@ -195,7 +195,7 @@ class _World:
             self.report.violated(f"{session.name} is refused ({answer.reason}), and there is room")
 
     def check(self) -> None:
-        """After every step: no device holds more than it has, nobody waits and holds."""
+        """After every step: no device holds more than it has, no session waits and holds."""
         for uuid, capacity in self.capacity.items():
             if self.reserved(uuid) > capacity:
                 self.report.violated(f"{uuid} has {self.reserved(uuid)} of {capacity} reserved")
@@ -206,7 +206,7 @@ class _World:
 
 _STEPS: tuple[tuple[str, int], ...] = (
     ("arrive", 30),
-    ("make_pass", 30),
+    ("run_cycle", 30),
     ("release", 20),
     ("others", 6),
     ("reap", 4),

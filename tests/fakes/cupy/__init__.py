@@ -14,4 +14,4 @@ __all__ = ["cuda", "get_default_memory_pool", "ndarray"]
 
 
 class ndarray:  # noqa: N801  CuPy's name
-    """Only to be asked about: srsly looks whether what it writes is one."""
+    """Only to be asked about: srsly checks whether what it writes is one."""

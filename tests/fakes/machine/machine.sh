@@ -42,7 +42,7 @@ start() {
         return
     fi
     log=$(mktemp "${TMPDIR:-/tmp}/tarmac-machine.XXXXXX")
-    build "tarmac/trainer-double:$tag" trainer "tarmac/trainer:$tag"
+    build "tarmac/trainer-fake:$tag" trainer "tarmac/trainer:$tag"
     build "tarmac/machine:$tag" machine "${TARMAC_MACHINE_BASE:-tarmac/test:$tag}"
     stop
     docker volume create --label "$label" "$machine" >/dev/null
@@ -79,7 +79,7 @@ id_of() {
 load() {
     if [ $# -eq 0 ]; then
         set -- debian:trixie-slim postgres:17-trixie "tarmac/airflow:$tag" "tarmac/mlflow:$tag" \
-            "tarmac/trainer-double:$tag=tarmac/trainer:$tag" "tarmac/trainer-double:$tag=tarmac/trainer-cuda:$tag"
+            "tarmac/trainer-fake:$tag=tarmac/trainer:$tag" "tarmac/trainer-fake:$tag=tarmac/trainer-cuda:$tag"
     fi
     local started=$SECONDS image id missing=() bytes=0
     for image in "$@"; do

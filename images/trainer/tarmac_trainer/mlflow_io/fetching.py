@@ -37,7 +37,7 @@ def fetch_base(session: Path, uri: str) -> None:
     events.say(f"fetched {uri} to train on from")
 
 
-def restore(session: Path, cached_run: str, load: Callable[[Path], Any]) -> dict[str, Any]:
+def fetch_cached(session: Path, cached_run: str, load: Callable[[Path], Any]) -> dict[str, Any]:
     """Fetch what the same training gave before into `model/` and `training.json`. Idempotent.
 
     Args:

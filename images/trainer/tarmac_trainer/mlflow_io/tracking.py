@@ -1,4 +1,4 @@
-"""The connection to MLflow that `save`, `restore` and whatever fetches a model share."""
+"""The connection to MLflow that `save`, `restore` and all that fetches a model share."""
 
 import logging
 import os

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 TOP = 10
-"""Items that are recommended, and that `ndcg_10` and `map_10` look at."""
+"""Items that are recommended, and that `ndcg_10` and `map_10` count."""
 
 SCORES_AT_ONCE = 2**22
 """Scores (users x items) that are held in memory at once when a predictor is scored."""
@@ -144,7 +144,7 @@ def score(predictor: Recommender, lines: Sequence[Interaction], *, tick: Callabl
     the share of pairs of a held-out and another item that are in the right order, a mean over users; items that the
     user has used already are among the others, below everything. Lines with a user or an item that training did not
     know, and pairs it was shown, are left out and counted in `details`. `popularity_ndcg_10` is the score of
-    recommending to everybody what most users have used.
+    recommending to every user what most users have used.
     """
     known = [line for line in lines if line.user in predictor.user_rows and line.item in predictor.item_rows]
     wanted = matrix(known, predictor.user_rows, predictor.item_rows)

@@ -38,7 +38,7 @@ class Device:
     peak_bytes: int = 0
 
     def sample(self) -> None:
-        """Look at the pool. It keeps what it once took, so looking now and then finds the peak."""
+        """Read the pool. It keeps what it once took, so reading it now and then finds the peak."""
         if self.pool is not None:
             self.peak_bytes = max(self.peak_bytes, int(self.pool.total_bytes()))
 

@@ -1,12 +1,12 @@
 -- The tower's ledger (docs/gpus.md). Bytes are whole bytes; every time is this database's.
 
--- One row: what all passes over the queue lock first.
+-- One row: what all admission cycles lock first.
 CREATE TABLE tower (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
-    -- something was released or changed since the last pass
+    -- something was released or changed since the last admission cycle
     dirty boolean NOT NULL DEFAULT true,
     passed_at timestamptz NOT NULL DEFAULT '-infinity',
-    -- a waiting session has undertaken to make the next pass
+    -- a waiting session has undertaken to run the next cycle
     claimed_at timestamptz NOT NULL DEFAULT '-infinity'
 );
 INSERT INTO tower DEFAULT VALUES;
@@ -66,7 +66,7 @@ CREATE TABLE waiting (
     signature text NOT NULL,
     enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     deadline_at timestamptz NOT NULL,
-    -- whoever waits says that it still does; a row that nobody stands behind is not admitted
+    -- the heartbeat of the queued session; one without a recent heartbeat is not admitted
     seen_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     reason_code text NOT NULL DEFAULT '',
     reason text NOT NULL DEFAULT '',
@@ -149,7 +149,7 @@ END $$;
 CREATE TRIGGER reservation_is_summed AFTER INSERT OR DELETE OR UPDATE OF bytes, device_uuid ON reservation
     FOR EACH ROW EXECUTE FUNCTION sum_reservations();
 
--- A device in quarantine takes no new reservation, whoever asks.
+-- A device in quarantine takes no new reservation, from any session.
 CREATE FUNCTION refuse_quarantined() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM device WHERE uuid = NEW.device_uuid FOR UPDATE;
@@ -161,8 +161,8 @@ END $$;
 CREATE TRIGGER reservation_avoids_quarantine BEFORE INSERT OR UPDATE OF device_uuid ON reservation
     FOR EACH ROW EXECUTE FUNCTION refuse_quarantined();
 
--- A release is heard by everyone who waits, whoever makes it. It locks the tower before it comes to any device, as a
--- pass does: the other way round the two would wait for each other.
+-- Every release notifies all queued sessions. It locks the tower before any device, as an admission cycle does: in the
+-- other order the two would wait for each other.
 CREATE FUNCTION announce_release() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE tower SET dirty = true;

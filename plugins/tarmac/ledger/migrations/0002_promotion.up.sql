@@ -1,6 +1,6 @@
 -- Which version of each model is in production, and how it came there (docs/models.md). Every time is this database's.
 
--- One row a model: what everybody who moves its alias locks first.
+-- One row a model: what every move of its alias locks first.
 CREATE TABLE promoted_model (model text PRIMARY KEY CHECK (model <> ''));
 
 -- Append-only. A model's last row says what is in production now.
@@ -27,7 +27,7 @@ CREATE TABLE promotion (
 );
 CREATE INDEX promotion_by_model ON promotion (model, id DESC);
 
--- Each step starts where the one before it ended, and is later, whoever writes it: two at once meet at the model's row.
+-- Each step starts where the one before it ended, and is later: two at once meet at the model's row.
 CREATE FUNCTION continue_promotions() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     last promotion;

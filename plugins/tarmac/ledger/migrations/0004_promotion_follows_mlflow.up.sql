@@ -4,7 +4,7 @@
 ALTER TABLE promoted_model
     -- when MLflow made the registered model that the history is of, in milliseconds since 1970; null: not known
     ADD COLUMN created_ms bigint CHECK (created_ms > 0),
-    -- where the alias production was when a step last looked at it or set it; null: nowhere
+    -- where the alias production was when a step last read or set it; null: nowhere
     ADD COLUMN alias_version integer CHECK (alias_version > 0);
 
 -- An alias that is not where the last step led is taken for one that this step did not move any more.

@@ -15,7 +15,7 @@ class OutOfMemoryError(MemoryError):
 
 
 class Memory:
-    """Memory past the pool, given back when nobody holds this object."""
+    """Memory past the pool, given back when nothing refers to this object."""
 
     size = 0
 

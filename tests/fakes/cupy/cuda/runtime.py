@@ -1,4 +1,4 @@
-"""The fake CUDA runtime: what this process holds of its first GPU, by the NVML double's `fakenvml_alloc`."""
+"""The fake CUDA runtime: what this process holds of its first GPU, by the fake NVML's `fakenvml_alloc`."""
 
 import ctypes
 import os
