@@ -77,7 +77,8 @@ REQUESTS = {
     "no JSON": (b"model: x", "request: is not JSON"),
     "nothing": (b"", "request: is not JSON"),
     "a number that is none": (b'{"model": NaN}', "model: must be a number that JSON has"),
-    "nested for ever": (b"[" * 100_000, "request: is not JSON"),
+    "nested for ever": (b"[" * 100_000, "request: is nested more than 50 deep"),
+    "a number of 5,000 digits": (b'{"seed": ' + b"9" * 5_000 + b"}", "request: holds a number of thousands of digits"),
 }
 
 

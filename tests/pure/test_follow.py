@@ -72,6 +72,41 @@ def test_a_summary_says_which_version_a_model_that_was_not_trained_is_the_same_a
     assert "the same as" not in "\n".join(summary({}, None, registered | {"same_as": ""}))
 
 
+ODD_RESULTS = {
+    "a curve and nothing else": ({"curve": [[1, 0.5]]}, {}),
+    "a curve that is none": ({"curve": "up", "best_score": 1}, {}),
+    "points that are none": ({"curve": [[1], [2, "x"], {}, None, [3, True]], "best_score": 1, "best_step": 1}, {}),
+    "texts for numbers": ({"curve": [[1, 1]], "best_score": "1", "best_step": None, "seconds": "long"}, {}),
+    "types that are a list": ({}, {"metrics": {"f1": 1}, "per_type": ["person"]}),
+    "types without their numbers": ({}, {"metrics": {"f1": 1}, "per_type": {"person": 1, "place": {"f1": 1}}}),
+    "metrics that are none": ({}, {"metrics": [1]}),
+}
+
+
+@pytest.mark.parametrize(("trained", "scored"), ODD_RESULTS.values(), ids=ODD_RESULTS)
+def test_results_of_other_trainers_cannot_spoil_a_success(trained: dict[str, Any], scored: dict[str, Any]):
+    text = "\n".join(summary(trained, scored, {"name": "own", "version": "3", "url": "http://u"}))
+    assert "model    own version 3" in text
+
+
+def test_what_a_container_says_moves_no_cursor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    class Failed(Follower):
+        def follow(self) -> str:
+            self._run = {"note": None}
+            return "failed"
+
+        def cause(self) -> str:
+            return "a\x1b[2Jb\x07\n\u202ec"
+
+    monkeypatch.setattr(follow, "Follower", Failed)
+    monkeypatch.setattr(follow, "Ledger", lambda _: nullcontext())
+    api: Any = None
+    assert follow.follow_run(api, "r") == 1
+    out = capsys.readouterr().out
+    assert r"  why      a\x1b[2Jb\x07" + "\n" in out
+    assert r"           \u202ec" in out
+
+
 def test_a_summary_of_nothing_is_empty():
     assert summary(None, None, None) == []
 

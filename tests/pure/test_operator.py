@@ -467,6 +467,22 @@ def test_a_large_result_is_taken_as_far_as_the_setting_allows(session: Any, monk
         session.step(in_a_file(content)).run()
 
 
+def test_the_stack_s_limits_reach_the_step(session: Any, monkeypatch: pytest.MonkeyPatch):
+    from tarmac.base.settings import settings
+
+    monkeypatch.setenv("TARMAC_MAX_LABELS", "20000")
+    monkeypatch.setenv("TARMAC_MAX_TEXT_CHARACTERS", "")
+    monkeypatch.setenv("TARMAC_TRAINER_TMP", "3g")
+    settings.cache_clear()
+    step = session.step(WAIT_FOR_GO).start()
+    found = session.running()
+    session.let_end()
+    step.join()
+    assert "TARMAC_MAX_LABELS=20000" in found["Config"]["Env"]
+    assert not [entry for entry in found["Config"]["Env"] if entry.startswith("TARMAC_MAX_TEXT")]
+    assert "size=3221225472" in found["HostConfig"]["Tmpfs"]["/tmp"]
+
+
 def test_no_number_of_progress_ends_a_training(session: Any):
     odd = ["Infinity", "NaN", "1e400", "9" * 400, "9" * 5000, '"many"', "[" * 60 + "]" * 60, "9223372036854775808"]
     leave(session, "".join(f'{{"event": "progress", "done": 1, "total": {number}}}\n' for number in odd))

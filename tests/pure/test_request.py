@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tarmac.base.errors import RequestError
 from tarmac.base.units import gpu_bytes
+from tarmac.request import text
 from tarmac.request.catalogue import catalogue
 from tarmac.request.form import EXAMPLE_DATASETS, field_descriptions, form_defaults, form_schema
 from tarmac.request.schema import parse_request, read_request
@@ -105,14 +106,14 @@ REFUSED = {
     "a script of no store": ({**GOOD, "model": NER, "script": "train.py"}, "script", "'train.py'", "make script"),
     "a data set as a script": ({**GOOD, "model": NER, "script": STORED}, "script", "AF4japp", "make script"),
     "a script where none runs": ({**GOOD, "script": SCRIPT}, "script", "AF4japp", "runs no scripts"),
-    "a model that is a number": ({**GOOD, "model": 7}, "model", "7", "valid string"),
+    "a model that is a number": ({**GOOD, "model": 7}, "model", "7", "must be a text"),
     "a model in capitals": ({**GOOD, "model": "TEST_MODEL"}, "model", "'TEST_MODEL'", "must be one of"),
-    "gpu as the word yes": ({**GOOD, "gpu": "yes"}, "gpu", "'yes'", "valid boolean"),
-    "gpu as 1": ({**GOOD, "gpu": 1}, "gpu", "1", "valid boolean"),
-    "a seed with a fraction": ({**GOOD, "seed": 1.5}, "seed", "1.5", "valid integer"),
-    "a seed that is true": ({**GOOD, "seed": True}, "seed", "True", "valid integer"),
-    "a seed below zero": ({**GOOD, "seed": -1}, "seed", "-1", "greater than or equal to 0"),
-    "a seed too high": ({**GOOD, "seed": 2**32}, "seed", "4294967296", "less than or equal to 4294967295"),
+    "gpu as the word yes": ({**GOOD, "gpu": "yes"}, "gpu", "'yes'", "must be true or false"),
+    "gpu as 1": ({**GOOD, "gpu": 1}, "gpu", "1", "must be true or false"),
+    "a seed with a fraction": ({**GOOD, "seed": 1.5}, "seed", "1.5", "must be a whole number"),
+    "a seed that is true": ({**GOOD, "seed": True}, "seed", "True", "must be a whole number"),
+    "a seed below zero": ({**GOOD, "seed": -1}, "seed", "-1", "must be at least 0"),
+    "a seed too high": ({**GOOD, "seed": 2**32}, "seed", "4294967296", "must be at most 4294967295"),
     "an unknown key": ({**GOOD, "epochs": 3}, "epochs", "", "unknown key; remove it or check its spelling"),
     "an unknown key in a data set": (
         {**GOOD, "datasets": {"tiny": {"train": STORED, "test": STORED}}},
@@ -135,8 +136,8 @@ REFUSED = {
         "JSON object",
     ),
     "a data set without train": ({**GOOD, "datasets": {"tiny": {"eval": None}}}, "datasets.tiny.train", "", "required"),
-    "train as null": (with_train(None), "datasets.tiny.train", "None", "valid string"),
-    "train as an empty string": (with_train(""), "datasets.tiny.train", "''", "at least 1 character"),
+    "train as null": (with_train(None), "datasets.tiny.train", "None", "must be a text"),
+    "train as an empty string": (with_train(""), "datasets.tiny.train", "''", "must not be empty"),
     "train as a bare path": (with_train("data.jsonl"), "datasets.tiny.train", "'data.jsonl'", "make dataset FILE="),
     "a path that climbs": (with_train("../../etc/passwd"), "datasets.tiny.train", "'../../etc/passwd'", "make dataset"),
     "an id that climbs": (with_train(f"../{ID}/{ID}.jsonl"), "datasets.tiny.train", "'../AF4", "make dataset"),
@@ -176,7 +177,7 @@ REFUSED = {
         {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": 5}}},
         "datasets.tiny.eval",
         "5",
-        "valid string",
+        "must be a text",
     ),
     "a data set name that climbs": (
         {**GOOD, "datasets": {"../tiny": {"train": STORED}}},
@@ -199,13 +200,13 @@ REFUSED = {
     ),
     "a name with a slash": ({**GOOD, "name": "news/ner"}, "name", "'news/ner'", "letters, digits"),
     "an empty name": ({**GOOD, "name": ""}, "name", "''", "letters, digits"),
-    "a name that is a number": ({**GOOD, "name": 3}, "name", "3", "valid string"),
+    "a name that is a number": ({**GOOD, "name": 3}, "name", "3", "must be a text"),
     "a base model without a version": ({**GOOD, "base_model": "ner"}, "base_model", "'ner'", "'name/3'"),
     "version 0": ({**GOOD, "base_model": "ner/0"}, "base_model", "'ner/0'", "'name/3'"),
     "an alias that is none": ({**GOOD, "base_model": "ner@best"}, "base_model", "'ner@best'", "'name@production'"),
     "a run without an id": ({**GOOD, "base_model": "run:"}, "base_model", "'run:'", "'run:<id"),
     "a run with a quote": ({**GOOD, "base_model": "run:a'b"}, "base_model", "run:a'b", "'run:<id"),
-    "no_cache as a word": ({**GOOD, "no_cache": "yes"}, "no_cache", "'yes'", "valid boolean"),
+    "no_cache as a word": ({**GOOD, "no_cache": "yes"}, "no_cache", "'yes'", "must be true or false"),
     "promote as true": ({**GOOD, "promote": True}, "promote", "True", "'never' or 'auto'"),
     "promote always": ({**GOOD, "promote": "always"}, "promote", "'always'", "'never' or 'auto'"),
     "parameters as a list": ({**GOOD, "parameters": [1]}, "parameters", "[1]", "must be a JSON object"),
@@ -294,7 +295,7 @@ def test_the_message_holds_every_problem_on_a_line_of_its_own():
         parse_request({**GOOD, "gpu": "yes", "epochs": 3})
     assert str(refused.value).splitlines() == [
         "The request has 2 problems:",
-        "  - gpu: input should be a valid boolean (got 'yes').",
+        "  - gpu: must be true or false (got 'yes').",
         "  - epochs: unknown key; remove it or check its spelling.",
     ]
 
@@ -314,6 +315,24 @@ def test_a_flood_gives_a_message_of_bounded_size(conf: object):
     with pytest.raises(RequestError) as refused:
         parse_request(conf)
     assert len(str(refused.value)) < 50_000
+
+
+@pytest.mark.parametrize("depth", [60, 9_000, 100_000])
+def test_a_deep_request_is_refused_before_its_parts_are_looked_at(depth: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(text, "path_of", lambda place: pytest.fail("paths to all of it take minutes"))
+    body = json.dumps(GOOD)[:-1] + ', "parameters": {"a": ' + "[" * depth + "]" * depth + "}}"
+    with pytest.raises(RequestError, match="request: is nested more than 50 deep"):
+        read_request(body)
+
+
+def test_a_deep_value_from_elsewhere_has_paths_of_its_problems_only(monkeypatch: pytest.MonkeyPatch):
+    asked: list[object] = []
+    monkeypatch.setattr(text, "path_of", lambda place: asked.append(place) or "there")
+    value = json.loads("[" * DEEP + "NaN" + "]" * DEEP)
+    assert text.text_problems(value) == [
+        "there: must be a number that JSON has, which neither NaN nor infinity is (got nan)."
+    ]
+    assert len(asked) == 1
 
 
 def test_what_a_flood_leaves_out_is_counted():

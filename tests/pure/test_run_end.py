@@ -48,6 +48,11 @@ def test_the_first_task_that_failed_is_the_cause_and_tasks_that_never_ran_are_no
     assert cause == "retrieve_resources: line 3 is no JSON"
 
 
+def test_a_sentence_holds_nothing_that_a_database_or_a_terminal_takes_amiss():
+    error = ContainerError("The step 'train' failed with exit code 1: a\0b\x1b[31m red\ud800 \u202e")
+    assert failure_sentence(error) == ("The step 'train' failed with exit code 1: a\\x00b\\x1b[31m red\\ud800 \\u202e")
+
+
 def test_a_task_that_left_no_word_is_named_with_what_to_do():
     cause = first_cause(until("train_model_cpu", "failed", "upstream_failed"), failure=None, marked=None)
     assert cause

@@ -23,6 +23,12 @@ def test_an_empty_variable_counts_as_unset():
     assert read({"TARMAC_PROJECT": "", "TARMAC_TRAINER_MEMORY": ""}) == read({})
 
 
+def test_limits_of_data_go_to_the_trainer_as_they_are_set():
+    assert read({"TARMAC_MAX_LABELS": ""}).data_limits == {}
+    given = {"TARMAC_MAX_LABELS": "20000", "TARMAC_MAX_CLASSES": "1", "TARMAC_MAX_TEXT_CHARACTERS": "5000000"}
+    assert read(given).data_limits == given
+
+
 def test_the_names_of_volumes_and_networks_follow_the_project():
     stack = read({"TARMAC_PROJECT": "two"})
     assert (stack.datasets_volume, stack.files_volume) == ("two_datasets", "two_files")
@@ -45,6 +51,10 @@ MALFORMED = {
     "a project in capitals": ("TARMAC_PROJECT", "Tarmac"),
     "a project that starts with a dash": ("TARMAC_PROJECT", "-x"),
     "a project of 42 characters": ("TARMAC_PROJECT", "a" * 42),
+    "a limit of nothing": ("TARMAC_MAX_LABELS", "0"),
+    "a limit in words": ("TARMAC_MAX_CLASSES", "many"),
+    "a limit with a comma": ("TARMAC_MAX_TEXT_CHARACTERS", "2,000,000"),
+    "a size of /tmp in words": ("TARMAC_TRAINER_TMP", "much"),
     "too few processes": ("TARMAC_TRAINER_PROCESSES", "15"),
     "processes in words": ("TARMAC_TRAINER_PROCESSES", "many"),
     "processes as a superscript digit": ("TARMAC_TRAINER_PROCESSES", "5²"),

@@ -1,5 +1,6 @@
 """prep: combining, holding out, and what it leaves and says."""
 
+import gzip
 import json
 from collections.abc import Callable
 
@@ -128,9 +129,29 @@ def test_broken_lines_of_all_data_sets_are_told_in_one_go(session: Session) -> N
     message = outcome.error["message"]
     assert message.startswith("21 broken lines in the data: ")
     assert "a train, line 10: not JSON" in message
-    assert "a eval, line 9: not a JSON object" in message
-    assert message.endswith("; and 11 more")
+    assert "a eval, line 2: not a JSON object" in message
+    assert message.endswith("; and 18 more (the log of this step names the first 21)")
+    assert "a eval, line 20: not a JSON object" in outcome.out
     assert not (session.folder / "data" / "manifest.json").exists()
+
+
+WRONG_FILES = {
+    "gzip": (gzip.compress(NINE.encode()), "it is compressed by gzip, and must be JSON Lines in UTF-8"),
+    "a zip archive": (b"PK\x03\x04rest", "it is a zip archive, or a file made like one (xlsx, docx)"),
+    "a PDF": (b"%PDF-1.7\n", "it is a PDF document"),
+    "UTF-16": (NINE.encode("utf-16"), "it is UTF-16 text"),
+    "UTF-32": (NINE.encode("utf-32"), "it is UTF-32 text"),
+    "binary": (NINE.encode() + b"\0\1", f"it is binary (byte {len(NINE) + 1} is zero)"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), WRONG_FILES.values(), ids=WRONG_FILES)
+def test_a_file_that_is_no_text_is_named_for_what_it_is(session: Session, content: bytes, told: str) -> None:
+    session.request({"a": {"train": session.put(content), "eval": None}})
+    outcome = session.run("prep")
+    assert outcome.code == 2
+    assert told in outcome.error["message"]
+    assert "broken line" not in outcome.error["message"]
 
 
 def test_train_lines_without_any_entity_are_refused_before_training(session: Session) -> None:

@@ -277,7 +277,11 @@ BROKEN = [
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": 1}, '"sentiment" must be an object'),
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": 2}}, "whole number from 0 to 1, not 2"),
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": 0.5}}, "whole number from 0 to 1, not 0.5"),
-    ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b", "x\ny")]}, "holds a control character"),
+    (
+        "relation_extraction",
+        {"sentence": "a b", "relations": [pair("a", "b", "x\ny")]},
+        "a character that is not seen",
+    ),
     ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b", " ")]}, '"relation" is blank'),
     ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b")]}, '"relation" is missing'),
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": True}}, "whole number from 0 to 1"),

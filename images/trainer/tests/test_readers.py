@@ -1,6 +1,7 @@
 """Reading lines: what counts as a sentence, and how a broken line is told."""
 
 import functools
+import io
 import json
 from typing import Any
 
@@ -9,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tarmac_trainer import models
-from tarmac_trainer.data.readers import BrokenLineError, Problems, json_object, read_lines
+from tarmac_trainer.data import readers
+from tarmac_trainer.data.readers import BrokenLineError, Problems, json_object, lines_of, read_lines
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.text.entities import Sentence, Span, spans_of, tags_of
 
@@ -136,9 +138,76 @@ def test_a_key_without_a_value_is_a_key_that_is_not_there() -> None:
     assert json_object(b'{"a": {"b": null, "c": [null, {"d": null}]}}') == {"a": {"c": [None, {}]}}
 
 
-def test_labels_that_look_the_same_are_one() -> None:
-    result, _ = read(tagged(("a b", ["B-caf\u00e9", "I-cafe\u0301"])))
+@pytest.mark.parametrize(
+    "other", ["I-cafe\u0301", " I-caf\u00e9", "I-caf\u00e9 \n", "I- caf\u00e9", "I-caf\u00e9\u00a0"]
+)
+def test_labels_that_look_the_same_are_one(other: str) -> None:
+    result, _ = read(tagged(("a b", ["B-caf\u00e9", other])))
     assert result.usable == [Sentence(("a", "b"), ((0, 2, "caf\u00e9"),))]
+
+
+def test_joiners_which_change_what_is_seen_are_part_of_a_label() -> None:
+    result, problems = read(tagged(("a", ["B-\u0645\u06cc\u200c\u062e\u0648\u0627\u0646\u0645"])))
+    assert problems.total == 0
+    assert result.usable[0].spans[0][2] == "\u0645\u06cc\u200c\u062e\u0648\u0627\u0646\u0645"
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "variable", "what"),
+    [
+        ("named_entity_recognition", KEY, "TARMAC_MAX_LABELS", "entity types"),
+        ("part_of_speech_tagging", "pos", "TARMAC_MAX_LABELS", "tags"),
+    ],
+)
+def test_labels_have_a_limit_that_is_named(
+    model: str, key: str, variable: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = models.get(model)
+    lines = "".join(json.dumps({"sentence": "a", key: [f"B-{number}"]}) + "\n" for number in range(10_001))
+    train = read(lines.encode(), model)[0].usable
+    kind.check(train[1:])
+    told = rf"10,001 different {what} .* such as .*, more than 10,000: use fewer, or raise {variable} in env/stack.env"
+    with pytest.raises(DataError, match=told):
+        kind.check(train)
+    monkeypatch.setenv(variable, "10001")
+    kind.check(train)
+
+
+def test_classes_have_a_limit_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, value = "sentiment_analysis_categorical", b'{"sentence": "a", "sentiment": {"categorical": 1001}}\n'
+    told = "must be a whole number from 0 to 1000 (TARMAC_MAX_CLASSES in env/stack.env), not 1001"
+    assert told in read(value, name)[1].first[0]
+    monkeypatch.setenv("TARMAC_MAX_CLASSES", "1001")
+    assert read(value, name)[1].total == 0
+    pairs = [
+        {"sentence": "a b", "relations": [{"sub": {"entity": "a"}, "obj": {"entity": "b"}, "relation": f"r{number}"}]}
+        for number in range(1002)
+    ]
+    train = read("\n".join(map(json.dumps, pairs)).encode(), "relation_extraction")[0].usable
+    with pytest.raises(DataError, match=r"1,002 different classes .* or raise TARMAC_MAX_CLASSES"):
+        models.get("relation_extraction").check(train)
+    models.get("relation_extraction").check(train[1:])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"user": "u" * 1001, "item": "i"}, '"user" has 1,001 characters, more than 1,000'),
+        ({"user": 12345678901234567890.0, "item": "i"}, '"user" must be a string or a whole number, not 1.23'),
+        ({"user": True, "item": "i"}, '"user" must be a string or a whole number, not true'),
+        ({"user": "u", "item": "i", "count": "3"}, '"count" must be a number above 0, at most 1e+09, not "3"'),
+        ({"user": "u", "item": "i", "count": -1}, "not -1"),
+        ({"user": "u", "item": "i", "count": True}, "not true"),
+    ],
+)
+def test_names_and_counts_of_the_recommender(value: dict[str, Any], reason: str) -> None:
+    assert reason in read(json.dumps(value).encode(), "collaborative_filtering")[1].first[0]
+
+
+def test_names_of_the_recommender_are_one_with_and_without_blanks_around_them() -> None:
+    content = b'{"user": "u1 ", "item": " cafe\xcc\x81"}\n{"user": "u1", "item": "caf\xc3\xa9"}'
+    one, other = read(content, "collaborative_filtering")[0].usable
+    assert one == other
 
 
 def test_a_text_of_any_length_that_spacy_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,8 +263,12 @@ def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None
         (b'{"sentence": "a\\u0000", "named_entity": ["O"]}', "holds a zero byte"),
         (b'{"sentence": "a", "named_entity": ["O"], "x": {"y": ["\\u0000"]}}', '"x" holds a zero byte'),
         (b'{"sentence": "a", "named_entity": ["O"], "x\\udfff": 1}', "a key of the line holds half"),
-        (b'{"sentence": "a", "named_entity": ["B-x\\ty"]}', "holds a control character"),
-        (b'{"sentence": "a", "named_entity": ["B-x\\u2028"]}', "holds a control character"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\ty"]}', "a character that is not seen, U+0009"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\u2028y"]}', "a character that is not seen, U+2028"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\u202ey"]}', "a character that is not seen, U+202E"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\u200b"]}', "a character that is not seen, U+200B"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\ufeff"]}', "a character that is not seen, U+FEFF"),
+        (b'{"sentence": "a", "named_entity": ["B-x\\u001b[31m"]}', "a character that is not seen, U+001B"),
         (b'{"sentence": "a", "named_entity": ["B-' + b"x" * 200 + b'"]}', "has 202 characters, more than 200"),
         (b'{"sentence": "a", "sentence": "b", "named_entity": ["O"]}', 'the key "sentence" is there twice'),
         (b'{"sentence": "a", "named_entity": ["O"], "x": {"y": 1, "y": null}}', 'the key "y" is there twice'),
@@ -212,11 +285,28 @@ def test_a_broken_line_is_told_with_file_line_and_reason(content: bytes, reason:
     assert len(result.usable) == 1
 
 
-def test_the_first_ten_broken_lines_are_told_and_all_are_counted() -> None:
-    _, problems = read(b"{\n" * 25)
-    with pytest.raises(DataError, match=r"^25 broken lines .*line 10: .*; and 15 more$") as caught:
+def test_the_first_broken_lines_are_told_where_all_is_read_and_more_in_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, problems = read(b"{\n" * 1025)
+    told = r"^1,025 broken lines .*line 3: .*; and 1,022 more \(the log of this step names the first 100\)$"
+    with pytest.raises(DataError, match=told) as caught:
         problems.check()
-    assert "line 11" not in str(caught.value)
+    assert "line 4" not in str(caught.value)
+    assert len(str(caught.value)) < 600  # what a run's note takes of a cause
+    logged = capsys.readouterr().out.splitlines()
+    assert (len(logged), logged[-1].startswith("d, line 100: not JSON")) == (100, True)
+
+
+def test_a_huge_line_is_refused_without_being_read_as_a_whole() -> None:
+    huge = b'{"sentence": "' + b"a " * (readers.MAX_LINE // 2) + b'"}\n'
+    good = b'{"sentence": "a", "named_entity": ["O"]}\n'
+    problems = Problems()
+    lines = list(lines_of(io.BytesIO(good + huge + good)))
+    assert [len(line) for line in lines] == [len(good), readers.MAX_LINE + 1, len(good)]
+    result = read_lines(lines, name="d", parse=MODEL.read, problems=problems, tags=KEY)
+    assert problems.first == ["d, line 2: it has more than 64 MiB; write one JSON object a line"]
+    assert len(result.usable) == 2
 
 
 def test_test_model_uses_every_sentence() -> None:

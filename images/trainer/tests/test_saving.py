@@ -1,5 +1,6 @@
 """save: one finished MLflow run for one session, with everything in it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -102,6 +103,43 @@ def test_a_retry_finishes_what_a_killed_attempt_began(trained: Session, monkeypa
     assert run.info.status == "FINISHED"
     assert half.model_id not in result["model_uri"]
     assert len(mlflow.MlflowClient().get_metric_history(run.info.run_id, "f1")) == 1
+
+
+def test_no_point_of_a_metric_is_written_twice(trained: Session) -> None:
+    import mlflow
+
+    training = json.loads((trained.folder / "training.json").read_text())
+    training["measurements"] = {"loss": [[0, 0.5], [1, 0.25]]}
+    (trained.folder / "training.json").write_text(json.dumps(training))
+    trained.run("save")
+    client = mlflow.MlflowClient()
+    (run,) = runs()
+    for name in run.data.metrics:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, name)]
+        assert len(steps) == len(set(steps)), name
+    assert "script.loss" in run.data.metrics
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "API request to endpoint /api/2.0/mlflow/runs/create failed with error code 401 != 200. Response body: 'x'",
+            "refuses the login: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in env/registry.env",
+        ),
+        ("Permission denied", "Permission denied"),
+    ],
+)
+def test_a_login_that_mlflow_refuses_is_named(
+    said: str, told: str, trained: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    def refused(*_: Any) -> None:
+        raise MlflowException(said)
+
+    monkeypatch.setattr("tarmac_trainer.mlflow_io.saving._run", refused)
+    assert trained.run("save").error["message"].endswith(f": {told}")
 
 
 def test_a_session_trained_again_is_another_run_with_the_new_model(trained: Session) -> None:

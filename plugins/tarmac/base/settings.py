@@ -24,12 +24,17 @@ OBJECT_STORE_VARIABLES = (
 )
 # MLflow sends usage data to its makers unless one of these is set. compose.yaml sets the same for the services.
 NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+# What a trainer refuses of data; it knows a default of each.
+DATA_LIMITS = ("TARMAC_MAX_TEXT_CHARACTERS", "TARMAC_MAX_LABELS", "TARMAC_MAX_CLASSES")
 MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash. `session_limit` may be None."""
+    """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash. `session_limit` may be None.
+
+    `data_limits`: variables that trainers get as they are, those that are set.
+    """
 
     stack: str
     version: str
@@ -38,6 +43,8 @@ class Settings:
     trainer_memory_bytes: int
     trainer_processes: int
     trainer_shm_bytes: int
+    trainer_tmp_bytes: int
+    data_limits: Mapping[str, str]
     result_bytes: int
     upload_bytes: int
     store_url: str
@@ -72,6 +79,14 @@ def _limit(hours: str) -> timedelta | None:
     return timedelta(hours=float(hours))
 
 
+def _data_limits(environment: Mapping[str, str]) -> dict[str, str]:
+    found = {name: environment[name] for name in DATA_LIMITS if environment.get(name)}
+    for name, text in found.items():
+        if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+            raise SettingsError(f"{name}={text!r} must be a whole number from 1 to 999999999.")
+    return found
+
+
 def read(environment: Mapping[str, str]) -> Settings:
     """Make settings of environment variables. Pure.
 
@@ -98,6 +113,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         trainer_memory_bytes=_size(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
         trainer_processes=int(processes),
         trainer_shm_bytes=_size(get("TARMAC_TRAINER_SHM", "1g"), variable="TARMAC_TRAINER_SHM"),
+        trainer_tmp_bytes=_size(get("TARMAC_TRAINER_TMP", "1g"), variable="TARMAC_TRAINER_TMP"),
+        data_limits=_data_limits(environment),
         result_bytes=_size(get("TARMAC_RESULT_SIZE", "1m"), variable="TARMAC_RESULT_SIZE"),
         upload_bytes=_size(get("TARMAC_UPLOAD_SIZE", "10g"), variable="TARMAC_UPLOAD_SIZE"),
         store_url=get("TARMAC_STORE", "file:///datasets").rstrip("/"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,9 +16,9 @@ from tarmac.base.ids import DAG_ID, TASKS
 from tarmac.base.session import SessionKey, cancellation, failure_in
 from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES
+from tarmac.base.texts import one_line, visible
 from tarmac.base.units import format_seconds
 from tarmac.cli.session_tables import run_seconds
-from tarmac.cli.values import one_line
 from tarmac.ledger.ledger import Ledger
 
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
@@ -36,11 +36,11 @@ _METRIC_ORDER = ["precision", "recall", "f1"]
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def curve(points: list[list[float]], width: int = 60) -> str:
+def curve(points: Sequence[tuple[float, float]], width: int = 60) -> str:
     """Draw (step, score) points as one line of bars, from 0 to the best score. Pure."""
     if not points:
         return ""
-    scores = [float(score) for _, score in points]
+    scores = [score for _, score in points]
     if len(scores) > width:
         scores = [scores[round(i * (len(scores) - 1) / (width - 1))] for i in range(width)]
     top = max(scores)
@@ -50,25 +50,31 @@ def curve(points: list[list[float]], width: int = 60) -> str:
 def summary(
     trained: dict[str, Any] | None, scored: dict[str, Any] | None, registered: dict[str, Any] | None
 ) -> list[str]:
-    """Return the lines that tell a finished session's result. Pure."""
+    """Return the lines that tell a finished session's result. Pure.
+
+    What trainers of other people leave out, or give another form than the contract's, is passed over: the session has
+    succeeded without it.
+    """
     lines: list[str] = []
     if trained and (origin := trained.get("cached_from")):
         lines += ["", f"  nothing was trained: the same training was done before, by {origin}"]
         if registered and (same := registered.get("same_as")):
             lines += [f"  the model is the same as {same}; it has a version of its own for what this session measured"]
-    if trained and (points := trained.get("curve")):
+    if trained and (points := _points(trained.get("curve"))):
         name = trained.get("score_name", "score")
+        facts = _numbers(trained)
+        best = f"  best {facts['best_score']:.3f}" if "best_score" in facts else ""
+        best += f" at step {facts['best_step']:g}" if best and "best_step" in facts else ""
         lines += [
             "",
             f"  training curve ({name} on the evaluation set, steps {points[0][0]:g} to {points[-1][0]:g})",
-            f"  {curve(points)}  best {trained['best_score']:.3f} at step {trained['best_step']:g},"
-            f" {format_seconds(float(trained.get('seconds', 0)))}",
+            f"  {curve(points)}{best}" + (f", {format_seconds(facts['seconds'])}" if "seconds" in facts else ""),
         ]
     if scored:
-        metrics = scored.get("metrics", {})
+        metrics = _numbers(scored.get("metrics"))
         names = sorted(metrics, key=lambda name: (_METRIC_ORDER.index(name) if name in _METRIC_ORDER else 9, name))
         lines += ["", "  " + "   ".join(f"{name} {metrics[name]:.3f}" for name in names)]
-        kinds = sorted(scored.get("per_type", {}).items())
+        kinds = _types(scored.get("per_type"))
         for kind, row in kinds[:_MOST_TYPES]:
             lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
         if len(kinds) > _MOST_TYPES:
@@ -87,6 +93,28 @@ def summary(
         if (promotion := registered.get("promotion", NOT_ASKED)) != NOT_ASKED:
             lines.append(f"           {promotion}")
     return lines
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(given: object) -> dict[str, float]:
+    """Return what is a number of a JSON object. Pure."""
+    return {name: float(value) for name, value in given.items() if _is_number(value)} if isinstance(given, dict) else {}
+
+
+def _points(given: object) -> list[tuple[float, float]]:
+    """Return the points of a curve, in order, as far as they are pairs of numbers. Pure."""
+    points = given if isinstance(given, list) else []
+    pairs = [point for point in points if isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))]
+    return [(float(step), float(score)) for step, score in pairs]
+
+
+def _types(given: object) -> list[tuple[str, dict[str, float]]]:
+    """Return the numbers of each type, in alphabetical order, of those types that have all three. Pure."""
+    rows = {str(kind): _numbers(row) for kind, row in given.items()} if isinstance(given, dict) else {}
+    return sorted((kind, row) for kind, row in rows.items() if row.keys() >= set(_METRIC_ORDER))
 
 
 def failure_reason(entries: list[dict[str, Any]]) -> str:
@@ -224,7 +252,7 @@ class Follower:
             f", at most {format_seconds(float(eta))} left" if eta is not None else ""
         )
         if isinstance(progress.get("message"), str):
-            text += f"  {progress['message']}"
+            text += f"  {one_line(progress['message'])}"
         if self._live:
             self._live(text)
         elif percent // 10 > self._progress_shown // 10 or self._progress_shown < 0:
@@ -259,10 +287,10 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
     terminal = sys.stdout.isatty()
 
     def write(line: str) -> None:
-        print(("\r\x1b[K" if terminal else "") + line, flush=True)
+        print(("\r\x1b[K" if terminal else "") + visible(line), flush=True)
 
     def live(text: str) -> None:
-        print(f"\r\x1b[K{text}", end="", flush=True)
+        print(f"\r\x1b[K{visible(text)}", end="", flush=True)
 
     # Connects when a run waits, and stays: it is asked twice a second then.
     with Ledger(settings().database_url) as ledger:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tarmac.base.texts import one_line
 from tarmac.base.units import format_seconds, format_size
-from tarmac.cli.values import one_line
 from tarmac.registry import tags as tag
 from tarmac.registry.client import Run, Version
 from tarmac.registry.promotion import Step

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from tarmac.cli.values import one_line
+from tarmac.base.texts import one_line
 
 WITHOUT_A_TERMINAL = 160
 """Columns of a table that goes into a file or to another program."""

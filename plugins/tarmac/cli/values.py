@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 
-
-def one_line(text: str) -> str:
-    """Return a text with every run of white space as one blank, other control characters written out. Pure."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
+from tarmac.base.texts import one_line
 
 
 def account(text: str) -> str:

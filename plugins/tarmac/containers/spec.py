@@ -40,6 +40,7 @@ class ContainerSpec:
     networks: Sequence[str] = ("none",)
     memory_bytes: int = 4 * 1024**3
     shm_bytes: int = 1024**3
+    tmp_bytes: int = 1024**3
     processes: int = 512
     cpu_share: float = 1.0
     devices: Sequence[str] = ()
@@ -67,7 +68,7 @@ def create(api: EngineCalls, spec: ContainerSpec) -> str:
         # What the step started and left running ends with it.
         init=True,
         # Private to the container and gone with it; counts towards its memory.
-        tmpfs={"/tmp": "rw,nosuid,nodev,size=1g,mode=1777"},  # noqa: S108
+        tmpfs={"/tmp": f"rw,nosuid,nodev,size={spec.tmp_bytes},mode=1777"},  # noqa: S108
         shm_size=spec.shm_bytes,
         cpu_shares=round(spec.cpu_share * 1024),
         device_requests=gpus,

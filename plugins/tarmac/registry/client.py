@@ -6,6 +6,7 @@ MLflow's stable REST API (2.0), and the trainer's `save` uses the library.
 
 from __future__ import annotations
 
+import math
 import os
 import posixpath
 import re
@@ -26,6 +27,10 @@ _EXISTS = "RESOURCE_ALREADY_EXISTS"
 _WRONG = "INVALID_PARAMETER_VALUE"
 # An answer that does not come from MLflow's API, such as a page of a proxy.
 _NOT_MLFLOW = "NOT_MLFLOW"
+# MLflow answers a wrong login in plain text.
+_LOGIN_REFUSED = "UNAUTHENTICATED"
+# What a server or a proxy answers that has nobody behind it now, or too much to do.
+_BUSY = frozenset({408, 425, 429})
 _PAGE = 200
 # The most that MLflow takes in one call of log-batch.
 _BATCH = 1000
@@ -117,13 +122,15 @@ class Registry:
         except httpx.HTTPError as error:
             raise RegistryError(f"The model registry at {self._uri} does not answer: {error}.") from error
         if answer.is_error:
-            try:
-                code = str(answer.json().get("error_code", ""))
-            except (ValueError, AttributeError):  # a page of a proxy, not of MLflow
-                code = ""
+            if answer.status_code == 401:
+                raise RegistryError(
+                    f"The model registry at {self._uri} refuses the login: check MLFLOW_TRACKING_USERNAME and "
+                    "MLFLOW_TRACKING_PASSWORD in env/registry.env.",
+                    code=_LOGIN_REFUSED,
+                )
             raise RegistryError(
                 f"The model registry refused {method} {path} with HTTP {answer.status_code}: {answer.text[:300]}",
-                code=code,
+                code=_refusal(answer),
             )
         return answer
 
@@ -215,7 +222,8 @@ class Registry:
             )
         now = int(time.time() * 1000)
         # MLflow shows the value of the highest step: else the last point of the curve, which may not be the best.
-        step = int(run.metrics.get("steps", 0))
+        steps = run.metrics.get("steps", 0.0)
+        step = int(steps) if math.isfinite(steps) else 0
         points = [
             {"key": metric_key(name), "value": value, "timestamp": now, "step": step} for name, value in metrics.items()
         ]
@@ -418,6 +426,18 @@ def metric_key(name: str) -> str:
         if posixpath.normpath(allowed) == allowed and not allowed.startswith(("/", "."))
         else (re.sub(r"[/.]", "_", allowed) or "_")
     )
+
+
+def _refusal(answer: Any) -> str:
+    """Return MLflow's word for a refusal; "" where nobody is there who could refuse. Pure."""
+    try:
+        said = answer.json()
+    except ValueError:
+        said = None
+    if isinstance(said, dict) and said.get("error_code"):
+        return str(said["error_code"])
+    # A page of a proxy, say. Only some of them mean that MLflow is unavailable.
+    return "" if answer.status_code >= 500 or answer.status_code in _BUSY else _NOT_MLFLOW
 
 
 @contextmanager

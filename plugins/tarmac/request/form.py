@@ -58,7 +58,12 @@ def field_descriptions() -> dict[str, str | None]:
 
 def parameters_help() -> str:
     """Describe the parameters of each model, in Markdown."""
-    lines = [TrainingRequest.model_fields["parameters"].description or "", ""]
+    lines = [
+        TrainingRequest.model_fields["parameters"].description or "",
+        "The list is of all models, since a form of Airflow does not change with what is chosen in it: "
+        "look for the model that you chose above.",
+        "",
+    ]
     alike: dict[str, list[str]] = {}
     for name, model in catalogue().models.items():
         alike.setdefault(_parameters_of(model) or "takes none", []).append(name)

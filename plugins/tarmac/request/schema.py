@@ -233,6 +233,21 @@ class TrainingRequest(BaseModel):
         return self.name or self.model
 
 
+_WORDS = {
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "string_type": "must be a text",
+    "literal_error": "must be {expected}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entry",
+    "too_long": "must have at most {max_length} entries",
+}
+"""What pydantic finds, in the words of this project."""
+
+
 def _problems(error: ValidationError) -> list[str]:
     problems = []
     for item in error.errors(include_url=False):
@@ -246,8 +261,9 @@ def _problems(error: ValidationError) -> list[str]:
         elif item["type"] == "missing":
             problems.append(f"{path}: is required and missing.")
         else:
-            message = item["msg"][0].lower() + item["msg"][1:]
-            problems.append(f"{path}: {message} (got {short(item['input'])}).")
+            ours = _WORDS.get(item["type"])
+            said = ours.format(**item.get("ctx", {})) if ours else item["msg"][0].lower() + item["msg"][1:]
+            problems.append(f"{path}: {said} (got {short(item['input'])}).")
     return problems
 
 

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 
 from tarmac.base.errors import RequestError
 
+DEEPEST = 50
+"""Levels of a request that is read at all. Airflow and Postgres would take more, and slowly."""
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -28,6 +31,7 @@ class _Place(NamedTuple):
 
     above: _Place | None
     key: str | int
+    depth: int
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
@@ -54,14 +58,24 @@ def read_json(text: bytes | str, *, what: str) -> tuple[Any, list[str]]:
     try:
         plain = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
         value = json.loads(plain, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError([f"{what}: is not JSON ({error})."]) from error
+    except ValueError as error:
+        raise RequestError([f"{what}: holds a number of thousands of digits; no field takes one."]) from error
+    except RecursionError as error:
+        raise _too_deep(what) from error
+    if any(place is not None and place.depth > DEEPEST for place, _ in _walk(value)):
+        raise _too_deep(what)
     return value, [
-        f"{path_of(_Place(place, key)) or what}: is there more than once; keep one of them."
+        f"{path_of(_below(place, key)) or what}: is there more than once; keep one of them."
         for place, node in _walk(value)
         if isinstance(node, _Object)
         for key in node.repeated
     ]
+
+
+def _too_deep(what: str) -> RequestError:
+    return RequestError([f"{what}: is nested more than {DEEPEST} deep; a request needs no more than four levels."])
 
 
 def text_problems(value: object, *, what: str = "request") -> list[str]:
@@ -73,15 +87,18 @@ def text_problems(value: object, *, what: str = "request") -> list[str]:
     """
     problems = []
     for place, node in _walk(value):
-        path = path_of(place) or what
+        # A path is made for a problem only: in a value that is nested deeply, paths to all of it take minutes.
         if isinstance(node, str) and (fault := _fault(node)):
-            problems.append(f"{path}: {fault} (got {short(node)}).")
+            problems.append(f"{path_of(place) or what}: {fault} (got {short(node)}).")
         elif isinstance(node, float) and not math.isfinite(node):
-            problems.append(f"{path}: must be a number that JSON has, which neither NaN nor infinity is (got {node}).")
+            problems.append(
+                f"{path_of(place) or what}: must be a number that JSON has, which neither NaN nor infinity is "
+                f"(got {node})."
+            )
         elif isinstance(node, dict):
             for key in node:
                 if isinstance(key, str) and (fault := _fault(key)):
-                    problems.append(f"{path_of(_Place(place, key))}: the key {fault}.")
+                    problems.append(f"{path_of(_below(place, key))}: the key {fault}.")
     return problems
 
 
@@ -104,7 +121,11 @@ def _walk(value: object) -> Iterator[tuple[_Place | None, object]]:
             below = list(node.items())
         elif isinstance(node, list):
             below = list(enumerate(node))
-        open_points += [(_Place(place, key), item) for key, item in reversed(below)]
+        open_points += [(_below(place, key), item) for key, item in reversed(below)]
+
+
+def _below(place: _Place | None, key: str | int) -> _Place:
+    return _Place(place, key, 1 if place is None else place.depth + 1)
 
 
 def path_of(place: _Place | None) -> str:

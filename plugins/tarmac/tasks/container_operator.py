@@ -373,6 +373,7 @@ class TrainingContainerOperator(BaseOperator):
             networks=self._networks(),
             memory_bytes=int(self.memory_bytes or stack.trainer_memory_bytes),
             shm_bytes=stack.trainer_shm_bytes,
+            tmp_bytes=stack.trainer_tmp_bytes,
             processes=self.processes or stack.trainer_processes,
             cpu_share=self.cpus,
             devices=self._devices(),
@@ -409,7 +410,7 @@ class TrainingContainerOperator(BaseOperator):
             "TARMAC_IMAGE": f"{self.image}@{image_id}",
         }
         plain = {key: str(value) for key, value in self.environment.items()}
-        return {**NO_TELEMETRY, **contract, **plain, **self._credentials()}
+        return {**NO_TELEMETRY, **stack.data_limits, **contract, **plain, **self._credentials()}
 
     def _networks(self) -> list[str]:
         return str(self.network_mode).split(",")

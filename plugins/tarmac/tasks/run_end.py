@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tarmac.base.errors import MissingResultError, RequestError, TarmacError
 from tarmac.base.ids import CHECK_DAG_SUCCESS, CHECK_REQUEST_BODY, TASKS, UPDATE_MODEL_METADATA_REGISTRY
 from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS
+from tarmac.base.texts import one_line
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -87,7 +88,7 @@ def failure_sentence(error: BaseException) -> str:
         text = str(error)
     else:
         text = f"an unexpected {type(error).__name__}: {error}. Its log says where; please report it"
-    text = " ".join(text.split())
+    text = one_line(text)
     return text if len(text) <= _MAX_SENTENCE else f"{text[: _MAX_SENTENCE - 50]}... (the log has all of it)"
 
 

@@ -5,13 +5,14 @@ null counts as missing.
 """
 
 import json
-import os
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, BinaryIO, Generic, NoReturn, TypeVar
 
-from tarmac_trainer.runtime import files
+from tarmac_trainer.data import limits
+from tarmac_trainer.data.limits import Limit
+from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.errors import DataError
 
 Line = TypeVar("Line")
@@ -23,11 +24,18 @@ BrokenLineError."""
 MAX_LABEL = 200
 """Characters of a label, a tag or a type: it becomes a name in results, records and tables."""
 
-MAX_TEXT = 1_000_000
-"""Characters of a text, where TARMAC_MAX_TEXT_CHARACTERS does not say otherwise: what spaCy takes."""
+MAX_LINE = 64 * 2**20
+"""Bytes of a line. A longer one is no line of data, and would take the container's memory."""
 
-MAX_REPORTED = 10
-"""How many broken lines are told; the rest is counted."""
+MAX_REPORTED = 3
+"""How many broken lines an error tells, and counts the others: it becomes the note of a run, where all of it is to be
+read."""
+
+MAX_LOGGED = 100
+"""How many broken lines the log tells."""
+
+_SEEN = "\u200c\u200d"
+"""Joiners: they are not seen themselves, but Persian, Indic scripts and emoji look different without them."""
 
 
 @dataclass
@@ -38,10 +46,12 @@ class Problems:
     total: int = 0
 
     def add(self, message: str) -> None:
-        """Count one broken line, keep its message if it is among the first."""
+        """Count one broken line, keep its message if it is among the first; the log has more of them."""
         self.total += 1
         if len(self.first) < MAX_REPORTED:
             self.first.append(message)
+        if self.total <= MAX_LOGGED:
+            events.say(message)
 
     def check(self) -> None:
         """Do nothing if no line is broken.
@@ -51,8 +61,10 @@ class Problems:
         """
         if not self.total:
             return
-        lines = "1 broken line" if self.total == 1 else f"{self.total} broken lines"
-        more = f"; and {self.total - len(self.first)} more" if self.total > len(self.first) else ""
+        lines = "1 broken line" if self.total == 1 else f"{self.total:,} broken lines"
+        more = f"; and {self.total - len(self.first):,} more" if self.total > len(self.first) else ""
+        if more:
+            more += f" (the log of this step names the first {min(self.total, MAX_LOGGED)})"
         raise DataError(f"{lines} in the data: " + "; ".join(self.first) + more)
 
 
@@ -118,6 +130,14 @@ class Padding:
             yield place, f"line {number}: {words} words, as white space separates them, but {tags} tags; {rule}"
 
 
+def lines_of(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is longer than `MAX_LINE` the beginning, one byte too long."""
+    while line := file.readline(MAX_LINE + 1):
+        yield line
+        while len(line) > MAX_LINE and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE + 1)
+
+
 def read_lines(
     lines: Iterable[bytes], *, name: str, parse: Parse[Line], problems: Problems, tags: str | None = None
 ) -> Read[Line]:
@@ -125,7 +145,7 @@ def read_lines(
     on.
 
     Args:
-        lines: the file's lines, as iterating a file opened in binary mode gives them.
+        lines: the file's lines, as `lines_of` gives them.
         name: how messages call the file.
         parse: what makes a line of each JSON object; the objects it has no use for are counted.
         problems: where broken lines are added.
@@ -168,7 +188,7 @@ def text_of(value: dict[str, Any], key: str = "sentence") -> str:
     """The text under a key, with a word in it. Pure.
 
     Raises:
-        BrokenLineError: it is missing, no text, blank, or longer than `most_characters`.
+        BrokenLineError: it is missing, no text, blank, or longer than `limits.CHARACTERS`.
     """
     text = value.get(key)
     if not isinstance(text, str):
@@ -176,17 +196,11 @@ def text_of(value: dict[str, Any], key: str = "sentence") -> str:
     check_storable(text, f'"{key}"')
     if not text.strip():
         raise BrokenLineError(f'"{key}" has no word in it')
-    if len(text) > (most := most_characters()):
+    if len(text) > (most := limits.CHARACTERS.value):
         raise BrokenLineError(
-            f'"{key}" has {len(text):,} characters, more than {most:,} (TARMAC_MAX_TEXT_CHARACTERS): split it'
+            f'"{key}" has {len(text):,} characters, more than {most:,}: split it, or raise {limits.CHARACTERS.remedy}'
         )
     return text
-
-
-def most_characters() -> int:
-    """How long a text may be."""
-    text = os.environ.get("TARMAC_MAX_TEXT_CHARACTERS", "")
-    return int(text) if text.isascii() and text.isdigit() else MAX_TEXT
 
 
 def words_of(value: dict[str, Any], key: str = "sentence") -> tuple[str, ...]:
@@ -213,7 +227,8 @@ def word_labels(value: dict[str, Any], key: str, length: int) -> list[str]:
 
 
 def label_of(value: Any, what: str) -> str:
-    """A label, a tag or a type, in Unicode's composed form (NFC), so that those that look the same are one. Pure.
+    """A label, a tag or a type, so that those that look the same are one: in Unicode's composed form (NFC), without
+    blanks around it. Pure.
 
     Args:
         value: as the line has it.
@@ -227,11 +242,34 @@ def label_of(value: Any, what: str) -> str:
     check_storable(value, what)
     if not value.strip():
         raise BrokenLineError(f"{what} is blank")
-    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in value):
-        raise BrokenLineError(f"{what} is {shown(value)}: it holds a control character, such as a tab or a line end")
-    if len(value) > MAX_LABEL:
-        raise BrokenLineError(f"{what} has {len(value):,} characters, more than {MAX_LABEL}")
-    return composed(value)
+    label = composed(value.strip())
+    for letter in label:
+        if unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") and letter not in _SEEN:
+            raise BrokenLineError(
+                f"{what} is {shown(label)}: it holds a character that is not seen, U+{ord(letter):04X}; take it out"
+            )
+    if len(label) > MAX_LABEL:
+        raise BrokenLineError(f"{what} has {len(label):,} characters, more than {MAX_LABEL}")
+    return label
+
+
+def check_number(labels: Collection[str], what: str, limit: Limit) -> None:
+    """Refuse more different labels than a training is to have.
+
+    Args:
+        labels: the different ones in the train lines.
+        what: they are, in the plural.
+        limit: of their number.
+
+    Raises:
+        DataError: there are more; names the limit.
+    """
+    if len(labels) > limit.value:
+        some = ", ".join(shown(label) for label in sorted(labels)[:3])
+        raise DataError(
+            f"there are {len(labels):,} different {what} in the train lines, such as {some}, more than "
+            f"{limit.value:,}: use fewer, or raise {limit.remedy}"
+        )
 
 
 def composed(text: str) -> str:
@@ -240,11 +278,14 @@ def composed(text: str) -> str:
 
 
 def whole_number(value: Any) -> int | None:
-    """A whole number, also where a tool has written it as a float: 1.0 is 1. None: it is none. Pure."""
+    """A whole number, also where a tool has written it as a float: 1.0 is 1. None: it is none. Pure.
+
+    A float is taken up to 2^53 only: from there on two whole numbers are one float.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if isinstance(value, float):
-        return int(value) if value.is_integer() else None
+        return int(value) if value.is_integer() and abs(value) <= 2**53 else None
     return value
 
 
@@ -254,6 +295,8 @@ def json_object(line: bytes) -> dict[str, Any]:
     Raises:
         BrokenLineError: it holds none, a key twice, or what cannot be stored; says why.
     """
+    if len(line) > MAX_LINE:
+        raise BrokenLineError(f"it has more than {MAX_LINE // 2**20} MiB; write one JSON object a line")
     try:
         value = json.loads(line.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_without_null)
     except UnicodeDecodeError as error:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from tarmac_trainer.data import store
-from tarmac_trainer.data.readers import Problems, Read, read_lines
+from tarmac_trainer.data import formats, store
+from tarmac_trainer.data.readers import Problems, Read, lines_of, read_lines
 from tarmac_trainer.model import Model
 from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.errors import DataError, SessionError
@@ -74,7 +74,11 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
         for split, reference in parts:
             name = f"{dataset.name} {split}"
             fetched = store.fetch(reference, folder / "fetched.jsonl", name=name, store=store_url)
-            with fetched.path.open("rb") as lines:
+            with fetched.path.open("rb") as file:
+                if what := formats.other_than_text(file.read(formats.HEAD_BYTES)):
+                    raise DataError(f"data set {name} ({reference}): it {what}, and must be JSON Lines in UTF-8")
+                file.seek(0)
+                lines = lines_of(file)
                 read = read_lines(lines, name=name, parse=model.read, problems=problems, tags=model.tags_key)
             fetched.path.unlink()
             entries.append(

@@ -56,12 +56,13 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
         logged = _logged_model(client, run)
         if logged is None or run.info.status != "FINISHED":
-            _log_facts(client, run, request, model, training, manifest)
-            for record in RECORDS:
-                client.log_artifact(run.info.run_id, str(session / record), RECORD_FOLDER)
+            # The model first: MLflow writes a run's metrics at step 0 once more when a model is logged to it.
             if logged is None:
                 _log_model(run, session / "model", model, predictor, _card(request, model, training, manifest))
                 logged = _logged_model(client, run)
+            _log_facts(client, run, request, model, training, manifest)
+            for record in RECORDS:
+                client.log_artifact(run.info.run_id, str(session / record), RECORD_FOLDER)
             client.set_terminated(run.info.run_id, "FINISHED")
     if logged is None:
         raise RegistryError("MLflow took the model but does not list it")

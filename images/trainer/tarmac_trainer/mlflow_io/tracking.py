@@ -63,4 +63,6 @@ def _reason(error: Exception) -> str:
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     if "Max retries exceeded" in text or "Connection refused" in text:
         return "does not answer"
+    if "error code 401" in text:
+        return "refuses the login: check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in env/registry.env"
     return text[:500]

@@ -27,6 +27,9 @@ from tarmac_trainer.runtime.training import Training
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
+MOST_CHARACTERS = 1000
+"""Of a user's or an item's name; what is longer is a text."""
+
 MOST = 1e9
 """The highest count; something else, a time perhaps, got into the field."""
 
@@ -206,10 +209,10 @@ def _take_over(start: Recommender, base: Recommender, factors: int) -> None:
 
 
 def _name(value: Mapping[str, Any], key: str) -> str:
-    """A user's or an item's name; a whole number is taken as its digits. Pure.
+    """A user's or an item's name, without blanks around it; a whole number is taken as its digits. Pure.
 
     Raises:
-        BrokenLineError: there is none.
+        BrokenLineError: there is none, or it is too long.
     """
     name = value.get(key)
     if (number := whole_number(name)) is not None:
@@ -220,7 +223,9 @@ def _name(value: Mapping[str, Any], key: str) -> str:
     check_storable(name, f'"{key}"')
     if not name.strip():
         raise BrokenLineError(f'"{key}" is blank')
-    return composed(name)
+    if len(name) > MOST_CHARACTERS:
+        raise BrokenLineError(f'"{key}" has {len(name):,} characters, more than {MOST_CHARACTERS:,}')
+    return composed(name.strip())
 
 
 def _count(value: Mapping[str, Any]) -> float:

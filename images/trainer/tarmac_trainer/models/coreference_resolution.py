@@ -113,13 +113,17 @@ def _others(value: dict[str, Any]) -> list[dict[str, Any]]:
     words_of(value)
     others = value[KEY]
     if not isinstance(others, list) or not all(isinstance(other, dict) for other in others):
-        raise BrokenLineError(f'"{KEY}" must be a list of objects with "sentence_2" and "references"')
+        raise BrokenLineError(
+            f'"{KEY}" must be a list of objects with "sentence_2" and "references", not {shown(others)}'
+        )
     for other in others:
         words_of(other, "sentence_2")
         references = other.get("references")
         if not isinstance(references, list) or not all(isinstance(reference, dict) for reference in references):
+            said = "it is missing" if references is None else f"not {shown(references)}"
             raise BrokenLineError(
-                '"references" must be a list of objects with "sentence_1_entity", "sentence_2_entity" and "coreferent"'
+                '"references" must be a list of objects with "sentence_1_entity", "sentence_2_entity" and '
+                f'"coreferent", {said}'
             )
     return others
 

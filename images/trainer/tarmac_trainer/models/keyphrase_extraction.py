@@ -15,7 +15,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, check_storable, words_of
+from tarmac_trainer.data.readers import BrokenLineError, check_storable, shown, words_of
 from tarmac_trainer.model import COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
@@ -52,7 +52,7 @@ class KeyphraseExtraction(Model[Keyphrased]):
             return None
         words, phrases = words_of(value), value[KEY]
         if not isinstance(phrases, list) or not all(isinstance(phrase, str) and phrase.split() for phrase in phrases):
-            raise BrokenLineError(f'"{KEY}" must be a list of phrases with a word in each')
+            raise BrokenLineError(f'"{KEY}" must be a list of phrases with a word in each, not {shown(phrases)}')
         for phrase in phrases:
             check_storable(phrase, "a phrase")
         places = [find_all(words, phrase) for phrase in dict.fromkeys(phrases)]

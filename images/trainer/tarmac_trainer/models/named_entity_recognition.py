@@ -9,6 +9,8 @@ from typing import Any
 
 from typing_extensions import override
 
+from tarmac_trainer.data import limits
+from tarmac_trainer.data.readers import check_number
 from tarmac_trainer.model import COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
@@ -44,8 +46,10 @@ class NamedEntityRecognition(Model[Sentence]):
 
     @override
     def check(self, train: Sequence[Sentence]) -> None:
-        if not any(sentence.spans for sentence in train):
+        kinds = {kind for sentence in train for _, _, kind in sentence.spans}
+        if not kinds:
             raise DataError(f"there is no entity in any of the {len(train):,} train lines: every tag is O")
+        check_number(kinds, "entity types", limits.LABELS)
 
     @override
     def train(self, training: Training[Sentence]) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import word_labels, words_of
+from tarmac_trainer.data import limits
+from tarmac_trainer.data.readers import check_number, word_labels, words_of
 from tarmac_trainer.model import COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
@@ -64,6 +65,7 @@ class PartOfSpeechTagging(Model[Tagged]):
                 f"there is only the tag {min(tags)!r} in all of the {len(train):,} train lines: "
                 "a tagger needs two or more to tell apart"
             )
+        check_number(tags, "tags", limits.LABELS)
 
     @override
     def train(self, training: Training[Tagged]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, label_of, text_of, words_of
+from tarmac_trainer.data.readers import BrokenLineError, label_of, shown, text_of, words_of
 from tarmac_trainer.model import CONFUSION, Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
@@ -93,7 +93,7 @@ def _pairs(value: dict[str, Any]) -> list[dict[str, Any]]:
     words_of(value)
     pairs = value[KEY]
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
-        raise BrokenLineError(f'"{KEY}" must be a list of objects with "sub", "obj" and "relation"')
+        raise BrokenLineError(f'"{KEY}" must be a list of objects with "sub", "obj" and "relation", not {shown(pairs)}')
     return pairs
 
 
@@ -131,7 +131,8 @@ def _entity(pair: dict[str, Any], role: str) -> tuple[str, str]:
     """
     entity = pair.get(role)
     if not isinstance(entity, dict):
-        raise BrokenLineError(f'"{role}" must be an object with "entity" and "type"')
+        said = "it is missing" if entity is None else f"not {shown(entity)}"
+        raise BrokenLineError(f'"{role}" must be an object with "entity" and "type", {said}')
     kind = entity.get("type")
     kind = UNKNOWN if kind is None else label_of(kind, f'the "type" of "{role}"')
     return text_of(entity, "entity"), "_".join(kind.split())

@@ -8,6 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from tarmac_trainer.data import limits
 from tarmac_trainer.data.readers import BrokenLineError, shown, text_of, whole_number
 from tarmac_trainer.model import COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.training import Training
@@ -15,18 +16,16 @@ from tarmac_trainer.text import categories, pipelines
 from tarmac_trainer.text.categories import Labelled
 
 KEY = "sentiment"
-MOST_CLASSES = 1000
-"""A class is a small number; something else, an id or a time, got into the field."""
 
 
 class SentimentAnalysis(Model[Labelled]):
-    """See the module. `kind` is the key below `sentiment`; `most` its highest class."""
+    """See the module. `kind` is the key below `sentiment`; `most` its highest class, None: that of `limits.CLASSES`."""
 
     parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "lines in an update", whole=True)}
     score_name = "macro_f1"
     example = {"sentence": "A fine film."}
 
-    def __init__(self, kind: str, most: int, title: str) -> None:
+    def __init__(self, kind: str, most: int | None, title: str) -> None:
         self.name = f"sentiment_analysis_{kind}"
         self.title = title
         self.key = f"{KEY}.{kind}"
@@ -39,10 +38,13 @@ class SentimentAnalysis(Model[Labelled]):
             raise BrokenLineError(f'"{KEY}" must be an object such as {{"binary": 1}}, not {shown(given)}')
         if self._kind not in given:
             return None
+        # A class is a small number; where it is not, an id or a time got into the field.
+        most = limits.CLASSES.value if self._most is None else self._most
         label = whole_number(given[self._kind])
-        if label is None or not 0 <= label <= self._most:
+        if label is None or not 0 <= label <= most:
+            named = f" ({limits.CLASSES.remedy})" if self._most is None else ""
             said = shown(given[self._kind])
-            raise BrokenLineError(f'"{self.key}" must be a whole number from 0 to {self._most}, not {said}')
+            raise BrokenLineError(f'"{self.key}" must be a whole number from 0 to {most}{named}, not {said}')
         return Labelled(text_of(value), str(label))
 
     @override
@@ -76,6 +78,6 @@ MODELS = {
     model.name: model
     for model in (
         SentimentAnalysis("binary", 1, "tells whether a sentence is positive (1) or negative (0) (spaCy)"),
-        SentimentAnalysis("categorical", MOST_CLASSES, "puts a sentence into one of several classes of mood (spaCy)"),
+        SentimentAnalysis("categorical", None, "puts a sentence into one of several classes of mood (spaCy)"),
     )
 }

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tarmac_trainer.data import limits
+from tarmac_trainer.data.readers import check_number
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.text.scoring import LabelCounts, batches
 
@@ -30,10 +32,10 @@ class Labelled:
 
 
 def check_classes(labels: Sequence[str]) -> None:
-    """Refuse labels that leave nothing to tell apart.
+    """Refuse labels that leave nothing to tell apart, and more than there may be.
 
     Raises:
-        DataError: there are fewer than two classes; names the one there is.
+        DataError: there are fewer than two classes, and names the one there is; or too many.
     """
     classes = Counter(labels)
     if len(classes) < 2:
@@ -41,6 +43,7 @@ def check_classes(labels: Sequence[str]) -> None:
             f"all of the {len(labels):,} train examples are of the class {min(classes, default='')!r}: "
             "a classifier needs two or more to tell apart"
         )
+    check_number(classes, "classes", limits.CLASSES)
 
 
 def needs(labels: Sequence[str]) -> tuple[str, int]:

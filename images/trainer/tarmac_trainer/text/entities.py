@@ -55,9 +55,10 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
     start, kind = 0, ""  # the open entity; no type is the empty string, so "" is none
     for place, tag in enumerate(tags):
         prefix, dash, new_kind = tag.partition("-")
+        new_kind = new_kind.strip()
         if tag == "O":
             new_kind = ""
-        elif not dash or prefix not in ("B", "I") or not new_kind.strip():
+        elif not dash or prefix not in ("B", "I") or not new_kind:
             raise BrokenLineError(f"tag {place + 1} is {json.dumps(tag)}, must be O, or B- or I- and a type")
         if kind and (prefix == "B" or new_kind != kind):
             spans.append((start, place, kind))

@@ -1,0 +1,46 @@
+"""What MLflow answers, and what is made of it, without a server."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from tarmac.base.errors import RegistryError
+from tarmac.base.retries import Repeat, repeats
+from tarmac.registry.client import Registry
+
+ANSWERS = {
+    "a wrong login, in MLflow's words": (httpx.Response(401, text="You are not authenticated."), Repeat.FEW_TIMES),
+    "no permission, in plain text": (httpx.Response(403, text="Permission denied"), Repeat.FEW_TIMES),
+    "a page of another server": (httpx.Response(404, text="<html>not found</html>"), Repeat.FEW_TIMES),
+    "JSON of another server": (httpx.Response(400, json=["no"]), Repeat.FEW_TIMES),
+    "a refusal": (httpx.Response(400, json={"error_code": "INVALID_PARAMETER_VALUE"}), Repeat.FEW_TIMES),
+    "a proxy without a server behind it": (httpx.Response(502, text="Bad Gateway"), Repeat.WHILE_UNAVAILABLE),
+    "a server that is starting": (httpx.Response(503, text=""), Repeat.WHILE_UNAVAILABLE),
+    "a server that fails": (httpx.Response(500, text="Internal Server Error"), Repeat.WHILE_UNAVAILABLE),
+    "a server with too much to do": (httpx.Response(429, text="slow down"), Repeat.WHILE_UNAVAILABLE),
+    "its database is unavailable": (
+        httpx.Response(503, json={"error_code": "TEMPORARILY_UNAVAILABLE"}),
+        Repeat.WHILE_UNAVAILABLE,
+    ),
+}
+
+
+def registry(monkeypatch: pytest.MonkeyPatch, answer: httpx.Response) -> Registry:
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **kw: client(transport=httpx.MockTransport(lambda _: answer), **kw))
+    return Registry("http://mlflow:5000")
+
+
+@pytest.mark.parametrize(("answer", "kind"), ANSWERS.values(), ids=ANSWERS)
+def test_only_a_registry_that_is_away_is_waited_for(
+    answer: httpx.Response, kind: Repeat, monkeypatch: pytest.MonkeyPatch
+):
+    with pytest.raises(RegistryError) as refused:
+        registry(monkeypatch, answer).models()
+    assert repeats(refused.value) is kind
+
+
+def test_a_wrong_login_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(RegistryError, match=r"refuses the login: check MLFLOW_TRACKING_USERNAME .* env/registry\.env"):
+        registry(monkeypatch, httpx.Response(401, text="You are not authenticated.")).model("ner")
