@@ -144,6 +144,14 @@ check-db: ## The tests that need only Postgres, on a server that they start them
 check-trainer: ## The trainer's tests in its image, with this working tree's code (K=, ARGS=)
 	@tests/check.sh trainer $(PYTEST_ARGS)
 
+.PHONY: client
+client: ## Build the client (the command tarmac and its Python package) into build/client as wheel and sdist
+	@tests/check.sh build-client
+
+.PHONY: check-client
+check-client: ## The client's tests on each Python of this machine, from 3.10 on (K=, ARGS=)
+	@tests/check.sh client $(PYTEST_ARGS)
+
 .PHONY: mutate
 mutate: ## Break the code in 40 places, one after the other: do the tests notice? (K=words, SUITES="pure postgres trainer")
 	@tests/check.sh dev

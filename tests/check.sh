@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# check.sh dev|lint|types|pure|postgres|trainer [pytest arguments]: the checks that run on this machine, without the
-# test image. `dev` makes .venv from requirements-test.lock; the others do so where the lock has changed. Only `trainer`
+# check.sh dev|lint|types|pure|postgres|trainer|client [pytest arguments]: the checks that run on this machine, without
+# the test image. `build-client` builds the client into build/client. `dev` makes .venv from requirements-test.lock; the others do so where the lock has changed. Only `trainer`
 # needs a Docker Engine. TARMAC_TOOLS=folder uses the programs there instead of .venv (the test image does).
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
@@ -24,11 +24,11 @@ or install uv yourself and run 'make dev' again."
     printf '%s\n' "$repo/.cache/uv/bin/uv"
 }
 
-# Prints the newest Python 3.13 of pyenv, which uv does not look at; else what uv is to search for, or to fetch.
+# Prints the newest Python $1 of pyenv, which uv does not look at; else what uv is to search for, or to fetch.
 find_python() {
     local found
-    found=$(find "${PYENV_ROOT:-$HOME/.pyenv}/versions" -maxdepth 3 -path '*/3.13*/bin/python' 2>/dev/null | sort -V | tail -n 1)
-    printf '%s\n' "${found:-3.13}"
+    found=$(find "${PYENV_ROOT:-$HOME/.pyenv}/versions" -maxdepth 3 -path "*/$1.*/bin/python" 2>/dev/null | sort -V | tail -n 1)
+    printf '%s\n' "${found:-$1}"
 }
 
 # Makes .venv what the lock says. Silent where it is so already.
@@ -38,7 +38,7 @@ make_environment() {
     local uv
     uv=$(find_uv)
     say "Making .venv from requirements-test.lock ..."
-    "$uv" venv --quiet --clear --python "$(find_python)" .venv ||
+    "$uv" venv --quiet --clear --python "$(find_python 3.13)" .venv ||
         die "uv found no Python 3.13 and could not fetch one. Install Python 3.13, then run 'make dev' again."
     "$uv" pip sync --quiet --python .venv/bin/python --require-hashes requirements-test.lock ||
         die "the packages could not be installed; uv's message is above."
@@ -66,6 +66,33 @@ shell_scripts() {
 types() {
     "$tools/mypy" --strict plugins/tarmac plugins/tarmac_plugin.py dags
     "$tools/mypy" --strict images/trainer/tarmac_trainer
+    "$tools/mypy" --strict --python-version 3.10 client/src/tarmac_client
+}
+
+# Builds the client's wheel and sdist into build/client.
+build_client() {
+    rm -rf build/client
+    "$1" build --quiet --out-dir build/client client || die "the client could not be built; uv's message is above."
+    own_like "$repo" build build/client
+}
+
+# Runs the client's tests on each Python of this machine, on the wheel as a person installs it.
+test_client() {
+    local uv version python tried=0
+    uv=$(find_uv)
+    build_client "$uv"
+    for version in 3.10 3.11 3.12 3.13 3.14; do
+        if ! python=$("$uv" python find --no-python-downloads "$(find_python "$version")" 2>/dev/null); then
+            say "Python $version is not on this machine: not tried."
+            continue
+        fi
+        say "Python $version"
+        "$uv" run --quiet --isolated --no-project --python "$python" --with "$(echo build/client/*.whl)" \
+            --with "$(grep -o '^pytest==[0-9.]*' requirements-test.lock)" \
+            python -m pytest -c client/pyproject.toml -o pythonpath=tests -p no:cacheprovider --quiet client/tests "$@"
+        tried=$((tried + 1))
+    done
+    [ "$tried" -gt 0 ] || die "no Python from 3.10 to 3.14 is on this machine: install one."
 }
 
 # Runs the tests of the folders in `folders`, or of the files that the arguments name. On all cores, unless arguments
@@ -83,8 +110,8 @@ run_tests() {
 case $what in
 dev) ;;
 lint | types | pure | postgres) make_environment ;;
-trainer) ;;
-*) die "check.sh knows dev, lint, types, pure, postgres and trainer, not '$what'." ;;
+trainer | client | build-client) ;;
+*) die "check.sh knows dev, lint, types, pure, postgres, trainer, client and build-client, not '$what'." ;;
 esac
 
 case $what in
@@ -101,6 +128,11 @@ pure)
 postgres)
     folders=(tests/postgres)
     run_tests "$@"
+    ;;
+client) test_client "$@" ;;
+build-client)
+    build_client "$(find_uv)"
+    say "Built: $(echo build/client/*)"
     ;;
 trainer)
     env/host/engine.sh

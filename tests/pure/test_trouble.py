@@ -14,6 +14,7 @@ PAGE = (REPOSITORY / "docs/trouble.md").read_text()
 MESSAGES = [
     *of_python(REPOSITORY / "plugins", REPOSITORY),
     *of_python(REPOSITORY / "images/trainer/tarmac_trainer", REPOSITORY),
+    *of_python(REPOSITORY / "client/src/tarmac_client", REPOSITORY),
     *of_shell(REPOSITORY / "env/host", REPOSITORY),
 ]
 SHORTEST = 11

@@ -2,134 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
+from fakes.web import API, GOOD, LINE, NAME, Fakes
 from tarmac.base import settings as settings_module
-from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import CheckerUnavailableError, DatasetError
-from tarmac.checks import server
+from tarmac.base.errors import CheckerUnavailableError
 from tarmac.request import stored
-from tarmac.request.callers import Right
 from tarmac.web.app import create_app
 from tarmac.web.mounted import Mounted
-from tarmac.web.stack import Person
-
-API = "/api/v1"
-LINE = b'{"sentence": "Ada met Bob", "entities": []}\n'
-NAME = "7Fxrgmyo4FJ8fTVTrWDZ63LgH9g5MzCfhaZrSFHbYZnH.jsonl"
-GOOD = {"model": "test_model", "datasets": {"a": {"train": f"{NAME[:-6]}/{NAME}"}}}
-RIGHTS = {"viewer": {Right.READ}, "user": {Right.READ, Right.START, Right.CHANGE}, "nobody": set[Right]()}
-
-
-class Airflow:
-    """Airflow's API with one run after another: each a dict as Airflow gives it."""
-
-    def __init__(self) -> None:
-        self.runs: dict[str, dict[str, Any]] = {}
-        self.tasks: dict[str, str] = {}
-        self.xcoms: dict[tuple[str, str], Any] = {}
-        self.log: list[str] = []
-        self.callers: list[str] = []
-        self.refuse: dict[str, Any] | None = None
-
-    def add(self, run_id: str, state: str, conf: dict[str, Any] = GOOD) -> None:
-        self.runs[run_id] = {
-            "dag_run_id": run_id, "state": state, "conf": conf, "note": None, "triggering_user_name": "user",
-            "start_date": "2026-11-28T06:00:00Z", "end_date": "2026-11-28T06:01:00Z" if state != "running" else None,
-        }  # fmt: skip
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.callers.append(request.headers["authorization"])
-        path = request.url.path.replace("%2E", ".")
-        if request.method == "POST" and path.endswith("/dagRuns"):
-            if self.refuse:
-                return httpx.Response(400, json=self.refuse)
-            body = json.loads(request.content)
-            run_id = body.get("dag_run_id") or "made"
-            if run_id in self.runs:
-                return httpx.Response(409, json={"detail": "taken"})
-            self.add(run_id, "queued", body["conf"])
-            return httpx.Response(200, json=self.runs[run_id])
-        if path.endswith("/taskInstances/list"):
-            return httpx.Response(200, json={"task_instances": []})
-        if path.endswith("/dagRuns"):
-            return httpx.Response(200, json={"dag_runs": list(self.runs.values())})
-        run_id, *rest = path.partition("/dagRuns/")[2].split("/")
-        if run_id not in self.runs:
-            return httpx.Response(404, json={"detail": "none"})
-        if not rest and request.method == "PATCH":
-            self.runs[run_id] |= json.loads(request.content)
-        if not rest:
-            return httpx.Response(200, json=self.runs[run_id])
-        if rest == ["taskInstances"]:
-            found = [
-                {"task_id": task, "state": state, "try_number": 1, "duration": 2.0, "dag_run_id": run_id}
-                for task, state in self.tasks.items()
-            ]
-            return httpx.Response(200, json={"task_instances": found})
-        if "xcomEntries" in rest:
-            value = self.xcoms.get((rest[1], rest[3]))
-            return httpx.Response(404) if value is None else httpx.Response(200, json={"value": value})
-        return httpx.Response(200, text="".join(json.dumps({"event": line}) + "\n" for line in self.log))
-
-
-class Fakes:
-    """A stack whose Airflow and checker are fakes."""
-
-    def __init__(self) -> None:
-        self.airflow_api = Airflow()
-        self.world: list[str] = []
-        self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": []}
-        self.checker: Callable[[str, str, dict[str, str], bytes], tuple[int, Any]] = self._answer
-
-    async def identify(self, token: str | None) -> Person:
-        if not token:
-            raise HTTPException(401, "Not authenticated")
-        if token not in RIGHTS:
-            raise HTTPException(403, "Invalid JWT token")
-        return Person(token, token)
-
-    async def may(self, person: Person, right: Right) -> bool:
-        return right in RIGHTS[person.name]
-
-    def airflow(self, person: Person) -> AirflowApi:
-        api = AirflowApi.with_token("http://airflow", person.token)
-        headers = api._http.headers
-        api._http = httpx.Client(
-            base_url="http://airflow", headers=headers, transport=httpx.MockTransport(self.airflow_api)
-        )
-        return api
-
-    async def check(self, conf: object) -> list[str]:
-        return self.world
-
-    async def ask(
-        self, method: str, path: str, query: Mapping[str, str], content: AsyncIterator[bytes] | bytes = b"",
-        size: int = 0,
-    ) -> tuple[int, Any]:  # fmt: skip
-        body = content if isinstance(content, bytes) else b"".join([chunk async for chunk in content])
-        assert len(body) == size
-        return self.checker(method, path, dict(query), body)
-
-    def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
-        if path == "/place":
-            return 200, self.place
-        try:
-            return 200, json.loads(json.dumps(server.answer_to(method, path, query, io.BytesIO(body)), default=str))
-        except LookupError as error:
-            return 404, {"detail": str(error.args[0])}
-        except DatasetError as error:
-            return 400, {"detail": str(error)}
+from tarmac.web.versions import API_VERSION
+from tarmac_client import flow
 
 
 @pytest.fixture
@@ -361,6 +251,7 @@ def test_a_stack_and_a_client_of_other_versions_say_which_to_update(call: Callab
     assert (newer.status_code, older.status_code) == (426, 426)
     assert "update the stack" in newer.json()["detail"]
     assert "update the client" in older.json()["detail"]
+    assert flow.API_VERSION == API_VERSION
     same = call("user", "GET", "/version", headers={"Tarmac-Api": "1.0"})
     assert (same.status_code, same.headers["Tarmac-Api"]) == (200, "1.0")
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import IO, Any
 
-from tarmac.base.errors import DatasetError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
@@ -16,7 +15,6 @@ from tarmac.ledger.ledger import Ledger
 from tarmac.registry.client import Registry
 from tarmac.registry.facts import version_facts
 from tarmac.request import datasets, stored
-from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.scheduler import board
 
 
@@ -72,21 +70,13 @@ def stored_file(name: str, *, read: bool) -> dict[str, Any] | None:
     return {**facts, **stored.summary(reference, settings().store_url)}
 
 
-def content_problem(head: bytes, suffix: str) -> str | None:
-    """Say what a file is that is not what its suffix promises. Pure."""
-    return problem_with_content(head, suffix)
-
-
 def store(name: str, stream: IO[bytes]) -> dict[str, Any]:
     """Store a file whose content has the id that its name says. Idempotent.
 
     Raises:
-        DatasetError: it is not what its suffix promises, its content has another id, or the store cannot be written.
+        DatasetError: its content has another id, or the store cannot be written.
     """
     reference = stored.reference_of(name)
     data_id, _, ending = name.partition(".")
-    head = stream.read(HEAD_BYTES)
-    if problem := problem_with_content(head, f".{ending}"):
-        raise DatasetError(problem)
-    _, size, new = datasets.put(stream, settings().store_url, f".{ending}", head=head, expected=data_id)
+    _, size, new = datasets.put(stream, settings().store_url, f".{ending}", expected=data_id)
     return {"reference": reference, "size": size, "new": new}

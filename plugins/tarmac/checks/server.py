@@ -22,7 +22,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 from tarmac.base.errors import ExitCode, TarmacError, UnknownModelError
 from tarmac.request.checker import CHECKER_PORT, checker_token
-from tarmac.request.content import HEAD_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -84,9 +83,6 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             raise LookupError(f"There is no file {query['name']!r} in the data set store.")
         case ("PUT", "/file"):
             return parts.store(query["name"], body)
-        case ("POST", "/content"):
-            problem = parts.content_problem(body.read(HEAD_BYTES), query["suffix"])
-            return {"problems": [problem] if problem else []}
     raise LookupError(f"{method} {path} is no call of the checker")
 
 
@@ -96,14 +92,11 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 10.0
 
     def do_POST(self) -> None:
-        """Check the request in the body, or what a file is."""
+        """Check the request in the body."""
         if not self._allowed():
             return
-        if urlsplit(self.path).path != "/check":
-            self._pass_on()
-            return
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MAX_BYTES:
+        if self.path != "/check" or not length.isdecimal() or int(length) > MAX_BYTES:
             self._answer(400, {"detail": "POST /check takes a JSON object"})
             return
         try:

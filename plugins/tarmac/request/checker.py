@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import httpx
 
 CHECKER_PORT = 8975
-_CONNECT_SECONDS, _SECONDS = 2.0, 30.0
+_CONNECT_SECONDS, _SECONDS, _FILE_SECONDS = 2.0, 30.0, 600.0
 
 
 def checker_token() -> str:
@@ -72,7 +72,8 @@ async def call_checker(
     import httpx
 
     try:
-        async with _client() as http:
+        # A file may be large, and its store slow.
+        async with _client(_FILE_SECONDS if path == "/file" else _SECONDS) as http:
             answer = await http.request(
                 method, path, params=dict(query), content=content, headers={"Content-Length": str(size)}
             )
@@ -81,12 +82,12 @@ async def call_checker(
         raise _silent(error) from error
 
 
-def _client() -> httpx.AsyncClient:
+def _client(seconds: float = _SECONDS) -> httpx.AsyncClient:
     import httpx
 
     return httpx.AsyncClient(
         base_url=settings().checker_url,
-        timeout=httpx.Timeout(_SECONDS, connect=_CONNECT_SECONDS),
+        timeout=httpx.Timeout(seconds, connect=_CONNECT_SECONDS),
         verify=False,  # noqa: S501  plain http
         headers={"Authorization": f"Bearer {checker_token()}"},
     )

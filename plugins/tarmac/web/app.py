@@ -4,7 +4,7 @@ A call proves itself by a token of Airflow's in the header Authorization. Cookie
 page of this site, so that no other site's page makes a person's browser start or end anything.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
@@ -15,14 +15,15 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, EndedRunError, ExitCode, RequestError, TarmacError
+from tarmac.base.errors import ApiError, DatasetError, EndedRunError, ExitCode, RequestError, TarmacError
 from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
 from tarmac.base.units import format_size
 from tarmac.cli.cancel import cancel_run
+from tarmac.request import stored
 from tarmac.request.callers import Right, bearer, cookie_token
 from tarmac.request.catalogue import catalogue
-from tarmac.request.content import HEAD_BYTES
+from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json
@@ -218,20 +219,21 @@ def create_app(stack: Stack) -> FastAPI:
                 f"The file has {format_size(int(size))}; at most {format_size(most)} are taken (TARMAC_UPLOAD_SIZE in "
                 "env/stack.env). `make dataset` on the stack's machine takes any size.",
             )
-        kept = await asked("PUT", "/file", {"name": name}, content=request.stream(), size=int(size))
+        suffix = f".{stored.reference_of(name).rpartition('.')[2]}"
+        head, rest = await _head(request)
+        if problem := await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter):
+            raise DatasetError(problem)
+        kept = await asked("PUT", "/file", {"name": name}, content=rest, size=int(size))
         return answers.Kept(**kept)
 
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
     async def check_file(
         _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl"
     ) -> answers.Problems:
-        """Say what a file is that is not what its suffix promises, by its beginning (at most 1 MiB)."""
-        head = b""
-        async for chunk in request.stream():
-            head += chunk
-            if len(head) > HEAD_BYTES:
-                raise HTTPException(413, f"Send the first {HEAD_BYTES} bytes only.")
-        return answers.Problems(**await asked("POST", "/content", {"suffix": suffix}, content=head, size=len(head)))
+        """Say what a file is that is not what its suffix promises, by its beginning: 1 MiB is looked at."""
+        head = (await _head(request))[0]
+        problem = await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter)
+        return answers.Problems(problems=[problem] if problem else [])
 
     @app.get(f"{PREFIX}/models", response_model=list[answers.Version])
     async def list_models(_: Reader, name: str | None = None) -> Any:
@@ -273,6 +275,23 @@ async def _json_body(request: Request) -> dict[str, Any]:
     if problems:
         raise RequestError([problem.removeprefix("request.") for problem in problems])
     return value
+
+
+async def _head(request: Request) -> tuple[bytes, AsyncIterator[bytes]]:
+    """Return the beginning of a body, as much as is looked at, and all of the body."""
+    stream = request.stream()
+    head = b""
+    async for chunk in stream:
+        head += chunk
+        if len(head) >= HEAD_BYTES:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield head
+        async for chunk in stream:
+            yield chunk
+
+    return head[:HEAD_BYTES], whole()
 
 
 def _refusal(status: int, detail: str, problems: list[str] | None = None) -> JSONResponse:

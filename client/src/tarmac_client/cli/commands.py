@@ -1,0 +1,237 @@
+"""What each verb does. Errors are raised; `main.py` prints them."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tarmac_client import config, files
+from tarmac_client.cli import show
+from tarmac_client.client import Session, Tarmac
+from tarmac_client.config import Login
+from tarmac_client.errors import ExitCode, SettingsError
+from tarmac_client.verbs import Verbs
+
+
+def connect() -> Tarmac:
+    """Connect to the stack; what is uploaded is said on stderr."""
+    tarmac = Tarmac()
+    tarmac.verbs = Verbs(tarmac.verbs.calls, say=_say)
+    return tarmac
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print(arguments: argparse.Namespace, value: Any, lines: Callable[[Any], list[str]]) -> int:
+    for line in [show.as_json(value)] if arguments.json else lines(value):
+        print(line)
+    return ExitCode.SUCCESS
+
+
+# ---- login -----------------------------------------------------------------------------------------------------------
+
+
+def login(arguments: argparse.Namespace) -> int:
+    """Try a login and keep it."""
+    url = config.check_url(arguments.url)
+    if config.is_open(url):
+        _say("warning: http:// sends the password unencrypted over the network; use https:// where the stack has it.")
+    user = arguments.user or _asked("Name: ", input, "--user NAME")
+    if arguments.password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        password = _asked("Password: ", getpass.getpass, "--password-stdin, or set TARMAC_PASSWORD")
+    bundle = os.environ.get("TARMAC_CA_BUNDLE", "")
+    with Tarmac(url, user, password) as tarmac:
+        about = tarmac.version()
+    path = config.save(Login(url, user, password, ca_bundle=bundle), keyring=arguments.keyring)
+    may = "may start sessions" if about["may_start"] else "may look, but not start sessions"
+    return _print(
+        arguments,
+        {**about, "url": url, "kept_in": str(path)},
+        lambda _: [f"Logged in to {url} (Tarmac {about['tarmac']}) as {user}, who {may}. Kept in {path}."],
+    )
+
+
+def _asked(prompt: str, ask: Callable[[str], str], instead: str) -> str:
+    if not sys.stdin.isatty():
+        raise SettingsError(f"{prompt.strip(': ')}: there is no terminal to ask: give {instead}.")
+    try:
+        return ask(prompt)
+    except EOFError as error:
+        raise SettingsError(f"{prompt.strip(': ')}: nothing was given.") from error
+
+
+# ---- sessions --------------------------------------------------------------------------------------------------------
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """Start a session and follow it."""
+    request, folder = request_of(arguments)
+    with connect() as tarmac:
+        session = tarmac.send(request, folder=folder, key=arguments.key)
+        if arguments.detach:
+            return _print(arguments, {"id": session.id}, lambda value: [value["id"]])
+        _say(f"Started session {session.id}")
+        return _follow(session, arguments)
+
+
+def request_of(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
+    """Return the request that a command line means, and the folder that its paths are relative to.
+
+    Raises:
+        SettingsError: the file cannot be read, or options do not go together.
+    """
+    what, given = Path(arguments.what), _parameters(arguments.set)
+    if what.suffix != ".json" and not what.is_file():
+        if arguments.train is None:
+            hint = "which data: tarmac train MODEL --train FILE; or name a request: tarmac train req.json"
+            raise SettingsError(f"--train: is missing. Say {hint}.")
+        made = files.build_request(
+            arguments.what, arguments.train, arguments.eval, gpu=arguments.gpu, parameters=given, name=arguments.name
+        )
+        return made, Path()
+    if arguments.train is not None or arguments.eval is not None:
+        raise SettingsError(f"--train, --eval: the request {arguments.what!r} names its data itself; leave them out.")
+    request = _read(what)
+    if arguments.gpu:
+        request["gpu"] = True
+    if arguments.name is not None:
+        request["name"] = arguments.name
+    if given:
+        request["parameters"] = {**(request.get("parameters") or {}), **given}
+    return request, what.parent
+
+
+def _read(path: Path) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise SettingsError(f"{path}: the key {key!r} is there more than once; keep one of them.")
+            found[key] = value
+        return found
+
+    try:
+        request = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path} is not UTF-8 text (byte {error.start + 1}): save it as UTF-8.") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(request, dict):
+        raise SettingsError(f"{path}: a request is a JSON object with model and datasets.")
+    return request
+
+
+def _parameters(words: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals or not key:
+            raise SettingsError(f"--set: {word!r} is not KEY=VALUE: write for example --set max_steps=500.")
+        try:
+            found[key] = json.loads(text)
+        except ValueError:
+            found[key] = text
+    return found
+
+
+def _follow(session: Session, arguments: argparse.Namespace) -> int:
+    screen = show.Screen(live=False if arguments.json else None)
+    try:
+        for info in session.follow():
+            if not arguments.json:
+                screen.show(info)
+    except KeyboardInterrupt:
+        _say(f"\nNo longer following; the session goes on. Come back: tarmac follow {session.id}")
+        return ExitCode.INTERRUPTED
+    if arguments.json:
+        print(show.as_json(session.info))
+    return ExitCode.SUCCESS if session.info.run_state == "success" else ExitCode.SESSION_FAILED
+
+
+def follow(arguments: argparse.Namespace) -> int:
+    """Follow a session to its end."""
+    with connect() as tarmac:
+        return _follow(Session(tarmac, arguments.session), arguments)
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """List the latest sessions."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.sessions(arguments.limit), show.session_lines)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Show all about a session."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.session(arguments.session).info, show.status_lines)
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Print a session's log; with --json each line is a JSON string."""
+    with connect() as tarmac:
+        found = Session(tarmac, arguments.session).logs(arguments.task, follow=arguments.follow)
+        try:
+            for line in found:
+                for text in [json.dumps(line, ensure_ascii=False)] if arguments.json else line.splitlines():
+                    print(text if arguments.json else "".join(_shown(letter) for letter in text), flush=True)
+        except KeyboardInterrupt:
+            _say(f"\nNo longer following; the session goes on. Come back: tarmac logs -f {arguments.session}")
+            return ExitCode.INTERRUPTED
+    return ExitCode.SUCCESS
+
+
+def _shown(letter: str) -> str:
+    return letter if letter.isprintable() or letter == "\t" else ascii(letter)[1:-1]
+
+
+def cancel(arguments: argparse.Namespace) -> int:
+    """End a session."""
+    with connect() as tarmac:
+        said = tarmac.run(tarmac.verbs.cancel(arguments.session))
+        return _print(arguments, {"id": arguments.session, "said": said}, lambda value: list(value["said"]))
+
+
+# ---- data sets, models, devices --------------------------------------------------------------------------------------
+
+
+def data_push(arguments: argparse.Namespace) -> int:
+    """Store files; print what a request names each by."""
+    with connect() as tarmac:
+        found = {name: tarmac.push(name, script=arguments.script) for name in arguments.files}
+        return _print(arguments, found, lambda value: list(value.values()))
+
+
+def data_ls(arguments: argparse.Namespace) -> int:
+    """List what is stored."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.datasets(arguments.limit), show.file_lines)
+
+
+def data_show(arguments: argparse.Namespace) -> int:
+    """Say what is in a data set."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.dataset(arguments.id), show.content_lines)
+
+
+def models(arguments: argparse.Namespace) -> int:
+    """List registered versions."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.models(arguments.model), show.model_lines)
+
+
+def gpus(arguments: argparse.Namespace) -> int:
+    """Show devices, reservations and the queue."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.gpus(), show.gpu_lines)

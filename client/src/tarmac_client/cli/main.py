@@ -1,0 +1,132 @@
+"""The command `tarmac`: parses the command line, and makes one message and an exit code of every error.
+
+Exit codes are `ExitCode`; docs/client.md lists them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from tarmac_client import __version__
+from tarmac_client.cli import commands
+from tarmac_client.errors import ExitCode, TarmacClientError
+
+_ENVIRONMENT = """\
+The stack and the login: `tarmac login URL`, or TARMAC_URL with TARMAC_USER and TARMAC_PASSWORD, or with TARMAC_TOKEN.
+TARMAC_CA_BUNDLE: a file of certificates to trust. HTTPS_PROXY, NO_PROXY: as everywhere. TARMAC_CONFIG: where the login
+is kept. Exit codes: 0 done, 1 the session failed, 2 wrong input, 3 the stack does not answer, 4 the login or its role,
+5 client and stack are of other versions, 130 interrupted."""
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line. Pure."""
+    top = argparse.ArgumentParser(
+        prog="tarmac",
+        description="Train models on a Tarmac stack, on this machine or another one.",
+        epilog=_ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="version", version=f"tarmac-client {__version__}")
+    verbs = top.add_subparsers(required=True, metavar="VERB")
+
+    def add(name: str, run: Run, text: str, example: str, of: object = verbs) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = of.add_parser(  # type: ignore[attr-defined]
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        made.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else on stdout")
+        made.set_defaults(run=run)
+        return made
+
+    login = add(
+        "login", commands.login, "keep the address of a stack and a login", "tarmac login http://localhost:8081"
+    )
+    login.add_argument("url", metavar="URL")
+    login.add_argument("--user", help="asked for where it is missing")
+    login.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
+    login.add_argument("--keyring", action="store_true", help="keep the password in the system's keyring")
+
+    train = add(
+        "train",
+        commands.train,
+        "start a session and follow it",
+        "tarmac train named_entity_recognition --train my.jsonl --eval dev.jsonl --set max_steps=500\n"
+        "  tarmac train req.json",
+    )
+    train.add_argument("what", metavar="REQUEST.json|MODEL", help="a request in a file, or a kind of model")
+    train.add_argument("--train", metavar="FILE", help="what to train on: a file, an id of the store, or a URL")
+    train.add_argument("--eval", metavar="FILE", help="what to score on; default: about a tenth of what is trained on")
+    train.add_argument("--gpu", action="store_true", help="train on a GPU; waits until it fits on one")
+    train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a parameter; may be repeated")
+    train.add_argument("--name", help="under which the model is registered")
+    train.add_argument("--key", help="the session's id: the same request sent again with it starts nothing")
+    train.add_argument("--detach", action="store_true", help="print the session's id and return at once")
+
+    one = add("follow", commands.follow, "follow a session to its end", "tarmac follow SESSION")
+    one.add_argument("session", metavar="SESSION")
+    listing = add("ls", commands.ls, "list the latest sessions", "tarmac ls --limit 50")
+    listing.add_argument("--limit", type=_count, default=20)
+    one = add("status", commands.status, "show all about a session now", "tarmac status SESSION")
+    one.add_argument("session", metavar="SESSION")
+    one = add("logs", commands.logs, "print a session's log", "tarmac logs -f SESSION")
+    one.add_argument("session", metavar="SESSION")
+    one.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until the session has ended")
+    one.add_argument("--task", help="default: the last task that has begun")
+    one = add("cancel", commands.cancel, "end a session, in whatever state it is", "tarmac cancel SESSION")
+    one.add_argument("session", metavar="SESSION")
+
+    data = verbs.add_parser("data", help="store and look at data sets", description="Store and look at data sets.")
+    data_verbs = data.add_subparsers(required=True, metavar="VERB")
+    push = add("push", commands.data_push, "store a file unless it is stored", "tarmac data push my.jsonl", data_verbs)
+    push.add_argument("files", metavar="FILE", nargs="+", help="a data set, or a .py or .sh script with --script")
+    push.add_argument("--script", action="store_true", help="they are scripts")
+    listing = add("ls", commands.data_ls, "list what is stored, newest first", "tarmac data ls", data_verbs)
+    listing.add_argument("--limit", type=_count, default=100)
+    show = add("show", commands.data_show, "say what is in a data set", "tarmac data show ID", data_verbs)
+    show.add_argument("id", metavar="ID", help="as `tarmac data ls` prints it")
+
+    listing = add("models", commands.models, "list registered versions", "tarmac models my_model")
+    listing.add_argument("model", nargs="?", metavar="NAME", help="of one model only")
+    add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
+    return top
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except TarmacClientError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The program that read this has ended; Python would say so again while it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.INTERRUPTED
+
+
+def run() -> None:
+    """Be the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that has no ✓
+    sys.exit(main())

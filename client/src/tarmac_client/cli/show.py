@@ -1,0 +1,253 @@
+"""What the command prints: tables, and a session as it goes. Pure, but for `Screen` and the terminal's width."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from tarmac_client.types import ModelVersion, Progress, SessionInfo, SessionRow, StoredFile
+from tarmac_client.verbs import size
+
+_MARKS = {"success": "✓", "failed": "✗"}
+_QUIET = ("skipped", "upstream_failed", "removed")
+_BAR = 24
+_WITHOUT_A_TERMINAL = 160
+
+
+def seconds(count: float | None) -> str:
+    """Write a duration for people. Pure."""
+    if count is None:
+        return "-"
+    whole = max(0, round(count))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} days"
+
+
+def one_line(text: str) -> str:
+    """Write a text without what moves a terminal's cursor. Pure."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(text.split()))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, cut: bool = False) -> list[str]:
+    """Lay rows out in columns. Pure, but for the screen's width.
+
+    Args:
+        cut: the last column is cut where it does not fit the screen; False: other commands take what is in it.
+    """
+    lines = [list(header), *([one_line(cell) for cell in row] for row in rows)]
+    widths = [max(_columns(line[place]) for line in lines) for place in range(len(header))]
+    most = shutil.get_terminal_size((_WITHOUT_A_TERMINAL, 24)).columns
+    made = []
+    for line in lines:
+        cells = [cell + " " * (width - _columns(cell)) for cell, width in zip(line, widths, strict=True)]
+        text = "  ".join(cells).rstrip()
+        made.append(_cut(text, max(most, sum(widths[:-1]) + 2 * len(widths))) if cut else text)
+    return made
+
+
+def _columns(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(letter)) for letter in text)
+
+
+def _cut(text: str, most: int) -> str:
+    if _columns(text) <= most:
+        return text
+    while _columns(text) >= most:
+        text = text[:-1]
+    return text + "…"
+
+
+def as_json(value: Any) -> str:
+    """Write a value, or a list of them, as JSON; times in ISO 8601. Pure."""
+
+    def plain(one: Any) -> Any:
+        if is_dataclass(one) and not isinstance(one, type):
+            return asdict(one)
+        return [plain(item) for item in one] if isinstance(one, (list, tuple)) else one
+
+    def text_of(other: object) -> str:
+        return other.isoformat() if isinstance(other, datetime) else str(other)
+
+    return json.dumps(plain(value), ensure_ascii=False, indent=2, default=text_of)
+
+
+def session_lines(rows: Sequence[SessionRow]) -> list[str]:
+    """A table of sessions."""
+    if not rows:
+        return ["No training session yet: tarmac train --help"]
+    header = ["SESSION", "STATE", "MODEL", "BY", "FOR", "NOW"]
+    return table(
+        header,
+        [
+            [
+                row.id,
+                row.run_state,
+                row.name or row.model or "?",
+                row.owner or "-",
+                seconds(row.seconds),
+                row.now or row.note,
+            ]
+            for row in rows
+        ],
+        cut=True,
+    )
+
+
+def file_lines(files: Sequence[StoredFile]) -> list[str]:
+    """A table of stored files."""
+    if not files:
+        return ["No data set yet: tarmac data push FILE"]
+    return table(["STORED", "SIZE", "REFERENCE"], [[age(one.stored), size(one.size), one.reference] for one in files])
+
+
+def content_lines(file: StoredFile) -> list[str]:
+    """What is in a stored file."""
+    lines = [f"{file.reference}  {size(file.size)}, stored {age(file.stored)} ago"]
+    if file.lines is not None:
+        keys = ", ".join(f"{one_line(key)} ({count})" for key, count in file.keys.items())
+        lines.append(f"{file.lines} lines; keys, and in how many lines each is: {keys or 'none'}")
+    lines += [_cut(one_line(json.dumps(line, ensure_ascii=False)), 200) for line in file.sample]
+    return lines
+
+
+def model_lines(versions: Sequence[ModelVersion]) -> list[str]:
+    """A table of registered versions."""
+    if not versions:
+        return ["No model yet: tarmac train --help"]
+    rows = [[one.name, str(one.version), ", ".join(one.aliases) or "-", age(one.created), one.url] for one in versions]
+    return table(["NAME", "VERSION", "ALIAS", "AGE", "PAGE"], rows)
+
+
+def gpu_lines(found: Mapping[str, Any]) -> list[str]:
+    """Devices, what is reserved of them, and the queue."""
+    lines = []
+    for device in found["devices"]:
+        free = max(0, device["capacity_bytes"] - device["reserved_bytes"] - device["external_bytes"])
+        lines.append(
+            f"{device['uuid']}  {device['name']}: {size(free)} free of {size(device['capacity_bytes'])}, "
+            f"{size(device['reserved_bytes'])} reserved, {size(device['external_bytes'])} used by others"
+        )
+        if why := device["quarantine"] or device["unusable"]:
+            lines.append(f"  not usable: {one_line(why)}")
+        for row in found["reservations"]:
+            if row["device_uuid"] == device["uuid"]:
+                lines.append(f"  {row['run_id']}  {size(row['bytes'])} reserved")
+    if not lines:
+        lines.append("No GPU has been seen yet: the first GPU session looks for them.")
+    lines += [f"{place}. {row['run_id']}: {row['reason']}" for place, row in enumerate(found["queue"], 1)]
+    return lines if found["queue"] else [*lines, "No session is queued."]
+
+
+def age(at: datetime | None) -> str:
+    """How long ago something was."""
+    return "-" if at is None else seconds((datetime.now(timezone.utc) - at).total_seconds())
+
+
+def status_lines(info: SessionInfo) -> list[str]:
+    """All about a session at one instant."""
+    lines = [
+        f"{info.id}: {info.state} ({info.run_state}), {info.model or '?'}, for {seconds(info.seconds)}",
+        *(f"  {_task(task.id, task.state, task.seconds)}" for task in info.tasks if task.state not in (None, *_QUIET)),
+    ]
+    if info.waits:
+        lines.append(f"  waits for a GPU: {one_line(info.waits.why)} ({info.waits.ahead} before it in the queue)")
+    if info.progress:
+        lines.append(f"  {progress_text(info)}")
+    return lines + end_lines(info)
+
+
+def end_lines(info: SessionInfo) -> list[str]:
+    """What a session gave, or why it failed, and where its page is."""
+    lines = []
+    if info.result:
+        if info.result.cached_from:
+            lines.append(f"  nothing was trained: the same training was done before, by {info.result.cached_from}")
+        if info.result.metrics:
+            lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()))
+        if info.result.model:
+            lines.append(f"  model  {info.result.model} version {info.result.version}  {info.result.model_url or ''}")
+        if info.result.promotion:
+            lines.append(f"         {one_line(info.result.promotion)}")
+    if info.why_failed:
+        first, *more = info.why_failed.splitlines() or [""]
+        lines += [f"  why    {one_line(first)}", *(f"         {one_line(line)}" for line in more[:20])]
+    return [*lines, f"  page   {info.url}"]
+
+
+def _task(name: str, state: str | None, took: float | None) -> str:
+    duration = f"{took:7.1f} s" if took is not None else " " * 9
+    return f"{_MARKS.get(state or '', ' ')} {name:<32} {duration}" + ("" if state == "success" else f"  {state}")
+
+
+def progress_text(info: SessionInfo, *, bar: bool = False) -> str:
+    """How far a training is, with its latest metric. Pure."""
+    found: Progress | None = info.progress
+    if found is None:
+        return ""
+    filled = round(_BAR * found.fraction)
+    drawn = f"[{'█' * filled}{'·' * (_BAR - filled)}] " if bar else ""
+    text = f"training  {drawn}{100 * found.fraction:.0f} % of {found.total:g}"
+    if found.eta_seconds is not None:
+        text += f", at most {seconds(found.eta_seconds)} left"
+    if info.metric:
+        step = "" if info.metric.step is None else f" at step {info.metric.step:g}"
+        text += f", {one_line(info.metric.name)} {info.metric.value:.3f}{step}"
+    return text + (f"  {one_line(found.message)}" if found.message else "")
+
+
+class Screen:
+    """Shows a session as it goes: whole lines, and on a terminal one live line below them.
+
+    Args:
+        stream: where to.
+        live: it is a terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, live: bool | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty() if live is None else live
+        self._shown: set[tuple[str, int, str]] = set()
+        self._why, self._tenth = "", -1
+
+    def line(self, text: str) -> None:
+        """Print a whole line."""
+        print(("\r\x1b[K" if self._live else "") + text, file=self._stream, flush=True)
+
+    def show(self, info: SessionInfo) -> None:
+        """Print what is new of a session."""
+        for task in info.tasks:
+            key = (task.id, task.attempt, str(task.state))
+            if task.state not in ("success", "failed", "up_for_retry") or key in self._shown:
+                continue
+            self._shown.add(key)
+            again = f"  attempt {task.attempt} failed, will be tried again" if task.state == "up_for_retry" else ""
+            self.line("  " + _task(task.id, task.state, task.seconds) + again)
+        if info.waits and info.waits.why != self._why:
+            self._why = info.waits.why
+            self.line(f"    waits for a GPU: {one_line(info.waits.why)} ({info.waits.ahead} before it in the queue)")
+        if info.progress and not info.over:
+            tenth = int(10 * info.progress.fraction)
+            if self._live:
+                width = shutil.get_terminal_size().columns - 1
+                text = _cut("    " + progress_text(info, bar=True), width)
+                print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
+            elif tenth != self._tenth:
+                self.line("    " + progress_text(info))
+            self._tenth = tenth
+        if info.over:
+            for text in end_lines(info):
+                self.line(text)
+            took = "" if info.seconds is None else f" after {seconds(info.seconds)}"
+            self.line(f"  {info.run_state}{took}")

@@ -1,0 +1,251 @@
+"""The client: each call returns when it is done. `aio.py` has the same for asyncio."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from tarmac_client import config, files, transport
+from tarmac_client.config import Login
+from tarmac_client.files import CHUNK, LocalFile
+from tarmac_client.flow import Calls, Flow, Pause, Send, Tell
+from tarmac_client.types import ModelVersion, Result, SessionInfo, SessionRow, StoredFile
+from tarmac_client.verbs import Verbs
+
+T = TypeVar("T")
+
+
+class Tarmac:
+    """A stack.
+
+    Args:
+        url, user, password, token: of the stack and a login of its Airflow; those left out are taken from the
+            environment or from what `tarmac login` kept.
+        http: a connection of one's own to send with, for tests and for special networks.
+
+    Raises:
+        SettingsError: it is not known which stack to talk to, or as whom.
+
+    Every method raises RefusedError, LoginError, VersionError or NoAnswerError. A call that gets no answer is tried
+    again for some seconds first; that starts and stores nothing twice.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        *,
+        token: str | None = None,
+        http: httpx.Client | None = None,
+    ) -> None:
+        self.login = login_of(url, user, password, token)
+        self._http = http or httpx.Client(**transport.options(self.login))
+        self.verbs = Verbs(Calls(self.login))
+
+    def __enter__(self) -> Tarmac:
+        """Give the client."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    # ---- sessions --------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        model: str,
+        train: str | Path,
+        eval: str | Path | None = None,
+        *,
+        gpu: bool = False,
+        parameters: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        key: str | None = None,
+        **more: Any,
+    ) -> Session:
+        """Start a session: store the files that the store lacks, check the request, start it.
+
+        Args:
+            model: its kind, one of those that `kinds` returns.
+            train, eval: paths, ids of stored files or URLs; eval None: about a tenth of train is held out.
+            name: under which the model is registered; None: that of its kind.
+            key: sent again with the same request, it starts nothing and leads to the first session.
+            more: other keys of a request, such as `seed` or `resources`.
+        """
+        evaluate = None if eval is None else str(eval)
+        request = files.build_request(model, str(train), evaluate, gpu=gpu, parameters=parameters, name=name, more=more)
+        return self.send(request, key=key)
+
+    def send(self, request: Mapping[str, Any], *, folder: str | Path = ".", key: str | None = None) -> Session:
+        """Start a session with a request; paths in it are relative to `folder`."""
+        return Session(self, self.run(self.verbs.start(request, Path(folder), key)))
+
+    def session(self, session_id: str) -> Session:
+        """Return a session that exists.
+
+        Raises:
+            NotFoundError: it does not.
+        """
+        found = Session(self, session_id)
+        found.refresh()
+        return found
+
+    def sessions(self, limit: int = 20) -> list[SessionRow]:
+        """Return the latest sessions, newest first."""
+        return self.run(self.verbs.sessions(limit))
+
+    # ---- data sets, models, devices --------------------------------------------------------------------------------
+
+    def push(self, path: str | Path, *, script: bool = False) -> str:
+        """Store a file unless it is stored already; return what a request names it by."""
+        return self.run(self.verbs.push(files.identify(path, field="FILE", script=script)))
+
+    def datasets(self, limit: int = 100) -> list[StoredFile]:
+        """Return what is in the store, newest first."""
+        return self.run(self.verbs.datasets(limit))
+
+    def dataset(self, reference: str) -> StoredFile:
+        """Return what is known of a stored file, and what is in it."""
+        return self.run(self.verbs.dataset(reference))
+
+    def models(self, name: str | None = None) -> list[ModelVersion]:
+        """Return the registered versions, of one model or of all."""
+        return self.run(self.verbs.models(name))
+
+    def kinds(self) -> dict[str, str]:
+        """Return the kinds of models that a request may name, with a title each."""
+        return dict(self.run(self.verbs.raw("/kinds")))
+
+    def gpus(self) -> dict[str, Any]:
+        """Return `devices`, `reservations` and `queue`, as the API has them."""
+        return dict(self.run(self.verbs.raw("/gpus")))
+
+    def version(self) -> dict[str, Any]:
+        """Return the versions of the stack and its API, and what this login may do."""
+        return dict(self.run(self.verbs.raw("/version")))
+
+    # ---- the driver ------------------------------------------------------------------------------------------------
+
+    def run(self, flow: Flow[T]) -> T:
+        """Do what a flow says; return its result."""
+        drive = self._drive(flow)
+        while True:
+            try:
+                next(drive)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+
+    def iterate(self, flow: Flow[Any]) -> Iterator[Any]:
+        """Do what a flow says; give what it tells on the way."""
+        yield from self._drive(flow)
+
+    def _drive(self, flow: Flow[T]) -> Generator[Any, None, T]:
+        reply: Any = None
+        failed: Exception | None = None
+        while True:
+            try:
+                step = flow.throw(failed) if failed else flow.send(reply)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            reply, failed = None, None
+            if isinstance(step, Tell):
+                yield step.value
+            elif isinstance(step, Pause):
+                time.sleep(step.seconds)
+            else:
+                try:
+                    reply = transport.answer_of(self._http.request(**transport.arguments(step, _body(step))))
+                except httpx.HTTPError as error:
+                    failed = transport.no_answer(self.login, error)
+
+
+def login_of(url: str | None, user: str | None, password: str | None, token: str | None) -> Login:
+    """Return the login of what was given, else of the environment and of the file.
+
+    Raises:
+        SettingsError: something is missing.
+    """
+    given = {"TARMAC_URL": url, "TARMAC_USER": user, "TARMAC_PASSWORD": password, "TARMAC_TOKEN": token}
+    environment = dict(os.environ)
+    if user is not None or password is not None:
+        environment.pop("TARMAC_TOKEN", None)
+    return config.load({**environment, **{key: value for key, value in given.items() if value is not None}})
+
+
+def _body(send: Send) -> bytes | Iterator[bytes] | None:
+    return _chunks(send.file) if send.file is not None else send.content
+
+
+def _chunks(file: LocalFile) -> Iterator[bytes]:
+    with file.path.open("rb") as opened:
+        while chunk := opened.read(CHUNK):
+            yield chunk
+
+
+class Session:
+    """A training session of a stack."""
+
+    def __init__(self, tarmac: Tarmac, session_id: str) -> None:
+        self._tarmac, self.id = tarmac, session_id
+        self._info: SessionInfo | None = None
+
+    def __repr__(self) -> str:
+        """Name it."""
+        return f"<Session {self.id} {self._info.state if self._info else ''}>"
+
+    @property
+    def info(self) -> SessionInfo:
+        """All about it, as it was when it was asked last."""
+        return self._info or self.refresh()
+
+    def refresh(self) -> SessionInfo:
+        """Ask again."""
+        self._info = self._tarmac.run(self._tarmac.verbs.session(self.id))
+        return self._info
+
+    @property
+    def result(self) -> Result | None:
+        """What it gave; None: it has not ended well."""
+        return self.info.result
+
+    def wait(self, seconds: float | None = None) -> Session:
+        """Wait until it has ended well; return it.
+
+        Raises:
+            SessionFailedError: it has failed.
+            TimeLimitError: it has not ended in so many seconds; it goes on.
+        """
+        self._info = self._tarmac.run(self._tarmac.verbs.wait(self.id, seconds))
+        return self
+
+    def follow(self) -> Iterator[SessionInfo]:
+        """Give its state every second until it has ended."""
+        for info in self._tarmac.iterate(self._tarmac.verbs.follow(self.id)):
+            self._info = info
+            yield info
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the points of its curves as rows, also while it trains: `pandas.DataFrame(session.metrics())`."""
+        return [asdict(point) for point in self._tarmac.run(self._tarmac.verbs.metrics(self.id))]
+
+    def logs(self, task: str | None = None, *, follow: bool = False) -> Iterator[str]:
+        """Give a task's log line by line; None: of the last task that has begun."""
+        return self._tarmac.iterate(self._tarmac.verbs.logs(self.id, task, on=follow))
+
+    def cancel(self) -> None:
+        """End it. Idempotent."""
+        self._tarmac.run(self._tarmac.verbs.cancel(self.id))

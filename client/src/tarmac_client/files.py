@@ -1,0 +1,148 @@
+"""Files of this machine that go into a data set store: their ids, and where a request names them."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tarmac_client.errors import SettingsError
+
+CHUNK = 1024 * 1024
+_ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_STORED = re.compile(rf"([{_ALPHABET}]{{43,44}})/\1\.(?:jsonl|py|sh)")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file and the reference that it has in every store. `size` in bytes."""
+
+    path: Path
+    reference: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """Its name in the store."""
+        return self.reference.partition("/")[2]
+
+    @property
+    def suffix(self) -> str:
+        """What it is: .jsonl, .py or .sh."""
+        return Path(self.reference).suffix
+
+
+def base58(digest: bytes) -> str:
+    """Write bytes in base58, Bitcoin's alphabet. Pure."""
+    number, text = int.from_bytes(digest, "big"), ""
+    while number:
+        number, rest = divmod(number, 58)
+        text = _ALPHABET[rest] + text
+    return "1" * (len(digest) - len(digest.lstrip(b"\0"))) + text
+
+
+def is_reference(text: str) -> bool:
+    """Tell whether a text names a stored file or a URL, not a file of this machine. Pure."""
+    return bool(_STORED.fullmatch(text) or _URL.match(text))
+
+
+def identify(path: str | Path, *, field: str, script: bool = False) -> LocalFile:
+    """Read a file once and say what reference it has.
+
+    Args:
+        field: what a message calls it.
+        script: it is a .py or .sh file, not a data set.
+
+    Raises:
+        SettingsError: it cannot be read, or is empty.
+    """
+    found = Path(path)
+    suffix = found.suffix if script else ".jsonl"
+    if script and suffix not in (".py", ".sh"):
+        raise SettingsError(f"{field}: {str(path)!r} must end in .py or .sh, which says how it is run.")
+    digest, size = hashlib.sha256(), 0
+    try:
+        if not found.is_file():
+            what = "is a folder" if found.is_dir() else "is not there" if not found.exists() else "is not a file"
+            raise SettingsError(f"{field}: {str(path)!r} {what}: name a file, or what `tarmac data push` printed.")
+        with found.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                size += len(chunk)
+    except OSError as error:
+        raise SettingsError(f"{field}: {str(path)!r} cannot be read: {error.strerror}.") from error
+    if not size:
+        raise SettingsError(f"{field}: {str(path)!r} is empty: there is nothing to train on.")
+    data_id = base58(digest.digest())
+    return LocalFile(found, f"{data_id}/{data_id}{suffix}", size)
+
+
+def head(file: LocalFile) -> bytes:
+    """Return the beginning of a file, as much as the stack looks at."""
+    with file.path.open("rb") as opened:
+        return opened.read(CHUNK)
+
+
+def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[LocalFile]]:
+    """Replace the files of this machine that a request names by the references that they have in a store.
+
+    Args:
+        request: `train`, `eval` and `script` may be references, URLs, or paths. What is no text is left to the stack,
+            which names every bad field.
+        folder: what paths are relative to.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    made, found = copy.deepcopy(dict(request)), []
+
+    def replaced(value: Any, field: str, *, script: bool = False) -> Any:
+        if not isinstance(value, str) or not value or is_reference(value):
+            return value
+        file = identify(folder / Path(value).expanduser(), field=field, script=script)
+        found.append(file)
+        return file.reference
+
+    datasets = made.get("datasets")
+    for name, dataset in datasets.items() if isinstance(datasets, dict) else ():
+        for key in ("train", "eval") if isinstance(dataset, dict) else ():
+            if key in dataset:
+                dataset[key] = replaced(dataset[key], f"datasets.{name}.{key}")
+    if "script" in made:
+        made["script"] = replaced(made["script"], "script", script=True)
+    return made, list({file.reference: file for file in found}.values())
+
+
+def build_request(
+    model: str,
+    train: str,
+    evaluate: str | None = None,
+    *,
+    gpu: bool = False,
+    parameters: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make a request with one data set, which is called after its file. Pure.
+
+    Args:
+        train, evaluate: paths, references or URLs.
+        more: other keys of a request.
+    """
+    stem = "data" if is_reference(train) else re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(train).stem).strip("-._")[:64]
+    request: dict[str, Any] = {
+        **(more or {}),
+        "model": model,
+        "datasets": {stem or "data": {"train": train, "eval": evaluate}},
+        "gpu": gpu,
+    }
+    if parameters:
+        request["parameters"] = dict(parameters)
+    if name is not None:
+        request["name"] = name
+    return request

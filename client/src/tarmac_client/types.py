@@ -1,0 +1,189 @@
+"""What the API answers, as values with types. An answer may have more than is read here: a newer stack adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def known(cls: type[T], data: Mapping[str, Any], **own: Any) -> T:
+    """Make a value of those keys of an answer that its class has. Pure."""
+    names = {one.name for one in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{key: value for key, value in {**data, **own}.items() if key in names})
+
+
+def _time(text: str | None) -> datetime | None:
+    # Python 3.10 reads no Z.
+    return None if text is None else datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+@dataclass(frozen=True)
+class SessionRow:
+    """A session in a list. Times are aware; `seconds` is how long it took, or has taken so far."""
+
+    id: str
+    run_state: str
+    model: str | None = None
+    name: str | None = None
+    owner: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    seconds: float | None = None
+    now: str = ""
+    note: str = ""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> SessionRow:
+        """Read it from an answer."""
+        return known(cls, data, started=_time(data.get("started")), ended=_time(data.get("ended")))
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task of a session. `state` is Airflow's; `seconds` is None while it has not ended."""
+
+    id: str
+    state: str | None
+    attempt: int = 0
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Why a session waits for a GPU. `ahead` sessions are before it; it gives up in `seconds_left`."""
+
+    why: str
+    ahead: int = 0
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is."""
+
+    done: float
+    total: float
+    eta_seconds: float | None = None
+    message: str | None = None
+
+    @property
+    def fraction(self) -> float:
+        """From 0 to 1."""
+        return max(0.0, min(1.0, self.done / self.total)) if self.total > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One value of a metric, at a step of the training."""
+
+    name: str
+    step: float | None
+    value: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a session gave: the metrics of its evaluation, and the registered version of its model."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    model: str | None = None
+    version: str | None = None
+    model_url: str | None = None
+    promotion: str | None = None
+    cached_from: str | None = None
+
+
+@dataclass(frozen=True)
+class SessionInfo(SessionRow):
+    """All about a session at one instant."""
+
+    state: str = ""
+    request: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[TaskInfo, ...] = ()
+    waits: Waits | None = None
+    devices: tuple[Mapping[str, Any], ...] = ()
+    progress: Progress | None = None
+    metric: Metric | None = None
+    result: Result | None = None
+    why_failed: str | None = None
+    url: str = ""
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.run_state in ("success", "failed")
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> SessionInfo:
+        """Read it from an answer."""
+
+        def one(kind: type[T], key: str) -> T | None:
+            return None if data.get(key) is None else known(kind, data[key])
+
+        return known(
+            cls,
+            data,
+            started=_time(data.get("started")),
+            ended=_time(data.get("ended")),
+            tasks=tuple(known(TaskInfo, task) for task in data.get("tasks", [])),
+            devices=tuple(data.get("devices", [])),
+            waits=one(Waits, "waits"),
+            progress=one(Progress, "progress"),
+            metric=one(Metric, "metric"),
+            result=one(Result, "result"),
+        )
+
+
+@dataclass(frozen=True)
+class LogPart:
+    """A part of a task's log. The next one begins at entry `next`; `ended`: there is none, and will be none."""
+
+    task: str
+    attempt: int
+    lines: tuple[str, ...]
+    next: int
+    ended: bool
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> LogPart:
+        """Read it from an answer."""
+        return known(cls, data, lines=tuple(data["lines"]))
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the data set store. `size` in bytes. What is in it is known only if it was asked for."""
+
+    reference: str
+    size: int
+    stored: datetime | None = None
+    lines: int | None = None
+    keys: Mapping[str, int] = field(default_factory=dict)
+    sample: tuple[Any, ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> StoredFile:
+        """Read it from an answer."""
+        return known(cls, data, stored=_time(data.get("stored")), sample=tuple(data.get("sample", [])))
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version of a model."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...] = ()
+    created: datetime | None = None
+    same_as: str | None = None
+    url: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> ModelVersion:
+        """Read it from an answer."""
+        return known(cls, data, created=_time(data.get("created")), aliases=tuple(data.get("aliases", [])))

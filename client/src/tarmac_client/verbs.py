@@ -1,0 +1,230 @@
+"""What a person does with a stack, as flows: each rule of the client once, for both of its forms."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from tarmac_client import files
+from tarmac_client.errors import NoAnswerError, NotFoundError, RefusedError, SessionFailedError, TimeLimitError
+from tarmac_client.files import LocalFile
+from tarmac_client.flow import Calls, Flow, Pause, Tell
+from tarmac_client.types import LogPart, Metric, ModelVersion, SessionInfo, SessionRow, StoredFile
+
+POLL_SECONDS = 1.0
+AWAY_TRIES = 20
+"""How often a stack that does not answer is asked again while a session is followed, which takes about two minutes."""
+
+_PAGE = 100
+_UPLOAD_SECONDS = 3600.0
+
+
+def new_key(request: Mapping[str, Any], at: datetime) -> str:
+    """Return an idempotency key, which becomes the session's id: the model, the time and random letters."""
+    name = str(request.get("name") or request.get("model") or "session")
+    readable = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:64]
+    return f"{readable}__{at:%Y-%m-%dT%H:%M:%S}_{secrets.token_hex(4)}"
+
+
+class Verbs:
+    """Flows of one stack.
+
+    Args:
+        calls: the stack.
+        say: gets a line for people about what is uploaded.
+    """
+
+    def __init__(self, calls: Calls, say: Callable[[str], None] = lambda _: None) -> None:
+        self.calls, self._say = calls, say
+
+    # ---- sessions --------------------------------------------------------------------------------------------------
+
+    def start(self, request: Mapping[str, Any], folder: Path, key: str | None = None) -> Flow[str]:
+        """Check a request, store what the store lacks of its files, start it; return the session's id.
+
+        Raises:
+            RefusedError: a field is wrong, or a file is no data set; nothing was uploaded or started.
+        """
+        made, found = files.with_references(request, folder)
+        told = yield from self.calls.call("POST", "/checks", params={"world": "false"}, json={"request": made})
+        _refuse(told["problems"])
+        for file in found:
+            yield from self.push(file)
+        key = key or new_key(made, datetime.now(timezone.utc))
+        started = yield from self.calls.call("POST", "/sessions", json={"request": made, "key": key})
+        return str(started["id"])
+
+    def session(self, session_id: str) -> Flow[SessionInfo]:
+        """Return all about a session."""
+        return SessionInfo.of((yield from self.calls.call("GET", _session(session_id))))
+
+    def sessions(self, limit: int) -> Flow[list[SessionRow]]:
+        """Return the latest sessions, newest first."""
+        found: list[SessionRow] = []
+        while len(found) < limit:
+            page = min(_PAGE, limit - len(found))
+            rows = yield from self.calls.call("GET", "/sessions", params={"limit": page, "offset": len(found)})
+            found += [SessionRow.of(row) for row in rows]
+            if len(rows) < page:
+                break
+        return found
+
+    def follow(self, session_id: str, seconds: float | None = None) -> Flow[SessionInfo]:
+        """Tell a session's state every second until it has ended; return it. A stack that is away is waited for.
+
+        Raises:
+            TimeLimitError: it has not ended in so many seconds.
+        """
+        waited, away = 0.0, 0
+        while True:
+            try:
+                info = yield from self.session(session_id)
+            except NoAnswerError:
+                away += 1
+                if away > AWAY_TRIES:
+                    raise
+            else:
+                away = 0
+                yield Tell(info)
+                if info.over:
+                    return info
+            if seconds is not None and waited >= seconds:
+                raise TimeLimitError(f"Session {session_id} has not ended after {seconds:g} s; it goes on.")
+            yield Pause(POLL_SECONDS)
+            waited += POLL_SECONDS
+
+    def wait(self, session_id: str, seconds: float | None = None) -> Flow[SessionInfo]:
+        """Wait until a session has ended well; return it.
+
+        Raises:
+            SessionFailedError: it has failed.
+            TimeLimitError: it has not ended in so many seconds.
+        """
+        info = yield from self.follow(session_id, seconds)
+        if info.run_state == "failed":
+            raise SessionFailedError(
+                f"Session {session_id} has failed: {info.why_failed or 'no reason is known'}", info
+            )
+        return info
+
+    def metrics(self, session_id: str) -> Flow[list[Metric]]:
+        """Return the points of a session's curves."""
+        rows = yield from self.calls.call("GET", f"{_session(session_id)}/metrics")
+        return [Metric(row["name"], row["step"], row["value"]) for row in rows]
+
+    def logs(self, session_id: str, task: str | None = None, *, on: bool = False) -> Flow[None]:
+        """Tell a task's log line by line.
+
+        Args:
+            task: its id; None: the last that has begun, and with `on` each that begins after it.
+            on: go on as it grows, until the session has ended.
+        """
+        now, first, attempt = task, 0, 0
+        while True:
+            path = f"{_session(session_id)}/logs"
+            params: dict[str, Any] = {"first": first, **({} if now is None else {"task": now})}
+            part = LogPart.of((yield from self.calls.call("GET", path, params=params)))
+            if part.attempt != attempt and attempt and first:
+                first, attempt = 0, part.attempt  # another attempt has a log of its own
+                continue
+            attempt = part.attempt
+            for line in part.lines:
+                yield Tell(line)
+            first = part.next
+            if part.lines:
+                now = part.task or now
+                continue
+            if not on:
+                return
+            info = yield from self.session(session_id)
+            if task is None and (later := _later(info, part.task)):
+                now, first, attempt = later, 0, 0
+                continue
+            if info.over and (part.ended or not part.task):
+                return
+            yield Pause(POLL_SECONDS)
+
+    def cancel(self, session_id: str) -> Flow[list[str]]:
+        """End a session; return what the stack says of it. Idempotent."""
+        done = yield from self.calls.call("POST", f"{_session(session_id)}/cancel")
+        if not done["cancelled"]:
+            raise RefusedError(" ".join(done["said"]), status=409)
+        return [str(line) for line in done["said"]]
+
+    # ---- data sets, models, devices --------------------------------------------------------------------------------
+
+    def push(self, file: LocalFile) -> Flow[str]:
+        """Store a file unless it is stored already; return its reference.
+
+        Raises:
+            RefusedError: it is no data set; nothing was uploaded.
+        """
+        try:
+            yield from self.calls.call("GET", f"/datasets/{file.name}")
+        except NotFoundError:
+            pass
+        else:
+            self._say(f"{file.path.name}: already stored")
+            return file.reference
+        told = yield from self.calls.call(
+            "POST", "/checks/file", params={"suffix": file.suffix}, content=files.head(file)
+        )
+        _refuse([problem.replace("FILE: the file", f"{file.path}: it", 1) for problem in told["problems"]])
+        self._say(f"{file.path.name}: uploading {size(file.size)}")
+        yield from self.calls.call("PUT", f"/datasets/{file.name}", file=file, seconds=_UPLOAD_SECONDS)
+        return file.reference
+
+    def datasets(self, limit: int) -> Flow[list[StoredFile]]:
+        """Return what is in the store, newest first."""
+        rows = yield from self.calls.call("GET", "/datasets", params={"limit": limit})
+        return [StoredFile.of(row) for row in rows]
+
+    def dataset(self, reference: str) -> Flow[StoredFile]:
+        """Return what is known of a stored file, and what is in it. The stack reads all of it."""
+        name = reference.rpartition("/")[2]
+        path = f"/datasets/{quote(name if '.' in name else name + '.jsonl', safe='')}/content"
+        return StoredFile.of((yield from self.calls.call("GET", path, seconds=_UPLOAD_SECONDS)))
+
+    def models(self, name: str | None) -> Flow[list[ModelVersion]]:
+        """Return the registered versions, of one model or of all."""
+        rows = yield from self.calls.call("GET", "/models", params={} if name is None else {"name": name})
+        return [ModelVersion.of(row) for row in rows]
+
+    def raw(self, path: str, **params: Any) -> Flow[Any]:
+        """Return what the stack answers, as JSON."""
+        return (yield from self.calls.call("GET", path, params=params))
+
+
+def _session(session_id: str) -> str:
+    # A client takes `..` for the folder above.
+    return f"/sessions/{quote(session_id, safe='').replace('.', '%2E')}"
+
+
+def _later(info: SessionInfo, task: str) -> str | None:
+    """Return the task after this one, in the pipeline's order, whose log has begun. Pure."""
+    names = [one.id for one in info.tasks if one.attempt and one.state not in (None, "skipped", "upstream_failed")]
+    if task not in names:
+        return names[0] if names and not task else None
+    after = names[names.index(task) + 1 :]
+    return after[0] if after else None
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        many = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise RefusedError(problems[0] if len(problems) == 1 else f"The request has {many}:{lines}", problems)
+
+
+def size(count: float) -> str:
+    """Write bytes for people. Pure."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,118 @@
+"""A stack: what its server answers, call by call, without a network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+import httpx
+
+from tarmac_client import files
+
+LOST = httpx.ConnectError("connection refused")
+WAITS = {"run_state": "running", "state": "queued", "waits": {"why": "no device has 12 GiB free", "ahead": 2}}
+TRAINS = {
+    "run_state": "running", "state": "training", "progress": {"done": 5, "total": 20, "eta_seconds": 9},
+    "metric": {"name": "f1", "step": 2, "value": 0.4},
+}  # fmt: skip
+URL = "http://stack.example:8081"
+LINE = '{"sentence": "Ada met Bob", "entities": []}\n'
+OVER = {"run_state": "success", "state": "done", "result": {"metrics": {"f1": 0.41}, "model": "ner", "version": "3"}}
+
+
+class Stack:
+    """Answers calls. `script` holds what to answer before anything else: a status, or an error of httpx."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+        self.raw: list[str] = []
+        self.stored: dict[str, bytes] = {}
+        self.started: dict[str, Any] = {}
+        self.states: list[dict[str, Any]] = [OVER]
+        self.script: list[int | Exception] = []
+        self.problems: list[str] = []
+        self.file_problems: list[str] = []
+        self.password = "right"
+        self.token = "t1"
+        self.api = "1.0"
+        self.log = ["one", "two"]
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        self.calls.append((request.method, path))
+        self.raw.append(request.url.raw_path.decode())
+        if self.script:
+            what = self.script.pop(0)
+            if isinstance(what, Exception):
+                raise what
+            return self.answer(what, {"detail": f"scripted {what}"})
+        body = request.read()
+        if path == "/auth/token":
+            given = json.loads(body)
+            if given["password"] != self.password:
+                return httpx.Response(401, json={"detail": "Invalid credentials"})
+            return httpx.Response(201, json={"access_token": self.token})
+        if request.headers.get("authorization") != f"Bearer {self.token}":
+            return self.answer(401, {"detail": "Token Expired"})
+        return self.answer(*self.api_answer(request.method, path.partition("/api/v1")[2], request, body))
+
+    def answer(self, status: int, body: Any) -> httpx.Response:
+        return httpx.Response(status, json=body, headers={"Tarmac-Api": self.api})
+
+    def api_answer(self, method: str, path: str, request: httpx.Request, body: bytes) -> tuple[int, Any]:
+        if path == "/version":
+            return 200, {"api": self.api, "tarmac": "0.1.0", "user": "ada", "may_start": True, "may_change": True}
+        if path == "/checks":
+            return 200, {"problems": self.problems}
+        if path == "/checks/file":
+            return 200, {"problems": self.file_problems}
+        if path == "/sessions" and method == "POST":
+            sent = json.loads(body)
+            new = sent["key"] not in self.started
+            self.started[sent["key"]] = sent["request"]
+            return 201, {"id": sent["key"], "new": new, "url": f"{URL}/run"}
+        if path == "/sessions":
+            rows = [{"id": f"s{n}", "run_state": "success"} for n in range(250)]
+            first, count = int(request.url.params["offset"]), int(request.url.params["limit"])
+            return 200, rows[first : first + count]
+        if path.endswith("/metrics"):
+            return 200, [{"name": "f1", "step": 1, "value": 0.4}]
+        if path.endswith("/logs"):
+            first = int(request.url.params["first"])
+            lines = self.log[first : first + 1]
+            return 200, {
+                "task": "train_model_cpu", "attempt": 1, "lines": lines, "next": first + len(lines), "ended": not lines,
+            }  # fmt: skip
+        if path.endswith("/cancel"):
+            return 200, {"cancelled": True, "said": ["Run s is cancelled."]}
+        if match := re.fullmatch(r"/sessions/([^/]+)", path):
+            state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+            return 200, {"id": match[1], "url": f"{URL}/run", **state}
+        if path == "/datasets":
+            return 200, [{"reference": name, "size": len(data)} for name, data in self.stored.items()]
+        if match := re.fullmatch(r"/datasets/([^/]+)(/content)?", path):
+            return self.file(method, match[1], body, request)
+        if path == "/models":
+            return 200, [{"name": "ner", "version": 3, "created": "2026-11-28T06:00:00Z", "aliases": ["production"]}]
+        if path == "/gpus":
+            return 200, {"devices": [], "reservations": [], "queue": [{"run_id": "s", "reason": "no device"}]}
+        return 404, {"detail": f"no {path}"}
+
+    def file(self, method: str, name: str, body: bytes, request: httpx.Request) -> tuple[int, Any]:
+        reference = f"{name.partition('.')[0]}/{name}"
+        if method == "PUT":
+            assert int(request.headers["content-length"]) == len(body)
+            assert files.base58(hashlib.sha256(body).digest()) == name.partition(".")[0]
+            self.stored[reference] = body
+            return 200, {"reference": reference, "size": len(body), "new": True}
+        if reference not in self.stored:
+            return 404, {"detail": f"There is no file {name!r} in the data set store."}
+        return 200, {
+            "reference": reference,
+            "size": 1,
+            "lines": 1,
+            "keys": {"sentence": 1},
+            "sample": [{"sentence": "a"}],
+        }

@@ -1,0 +1,214 @@
+"""The command `tarmac`: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fake_stack import LINE, LOST, OVER, TRAINS, URL, WAITS, Stack
+
+from tarmac_client.cli import show
+from tarmac_client.cli.main import parser
+from tarmac_client.types import SessionInfo
+
+Command = Callable[..., "tuple[int, str, str]"]
+
+
+def verbs(of: argparse.ArgumentParser, *before: str) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
+    for action in of._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, one in action.choices.items():
+                below = list(verbs(one, *before, name))
+                yield from below or [((*before, name), one)]
+
+
+def test_each_verb_has_an_example_that_it_understands_and_takes_json(tarmac: Command):
+    found = list(verbs(parser()))
+    assert {" ".join(words) for words, _ in found} == {
+        "login", "train", "follow", "ls", "status", "logs", "cancel", "data push", "data ls", "data show", "models",
+        "gpus",
+    }  # fmt: skip
+    for words, one in found:
+        examples = [line.split() for line in (one.epilog or "").splitlines() if line.strip().startswith("tarmac ")]
+        assert examples
+        for example in examples:
+            assert tuple(example[1 : 1 + len(words)]) == words
+            parser().parse_args([*example[1:], "--json"])
+        code, out, _ = tarmac(*words, "--help")
+        assert code == 0
+        assert "example:" in out
+
+
+def test_a_session_is_followed_in_plain_lines_to_its_result(tarmac: Command, stack: Stack, data: Path):
+    done = [{"id": "check_request_body", "state": "success", "attempt": 1, "seconds": 0.4}]
+    stack.states = [WAITS, {**TRAINS, "tasks": done}, {**OVER, "tasks": done, "seconds": 75.0}]
+    code, out, err = tarmac("train", "test_model", "--train", data, "--set", "max_steps=5", "--set", "mode=fast")
+    assert code == 0
+    (key,) = stack.started
+    assert stack.started[key]["parameters"] == {"max_steps": 5, "mode": "fast"}
+    assert f"Started session {key}" in err
+    assert "my data.jsonl: uploading 132 bytes" in err
+    lines = out.splitlines()
+    assert "    waits for a GPU: no device has 12 GiB free (2 before it in the queue)" in lines
+    assert "    training  25 % of 20, at most 9 s left, f1 0.400 at step 2" in lines
+    assert [line for line in lines if "check_request_body" in line] == [
+        "  ✓ check_request_body                   0.4 s"
+    ]
+    assert lines[-4:] == ["  f1 0.410", "  model  ner version 3  ", f"  page   {URL}/run", "  success after 1 min 15 s"]
+    assert "\x1b" not in out
+
+
+def test_a_request_in_a_file_is_sent_as_it_is(tarmac: Command, stack: Stack, data: Path):
+    path = data.parent / "req.json"
+    path.write_text(json.dumps({"model": "m", "datasets": {"a": {"train": data.name}}, "parameters": {"a": 1}}))
+    code, out, _ = tarmac("train", path, "--set", "b=2", "--detach", "--json", "--key", "mine")
+    assert (code, json.loads(out)) == (0, {"id": "mine"})
+    assert stack.started["mine"]["parameters"] == {"a": 1, "b": 2}
+    assert len(stack.stored) == 1
+
+
+def test_a_session_that_fails_says_why_and_exits_with_1(tarmac: Command, stack: Stack):
+    stack.states = [{"run_state": "failed", "state": "done", "why_failed": "prep: \x1b[2Jline 3:\n\x1b[2Jno JSON"}]
+    code, out, _ = tarmac("follow", "s")
+    assert code == 1
+    assert "  why    prep: \\x1b[2Jline 3:\n         \\x1b[2Jno JSON\n" in out
+
+
+def test_an_interrupt_leaves_the_session_and_says_how_to_come_back(
+    tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch
+):
+    stack.states = [TRAINS]
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    for words, back in ((["follow", "s"], "tarmac follow s"), (["logs", "-f", "s"], "tarmac logs -f s")):
+        code, _, err = tarmac(*words)
+        assert (code, back in err) == (130, True)
+    assert not any(path.endswith("/cancel") for _, path in stack.calls)
+
+
+def test_a_terminal_shows_one_live_line():
+    stream = io.StringIO()
+    screen = show.Screen(stream, live=True)
+    for done in (5, 10):
+        screen.show(SessionInfo.of({"id": "s", **TRAINS, "progress": {"done": done, "total": 20}}))
+    screen.show(SessionInfo.of({"id": "s", "url": "u", **OVER}))
+    assert stream.getvalue().count("\n") == 4
+    assert "[██████··················] 25 % of 20" in stream.getvalue()
+    assert stream.getvalue().count("\r\x1b[K") == 6
+
+
+MISTAKES: dict[str, tuple[list[str], int, str]] = {
+    "no data": (["train", "test_model"], 2, "--train: is missing"),
+    "no such file": (["train", "test_model", "--train", "none.jsonl"], 2, "'none.jsonl' is not there"),
+    "no such request": (["train", "none.json"], 2, "none.json cannot be read: No such file"),
+    "a request that is no JSON": (["train", "BROKEN.json"], 2, "BROKEN.json is not JSON"),
+    "a key twice": (["train", "TWICE.json"], 2, "'model' is there more than once"),
+    "data beside a request": (["train", "TWICE.json", "--train", "x"], 2, "leave them out"),
+    "a parameter without a value": (["train", "m", "--train", "x", "--set", "steps"], 2, "is not KEY=VALUE"),
+    "no verb": ([], 2, "VERB"),
+    "a session that is not there": (["status", "../gpus"], 2, "no "),
+    "a data set that is not there": (["data", "show", "2" * 44], 2, "There is no file"),
+}
+
+
+@pytest.mark.parametrize(("words", "code", "said"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_in_a_sentence(
+    tarmac: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, said: str
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "BROKEN.json").write_text("{")
+    (tmp_path / "TWICE.json").write_text('{"model": "a", "model": "b"}')
+    found, out, err = tarmac(*words)
+    assert (found, out) == (code, "")
+    assert said in err
+
+
+def test_a_wrong_password_a_role_a_stack_that_is_down_and_another_version_have_codes_of_their_own(
+    tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch
+):
+    stack.script = [LOST] * 9
+    assert tarmac("ls")[0] == 3
+    stack.script = []
+    monkeypatch.setenv("TARMAC_PASSWORD", "wrong")
+    code, _, err = tarmac("ls")
+    assert (code, "name or the password is wrong" in err) == (4, True)
+    monkeypatch.setenv("TARMAC_PASSWORD", "right")
+    stack.api = "2.0"
+    assert tarmac("ls")[0] == 5
+    monkeypatch.delenv("TARMAC_URL")
+    assert tarmac("ls")[0] == 2
+
+
+def test_what_is_no_data_set_is_named_and_not_sent(tarmac: Command, stack: Stack, data: Path):
+    stack.file_problems = ["FILE: the file is a Parquet file. Expected is JSON Lines. Nothing was stored."]
+    code, _, err = tarmac("data", "push", data)
+    assert (code, f"{data}: it is a Parquet file" in err) == (2, True)
+    assert stack.stored == {}
+
+
+def test_lists(tarmac: Command, stack: Stack, data: Path):
+    code, out, _ = tarmac("data", "push", data)
+    reference = out.strip()
+    assert (code, list(stack.stored)) == (0, [reference])
+    assert reference in tarmac("data", "ls")[1]
+    assert "keys, and in how many lines each is: sentence (1)" in tarmac("data", "show", reference)[1]
+    assert tarmac("ls", "--limit", "3")[1].splitlines()[1].startswith("s0")
+    assert "production" in tarmac("models")[1]
+    assert "1. s: no device" in tarmac("gpus")[1]
+    assert tarmac("logs", "s")[1] == "one\ntwo\n"
+    assert tarmac("cancel", "s") == (0, "Run s is cancelled.\n", "")
+    assert "done (success)" in tarmac("status", "s")[1]
+
+
+@pytest.mark.parametrize("words", [["ls"], ["status", "s"], ["data", "ls"], ["models"], ["gpus"], ["cancel", "s"]])
+def test_everything_is_there_as_json(tarmac: Command, words: list[str]):
+    code, out, _ = tarmac(*words, "--json")
+    assert code == 0
+    assert json.loads(out) is not None
+
+
+def test_login_tries_the_login_and_keeps_it_for_its_owner_only(
+    tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    for name in ("TARMAC_URL", "TARMAC_USER", "TARMAC_PASSWORD"):
+        monkeypatch.delenv(name)
+    for password, wanted in (("wrong", 4), ("right", 0)):
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{password}\n"))
+        code, out, err = tarmac("login", URL + "/", "--user", "ada", "--password-stdin")
+        assert code == wanted
+        assert (tmp_path / "l.json").exists() == (wanted == 0)
+    assert "may start sessions" in out
+    assert "unencrypted" in err
+    assert (tmp_path / "l.json").stat().st_mode & 0o777 == 0o600
+    assert tarmac("ls")[0] == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert "there is no terminal to ask" in tarmac("login", URL)[2]
+
+
+def test_a_log_goes_on_until_the_session_has_ended(tarmac: Command, stack: Stack):
+    stack.states = [TRAINS, OVER]
+    stack.log = ["one"]
+    answer = stack.api_answer
+
+    def growing(method: str, path: str, request: httpx.Request, body: bytes) -> tuple[int, object]:
+        if path.endswith("/sessions/s"):
+            stack.log = ["one", "two"]
+        return answer(method, path, request, body)
+
+    stack.api_answer = growing  # type: ignore[method-assign,assignment]
+    assert tarmac("logs", "-f", "s")[1] == "one\ntwo\n"
+
+
+def test_a_table_is_no_wider_than_the_screen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = show.table(["A", "NOTE"], [["a", "x" * 100], ["b", LINE]], cut=True)
+    assert max(map(len, lines)) <= 40
+    assert lines[1].endswith("…")

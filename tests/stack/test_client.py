@@ -1,0 +1,119 @@
+"""The client on a whole stack: what a person does on a machine that has nothing but the client and a login."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.stack import REPO, Stack
+from tarmac_client import Tarmac
+
+
+class Person:
+    """A person with a login and the client."""
+
+    def __init__(self, stack: Stack, home: Path, user: str, password: str) -> None:
+        self.url = str(stack.http.base_url).rstrip("/")
+        self.user, self.password = user, password
+        self._environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith("TARMAC_")},
+            "PYTHONPATH": str(REPO / "client/src"), "TARMAC_CONFIG": str(home / "login.json"),
+        }  # fmt: skip
+
+    def tarmac(self, *words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tarmac_client", *map(str, words)]
+        done = subprocess.run(
+            command, env=self._environment, input=stdin, text=True, capture_output=True, timeout=480, cwd="/"
+        )
+        assert "Traceback" not in done.stderr
+        return done
+
+    def log_in(self) -> None:
+        done = self.tarmac("login", self.url, "--user", self.user, "--password-stdin", stdin=f"{self.password}\n")
+        assert done.returncode == 0, done.stderr
+
+
+def add_user(stack: Stack, role: str) -> tuple[str, str]:
+    name, password = f"client-{role.lower()}-{secrets.token_hex(3)}", secrets.token_hex(16)
+    user = {
+        "username": name, "email": f"{name}@localhost", "first_name": name, "last_name": "Test", "password": password,
+        "roles": [{"name": role}],
+    }  # fmt: skip
+    answer = stack.http.post("/auth/fab/v1/users", json=user)
+    assert answer.status_code in (200, 201), answer.text
+    return name, password
+
+
+@pytest.fixture
+def request_file(tmp_path: Path) -> Path:
+    """A request that names a file beside it, which no store has yet."""
+    lines = (REPO / "examples/tiny.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "mine.jsonl").write_text("".join([*lines, *lines[:3]]) + "\n" * (1 + secrets.randbelow(200)))
+    conf = {"model": "test_model", "datasets": {"mine": {"train": "mine.jsonl"}}, "no_cache": True}
+    path = tmp_path / "req.json"
+    path.write_text(json.dumps(conf))
+    return path
+
+
+def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp_path: Path, request_file: Path):
+    person = Person(stack, tmp_path, *add_user(stack, "User"))
+    person.log_in()
+    done = person.tarmac("train", request_file, "--name", "client_test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mine.jsonl: uploading" in done.stderr
+    session_id = done.stderr.partition("Started session ")[2].split()[0]
+    assert "  ✓ check_request_body" in done.stdout
+    assert "model  client_test version" in done.stdout
+    assert stack.run_state(session_id) == "success"
+    stack.assert_nothing_left(session_id)
+    again = person.tarmac("train", request_file, "--name", "client_test", "--key", session_id, "--json")
+    assert again.returncode == 0, again.stderr
+    assert "already stored" in again.stderr
+    assert json.loads(again.stdout)["id"] == session_id
+    reference = json.loads(again.stdout)["request"]["datasets"]["mine"]["train"]
+    assert "25 lines" in person.tarmac("data", "show", reference).stdout
+    assert session_id in person.tarmac("ls", "--limit", "100").stdout
+    assert "client_test" in person.tarmac("models", "client_test").stdout
+    assert person.tarmac("logs", session_id, "--task", "train_model_cpu").stdout.strip()
+    assert json.loads(person.tarmac("gpus", "--json").stdout).keys() == {"devices", "reservations", "queue"}
+    ended = person.tarmac("cancel", session_id)
+    assert (ended.returncode, "has ended already" in ended.stderr) == (2, True)
+    with Tarmac(person.url, person.user, person.password) as tarmac:
+        session = tarmac.session(session_id)
+        assert session.wait().result is not None
+        assert {row["name"] for row in session.metrics()}
+
+
+def test_a_session_is_cancelled_by_the_client(stack: Stack, tmp_path: Path, request_file: Path):
+    person = Person(stack, tmp_path, *add_user(stack, "User"))
+    person.log_in()
+    started = person.tarmac("train", request_file, "--detach")
+    assert started.returncode == 0, started.stderr
+    session_id = started.stdout.strip()
+    cancelled = person.tarmac("cancel", session_id)
+    assert cancelled.returncode == 0, cancelled.stderr
+    followed = person.tarmac("follow", session_id)
+    assert (followed.returncode, f"Cancelled by {person.user}" in followed.stdout) == (1, True)
+
+
+def test_a_viewer_looks_and_starts_nothing_and_a_stranger_gets_nothing(
+    stack: Stack, tmp_path: Path, request_file: Path
+):
+    viewer = Person(stack, tmp_path, *add_user(stack, "Viewer"))
+    viewer.log_in()
+    assert viewer.tarmac("ls").returncode == 0
+    for words in (["train", request_file], ["data", "push", request_file.parent / "mine.jsonl"], ["cancel", "any"]):
+        refused = viewer.tarmac(*words)
+        assert (refused.returncode, "no role in Airflow that allows to" in refused.stderr) == (4, True)
+    for headers in ({}, {"Authorization": "Bearer forged"}, {"Cookie": "_token=forged"}):
+        answer = httpx.get(f"{viewer.url}/tarmac/api/v1/sessions", headers=headers)
+        assert answer.status_code in (401, 403)
+    wrong = viewer.tarmac("login", viewer.url, "--user", viewer.user, "--password-stdin", stdin="wrong\n")
+    assert wrong.returncode == 4
