@@ -131,11 +131,15 @@ class Airflow:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.tasks: list[dict[str, Any]] = []
+        self.without_dag = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((request.method, request.url.raw_path.decode()))
         if request.url.path.endswith("/auth/token"):
             return httpx.Response(201, json={"access_token": "t"})
+        if self.without_dag:
+            detail = "The Dag with ID: `nlp_model_training` was not found"
+            return httpx.Response(404, json={"detail": detail})
         if request.url.path.endswith("/list"):
             asked = json.loads(request.content)
             page = self.tasks[asked["page_offset"] :][: asked["page_limit"]]
@@ -161,6 +165,14 @@ def test_a_run_of_any_id_is_asked_for_by_that_id(monkeypatch: pytest.MonkeyPatch
         assert airflow.asked[-1] == ("GET", f"/api/v2/dags/nlp_model_training/dagRuns/{path}")
         assert api.log(run_id, "cleanup", 1) == []
         assert airflow.asked[-1][1].startswith(f"/api/v2/dags/nlp_model_training/dagRuns/{path}/taskInstances/cleanup/")
+
+
+def test_a_dag_that_airflow_has_not_read_yet_is_told_from_a_run_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+    with connection(monkeypatch) as (api, airflow):
+        airflow.without_dag = True
+        with pytest.raises(ApiError, match="the DAG is not there yet: wait a moment") as refused:
+            api.runs(20)
+        assert refused.value.exit_code == ExitCode.UNREACHABLE
 
 
 def test_the_active_tasks_of_many_runs_are_asked_for_in_pages(monkeypatch: pytest.MonkeyPatch):

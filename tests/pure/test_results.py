@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from tarmac.base.errors import NothingToRegisterError, ResultError
+from tarmac.registry.client import Run, Version
 from tarmac.request.schema import parse_request
+from tarmac.tasks import pipeline
 from tarmac.tasks.pipeline import register_model
 from tarmac.tasks.results import Plan, Prepared, PreparedData, Saved, Scored, Trained, checked_request
 
@@ -91,6 +94,43 @@ def test_a_metric_that_ranks_the_model_is_needed():
     scored = Scored.of({"metrics": {"speed": 3}})
     with pytest.raises(NothingToRegisterError, match=r"gave no metric .*, only \['speed'\]"):
         register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+
+
+class Taking:
+    """A registry that takes everything and remembers it."""
+
+    def __init__(self) -> None:
+        self.registered: dict[str, Any] = {}
+        self.run_tags: dict[str, str] = {}
+
+    def run(self, run_id: str) -> Run:
+        return Run(run_id, "1", "FINISHED", {}, {}, {}, None)
+
+    def register(self, **given: Any) -> Version:
+        self.registered = given
+        return Version(given["name"], 1, given["run_id"], given["source"], 0.0)
+
+    def tag_run(self, run_id: str, tags: dict[str, str]) -> None:
+        self.run_tags = tags
+
+
+def test_metrics_without_an_end_fit_into_what_the_registry_keeps(monkeypatch: pytest.MonkeyPatch):
+    taking = Taking()
+    monkeypatch.setattr(pipeline, "Registry", lambda: taking)
+    request = checked_request(parse_request(GOOD).model_dump(mode="json"))
+    plan = Plan(task="train_model_cpu", command="train", network="none", cache_key="", cached_run="")
+    metrics = {f"f1 of the class {number:04} {'x' * 90}": number / 1000 for number in range(1000)} | {"f1": 0.5}
+    scored = Scored.of({"metrics": metrics})
+    registered = register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+    assert registered["metrics"] == metrics
+    assert taking.registered["metrics"] == metrics  # each is a metric of its own in MLflow
+    assert len(taking.registered["description"]) < 5_000
+    assert taking.registered["description"].startswith("f1 0.5000, ")
+    assert taking.registered["description"].endswith(", and 981 more")
+    kept = json.loads(taking.run_tags["tarmac.metrics"])
+    assert len(taking.run_tags["tarmac.metrics"]) < 8_000
+    assert kept["f1"] == 0.5
+    assert kept.items() < metrics.items()
 
 
 def test_a_request_is_the_same_after_its_way_through_the_tasks():

@@ -362,3 +362,20 @@ def test_what_is_read_becomes_docs_with_the_same_words_and_entities(content: byt
         doc = as_example(nlp, sentence).reference
         assert tuple(token.text for token in doc) == sentence.words
         assert tuple((e.start, e.end, e.label_) for e in doc.ents) == sentence.spans
+
+
+def test_a_whole_number_that_a_tool_wrote_as_a_float_is_that_number() -> None:
+    result, problems = read(b'{"sentence": "a", "sentiment": {"binary": 1.0}}', "sentiment_analysis_binary")
+    assert (problems.first, [line.label for line in result.usable]) == ([], ["1"])
+    result, problems = read(b'{"sentence": "a", "sentiment": {"categorical": 4.0}}', "sentiment_analysis_categorical")
+    assert (problems.first, [line.label for line in result.usable]) == ([], ["4"])
+    result, problems = read(b'{"user": 7.0, "item": 8.0, "count": 2.0}', "collaborative_filtering")
+    assert (problems.first, [(line.user, line.item) for line in result.usable]) == ([], [("7", "8")])
+
+
+@pytest.mark.parametrize("given", ["1.5", '"1"', "true", "-1.0", "1e300", "2.0"])
+def test_what_is_no_class_is_refused_with_its_value(given: str) -> None:
+    _, problems = read(f'{{"sentence": "a", "sentiment": {{"binary": {given}}}}}'.encode(), "sentiment_analysis_binary")
+    assert problems.first == [
+        f'd, line 1: "sentiment.binary" must be a whole number from 0 to 1, not {json.dumps(json.loads(given))}'
+    ]

@@ -109,7 +109,8 @@ def test_no_point_of_a_metric_is_written_twice(trained: Session) -> None:
     import mlflow
 
     training = json.loads((trained.folder / "training.json").read_text())
-    training["measurements"] = {"loss": [[0, 0.5], [1, 0.25]]}
+    odd = ["loss/", "a//b", "../up", ".", "", "/x", "a/./b", "n\0ul", "lo\x1bss", "é" * 300, "x:y"]
+    training["measurements"] = {name: [[0, 0.5], [1, 0.25]] for name in ("loss", *odd)}
     (trained.folder / "training.json").write_text(json.dumps(training))
     trained.run("save")
     client = mlflow.MlflowClient()

@@ -78,6 +78,12 @@ FAILURES = {
         2,
         "not tried again): no such column",
     ),
+    "a signal": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", 1, "ended by signal 11, SIGSEGV: it said"),
+    "bytes that are no text": (
+        "import sys; sys.stdout.buffer.write(b'a\\0\\xff\\x1b[31mred'); sys.stdout.flush(); raise SystemExit(3)",
+        1,
+        "exit code 3: a\ufffd\ufffd\x1b[31mred",
+    ),
     "no model": ("print('done')", 2, "left no named_entity_recognition model"),
 }
 
@@ -90,6 +96,43 @@ def test_a_script_that_fails_says_why(session: Session, code: str, exit_code: in
     assert outcome.code == exit_code
     assert reason in outcome.error["message"]
     assert not (session.folder / "model").exists()
+
+
+SENTIMENT = "".join(json.dumps({"sentence": f"film {i}", "sentiment": {"binary": i % 2}}) + "\n" for i in range(6))
+OF_ANOTHER_KIND = {
+    "an empty pipeline": ("", "its pipeline puts no text into a class: it is empty, and a textcat has to be in it"),
+    "a pipeline of another kind": ("nlp.add_pipe('sentencizer')", "it is sentencizer, and a textcat"),
+    "classes in words": (
+        "p = nlp.add_pipe('textcat'); p.add_label('POS'); p.add_label('NEG'); nlp.initialize()",
+        "its classes must be whole numbers, and 'NEG', 'POS' is none",
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "reason"), OF_ANOTHER_KIND.values(), ids=OF_ANOTHER_KIND)
+def test_a_model_of_another_kind_is_refused_once_and_named(session: Session, made: str, reason: str) -> None:
+    code = f"import os, spacy\nnlp = spacy.blank('en')\n{made}\nnlp.to_disk(os.environ['TARMAC_MODEL'])\n"
+    reference = session.put(SENTIMENT)
+    datasets = {"a": {"train": reference, "eval": reference}}
+    session.request(datasets, "sentiment_analysis_binary", script=stored(session, code))
+    assert session.run("prep").code == 0
+    outcome = session.run("train")
+    assert outcome.code == 2
+    assert reason in outcome.error["message"]
+
+
+def test_a_model_that_cannot_be_scored_is_the_script_s_fault(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tarmac_trainer.models.named_entity_recognition import NamedEntityRecognition
+
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError("no such layer")
+
+    prepared(session, stored(session, GOOD))
+    assert session.run("prep").code == 0
+    monkeypatch.setattr(NamedEntityRecognition, "score", broken)
+    outcome = session.run("train")
+    assert outcome.code == 2
+    assert "model that the script left cannot be scored: IndexError: no such layer" in outcome.error["message"]
 
 
 @pytest.mark.parametrize(

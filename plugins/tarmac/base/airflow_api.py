@@ -103,6 +103,12 @@ class AirflowApi:
                 detail, problems = content.get("detail", answer.text), content.get("problems", [])
             except (ValueError, AttributeError):  # a page of a proxy, not of Airflow
                 detail = answer.text
+            if answer.status_code == 404 and f"Dag with ID: `{DAG_ID}` was not found" in str(detail):
+                raise ApiError(
+                    "Airflow answers, but the DAG is not there yet: wait a moment; if it stays so, `make logs "
+                    "SERVICE=dag-processor` shows why.",
+                    503,
+                )
             if answer.is_server_error and disk_is_full():
                 detail = (
                     "No space left on device: the Docker Engine's disk is full, and Airflow's database cannot store "

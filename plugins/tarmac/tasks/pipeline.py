@@ -28,6 +28,10 @@ from tarmac.tasks.results import Plan, Prepared, Registered, Saved, Scored, Sess
 
 log = logging.getLogger(__name__)
 
+# MLflow takes 8,000 characters as the value of a run's tag, and cuts what is longer.
+_TAG_CHARACTERS = 7_500
+_DESCRIBED = 20
+
 
 def check_request(conf: object) -> dict[str, Any]:
     """Check a request again and against the world: data sets exist and match their ids, the GPU works.
@@ -174,8 +178,7 @@ def register_model(
         run_id=saved.mlflow_run_id,
         source=saved.model_uri,
         metrics=metrics,
-        description=(f"The same model as {same_as}. " if same_as else "")
-        + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()),
+        description=_description(metrics, score_name, same_as),
         tags={
             tag.RUN_ID: run_id,
             tag.MODEL: kind,
@@ -191,7 +194,7 @@ def register_model(
     run_tags = {
         tag.EVALUATION_SET: evaluation_set,
         tag.MODEL_VERSION: f"{name}/{version.version}",
-        tag.METRICS: json.dumps(metrics, sort_keys=True),
+        tag.METRICS: json.dumps(_fitting(metrics, score_name), sort_keys=True),
     }
     if plan["cache_key"] and not taken:
         run_tags[tag.CACHE_KEY] = plan["cache_key"]  # a model that was taken from another run is found there
@@ -209,6 +212,28 @@ def register_model(
         "same_as": same_as,
         "promotion": _promote(registry, run_id, request, candidate, _production(scored, score_name)),
     }
+
+
+def _description(metrics: Mapping[str, float], score_name: str, same_as: str) -> str:
+    """Describe a version by its metrics, the one that ranks it first; of many some, since MLflow keeps 5,000
+    characters. Pure."""
+    names = [score_name, *(name for name in metrics if name != score_name)]
+    told = ", ".join(f"{name[:100]} {metrics[name]:.4f}" for name in names[:_DESCRIBED])
+    more = f", and {len(names) - _DESCRIBED} more" if len(names) > _DESCRIBED else ""
+    return (f"The same model as {same_as}. " if same_as else "") + told + more
+
+
+def _fitting(metrics: Mapping[str, float], score_name: str) -> dict[str, float]:
+    """Return as many metrics as MLflow keeps in a tag, by name, the one that ranks versions in any case: the same of
+    the same ones. Pure."""
+    kept: dict[str, float] = {}
+    size = 2
+    for name in [score_name, *sorted(metrics.keys() - {score_name})]:
+        size += len(json.dumps({name: metrics[name]}))
+        if size > _TAG_CHARACTERS:
+            break
+        kept[name] = metrics[name]
+    return kept
 
 
 def _production(scored: Scored, score_name: str) -> dict[int, Measured]:

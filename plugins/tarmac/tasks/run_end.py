@@ -117,6 +117,8 @@ def with_names(text: str, conf: object) -> str:
         for part in ("train", "eval"):
             reference = dataset.get(part) if isinstance(dataset, Mapping) else None
             if isinstance(reference, str) and reference.endswith(".jsonl") and "://" not in reference:
+                # The trainer names both: "data set mine train (<id>/<id>.jsonl)".
+                text = text.replace(f"{name} {part} ({reference})", f"{name} {part}")
                 text = text.replace(repr(reference), f"data set {name}").replace(reference, f"data set {name}")
     return text
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import posixpath
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,8 +171,8 @@ def _log_facts(
         for name in ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes", "memory_peak_bytes")
         if name in training and name not in run.data.metrics
     ]
-    for own, curve in training.get("measurements", {}).items():
-        key = f"script.{_key(own)}"
+    curves = {f"script.{_key(own)}": curve for own, curve in training.get("measurements", {}).items()}
+    for key, curve in curves.items():
         known_steps = {point.step for point in client.get_metric_history(run_id, key)}
         points += [Metric(key, value, when, step) for step, value in curve if step not in known_steps]
     for start in range(0, len(points), 1000):  # the most that MLflow takes at once
@@ -257,5 +259,6 @@ def _cell(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    """A data set's name as MLflow allows it in a key."""
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in text)[:100]
+    """The name of a data set or of a script's metric as MLflow allows it in a key: no path that leads elsewhere."""
+    key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in text)[:100]
+    return key if posixpath.normpath(f"x/{key}") == f"x/{key}" else re.sub(r"[/.]", "_", key)

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
@@ -58,6 +59,14 @@ class SentimentAnalysis(Model[Labelled]):
     @override
     def needs(self, train: Sequence[Labelled]) -> tuple[str, int]:
         return categories.needs([line.label for line in train])
+
+    @override
+    def load(self, folder: Path) -> Any:
+        nlp = super().load(folder)
+        classes = categories.classes_of(nlp)
+        if odd := [name for name in classes if not (name.isascii() and name.isdecimal())]:
+            raise ValueError(f"its classes must be whole numbers, and {', '.join(map(repr, odd[:3]))} is none")
+        return nlp
 
     @override
     def train(self, training: Training[Labelled]) -> None:

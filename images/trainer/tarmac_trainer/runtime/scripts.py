@@ -12,6 +12,7 @@ import math
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,7 +74,8 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
 
     Raises:
         SessionError: `prep` did not fetch it.
-        InputError: it ended with an exit code that says that it fails again, or left nothing that can be loaded.
+        InputError: it ended with an exit code that says that it fails again, or left nothing that can be loaded and
+            scored.
         TrainerError: it ended with another code.
     """
     if not script.is_file():
@@ -89,15 +91,27 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
     if code:
         failure = InputError if code in NEVER_RETRIED else TrainerError
         why = f" ({NEVER_RETRIED[code]})" if code in NEVER_RETRIED else ""
-        raise failure(f"the script ended with exit code {code}{why}: {last[:500] or 'it said nothing'}")
+        raise failure(f"the script ended {_how(code)}{why}: {last[:500] or 'it said nothing'}")
     try:
         predictor = load(made)
     except (OSError, ValueError, KeyError) as reason:
         raise InputError(
             f"the script left no {kind} model in the folder that TARMAC_MODEL names ({reason})"
         ) from reason
-    training.evaluated(predictor, step=1)
+    try:
+        training.evaluated(predictor, step=1)
+    except user_code.CODE_ERRORS as reason:
+        raise InputError(
+            f"the {kind} model that the script left cannot be scored: {type(reason).__name__}: {reason}"
+        ) from reason
     shutil.rmtree(made)
+
+
+def _how(code: int) -> str:
+    """How a process ended, by its exit code, which is negative where a signal ended it. Pure."""
+    if code >= 0:
+        return f"with exit code {code}"
+    return f"by signal {-code}, {signal.Signals(-code).name if -code in set(signal.Signals) else 'an unknown one'}"
 
 
 def _command(script: Path) -> list[str]:

@@ -97,6 +97,19 @@ def example(
     return make
 
 
+def classes_of(nlp: "Language") -> list[str]:
+    """The classes that a pipeline knows.
+
+    Raises:
+        ValueError: it puts a text into none, as one that somebody else made.
+    """
+    classes = sorted(nlp(nlp.make_doc("text")).cats)
+    if not classes:
+        pipes = ", ".join(nlp.pipe_names) or "empty"
+        raise ValueError(f"its pipeline puts no text into a class: it is {pipes}, and a textcat has to be in it")
+    return classes
+
+
 def predict(nlp: "Language", texts: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized) -> list[str]:
     """The likeliest class of each text."""
     return [max(found.cats, key=found.cats.__getitem__) for found in nlp.pipe(doc(nlp, text) for text in texts)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from typing_extensions import override
@@ -44,6 +45,12 @@ class PairModel(Model[Pairs]):
     @override
     def needs(self, train: Sequence[Pairs]) -> tuple[str, int]:
         return categories.needs([pair.label for pair in flat(train)])
+
+    @override
+    def load(self, folder: Path) -> Any:
+        nlp = super().load(folder)
+        categories.classes_of(nlp)
+        return nlp
 
     @override
     def train(self, training: Training[Pairs]) -> None:
