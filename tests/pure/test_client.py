@@ -109,6 +109,13 @@ def test_a_whole_train_from_a_file_to_the_registered_model(tarmac: Command, fake
     assert tarmac("ls")[1].splitlines()[1].startswith("k1")
 
 
+def test_a_file_of_many_pieces_arrives_whole(tarmac: Command, data: Path):
+    data.write_bytes(LINE * 100_000)
+    code, out, err = tarmac("data", "push", data)
+    assert (code, "uploading 4.2 MiB" in err) == (0, True)
+    assert "100000 lines" in tarmac("data", "show", out.strip())[1]
+
+
 def test_every_bad_field_is_named_and_nothing_is_stored(tarmac: Command, fakes: Fakes, data: Path, tmp_path: Path):
     code, out, err = tarmac("train", "test_modl", "--train", data, "--set", "steps=1")
     assert (code, out) == (2, "")
