@@ -32,10 +32,11 @@ def assert_settled(machine: Machine) -> None:
 
 def test_an_engine_restarted_under_a_training_with_live_restore_loses_nothing(machine: Machine, counts: Any) -> None:
     machine.live_restore(True)
-    container = machine.send("live-restore", 60)
+    container = machine.send("live-restore", 3600)
     machine.inside("pkill", "-KILL", "-x", "dockerd")
     wait_for("the engine", machine.engine_answers, 60)
     assert machine.trainings() == {"live-restore": container}, "it trains on"
+    machine.end_training(container)
     assert "success" in machine.make("follow", "RUN=live-restore")
     counts("an engine restarted with live-restore: trainings lost", 0)
     assert_settled(machine)
@@ -43,24 +44,26 @@ def test_an_engine_restarted_under_a_training_with_live_restore_loses_nothing(ma
 
 def test_an_engine_restarted_without_live_restore_trains_again_by_itself(machine: Machine, counts: Any) -> None:
     machine.live_restore(False)
-    container = machine.send("no-live-restore", 15)
+    container = machine.send("no-live-restore", 3600)
     machine.inside("pkill", "-TERM", "-x", "dockerd")
     wait_for("its end", lambda: not machine.engine_answers(), 60)
     wait_for("the engine", machine.engine_answers, 120)
     again = wait_for("another training", lambda: machine.trainings().get("no-live-restore"), 180)
     assert again != container
+    machine.end_training(again)
     assert "success" in machine.make("follow", "RUN=no-live-restore")
     counts("an engine restarted without live-restore: sessions lost", 0)
     assert_settled(machine)
 
 
 def test_a_machine_that_reboots_trains_again_by_itself(machine: Machine, counts: Any) -> None:
-    container = machine.send("reboot", 15)
+    container = machine.send("reboot", 3600)
     docker("kill", machine.name)  # the power fails
     docker("start", machine.name)
     wait_for("the engine", machine.engine_answers, 120)
     again = wait_for("another training", lambda: machine.trainings().get("reboot"), 240)
     assert again != container
+    machine.end_training(again)
     assert "success" in machine.make("follow", "RUN=reboot")
     counts("a machine that rebooted: sessions lost", 0)
     assert_settled(machine)

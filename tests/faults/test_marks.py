@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from support.faults import Engine, attempt, is_running, kill_task, train_container
-from support.stack import DAG, Stack
+from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 
 # The first test of the folder waits for the stack, too.
@@ -45,13 +46,15 @@ def mark_the_training_failed(stack: Stack, run_id: str) -> httpx.Response:
     return stack.http.patch(f"{DAG}/dagRuns/{run_id}/taskInstances/train_model_cpu", json={"new_state": "failed"})
 
 
-MARKS = [mark_failed, mark_success, clear, delete, mark_the_training_failed]
+# What is done to a run, and whether its process is gone before. The first three with their process: tests/stack.
+CASES = [(mark_failed, True), (mark_success, True), (clear, True)]
+CASES += [(mark, lost) for mark in (delete, mark_the_training_failed) for lost in (False, True)]
 
 
 def test_what_a_person_ends_is_gone_within_seconds_with_and_without_its_process(
     stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
 ) -> None:
-    cases = {(mark, lost): training(600) for mark in MARKS for lost in (False, True)}
+    cases = {case: training(600) for case in CASES}
     containers = {case: train_container(stack, run_id) for case, run_id in cases.items()}
     for (_, lost), run_id in cases.items():
         wait_for("the task to run", lambda run_id=run_id: attempt(stack, run_id) == 1, 90)
@@ -70,12 +73,11 @@ def test_what_a_person_ends_is_gone_within_seconds_with_and_without_its_process(
     for (mark, lost), at in ended.items():
         words = mark.__name__.replace("_", " ") + (", its process gone already" if lost else "")
         counts(f"{words}: container gone after", f"{at - marked[mark, lost]:.1f} s")
-    # The cleared ones begin anew; the others leave nothing.
-    again = [cases[clear, lost] for lost in (False, True)]
-    for run_id in again:
-        train_container(stack, run_id)
-        assert engine.starts(run_id) == 2, "cleared: it was to train again"
-        mark_failed(stack, run_id)
+    # The cleared one begins anew; the others leave nothing.
+    again = cases[clear, True]
+    train_container(stack, again)
+    assert engine.starts(again) == 2, "cleared: it was to train again"
+    mark_failed(stack, again)
     last = time.time()
     wait_for("containers and volumes to go", lambda: not stack.session_containers() + stack.session_volumes())
     counts("the last volume gone after", f"{time.time() - last:.1f} s")
@@ -95,19 +97,35 @@ def test_a_run_id_that_was_deleted_and_is_used_again_finds_nothing_of_the_first(
     assert not is_running(container)
 
 
+@pytest.fixture
+def hours(stack: Stack) -> Iterator[Callable[[str], None]]:
+    """Sets how long a session may take; it is the default again afterwards."""
+
+    def set_to(hours: str) -> None:
+        # The DAG has it: what parses the DAG is all that has to be started anew.
+        command = ["env/host/stack.sh", "up", "--detach", "--no-deps", "dag-processor"]
+        environment = stack.environment | {"TARMAC_SESSION_HOURS": hours}
+        subprocess.run(command, cwd=REPO, env=environment, check=True, capture_output=True, timeout=120)
+
+    yield set_to
+    set_to("")
+
+
 def test_a_session_that_takes_longer_than_it_may_is_gone_within_seconds(
-    stack: Stack, engine: Engine, training: Callable[..., str], monkeypatch: pytest.MonkeyPatch, counts: Any
+    stack: Stack, engine: Engine, training: Callable[..., str], hours: Callable[[str], None], counts: Any
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setitem(stack.environment, "TARMAC_SESSION_HOURS", "0.01")  # 36 s
-        done = stack.make("up")
-        assert done.returncode == 0, done.stderr
-        run_id = training(600)
-        container = train_container(stack, run_id)
-        ended = wait_for("its end", lambda: engine.ended(container), 90)
-        assert stack.finish(run_id) == "failed"
-        wait_for("its volume to go", lambda: not stack.session_containers() + stack.session_volumes(), 30)
-        late = ended - datetime.fromisoformat(stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["end_date"]).timestamp()
-        counts("a run that takes too long: container gone after", f"{late:.1f} s")
-    assert stack.make("up").returncode == 0
-    stack.log_in()
+    def limit() -> str:
+        return str(stack.http.get(f"{DAG}/details").json()["dag_run_timeout"])
+
+    before = limit()
+    hours("0.01")
+    wait_for("the DAG with a limit of 36 s", lambda: limit() == "PT36S", 60)
+    run_id = training(600)
+    container = train_container(stack, run_id)
+    ended = wait_for("its end", lambda: engine.ended(container), 90)
+    assert stack.finish(run_id) == "failed"
+    wait_for("its volume to go", lambda: not stack.session_containers() + stack.session_volumes(), 30)
+    late = ended - datetime.fromisoformat(stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["end_date"]).timestamp()
+    counts("a run that takes too long: container gone after", f"{late:.1f} s")
+    hours("")
+    wait_for("the DAG with its usual limit", lambda: limit() == before, 60)

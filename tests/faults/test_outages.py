@@ -20,6 +20,7 @@ from support.faults import (
     start,
     stop,
     train_container,
+    wait_for_heartbeats,
     webserver_answers,
 )
 from support.stack import Stack
@@ -47,11 +48,13 @@ def outage(stack: Stack, service: str, seconds: float = OUTAGE_SECONDS) -> Itera
 def test_no_session_fails_of_a_minute_without(
     stack: Stack, engine: Engine, training: Callable[..., str], counts: Any, service: str
 ) -> None:
-    runs = long, short = training(90), training(10)
+    runs = long, short = training(3600), training(10)
     containers = {run_id: train_container(stack, run_id) for run_id in runs}
     with outage(stack, service):
         wait_for("the end of a training while it is unavailable", lambda: not is_running(containers[short]))
         assert is_running(containers[long])
+    wait_for_heartbeats(stack, long)
+    stack.end_trainings(long)
     ends = [stack.finish(run_id) for run_id in (short, long)]
     counts(f"sessions that failed of a minute without {service}, of 2", ends.count("failed"))
     assert ends == ["success", "success"]
@@ -101,7 +104,7 @@ def nonsense(stack: Stack, words: Mapping[str, int]) -> Iterator[None]:
 def test_an_api_that_answers_nonsense_ends_no_training(
     stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
 ) -> None:
-    runs = {status: training(45) for status in (404, 409, 500)}
+    runs = {status: training(3600) for status in (404, 409, 500)}
     containers = [train_container(stack, run_id) for run_id in runs.values()]
     for run_id in runs.values():
         wait_for("the task to run", lambda run_id=run_id: attempt(stack, run_id) == 1)
@@ -117,6 +120,8 @@ def test_an_api_that_answers_nonsense_ends_no_training(
         wait_for("the tasks' processes to give up", lost, 40)
         time.sleep(8)  # longer than the reaper needs for an orphan
         assert all(map(is_running, containers))
+    wait_for_heartbeats(stack, *runs.values())
+    stack.end_trainings(*runs.values())
     ends = {status: stack.finish(run_id) for status, run_id in runs.items()}
     counts("sessions that failed of 404, 409 and 500, of 3", list(ends.values()).count("failed"))
     assert ends == dict.fromkeys(runs, "success")
@@ -127,7 +132,7 @@ def test_an_api_that_answers_nonsense_ends_no_training(
 def test_a_scheduler_that_is_cut_off_for_a_minute_loses_no_training(
     stack: Stack, engine: Engine, training: Callable[..., str]
 ) -> None:
-    run_id = training(90)
+    run_id = training(3600)
     container = train_container(stack, run_id)
     network, scheduler = f"{stack.project}_backend", container_of(stack, "scheduler")
     docker("network", "disconnect", network, scheduler)
@@ -136,6 +141,8 @@ def test_a_scheduler_that_is_cut_off_for_a_minute_loses_no_training(
         assert is_running(container)
     finally:
         docker("network", "connect", "--alias", "scheduler", network, scheduler)
+    wait_for_heartbeats(stack, run_id)
+    stack.end_trainings(run_id)
     assert stack.finish(run_id) == "success"
     assert engine.starts(run_id) == 1
 

@@ -139,9 +139,11 @@ def test_after_all_that_the_session_ends_as_it_is_told(stack: Stack, long_run: s
 def test_a_training_whose_process_dies_right_after_its_container_was_made_is_found_by_its_labels(
     stack: Stack, engine: Engine, training: Callable[..., str]
 ) -> None:
-    run_id = training(12)
+    run_id = training(3600)
     container = train_container(stack, run_id)
     send_signal(stack, "scheduler", KILL, f"worker -- {stack.tasks(run_id)[TRAIN]['id']}")
+    reattached(stack, run_id, 1)
+    stack.end_trainings(run_id)
     assert stack.finish(run_id) == "success"
     assert engine.starts(run_id) == 1
     assert container[:12] in stack.log(run_id, TRAIN)
@@ -169,7 +171,7 @@ def test_make_down_says_what_trains_and_make_up_finds_it_and_runs_models_and_dat
     before = stack.start(request)
     assert stack.finish(before) == "success"
     version = int(stack.xcom(before, "update_model_metadata_registry")["version"])
-    run_id = training(60)
+    run_id = training(3600)
     container = train_container(stack, run_id)
     done = stack.make("down")
     assert done.returncode == 0, done.stderr
@@ -181,6 +183,7 @@ def test_make_down_says_what_trains_and_make_up_finds_it_and_runs_models_and_dat
     stack.log_in()
     assert stack.run_state(before) == "success"
     after = stack.start(request)
+    stack.end_trainings(run_id)
     assert [stack.finish(run) for run in (run_id, after)] == ["success", "success"], "the data set is in the store"
     assert engine.starts(run_id) == 1
     versions = [int(stack.xcom(run, "update_model_metadata_registry")["version"]) for run in (run_id, after)]

@@ -58,22 +58,9 @@ class Field:
         return self.stack.start(self.request(**fields))
 
     def sql(self, query: str) -> list[list[str]]:
-        command = [
-            "env/host/stack.sh",
-            "exec",
-            "-T",
-            "postgres",
-            "psql",
-            "-U",
-            "postgres",
-            "-d",
-            "tarmac",
-            "-AtF",
-            "\t",
-        ]
-        done = subprocess.run(
-            [*command, "-c", query], cwd=REPO, env=self.stack.environment, text=True, capture_output=True, check=True
-        )
+        psql = ("psql", "-U", "postgres", "-d", "tarmac", "-AtF", "\t", "-c", query)
+        command = ["docker", "exec", f"{self.stack.project}-postgres-1", *psql]
+        done = subprocess.run(command, text=True, capture_output=True, check=True)
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def devices_of(self, run_id: str) -> list[str]:
@@ -91,6 +78,8 @@ class Field:
         """Wait until `make gpus` says why a session waits, in these words; returns its line."""
 
         def reason() -> str:
+            if [run_id] not in self.sql("SELECT run_id FROM waiting"):  # which costs less than the command
+                return ""
             lines = self.stack.make("gpus").stdout.splitlines()
             return next((line for line in lines if f". {run_id} " in line and words in line), "")
 

@@ -37,8 +37,8 @@ def capacity(gpus: FakeGpus, uuid: str) -> int:
 
 def test_ten_sessions_share_two_devices_and_none_is_hurt(field: Field, gpus: FakeGpus):
     """Eight GPU sessions of mixed sizes, one runs out of memory, and two CPU ones; others take memory meanwhile."""
-    # Long enough for the others to be queued behind them, also on a slow machine.
-    first = [field.start(reserve="70GiB", mib=60_000, seconds=120) for _ in range(2)]
+    # They train until the others are queued behind them.
+    first = [field.start(reserve="70GiB", mib=60_000, seconds=3600) for _ in range(2)]
     for run in first:
         field.trains(run)
     sizes = [("40GiB", 30_000), ("20GiB", 12_000), ("10GiB", 8_000), ("30GiB", 25_000), (None, 256)]
@@ -47,6 +47,7 @@ def test_ten_sessions_share_two_devices_and_none_is_hurt(field: Field, gpus: Fak
     short = field.start(reserve="2GiB", mib=2_250, seconds=4)
     cpus = [field.start(gpu=False, seconds=2) for _ in range(2)]
     field.waits_because(runs[2], "70.0 GiB reserved")
+    field.stack.end_trainings(*first)
     # Memory of processes outside Tarmac: taken while sessions come and go.
     with gpus.hold(OTHER, 10_000):
         with ThreadPoolExecutor(4) as pool:
@@ -115,10 +116,12 @@ def test_of_three_that_wait_for_memory_of_others_one_gives_up_one_is_cancelled_a
 
 def test_an_offender_is_stopped_and_its_neighbour_is_not(field: Field, gpus: FakeGpus):
     with gpus.hold(OTHER, 75_000):  # both have to be on the one device
-        neighbour = field.start(reserve="60GiB", mib=20_000, seconds=40)
+        neighbour = field.start(reserve="60GiB", mib=20_000, seconds=3600)
         field.trains(neighbour)
         offender = field.start(reserve="9GiB", mib=4_000, seconds=10, overrun_mib=15_000)
         assert field.trains(offender) == [ONE]
+        wait_for("the offender to be stopped", lambda: field.outcomes(offender), 120)
+        field.stack.end_trainings(neighbour)
         assert field.stack.finish(neighbour) == "success"
     assert field.stack.tasks(neighbour)["train_model_gpu"]["try_number"] == 1
     # Alone on the device it hurts no other session, so the second attempt may end as it likes.
@@ -148,15 +151,19 @@ def test_a_hung_training_is_found_stopped_and_tried_again(field: Field):
 
 
 def test_a_lost_device_is_quarantined_and_its_session_goes_on_elsewhere(field: Field, gpus: FakeGpus):
-    run = field.start(reserve="4GiB", seconds=20)
+    run = field.start(reserve="4GiB", seconds=3600)
     (lost,) = field.trains(run)
     gpus.set(lost, err="* 15")  # NVML_ERROR_GPU_IS_LOST, whatever is asked
+    wait_for("the loss to be recorded", lambda: field.outcomes(run) == ["device_lost"], 120)
+    other = ({ONE, OTHER} - {lost}).pop()
+    wait_for("it to train elsewhere", lambda: field.trains(run) == [other], 120)
+    field.stack.end_trainings(run)
     assert field.stack.finish(run) == "success"
     assert field.outcomes(run) == ["device_lost", "success"]
     used = field.sql(f"SELECT devices FROM history WHERE run_id = '{run}' ORDER BY id")
-    assert used == [["{" + lost + "}"], ["{" + ({ONE, OTHER} - {lost}).pop() + "}"]]
+    assert used == [["{" + lost + "}"], ["{" + other + "}"]]
     gpus.set(lost, err=None)
-    again = [field.start(reserve="50GiB", seconds=45)]
+    again = [field.start(reserve="50GiB", seconds=3600)]
     assert field.trains(again[0]) != [lost]
     again.append(field.start(reserve="50GiB", seconds=1))
     field.waits_because(again[1], "needs 50.0 GiB")
@@ -165,6 +172,7 @@ def test_a_lost_device_is_quarantined_and_its_session_goes_on_elsewhere(field: F
     done = field.stack.make("release-gpu", f"GPU={lost}")
     assert done.returncode == 0, done.stderr
     assert field.trains(again[1]) == [lost]
+    field.stack.end_trainings(again[0])
     assert [field.stack.finish(one) for one in again] == ["success", "success"]
     field.assert_nothing_is_left()
 
@@ -185,7 +193,7 @@ def test_history_makes_the_next_reservation_smaller(field: Field):
 
 
 def test_a_training_and_its_reservation_survive_down_and_up(field: Field):
-    run = field.start(reserve="70GiB", seconds=110)
+    run = field.start(reserve="70GiB", seconds=3600)
     (device,) = field.trains(run)
     (container,) = field.stack.session_containers("tarmac.task=train_model_gpu")
     done = field.stack.make("down")
@@ -198,6 +206,7 @@ def test_a_training_and_its_reservation_survive_down_and_up(field: Field):
     both = field.start(reserve="70GiB", seconds=1, resources={"gpus": 2})
     field.waits_because(both, f"{device} has")
     assert field.stack.session_containers("tarmac.task=train_model_gpu") == [container]
+    field.stack.end_trainings(run)
     assert [field.stack.finish(run), field.stack.finish(both)] == ["success", "success"]
     assert field.outcomes(run) == ["success"]
     field.assert_nothing_is_left()

@@ -150,11 +150,26 @@ def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seco
     return datetime.fromisoformat(at)
 
 
+def _ask_airflow_s_database(stack: Stack, query: str) -> str:
+    command = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "airflow", "--command", query)
+    return docker("exec", container_of(stack, "postgres"), *command).strip()
+
+
 def scheduler_started(stack: Stack) -> datetime:
     """When the scheduler that was started last began to schedule."""
     query = "SELECT start_date FROM job WHERE job_type = 'SchedulerJob' ORDER BY id DESC LIMIT 1"
-    command = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "airflow", "--command", query)
-    return datetime.fromisoformat(docker("exec", container_of(stack, "postgres"), *command).strip())
+    return datetime.fromisoformat(_ask_airflow_s_database(stack, query))
+
+
+def wait_for_heartbeats(stack: Stack, *run_ids: str, task_id: str = TRAIN, seconds: float = 120) -> None:
+    """Wait until the processes of these sessions' trainings, which may be new ones, report to Airflow from now on."""
+    now = _ask_airflow_s_database(stack, "SELECT clock_timestamp()")
+    runs = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    query = (
+        f"SELECT count(*) FROM task_instance WHERE run_id IN ({runs}) AND task_id = '{task_id}' AND state = 'running'"
+        f" AND last_heartbeat_at > '{now}'"
+    )
+    wait_for("heartbeats", lambda: _ask_airflow_s_database(stack, query) == str(len(run_ids)), seconds)
 
 
 def started_twice(events: list[dict[str, Any]]) -> list[str]:

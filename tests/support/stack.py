@@ -153,6 +153,13 @@ class Stack:
         extra = [word for item in filters for word in ("--filter", f"label={item}")]
         return self._docker("ps", "--all", "--quiet", "--filter", f"label=tarmac.project={self.project}", *extra)
 
+    def end_trainings(self, *run_ids: str) -> None:
+        """Let sessions of `test_model` that train now end well at once, however long they were to take."""
+        for run_id in run_ids:
+            for task_id in ("train_model_cpu", "train_model_gpu"):
+                for container in self.session_containers(f"tarmac.run={run_id}", f"tarmac.task={task_id}"):
+                    self._docker("exec", container, "touch", "/tmp/finish")
+
     def session_volumes(self, *filters: str) -> list[str]:
         extra = [word for item in filters for word in ("--filter", f"label={item}")]
         return self._docker("volume", "ls", "--quiet", "--filter", f"label=tarmac.project={self.project}", *extra)

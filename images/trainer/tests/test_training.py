@@ -197,6 +197,17 @@ def test_train_seconds_makes_a_long_session_with_signs_of_life(session: Session)
     assert 4 <= len(outcome.of("progress")) <= 10
 
 
+def test_a_training_of_train_seconds_ends_well_at_once_when_it_is_told_to(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tarmac_trainer.models.test_model.FINISH", tmp_path / "finish")
+    (tmp_path / "finish").touch()
+    session.request({"a": {"train": session.put(NINE), "eval": None}}, parameters={"train_seconds": 3600})
+    session.run("prep")
+    outcome = session.run("train")
+    assert (outcome.code, outcome.result["seconds"] < 3600) == (0, True)
+
+
 def on_a_gpu(session: Session, monkeypatch: pytest.MonkeyPatch, share: int | None = None, **parameters: Any) -> Session:
     session.request({"a": {"train": session.put(NINE), "eval": None}}, parameters=parameters)
     assert session.run("prep").code == 0

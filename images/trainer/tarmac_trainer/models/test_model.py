@@ -3,12 +3,15 @@ once.
 
 It takes any readable line, needs no named_entity, and leaves the same outputs as a real model. Its
 parameters exist for tests of pipelines only: a session can be made to last, to hold a known amount
-of GPU memory, to hang, to take more GPU memory than its share, or to fail.
+of GPU memory, to hang, to take more GPU memory than its share, or to fail. One that lasts ends well at
+once when the file `/tmp/finish` appears in its container, so that a test need not wait for it.
 """
 
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from typing_extensions import override
@@ -29,6 +32,9 @@ GROWTH_SECONDS = 2.0
 """All of it is taken after so long, or after half of the training where that is shorter."""
 
 MIB = 2**20
+
+FINISH = Path(tempfile.gettempdir(), "finish")
+"""Where this file exists, the training takes no longer."""
 
 
 class TestModel(Model[Sentence]):
@@ -111,7 +117,7 @@ def _pretend(training: Training[Any]) -> None:
     ballast = Ballast(training.device, held, extra, seconds=seconds)
     started = time.monotonic()
     training.progress(0, max(seconds, 1))
-    while (elapsed := time.monotonic() - started) < seconds:
+    while (elapsed := time.monotonic() - started) < seconds and not FINISH.exists():
         ballast.grow(elapsed)
         if hang_after and elapsed >= hang_after:
             _hang()
