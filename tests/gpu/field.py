@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.fakegpu import FakeGpus
-from support.stack import REPO, Stack
+from support.stack import Stack
 from support.waiting import wait_for
 
 ONE, OTHER = "GPU-fake-0", "GPU-fake-1"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from tarmac.cli import reproduce
 from tarmac.cli.follow import summary
 from tarmac.cli.model_tables import (
     Trained,
@@ -195,3 +197,50 @@ def test_who_follows_a_run_reads_that_nothing_was_trained_and_what_became_of_the
     assert any("nothing was trained: the same training was done before, by manual__1" in line for line in said)
     assert any(line.strip() == "promoted: better by 0.1" for line in said)
     assert "asked" not in "\n".join(summary(None, None, registered | {"promotion": "not asked for"}))
+
+
+class Records:
+    """A registry that holds the record of one run and of its repetition."""
+
+    def __init__(self, record: Run, repetition: Run) -> None:
+        self.runs = {"first": record, "second": repetition}
+
+    def find_runs(self, tag: str, value: str) -> list[Run]:
+        return [self.runs[value]]
+
+    def record(self, run: Run, name: str) -> dict[str, Any]:
+        return {"model": "ner", "datasets": {}, "no_cache": False, "promote": "auto"}
+
+
+class Api:
+    """An Airflow that takes one request."""
+
+    def trigger(self, request: dict[str, Any]) -> str:
+        assert request["no_cache"] is True, "it is to train anew"
+        return "second"
+
+
+REPETITIONS = {
+    "the same": ({"f1": 0.8}, 0, 0, "The metrics match."),
+    "another metric": ({"f1": 0.7}, 0, 1, "f1: 0.800000 in the record, 0.700000 now\nThe metrics do not match."),
+    "it failed": ({"f1": 0.8}, 1, 1, "The repetition failed, so nothing was compared."),
+}
+
+
+@pytest.mark.parametrize(("metrics", "followed", "code", "said"), REPETITIONS.values(), ids=REPETITIONS)
+def test_a_repetition_says_whether_its_metrics_match(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    metrics: dict[str, float],
+    followed: int,
+    code: int,
+    said: str,
+):
+    record = run(tags={**run().tags, "tarmac.metrics": json.dumps({"f1": 0.8})})
+    repetition = run(tags={**run().tags, "tarmac.metrics": json.dumps(metrics)})
+    monkeypatch.setattr(reproduce, "Registry", lambda: Records(record, repetition))
+    monkeypatch.setattr(reproduce, "log_in", Api)
+    monkeypatch.setattr(reproduce, "follow_run", lambda api, run_id: followed)
+    assert reproduce.reproduce_run("first") == code
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert "\n".join(lines).endswith(said)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def mlflow(stack: Stack) -> Mlflow:
     return Mlflow(stack)
 
 
+@dataclass
+class Known:
+    """A session: its request, its run, what it registered, and its run in MLflow."""
+
+    conf: dict[str, Any]
+    run_id: str
+    registered: dict[str, Any]
+    mlflow_run: str
+
+
 def trained(stack: Stack, conf: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Run a session to its end: its id and what it registered."""
     run_id = stack.start(conf)
@@ -98,6 +109,15 @@ def compose(stack: Stack, *words: str) -> None:
     subprocess.run(["env/host/stack.sh", *words], cwd=REPO, env=stack.environment, check=True, capture_output=True)
 
 
+@pytest.fixture(scope="module")
+def known(stack: Stack, mlflow: Mlflow, data: dict[str, str]) -> Known:
+    """One session that several tests look at, repeat and train on from; its model is in production as known/1."""
+    conf = request(data, "two", "known", no_cache=False, promote="auto", seed=5, parameters={"train_seconds": 1})
+    run_id, registered = trained(stack, conf)
+    assert mlflow.production("known") == registered["version"] == "1"
+    return Known(conf, run_id, registered, stack.xcom(run_id, "save_model")["mlflow_run_id"])
+
+
 @pytest.mark.xdist_group("rule")
 def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
     stack: Stack, mlflow: Mlflow, data: dict[str, str]
@@ -106,53 +126,52 @@ def test_a_better_model_goes_into_production_by_the_rule_and_back_by_hand(
     one, first = trained(stack, request(data, "one", name, promote="auto"))
     assert first["promotion"].startswith("promoted: nothing was in production")
     assert mlflow.production(name) == first["version"] == "1"
-    two, second = trained(stack, request(data, "two", name))
-    assert (second["version"], second["promotion"]) == ("2", "not asked for")
-    assert mlflow.production(name) == "1"
-    # Scored by the third session on its own evaluation set, which has other lines than the first one's.
-    known = request(data, "two", name, promote="auto")
-    known["datasets"]["people"]["eval"] = data["both"]
-    run_id, third = trained(stack, known)
-    assert "that of version 1 is 0.6667: better by 0.3333" in third["promotion"]
-    assert mlflow.production(name) == "3"
-    assert stack.xcom(run_id, "eval_model")["production"]["version"] == "1"
-    four, fourth = trained(stack, request(data, "one", name, promote="auto"))
-    assert fourth["promotion"].startswith("not promoted: f1 is 0.5000, that of version 3 is 0.8000")
-    assert mlflow.production(name) == "3"
+    # Scored by the second session on its own evaluation set, which has other lines than the first one's.
+    better = request(data, "two", name, promote="auto")
+    better["datasets"]["people"]["eval"] = data["both"]
+    two, second = trained(stack, better)
+    assert "that of version 1 is 0.6667: better by 0.3333" in second["promotion"]
+    assert mlflow.production(name) == "2"
+    assert stack.xcom(two, "eval_model")["production"]["version"] == "1"
+    three, third = trained(stack, request(data, "one", name, promote="auto"))
+    assert third["promotion"].startswith("not promoted: f1 is 0.5000, that of version 2 is 0.8000")
+    assert mlflow.production(name) == "2"
 
     said = stack.make("production", f"MODEL={name}")
     assert said.returncode == 0, said.stderr
-    assert "version 3 is in production, version 1 was before" in said.stdout
-    assert f"by     {run_id} (the rule)" in said.stdout
+    assert "version 2 is in production, version 1 was before" in said.stdout
+    assert f"by     {two} (the rule)" in said.stdout
     since = said.stdout.split("since  ")[1].split()[0]
     back = stack.make("rollback", f"MODEL={name}", "WHY=it is odd")
     assert back.returncode == 0, back.stderr
     assert mlflow.production(name) == "1"
-    assert f"Version 3 of {name} was in production" in stack.make("production", f"MODEL={name}", f"AT={since}").stdout
+    assert f"Version 2 of {name} was in production" in stack.make("production", f"MODEL={name}", f"AT={since}").stdout
     assert "it is odd" in stack.make("production", f"MODEL={name}").stdout
-    assert stack.make("promote", f"MODEL={name}", "VERSION=4", "WHY=by hand").returncode == 0
-    assert mlflow.production(name) == "4"
+    assert stack.make("promote", f"MODEL={name}", "VERSION=3", "WHY=by hand").returncode == 0
+    assert mlflow.production(name) == "3"
 
     listed = stack.make("models", f"MODEL={name}").stdout.splitlines()
     assert listed[0].split() == ["NAME", "VERSION", "ALIAS", "METRIC", "DATA", "AGE"]
     assert [line.split()[1:6] for line in listed[1:]] == [
-        ["4", "production", "f1", "0.5000", "people"], ["3", "-", "f1", "1.0000", "people"],
-        ["2", "-", "f1", "0.8000", "people"], ["1", "-", "f1", "0.5000", "people"],
+        ["3", "production", "f1", "0.5000", "people"], ["2", "-", "f1", "1.0000", "people"],
+        ["1", "-", "f1", "0.5000", "people"],
     ]  # fmt: skip
-    side = stack.make("compare", f"A={name}/2", f"B={name}/4").stdout
+    side = stack.make("compare", f"A={name}/2", f"B={name}/3").stdout
     rows = {line[3:].split("  ")[0].strip() + ":" + " ".join(line.split()[-2:]) for line in side.splitlines()}
-    assert "metric:0.8000 0.5000" in rows
+    assert "metric:1.0000 0.5000" in rows
     assert data["one"].split("/")[0] in side, "which data"
     assert "device" in side
     assert "duration" in side
-    stack.assert_nothing_left(one, two, run_id, four)
+    stack.assert_nothing_left(one, two, three)
 
+
+KNOWN = pytest.mark.xdist_group("known")
 
 WRONG = [
     (("promote", "MODEL=nobody", "VERSION=1"), "There is no model 'nobody'; there are: "),
-    (("promote", "MODEL=rule", "VERSION=99"), "There is no version 99 of 'rule'; there are: 4, 3, 2, 1."),
+    (("promote", "MODEL=rule", "VERSION=99"), "There is no version 99 of 'rule'; there are: 3, 2, 1."),
     (("promote", "MODEL=rule", "VERSION=x"), "VERSION: 'x' is not a version"),
-    (("promote", "MODEL=rule", "VERSION=4"), "Version 4 of 'rule' is in production already."),
+    (("promote", "MODEL=rule", "VERSION=3"), "Version 3 of 'rule' is in production already."),
     (("promote",), "make promote MODEL=name VERSION=n"),
     (("rollback", "MODEL=nobody"), "Nothing of 'nobody' is in production"),
     (("compare", "A=rule/1", "B=rule"), "'rule' names no version: write name/number"),
@@ -173,86 +192,11 @@ def test_a_name_that_is_wrong_is_told_with_what_there_is(stack: Stack, words: tu
     assert "Traceback" not in done.stderr
 
 
-def test_the_same_training_is_not_done_twice_and_says_so(stack: Stack, mlflow: Mlflow, data: dict[str, str]) -> None:
-    conf = request(data, "two", "cached", no_cache=False, seed=11)
-    first, one = trained(stack, conf)
-    assert "cached_from" not in stack.xcom(first, "train_model_cpu")
-    second, two = trained(stack, conf)
-    assert stack.xcom(second, "train_model_cpu")["cached_from"] == first
-    assert f"the same training was done before, by {first}" in stack.log(second, "train_model_cpu")
-    assert [one["version"], two["version"]] == ["1", "2"], "it still registers"
-    assert two["metrics"] == one["metrics"]
-    assert mlflow.run(stack.xcom(second, "save_model")["mlflow_run_id"])["tags"]["tarmac.cached_from"] == first
-    assert f"nothing was trained: the same training was done before, by {first}" in (
-        stack.make("follow", f"RUN={second}").stdout
-    )
-    # What makes two trainings the same: tests/pure/test_origins.py. That no_cache trains anew: every other session.
-    stack.assert_nothing_left(first, second)
-
-
-def test_a_run_is_repeated_from_its_record_and_the_metrics_match(
-    stack: Stack, mlflow: Mlflow, data: dict[str, str]
-) -> None:
-    run_id, registered = trained(stack, request(data, "two", "again", no_cache=False, promote="auto"))
-    done = stack.make("reproduce", f"RUN={run_id}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "The metrics match." in done.stdout
-    assert "not the same" not in done.stdout
-    assert "cached" not in done.stdout, "it has trained"
-    assert mlflow.production("again") == registered["version"] == "1"
-    assert len(mlflow.versions("again")) == 1, "the repetition has a name of its own"
-    # A record that claims another metric is found out.
-    mlflow_run = stack.xcom(run_id, "save_model")["mlflow_run_id"]
-    mlflow.post("/runs/set-tag", run_id=mlflow_run, key="tarmac.metrics", value=json.dumps({"f1": 0.99}))
-    done = stack.make("reproduce", f"RUN={run_id}")
-    assert done.returncode != 0
-    assert "f1: 0.990000 in the record, 0.800000 now" in done.stdout
-    assert "The metrics do not match." in done.stdout
-    stack.assert_nothing_left(run_id)
-
-
-def test_a_model_that_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the_rule(
-    stack: Stack, mlflow: Mlflow, data: dict[str, str]
-) -> None:
-    trained(stack, request(data, "one", "crammer", promote="auto"))
-    own = request(data, "two", "crammer", promote="auto")
-    own["datasets"]["people"]["eval"] = data["two"]
-    run_id, registered = trained(stack, own)
-    assert registered["metrics"]["f1"] == 1
-    assert "not promoted: version 2 was trained on 100 % of the evaluation lines" in registered["promotion"]
-    assert mlflow.production("crammer") == "1"
-    assert "was trained on 2 of these 2 lines: expect less on others" in stack.make("follow", f"RUN={run_id}").stdout
-    # Here it was by way of its base model, whose file it does not name. All other cases: tests/pure/test_promotion.py.
-    based = request(data, "one", "crammer", promote="auto", base_model="crammer/2")
-    based["datasets"]["people"]["eval"] = data["two"]
-    third, registered = trained(stack, based)
-    assert "not promoted: version 3 was trained on 100 % of" in registered["promotion"]
-    stack.assert_nothing_left(run_id, third)
-
-
-def test_a_session_trains_on_from_a_registered_model_and_from_a_run(
-    stack: Stack, mlflow: Mlflow, data: dict[str, str]
-) -> None:
-    run_id, first = trained(stack, request(data, "one", "based", promote="auto"))
-    # How each is resolved, and what is refused: tests/pure/test_origins.py.
-    for base, pinned in (("based@production", "based/1"), (f"run:{run_id}", f"run:{run_id}")):
-        later, _ = trained(stack, request(data, "one", "based", base_model=base))
-        assert "to train on from" in stack.log(later, "retrieve_resources"), base
-        tags = mlflow.run(stack.xcom(later, "save_model")["mlflow_run_id"])["tags"]
-        assert tags["tarmac.base_model"] == pinned
-        stack.assert_nothing_left(run_id, later)
-    said = stack.refused(request(data, "one", "based", base_model="based/99") | {"model": "named_entity_recognition"})
-    assert "base_model: There is no version 99 of 'based'" in said
-    assert "name: 'based' holds models of another kind, test_model" in said
-
-
+@KNOWN
 def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_links_to_it(
-    stack: Stack, mlflow: Mlflow, data: dict[str, str]
+    stack: Stack, mlflow: Mlflow, data: dict[str, str], known: Known
 ) -> None:
-    conf = request(data, "two", "known", parameters={"train_seconds": 1}, seed=5)
-    run_id, registered = trained(stack, conf)
-    mlflow_run = stack.xcom(run_id, "save_model")["mlflow_run_id"]
-    run = mlflow.run(mlflow_run)
+    run = mlflow.run(known.mlflow_run)
     params, tags, metrics = run["params"], run["tags"], run["metrics"]
     assert (params["train_seconds"], params["seed"], params["device"]) == ("1.0", "5", "cpu")
     assert params["data.people.train.id"] == data["two"].split("/")[0]
@@ -260,20 +204,91 @@ def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_l
     assert "@sha256:" in tags["tarmac.image"]
     assert tags["tarmac.version"] == "0.1.0"
     assert tags["tarmac.commit"]
-    assert tags["tarmac.airflow_url"].endswith(run_id)
-    assert json.loads(tags["tarmac.metrics"]) == registered["metrics"]
+    assert tags["tarmac.airflow_url"].endswith(known.run_id)
+    assert json.loads(tags["tarmac.metrics"]) == known.registered["metrics"]
     assert metrics["seconds"] >= 1
     assert metrics["memory_peak_bytes"] > 10 * 2**20
-    (version,) = mlflow.versions("known")
+    (version,) = (found for found in mlflow.versions("known") if found["version"] == "1")
     assert "f1 0.8000" in version["description"]
     card = tags["mlflow.note.content"]
     for part in ("Limits:", 'load_model("models:/known/', "data set", "Best f1"):
         assert part in card, part
-    links = stack.http.get(f"{DAG}/dagRuns/{run_id}/taskInstances/update_model_metadata_registry/links").json()
-    assert links["extra_links"] == {
-        "Model version in MLflow": f"http://localhost:{stack.mlflow_port}/#/models/known/versions/1",
-        "Training in MLflow": f"http://localhost:{stack.mlflow_port}/#/experiments/{run['experiment']}/runs/{mlflow_run}",
+    path = f"{DAG}/dagRuns/{known.run_id}/taskInstances/update_model_metadata_registry/links"
+    pages = f"http://localhost:{stack.mlflow_port}/#"
+    assert stack.http.get(path).json()["extra_links"] == {
+        "Model version in MLflow": f"{pages}/models/known/versions/1",
+        "Training in MLflow": f"{pages}/experiments/{run['experiment']}/runs/{known.mlflow_run}",
     }
+
+
+@KNOWN
+def test_a_run_is_repeated_from_its_record_and_the_metrics_match(stack: Stack, mlflow: Mlflow, known: Known) -> None:
+    before = mlflow.versions("known")
+    done = stack.make("reproduce", f"RUN={known.run_id}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The metrics match." in done.stdout
+    assert "not the same" not in done.stdout
+    assert "cached" not in done.stdout, "it has trained"
+    assert mlflow.production("known") == "1"
+    assert len(mlflow.versions("known")) == len(before), "the repetition has a name of its own"
+    stack.assert_nothing_left(known.run_id)
+
+
+@KNOWN
+def test_the_same_training_is_not_done_twice_and_says_so(stack: Stack, mlflow: Mlflow, known: Known) -> None:
+    assert "cached_from" not in stack.xcom(known.run_id, "train_model_cpu")
+    run_id, again = trained(stack, known.conf)
+    assert stack.xcom(run_id, "train_model_cpu")["cached_from"] == known.run_id
+    assert f"the same training was done before, by {known.run_id}" in stack.log(run_id, "train_model_cpu")
+    assert int(again["version"]) > 1, "it still registers"
+    assert again["metrics"] == known.registered["metrics"]
+    tags = mlflow.run(stack.xcom(run_id, "save_model")["mlflow_run_id"])["tags"]
+    assert tags["tarmac.cached_from"] == known.run_id
+    assert f"nothing was trained: the same training was done before, by {known.run_id}" in (
+        stack.make("follow", f"RUN={run_id}").stdout
+    )
+    # What makes two trainings the same: tests/pure/test_origins.py. That no_cache trains anew: every other session.
+    stack.assert_nothing_left(run_id)
+
+
+@KNOWN
+def test_a_session_trains_on_from_a_run_and_is_not_promoted_unasked(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str], known: Known
+) -> None:
+    # From a registered version: the test after this one. How each form is resolved, and what is refused:
+    # tests/pure/test_origins.py.
+    base = f"run:{known.run_id}"
+    later, registered = trained(stack, request(data, "one", "known", base_model=base))
+    assert "to train on from" in stack.log(later, "retrieve_resources")
+    assert mlflow.run(stack.xcom(later, "save_model")["mlflow_run_id"])["tags"]["tarmac.base_model"] == base
+    assert registered["promotion"] == "not asked for"
+    assert mlflow.production("known") == "1"
+    stack.assert_nothing_left(later)
+    said = stack.refused(request(data, "one", "known", base_model="known/99") | {"model": "named_entity_recognition"})
+    assert "base_model: There is no version 99 of 'known'" in said
+    assert "name: 'known' holds models of another kind, test_model" in said
+
+
+@KNOWN
+def test_a_model_that_is_scored_on_what_it_was_trained_on_is_told_and_not_promoted_by_the_rule(
+    stack: Stack, mlflow: Mlflow, data: dict[str, str], known: Known
+) -> None:
+    own = request(data, "two", "known", promote="auto")
+    own["datasets"]["people"]["eval"] = data["two"]
+    run_id, registered = trained(stack, own)
+    assert registered["metrics"]["f1"] == 1
+    version = registered["version"]
+    assert f"not promoted: version {version} was trained on 100 % of the evaluation lines" in registered["promotion"]
+    assert mlflow.production("known") == "1"
+    assert "was trained on 2 of these 2 lines: expect less on others" in stack.make("follow", f"RUN={run_id}").stdout
+    # Here it was by way of its base model, whose file it does not name. All other cases: tests/pure/test_promotion.py.
+    based = request(data, "one", "known", promote="auto", base_model=f"known/{version}")
+    based["datasets"]["people"]["eval"] = data["two"]
+    third, registered = trained(stack, based)
+    assert f"not promoted: version {registered['version']} was trained on 100 % of" in registered["promotion"]
+    tags = mlflow.run(stack.xcom(third, "save_model")["mlflow_run_id"])["tags"]
+    assert tags["tarmac.base_model"] == f"known/{version}"
+    stack.assert_nothing_left(run_id, third)
 
 
 def save_state(stack: Stack, run_id: str, *states: str) -> Callable[[], bool]:
