@@ -126,14 +126,15 @@ class MemoryEngine:
         assert one.process.stdout is not None
         rest = b""
         while chunk := os.read(one.process.stdout.fileno(), 32 * 1024):
+            # Into the log first: a reader that reads only so far ahead waits until it was shown.
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                self._record(one, line + b"\n")
             for reader in list(one.attached):
                 try:
                     reader.sendall(struct.pack(">BxxxL", 1, len(chunk)) + chunk)
                 except OSError:
                     one.attached.remove(reader)
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                self._record(one, line + b"\n")
         if rest:
             self._record(one, rest)
         one.process.wait()

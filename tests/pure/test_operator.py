@@ -505,15 +505,15 @@ def test_progress_tells_the_contract_s_keys_only(session: Any):
 
 
 def test_a_container_that_prints_faster_than_it_is_shown_loses_no_line(tmp_path: Path, stack: str):
-    # The engine keeps 200 kB; the container prints 2 MB.
-    api = MemoryEngine(tmp_path, IMAGE, log_bytes=200_000)
+    # The engine keeps 100 kB; the container prints ten times as much.
+    api = MemoryEngine(tmp_path, IMAGE, log_bytes=100_000)
     flooding = Session(api, stack, shared=True)
     flooding.make_volume()
-    step = flooding.step(f"i=0; while [ $i -lt 20000 ]; do echo $i {'y' * 90}; i=$((i+1)); done")
-    step.operator.ahead_bytes = 20_000
+    step = flooding.step(f"i=0; while [ $i -lt 10000 ]; do echo $i {'y' * 90}; i=$((i+1)); done")
+    step.operator.ahead_bytes = 10_000
     step.run()
     shown = [line.split()[0] for line in step.lines if line.endswith("yyy")]
-    assert shown == [str(number) for number in range(20_000)]
+    assert shown == [str(number) for number in range(10_000)]
     api.close()
 
 
