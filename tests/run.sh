@@ -84,7 +84,16 @@ on_machine() {
 }
 
 part_trainer() { docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG" "$@"; }
-part_host() { tests_in_image -n 2 --dist worksteal tests/pure tests/contract tests/postgres tests/engine "$@"; }
+# The client's tests run here on one Python; `make check-client` runs them on each that is there.
+part_host() {
+    local code=0
+    tests_in_image -n 2 --dist worksteal tests/pure tests/contract tests/postgres tests/engine "$@" || code=$?
+    in_test_image env "PYTHONPATH=$repo/client/src" pytest -c client/pyproject.toml -o pythonpath=tests \
+        -p no:cacheprovider --quiet client/tests "$@" || more_failed $?
+    return "$code"
+}
+# Of what is run after something else: "no test has such a name" (5) is no failure. Sets `code`.
+more_failed() { [ "$1" = 5 ] || code=$1; }
 # One stack for tests/stack, another one, with a malicious trainer, for tests/security: the tests that use it are one group.
 part_stack() { tests_in_image -n 3 --dist loadgroup tests/security tests/stack "$@"; }
 # A stack for each of two halves, which spend minutes waiting.
@@ -97,7 +106,7 @@ part_gpu() {
     "$machine" load
     "$machine" run pytest -p no:cacheprovider --durations 10 tests/gpu "$@" </dev/null &
     wait $! || code=$?
-    tests_in_image tests/faults/test_machine.py "$@" || code=$?
+    tests_in_image tests/faults/test_machine.py "$@" || more_failed $?
     "$machine" stop
     return "$code"
 }
