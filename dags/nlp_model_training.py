@@ -274,17 +274,21 @@ def nlp_model_training() -> None:
         """Remove the session's volume and every container it left, whatever happened."""
         from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import delete_session
+        from tarmac.tasks.results import checked_request
 
-        attempt(delete_session, ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
+        request = ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY)
+        attempt(delete_session, ti.dag_id, ti.run_id, checked_request(request) if request else None)
 
     @task
     def check_DAG_success(ti: Any = None, dag_run: Any = None) -> None:  # noqa: N802  the ancestor's task id
         """Fail the run unless its model was registered, and say why in its note; leave nothing behind."""
         from tarmac.tasks.attempts import attempt
         from tarmac.tasks.pipeline import delete_session, judge_run
+        from tarmac.tasks.results import checked_request
 
         # Clearing only the failed tasks of a finished run makes its volume again without running delete_volume.
-        attempt(delete_session, ti.dag_id, ti.run_id, ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY))
+        request = ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY)
+        attempt(delete_session, ti.dag_id, ti.run_id, checked_request(request) if request else None)
         if cause := judge_run(ti, dag_run):
             raise AirflowFailException(f"The session failed. {cause}")
 

@@ -25,7 +25,7 @@ TERMINATE = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name <> 'tarmac' AND backend_type = 'client backend'
 """
-PASSED = "UPDATE tower SET dirty = false, passed_at = clock_timestamp()"
+CYCLE_RAN = "UPDATE tower SET dirty = false, passed_at = clock_timestamp()"
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +195,7 @@ def test_of_many_that_wait_one_runs_the_cycle_that_is_due(
             assert waiting.ends == {}
             query(database, "UPDATE tower SET passed_at = clock_timestamp() - interval '1 hour'")
             query(database, "NOTIFY tarmac_tower")
-            await waiting.until("one to undertake the pass", lambda: waiting.ends)
+            await waiting.until("one to undertake the cycle", lambda: waiting.ends)
             unseen(database)
             others = [number for number in range(20) if str(number) not in waiting.ends]
             await waiting.until("the others to beat again", has_beaten(database, *others))
@@ -246,7 +246,7 @@ def test_a_connection_that_is_ended_is_made_again_and_all_go_on(
             for _ in range(3):
                 query(database, "NOTIFY tarmac_tower")
                 assert query(database, TERMINATE)
-                query(database, PASSED)
+                query(database, CYCLE_RAN)
                 unseen(database)
                 await waiting.until("all to beat again", has_beaten(database, *range(5)))
             assert waiting.ends == {}
@@ -280,7 +280,7 @@ def test_a_notification_just_before_the_connection_breaks_ends_no_wait(
             await waiting.until("the first heartbeat", has_beaten(database, 0))
 
             def notified() -> bool:
-                query(database, PASSED)
+                query(database, CYCLE_RAN)
                 query(database, "NOTIFY tarmac_tower")
                 return bool(broken)
 
@@ -312,7 +312,7 @@ def test_a_cycle_that_takes_long_stops_no_heartbeat(
                     await waiting.until("all to beat", has_beaten(database, 0, 1, 2))
                     unseen(database)
                 assert waiting.ends == {}
-            await waiting.until("one to make the pass", lambda: waiting.ends)
+            await waiting.until("one to run the cycle", lambda: waiting.ends)
 
     asyncio.run(body())
 

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tarmac.admission.placement import Reason
 from tarmac.admission.reasons import Why
 from tarmac.ledger.records import Place
-from tarmac.tasks.gpu_preflight import data_bytes, workload_fingerprint
+from tarmac.tasks.gpu_preflight import workload_fingerprint
 from tarmac.tasks.gpu_trigger import waiting_line
+from tarmac.tasks.results import checked_request
 
 
 def test_a_workload_fingerprint_is_the_model_and_its_parameters_in_any_order():
-    one = {"model": "test_model", "parameters": {"steps": 5, "rate": 0.1}}
-    assert workload_fingerprint(one) == workload_fingerprint(
-        {**one, "parameters": {"rate": 0.1, "steps": 5}, "gpu": True, "seed": 7}
-    )
-    assert workload_fingerprint(one).startswith("test_model:")
-    assert (
-        workload_fingerprint({"model": "m"})
-        == workload_fingerprint({"model": "m", "parameters": None})
-        == workload_fingerprint({"model": "m", "parameters": {}})
-    )
-    others: list[dict[str, Any]] = [{**one, "model": "other"}, {**one, "parameters": {"steps": 6, "rate": 0.1}}]
-    assert len({workload_fingerprint(each) for each in [one, *others]}) == 3
+    def fingerprint(**fields: Any) -> str:
+        return workload_fingerprint(checked_request({"model": "test_model", **fields}))
 
-
-@pytest.mark.parametrize(
-    ("prep", "wanted"),
-    [
-        (None, 0),
-        ({}, 0),
-        ({"datasets": []}, 0),
-        ({"datasets": [{"bytes": 5}, {"bytes": 7}]}, 12),
-        ({"datasets": [{"bytes": None}, {}, {"bytes": 7}]}, 7),
-    ],
-)
-def test_the_size_of_a_sessions_data(prep: dict[str, Any] | None, wanted: int):
-    assert data_bytes(prep) == wanted
+    one = fingerprint(parameters={"steps": 5, "rate": 0.1})
+    assert one == fingerprint(parameters={"rate": 0.1, "steps": 5}, gpu=True, seed=7)
+    assert one == "test_model:2a7c5130b5161037", "history finds what earlier versions measured"
+    assert fingerprint() == fingerprint(parameters={})
+    others = [fingerprint(model="other", parameters={"steps": 5, "rate": 0.1}), fingerprint(parameters={"steps": 6})]
+    assert len({one, *others, fingerprint()}) == 4
 
 
 def test_a_queued_session_is_told_how_long_where_and_why():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,7 @@ def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_l
     assert params["data.people.train.id"] == data["two"].split("/")[0]
     assert params["data.people.eval.bytes"] == str(len(people("Ada", "Bob", "Cy", do="walks")))
     assert "@sha256:" in tags["tarmac.image"]
-    assert tags["tarmac.version"] == "0.1.0"
+    assert tags["tarmac.version"] == tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     assert tags["tarmac.commit"]
     assert tags["tarmac.airflow_url"].endswith(known.run_id)
     assert json.loads(tags["tarmac.metrics"]) == known.registered["metrics"]

@@ -44,14 +44,15 @@ def text_of(node: ast.expr | None) -> str | None:
 
 
 def raised(path: Path, root: Path) -> Iterator[Message]:
-    """The messages of the errors that a module raises, problems of a request included."""
+    """The messages of the errors that a module raises or returns, problems of a request included."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)):
+        made = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Return) else None
+        if not isinstance(made, ast.Call):
             continue
-        name = ast.unparse(node.exc.func)
-        if name in INTERNAL:
+        name = ast.unparse(made.func)
+        if name in INTERNAL or (isinstance(node, ast.Return) and not name.endswith(("Error", "Exception"))):
             continue
-        for argument in node.exc.args:
+        for argument in made.args:
             inner = argument.elts if isinstance(argument, ast.List) else [argument]
             for one in inner:
                 text = text_of(one)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tarmac.base.errors import ContainerError
+from tarmac.base.units import format_size
 from tarmac.containers.protocol import MAX_MESSAGE, Event
 
 EXIT_BAD_INPUT = 2
@@ -85,7 +86,7 @@ def verdict(step: str, end: End, memory_bytes: int) -> ContainerError | None:
         return None
     if end.out_of_memory:
         return ContainerError(
-            f"The step {step!r} ran out of memory: it needs more than its limit of {memory_bytes / 1024**3:.1f} GiB. "
+            f"The step {step!r} ran out of memory: it needs more than its limit of {format_size(memory_bytes)}. "
             "Use less data or a smaller model, or raise TARMAC_TRAINER_MEMORY in env/stack.env and run `make up`."
         )
     said = end.error.data if end.error else {}

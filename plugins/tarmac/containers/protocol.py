@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tarmac.base.units import format_seconds
+from tarmac.request.text import repeated_keys
 
 # A line beyond this is shown cut, so that it does not fill the log's disk.
 MAX_LINE = 256 * 1024
@@ -98,8 +99,7 @@ def read_object(text: str) -> dict[str, Any]:
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        raise ValueError(f"the key {repeated_keys(pairs)[0]!r} is there twice")
     return found
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tarmac.base.errors import RequestError
@@ -34,11 +35,19 @@ class _Place(NamedTuple):
     depth: int
 
 
+def repeated_keys(pairs: Sequence[tuple[str, Any]]) -> tuple[str, ...]:
+    """Return the keys of one JSON object that are there more than once, in order.
+
+    Args:
+        pairs: as `object_pairs_hook` of json gives them.
+    """
+    return tuple(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+
+
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
     found = _Object(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        found.repeated = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+        found.repeated = repeated_keys(pairs)
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
@@ -16,7 +15,8 @@ from tarmac.base.settings import settings
 from tarmac.base.units import gpu_bytes
 from tarmac.containers import engine
 from tarmac.request.catalogue import catalogue
-from tarmac.request.schema import Resources
+from tarmac.request.schema import TrainingRequest
+from tarmac.tasks.results import Prepared, checked_request
 
 # Imported where it is used: the ledger, the admission, the driver's and the trigger's modules. Every task start imports
 # this module with the DAG, and they took 57 ms of CPU on a slow core (time.process_time), 23 of them psycopg2 and
@@ -30,26 +30,19 @@ if TYPE_CHECKING:
     from tarmac.scheduler.cycle import Tower
 
 
-def workload_fingerprint(request: Mapping[str, Any]) -> str:
+def workload_fingerprint(request: TrainingRequest) -> str:
     """Name the workload that history compares: the model and its parameters. Pure."""
-    parameters = json.dumps(request.get("parameters") or {}, sort_keys=True)
-    return f"{request['model']}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
+    parameters = json.dumps(request.parameters, sort_keys=True)
+    return f"{request.model}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
 
 
-def data_bytes(prep: Mapping[str, Any] | None) -> int:
-    """Sum the sizes of a session's data sets, in bytes. Pure."""
-    return sum(int(entry.get("bytes") or 0) for entry in (prep or {}).get("datasets", []))
-
-
-def entry_for(
-    ledger: Ledger, key: SessionKey, request: Mapping[str, Any], prep: Mapping[str, Any] | None, task_id: str
-) -> Entry:
+def entry_for(ledger: Ledger, key: SessionKey, request: TrainingRequest, prep: Prepared, task_id: str) -> Entry:
     """Estimate a session's need from its request, its own attempts and history; return what it queues with."""
     from tarmac.admission.placement import Need, Policy
     from tarmac.ledger.records import Entry
 
-    resources = Resources.model_validate(request.get("resources") or {})
-    kind, amount = workload_fingerprint(request), data_bytes(prep)
+    resources = request.resources
+    kind, amount = workload_fingerprint(request), sum(one.bytes for one in prep.datasets)
     requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
     found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
     return Entry(
@@ -57,7 +50,7 @@ def entry_for(
         estimate=found,
         fingerprint=kind,
         data_bytes=amount,
-        priority=int(request.get("priority") or 0),
+        priority=request.priority,
         max_wait_seconds=resources.max_wait_seconds,
         task_id=task_id,
     )
@@ -103,7 +96,7 @@ def open_tower(ledger: Ledger, api: Any) -> Tower:
     )
 
 
-def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any) -> Reservation | None:
+def seek(ledger: Ledger, context: Context, request: TrainingRequest, log: Any) -> Reservation | None:
     """Try once to get a reservation: estimate, queue, run an admission cycle. Idempotent.
 
     Returns:
@@ -112,6 +105,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
     Raises:
         AirflowFailException: it can never fit here, or its deadline has passed; it is out of the queue then.
         LedgerError: the database is unavailable.
+        ResultError: retrieve_resources left no result, or a wrong one.
     """
     from tarmac.tasks.gpu_trigger import waiting_line
 
@@ -123,7 +117,7 @@ def seek(ledger: Ledger, context: Context, request: Mapping[str, Any], log: Any)
     tower = open_tower(ledger, engine.client())
     if not ledger.devices():
         tower.run_cycle()
-    prep = ti.xcom_pull(task_ids=RETRIEVE_RESOURCES)
+    prep = Prepared.of(ti.xcom_pull(task_ids=RETRIEVE_RESOURCES))
     entry = entry_for(ledger, key, request, prep, ti.task_id)
     ledger.enqueue(key, entry)
     tower.run_cycle(key)
@@ -179,7 +173,7 @@ class GpuPreflight(BaseOperator):
         from tarmac.tasks.gpu_trigger import holding, reserved_line
 
         with Ledger(settings().database_url) as ledger:
-            held = seek(ledger, context, self.request, self.log)
+            held = seek(ledger, context, checked_request(self.request), self.log)
         if held is None:
             self._wait(context)
         found = holding(held.bytes_by_device, held.rule, held.waited_seconds)

@@ -15,9 +15,9 @@ from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.containers import engine
 from tarmac.containers.protocol import Event
-from tarmac.request.schema import Resources
+from tarmac.request.schema import TrainingRequest
 from tarmac.tasks.container_operator import TrainingContainerOperator
-from tarmac.tasks.results import Trained
+from tarmac.tasks.results import Prepared, Trained, checked_request
 
 # Imported where it is used: the ledger, the admission, the driver's and the trigger's modules. Every task start imports
 # this module with the DAG, and they took 57 ms of CPU on a slow core (time.process_time), 23 of them psycopg2 and
@@ -92,7 +92,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
             self._release(Outcome.SUCCESS, "", peak_bytes=Trained.of(result).gpu_peak_bytes)
             return result
         self._held = held = self._reserve(context)
-        stall = self._resources()["stall_seconds"]
+        stall = self._request.resources.stall_seconds
         self.gpu = held.devices
         self.environment = {
             **self.environment,
@@ -115,8 +115,9 @@ class GpuTrainingOperator(TrainingContainerOperator):
     def _key(self) -> SessionKey:
         return SessionKey(self._ti.dag_id, self._ti.run_id)
 
-    def _resources(self) -> dict[str, Any]:
-        return Resources.model_validate((self.request or {}).get("resources") or {}).model_dump()
+    @property
+    def _request(self) -> TrainingRequest:
+        return checked_request(self.request)
 
     def _reserve(self, context: Context) -> Reservation:
         from tarmac.ledger.ledger import Ledger
@@ -128,7 +129,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
             # Nothing of ours may be on a device without a reservation.
             for container in engine.containers_with(self.cli, self._identity()):
                 engine.stop_and_remove(self.cli, container["Id"])
-            seek(ledger, context, self.request, self.log)
+            seek(ledger, context, self._request, self.log)
             held = ledger.claim(self._key)
         return held or self._wait()
 
@@ -211,6 +212,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
         held, self._held = self._held, None
         if held is None:
             return ""
+        # Before the transaction: what cannot be read must not undo the release.
+        prep = Prepared.of(self._ti.xcom_pull(task_ids=RETRIEVE_RESOURCES)) if again else None
         measured = [peak for peak in (peak_bytes, self._watch.peak_bytes if self._watch else None) if peak]
         self._wait_until_gone(held)
 
@@ -229,9 +232,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
                         given_up = (
                             f"It has had a whole device; its attempts held {tried}. Use less data or a larger GPU"
                         )
-                    elif again and mine:  # else it is queued already, or another attempt's
-                        prep = self._ti.xcom_pull(task_ids=RETRIEVE_RESOURCES)
-                        ledger.enqueue(held.key, entry_for(ledger, held.key, self.request, prep, self.task_id))
+                    elif prep is not None and mine:  # else it is queued already, or another attempt's
+                        ledger.enqueue(held.key, entry_for(ledger, held.key, self._request, prep, self.task_id))
                 try:
                     learn(ledger, held.fingerprint)
                     open_tower(ledger, self.cli).run_cycle()
@@ -281,7 +283,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
             self._held,
             container_id,
             lambda: time.monotonic() - self._alive_at,
-            stall_seconds=self._resources()["stall_seconds"],
+            stall_seconds=self._request.resources.stall_seconds,
             database_url=stack.database_url,
             stack=stack.stack,
             log=self.log,

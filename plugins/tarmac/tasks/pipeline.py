@@ -24,7 +24,7 @@ from tarmac.request import datasets
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
-from tarmac.tasks.results import Plan, Prepared, Registered, Saved, Scored, Session
+from tarmac.tasks.results import Deleted, Plan, Prepared, Registered, Saved, Scored, Session
 
 log = logging.getLogger(__name__)
 
@@ -128,26 +128,26 @@ def _find_cached(key: str) -> Run | None:
         return None
 
 
-def delete_session(dag_id: str, run_id: str, request: dict[str, Any] | None) -> dict[str, Any]:
+def delete_session(dag_id: str, run_id: str, request: TrainingRequest | None) -> Deleted:
     """Stop and remove whatever containers the session has left, release its devices, then remove its volume.
 
     Args:
         dag_id, run_id: the session.
-        request: as check_request returned it; None: it was refused, and nothing was reserved for it.
+        request: the checked one; None: it was refused, and nothing was reserved for it.
     """
     stack = settings()
     api = engine.client()
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
         log.info("Removed the session's containers: %s.", ", ".join(fenced))
-    if request and request["gpu"]:
+    if request and request.gpu:
         with Ledger(stack.database_url) as ledger:
             if ledger.end_session(SessionKey(dag_id, run_id), "the session was ended"):
                 log.warning("The session still held a GPU; it is released.")
     name = volume_name(stack.stack, dag_id, run_id)
     removed = engine.remove_volume(api, name)
     log.info("The session's volume %s is %s.", name, "removed" if removed else "gone already")
-    return {"volume": name, "removed": removed, "fenced": fenced}
+    return Deleted(volume=name, removed=removed, fenced=fenced)
 
 
 def register_model(

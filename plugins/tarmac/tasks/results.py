@@ -65,6 +65,14 @@ class Registered(TypedDict):
     promotion: str
 
 
+class Deleted(TypedDict):
+    """What became of a session's volume, by its name, and the names of its containers that were removed before."""
+
+    volume: str
+    removed: bool
+    fenced: list[str]
+
+
 class _Fields:
     """Reads the fields of one JSON object, with errors that name the step, the field and its value."""
 
