@@ -102,19 +102,38 @@ def unseen(database: str) -> None:
     query(database, "UPDATE waiting SET seen_at = clock_timestamp() - interval '1 hour'")
 
 
-def test_a_session_that_another_one_admits_wakes_at_once(database: str, ledger: Ledger, tower: Tower):
-    ledger.enqueue(key(0), entry(10))
+def enqueue(database: str, ledger: Ledger, count: int = 1) -> None:
+    """Queue the sessions 0 to `count` - 1, each without a heartbeat for an hour."""
+    for number in range(count):
+        ledger.enqueue(key(number), entry(10))
     unseen(database)
 
+
+@asynccontextmanager
+async def beating(database: str, count: int = 1) -> AsyncIterator[Waiting]:
+    """Start the triggers of the sessions 0 to `count` - 1; each has given its first heartbeat."""
+    async with triggerer() as waiting:
+        for number in range(count):
+            waiting.add(number)
+        await waiting.until("all to beat", has_beaten(database, *range(count)))
+        yield waiting
+
+
+def release_and_admit(ledger: Ledger, tower: Tower) -> None:
+    """Release a device and admit session 0 on it, in one transaction."""
+    held = ledger.claim(key("holder-a"))
+    assert held is not None
+    with ledger.transaction():
+        assert ledger.finish(held, Outcome.SUCCESS)
+        assert tower.run_cycle() == [key(0)]
+
+
+def test_a_session_that_another_one_admits_wakes_at_once(database: str, ledger: Ledger, tower: Tower):
+    enqueue(database, ledger)
+
     async def body() -> float:
-        async with triggerer() as waiting:
-            waiting.add(0)
-            await waiting.until("the first heartbeat", has_beaten(database, 0))
-            held = ledger.claim(key("holder-a"))
-            assert held is not None
-            with ledger.transaction():
-                assert ledger.finish(held, Outcome.SUCCESS)
-                assert tower.run_cycle() == [key(0)]
+        async with beating(database) as waiting:
+            release_and_admit(ledger, tower)
             began = time.monotonic()
             await waiting.until("the trigger", waiting.ended(0))
             assert waiting.ends == {"0": "admitted"}
@@ -134,11 +153,7 @@ def test_an_admission_between_the_first_heartbeat_and_the_wait_is_not_missed(
     async def admits(board: Listener, **limits: float) -> bool:
         claimed = await claim(board, **limits)
         if not told:
-            held = ledger.claim(key("holder-a"))
-            assert held is not None
-            with ledger.transaction():
-                assert ledger.finish(held, Outcome.SUCCESS)
-                assert tower.run_cycle() == [key(0)]
+            release_and_admit(ledger, tower)
             told.append(time.monotonic())
             await board.is_queued(key(0))  # what was told arrives with this answer at the latest
         return claimed
@@ -183,15 +198,10 @@ def test_of_many_that_wait_one_runs_the_cycle_that_is_due(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
-    for number in range(20):
-        ledger.enqueue(key(number), entry(10))
-    unseen(database)
+    enqueue(database, ledger, 20)
 
     async def body() -> None:
-        async with triggerer() as waiting:
-            for number in range(20):
-                waiting.add(number)
-            await waiting.until("all to beat", has_beaten(database, *range(20)))
+        async with beating(database, 20) as waiting:
             assert waiting.ends == {}
             query(database, "UPDATE tower SET passed_at = clock_timestamp() - interval '1 hour'")
             query(database, "NOTIFY tarmac_tower")
@@ -212,13 +222,10 @@ def test_of_many_that_wait_one_runs_the_cycle_that_is_due(
 def test_a_release_is_answered_by_a_cycle_also_where_the_session_that_released_runs_none(
     database: str, ledger: Ledger, tower: Tower
 ):
-    ledger.enqueue(key(0), entry(10))
-    unseen(database)
+    enqueue(database, ledger)
 
     async def body() -> float:
-        async with triggerer() as waiting:
-            waiting.add(0)
-            await waiting.until("the first heartbeat", has_beaten(database, 0))
+        async with beating(database) as waiting:
             held = ledger.claim(key("holder-a"))
             assert held is not None
             began = time.monotonic()
@@ -234,15 +241,10 @@ def test_a_connection_that_is_ended_is_made_again_and_all_go_on(
     database: str, ledger: Ledger, tower: Tower, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
-    for number in range(5):
-        ledger.enqueue(key(number), entry(10))
-    unseen(database)
+    enqueue(database, ledger, 5)
 
     async def body() -> None:
-        async with triggerer() as waiting:
-            for number in range(5):
-                waiting.add(number)
-            await waiting.until("all to beat", has_beaten(database, *range(5)))
+        async with beating(database, 5) as waiting:
             for _ in range(3):
                 query(database, "NOTIFY tarmac_tower")
                 assert query(database, TERMINATE)
@@ -261,8 +263,7 @@ def test_a_notification_just_before_the_connection_breaks_ends_no_wait(
 ):
     """It is heard, and the heartbeat that follows fails: the session waits on."""
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
-    ledger.enqueue(key(0), entry(10))
-    unseen(database)
+    enqueue(database, ledger)
     is_queued = Listener.is_queued
     broken: list[SessionKey] = []
 
@@ -275,9 +276,7 @@ def test_a_notification_just_before_the_connection_breaks_ends_no_wait(
     monkeypatch.setattr(Listener, "is_queued", breaks)
 
     async def body() -> None:
-        async with triggerer() as waiting:
-            waiting.add(0)
-            await waiting.until("the first heartbeat", has_beaten(database, 0))
+        async with beating(database) as waiting:
 
             def notified() -> bool:
                 query(database, CYCLE_RAN)
@@ -297,10 +296,8 @@ def test_a_cycle_that_takes_long_stops_no_heartbeat(
 ):
     """A driver that hangs holds the tower for seconds; the heartbeats of queued sessions must go on meanwhile."""
     monkeypatch.setattr(trigger, "BEAT_SECONDS", 0.2)
-    for number in range(3):
-        ledger.enqueue(key(number), entry(10))
+    enqueue(database, ledger, 3)
     query(database, "UPDATE tower SET dirty = true")
-    unseen(database)
 
     async def body() -> None:
         async with triggerer() as waiting:

@@ -29,7 +29,7 @@ _WRONG = "INVALID_PARAMETER_VALUE"
 _NOT_MLFLOW = "NOT_MLFLOW"
 # MLflow answers a wrong login in plain text.
 _LOGIN_REFUSED = "UNAUTHENTICATED"
-# What a server or a proxy answers that has nobody behind it now, or too much to do.
+# What a server or a proxy answers that has no application behind it now, or too much to do.
 _BUSY = frozenset({408, 425, 429})
 _PAGE = 200
 # The most that MLflow takes in one call of log-batch.
@@ -429,7 +429,7 @@ def metric_key(name: str) -> str:
 
 
 def _refusal(answer: Any) -> str:
-    """Return MLflow's word for a refusal; "" where nobody is there who could refuse. Pure."""
+    """Return MLflow's word for a refusal; "" where the answer is not MLflow's. Pure."""
     try:
         said = answer.json()
     except ValueError:
