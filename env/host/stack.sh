@@ -60,12 +60,21 @@ compose() {
 }
 
 # Runs one of Tarmac's commands (plugins/tarmac/cli) in the stack.
-tarmac() { compose exec -T airflow-cli python -m tarmac.cli "$@"; }
+tarmac() { compose exec -T airflow-cli python -m tarmac.cli "$@" || ended $?; }
+
+# Returns the exit code of a command; says what it means where the engine ended the container that it ran in.
+ended() {
+    if [ "$1" -eq 137 ]; then
+        say "The command was ended with its container, as when the stack is stopped, started anew or upgraded. Sessions go \
+on. When 'make ps' answers again, give the command again; 'make follow RUN=...' follows a session on."
+    fi
+    return "$1"
+}
 
 # The same, with a terminal where the caller has one: the command sees the width of the screen and the interrupt.
 tarmac_on_terminal() {
     if [ -t 7 ] && [ -t 1 ]; then
-        compose exec airflow-cli python -m tarmac.cli "$@" <&7
+        compose exec airflow-cli python -m tarmac.cli "$@" <&7 || ended $?
     else
         tarmac "$@"
     fi

@@ -8,7 +8,7 @@ import pytest
 
 from tarmac.base.errors import ApiError
 from tarmac.cli import follow
-from tarmac.cli.follow import STOPPED_FROM_OUTSIDE, Follower, curve, failure_reason, summary
+from tarmac.cli.follow import PAUSED, STOPPED_FROM_OUTSIDE, Follower, curve, failure_reason, summary
 
 CURVES = {
     "no points": ([], ""),
@@ -55,6 +55,13 @@ def test_a_summary_shows_twenty_types_and_counts_the_others():
     assert "type19" in text
     assert "type20" not in text
     assert "and 23 more" in text
+
+
+def test_a_summary_shows_twenty_metrics_and_counts_the_others():
+    text = "\n".join(summary(None, {"metrics": {f"m{number:02}": 1.0 for number in range(43)}}, None))
+    assert "m19" in text
+    assert "m20" not in text
+    assert "and 23 more metrics" in text
 
 
 def test_a_summary_says_when_evaluation_lines_were_trained_on():
@@ -170,6 +177,9 @@ class Run:
             raise self.scene
         return {"state": self.scene[0], **self.facts}
 
+    def is_paused(self) -> bool:
+        return bool(self.facts.get("paused"))
+
     def task_instances(self, _: str) -> list[dict[str, Any]]:
         return [
             {"task_id": task, "state": state, "try_number": attempt, "duration": duration}
@@ -199,6 +209,13 @@ def followed_to_the_end(run: Run) -> tuple[str, list[str], str]:
     lines: list[str] = []
     follower = Follower(run, "run", lines.append, None)  # type: ignore[arg-type]
     return follower.follow(), lines, follower.cause()
+
+
+def test_who_follows_a_run_of_a_dag_that_is_paused_is_told_so_once():
+    scenes = [("queued",), ("queued",), ("failed",)]
+    assert followed(Run(*scenes, paused=True)) == ("failed", [f"    {PAUSED}"])
+    assert followed(Run(*scenes)) == ("failed", [])
+    assert followed(Run(("failed",), paused=True)) == ("failed", [])
 
 
 def test_each_task_is_told_once_in_the_order_of_the_pipeline():

@@ -34,6 +34,8 @@ if words[0] == "version":
 if words[:2] == ["compose", "version"]:
     print("2.35.0")
     sys.exit()
+if engine == "started anew" and "tarmac.cli" in words:
+    sys.exit(137)
 if engine == "without a stack" and "exec" in words:
     sys.exit('service "airflow-cli" is not running')
 with open(os.environ["FAKE_CALLS"], "a") as calls:
@@ -294,6 +296,13 @@ def test_without_an_engine_a_command_says_in_one_line_what_to_do(clone: Clone, w
     said = [line for line in done.stderr.splitlines() if not line.startswith(("make:", "RUN: is missing"))]
     assert said == ["error: no Docker Engine answers on this machine: 'make up' starts it, or says what to do."]
     assert "Error 3" in done.stderr
+
+
+@pytest.mark.parametrize("words", ["follow RUN=one", "cancel RUN=one", "trigger CONFIG=pyproject.toml"])
+def test_a_command_whose_container_is_started_anew_says_so(clone: Clone, words: str):
+    done = clone.make(*words.split(), FAKE_ENGINE="started anew")
+    assert "The command was ended with its container" in done.stderr
+    assert "Error 137" in done.stderr
 
 
 def test_an_engine_that_refuses_the_user_is_explained(clone: Clone):

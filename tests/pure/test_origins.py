@@ -8,7 +8,7 @@ import pytest
 
 from tarmac.base.errors import UnknownModelError
 from tarmac.registry.client import Run, Version
-from tarmac.registry.origins import cache_key, registry_problems, same_model
+from tarmac.registry.origins import cache_key, find_cached, registry_problems, same_model
 
 REQUEST: dict[str, Any] = {
     "model": "test_model",
@@ -146,6 +146,19 @@ def test_what_a_request_says_of_the_registry_is_checked(given: dict[str, Any], w
     assert len(problems) == len(words)
     assert all(word in problem for word, problem in zip(words, problems, strict=True))
     assert reference == base
+
+
+@pytest.mark.parametrize("missing", ["its record", "its model"])
+def test_a_cached_model_whose_files_are_gone_is_not_taken_and_the_log_says_so(
+    missing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    shelf: Any = Shelf(run_id="manual__0")
+    monkeypatch.setattr(shelf, "find_runs", lambda *_: [shelf.run("run1")])
+    monkeypatch.setattr(shelf, "has_record", lambda *_: missing != "its record", raising=False)
+    monkeypatch.setattr(shelf, "saved_model", lambda _: None if missing == "its model" else "models:/m-1")
+    assert find_cached(shelf, "key") is None
+    assert "The same training was done before, by manual__" in caplog.text
+    assert "its files were deleted from MLflow: its model is not taken" in caplog.text
 
 
 # (the tag of the run that the model was taken from, the run, what the model is the same as)

@@ -132,6 +132,23 @@ class Api:
     def active_tasks(self, _: list[str]) -> list[dict[str, Any]]:
         return []
 
+    def is_paused(self) -> bool:
+        return True
+
+
+class Paused(Api):
+    def runs(self, limit: int) -> list[dict[str, Any]]:
+        return [run("two", "queued", {"model": "test_model"}), *super().runs(limit)]
+
+
+def test_the_list_of_sessions_says_that_the_dag_is_paused_where_one_waits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for api, said in ((Paused, True), (Api, False)):
+        monkeypatch.setattr(commands, "log_in", api)
+        assert main(["sessions"]) == 0
+        assert ("is paused in Airflow" in capsys.readouterr().out) is said
+
 
 def test_the_list_of_sessions_is_cut_to_the_screen_and_whole_as_json(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

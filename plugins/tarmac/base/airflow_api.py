@@ -151,6 +151,10 @@ class AirflowApi:
         """Change a run's `state`, `note` or both, in one transaction."""
         self.call("PATCH", _run_path(run_id), params={"update_mask": list(fields)}, json=fields)
 
+    def is_paused(self) -> bool:
+        """Tell whether a person has paused the DAG: then nothing of any run goes on."""
+        return bool(self.call("GET", f"/dags/{DAG_ID}")["is_paused"])
+
     def runs(self, limit: int, offset: int = 0) -> list[dict[str, Any]]:
         """Return the latest runs, newest first, without the first `offset` of them."""
         found: list[dict[str, Any]] = self.call(

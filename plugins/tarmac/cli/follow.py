@@ -18,7 +18,7 @@ from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES
 from tarmac.base.texts import one_line, visible
 from tarmac.base.units import format_seconds
-from tarmac.cli.session_tables import run_seconds
+from tarmac.cli.session_tables import PAUSED, run_seconds
 from tarmac.ledger.ledger import Ledger
 
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
@@ -73,7 +73,9 @@ def summary(
     if scored:
         metrics = _numbers(scored.get("metrics"))
         names = sorted(metrics, key=lambda name: (_METRIC_ORDER.index(name) if name in _METRIC_ORDER else 9, name))
-        lines += ["", "  " + "   ".join(f"{name} {metrics[name]:.3f}" for name in names)]
+        lines += ["", "  " + "   ".join(f"{name} {metrics[name]:.3f}" for name in names[:_MOST_TYPES])]
+        if len(names) > _MOST_TYPES:
+            lines.append(f"  and {len(names) - _MOST_TYPES} more metrics, in the result of eval_model")
         kinds = _types(scored.get("per_type"))
         for kind, row in kinds[:_MOST_TYPES]:
             lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
@@ -145,6 +147,7 @@ class Follower:
     ):
         self._api, self._run_id, self._write, self._live, self._why = api, run_id, write, live, why
         self._said_why = ""
+        self._asked_whether_paused = False
         self._run: dict[str, Any] = {}
         self._failed: tuple[str, int] | None = None
         self._shown: set[tuple[str, int]] = set()
@@ -196,6 +199,10 @@ class Follower:
         """Ask once, print what is new, and return the run's state."""
         self._run = self._api.run(self._run_id)
         state = str(self._run["state"])
+        if not self._asked_whether_paused and state not in ("success", "failed"):
+            if self._api.is_paused():
+                self._write(f"    {PAUSED}")
+            self._asked_whether_paused = True
         instances = {item["task_id"]: item for item in self._api.task_instances(self._run_id)}
         for task_id in TASKS:
             if task_id in instances:

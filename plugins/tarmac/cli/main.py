@@ -20,7 +20,7 @@ from tarmac.base.units import format_size
 from tarmac.cli import model_commands
 from tarmac.cli.cancel import cancel_run
 from tarmac.cli.follow import follow_run
-from tarmac.cli.session_tables import HEADER, WHOLE, session_facts, session_rows
+from tarmac.cli.session_tables import HEADER, PAUSED, WHOLE, session_facts, session_rows
 from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account, text_problem
 from tarmac.ledger import database
@@ -106,6 +106,8 @@ def sessions(arguments: argparse.Namespace) -> int:
     else:
         for line in table(HEADER, session_rows(found), width=screen_width(), whole=WHOLE):
             print(line)
+    if under_way and not arguments.json and api.is_paused():
+        print(PAUSED)
     return 0
 
 

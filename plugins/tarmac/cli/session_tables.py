@@ -10,6 +10,10 @@ from tarmac.base.session import cancellation, failure_in
 from tarmac.base.units import format_seconds
 
 HEADER = ("RUN", "STATE", "MODEL", "NAME", "BY", "FOR", "NOTE")
+PAUSED = (
+    "The DAG nlp_model_training is paused in Airflow: no session goes on until a person switches it on (the "
+    "switch on its page)."
+)
 WHOLE = ("RUN",)
 """Other commands take a run's id."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from tarmac.base.errors import UnknownModelError
 from tarmac.registry import tags as tag
 from tarmac.registry.client import PRODUCTION, Registry, Run
 from tarmac.request.schema import BASE_PATTERN
+
+log = logging.getLogger(__name__)
 
 # The request of a session and the result of its training, among the artifacts of its MLflow run.
 REQUEST_RECORD = "tarmac/request.json"
@@ -125,17 +128,19 @@ def cache_key(
 def find_cached(registry: Registry, key: str) -> Run | None:
     """Return the latest finished run with a key that another session can take the model of: all its files are there.
 
+    The log names those whose files are not.
+
     Raises:
         RegistryError: the registry does not answer.
     """
-    return next(
-        (
-            run
-            for run in registry.find_runs(tag.CACHE_KEY, key)
-            if registry.has_record(run, TRAINING_RECORD) and registry.saved_model(run)
-        ),
-        None,
-    )
+    for run in registry.find_runs(tag.CACHE_KEY, key):
+        if registry.has_record(run, TRAINING_RECORD) and registry.saved_model(run):
+            return run
+        log.warning(
+            "The same training was done before, by %s, but its files were deleted from MLflow: its model is not taken.",
+            run.tags.get(tag.RUN_ID, run.run_id),
+        )
+    return None
 
 
 def same_model(registry: Registry, cached_run: str) -> str:
