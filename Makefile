@@ -90,6 +90,10 @@ ps: ## Show the services and the latest training sessions (JSON=1: as JSON)
 gpus: ## Show the GPUs, their reservations, and the queue with a reason for each session (JSON=1: as JSON)
 	@$(CLI) gpus
 
+.PHONY: hosts
+hosts: ## Show cores and memory of the hosts, what is reserved of them, and the queue of CPU sessions (JSON=1: as JSON)
+	@$(CLI) hosts
+
 .PHONY: release-gpu
 release-gpu: ## Take GPU=uuid out of quarantine
 	@$(CLI) release-gpu "$$GPU"

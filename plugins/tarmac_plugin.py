@@ -9,7 +9,10 @@ import httpx  # noqa: F401, TID253
 from airflow.plugins_manager import AirflowPlugin
 
 import tarmac.scheduler.cycle
+import tarmac.scheduler.host_cycle
+import tarmac.tasks.cached_training
 import tarmac.tasks.container_operator
+import tarmac.tasks.cpu_reservation
 import tarmac.tasks.gpu_pools
 import tarmac.tasks.gpu_preflight
 import tarmac.tasks.gpu_sensor

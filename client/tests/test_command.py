@@ -54,7 +54,7 @@ def test_a_session_is_followed_in_plain_lines_to_its_result(tarmac: Command, sta
     assert f"Started session {key}" in err
     assert "my data.jsonl: uploading 132 bytes" in err
     lines = out.splitlines()
-    assert "    waits for a GPU: no device has 12 GiB free (2 before it in the queue)" in lines
+    assert "    waits: no device has 12 GiB free (2 before it in the queue)" in lines
     assert "    training  25 % of 20, at most 9 s left, f1 0.400 at step 2" in lines
     assert [line for line in lines if "check_request_body" in line] == [
         "  ✓ check_request_body                   0.4 s"

@@ -111,7 +111,7 @@ production)
     # A second value that is empty is a time that was meant and is missing, not now.
     list production ${2+--at="$2"} -- "$1"
     ;;
-gpus | trainers)
+gpus | hosts | trainers)
     use_stack
     list "$command"
     ;;

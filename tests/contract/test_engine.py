@@ -52,6 +52,12 @@ def said(session: Any, container: str) -> bytes:
     return b"".join(one.content for one in records(session.api, container, Position(), follow=True))
 
 
+def test_the_engine_says_what_its_machine_has(session: Any):
+    found = session.api.info()
+    assert found["MemTotal"] > 64 * 1024**2
+    assert found["NCPU"] >= 1
+
+
 def test_a_container_s_output_and_end_are_told(session: Any, until: Any):
     container = started(session, "echo one; echo two >&2; exit 3")
     assert sorted(said(session, container).split()) == [b"one", b"two"]

@@ -63,6 +63,10 @@ class MemoryEngine:
         self._numbers = 0
         self._lock = threading.RLock()
 
+    def info(self) -> dict[str, Any]:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return {"MemTotal": memory, "NCPU": len(os.sched_getaffinity(0))}
+
     # ---- containers --------------------------------------------------------------------------------------------------
 
     def _find(self, name: str) -> _Container:

@@ -20,10 +20,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.fleet import HEADROOM, RAW_INSERT, SUMS, World, device, entry, key, query, reserved
+from support.fleet import (
+    HEADROOM,
+    HOST_SUMS,
+    RAW_HOST_INSERT,
+    RAW_INSERT,
+    SUMS,
+    World,
+    cpu_entry,
+    device,
+    entry,
+    host_sums,
+    key,
+    query,
+    reserved,
+)
 from support.postgres import Postgres
 from tarmac.admission.estimate import Outcome
-from tarmac.admission.placement import DeviceLoad, Placement, place
+from tarmac.admission.hosts import HostLoad, HostPlacement, place_on_host
+from tarmac.admission.placement import DeviceLoad, HostNeed, Placement, place
 from tarmac.base.errors import LedgerError
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
@@ -32,13 +47,16 @@ from tarmac.ledger.database import connect, transaction
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Reservation
 from tarmac.scheduler.cycle import Tower
+from tarmac.scheduler.host_cycle import run_host_cycle
 
 UUIDS = ("GPU-a", "GPU-b", "GPU-c")
+HOST = ("local", 66 * GIB, 16000, 64 * GIB, 16000)
 TERMINATE = "SELECT pg_terminate_backend(%s)"
 BOTH = "SELECT dag_id, run_id FROM waiting JOIN reservation USING (dag_id, run_id)"
 MIXED = """
     SELECT run_id FROM reservation WHERE dag_id <> 'buggy' GROUP BY dag_id, run_id
-    HAVING count(DISTINCT token) > 1 OR count(*) <> count(DISTINCT device_uuid)
+    HAVING count(DISTINCT token) > 1 OR count(*) <> count(DISTINCT coalesce(device_uuid, host))
+        OR count(host) > 1 OR bool_or(beside) <> (count(host) > 0 AND count(device_uuid) > 0)
 """
 
 
@@ -178,9 +196,19 @@ class Writer(threading.Thread):
         }  # fmt: skip
         self.chance.choices(list(steps), list(steps.values()))[0](ledger)
 
+    @property
+    def on_host(self) -> bool:
+        """Whether its sessions are CPU sessions."""
+        return self.number % 3 == 0
+
     def entry(self) -> Any:
+        if self.on_host:
+            gib, cores = self.chance.choice([1, 1, 2, 4, 16, 60, 100]), self.chance.choice([0.5, 1, 1, 2, 8, 16, 20])
+            return cpu_entry(gib, cores, priority=self.chance.choice([0, 0, 5]))
         need = self.chance.choice([1, 1, 1, 1, 2, 2, 5, 5, 10, 20, 40, 70, 200, None])
-        return entry(need, self.chance.choice([1, 1, 1, 2, 3, 4]), priority=self.chance.choice([0, 0, 5]))
+        beside = HostNeed(self.chance.choice([0, 1, 4]) * GIB, self.chance.choice([0, 0, 1000]))
+        count = self.chance.choice([1, 1, 1, 2, 3, 4])
+        return entry(need, count, host=beside, priority=self.chance.choice([0, 0, 5]))
 
     def tower(self, ledger: Ledger) -> Tower:
         return Tower(ledger, lambda: some_snapshot(self.chance), dict, headroom_bytes=HEADROOM)
@@ -189,7 +217,11 @@ class Writer(threading.Thread):
         ledger.enqueue(self.key, self.entry())
 
     def run_cycle(self, ledger: Mortal) -> None:
-        self.counts["admissions"] += len(self.tower(ledger).run_cycle(self.chance.choice([None, self.key])))
+        key = self.chance.choice([None, self.key])
+        if self.on_host:
+            self.counts["admissions on the host"] += len(run_host_cycle(ledger, key))
+        else:
+            self.counts["admissions"] += len(self.tower(ledger).run_cycle(key))
         self.counts["cycles"] += 1
 
     def claim(self, ledger: Mortal) -> None:
@@ -215,6 +247,15 @@ class Writer(threading.Thread):
                 self.key = key(f"{self.number}-{self.lives}")
 
     def buggy(self, ledger: Mortal) -> None:
+        if self.on_host:
+            values = (
+                f"{self.name}-{self.chance.random()}",
+                self.chance.randint(1, 40) * GIB,
+                self.chance.randint(0, 9000),
+            )
+            with ledger.transaction() as cursor:
+                cursor.execute(RAW_HOST_INSERT, values)
+            return
         with ledger.transaction() as cursor:
             values = (
                 f"{self.name}-{self.chance.random()}",
@@ -231,6 +272,11 @@ class Writer(threading.Thread):
         ledger.withdraw(self.key)
 
     def quarantine(self, ledger: Mortal) -> None:
+        if self.on_host:
+            # What it says of the host changes, too.
+            cores = self.chance.choice([16000, 16000, 4000])
+            ledger.put_host("local", 66 * GIB, cores, self.chance.choice([64, 64, 32]) * GIB, cores)
+            return
         uuid = self.chance.choice(UUIDS)
         ledger.release_quarantine(uuid, "me")
         ledger.quarantine(uuid, "unhealthy")
@@ -256,7 +302,7 @@ class Observer(threading.Thread):
         try:
             while not self.over.wait(0.005):
                 self.checks += 1
-                for statement in (SUMS, BOTH, MIXED):
+                for statement in (SUMS, HOST_SUMS, BOTH, MIXED):
                     with transaction(connection) as cursor:
                         cursor.execute(statement)
                         self.judge(statement, cursor.fetchall())
@@ -268,6 +314,13 @@ class Observer(threading.Thread):
             for uuid, capacity, kept, total in rows:
                 if not kept == total <= capacity:
                     self.wrong.append(f"{uuid}: {total} reserved, {kept} noted, capacity {capacity}")
+        elif statement == HOST_SUMS:
+            for name, capacity, cores, kept, kept_cores, total, total_cores, beside, beside_total in rows:
+                if not (kept == total <= capacity and kept_cores == total_cores <= cores and beside == beside_total):
+                    self.wrong.append(
+                        f"{name}: {total} bytes and {total_cores} reserved, {kept} and {kept_cores} noted, "
+                        f"capacity {capacity} and {cores}; beside {beside_total}, {beside} noted"
+                    )
         elif rows:
             self.wrong.append(f"{'waits and holds' if statement == BOTH else 'holds twice'}: {rows}")
 
@@ -276,6 +329,7 @@ def all_at_once(url: str, schedule: Schedule) -> Counter[str]:
     """Run a schedule; nothing wrong may have been seen, and no error but those that a bug or a crash explains."""
     with Ledger(url) as ledger:
         World(*(device(uuid) for uuid in UUIDS)).tower(ledger).run_cycle()
+        ledger.put_host(*HOST)
     start = threading.Barrier(schedule.writers)
     writers = [Writer(url, number, schedule, start) for number in range(schedule.writers)]
     observer = Observer(url)
@@ -294,7 +348,16 @@ def all_at_once(url: str, schedule: Schedule) -> Counter[str]:
         unexplained = [
             error
             for error in writer.errors
-            if not any(words in error for words in ("never_over_admitted", "in quarantine", "terminating", "closed"))
+            if not any(
+                words in error
+                for words in (
+                    "never_over_admitted",
+                    "host_never_over_admitted",
+                    "in quarantine",
+                    "terminating",
+                    "closed",
+                )
+            )
         ]
         assert unexplained == []
     counts = sum((writer.counts for writer in writers), Counter[str]())
@@ -308,11 +371,13 @@ def no_session_waits_for_ever(url: str, ledger: Ledger) -> int:
     for uuid in UUIDS:
         ledger.release_quarantine(uuid, "me")
     cycles = 0
-    for _ in range(len(ledger.queue(1000)) + 2):
+    ledger.put_host(*HOST)
+    for _ in range(len(ledger.queue(1000)) + len(ledger.queue(1000, on_host=True)) + 2):
         cycles += 1
         query(url, "UPDATE waiting SET seen_at = clock_timestamp()")  # each has a heartbeat
-        admitted = tower.run_cycle()
+        admitted = tower.run_cycle() + run_host_cycle(ledger)
         reserved(url)
+        host_sums(url)
         for one in admitted:
             held = ledger.claim(one)
             assert held is not None
@@ -323,6 +388,10 @@ def no_session_waits_for_ever(url: str, ledger: Ledger) -> int:
     waiting = ledger.candidates([1 << 60] * 64, 64, None).waiting
     assert len(waiting) == len(ledger.queue(1000))
     assert [one for one in waiting if isinstance(place(one.need, empty), Placement)] == []
+    hosts = [HostLoad(*HOST[:1], *HOST[3:])]
+    cpu = ledger.host_candidates([HostNeed(1 << 60, 1 << 30)], None).waiting
+    assert len(cpu) == len(ledger.queue(1000, on_host=True))
+    assert [one for one in cpu if isinstance(place_on_host(one.need.host, hosts), HostPlacement)] == []
     return cycles
 
 
@@ -331,6 +400,9 @@ def nothing_is_left_once_all_are_dead(url: str, ledger: Ledger) -> None:
         assert ledger.end_session(held.key, "its run was deleted", held)
     assert query(url, "SELECT count(*) FROM reservation") == [(0,)]
     assert query(url, "SELECT coalesce(sum(reserved_bytes), 0) FROM device") == [(0,)]
+    assert query(url, "SELECT reserved_bytes, reserved_millicpus, beside_bytes, beside_millicpus FROM host") == [
+        (0, 0, 0, 0)
+    ]
 
 
 @given(schedule=SCHEDULES)
@@ -350,10 +422,10 @@ def test_nothing_over_admits_and_no_session_waits_for_ever(postgres: Postgres, m
         counts = all_at_once(url, schedule)
         with Ledger(url) as ledger:
             nothing_is_left_once_all_are_dead(url, ledger)
-            waiting = len(ledger.queue(1000))
+            waiting = len(ledger.queue(1000)) + len(ledger.queue(1000, on_host=True))
             cycles = no_session_waits_for_ever(url, ledger)
             nothing_is_left_once_all_are_dead(url, ledger)
-    told = ("statements", "crashes", "cycles", "admissions", "refusals", "checks")
+    told = ("statements", "crashes", "cycles", "admissions", "admissions on the host", "refusals", "checks")
     numbers = ", ".join(f"{counts[name]} {name}" for name in told)
     print(
         f"\n{schedule.writers} writers: {numbers}; {waiting} waited in the end, {cycles} more cycles served them",
@@ -361,13 +433,17 @@ def test_nothing_over_admits_and_no_session_waits_for_ever(postgres: Postgres, m
     )
 
 
-def test_the_observer_finds_over_admission(postgres: Postgres, migrated: str):
-    """Without the check and the locks, the same schedules over-admit, and the observer sees it."""
+@pytest.mark.parametrize(
+    ("table", "constraint", "found"),
+    [
+        ("device", "never_over_admitted", r"GPU-\w: \d+ reserved, .* noted, capacity"),
+        ("host", "host_never_over_admitted", r"local: \d+ bytes and \d+ reserved, .* noted, capacity"),
+    ],
+)
+def test_the_observer_finds_over_admission(postgres: Postgres, migrated: str, table: str, constraint: str, found: str):
+    """Without the check, the same schedules over-admit, and the observer sees it."""
     with postgres.database(migrated) as url:
-        for statement in (
-            "ALTER TABLE device DROP CONSTRAINT never_over_admitted",
-            "ALTER TABLE reservation DISABLE TRIGGER reservation_avoids_quarantine",
-        ):
-            query(url, statement)
-        with pytest.raises(AssertionError, match="reserved, .* noted, capacity"):
-            all_at_once(url, Schedule(seed=1, writers=16, steps=14, crash_percent=0))
+        query(url, f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+        query(url, "ALTER TABLE reservation DISABLE TRIGGER reservation_avoids_quarantine")
+        with pytest.raises(AssertionError, match=found):
+            all_at_once(url, Schedule(seed=1, writers=24, steps=14, crash_percent=0))

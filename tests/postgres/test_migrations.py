@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from support.fleet import query
+from support.fleet import cpu_entry, key, query
+from tarmac.admission.estimate import Outcome
 from tarmac.base.errors import LedgerError
+from tarmac.base.session import SessionKey
+from tarmac.base.units import GIB
 from tarmac.ledger import database
 from tarmac.ledger.database import migrate
+from tarmac.ledger.ledger import Ledger
+from tarmac.scheduler.host_cycle import run_host_cycle
 
 NEWEST = len(database.migrations())
 TABLES = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
@@ -30,7 +35,7 @@ def tables(url: str) -> set[str]:
 def test_a_new_database_gets_every_table(empty_database: str):
     assert migrate(empty_database) == (0, NEWEST)
     assert tables(empty_database) == {
-        "admission", "arrival", "device", "history", "promoted_model", "promotion", "quarantine", "reservation",
+        "admission", "arrival", "device", "history", "host", "promoted_model", "promotion", "quarantine", "reservation",
         "schema_version", "tower", "waiting",
     }  # fmt: skip
 
@@ -115,3 +120,49 @@ def test_a_folder_of_migrations_that_makes_no_sense_is_refused(
     monkeypatch.setattr(database, "MIGRATIONS", tmp_path)
     with pytest.raises(LedgerError, match=words):
         database.migrations()
+
+
+BEFORE_HOSTS = 4
+UNDER_WAY = """
+    INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes) VALUES ('GPU-a', 'H100', 0, 100, 90);
+    INSERT INTO arrival (dag_id, run_id) VALUES ('d', 'trains'), ('d', 'waits');
+    INSERT INTO reservation (dag_id, run_id, device_uuid, bytes, whole, token, lease_until, enqueued_at, sequence,
+        priority, rule, data_bytes, signature)
+    VALUES ('d', 'trains', 'GPU-a', 60, false, nextval('fencing_token'), clock_timestamp() + interval '1 minute',
+        clock_timestamp(), 1, 0, 'request', 0, 'm:1');
+    INSERT INTO waiting (dag_id, run_id, task_id, sequence, memory_bytes, device_count, policy, rule, estimate,
+        data_bytes, signature, deadline_at)
+    VALUES ('d', 'waits', 'gpu_preflight_configuration', 2, 50, 1, 'packed', 'request', '50 bytes', 0, 'm:1',
+        clock_timestamp() + interval '1 hour');
+"""
+
+
+def test_sessions_that_are_under_way_when_hosts_come_and_go_are_kept(empty_database: str):
+    migrate(empty_database, BEFORE_HOSTS)
+    query(empty_database, UNDER_WAY)
+    migrate(empty_database)
+    trains, waits = SessionKey("d", "trains"), SessionKey("d", "waits")
+    with Ledger(empty_database) as ledger:
+        held = ledger.claim(trains)
+        assert held is not None
+        assert (held.bytes_by_device, held.host, held.host_bytes) == ({"GPU-a": 60}, "", 0)
+        assert ledger.waiting() == [waits]
+        ledger.put_host("local", 10 * GIB, 2000, 8 * GIB, 2000)
+        for name in ("cpu", "queued"):
+            ledger.enqueue(key(name), cpu_entry(5))
+        assert run_host_cycle(ledger) == [key("cpu")]
+        ended = ledger.claim(key("cpu"))
+        assert ended is not None
+        assert ledger.finish(ended, Outcome.SUCCESS, peak_bytes=1)
+        assert run_host_cycle(ledger) == [key("queued")]
+    assert migrate(empty_database, BEFORE_HOSTS) == (NEWEST, BEFORE_HOSTS)
+    # What the older version knows is as it was; the trainings on the CPU go on without it.
+    assert query(empty_database, "SELECT run_id, bytes FROM reservation") == [("trains", 60)]
+    assert query(empty_database, "SELECT reserved_bytes FROM device") == [(60,)]
+    assert query(empty_database, "SELECT run_id FROM waiting") == [("waits",)]
+    assert query(empty_database, "SELECT count(*) FROM history") == [(0,)]
+    query(empty_database, "UPDATE tower SET dirty = false")
+    query(empty_database, "DELETE FROM reservation")
+    assert query(empty_database, "SELECT dirty FROM tower") == [(True,)], "a release is heard"
+    assert query(empty_database, "SELECT reserved_bytes FROM device") == [(0,)]
+    assert migrate(empty_database) == (BEFORE_HOSTS, NEWEST)

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from support.fleet import World, device, entry, key, query
+from support.fleet import World, cpu_entry, device, entry, key, query
 from support.waiting import wait_for
 from tarmac.admission.estimate import Outcome
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
+from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.listener import Listener
 from tarmac.scheduler.cycle import Tower
+from tarmac.scheduler.host_cycle import run_host_cycle
 from tarmac.tasks import gpu_trigger as trigger
 from tarmac.tasks.gpu_trigger import ReservationTrigger, waiting_line
 
@@ -52,11 +54,11 @@ class Waiting:
         self.tasks: list[asyncio.Task[None]] = []
         self.lines: list[str] = []
 
-    def add(self, name: int | str) -> None:
-        self.tasks.append(asyncio.create_task(self._wait(name)))
+    def add(self, name: int | str, *, on_host: bool = False) -> None:
+        self.tasks.append(asyncio.create_task(self._wait(name, on_host)))
 
-    async def _wait(self, name: int | str) -> None:
-        waits = ReservationTrigger(*key(name))
+    async def _wait(self, name: int | str, on_host: bool) -> None:
+        waits = ReservationTrigger(*key(name), on_host=on_host)
         async for event in waits.run():
             self.ends[str(name)] = event.payload["why"]
 
@@ -345,3 +347,59 @@ def test_what_airflow_makes_it_from_again(stack: str):
     path, values = ReservationTrigger("d", "r").serialize()
     assert path == "tarmac.tasks.gpu_trigger.ReservationTrigger"
     assert ReservationTrigger(**values).key == ("d", "r")
+
+
+@pytest.fixture
+def full_host(ledger: Ledger) -> SessionKey:
+    """A CPU session that holds all of the host, after a cycle: none is due."""
+    ledger.put_host("local", 14 * GIB, 4000, 12 * GIB, 4000)
+    ledger.enqueue(key("holder"), cpu_entry(12, 4))
+    assert run_host_cycle(ledger) == [key("holder")]
+    return key("holder")
+
+
+def test_a_cpu_session_wakes_at_once_when_a_release_admits_it(database: str, ledger: Ledger, full_host: SessionKey):
+    ledger.enqueue(key(0), cpu_entry(4))
+    assert run_host_cycle(ledger, key(0)) == []
+    unseen(database)
+
+    async def body() -> float:
+        async with triggerer() as waiting:
+            waiting.add(0, on_host=True)
+            await waiting.until("the first heartbeat", has_beaten(database, 0))
+            held = ledger.claim(full_host)
+            assert held is not None
+            assert ledger.finish(held, Outcome.SUCCESS)
+            assert run_host_cycle(ledger) == [key(0)]
+            began = time.monotonic()
+            await waiting.until("the trigger", waiting.ended(0))
+            assert waiting.ends == {"0": "admitted"}
+            return time.monotonic() - began
+
+    assert asyncio.run(body()) < trigger.BEAT_SECONDS / 2
+
+
+def test_a_release_without_a_cycle_makes_one_cpu_session_run_it_and_wakes_no_gpu_session(
+    database: str, ledger: Ledger, tower: Tower, full_host: SessionKey
+):
+    ledger.enqueue(key("gpu"), entry(10))
+    for name in (0, 1):
+        ledger.enqueue(key(name), cpu_entry(4))
+        assert run_host_cycle(ledger, key(name)) == []
+    query(database, "UPDATE tower SET dirty = false, passed_at = clock_timestamp()")
+    unseen(database)
+
+    async def body() -> None:
+        async with triggerer() as waiting:
+            waiting.add("gpu")
+            for name in (0, 1):
+                waiting.add(name, on_host=True)
+            await waiting.until("the first heartbeats", has_beaten(database, "gpu", 0, 1))
+            held = ledger.claim(full_host)
+            assert held is not None
+            assert ledger.finish(held, Outcome.SUCCESS)
+            await waiting.until("one trigger", lambda: len(waiting.ends) > 0)
+            assert list(waiting.ends.values()) == ["cycle"]
+            assert "gpu" not in waiting.ends
+
+    asyncio.run(body())

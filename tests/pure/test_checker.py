@@ -17,6 +17,7 @@ import pytest
 
 from tarmac.base import settings as settings_module
 from tarmac.base.errors import CheckerUnavailableError, RegistryError, RequestError
+from tarmac.base.units import GIB
 from tarmac.checks import server, world
 from tarmac.devices import snapshot
 from tarmac.request import checker, command_guard
@@ -27,10 +28,17 @@ GOOD: dict[str, Any] = {"model": "test_model", "datasets": {"a": {"train": "file
 BROKEN = snapshot.Snapshot(snapshot.State.NO_DRIVER, "no driver is installed here")
 
 
+class Machine:
+    """An engine on a machine of 16 GiB and 2 cores."""
+
+    def info(self) -> dict[str, Any]:
+        return {"MemTotal": 16 * GIB, "NCPU": 2}
+
+
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a GPU and without any file, whose registry has no model; the trainers' images are there."""
-    monkeypatch.setattr(world.engine, "client", lambda: None)
+    monkeypatch.setattr(world.engine, "client", Machine)
     monkeypatch.setattr(world.engine, "image_id", lambda *_: "sha256:0")
     monkeypatch.setattr(world.devices, "snapshot", lambda: BROKEN)
     monkeypatch.setattr(world, "Registry", lambda: None)
@@ -75,6 +83,53 @@ def test_each_good_field_is_compared_with_the_world_whatever_else_is_bad(
 ):
     problems, _ = world.world_problems(conf, contents=False)
     assert fields(problems) == wanted
+
+
+HOST: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
+    "what the machine has": ({"memory": "14GiB", "cpus": 2}, {}, []),
+    "more memory than it offers": (
+        {"memory": "15GiB"}, {},
+        ["resources.memory: this machine offers 14.0 GiB to sessions: ask for less, or train on a larger machine "
+         "(got '15GiB')."],
+    ),
+    "more cores than it has, and more memory": (
+        {"memory": "1TiB".replace("1T", "1024G"), "cpus": 2.5}, {},
+        ["resources.memory: this machine offers 14.0 GiB to sessions: ask for less, or train on a larger machine "
+         "(got '1024GiB').",
+         "resources.cpus: this machine offers 2 cores to sessions: ask for fewer, or train on a larger machine "
+         "(got 2.5)."],
+    ),
+    "cores that the headroom takes": (
+        {"cpus": 2}, {"TARMAC_HOST_CPU_HEADROOM": "0.5"},
+        ["resources.cpus: this machine offers 1.5 cores to sessions: ask for fewer, or train on a larger machine "
+         "(got 2)."],
+    ),
+    "more than the machine has, which is to count as larger": (
+        {"memory": "60GiB", "cpus": 8}, {"TARMAC_HOST_MEMORY": "64g", "TARMAC_HOST_CPUS": "8"}, [],
+    ),
+    "nothing, on a machine that offers nothing": (
+        {}, {"TARMAC_HOST_MEMORY_HEADROOM": "16g"},
+        ["resources: this machine offers 2 cores and 0 MiB of memory to sessions, too little for any training: lower "
+         "TARMAC_HOST_CPU_HEADROOM or TARMAC_HOST_MEMORY_HEADROOM in env/stack.env and run `make up`."],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("resources", "environment", "wanted"), HOST.values(), ids=HOST.keys())
+def test_what_no_host_can_give_is_refused_before_a_run_exists(
+    machine: None,
+    monkeypatch: pytest.MonkeyPatch,
+    resources: dict[str, Any],
+    environment: dict[str, str],
+    wanted: list[str],
+):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings_module.settings.cache_clear()
+    monkeypatch.setattr(world.datasets, "check", lambda *_, **__: [])
+    assert world.world_problems({**GOOD, "resources": resources}, contents=False)[0] == wanted
+    monkeypatch.undo()
+    settings_module.settings.cache_clear()
 
 
 def test_the_first_task_names_what_is_bad_by_itself_and_what_the_world_contradicts_in_one_answer(machine: None):

@@ -35,7 +35,15 @@ ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 GOOD = {"model": "test_model", "datasets": {"tiny": {"train": f"{ID}/{ID}.jsonl", "eval": None}}}
 
 
-RESOURCES = {"gpu_memory": None, "gpus": 1, "policy": "packed", "max_wait_seconds": 28800, "stall_seconds": 300}
+RESOURCES = {
+    "gpu_memory": None,
+    "memory": None,
+    "cpus": None,
+    "gpus": 1,
+    "policy": "packed",
+    "max_wait_seconds": 28800,
+    "stall_seconds": 300,
+}
 
 
 @pytest.fixture(scope="module")

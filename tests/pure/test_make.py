@@ -46,7 +46,7 @@ if words[0] == "run" and "stat" in words:
 if "config" in words:
     print("mlflow")
     print("scheduler")
-if words[-1:] in (["sessions"], ["models"], ["gpus"]):
+if words[-1:] in (["sessions"], ["models"], ["gpus"], ["hosts"]):
     print("a list of", words[-1])
 """
 
@@ -149,6 +149,7 @@ def test_a_value_arrives_as_it_was_typed(clone: Clone, target: str, given: list[
 LISTS = {
     "ps": ([], ["sessions"]),
     "gpus": ([], ["gpus"]),
+    "hosts": ([], ["hosts"]),
     "trainers": ([], ["trainers"]),
     "models": (["MODEL=a"], ["models", "--", "a"]),
     "compare": (["A=a/1", "B=b/2"], ["compare", "--", "a/1", "b/2"]),

@@ -130,6 +130,30 @@ RESERVATIONS = {
 }  # fmt: skip
 
 
+# Of a CPU session the branch has skipped the GPU's tasks.
+BRANCH = {"gpu_training_sensor": "skipped", "gpu_preflight_configuration": "skipped", "train_model_gpu": "skipped"}
+RESERVATIONS |= {
+    "a CPU session waits": (run(**BRANCH, train_model_cpu="deferred"), None),
+    "a CPU session trains": (run(**BRANCH, train_model_cpu="running"), None),
+    "a CPU session is tried again": (run(**BRANCH, train_model_cpu="up_for_retry"), None),
+    "only a CPU session's training was cleared": (run(**BRANCH, train_model_cpu=None), None),
+    "a CPU session has trained": (
+        run(**BRANCH, train_model_cpu="success"), "its training is over (success)",
+    ),
+    "a CPU session failed": (run(**BRANCH, train_model_cpu="failed"), "its training is over (failed)"),
+    "a CPU session was marked while it waited": (
+        run("failed", **BRANCH, train_model_cpu="skipped"), "its training is over (skipped)",
+    ),
+    "a CPU session was marked while its training was to start": (
+        run("failed", **BRANCH, train_model_cpu="scheduled"), "its run is over (failed)",
+    ),
+    "a CPU session was cleared from its start": (
+        run(gpu_training_sensor=None, gpu_preflight_configuration=None, train_model_gpu=None, train_model_cpu=None),
+        "its run was cleared from before it waited",
+    ),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("known", "why"), RESERVATIONS.values(), ids=RESERVATIONS.keys())
 def test_a_reservation_is_an_orphan_when(known: Run | None, why: str | None):
     assert why_of_reservation(known) == why

@@ -49,6 +49,8 @@ def test_defaults_are_filled_in():
         "priority": 0,
         "resources": {
             "gpu_memory": None,
+            "memory": None,
+            "cpus": None,
             "gpus": 1,
             "policy": "packed",
             "max_wait_seconds": 28800,
@@ -480,7 +482,17 @@ def test_gpu_memory_that_is_no_size_is_refused_with_its_field_and_value(value: o
         ({"resources": {"policy": "random"}}, "resources.policy"),
         ({"resources": {"max_wait_seconds": 0}}, "resources.max_wait_seconds"),
         ({"resources": {"stall_seconds": 1}}, "resources.stall_seconds"),
-        ({"resources": {"memory": "1g"}}, "resources.memory"),
+        ({"resources": {"ram": "1g"}}, "resources.ram"),
+        ({"resources": {"memory": "1"}}, "resources.memory"),
+        ({"resources": {"memory": "much"}}, "resources.memory"),
+        ({"resources": {"memory": "65537GiB"}}, "resources.memory"),
+        ({"resources": {"memory": True}}, "resources.memory"),
+        ({"resources": {"cpus": 0.05}}, "resources.cpus"),
+        ({"resources": {"cpus": 1025}}, "resources.cpus"),
+        ({"resources": {"cpus": "2"}}, "resources.cpus"),
+        ({"resources": {"cpus": True}}, "resources.cpus"),
+        ({"resources": {"cpus": float("nan")}}, "resources.cpus"),
+        ({"resources": {"cpus": 10**400}}, "resources.cpus"),
     ],
 )
 def test_bad_resources_are_refused_by_name(extra: dict[str, object], field: str):

@@ -19,6 +19,7 @@ from tarmac.tasks.run_end import (
     first_cause,
     marked_state,
     required,
+    waiting_note,
     with_names,
 )
 
@@ -181,6 +182,27 @@ def test_a_note_keeps_what_a_person_wrote_and_tells_the_last_cause(
     note: str | None, cause: str | None, wanted: str | None
 ):
     assert ended_note(note, cause) == wanted
+
+
+WAITING: dict[str, tuple[str | None, str | None, str | None]] = {
+    "none, and it waits": (None, "for cores", "Waiting: for cores"),
+    "a person's, and it waits": ("mine", "for cores", "mine\nWaiting: for cores"),
+    "it waits still, for another reason": ("mine\nWaiting: old", "new", "mine\nWaiting: new"),
+    "it waits still, for the same reason": ("mine\nWaiting: old", "old", None),
+    "it waits no longer": ("mine\nWaiting: old", None, "mine"),
+    "it did not wait": ("mine", None, None),
+}
+
+
+@pytest.mark.parametrize(("note", "reason", "wanted"), WAITING.values(), ids=WAITING.keys())
+def test_a_note_says_why_a_session_waits_while_it_does(note: str | None, reason: str | None, wanted: str | None):
+    assert waiting_note(note, reason) == wanted
+
+
+def test_a_session_that_ends_while_it_waits_has_no_reason_for_waiting_left():
+    assert (
+        ended_note("mine\nWaiting: for cores", "train_model_cpu: too long") == "mine\nFailed: train_model_cpu: too long"
+    )
 
 
 BEGUN: dict[str, tuple[str | None, str | None]] = {

@@ -44,6 +44,15 @@ CASES: dict[str, tuple[str, dict[str, str | None], LedgerState, str]] = {
         "running", ADMITTED | {ids.TRAIN_MODEL_GPU: "success"}, RUNNING, "finishing",
     ),
     "its CPU training is scheduled": ("running", CPU | {ids.TRAIN_MODEL_CPU: "scheduled"}, NOTHING, "starting"),
+    "it waits for cores and memory": ("running", CPU | {ids.TRAIN_MODEL_CPU: "deferred"}, QUEUED, "queued"),
+    "it was given cores and memory while it waited": (
+        "running", CPU | {ids.TRAIN_MODEL_CPU: "deferred"}, RESERVED, "admitted",
+    ),
+    "its CPU training has cores and memory and no container yet": (
+        "running", CPU | {ids.TRAIN_MODEL_CPU: "running"}, RESERVED, "starting",
+    ),
+    "it fetches a model": ("running", CPU | {ids.TRAIN_MODEL_CPU: "running"}, NOTHING, "training"),
+    "its container trains on the CPU": ("running", CPU | {ids.TRAIN_MODEL_CPU: "running"}, RUNNING, "training"),
     "it trains on the CPU": ("running", CPU | {ids.TRAIN_MODEL_CPU: "running"}, NOTHING, "training"),
     "its model is saved": (
         "running", CPU | {ids.TRAIN_MODEL_CPU: "success", ids.SAVE_MODEL: "running"}, NOTHING, "finishing",

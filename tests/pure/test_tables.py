@@ -97,16 +97,19 @@ def test_a_session_under_way_says_what_it_does_and_for_how_long():
         run("queued", "queued", {"model": "test_model"}, start_date=None, end_date=None),
         run("trains", "running", {"model": "test_model"}, start_date=begun, end_date=None),
         run("waits", "running", {"model": "test_model"}, start_date=begun),
+        run("waits too", "running", {"model": "test_model"}, start_date=begun),
         run("between", "running", {"model": "test_model"}, start_date=begun),
         active=[
             {"dag_run_id": "trains", "task_id": "train_model_cpu", "state": "running"},
             {"dag_run_id": "waits", "task_id": "gpu_preflight_configuration", "state": "deferred"},
+            {"dag_run_id": "waits too", "task_id": "train_model_cpu", "state": "deferred"},
         ],
     )
     assert [row[-2:] for row in rows.values()] == [
         ["-", "not begun"],
         ["40 s", "train_model_cpu (running)"],
         ["40 s", "gpu_preflight_configuration (waits for a GPU)"],
+        ["40 s", "train_model_cpu (waits for cores and memory)"],
         ["40 s", "between two tasks"],
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.admission.estimate import estimate
-from tarmac.admission.placement import Need
+from tarmac.admission.placement import HostNeed, Need, need_of_host
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Device, Health, Process, Snapshot, State
@@ -51,12 +51,20 @@ def snapshot(*devices: Device, **fields: Any) -> Snapshot:
     return Snapshot(**({"state": State.OK, "sentence": "the driver answers", "devices": devices} | fields))
 
 
-def entry(gib: float | None, count: int = 1, **fields: Any) -> Entry:
-    """What a session queues with; `gib` None: whole devices."""
+def entry(gib: float | None, count: int = 1, *, host: HostNeed = HostNeed(), **fields: Any) -> Entry:  # noqa: B008
+    """What a session queues with; `gib` None: whole devices. `host`: what its container may take of its host."""
     asked = None if gib is None else int(gib * GIB)
     found = estimate(requested_bytes=asked, own=[], history=[], data_bytes=1000, default_bytes=None)
     known: dict[str, Any] = {"fingerprint": "test_model:0", "data_bytes": 1000}
-    return Entry(need=Need(asked, count), estimate=found, **(known | fields))
+    return Entry(need=Need(asked, count, host=host), estimate=found, **(known | fields))
+
+
+def cpu_entry(gib: float, cores: float = 1, **fields: Any) -> Entry:
+    """What a CPU session queues with."""
+    asked = int(gib * GIB)
+    found = estimate(requested_bytes=asked, own=[], history=[], data_bytes=1000, default_bytes=None)
+    known: dict[str, Any] = {"fingerprint": "cpu/test_model:0", "data_bytes": 1000, "task_id": "train_model_cpu"}
+    return Entry(need=need_of_host(asked, round(cores * 1000)), estimate=found, **(known | fields))
 
 
 class World:
@@ -121,4 +129,34 @@ def reserved(url: str) -> Mapping[str, int]:
     for uuid, capacity, kept, total in query(url, SUMS):
         assert kept == total <= capacity, f"{uuid}: {total} reserved, {kept} noted, {capacity} to have"
         found[uuid] = total
+    return found
+
+
+RAW_HOST_INSERT = """
+    INSERT INTO reservation (dag_id, run_id, host, bytes, millicpus, whole, token, lease_until, enqueued_at, sequence,
+        priority, rule, data_bytes, signature)
+    VALUES ('buggy', %s, 'local', %s, %s, false, -1, clock_timestamp() + interval '1 minute', clock_timestamp(), -1,
+        0, 'request', 0, '')
+"""
+"""The same on a host: (run id, bytes, thousandths of a core)."""
+
+HOST_SUMS = """
+    SELECT name, capacity_bytes, capacity_millicpus, reserved_bytes, reserved_millicpus,
+        coalesce(sum(bytes) FILTER (WHERE NOT beside), 0)::bigint,
+        coalesce(sum(millicpus) FILTER (WHERE NOT beside), 0)::integer,
+        beside_bytes, coalesce(sum(bytes) FILTER (WHERE beside), 0)::bigint
+    FROM host LEFT JOIN reservation ON host = name GROUP BY name ORDER BY name
+"""
+
+
+def host_sums(url: str) -> Mapping[str, tuple[int, int]]:
+    """Bytes and thousandths of a core reserved on each host; the hosts' own sums have to agree."""
+    found = {}
+    for name, capacity, cores, kept, kept_cores, total, total_cores, beside, beside_total in query(url, HOST_SUMS):
+        assert kept == total <= capacity, f"{name}: {total} bytes reserved, {kept} noted, {capacity} to have"
+        assert kept_cores == total_cores <= cores, (
+            f"{name}: {total_cores} reserved, {kept_cores} noted, {cores} to have"
+        )
+        assert beside == beside_total, f"{name}: {beside_total} beside, {beside} noted"
+        found[name] = (total, total_cores)
     return found

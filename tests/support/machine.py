@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from support.faults import docker
-from support.stack import REPO
+from support.stack import REPO, ROOMY
 from support.waiting import wait_for
 
 # On the machine's disk, which outlives a reboot; its /tmp does not.
 ENV_DIR = "/var/lib/docker/tarmac-env"
+SETTINGS = [f"{name}={value}" for name, value in ROOMY.items()]
 FORM = '{{.ID}} {{.Label "tarmac.run"}}'
 
 
@@ -50,11 +51,12 @@ class Machine:
 
     def make(self, *words: str) -> str:
         """Run a command of the Makefile that succeeds; return what it prints."""
-        return self.control("run", "env", f"TARMAC_ENV_DIR={ENV_DIR}", "make", *words)
+        return self.control("run", "env", f"TARMAC_ENV_DIR={ENV_DIR}", *SETTINGS, "make", *words)
 
     def try_make(self, *words: str, seconds: int) -> str:
         """Run a command of the Makefile that may fail, or end in no time; return all it printed."""
-        command = f"TARMAC_ENV_DIR={ENV_DIR} timeout {seconds} make {shlex.join(words)} 2>&1 || true"
+        settings = shlex.join([f"TARMAC_ENV_DIR={ENV_DIR}", *SETTINGS])
+        command = f"{settings} timeout {seconds} make {shlex.join(words)} 2>&1 || true"
         return self.control("run", "sh", "-c", command)
 
     def inside(self, *words: str, check: bool = True) -> str:

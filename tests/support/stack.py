@@ -19,6 +19,8 @@ from support.waiting import wait_for
 
 REPO = Path(__file__).parents[2]
 DAG = "/api/v2/dags/nlp_model_training"
+# No session of a test waits for another one's cores and memory, unless it asks for most of them.
+ROOMY = {"TARMAC_HOST_CPUS": "32", "TARMAC_HOST_MEMORY": "258g"}
 
 
 def free_port() -> int:
@@ -51,6 +53,7 @@ class Stack:
             "TARMAC_ENV_DIR": str(env_dir),
             "TARMAC_WEB_PORT": str(self.web),
             "TARMAC_MLFLOW_PORT": str(self.mlflow_port),
+            **ROOMY,
             **variables,
         }
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.web}", timeout=30)

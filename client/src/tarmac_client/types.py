@@ -54,7 +54,7 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Waits:
-    """Why a session waits for a GPU. `ahead` sessions are before it; it gives up in `seconds_left`."""
+    """Why a session waits for its reservation. `ahead` sessions are before it; it gives up in `seconds_left`."""
 
     why: str
     ahead: int = 0

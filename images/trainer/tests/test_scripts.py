@@ -50,6 +50,12 @@ def test_a_script_trains_in_place_of_the_model_s_own_code(session: Session) -> N
     assert not (session.folder / ".model.script").exists()
 
 
+def test_the_memory_of_a_script_counts(session: Session) -> None:
+    prepared(session, stored(session, f"hoard = bytearray(b'x' * 700_000_000)\n{GOOD}"))
+    assert session.run("prep").code == 0
+    assert session.run("train").result["memory_peak_bytes"] > 1_000_000_000, "its own 700 MB, and the trainer's"
+
+
 def test_a_shell_script_is_one_too(session: Session) -> None:
     code = 'import os, spacy; spacy.blank("en").to_disk(os.environ["TARMAC_MODEL"])'
     code = f"{sys.executable} -c '{code}'\n"

@@ -74,6 +74,27 @@ class Estimate:
     sentence: str
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Which memory an estimate is about.
+
+    Attributes:
+        field: of the request, that asks for it.
+        whole, largest: what all of it is called, and what the largest there is is called.
+        beside_bytes: what is added to what was measured: it was there and is in no measurement.
+    """
+
+    field: str
+    whole: str
+    largest: str
+    beside_bytes: int = 0
+
+
+DEVICE_MEMORY = Terms("resources.gpu_memory", "a whole device", "the largest device")
+# The trainer measures its own process. A container's memory is also what the kernel keeps for it, and its /tmp.
+HOST_MEMORY = Terms("resources.memory", "a whole host", "the largest host", beside_bytes=128 * MIB)
+
+
 def _round_up(count: int) -> int:
     return -(-count // _ROUND) * _ROUND
 
@@ -107,8 +128,9 @@ def estimate(
     history: Sequence[Measured],
     data_bytes: int,
     default_bytes: int | None,
+    terms: Terms = DEVICE_MEMORY,
 ) -> Estimate:
-    """Estimate a session's need on each of its devices. Pure.
+    """Estimate a session's need on each of its devices, or on its host. Pure.
 
     The first rule that applies wins: what this session's own failed attempts taught, the request, measured peaks of
     the same model on data of about the same size, the model's default, a whole device.
@@ -119,14 +141,13 @@ def estimate(
         history: attempts of the same model and parameters by other sessions, newest first.
         data_bytes: size of this session's data.
         default_bytes: the catalogue's default.
+        terms: of the memory that is estimated.
     """
     exhausted = [m for m in own if m.outcome.by_memory]
     if exhausted:
-        return _after_out_of_memory(exhausted)
+        return _after_out_of_memory(exhausted, terms)
     if requested_bytes is not None:
-        return Estimate(
-            requested_bytes, Rule.REQUEST, f"{format_size(requested_bytes)}, as resources.gpu_memory asks for"
-        )
+        return Estimate(requested_bytes, Rule.REQUEST, f"{format_size(requested_bytes)}, as {terms.field} asks for")
     known = similar(history, data_bytes)[:RECENT]
     measured = closest([m for m in known if m.outcome is Outcome.SUCCESS and m.peak_bytes], data_bytes)
     if peaks := [m.peak_bytes for m in measured if m.peak_bytes]:
@@ -136,6 +157,7 @@ def estimate(
         highest, added = max(*peaks, least), margin(peaks)
         if all(m.data_bytes < data_bytes for m in measured):
             added = max(added, highest * _BEYOND_PERCENT // 100)
+        added += terms.beside_bytes
         need = _round_up(highest + added)
         return Estimate(
             need,
@@ -146,22 +168,22 @@ def estimate(
             + f"; plus {format_size(added)}",
         )
     if any(m.outcome.by_memory for m in known):
-        return _after_out_of_memory([m for m in reversed(known) if m.outcome.by_memory])
+        return _after_out_of_memory([m for m in reversed(known) if m.outcome.by_memory], terms)
     if default_bytes is not None:
         return Estimate(
             default_bytes,
             Rule.DEFAULT,
             f"{format_size(default_bytes)}, the model's default: nothing like it was measured yet",
         )
-    return Estimate(None, Rule.WHOLE_DEVICE, "a whole device: nothing is known about it yet")
+    return Estimate(None, Rule.WHOLE_DEVICE, f"{terms.whole}: nothing is known about it yet")
 
 
-def _after_out_of_memory(exhausted: Sequence[Measured]) -> Estimate:
+def _after_out_of_memory(exhausted: Sequence[Measured], terms: Terms) -> Estimate:
     last = exhausted[-1]
     seen = max(last.reserved_bytes, last.peak_bytes or 0)
     if len(exhausted) > 1 or last.whole:
         return Estimate(
-            None, Rule.AFTER_OUT_OF_MEMORY, f"a whole device: {format_size(last.reserved_bytes)} was not enough either"
+            None, Rule.AFTER_OUT_OF_MEMORY, f"{terms.whole}: {format_size(last.reserved_bytes)} was not enough either"
         )
     grown = seen * (100 + _GROWTH_PERCENT) // 100
     told = last.needed_bytes or 0
@@ -172,17 +194,15 @@ def _after_out_of_memory(exhausted: Sequence[Measured]) -> Estimate:
 
 
 def gives_up(own: Sequence[Measured]) -> bool:
-    """Tell whether a session has run out of memory on a whole device: there is nothing bigger here. Pure."""
+    """Tell whether a session has run out of memory on a whole device or host: there is nothing bigger here. Pure."""
     return any(m.outcome.by_memory and m.whole for m in own)
 
 
-def bounded(found: Estimate, largest_bytes: int) -> Estimate:
-    """Turn an estimate beyond the largest device into a whole device. Pure.
+def bounded(found: Estimate, largest_bytes: int, terms: Terms = DEVICE_MEMORY) -> Estimate:
+    """Turn an estimate beyond the largest device, or host, into a whole one. Pure.
 
     What a request asks for is left alone: that it exceeds the machine is the user's to know.
     """
     if found.rule is Rule.REQUEST or found.memory_bytes is None or found.memory_bytes <= largest_bytes:
         return found
-    return Estimate(
-        None, found.rule, f"{found.sentence}; that is more than the largest device offers, so a whole device"
-    )
+    return Estimate(None, found.rule, f"{found.sentence}; that is more than {terms.largest} offers, so {terms.whole}")

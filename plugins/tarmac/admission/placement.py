@@ -32,29 +32,50 @@ class Policy(enum.StrEnum):
 
 
 class Reason(enum.StrEnum):
-    """Why a session is not placed. The first five may end; the EXCEEDS ones never do on this machine."""
+    """Why a session is not placed. The EXCEEDS ones never end on this machine, the others may."""
 
     WAITING_FOR_MEMORY = "WAITING_FOR_MEMORY"
     WAITING_FOR_EXTERNAL = "WAITING_FOR_EXTERNAL"
     WAITING_FOR_DEVICE = "WAITING_FOR_DEVICE"
     WAITING_FOR_TURN = "WAITING_FOR_TURN"
     NO_DEVICE = "NO_DEVICE"
+    WAITING_FOR_HOST = "WAITING_FOR_HOST"
+    NO_HOST = "NO_HOST"
     EXCEEDS_DEVICE = "EXCEEDS_DEVICE"
     EXCEEDS_COUNT = "EXCEEDS_COUNT"
+    EXCEEDS_HOST = "EXCEEDS_HOST"
 
     @property
     def never(self) -> bool:
         """Whether waiting cannot help."""
-        return self in (Reason.EXCEEDS_DEVICE, Reason.EXCEEDS_COUNT)
+        return self in (Reason.EXCEEDS_DEVICE, Reason.EXCEEDS_COUNT, Reason.EXCEEDS_HOST)
+
+
+@dataclass(frozen=True, slots=True)
+class HostNeed:
+    """What a session takes of one host: memory in bytes, cores in thousandths."""
+
+    memory_bytes: int = 0
+    millicpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a session asks for: `memory_bytes` on each of `device_count` devices; None: whole devices."""
+    """What a session asks for: `memory_bytes` on each of `device_count` devices; None: whole devices.
+
+    `host`: of a CPU session, whose `device_count` is 0, what it asks of a host (admission/hosts.py). Of a GPU session,
+    what its container may take there, for which it does not wait.
+    """
 
     memory_bytes: int | None
     device_count: int = 1
     policy: Policy = Policy.PACKED
+    host: HostNeed = HostNeed()
+
+
+def need_of_host(memory_bytes: int, millicpus: int) -> Need:
+    """Return the need of a CPU session: bytes and thousandths of a core of one host, no device. Pure."""
+    return Need(None, 0, host=HostNeed(memory_bytes, millicpus))
 
 
 @dataclass(frozen=True, slots=True)

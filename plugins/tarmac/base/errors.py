@@ -80,13 +80,17 @@ class ContainerError(TarmacError):
     Args:
         message: what happened and what to do.
         retryable: False where the same input would fail again.
-        unavailable: True where a service that the step needs did not answer: waiting helps, however long it takes.
+        unavailable: True where a service that the step needs did not answer: that cycles, however long it takes.
+        out_of_memory: True where the engine ended the container because its memory did not suffice.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True, unavailable: bool = False) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool = True, unavailable: bool = False, out_of_memory: bool = False
+    ) -> None:
         self.retryable = retryable
         self.final = not retryable
         self.unavailable = unavailable
+        self.out_of_memory = out_of_memory
         super().__init__(message)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 DAG_ID = "nlp_model_training"
 
+LOCAL_HOST = "local"
+"""The host whose engine the stack talks to: the only one that trains today."""
+
 CHECK_REQUEST_BODY = "check_request_body"
 CREATE_UNIQUE_SESSION_PATH = "create_unique_session_path"
 RETRIEVE_RESOURCES = "retrieve_resources"

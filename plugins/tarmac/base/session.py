@@ -76,6 +76,10 @@ FAILED_PREFIX = "Failed: "
 """How the line of a run's note begins that says why the run failed."""
 
 
+WAITING_PREFIX = "Waiting: "
+"""How the line of a run's note begins that says why a session waits for cores and memory."""
+
+
 def failure_in(note: str | None) -> str | None:
     """Return why a run failed, as its note says; None: it does not say. Pure."""
     lines = [line for line in (note or "").splitlines() if line.startswith(FAILED_PREFIX)]

@@ -31,9 +31,10 @@ MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 
 @dataclass(frozen=True)
 class Settings:
-    """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash. `session_limit` may be None.
+    """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash.
 
-    `data_limits`: variables that trainers get as they are, those that are set.
+    `*millicpus` are thousandths of a core. What is None is not limited, or is measured. `data_limits`: variables that
+    trainers get as they are, those that are set.
     """
 
     stack: str
@@ -59,6 +60,10 @@ class Settings:
     public_mlflow_url: str
     database_url: str
     gpu_headroom_bytes: int
+    host_memory_bytes: int | None
+    host_millicpus: int | None
+    host_memory_headroom_bytes: int
+    host_headroom_millicpus: int
     session_limit: timedelta | None
 
 
@@ -67,6 +72,12 @@ def _size(text: str, *, variable: str) -> int:
         return parse_size(text)
     except ValueError as error:
         raise SettingsError(f"{variable}={text!r} is not a size: write for example 4g or 512m.") from error
+
+
+def _cores(text: str, *, variable: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
+        raise SettingsError(f"{variable}={text!r} is no number of cores: write for example 4 or 0.5.")
+    return round(float(text) * 1000)
 
 
 def _limit(hours: str) -> timedelta | None:
@@ -105,6 +116,7 @@ def read(environment: Mapping[str, str]) -> Settings:
     processes = get("TARMAC_TRAINER_PROCESSES", "512")
     if not processes.isdecimal() or int(processes) < 16:
         raise SettingsError(f"TARMAC_TRAINER_PROCESSES={processes!r} must be a whole number of at least 16.")
+    memory, cores = get("TARMAC_HOST_MEMORY", ""), get("TARMAC_HOST_CPUS", "")
     return Settings(
         stack=stack,
         version=get("TARMAC_VERSION", "unknown"),
@@ -129,6 +141,12 @@ def read(environment: Mapping[str, str]) -> Settings:
         public_mlflow_url=get("TARMAC_PUBLIC_MLFLOW_URL", "http://localhost:5000").rstrip("/"),
         database_url=get("TARMAC_DATABASE_URL", ""),
         gpu_headroom_bytes=_size(get("TARMAC_GPU_HEADROOM", "512m"), variable="TARMAC_GPU_HEADROOM"),
+        host_memory_bytes=_size(memory, variable="TARMAC_HOST_MEMORY") if memory else None,
+        host_millicpus=_cores(cores, variable="TARMAC_HOST_CPUS") if cores else None,
+        host_memory_headroom_bytes=_size(
+            get("TARMAC_HOST_MEMORY_HEADROOM", "2g"), variable="TARMAC_HOST_MEMORY_HEADROOM"
+        ),
+        host_headroom_millicpus=_cores(get("TARMAC_HOST_CPU_HEADROOM", "0"), variable="TARMAC_HOST_CPU_HEADROOM"),
         session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
     )
 

@@ -75,7 +75,7 @@ def session_state(run_state: str, tasks: Mapping[str, str | None], ledger: Ledge
     Args:
         run_state: of its run, as Airflow has it.
         tasks: the state of each of its tasks, by id; None: the task has none yet.
-        ledger: what the ledger has of it. Of a session on the CPU: nothing.
+        ledger: what the ledger has of it. Of a session that takes the model of an earlier training: nothing.
     """
     if run_state in RUN_OVER_STATES:
         return SessionState.DONE
@@ -85,7 +85,8 @@ def session_state(run_state: str, tasks: Mapping[str, str | None], ledger: Ledge
     if ledger is LedgerState.RUNNING:
         return SessionState.TRAINING
     if ledger is LedgerState.RESERVED:
-        return SessionState.STARTING if tasks.get(ids.TRAIN_MODEL_GPU) == "running" else SessionState.ADMITTED
+        running = "running" in (tasks.get(ids.TRAIN_MODEL_GPU), tasks.get(ids.TRAIN_MODEL_CPU))
+        return SessionState.STARTING if running else SessionState.ADMITTED
     if ledger is LedgerState.QUEUED:
         return SessionState.QUEUED
     if tasks.get(ids.DETERMINE_CPU_OR_GPU) == "success":

@@ -7,7 +7,8 @@ import re
 MIB, GIB = 1024**2, 1024**3
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,3})?)\s*([kmg]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "k": 1024, "m": MIB, "g": GIB}
-_LEAST_GPU_BYTES, _MOST_GPU_BYTES = 64 * MIB, 1024**4
+LEAST_BYTES, _MOST_GPU_BYTES, _MOST_HOST_BYTES = 64 * MIB, 1024**4, 64 * 1024**4
+LEAST_MILLICPUS, _MOST_MILLICPUS = 100, 1_024_000
 
 
 def parse_size(value: object) -> int:
@@ -33,7 +34,7 @@ def gpu_bytes(value: object) -> int:
         ValueError: not a size, or not from 64 MiB to 1 TiB.
     """
     found = parse_size(value)
-    if not _LEAST_GPU_BYTES <= found <= _MOST_GPU_BYTES:
+    if not LEAST_BYTES <= found <= _MOST_GPU_BYTES:
         raise ValueError("not a size of GPU memory")
     return found
 
@@ -69,3 +70,34 @@ def format_seconds(seconds: float, *, about: bool = False) -> str:
     if whole < 2 * 86400:
         return f"{whole // 3600} h {whole % 3600 // 60} min"
     return f"{whole // 86400} days {whole % 86400 // 3600} h"
+
+
+def host_bytes(value: object) -> int:
+    """Return the bytes of a size of a host's memory, as `parse_size` reads it.
+
+    Raises:
+        ValueError: not a size, or not from 64 MiB to 64 TiB.
+    """
+    found = parse_size(value)
+    if not LEAST_BYTES <= found <= _MOST_HOST_BYTES:
+        raise ValueError("not a size of a host's memory")
+    return found
+
+
+def millicpus(value: object) -> int:
+    """Return thousandths of a core of a number of cores such as 2 or 0.5.
+
+    Raises:
+        ValueError: not a number, or not from 0.1 to 1024.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_MILLICPUS:
+        raise ValueError("not a number of cores")
+    found = round(value * 1000)
+    if not LEAST_MILLICPUS <= found <= _MOST_MILLICPUS:
+        raise ValueError("not a number of cores")
+    return found
+
+
+def format_cores(count: int) -> str:
+    """Return thousandths of a core as a person reads them: `1 core`, `0.5 cores`, `16 cores`."""
+    return "1 core" if count == 1000 else f"{count / 1000:g} cores"

@@ -34,8 +34,9 @@ def place(run_id: str) -> dict[str, Any]:
     with Ledger(settings().database_url) as ledger, ledger.transaction():
         found = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
         held = [row for row in ledger.holders() if row["run_id"] == run_id]
-    if held:
-        state = LedgerState.RUNNING if any(row["running_at"] for row in held) else LedgerState.RESERVED
+        on_host = [row for row in ledger.host_holders() if row["run_id"] == run_id]
+    if rows := held + on_host:
+        state = LedgerState.RUNNING if any(row["running_at"] for row in rows) else LedgerState.RESERVED
     else:
         state = LedgerState.NOTHING if found is None else LedgerState.QUEUED
     waits = None if found is None else {"why": str(found.why), "ahead": found.ahead, "seconds_left": found.seconds_left}

@@ -17,9 +17,18 @@ from tarmac.admission.placement import DeviceLoad, Need, NoFit, place
 from tarmac.base.errors import ContainerError, RegistryError, UnknownModelError
 from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
-from tarmac.base.units import gpu_bytes
+from tarmac.base.units import (
+    LEAST_BYTES,
+    LEAST_MILLICPUS,
+    format_cores,
+    format_size,
+    gpu_bytes,
+    host_bytes,
+    millicpus,
+)
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
+from tarmac.hosts.capacity import measure
 from tarmac.registry.client import Registry
 from tarmac.registry.origins import find_base, registry_problems
 from tarmac.request import datasets
@@ -99,6 +108,7 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
         problems += missing
     if request.gpu:
         problems += gpu_problems(request, None if missing else image)
+    problems += host_problems(request)
     try:
         wrong, base = _registry_problems(request, kind_known=part.model)
     except RegistryError as error:
@@ -138,6 +148,29 @@ def _registry_problems(request: TrainingRequest, *, kind_known: bool) -> tuple[l
         except UnknownModelError as error:
             return [f"base_model: {error} (got {request.base_model!r})."], None
     return [], None
+
+
+def host_problems(request: TrainingRequest) -> list[str]:
+    """Say why a session can never get the cores and memory of a host that it asks for; a busy host is no reason."""
+    asked, found = request.resources, measure(engine.client(), settings())
+    memory, cores = format_size(found.capacity_bytes), format_cores(found.capacity_millicpus)
+    if not request.gpu and (found.capacity_bytes < LEAST_BYTES or found.capacity_millicpus < LEAST_MILLICPUS):
+        return [
+            f"resources: this machine offers {cores} and {memory} of memory to sessions, too little for any training: "
+            "lower TARMAC_HOST_CPU_HEADROOM or TARMAC_HOST_MEMORY_HEADROOM in env/stack.env and run `make up`."
+        ]
+    problems = []
+    if asked.memory is not None and host_bytes(asked.memory) > found.capacity_bytes:
+        problems.append(
+            f"resources.memory: this machine offers {memory} to sessions: ask for less, or train on a larger machine "
+            f"(got {asked.memory!r})."
+        )
+    if asked.cpus is not None and millicpus(asked.cpus) > found.capacity_millicpus:
+        problems.append(
+            f"resources.cpus: this machine offers {cores} to sessions: ask for fewer, or train on a larger machine "
+            f"(got {asked.cpus!r})."
+        )
+    return problems
 
 
 def gpu_problems(request: TrainingRequest, image: str | None) -> list[str]:

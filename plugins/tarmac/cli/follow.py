@@ -18,7 +18,7 @@ from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES
 from tarmac.base.texts import one_line, visible
 from tarmac.base.units import format_seconds
-from tarmac.cli.session_tables import PAUSED, run_seconds
+from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
 from tarmac.ledger.ledger import Ledger
 
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
@@ -134,7 +134,7 @@ def failure_reason(entries: list[dict[str, Any]]) -> str:
 class Follower:
     """Prints a run's tasks as they end.
 
-    `write` gets whole lines; `live` gets text for one line that is overwritten; `why` says why a run waits for a GPU.
+    `write` gets whole lines; `live` gets text for one line that is overwritten; `why` says why a run is queued.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Follower:
             self._show_progress(task_id)
         if state == "deferred" and (why := self._why(self._run_id)) and why != self._said_why:
             self._said_why = why
-            self._write(f"    waits for a GPU: {why}")
+            self._write(f"    waits for {awaited(task_id)}: {why}")
         if state == "up_for_retry" and (task_id, -attempt) not in self._shown:
             self._shown.add((task_id, -attempt))
             reason = one_line(self._reason(task_id, attempt))

@@ -122,6 +122,20 @@ def gpus(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def hosts(arguments: argparse.Namespace) -> int:
+    """Show hosts, what sessions hold of them, and the queue of CPU sessions."""
+    from tarmac.ledger.ledger import Ledger
+    from tarmac.scheduler import board
+
+    with Ledger(settings().database_url) as ledger:
+        if arguments.json:
+            print_json(board.host_facts(ledger))
+            return 0
+        for line in board.show_hosts(ledger):
+            print(line)
+    return 0
+
+
 def release_gpu(arguments: argparse.Namespace) -> int:
     """Take a device out of quarantine."""
     with Ledger(settings().database_url) as ledger:
@@ -202,6 +216,9 @@ def main(argv: list[str] | None = None) -> int:
     listing = commands.add_parser("gpus", help="show the GPUs, their reservations and the queue")
     add_json(listing)
     listing.set_defaults(run=gpus)
+    listing = commands.add_parser("hosts", help="show the hosts, what is reserved of them, and the queue")
+    add_json(listing)
+    listing.set_defaults(run=hosts)
     release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")
     release.add_argument("uuid", metavar="gpu")
     release.add_argument("--by", default="", type=account, help="who says so, for the record")

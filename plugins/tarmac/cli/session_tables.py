@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from tarmac.base.ids import TRAIN_MODEL_CPU
 from tarmac.base.session import cancellation, failure_in
 from tarmac.base.units import format_seconds
 
@@ -17,8 +18,7 @@ PAUSED = (
 WHOLE = ("RUN",)
 """Other commands take a run's id."""
 
-# A deferred task is one that waits for a GPU; `make gpus` says why.
-_NAMES = {"deferred": "waits for a GPU", "up_for_reschedule": "waits"}
+_NAMES = {"up_for_reschedule": "waits"}
 _UNDER_WAY = ("running", "queued")
 
 
@@ -38,7 +38,7 @@ def session_facts(
 def _facts(run: Mapping[str, Any], active: Sequence[Mapping[str, Any]], *, now: datetime) -> dict[str, Any]:
     conf = run.get("conf")
     request: Mapping[str, Any] = conf if isinstance(conf, dict) else {}
-    doing = ", ".join(f"{task['task_id']} ({_NAMES.get(task['state'], task['state'])})" for task in active)
+    doing = ", ".join(f"{task['task_id']} ({_state_name(task)})" for task in active)
     if not doing and run["state"] in _UNDER_WAY:
         doing = "between two tasks" if run["state"] == "running" else "not begun"
     return {
@@ -53,6 +53,16 @@ def _facts(run: Mapping[str, Any], active: Sequence[Mapping[str, Any]], *, now: 
         "now": doing,
         "note": run.get("note") or "",
     }
+
+
+def _state_name(task: Mapping[str, Any]) -> str:
+    state = str(task["state"])
+    return f"waits for {awaited(task['task_id'])}" if state == "deferred" else _NAMES.get(state, state)
+
+
+def awaited(task_id: str) -> str:
+    """Return what a deferred task waits for, whose reason `make gpus` and `make hosts` give."""
+    return "cores and memory" if task_id == TRAIN_MODEL_CPU else "a GPU"
 
 
 def session_rows(sessions: Sequence[Mapping[str, Any]]) -> list[list[str]]:

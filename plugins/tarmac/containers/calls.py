@@ -15,6 +15,9 @@ class EngineCalls(Protocol):
     engine that does not answer is an OSError.
     """
 
+    def info(self) -> JsonDict:
+        """Tell about the engine's machine: memory in bytes under "MemTotal", the number of cores under "NCPU"."""
+
     def containers(self, *, all: bool = False, filters: dict[str, list[str]] | None = None) -> list[JsonDict]:
         """List containers, newest first; without `all` those that run."""
 

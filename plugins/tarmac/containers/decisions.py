@@ -87,7 +87,8 @@ def verdict(step: str, end: End, memory_bytes: int) -> ContainerError | None:
     if end.out_of_memory:
         return ContainerError(
             f"The step {step!r} ran out of memory: it needs more than its limit of {format_size(memory_bytes)}. "
-            "Use less data or a smaller model, or raise TARMAC_TRAINER_MEMORY in env/stack.env and run `make up`."
+            "Use less data or a smaller model, or raise TARMAC_TRAINER_MEMORY in env/stack.env and run `make up`.",
+            out_of_memory=True,
         )
     said = end.error.data if end.error else {}
     reason = str(said.get("message") or end.last_text or "it said nothing")[:MAX_MESSAGE]

@@ -12,6 +12,8 @@ from tarmac.base.session import SESSION_USER
 from tarmac.containers.calls import EngineCalls
 
 _NANOSECONDS = 1_000_000_000
+# In microseconds: a container that may use so many cores gets so much of their time in each of these.
+_PERIOD = 100_000
 # What the engine keeps of a container's output: so many files of so many bytes, the oldest is dropped.
 LOG_FILES, LOG_FILE_MIB = 3, 20
 
@@ -25,6 +27,7 @@ class ContainerSpec:
         mounts: as the engine's API has them: Source, Target, Type, ReadOnly.
         networks: the first one is there from the beginning; ["none"]: no network.
         cpu_share: how much of the processors it gets beside others, 1.0 is an equal share.
+        millicpus: how many cores it may use at most, in thousandths; 0: all.
         devices: UUIDs of GPUs.
         health: what the engine runs to learn how the container is; empty: nothing.
     """
@@ -43,6 +46,7 @@ class ContainerSpec:
     tmp_bytes: int = 1024**3
     processes: int = 512
     cpu_share: float = 1.0
+    millicpus: int = 0
     devices: Sequence[str] = ()
     health: Sequence[str] = ()
 
@@ -71,6 +75,9 @@ def create(api: EngineCalls, spec: ContainerSpec) -> str:
         tmpfs={"/tmp": f"rw,nosuid,nodev,size={spec.tmp_bytes},mode=1777"},  # noqa: S108
         shm_size=spec.shm_bytes,
         cpu_shares=round(spec.cpu_share * 1024),
+        # Not `nano_cpus`, which the engine refuses above the cores that it sees.
+        cpu_period=_PERIOD if spec.millicpus else None,
+        cpu_quota=spec.millicpus * _PERIOD // 1000 if spec.millicpus else None,
         device_requests=gpus,
         log_config=LogConfig(config={"max-size": f"{LOG_FILE_MIB}m", "max-file": str(LOG_FILES)}),
     )

@@ -20,6 +20,7 @@ from tarmac.base.ids import TRAIN_MODEL_GPU
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
 from tarmac.ledger.history import History
+from tarmac.ledger.hosts import Hosts
 from tarmac.ledger.inventory import Inventory
 from tarmac.ledger.queued import Waitlist
 from tarmac.ledger.records import DeviceRow, Reservation, reservation_of, session_key, session_name
@@ -44,7 +45,7 @@ class Opening:
     snapshot: str
 
 
-class Ledger(Waitlist, Inventory, History):
+class Ledger(Waitlist, Inventory, Hosts, History):
     """One connection to the ledger, opened when first used and again after it broke. Not for two threads at once.
 
     Every method is one transaction unless it is called within `transaction()`.
@@ -136,7 +137,11 @@ class Ledger(Waitlist, Inventory, History):
         with self.cursor() as cursor:
             cursor.execute(sql.CLAIM, key)
             rows = cursor.fetchall()
-        return reservation_of((*key, {row[0]: int(row[1]) for row in rows}, *rows[0][2:])) if rows else None
+        if not rows:
+            return None
+        by_device = {row[0]: int(row[1]) for row in rows if row[0] is not None}
+        on_host = next(((row[8], row[1], row[9]) for row in rows if row[8] is not None), ("", 0, 0))
+        return reservation_of((*key, by_device, *rows[0][2:8], *on_host))
 
     def renew(
         self, held: Reservation, *, running: bool, used_bytes: int | None = None, peak_bytes: int | None = None

@@ -14,6 +14,7 @@ from tarmac.ledger.records import Place, Reservation, reservation_of
 
 _BEAT, _IS_QUEUED = sql.numbered(sql.BEAT), sql.numbered(sql.IS_QUEUED)
 _RESERVATION, _CLAIM_CYCLE = sql.numbered(sql.RESERVATION), sql.numbered(sql.CLAIM_CYCLE)
+_CLAIM_HOST_CYCLE = sql.numbered(sql.CLAIM_HOST_CYCLE)
 
 
 class Listener:
@@ -27,6 +28,7 @@ class Listener:
         self._connection: Any = None
         self._lock = asyncio.Lock()
         self._listeners: dict[str, asyncio.Event] = {}
+        self._on_hosts: set[str] = set()
 
     async def beat(self, key: SessionKey) -> Place | None:
         """Renew a queued session's heartbeat; return its place. None: it is not in the queue."""
@@ -42,18 +44,26 @@ class Listener:
         row = await self._fetchrow(_RESERVATION, *key)
         return None if row is None else reservation_of(tuple(row))
 
-    async def claim_cycle(self, *, due_after: float, within: float) -> bool:
+    async def claim_cycle(self, *, due_after: float, within: float, on_hosts: bool = False) -> bool:
         """Undertake to make the admission cycle that is due. False: none is, or another session has undertaken it.
 
         Args:
+            on_hosts: the cycle of CPU sessions.
             due_after: a cycle is due this many seconds after the last one, and after every release.
             within: after so many seconds another session may undertake it.
         """
-        return await self._fetchrow(_CLAIM_CYCLE, due_after, within) is not None
+        statement = _CLAIM_HOST_CYCLE if on_hosts else _CLAIM_CYCLE
+        return await self._fetchrow(statement, due_after, within) is not None
 
-    def listen(self, name: str) -> None:
-        """From now on note news about a session, so that none is lost between a query and `hear`."""
+    def listen(self, name: str, *, on_hosts: bool = False) -> None:
+        """From now on note news about a session, so that none is lost between a query and `hear`.
+
+        Args:
+            on_hosts: of a CPU session, also where only cores and memory of a host were released.
+        """
         self._listeners[name] = asyncio.Event()
+        if on_hosts:
+            self._on_hosts.add(name)
 
     async def hear(self, name: str, seconds: float) -> bool:
         """Wait for news about a session or a release since the last call. Returns whether there was any."""
@@ -68,10 +78,11 @@ class Listener:
     def forget(self, name: str) -> None:
         """Stop listening for a session."""
         self._listeners.pop(name, None)
+        self._on_hosts.discard(name)
 
     def _notified(self, _: Any, __: int, ___: str, name: str) -> None:
         for key, event in self._listeners.items():
-            if name in ("", key):
+            if name in ("", key) or (name == sql.HOST_RELEASED and key in self._on_hosts):
                 event.set()
 
     async def _fetchrow(self, statement: str, *values: Any) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tarmac.admission.estimate import Estimate
-from tarmac.admission.placement import Need, Policy, Waiting
-from tarmac.admission.reasons import why
+from tarmac.admission.hosts import why_on_host
+from tarmac.admission.placement import HostNeed, Need, Policy, Waiting
+from tarmac.admission.reasons import Why, why
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
 from tarmac.ledger.database import Database
@@ -23,9 +24,23 @@ class Candidates(NamedTuple):
 
 def place_of(key: SessionKey, row: Sequence[Any]) -> Place:
     """Return a session's place, of the row that PLACE_IN_QUEUE or BEAT gives. Pure."""
-    ahead, memory_bytes, count, snapshot, now, left, waited, estimate = row
-    reason = why(session_name(key), Need(memory_bytes, count), snapshot, now)
-    return Place(int(ahead), reason, float(left), float(waited), estimate)
+    ahead, memory_bytes, count, host_bytes, millicpus, snapshot, now, left, waited, estimate = row
+    need = Need(memory_bytes, count, host=HostNeed(host_bytes, millicpus))
+    reason = why_queued(session_name(key), need, snapshot, now)
+    return Place(int(ahead), reason, float(left), float(waited), estimate, on_host=count == 0)
+
+
+def why_queued(name: str, need: Need, snapshot: str, now: float) -> Why:
+    """Say why a session waits, for a device or for a host. Pure.
+
+    Args:
+        name, need: of the session.
+        snapshot: of the last cycle of its kind.
+        now: seconds since 1970, by the database's clock.
+    """
+    if need.device_count == 0:
+        return why_on_host(name, need.host, snapshot, now)
+    return why(name, need, snapshot, now)
 
 
 class Waitlist(Database):
@@ -59,6 +74,8 @@ class Waitlist(Database):
                     entry.data_bytes,
                     entry.fingerprint,
                     entry.max_wait_seconds,
+                    entry.need.host.memory_bytes,
+                    entry.need.host.millicpus,
                     *key,
                     *key,
                 ),
@@ -77,7 +94,7 @@ class Waitlist(Database):
             return [SessionKey(*row) for row in cursor.fetchall()]
 
     def any_queued(self) -> bool:
-        """Tell whether the queue is not empty."""
+        """Tell whether a GPU session is queued."""
         with self.cursor() as cursor:
             cursor.execute(sql.ANY_QUEUED)
             return bool(cursor.fetchone()[0])
@@ -143,10 +160,11 @@ class Waitlist(Database):
             cursor.execute(sql.OLD_ARRIVALS)
             return [SessionKey(*row) for row in cursor.fetchall()]
 
-    def queue(self, limit: int = 50) -> list[dict[str, Any]]:
-        """Return the first sessions in the queue, in order, with why each waits."""
-        rows = self.rows(sql.QUEUE, (limit,))
+    def queue(self, limit: int = 50, *, on_host: bool = False) -> list[dict[str, Any]]:
+        """Return the first GPU sessions in the queue, or CPU sessions, in order, with why each waits."""
+        rows = self.rows(sql.QUEUE, (on_host, limit))
         for row in rows:
             name = session_name(SessionKey(row["dag_id"], row["run_id"]))
-            row["reason"] = str(why(name, Need(row["memory_bytes"], row["device_count"]), row["view"], row["now"]))
+            need = Need(row["memory_bytes"], row["device_count"], host=HostNeed(row["host_bytes"], row["millicpus"]))
+            row["reason"] = str(why_queued(name, need, row["view"], row["now"]))
         return rows

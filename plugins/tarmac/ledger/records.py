@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tarmac.admission.estimate import Estimate
+from tarmac.admission.hosts import HostLoad
 from tarmac.admission.placement import Need
 from tarmac.admission.reasons import Why
 from tarmac.base.ids import GPU_PREFLIGHT_CONFIGURATION
@@ -32,7 +33,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reservation:
-    """What a session holds: bytes by device UUID, and the token of the attempt that holds it."""
+    """What a session holds: bytes by device UUID, and the token of the attempt that holds it.
+
+    `host`, `host_bytes`, `millicpus`: of a CPU session, what it holds of a host; of a GPU session, what its container
+    may take there, "" where none was counted.
+    """
 
     key: SessionKey
     bytes_by_device: Mapping[str, int]
@@ -42,6 +47,9 @@ class Reservation:
     data_bytes: int
     fingerprint: str
     waited_seconds: float
+    host: str = ""
+    host_bytes: int = 0
+    millicpus: int = 0
 
     @property
     def devices(self) -> list[str]:
@@ -70,14 +78,46 @@ class DeviceRow:
 
 
 @dataclass(frozen=True)
+class HostRow:
+    """A host as the ledger knows it: bytes, and thousandths of a core. See the table `host`."""
+
+    name: str
+    total_bytes: int
+    total_millicpus: int
+    capacity_bytes: int
+    capacity_millicpus: int
+    reserved_bytes: int
+    reserved_millicpus: int
+    beside_bytes: int
+    beside_millicpus: int
+
+    @property
+    def load(self) -> HostLoad:
+        """What placement reads of it."""
+        return HostLoad(
+            self.name,
+            self.capacity_bytes,
+            self.capacity_millicpus,
+            self.reserved_bytes,
+            self.reserved_millicpus,
+            self.beside_bytes,
+            self.beside_millicpus,
+        )
+
+
+@dataclass(frozen=True)
 class Place:
-    """Where a session stands in the queue: `ahead` sessions are before it. `estimate`: its need, as a sentence."""
+    """Where a session stands in the queue: `ahead` sessions of its kind are before it.
+
+    `estimate`: its need, as a sentence. `on_host`: it waits for cores and memory of a host, not for a device.
+    """
 
     ahead: int
     why: Why
     seconds_left: float
     waited_seconds: float
     estimate: str
+    on_host: bool = False
 
 
 def reservation_of(row: Sequence[Any]) -> Reservation:
@@ -85,10 +125,20 @@ def reservation_of(row: Sequence[Any]) -> Reservation:
 
     Its devices are an object, or the text of one: psycopg2 reads JSON, asyncpg does not.
     """
-    dag_id, run_id, held, whole, token, rule, data_bytes, fingerprint, waited = row
-    by_device = json.loads(held) if isinstance(held, str) else dict(held)
+    dag_id, run_id, held, whole, token, rule, data_bytes, fingerprint, waited, host, host_bytes, millicpus = row
+    by_device = json.loads(held) if isinstance(held, str) else dict(held or {})
     return Reservation(
-        SessionKey(dag_id, run_id), by_device, whole, int(token), rule, int(data_bytes), fingerprint, float(waited)
+        SessionKey(dag_id, run_id),
+        by_device,
+        whole,
+        int(token),
+        rule,
+        int(data_bytes),
+        fingerprint,
+        float(waited),
+        host or "",
+        int(host_bytes or 0),
+        int(millicpus or 0),
     )
 
 

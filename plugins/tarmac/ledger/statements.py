@@ -11,8 +11,11 @@ import re
 
 from tarmac.admission.estimate import RECENT, SIMILAR
 from tarmac.admission.placement import STARVED_AFTER
+from tarmac.base.ids import LOCAL_HOST
 
 CHANNEL = "tarmac_tower"
+# What is notified when cores and memory of a host were released, and no device. Session names have a slash.
+HOST_RELEASED = "host"
 LEASE_SECONDS = 60
 # A queued session renews its heartbeat every few seconds; one without a heartbeat for this long is not admitted.
 SEEN_SECONDS = 30
@@ -27,7 +30,11 @@ OF_SESSION = "dag_id = %s AND run_id = %s"
 """The condition for one session's rows; its values are a SessionKey."""
 _FULL_LEASE = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 _WAITED = "extract(epoch FROM admitted_at - enqueued_at)"
-_SNAPSHOT = "(SELECT view FROM tower) AS view, extract(epoch FROM clock_timestamp())::float8 AS now"
+# Of a CPU session, whose device_count is 0, the snapshot of the hosts.
+_SNAPSHOT = """
+    (SELECT CASE device_count WHEN 0 THEN host_view ELSE view END FROM tower) AS view,
+    extract(epoch FROM clock_timestamp())::float8 AS now
+"""
 _HAS_HEARTBEAT = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
 _IN_ORDER = f"ORDER BY priority DESC, sequence LIMIT {CANDIDATES_AT_MOST}"
 
@@ -113,15 +120,15 @@ ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NO
 ENQUEUE = f"""
     {ARRIVE};
     INSERT INTO waiting (dag_id, run_id, task_id, priority, sequence, memory_bytes, device_count, policy, rule,
-        estimate, data_bytes, signature, deadline_at)
+        estimate, data_bytes, signature, deadline_at, host_bytes, millicpus)
     VALUES (%s, %s, %s, %s,
         (SELECT sequence FROM arrival WHERE {OF_SESSION}),
-        %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s))
+        %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s)
     ON CONFLICT (dag_id, run_id) DO UPDATE SET
         task_id = excluded.task_id, priority = excluded.priority, memory_bytes = excluded.memory_bytes,
         device_count = excluded.device_count, policy = excluded.policy, rule = excluded.rule,
         estimate = excluded.estimate, data_bytes = excluded.data_bytes, signature = excluded.signature,
-        seen_at = clock_timestamp();
+        host_bytes = excluded.host_bytes, millicpus = excluded.millicpus, seen_at = clock_timestamp();
     DELETE FROM waiting WHERE {OF_SESSION} AND EXISTS (SELECT FROM reservation WHERE {OF_SESSION})
 """
 
@@ -131,8 +138,8 @@ WITHDRAW = f"DELETE FROM arrival WHERE {OF_SESSION}; DELETE FROM waiting WHERE {
 # All queued sessions, in no order.
 QUEUED = "SELECT dag_id, run_id FROM waiting"
 
-# Whether the queue is not empty.
-ANY_QUEUED = "SELECT EXISTS (SELECT FROM waiting)"
+# Whether a GPU session is queued.
+ANY_QUEUED = "SELECT EXISTS (SELECT FROM waiting WHERE device_count > 0)"
 
 # Whether one session is queued.
 IS_QUEUED = f"SELECT true FROM waiting WHERE {OF_SESSION}"
@@ -148,15 +155,16 @@ OLD_ARRIVALS = """
 # Queued sessions whose need a new measurement may correct: it is no need that the request or an own attempt gave.
 CORRECTABLE = """
     SELECT dag_id, run_id, data_bytes, device_count FROM waiting
-    WHERE signature = %s AND rule IN ('history', 'default', 'whole_device') ORDER BY sequence
+    WHERE signature = %s AND rule IN ('history', 'default', 'whole_device') AND device_count > 0 ORDER BY sequence
 """
 
 # Another need for a queued session.
 CORRECT = f"UPDATE waiting SET memory_bytes = %s, rule = %s, estimate = %s WHERE {OF_SESSION}"
 
 _PLACE = f"""
-    SELECT (SELECT count(*) FROM waiting w WHERE (-w.priority, w.sequence) < (-mine.priority, mine.sequence)) AS ahead,
-        memory_bytes, device_count, {_SNAPSHOT},
+    SELECT (SELECT count(*) FROM waiting w WHERE (-w.priority, w.sequence) < (-mine.priority, mine.sequence)
+            AND (w.device_count = 0) = (mine.device_count = 0)) AS ahead,
+        memory_bytes, device_count, host_bytes, millicpus, {_SNAPSHOT},
         extract(epoch FROM deadline_at - clock_timestamp())::float8 AS seconds_left,
         extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited, estimate
 """
@@ -170,23 +178,25 @@ BEAT = f"""
     {_PLACE} FROM mine
 """
 
-# The first queued sessions in order, with what each one's reason is made of.
+# The first queued sessions of one kind in order, with what each one's reason is made of: (whether of CPU sessions).
 QUEUE = f"""
-    SELECT dag_id, run_id, priority, estimate, memory_bytes, device_count, enqueued_at, deadline_at, {_SNAPSHOT}
-    FROM waiting ORDER BY priority DESC, sequence LIMIT %s
+    SELECT dag_id, run_id, priority, estimate, memory_bytes, device_count, host_bytes, millicpus, enqueued_at,
+        deadline_at, {_SNAPSHOT}
+    FROM waiting WHERE (device_count = 0) = %s ORDER BY priority DESC, sequence LIMIT %s
 """
 
 # What a cycle reads of the queue, a part for each kind of session that it may admit. CANDIDATES joins those parts that
 # can find any: most cycles are made while all devices are full.
 STARVED_CANDIDATES = (
-    f"sequence < (SELECT below FROM starved) AND {_HAS_HEARTBEAT} ORDER BY sequence LIMIT {CANDIDATES_AT_MOST}"
+    f"sequence < (SELECT below FROM starved) AND device_count > 0 AND {_HAS_HEARTBEAT} "
+    f"ORDER BY sequence LIMIT {CANDIDATES_AT_MOST}"
 )
 # Sessions that ask for bytes: (most free bytes of a device, free bytes of each device, descending).
 FITTING_CANDIDATES = (
     f"memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {_HAS_HEARTBEAT} {_IN_ORDER}"
 )
 # Sessions that ask for whole devices: (how many are empty).
-WHOLE_CANDIDATES = f"memory_bytes IS NULL AND device_count <= %s AND {_HAS_HEARTBEAT} {_IN_ORDER}"
+WHOLE_CANDIDATES = f"memory_bytes IS NULL AND device_count BETWEEN 1 AND %s AND {_HAS_HEARTBEAT} {_IN_ORDER}"
 
 
 def candidates(parts: list[str]) -> str:
@@ -195,7 +205,7 @@ def candidates(parts: list[str]) -> str:
     union = " UNION ".join(f"(SELECT {columns} FROM waiting WHERE {part})" for part in parts)
     return f"""
         WITH starved AS MATERIALIZED (
-            SELECT coalesce((SELECT sequence FROM admission ORDER BY sequence DESC
+            SELECT coalesce((SELECT sequence FROM admission WHERE NOT on_host ORDER BY sequence DESC
                 OFFSET {STARVED_AFTER - 1} LIMIT 1), 0) AS below
         ), found AS ({union}) SELECT found.*, below FROM found, starved
     """
@@ -206,10 +216,12 @@ def candidates(parts: list[str]) -> str:
 # What every cycle holds until it ends: the tower, then all devices.
 LOCK = "SELECT FROM tower FOR UPDATE; SELECT FROM device ORDER BY uuid FOR UPDATE"
 
-# The devices and bytes of sessions, one row a session. The condition is filled in.
+# The devices and bytes of sessions, and what they hold of a host, one row a session. The condition is filled in.
 _RESERVATIONS = f"""
-    SELECT dag_id, run_id, json_object_agg(device_uuid, bytes) AS held, bool_and(whole) AS whole, max(token) AS token,
-        max(rule) AS rule, max(data_bytes) AS data_bytes, max(signature) AS signature, max({_WAITED}) AS waited
+    SELECT dag_id, run_id, json_object_agg(device_uuid, bytes) FILTER (WHERE device_uuid IS NOT NULL) AS held,
+        bool_and(whole) AS whole, max(token) AS token,
+        max(rule) AS rule, max(data_bytes) AS data_bytes, max(signature) AS signature, max({_WAITED}) AS waited,
+        max(host) AS host, max(bytes) FILTER (WHERE host IS NOT NULL) AS host_bytes, max(millicpus) AS millicpus
     FROM reservation WHERE {{}} GROUP BY dag_id, run_id ORDER BY dag_id, run_id
 """
 
@@ -221,10 +233,10 @@ OPEN_CYCLE = f"""(boolean, text, text) AS
     ), known AS (
         SELECT {_DEVICE_COLUMNS}, seen_at < clock_timestamp() - interval '{NOTE_SECONDS} seconds' AS outdated
         FROM {_DEVICES} ORDER BY uuid
-    ), holders AS ({_RESERVATIONS.format("true")})
+    ), holders AS ({_RESERVATIONS.format("device_uuid IS NOT NULL")})
     SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
         (SELECT coalesce(json_agg(holders), '[]') FROM holders),
-        (SELECT count(*) FROM (SELECT FROM waiting LIMIT {COUNTED}) counted),
+        (SELECT count(*) FROM (SELECT FROM waiting WHERE device_count > 0 LIMIT {COUNTED}) counted),
         view
     FROM opened
 """
@@ -253,6 +265,13 @@ ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
         SELECT dag_id, run_id, device_uuid, bytes, whole, token, {_FULL_LEASE}, enqueued_at, sequence, priority, rule,
             data_bytes, signature
         FROM gone JOIN token USING (dag_id, run_id) JOIN place USING (dag_id, run_id)
+    ), beside AS (
+        INSERT INTO reservation (dag_id, run_id, host, bytes, millicpus, beside, whole, token, lease_until, enqueued_at,
+            sequence, priority, rule, data_bytes, signature)
+        SELECT dag_id, run_id, host.name, host_bytes, millicpus, true,
+            (SELECT bool_and(place.whole) FROM place WHERE place.dag_id = gone.dag_id AND place.run_id = gone.run_id),
+            token, {_FULL_LEASE}, enqueued_at, sequence, priority, rule, data_bytes, signature
+        FROM gone JOIN token USING (dag_id, run_id), host WHERE host_bytes > 0 AND host.name = '{LOCAL_HOST}'
     ) SELECT dag_id, run_id FROM gone
 """
 
@@ -289,7 +308,8 @@ EXTEND = f"UPDATE reservation SET lease_until = {_FULL_LEASE} WHERE {OF_SESSION}
 # A new attempt takes a session's reservation over: a new token, so that the attempt before can change nothing any more.
 CLAIM = f"""
     UPDATE reservation SET token = (SELECT nextval('fencing_token')), lease_until = {_FULL_LEASE}
-    WHERE {OF_SESSION} RETURNING device_uuid, bytes, whole, token, rule, data_bytes, signature, {_WAITED}
+    WHERE {OF_SESSION}
+    RETURNING device_uuid, bytes, whole, token, rule, data_bytes, signature, {_WAITED}, host, millicpus
 """
 
 # Renews a lease and notes what the session uses; no row where the token is another attempt's.
@@ -305,24 +325,26 @@ RENEW = f"""
 FINISH = f"""
     WITH gone AS (DELETE FROM reservation WHERE {OF_SESSION} AND token = %s RETURNING *)
     INSERT INTO history (dag_id, run_id, signature, data_bytes, devices, reserved_bytes, whole, peak_bytes,
-        needed_bytes, outcome, reason, sequence, seconds)
-    SELECT dag_id, run_id, max(signature), max(data_bytes), array_agg(device_uuid), min(bytes), bool_and(whole),
+        needed_bytes, outcome, reason, sequence, seconds, host)
+    SELECT dag_id, run_id, max(signature), max(data_bytes), array_remove(array_agg(device_uuid), NULL),
+        coalesce(min(bytes) FILTER (WHERE device_uuid IS NOT NULL), min(bytes)), bool_and(whole),
         greatest(max(peak_bytes), %s), %s, %s, %s, max(sequence),
-        extract(epoch FROM clock_timestamp() - min(running_at))
+        extract(epoch FROM clock_timestamp() - min(running_at)), max(host)
     FROM gone GROUP BY dag_id, run_id
 """
 
 # How many slots gpu_pool needs: sessions that hold a reservation, and trainings that are queued to be repeated.
 SLOTS = """
-    SELECT (SELECT count(DISTINCT (dag_id, run_id)) FROM reservation)
+    SELECT (SELECT count(DISTINCT (dag_id, run_id)) FROM reservation WHERE device_uuid IS NOT NULL)
         + (SELECT count(*) FROM waiting WHERE task_id = %s)
 """
 
 # Removes the oldest rows: all but (so many) admissions, those kept that decide which session is starved (all but the
-# last so many), and all but (so many) measurements.
+# last so many of those on devices, and on hosts), and all but (so many) measurements.
 PRUNE = """
     DELETE FROM admission WHERE id <= (SELECT max(id) FROM admission) - %s
-        AND sequence < (SELECT sequence FROM admission ORDER BY sequence DESC OFFSET %s LIMIT 1);
+        AND sequence < (SELECT a.sequence FROM admission a WHERE a.on_host = admission.on_host
+            ORDER BY a.sequence DESC OFFSET %s LIMIT 1);
     DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - %s
 """
 
@@ -330,7 +352,7 @@ PRUNE = """
 HOLDERS = """
     SELECT device_uuid, run_id, bytes, used_bytes, peak_bytes, admitted_at, running_at,
         lease_until < clock_timestamp() AS suspect
-    FROM reservation ORDER BY device_uuid, sequence
+    FROM reservation WHERE device_uuid IS NOT NULL ORDER BY device_uuid, sequence
 """
 
 # ---- what was measured -----------------------------------------------------------------------------------------------
@@ -345,16 +367,133 @@ MEASURED = f"{_MEASURED} WHERE signature = %s AND (dag_id, run_id) <> (%s, %s) O
 
 # When each reservation should end: when it began to run, or else was admitted, and the median of earlier successes with
 # its fingerprint and about as much data. In seconds since 1970; null where history does not know.
-EXPECTED_ENDS = f"""
-    SELECT device_uuid, bytes,
+_EXPECTED_END = f"""
         (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FROM
             (SELECT seconds FROM history h WHERE h.signature = r.signature AND outcome = 'success'
                 AND seconds IS NOT NULL AND h.data_bytes <= r.data_bytes * {SIMILAR}
                 AND r.data_bytes <= h.data_bytes * {SIMILAR}
              ORDER BY id DESC LIMIT {RECENT}) latest)
         + extract(epoch FROM coalesce(running_at, admitted_at))
-    FROM reservation r ORDER BY device_uuid, sequence
 """
+EXPECTED_ENDS = f"""
+    SELECT device_uuid, bytes, {_EXPECTED_END}
+    FROM reservation r WHERE device_uuid IS NOT NULL ORDER BY device_uuid, sequence
+"""
+
+# ---- hosts: cores and memory for CPU sessions ------------------------------------------------------------------------
+
+_HOST_COLUMNS = """
+    name, total_bytes, total_millicpus, capacity_bytes, capacity_millicpus, reserved_bytes, reserved_millicpus,
+    beside_bytes, beside_millicpus
+"""
+
+# All hosts, and whether each was measured in the last (seconds).
+HOSTS = f"""
+    SELECT {_HOST_COLUMNS}, measured_at > clock_timestamp() - make_interval(secs => %s) FROM host ORDER BY name
+"""
+
+# What was measured of a host. A capacity never shrinks below what is reserved already. One that has changed makes a
+# cycle due. It locks the tower first, as everywhere.
+PUT_HOST = """
+    SELECT FROM tower FOR UPDATE;
+    WITH before AS (SELECT * FROM host WHERE name = %s), put AS (
+        INSERT INTO host (name, total_bytes, total_millicpus, capacity_bytes, capacity_millicpus)
+        VALUES (%s, %s, %s, %s, %s)
+        ON CONFLICT (name) DO UPDATE SET
+            total_bytes = excluded.total_bytes, total_millicpus = excluded.total_millicpus,
+            capacity_bytes = greatest(excluded.capacity_bytes, host.reserved_bytes),
+            capacity_millicpus = greatest(excluded.capacity_millicpus, host.reserved_millicpus),
+            measured_at = clock_timestamp()
+        RETURNING *
+    ) UPDATE tower SET host_dirty = true FROM put LEFT JOIN before USING (name)
+        WHERE (put.capacity_bytes, put.capacity_millicpus)
+            IS DISTINCT FROM (before.capacity_bytes, before.capacity_millicpus)
+"""
+
+# Begins a cycle of CPU sessions: (in any case, or else only if the session (DAG, run) is queued). The locks are those
+# of every cycle, on hosts in place of devices; what is read after them is what was committed before.
+OPEN_HOST_CYCLE = f"""
+    SELECT FROM tower FOR UPDATE; SELECT FROM host ORDER BY name FOR UPDATE;
+    WITH opened AS (
+        UPDATE tower SET host_dirty = false, host_passed_at = clock_timestamp()
+        WHERE %s OR EXISTS (SELECT FROM waiting WHERE {OF_SESSION}) RETURNING host_view
+    ), known AS (SELECT {_HOST_COLUMNS} FROM host ORDER BY name)
+    SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
+        (SELECT count(*) FROM (SELECT FROM waiting WHERE device_count = 0 LIMIT {CANDIDATES_AT_MOST}) counted),
+        host_view
+    FROM opened
+"""
+
+# The CPU sessions that a cycle may admit, each with the number below which it is starved: the starved ones, those that
+# fit on one host, and one session: (DAG, run, free bytes and free thousandths of a core of each host).
+HOST_CANDIDATES = f"""
+    WITH starved AS MATERIALIZED (
+        SELECT coalesce((SELECT sequence FROM admission WHERE on_host ORDER BY sequence DESC
+            OFFSET {STARVED_AFTER - 1} LIMIT 1), 0) AS below
+    ), room AS (SELECT * FROM unnest(%s::bigint[], %s::integer[]) AS room (bytes, cores)), found AS (
+        (SELECT * FROM waiting WHERE {OF_SESSION} AND device_count = 0)
+        UNION (SELECT * FROM waiting WHERE sequence < (SELECT below FROM starved) AND device_count = 0
+            AND {_HAS_HEARTBEAT} ORDER BY sequence LIMIT {CANDIDATES_AT_MOST})
+        UNION (SELECT * FROM waiting WHERE device_count = 0 AND {_HAS_HEARTBEAT}
+            AND EXISTS (SELECT FROM room WHERE host_bytes <= room.bytes AND millicpus <= room.cores) {_IN_ORDER})
+    ) SELECT dag_id, run_id, host_bytes, millicpus, sequence, priority, below FROM found, starved
+"""
+
+# Admits CPU sessions and notifies them, in one statement: (DAGs, runs, hosts, bytes, thousandths of a core, whether it
+# is the whole host).
+ADMIT_ON_HOSTS = f"""
+    WITH place AS (
+        SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::integer[], %s::boolean[])
+            WITH ORDINALITY AS place (dag_id, run_id, on_host, bytes, cores, whole, number)
+    ), gone AS (
+        DELETE FROM waiting USING place
+        WHERE waiting.dag_id = place.dag_id AND waiting.run_id = place.run_id AND device_count = 0
+        RETURNING waiting.*, on_host, bytes, cores, whole, number
+    ), noted AS (
+        INSERT INTO admission (dag_id, run_id, sequence, enqueued_at, on_host)
+        SELECT dag_id, run_id, sequence, enqueued_at, true FROM gone ORDER BY number
+        RETURNING pg_notify('{CHANNEL}', dag_id || '/' || run_id)
+    ), held AS (
+        INSERT INTO reservation (dag_id, run_id, host, bytes, millicpus, whole, token, lease_until, enqueued_at,
+            sequence, priority, rule, data_bytes, signature)
+        SELECT dag_id, run_id, on_host, bytes, cores, whole, nextval('fencing_token'), {_FULL_LEASE}, enqueued_at,
+            sequence, priority, rule, data_bytes, signature
+        FROM gone
+    ) SELECT dag_id, run_id FROM gone
+"""
+
+# The snapshot of a cycle of CPU sessions, of which those that stay queued make their reasons.
+SHOW_HOSTS = "UPDATE tower SET host_view = %s"
+
+# As CLAIM_CYCLE, for the cycle of CPU sessions.
+CLAIM_HOST_CYCLE = """
+    UPDATE tower SET host_claimed_at = clock_timestamp()
+    WHERE one IN (
+        SELECT one FROM tower
+        WHERE (host_dirty OR host_passed_at < clock_timestamp() - make_interval(secs => %s))
+            AND host_claimed_at < clock_timestamp() - make_interval(secs => %s)
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING true
+"""
+
+# One row for each session that holds something of a host, in the order of arrival, with when it should end.
+HOST_HOLDERS = f"""
+    SELECT run_id, host, bytes, millicpus, beside, admitted_at, running_at, lease_until < clock_timestamp() AS suspect,
+        ({_EXPECTED_END})::float8 AS ends
+    FROM reservation r WHERE host IS NOT NULL ORDER BY host, sequence
+"""
+
+# Queued CPU sessions whose need a new measurement may correct.
+CORRECTABLE_ON_HOST = """
+    SELECT dag_id, run_id, data_bytes, millicpus FROM waiting
+    WHERE signature = %s AND rule IN ('history', 'default') AND device_count = 0 ORDER BY sequence
+"""
+
+# Another need for a queued CPU session.
+CORRECT_ON_HOST = (
+    f"UPDATE waiting SET host_bytes = %s, rule = %s, estimate = %s WHERE {OF_SESSION} AND device_count = 0"
+)
 
 # ---- promotions ------------------------------------------------------------------------------------------------------
 

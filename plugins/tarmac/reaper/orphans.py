@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from tarmac.base.ids import GPU_PREFLIGHT_CONFIGURATION, GPU_TRAINING_SENSOR, TRAIN_MODEL_GPU
+from tarmac.base.ids import GPU_PREFLIGHT_CONFIGURATION, GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.session import SessionKey
 from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES
 
@@ -125,7 +125,7 @@ def _container(one: Container, runs: Mapping[SessionKey, Run]) -> str | None:
 
 
 def why_unwanted(run: Run | None) -> str | None:
-    """Say why Airflow will not train a session on a GPU any more; None: it still may. Pure.
+    """Say why Airflow will not train a session any more; None: it still may. Pure.
 
     The one rule by which a session loses its reservation or its place in the queue while others need them. An expired
     lease plays no part in it.
@@ -136,6 +136,8 @@ def why_unwanted(run: Run | None) -> str | None:
     if run is None:
         return "its run was deleted"
     training, preflight = run.state_of(TRAIN_MODEL_GPU), run.state_of(GPU_PREFLIGHT_CONFIGURATION)
+    if training == "skipped":  # by the branch: it is a CPU session
+        training, preflight = run.state_of(TRAIN_MODEL_CPU), None
     if training in FINISHED_STATES:
         return f"its training is over ({training})"
     if preflight in FINISHED_STATES - {"success"}:

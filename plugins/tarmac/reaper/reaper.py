@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.base.errors import ContainerError, TarmacError
-from tarmac.base.ids import TRAIN_MODEL_GPU
+from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
 from tarmac.base.settings import settings
 from tarmac.containers import engine
@@ -25,11 +25,14 @@ from tarmac.ledger.records import Reservation
 from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
+from tarmac.scheduler.host_cycle import note_host
 
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 2.0
 PRUNE_SECONDS = 60.0
+# How often the host is measured again: a machine may get more memory, or a virtual one less.
+HOST_SECONDS = 60.0
 
 
 def twice(before: Orphans, now: Orphans) -> Orphans:
@@ -62,6 +65,7 @@ class Reaper:
         self._first_seen: dict[str, float] = {}
         self._held: dict[SessionKey, Reservation] = {}
         self._prune_at = 0.0
+        self._host_at = 0.0
 
     def round(self) -> Orphans:
         """Find orphans once, and remove those that the last round found too. Returns what was removed.
@@ -71,6 +75,9 @@ class Reaper:
         """
         before, self._before = self._before, Orphans({}, {}, {}, {})
         self._prune()
+        if time.monotonic() >= self._host_at:
+            note_host(self._ledger, self._api)
+            self._host_at = time.monotonic() + HOST_SECONDS
         found = orphans.find(self._inventory())
         sure = twice(before, found)
         if sure:
@@ -109,8 +116,11 @@ class Reaper:
             log.warning("Removing container %s of %s: %s.", container.name, _name(container.key), why)
             engine.stop_and_remove(self._api, container.id)
         for key, why in sure.reserved.items():
-            # Only its training uses the device: the session's other steps may well go on.
-            if self._still_there(key, "release the reservation", {LABEL_TASK: TRAIN_MODEL_GPU}):
+            # Only its training uses what it reserved: the session's other steps may well go on.
+            if any(
+                self._still_there(key, "release the reservation", {LABEL_TASK: training})
+                for training in (TRAIN_MODEL_GPU, TRAIN_MODEL_CPU)
+            ):
                 continue
             if self._ledger.end_session(key, why, self._held[key]):
                 log.warning("Released the reservation of %s: %s.", key.run_id, why)

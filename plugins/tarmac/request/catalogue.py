@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
-from tarmac.base.units import gpu_bytes
+from tarmac.base.units import gpu_bytes, millicpus
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,9 @@ class Model:
         command: what the trainer's container runs, before the contract's command; empty: the image's own entrypoint.
         scripts: whether its trainer runs scripts of users.
         gpu_memory_bytes: what a session reserves of a GPU before anything like it was measured; None: a whole device.
-        memory_bytes: the limit of its containers; None: the stack's setting.
+        memory_bytes: the limit of its containers; None: the stack's setting. A training on the CPU reserves as much
+            before anything like it was measured.
+        millicpus: cores that a training on the CPU reserves, in thousandths.
         parameters: by name.
     """
 
@@ -83,6 +85,7 @@ class Model:
     scripts: bool = False
     gpu_memory_bytes: int | None = None
     memory_bytes: int | None = None
+    millicpus: int = 1000
     parameters: dict[str, Parameter] = field(default_factory=dict)
 
 
@@ -126,6 +129,7 @@ class _Model(BaseModel):
     scripts: StrictBool = False
     gpu_memory: Any = None
     memory: Any = None
+    cpus: Any = None
     parameters: dict[Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], _Parameter] = {}
 
     @field_validator("gpu_memory", "memory")
@@ -135,6 +139,14 @@ class _Model(BaseModel):
             return None if value is None else gpu_bytes(value)
         except ValueError as error:
             raise ValueError("must be a size such as '4GiB', from 64 MiB to 1 TiB") from error
+
+    @field_validator("cpus")
+    @classmethod
+    def _cores(cls, value: Any) -> int | None:
+        try:
+            return None if value is None else millicpus(value)
+        except ValueError as error:
+            raise ValueError("must be a number of cores such as 2 or 0.5, from 0.1 to 1024") from error
 
     def model(self) -> Model:
         parameters = {}
@@ -152,6 +164,7 @@ class _Model(BaseModel):
             scripts=self.scripts,
             gpu_memory_bytes=self.gpu_memory,
             memory_bytes=self.memory,
+            millicpus=self.cpus or 1000,
             parameters=parameters,
         )
 

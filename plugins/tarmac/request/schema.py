@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tarmac.base.errors import RequestError
-from tarmac.base.units import gpu_bytes
+from tarmac.base.units import gpu_bytes, host_bytes, millicpus
 from tarmac.request.catalogue import Catalogue, catalogue
 from tarmac.request.text import key_text, read_json, short, text_problems
 
@@ -82,7 +82,7 @@ class Dataset(BaseModel):
 
 
 class Resources(BaseModel):
-    """What a session asks of the GPUs. All optional; only used with gpu: true."""
+    """What a session asks for. All optional; what is said of GPUs is only used with gpu: true."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -92,16 +92,54 @@ class Resources(BaseModel):
         description="Memory on each device, for example '12GiB'; null: estimated from earlier sessions.",
         json_schema_extra={"type": ["string", "integer", "null"]},
     )
+    memory: Any = Field(
+        None,
+        title="Memory",
+        description="Memory of the host, for example '4GiB'; null: estimated from earlier sessions.",
+        json_schema_extra={"type": ["string", "integer", "null"]},
+    )
+    cpus: Any = Field(
+        None,
+        title="Cores",
+        description="Cores of the host, for example 2 or 0.5; null: the model's default.",
+        json_schema_extra={"type": ["number", "null"]},
+    )
     gpus: Annotated[StrictInt, Field(ge=1, le=64)] = Field(1, title="GPUs", description="How many devices.")
     policy: Literal["packed", "spread"] = Field(
         "packed", title="Policy", description="packed: the fullest device it fits on; spread: the emptiest."
     )
     max_wait_seconds: Annotated[StrictInt, Field(ge=1, le=30 * 86400)] = Field(
-        8 * 3600, title="Longest wait", description="Seconds to wait for a device before the session fails."
+        8 * 3600,
+        title="Longest wait",
+        description="Seconds to wait for a device, or for cores and memory, before the session fails.",
     )
     stall_seconds: Annotated[StrictInt, Field(ge=10, le=86400)] = Field(
         300, title="Stall", description="Seconds without progress after which a training counts as hung."
     )
+
+    @field_validator("memory")
+    @classmethod
+    def _host_memory(cls, value: Any) -> str | int | None:
+        if value is not None:
+            try:
+                host_bytes(value)
+            except ValueError as error:
+                raise PydanticCustomError(
+                    "host_memory", "must be a size such as '4GiB' or '800MiB', or bytes, from 64 MiB to 64 TiB"
+                ) from error
+        return cast("str | int | None", value)
+
+    @field_validator("cpus")
+    @classmethod
+    def _cpus(cls, value: Any) -> float | None:
+        if value is not None:
+            try:
+                millicpus(value)
+            except ValueError as error:
+                raise PydanticCustomError(
+                    "cpus", "must be a number of cores such as 2 or 0.5, from 0.1 to 1024"
+                ) from error
+        return cast("float | None", value)
 
     @field_validator("gpu_memory")
     @classmethod
@@ -148,12 +186,13 @@ class TrainingRequest(BaseModel):
         0, title="Seed", description="The same request, data and seed give the same model on a CPU."
     )
     priority: Annotated[StrictInt, Field(ge=-100, le=100)] = Field(
-        0, title="Priority", description="Higher goes first among sessions that wait for a GPU; equals go by arrival."
+        0, title="Priority", description="Higher goes first among sessions that wait; equals go by arrival."
     )
     resources: Resources = Field(
         default_factory=lambda: Resources.model_validate({}),
         title="Resources",
-        description="What a GPU session asks for: gpu_memory ('12GiB'), gpus, policy, max_wait_seconds, stall_seconds.",
+        description="What a session asks for: cpus, memory ('4GiB'), max_wait_seconds; on a GPU also gpu_memory "
+        "('12GiB'), gpus, policy, stall_seconds.",
     )
     script: Annotated[StrictStr, Field(max_length=128)] | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""What `make gpus` shows: the devices, their reservations, and the queue with a reason for each session."""
+"""What `make gpus` and `make hosts` show: what there is, who holds it, and the queue with a reason for each session."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from tarmac.base.units import format_seconds, format_size
+from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.ledger.ledger import Ledger
-from tarmac.ledger.records import DeviceRow
+from tarmac.ledger.records import DeviceRow, HostRow
 
 
 def board(
@@ -37,9 +37,34 @@ def board(
         for row in holders:
             if row["device_uuid"] == device.uuid:
                 lines.append(f"  {row['run_id']}  {_holding(row, now)}")
-    lines.append("")
-    if not queue:
-        lines.append("No session is queued.")
+    return [*lines, "", *_queued(queue, now)]
+
+
+def host_board(
+    hosts: list[HostRow], holders: list[dict[str, Any]], queue: list[dict[str, Any]], now: datetime
+) -> list[str]:
+    """Return the lines of `make hosts`. Pure.
+
+    Args:
+        hosts, holders, queue: as the ledger gives them, of CPU sessions.
+        now: the database's time.
+    """
+    if not hosts and not queue:
+        return ["No host has been measured yet: the scheduler's container does that when it starts."]
+    lines = []
+    for host in hosts:
+        free = host.load.free
+        line = (
+            f"{host.name}  {free.millicpus / 1000:g} of {format_cores(host.capacity_millicpus)} free, "
+            f"{format_size(free.memory_bytes)} free of {format_size(host.capacity_bytes)}"
+        )
+        lines.append(line + (f", {format_size(host.beside_bytes)} for GPU sessions" if host.beside_bytes else ""))
+        lines += [f"  {row['run_id']}  {_holding_of_host(row, now)}" for row in holders if row["host"] == host.name]
+    return [*lines, "", *_queued(queue, now)]
+
+
+def _queued(queue: list[dict[str, Any]], now: datetime) -> list[str]:
+    lines = [] if queue else ["No session is queued."]
     for number, row in enumerate(queue, start=1):
         waited = (now - row["enqueued_at"]).total_seconds()
         priority = f", priority {row['priority']}" if row["priority"] else ""
@@ -47,14 +72,25 @@ def board(
     return lines
 
 
+def _holding_of_host(row: dict[str, Any], now: datetime) -> str:
+    cores = f"{format_cores(row['millicpus'])} and " if row["millicpus"] else ""
+    text = f"{cores}{format_size(row['bytes'])} reserved"
+    if row["beside"]:
+        return f"{text} beside its GPU"
+    return text + _training(row, now)
+
+
 def _holding(row: dict[str, Any], now: datetime) -> str:
     text = f"{format_size(row['bytes'])} reserved"
     if row["used_bytes"] is not None:
         text += f", {format_size(row['used_bytes'])} used, {format_size(row['peak_bytes'] or 0)} at most"
+    return text + _training(row, now)
+
+
+def _training(row: dict[str, Any], now: datetime) -> str:
+    text = ", does not train yet"
     if row["running_at"] is not None:
-        text += f", trains for {format_seconds((now - row['running_at']).total_seconds())}"
-    else:
-        text += ", does not train yet"
+        text = f", trains for {format_seconds((now - row['running_at']).total_seconds())}"
     return text + (", not heard of lately" if row["suspect"] else "")
 
 
@@ -65,7 +101,20 @@ def facts(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
         return {"devices": devices, "reservations": ledger.holders(), "queue": ledger.queue()}
 
 
+def host_facts(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
+    """Read the ledger and return what `make hosts JSON=1` shows: `hosts`, `reservations` and `queue`."""
+    with ledger.transaction():
+        hosts = [asdict(host) for host in ledger.hosts()]
+        return {"hosts": hosts, "reservations": ledger.host_holders(), "queue": ledger.queue(on_host=True)}
+
+
 def show(ledger: Ledger) -> list[str]:
     """Read the ledger and return the lines."""
     with ledger.transaction():
         return board(ledger.devices(), ledger.holders(), ledger.queue(), ledger.now())
+
+
+def show_hosts(ledger: Ledger) -> list[str]:
+    """Read the ledger and return the lines of `make hosts`."""
+    with ledger.transaction():
+        return host_board(ledger.hosts(), ledger.host_holders(), ledger.queue(on_host=True), ledger.now())

@@ -149,6 +149,7 @@ class TrainingContainerOperator(BaseOperator):
         self.memory_bytes = memory_bytes
         self.processes = processes
         self.cpus = cpus
+        self.millicpus = 0
         self.network_mode = network_mode
         self.user = user
         self._cli: EngineCalls | None = None
@@ -376,6 +377,7 @@ class TrainingContainerOperator(BaseOperator):
             tmp_bytes=stack.trainer_tmp_bytes,
             processes=self.processes or stack.trainer_processes,
             cpu_share=self.cpus,
+            millicpus=self.millicpus,
             devices=self._devices(),
             health=health,
         )

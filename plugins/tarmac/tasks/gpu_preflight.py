@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from tarmac.base.ids import RETRIEVE_RESOURCES
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
-from tarmac.base.units import gpu_bytes
+from tarmac.base.units import gpu_bytes, host_bytes, millicpus
 from tarmac.containers import engine
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import TrainingRequest
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tarmac.admission.estimate import Estimate
+    from tarmac.admission.placement import HostNeed
     from tarmac.ledger.ledger import Ledger
     from tarmac.ledger.records import Entry, Reservation
     from tarmac.scheduler.cycle import Tower
@@ -46,7 +47,7 @@ def entry_for(ledger: Ledger, key: SessionKey, request: TrainingRequest, prep: P
     requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
     found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
     return Entry(
-        need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy)),
+        need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy), container_need(request)),
         estimate=found,
         fingerprint=kind,
         data_bytes=amount,
@@ -54,6 +55,16 @@ def entry_for(ledger: Ledger, key: SessionKey, request: TrainingRequest, prep: P
         max_wait_seconds=resources.max_wait_seconds,
         task_id=task_id,
     )
+
+
+def container_need(request: TrainingRequest) -> HostNeed:
+    """Return what a GPU session's container may take of its host: its memory limit, and the cores that it asks for."""
+    from tarmac.admission.placement import HostNeed
+
+    resources, model = request.resources, catalogue().models.get(request.model)
+    memory = host_bytes(resources.memory) if resources.memory is not None else model.memory_bytes if model else None
+    cores = 0 if resources.cpus is None else millicpus(resources.cpus)
+    return HostNeed(memory or settings().trainer_memory_bytes, cores)
 
 
 def _estimate(

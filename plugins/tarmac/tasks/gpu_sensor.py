@@ -69,7 +69,7 @@ class TrainingRunningSensor(BaseSensorOperator):
         stack = settings()
         with Ledger(stack.database_url) as ledger:
             ledger.arrive(SessionKey(ti.dag_id, ti.run_id))
-            held = [one.key for one in ledger.reservations() if one.key != (ti.dag_id, ti.run_id)]
+            held = [one.key for one in ledger.reservations() if one.devices and one.key != (ti.dag_id, ti.run_id)]
         if not held:
             return True
         states: Mapping[str, Mapping[str, str | None]] = ti.get_task_states(

@@ -94,6 +94,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
         self._held = held = self._reserve(context)
         stall = self._request.resources.stall_seconds
         self.gpu = held.devices
+        if held.host_bytes:
+            self.memory_bytes, self.millicpus = held.host_bytes, held.millicpus
         self.environment = {
             **self.environment,
             "TARMAC_GPU_MEMORY_BYTES": str(held.bytes_each),
@@ -207,6 +209,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         """Release the reservation, once; run an admission cycle for the queue. Returns why to give up, or ""."""
         from tarmac.admission.estimate import gives_up
         from tarmac.ledger.ledger import Ledger
+        from tarmac.scheduler.host_cycle import run_host_cycle
         from tarmac.tasks.gpu_preflight import entry_for, learn, open_tower
 
         held, self._held = self._held, None
@@ -237,6 +240,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
                 try:
                     learn(ledger, held.fingerprint)
                     open_tower(ledger, self.cli).run_cycle()
+                    run_host_cycle(ledger)
                 except (LedgerError, ContainerError, OSError) as error:  # requests' errors are OSErrors
                     self.log.warning(
                         "The admission cycle after the release failed; a queued session runs it: %s", error

@@ -23,6 +23,9 @@ from tarmac.ledger.records import Place, session_name
 BEAT_SECONDS = 5.0
 # A cycle is due this long after the last one: memory of other people's processes becomes free without a notification.
 CYCLE_SECONDS = 10
+# Cores and memory of a host become free by a release only, which is notified. This is for a session that was not
+# admitted because it had no heartbeat for a while.
+HOST_CYCLE_SECONDS = 60
 # One queued session at a time undertakes to make it, and has this long to do so.
 CLAIM_SECONDS = 3
 # The same reason is said again after this long, so that the log shows that it still holds.
@@ -35,7 +38,8 @@ def waiting_line(place: Place) -> str:
     """Return the line that tells a person why a session waits. Pure."""
     before = "first in the queue" if place.ahead == 0 else f"{place.ahead} before it in the queue"
     waited, left = format_seconds(place.waited_seconds), format_seconds(place.seconds_left)
-    return f"Waiting for a GPU for {waited} ({before}; at most {left} more): {place.why}. Its need: {place.estimate}."
+    what = "cores and memory" if place.on_host else "a GPU"
+    return f"Waiting for {what} for {waited} ({before}; at most {left} more): {place.why}. Its need: {place.estimate}."
 
 
 def holding(bytes_by_device: Mapping[str, int], rule: str, waited_seconds: float) -> dict[str, Any]:
@@ -71,12 +75,14 @@ class ReservationTrigger(BaseTrigger):
     Fires once, with `{"why": "admitted" | "cycle" | "deadline"}`; the task then looks at the ledger itself. "admitted"
     says that the session is out of the queue: mostly because it was admitted. With `ends_task` an admission ends the
     task here, with what it holds as the result: that saves the time that Airflow needs to start it once more.
+    `on_host`: of a CPU session.
     """
 
-    def __init__(self, dag_id: str, run_id: str, ends_task: bool = False) -> None:
+    def __init__(self, dag_id: str, run_id: str, ends_task: bool = False, on_host: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.key = SessionKey(dag_id, run_id)
         self.ends_task = ends_task
+        self.on_host = on_host
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what Airflow makes the trigger from again."""
@@ -84,12 +90,13 @@ class ReservationTrigger(BaseTrigger):
             "dag_id": self.key.dag_id,
             "run_id": self.key.run_id,
             "ends_task": self.ends_task,
+            "on_host": self.on_host,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, also for a database that is unavailable."""
         listener, name = _listener(), session_name(self.key)
-        listener.listen(name)
+        listener.listen(name, on_hosts=self.on_host)
         try:
             why = await self._wait(listener, name)
             held = await self._held(listener) if why == "admitted" and self.ends_task else None
@@ -120,7 +127,8 @@ class ReservationTrigger(BaseTrigger):
                     return "admitted"
                 if place.seconds_left <= 0:
                     return "deadline"
-                if await listener.claim_cycle(due_after=CYCLE_SECONDS, within=CLAIM_SECONDS):
+                due_after = HOST_CYCLE_SECONDS if self.on_host else CYCLE_SECONDS
+                if await listener.claim_cycle(due_after=due_after, within=CLAIM_SECONDS, on_hosts=self.on_host):
                     return "cycle"
                 troubled = False
                 # How long it will take is another number every time, and no news.

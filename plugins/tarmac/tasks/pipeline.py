@@ -129,7 +129,7 @@ def _find_cached(key: str) -> Run | None:
 
 
 def delete_session(dag_id: str, run_id: str, request: TrainingRequest | None) -> Deleted:
-    """Stop and remove whatever containers the session has left, release its devices, then remove its volume.
+    """Stop and remove whatever containers the session has left, release what it reserved, then remove its volume.
 
     Args:
         dag_id, run_id: the session.
@@ -140,10 +140,10 @@ def delete_session(dag_id: str, run_id: str, request: TrainingRequest | None) ->
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
         log.info("Removed the session's containers: %s.", ", ".join(fenced))
-    if request and request.gpu:
+    if request:
         with Ledger(stack.database_url) as ledger:
             if ledger.end_session(SessionKey(dag_id, run_id), "the session was ended"):
-                log.warning("The session still held a GPU; it is released.")
+                log.warning("The session still held a reservation; it is released.")
     name = volume_name(stack.stack, dag_id, run_id)
     removed = engine.remove_volume(api, name)
     log.info("The session's volume %s is %s.", name, "removed" if removed else "gone already")
@@ -267,7 +267,7 @@ def describe_run(dag_run: Any) -> None:
     """Give a run that has no note one that says model, name, data and owner, for the list of runs."""
     if isinstance(dag_run.conf, Mapping):
         text = run_end.description(dag_run.conf, dag_run.triggering_user_name)
-        _change_note(dag_run.run_id, lambda note: run_end.begun_note(note, text))
+        change_note(dag_run.run_id, lambda note: run_end.begun_note(note, text))
 
 
 def judge_run(ti: Any, dag_run: Any) -> str | None:
@@ -289,11 +289,11 @@ def judge_run(ti: Any, dag_run: Any) -> str | None:
         # The note of a run that was cancelled says so already, and who did it.
         return None if marked == "failed" and cancellation(note) else run_end.ended_note(note, cause)
 
-    _change_note(dag_run.run_id, ended)
+    change_note(dag_run.run_id, ended)
     return cause
 
 
-def _change_note(run_id: str, change: Callable[[str | None], str | None]) -> None:
+def change_note(run_id: str, change: Callable[[str | None], str | None]) -> None:
     """Change a run's note; a webserver that does not answer costs the note and nothing else.
 
     Args:

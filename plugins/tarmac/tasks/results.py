@@ -187,15 +187,20 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Trained:
-    """The result of `train`. `gpu_peak_bytes`: the most memory it held on a GPU; None: the trainer does not tell."""
+    """The result of `train`: the most memory it held on a GPU and of its host; None: the trainer does not tell."""
 
     gpu_peak_bytes: int | None
+    memory_peak_bytes: int | None = None
 
     @classmethod
     def of(cls, value: object) -> Self:
         """Read the result of a training. It only improves estimates, so a wrong field counts as left out."""
-        peak = value.get("gpu_peak_bytes") if isinstance(value, Mapping) else None
-        return cls(peak if isinstance(peak, int) and not isinstance(peak, bool) and peak > 0 else None)
+        fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+        return cls(_peak(fields.get("gpu_peak_bytes")), _peak(fields.get("memory_peak_bytes")))
+
+
+def _peak(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 @dataclass(frozen=True)

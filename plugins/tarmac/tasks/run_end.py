@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import MissingResultError, RequestError, TarmacError
 from tarmac.base.ids import CHECK_DAG_SUCCESS, CHECK_REQUEST_BODY, TASKS, UPDATE_MODEL_METADATA_REGISTRY
-from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS
+from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, WAITING_PREFIX
 from tarmac.base.texts import one_line
 
 if TYPE_CHECKING:
@@ -151,23 +151,38 @@ def begun_note(note: str | None, text: str) -> str | None:
 
 
 def _without_cause(note: str | None) -> str:
-    return "\n".join(line for line in (note or "").splitlines() if not line.startswith(FAILED_PREFIX))
+    ours = (FAILED_PREFIX, WAITING_PREFIX)
+    return "\n".join(line for line in (note or "").splitlines() if not line.startswith(ours))
+
+
+def waiting_note(note: str | None, reason: str | None) -> str | None:
+    """Return what the note of a run is to be whose session waits, or waits no longer; None: as it is. Pure.
+
+    Args:
+        note: as it is.
+        reason: why it waits; None: it does not.
+    """
+    return _with_line(note, WAITING_PREFIX, reason)
 
 
 def ended_note(note: str | None, cause: str | None) -> str | None:
     """Return what a run's note is to be when it ends; None: as it is. Pure.
 
-    What it says already stays, first; a cause of an earlier end is replaced.
+    What it says already stays, first; a cause of an earlier end is replaced, and a reason for waiting goes.
 
     Args:
         note: as it is.
         cause: why the run failed; None: it succeeded.
     """
+    return _with_line(note, FAILED_PREFIX, cause)
+
+
+def _with_line(note: str | None, prefix: str, text: str | None) -> str | None:
     kept = _without_cause(note)
-    line = f"{FAILED_PREFIX}{' '.join(cause.split())}" if cause else ""
+    line = f"{prefix}{' '.join(text.split())}" if text else ""
     room = NOTE_CHARACTERS - len(kept) - 1
     if line and room < len(line):
-        line = f"{line[: max(0, room - 1)]}…" if room > len(FAILED_PREFIX) else ""
+        line = f"{line[: max(0, room - 1)]}…" if room > len(prefix) else ""
     wanted = "\n".join(part for part in (kept, line) if part)
     return None if wanted == (note or "") else wanted
 

@@ -158,7 +158,7 @@ def create_app(stack: Stack) -> FastAPI:
     async def show_session(person: Reader, id: Id) -> Any:
         """Show all about a session: its state, why it waits or failed, its progress and its latest metric."""
         run = await work(person, lambda api: sessions.run_of(api, id))
-        place = await asked("GET", "/place", {"run": id}) if sessions.wants_gpu(run) else NOWHERE
+        place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
         return await work(person, lambda api: sessions.session(api, run, place))
 
     @app.get(f"{PREFIX}/sessions/{{id}}/metrics", response_model=list[answers.Metric])

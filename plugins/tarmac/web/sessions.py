@@ -53,9 +53,9 @@ def _row(facts: Mapping[str, Any]) -> Json:
     return {"id": facts["run"], "run_state": facts["state"], "owner": facts["by"], **kept}
 
 
-def wants_gpu(run: Mapping[str, Any]) -> bool:
-    """Tell whether the ledger may know of a run: it asks for a GPU and has not ended. Pure."""
-    return (run.get("conf") or {}).get("gpu") is True and run["state"] not in RUN_OVER_STATES
+def under_way(run: Mapping[str, Any]) -> bool:
+    """Tell whether the ledger may know of a run: it has not ended. Pure."""
+    return run["state"] not in RUN_OVER_STATES
 
 
 def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:

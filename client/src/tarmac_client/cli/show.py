@@ -162,7 +162,7 @@ def status_lines(info: SessionInfo) -> list[str]:
         *(f"  {_task(task.id, task.state, task.seconds)}" for task in info.tasks if task.state not in (None, *_QUIET)),
     ]
     if info.waits:
-        lines.append(f"  waits for a GPU: {one_line(info.waits.why)} ({info.waits.ahead} before it in the queue)")
+        lines.append(f"  waits: {one_line(info.waits.why)} ({info.waits.ahead} before it in the queue)")
     if info.progress:
         lines.append(f"  {progress_text(info)}")
     return lines + end_lines(info)
@@ -236,7 +236,7 @@ class Screen:
             self.line("  " + _task(task.id, task.state, task.seconds) + again)
         if info.waits and info.waits.why != self._why:
             self._why = info.waits.why
-            self.line(f"    waits for a GPU: {one_line(info.waits.why)} ({info.waits.ahead} before it in the queue)")
+            self.line(f"    waits: {one_line(info.waits.why)} ({info.waits.ahead} before it in the queue)")
         if info.progress and not info.over:
             tenth = int(10 * info.progress.fraction)
             if self._live:

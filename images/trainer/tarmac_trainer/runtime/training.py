@@ -26,6 +26,12 @@ PROGRESS_SECONDS = 0.2
 `score`."""
 
 
+def memory_peak_bytes() -> int:
+    """Return the most memory that this process held so far, and the largest process that it ran, such as a script."""
+    both = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(resource.getrusage(who).ru_maxrss for who in both) * 1024  # Linux counts in KiB
+
+
 @dataclass
 class Training(Generic[Line]):
     """One run of `train`: what a model trains with, and what becomes of it.
@@ -131,8 +137,7 @@ class Training(Generic[Line]):
             "parameters": dict(self.parameters),
             "curve": [list(point) for point in thinned(self.curve, CURVE_POINTS, keep=self.best_step)],
             "device": self.device.name,
-            # Linux counts in KiB.
-            "memory_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "memory_peak_bytes": memory_peak_bytes(),
         }
         if self.device.pool is not None:
             self.device.sample()

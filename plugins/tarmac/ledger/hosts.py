@@ -1,0 +1,130 @@
+"""Cores and memory of hosts, and the admission cycle of CPU sessions: the ledger's table `host`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+from tarmac.admission.estimate import Estimate
+from tarmac.admission.hosts import Holder, HostPlacement
+from tarmac.admission.placement import HostNeed, Need, Waiting
+from tarmac.base.session import SessionKey
+from tarmac.ledger import statements as sql
+from tarmac.ledger.database import Database
+from tarmac.ledger.records import HostRow, session_key, session_name
+
+
+class HostOpening(NamedTuple):
+    """What the ledger says when a cycle of CPU sessions begins.
+
+    `queued`: how many wait, as far as CANDIDATES_AT_MOST; `view`: the snapshot of the cycle before.
+    """
+
+    hosts: list[HostRow]
+    queued: int
+    view: str
+
+
+class HostCandidates(NamedTuple):
+    """The CPU sessions that a cycle looks at. Those before the number `starved_below` were overtaken often enough."""
+
+    waiting: list[Waiting]
+    starved_below: int
+
+
+class Hosts(Database):
+    """The hosts."""
+
+    def hosts(self, *, within_seconds: float | None = None) -> list[HostRow]:
+        """Return all hosts, by name; only those that were measured in the last seconds, where that is given."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.HOSTS, (within_seconds or 0.0,))
+            return [HostRow(*row[:-1]) for row in cursor.fetchall() if within_seconds is None or row[-1]]
+
+    def put_host(
+        self, name: str, total_bytes: int, total_millicpus: int, capacity_bytes: int, capacity_millicpus: int
+    ) -> None:
+        """Note what was measured of a host. A capacity never shrinks below what is reserved already. Idempotent."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.PUT_HOST, (name, name, total_bytes, total_millicpus, capacity_bytes, capacity_millicpus))
+
+    def open_host_cycle(self, key: SessionKey | None = None) -> HostOpening | None:
+        """Lock the tower and all hosts until the transaction ends, and note that a cycle is made.
+
+        Returns:
+            What there is; None: `key` was given and is not in the queue, so that no cycle is made.
+        """
+        with self.cursor() as cursor:
+            cursor.execute(sql.OPEN_HOST_CYCLE, (key is None, *(key or ("", ""))))
+            row = cursor.fetchone()
+        return None if row is None else HostOpening([HostRow(**one) for one in row[0]], int(row[1]), row[2])
+
+    def host_candidates(self, free: Sequence[HostNeed], key: SessionKey | None) -> HostCandidates:
+        """Return the CPU sessions a cycle has to look at: the starved ones, those that fit on a host, and `key` itself.
+
+        Args:
+            free: what may be reserved on each host.
+            key: to be looked at in any case.
+        """
+        room = ([one.memory_bytes for one in free], [one.millicpus for one in free])
+        with self.cursor() as cursor:
+            cursor.execute(sql.HOST_CANDIDATES, (*room, *(key or ("", ""))))
+            rows = cursor.fetchall()
+        return HostCandidates(
+            [
+                Waiting(
+                    session_name(SessionKey(row[0], row[1])),
+                    Need(None, 0, host=HostNeed(int(row[2]), int(row[3]))),
+                    int(row[4]),
+                    int(row[5]),
+                )
+                for row in rows
+            ],
+            int(rows[0][6]) if rows else 0,
+        )
+
+    def admit_on_hosts(self, admitted: Collection[tuple[str, HostPlacement]]) -> set[str]:
+        """Turn queued CPU sessions into ones with a reservation, and notify them.
+
+        Returns:
+            The names of those that were queued still.
+
+        Raises:
+            LedgerError: a host would hold more than its capacity.
+        """
+        rows = [
+            (*session_key(name), one.host, one.need.memory_bytes, one.need.millicpus, one.whole)
+            for name, one in admitted
+        ]
+        if not rows:
+            return set()
+        with self.cursor() as cursor:
+            cursor.execute(sql.ADMIT_ON_HOSTS, [list(column) for column in zip(*rows, strict=True)])
+            return {session_name(SessionKey(*row)) for row in cursor.fetchall()}
+
+    def show_hosts(self, view: str) -> None:
+        """Keep a cycle's snapshot, for those that stay queued."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.SHOW_HOSTS, (view,))
+
+    def host_holders(self) -> list[dict[str, Any]]:
+        """Return one row for each session that holds something of a host, as `make hosts` shows it."""
+        return self.rows(sql.HOST_HOLDERS)
+
+    def holders_of_hosts(self) -> list[Holder]:
+        """Return which sessions hold what of the hosts, in the order of arrival, with their expected ends."""
+        return [
+            Holder(row["run_id"], row["host"], int(row["bytes"]), int(row["millicpus"]), row["ends"])
+            for row in self.host_holders()
+        ]
+
+    def correctable_on_host(self, fingerprint: str) -> list[tuple[SessionKey, int, int]]:
+        """Return the queued CPU sessions that history may correct: the session, its data's bytes, its cores."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.CORRECTABLE_ON_HOST, (fingerprint,))
+            return [(SessionKey(row[0], row[1]), int(row[2]), int(row[3])) for row in cursor.fetchall()]
+
+    def correct_on_host(self, key: SessionKey, memory_bytes: int, found: Estimate) -> None:
+        """Give a queued CPU session another need of memory. Idempotent."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.CORRECT_ON_HOST, (memory_bytes, found.rule.value, found.sentence, *key))
