@@ -63,7 +63,7 @@ def test_a_step_without_memory_left_names_its_limit(session: Any):
     with pytest.raises(ContainerError) as failed:
         step.run()
     assert "ran out of memory" in str(failed.value)
-    assert "limit of 0.1 GiB" in str(failed.value)
+    assert "limit of 64 MiB" in str(failed.value)
     assert "TARMAC_TRAINER_MEMORY" in str(failed.value)
 
 
