@@ -12,10 +12,11 @@ repo=$(root_of_repo)
 cd "$repo"
 what=${1:-all}
 shift || true
-# The parts of `make test`, in the order in which they start, and how many run at once: two on two processors, since the
-# first two wait for most of their time. Each has stacks of its own, named after the letter that TARMAC_TEST_ID ends with.
-parts=(gpu faults stack trainer host)
-at_once=${TARMAC_TEST_PARTS:-$((($(nproc) + 2) / 2))}
+# The parts of `make test`, in the order in which they start, and how many run at once: one for two processors. Two on two
+# take longer than one after the other, since trainings that wait for a processor make each other late. Each has stacks of
+# its own, named after the letter that TARMAC_TEST_ID ends with.
+parts=(faults gpu stack trainer host)
+at_once=${TARMAC_TEST_PARTS:-$((($(nproc) + 1) / 2))}
 
 env/host/engine.sh
 # Images under a tag of their own: a running stack keeps the ones it has. Another TARMAC_TEST_TAG for each of several
