@@ -14,6 +14,8 @@ from support.stack import Stack
 from support.waiting import wait_for
 
 ONE, OTHER = "GPU-fake-0", "GPU-fake-1"
+# A GPU session has a row for its host, too.
+_DEVICES = "SELECT device_uuid FROM reservation WHERE device_uuid IS NOT NULL"
 
 
 def fresh_gpus() -> FakeGpus:
@@ -64,14 +66,14 @@ class Field:
         return [line.split("\t") for line in done.stdout.splitlines()]
 
     def devices_of(self, run_id: str) -> list[str]:
-        return [row[0] for row in self.sql(f"SELECT device_uuid FROM reservation WHERE run_id = '{run_id}'")]
+        return [row[0] for row in self.sql(f"{_DEVICES} AND run_id = '{run_id}'")]
 
     def outcomes(self, run_id: str) -> list[str]:
         return [row[0] for row in self.sql(f"SELECT outcome FROM history WHERE run_id = '{run_id}' ORDER BY id")]
 
     def trains(self, run_id: str) -> list[str]:
         """Wait until a session's training runs; return its devices."""
-        query = f"SELECT device_uuid FROM reservation WHERE run_id = '{run_id}' AND running_at IS NOT NULL"
+        query = f"{_DEVICES} AND run_id = '{run_id}' AND running_at IS NOT NULL"
         return wait_for(f"{run_id} to train", lambda: [row[0] for row in self.sql(query)], 120)
 
     def waits_because(self, run_id: str, words: str) -> str:
