@@ -131,12 +131,14 @@ class Airflow:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.tasks: list[dict[str, Any]] = []
-        self.without_dag = False
+        self.without_dag = self.silent = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((request.method, request.url.raw_path.decode()))
         if request.url.path.endswith("/auth/token"):
             return httpx.Response(201, json={"access_token": "t"})
+        if self.silent:
+            raise httpx.ReadTimeout("timed out")
         if self.without_dag:
             detail = "The Dag with ID: `nlp_model_training` was not found"
             return httpx.Response(404, json={"detail": detail})
@@ -165,6 +167,18 @@ def test_a_run_of_any_id_is_asked_for_by_that_id(monkeypatch: pytest.MonkeyPatch
         assert airflow.asked[-1] == ("GET", f"/api/v2/dags/nlp_model_training/dagRuns/{path}")
         assert api.log(run_id, "cleanup", 1) == []
         assert airflow.asked[-1][1].startswith(f"/api/v2/dags/nlp_model_training/dagRuns/{path}/taskInstances/cleanup/")
+
+
+@pytest.mark.parametrize(("key", "told"), [(None, True), ("order-1", False)])
+def test_a_request_without_an_answer_may_have_started_a_session(
+    monkeypatch: pytest.MonkeyPatch, key: str | None, told: bool
+):
+    with connection(monkeypatch) as (api, airflow):
+        airflow.silent = True
+        with pytest.raises(ApiError) as refused:
+            api.trigger({"model": "test_model"}, key)
+        assert ("may have been started all the same: `make ps` shows it" in str(refused.value)) is told
+        assert refused.value.exit_code == ExitCode.UNREACHABLE
 
 
 def test_a_dag_that_airflow_has_not_read_yet_is_told_from_a_run_that_is_not_there(monkeypatch: pytest.MonkeyPatch):

@@ -131,7 +131,15 @@ class AirflowApi:
         payload: dict[str, Any] = {"logical_date": None, "conf": request}
         if run_id:
             payload["dag_run_id"] = run_id
-        return str(self.call("POST", f"/dags/{DAG_ID}/dagRuns", json=payload)["dag_run_id"])
+        try:
+            return str(self.call("POST", f"/dags/{DAG_ID}/dagRuns", json=payload)["dag_run_id"])
+        except ApiError as error:
+            if error.status or run_id:
+                raise
+            raise ApiError(
+                f"{error} The session may have been started all the same: `make ps` shows it. With KEY= a request that "
+                "is sent again starts nothing twice."
+            ) from error
 
     def run(self, run_id: str) -> dict[str, Any]:
         """Return one run.
