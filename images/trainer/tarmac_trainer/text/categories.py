@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tarmac_trainer.data import limits
-from tarmac_trainer.data.readers import check_number
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.text.scoring import LabelCounts, batches
 
@@ -32,10 +30,10 @@ class Labelled:
 
 
 def check_classes(labels: Sequence[str]) -> None:
-    """Refuse labels that leave nothing to tell apart, and more than there may be.
+    """Refuse labels that leave nothing to tell apart.
 
     Raises:
-        DataError: there are fewer than two classes, and names the one there is; or too many.
+        DataError: there are fewer than two classes; names the one there is.
     """
     classes = Counter(labels)
     if len(classes) < 2:
@@ -43,7 +41,6 @@ def check_classes(labels: Sequence[str]) -> None:
             f"all of the {len(labels):,} train examples are of the class {min(classes, default='')!r}: "
             "a classifier needs two or more to tell apart"
         )
-    check_number(classes, "classes", limits.CLASSES)
 
 
 def needs(labels: Sequence[str]) -> tuple[str, int]:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+from tarmac_trainer.data import limits
+from tarmac_trainer.data.readers import check_number
 from tarmac_trainer.model import COMMON, Model, Number
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import categories, pipelines
@@ -40,7 +42,9 @@ class PairModel(Model[Pairs]):
 
     @override
     def check(self, train: Sequence[Pairs]) -> None:
-        categories.check_classes([pair.label for pair in flat(train)])
+        labels = [pair.label for pair in flat(train)]
+        categories.check_classes(labels)
+        check_number(set(labels), "classes", limits.CLASSES)
 
     @override
     def needs(self, train: Sequence[Pairs]) -> tuple[str, int]:
