@@ -222,19 +222,7 @@ def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_l
     }
 
 
-@KNOWN
-def test_a_run_is_repeated_from_its_record_and_the_metrics_match(stack: Stack, mlflow: Mlflow, known: Known) -> None:
-    before = mlflow.versions("known")
-    done = stack.make("reproduce", f"RUN={known.run_id}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "The metrics match." in done.stdout
-    assert "not the same" not in done.stdout
-    assert "cached" not in done.stdout, "it has trained"
-    assert mlflow.production("known") == "1"
-    assert len(mlflow.versions("known")) == len(before), "the repetition has a name of its own"
-    stack.assert_nothing_left(known.run_id)
-
-
+# Before the repetition, which would be the one that is found.
 @KNOWN
 def test_the_same_training_is_not_done_twice_and_says_so(stack: Stack, mlflow: Mlflow, known: Known) -> None:
     assert "cached_from" not in stack.xcom(known.run_id, "train_model_cpu")
@@ -250,6 +238,19 @@ def test_the_same_training_is_not_done_twice_and_says_so(stack: Stack, mlflow: M
     )
     # What makes two trainings the same: tests/pure/test_origins.py. That no_cache trains anew: every other session.
     stack.assert_nothing_left(run_id)
+
+
+@KNOWN
+def test_a_run_is_repeated_from_its_record_and_the_metrics_match(stack: Stack, mlflow: Mlflow, known: Known) -> None:
+    before = mlflow.versions("known")
+    done = stack.make("reproduce", f"RUN={known.run_id}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The metrics match." in done.stdout
+    assert "not the same" not in done.stdout
+    assert "cached" not in done.stdout, "it has trained"
+    assert mlflow.production("known") == "1"
+    assert len(mlflow.versions("known")) == len(before), "the repetition has a name of its own"
+    stack.assert_nothing_left(known.run_id)
 
 
 @KNOWN
