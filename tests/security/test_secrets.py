@@ -17,8 +17,10 @@ PLAIN = {
     # The image's own.
     "HOME", "PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "NVIDIA_DRIVER_CAPABILITIES",
 }  # fmt: skip
-# Beyond those: what a step needs to do its work over a network.
+# Beyond those: what a step needs to do its work over a network, and how many cores a training reserved.
 GIVEN = {
+    "train": {"OMP_NUM_THREADS"},
+    "train of remote data": {"OMP_NUM_THREADS"},
     "save": {"MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"},
     "prep of remote data": {
         "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION",
