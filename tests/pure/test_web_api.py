@@ -72,7 +72,7 @@ def test_a_caller_without_a_login_gets_nothing_and_a_viewer_only_reads(
     fakes.checker = lambda *_: (200, {"devices": [], "reservations": [], "queue": []})
     assert call("", method, path).status_code == 401
     assert call("forged", method, path).status_code == 403
-    assert call("nobody", method, path).status_code == 403
+    assert call("without rights", method, path).status_code == 403
     # A cookie that a browser sends along by itself, from another site.
     assert call("", method, path, headers={"Cookie": "_token=user"}).status_code == 401
     assert fakes.airflow_api.callers == []

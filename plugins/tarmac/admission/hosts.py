@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tarmac.admission.placement import HostNeed, NoFit, Reason, Waiting, in_order
-from tarmac.admission.reasons import FITS_NOW, NOT_YET, Why
-from tarmac.base.units import format_cores, format_seconds, format_size
+from tarmac.admission.reasons import FITS_NOW, NOT_YET, Why, eta, held_before
+from tarmac.base.units import format_cores, format_size
 
 # So many of the sessions that hold a host are named in a reason.
 NAMED = 4
@@ -222,12 +222,7 @@ def why_on_host(name: str, need: HostNeed, seen: str, now: float) -> Why:
     if not seen:
         return Why(None, NOT_YET)
     hosts, held, holders = _read(seen)
-    before: dict[str, str] = {}
-    for host, other in held:
-        if other == name:
-            break  # those behind it keep nothing from it
-        before[host] = other
-    answer = place_on_host(need, hosts, held=before)
+    answer = place_on_host(need, hosts, held=held_before(name, held))
     if not isinstance(answer, NoFit):
         return Why(None, FITS_NOW)
     if answer.reason is not Reason.WAITING_FOR_HOST:
@@ -236,10 +231,7 @@ def why_on_host(name: str, need: HostNeed, seen: str, now: float) -> Why:
     there = [one for one in holders if one.host in able]
     sentence = f"{answer.sentence} ({_who(there)})" if there else answer.sentence
     left = seconds_until_host_free(need, hosts, holders, now)
-    if left is None or left <= 0:
-        return Why(answer.reason, sentence)
-    eta = f"; that should be free in about {format_seconds(left, about=True)}, if sessions take as long as before"
-    return Why(answer.reason, sentence, eta)
+    return Why(answer.reason, sentence, eta(left))
 
 
 def _who(holders: Sequence[Holder]) -> str:

@@ -8,6 +8,7 @@ read. So a cycle costs the same however many sessions are queued, and each reaso
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -54,6 +55,22 @@ def _read(text: str) -> tuple[list[DeviceLoad], list[tuple[str, str]], Ends]:
     return [DeviceLoad(*device) for device in devices], held, ends
 
 
+def held_before(name: str, held: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return what is held for sessions that come before this one, by device or host. Pure.
+
+    Args:
+        held: device or host, and the session that it is held for, in the order of the queue.
+    """
+    return dict(itertools.takewhile(lambda pair: pair[1] != name, held))
+
+
+def eta(seconds: float | None) -> str:
+    """Say when what a session waits for should be free; nothing where history does not know. Pure."""
+    if seconds is None or seconds <= 0:
+        return ""
+    return f"; that should be free in about {format_seconds(seconds, about=True)}, if sessions take as long as before"
+
+
 def why(name: str, need: Need, snapshot: str, now: float) -> Why:
     """Say why a session waits.
 
@@ -66,19 +83,11 @@ def why(name: str, need: Need, snapshot: str, now: float) -> Why:
     if not snapshot:
         return Why(None, NOT_YET)
     devices, held, ends = _read(snapshot)
-    before: dict[str, str] = {}
-    for uuid, other in held:
-        if other == name:
-            break  # those behind it keep nothing from it
-        before[uuid] = other
-    answer = place(need, devices, held=before)
+    answer = place(need, devices, held=held_before(name, held))
     if not isinstance(answer, NoFit):
         return Why(None, FITS_NOW)
     left = None if answer.reason.never else seconds_until_free(need, devices, ends, now)
-    if left is None or left <= 0:
-        return Why(answer.reason, answer.sentence)
-    eta = f"; that should be free in about {format_seconds(left, about=True)}, if sessions take as long as before"
-    return Why(answer.reason, answer.sentence, eta)
+    return Why(answer.reason, answer.sentence, eta(left))
 
 
 def seconds_until_free(need: Need, devices: Iterable[DeviceLoad], ends: Ends, now: float) -> float | None:

@@ -82,7 +82,7 @@ def _cores(request: TrainingRequest, hosts: Sequence[HostRow]) -> tuple[int, str
     if request.resources.cpus is not None:
         cores = millicpus(request.resources.cpus)
         return cores, f"{format_cores(cores)}, as resources.cpus asks for"
-    # Somebody may have taken the model out of the catalogue since the session started.
+    # The model may have been removed from the catalogue since the session started.
     model = catalogue().models.get(request.model)
     cores = model.millicpus if model else 1000
     largest = max((host.capacity_millicpus for host in hosts), default=cores)
@@ -209,7 +209,7 @@ class Lease:
             while not self._over.is_set():
                 try:
                     if not ledger.renew(self._held, running=True):
-                        # Whoever took it over follows the container, or has removed it.
+                        # The new owner follows the container, or has removed it.
                         self._log.warning("The reservation was taken over by another attempt or by the reaper.")
                         return
                     troubled = False
@@ -226,7 +226,10 @@ def limit_of(memory_bytes: int | str | None) -> int:
 
 
 def admit_others(ledger: Ledger, kind: str, limit_bytes: int, log: Any) -> None:
-    """After a release: correct the needs of queued sessions like it, and admit what fits. Costs nobody a training."""
+    """After a release: correct the needs of queued sessions like it, and admit what fits.
+
+    An error is only logged: it must not fail the training that has released its reservation.
+    """
     from tarmac.scheduler.host_cycle import run_host_cycle
 
     try:

@@ -163,7 +163,7 @@ class Content(Stored):
 
     lines: int | None
     keys: dict[str, int] = Field(description="in how many lines each key is")
-    sample: list[Any] = Field(description="the first lines, for those who may start sessions")
+    sample: list[Any] = Field(description="the first lines; empty without the right to start sessions")
 
 
 class Kept(BaseModel):

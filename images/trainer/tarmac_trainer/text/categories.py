@@ -98,7 +98,7 @@ def classes_of(nlp: "Language") -> list[str]:
     """The classes that a pipeline knows.
 
     Raises:
-        ValueError: it puts a text into none, as one that somebody else made.
+        ValueError: it has no text classifier: it gives a text no class.
     """
     classes = sorted(nlp(nlp.make_doc("text")).cats)
     if not classes:
