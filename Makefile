@@ -152,6 +152,11 @@ check-trainer: ## The trainer's tests in its image, with this working tree's cod
 client: ## Build the client (the command tarmac and its Python package) into build/client as wheel and sdist
 	@tests/check.sh build-client
 
+.PHONY: sync-client
+sync-client: ## Write the client's client.py, which is made of its aio.py
+	@tests/check.sh dev
+	@.venv/bin/python tests/tools/sync_client.py
+
 .PHONY: check-client
 check-client: ## The client's tests on each Python of this machine, from 3.10 on (K=, ARGS=)
 	@tests/check.sh client $(PYTEST_ARGS)

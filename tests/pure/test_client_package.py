@@ -8,6 +8,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+from tools.sync_client import PACKAGE, synchronous
+
 
 def test_the_client_s_own_tests_pass_on_this_python(repository: Path):
     words = ["-p", "no:cacheprovider", "-c", "client/pyproject.toml", "--quiet", "client/tests"]
@@ -30,3 +32,9 @@ def test_it_needs_httpx_and_nothing_else_and_nothing_of_the_stack(repository: Pa
 def test_package_and_code_say_one_version(repository: Path):
     project = tomllib.loads((repository / "client/pyproject.toml").read_text())["project"]
     assert f'__version__ = "{project["version"]}"' in (repository / "client/src/tarmac_client/__init__.py").read_text()
+
+
+def test_the_client_is_what_its_asynchronous_twin_makes_of_it():
+    made = synchronous((PACKAGE / "aio.py").read_text())
+    assert made == (PACKAGE / "client.py").read_text(), "run `make sync-client`"
+    assert "async" not in made.partition('"""\n')[2]

@@ -1,4 +1,8 @@
-"""The client for asyncio: what `client.py` has, awaited."""
+"""The client for asyncio. `client.py`, in which each call returns when it is done, is made of this file.
+
+`make sync-client` makes it: without `async` and `await`, and with the names of tests/tools/sync_client.py. Of a line
+that ends in `# sync: ...`, what follows stands there instead.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tarmac_client import files, transport
-from tarmac_client.client import login_of
-from tarmac_client.files import CHUNK, LocalFile
+from tarmac_client import config, files, transport
 from tarmac_client.flow import Calls, Flow, Pause, Tell
 from tarmac_client.types import ModelVersion, Result, SessionInfo, SessionRow, StoredFile
 from tarmac_client.verbs import Verbs
@@ -21,7 +23,19 @@ T = TypeVar("T")
 
 
 class AsyncTarmac:
-    """A stack; see `Tarmac`."""
+    """A stack.
+
+    Args:
+        url, user, password, token: of the stack and a login of its Airflow; those left out are taken from the
+            environment or from what `tarmac login` kept.
+        http: a connection of one's own to send with, for tests and for special networks.
+
+    Raises:
+        SettingsError: it is not known which stack to talk to, or as whom.
+
+    Every method raises RefusedError, LoginError, VersionError or NoAnswerError. A call that gets no answer is tried
+    again for some seconds first; that starts and stores nothing twice.
+    """
 
     def __init__(
         self,
@@ -32,7 +46,7 @@ class AsyncTarmac:
         token: str | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self.login = login_of(url, user, password, token)
+        self.login = config.login_of(url, user, password, token)
         self._http = http or httpx.AsyncClient(**transport.options(self.login))
         self.verbs = Verbs(Calls(self.login))
 
@@ -48,6 +62,8 @@ class AsyncTarmac:
         """Close the connection."""
         await self._http.aclose()
 
+    # ---- sessions --------------------------------------------------------------------------------------------------
+
     async def train(
         self,
         model: str,
@@ -60,7 +76,15 @@ class AsyncTarmac:
         key: str | None = None,
         **more: Any,
     ) -> AsyncSession:
-        """See `Tarmac.train`."""
+        """Start a session: store the files that the store lacks, check the request, start it.
+
+        Args:
+            model: its kind, one of those that `kinds` returns.
+            train, eval: paths, ids of stored files or URLs; eval None: about a tenth of train is held out.
+            name: under which the model is registered; None: that of its kind.
+            key: sent again with the same request, it starts nothing and leads to the first session.
+            more: other keys of a request, such as `seed` or `resources`.
+        """
         evaluate = None if eval is None else str(eval)
         request = files.build_request(model, str(train), evaluate, gpu=gpu, parameters=parameters, name=name, more=more)
         return await self.send(request, key=key)
@@ -68,46 +92,54 @@ class AsyncTarmac:
     async def send(
         self, request: Mapping[str, Any], *, folder: str | Path = ".", key: str | None = None
     ) -> AsyncSession:
-        """See `Tarmac.send`."""
+        """Start a session with a request; paths in it are relative to `folder`."""
         return AsyncSession(self, await self.run(self.verbs.start(request, Path(folder), key)))
 
     async def session(self, session_id: str) -> AsyncSession:
-        """See `Tarmac.session`."""
+        """Return a session that exists.
+
+        Raises:
+            NotFoundError: it does not.
+        """
         found = AsyncSession(self, session_id)
         await found.refresh()
         return found
 
     async def sessions(self, limit: int = 20) -> list[SessionRow]:
-        """See `Tarmac.sessions`."""
+        """Return the latest sessions, newest first."""
         return await self.run(self.verbs.sessions(limit))
 
+    # ---- data sets, models, devices --------------------------------------------------------------------------------
+
     async def push(self, path: str | Path, *, script: bool = False) -> str:
-        """See `Tarmac.push`."""
+        """Store a file unless it is stored already; return what a request names it by."""
         return await self.run(self.verbs.push(files.identify(path, field="FILE", script=script)))
 
     async def datasets(self, limit: int = 100) -> list[StoredFile]:
-        """See `Tarmac.datasets`."""
+        """Return what is in the store, newest first."""
         return await self.run(self.verbs.datasets(limit))
 
     async def dataset(self, reference: str) -> StoredFile:
-        """See `Tarmac.dataset`."""
+        """Return what is known of a stored file, and what is in it."""
         return await self.run(self.verbs.dataset(reference))
 
     async def models(self, name: str | None = None) -> list[ModelVersion]:
-        """See `Tarmac.models`."""
+        """Return the registered versions, of one model or of all."""
         return await self.run(self.verbs.models(name))
 
     async def kinds(self) -> dict[str, str]:
-        """See `Tarmac.kinds`."""
+        """Return the kinds of models that a request may name, with a title each."""
         return dict(await self.run(self.verbs.raw("/kinds")))
 
     async def gpus(self) -> dict[str, Any]:
-        """See `Tarmac.gpus`."""
+        """Return `devices`, `reservations` and `queue`, as the API has them."""
         return dict(await self.run(self.verbs.raw("/gpus")))
 
     async def version(self) -> dict[str, Any]:
-        """See `Tarmac.version`."""
+        """Return the versions of the stack and its API, and what this login may do."""
         return dict(await self.run(self.verbs.raw("/version")))
+
+    # ---- the driver ------------------------------------------------------------------------------------------------
 
     async def run(self, flow: Flow[T]) -> T:
         """Do what a flow says; return its result."""
@@ -135,59 +167,63 @@ class AsyncTarmac:
             elif isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             else:
-                body = _chunks(step.file) if step.file is not None else step.content
+                body = step.content if step.file is None else transport.async_chunks(step.file)
                 try:
                     reply = transport.answer_of(await self._http.request(**transport.arguments(step, body)))
                 except httpx.HTTPError as error:
                     failed = transport.no_answer(self.login, error)
 
 
-async def _chunks(file: LocalFile) -> AsyncIterator[bytes]:
-    with file.path.open("rb") as opened:
-        while chunk := await asyncio.to_thread(opened.read, CHUNK):
-            yield chunk
-
-
 class AsyncSession:
-    """A training session of a stack; see `Session`."""
+    """A training session of a stack."""
 
     def __init__(self, tarmac: AsyncTarmac, session_id: str) -> None:
         self._tarmac, self.id = tarmac, session_id
-        self.info: SessionInfo | None = None
+        self._info: SessionInfo | None = None
 
     def __repr__(self) -> str:
         """Name it."""
-        return f"<AsyncSession {self.id} {self.info.state if self.info else ''}>"
+        return f"<AsyncSession {self.id} {self._info.state if self._info else ''}>"
+
+    @property
+    def info(self) -> SessionInfo | None:  # sync: def info(self) -> SessionInfo:
+        """All about it, as it was when it was asked last."""
+        return self._info  # sync: return self._info or self.refresh()
 
     async def refresh(self) -> SessionInfo:
-        """See `Session.refresh`."""
-        self.info = await self._tarmac.run(self._tarmac.verbs.session(self.id))
-        return self.info
+        """Ask again."""
+        self._info = await self._tarmac.run(self._tarmac.verbs.session(self.id))
+        return self._info
 
     @property
     def result(self) -> Result | None:
-        """What it gave, as far as is known; None: it has not ended well."""
-        return self.info.result if self.info else None
+        """What it gave; None: it has not ended well, as far as is known."""
+        return self.info.result if self.info else None  # sync: return self.info.result
 
     async def wait(self, seconds: float | None = None) -> AsyncSession:
-        """See `Session.wait`."""
-        self.info = await self._tarmac.run(self._tarmac.verbs.wait(self.id, seconds))
+        """Wait until it has ended well; return it.
+
+        Raises:
+            SessionFailedError: it has failed.
+            TimeLimitError: it has not ended in so many seconds; it goes on.
+        """
+        self._info = await self._tarmac.run(self._tarmac.verbs.wait(self.id, seconds))
         return self
 
     async def follow(self) -> AsyncIterator[SessionInfo]:
-        """See `Session.follow`."""
+        """Give its state every second until it has ended."""
         async for info in self._tarmac.iterate(self._tarmac.verbs.follow(self.id)):
-            self.info = info
+            self._info = info
             yield info
 
     async def metrics(self) -> list[dict[str, Any]]:
-        """See `Session.metrics`."""
+        """Return the points of its curves as rows, also while it trains: `pandas.DataFrame(session.metrics())`."""
         return [asdict(point) for point in await self._tarmac.run(self._tarmac.verbs.metrics(self.id))]
 
     def logs(self, task: str | None = None, *, follow: bool = False) -> AsyncIterator[str]:
-        """See `Session.logs`."""
+        """Give a task's log line by line; None: of the last task that has begun."""
         return self._tarmac.iterate(self._tarmac.verbs.logs(self.id, task, on=follow))
 
     async def cancel(self) -> None:
-        """See `Session.cancel`."""
+        """End it. Idempotent."""
         await self._tarmac.run(self._tarmac.verbs.cancel(self.id))

@@ -1,10 +1,9 @@
-"""The client: each call returns when it is done. `aio.py` has the same for asyncio."""
+"""The client: each call returns when it is done. Made of `aio.py` by `make sync-client`."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +11,7 @@ from typing import Any, TypeVar
 import httpx
 
 from tarmac_client import config, files, transport
-from tarmac_client.config import Login
-from tarmac_client.files import CHUNK, LocalFile
-from tarmac_client.flow import Calls, Flow, Pause, Send, Tell
+from tarmac_client.flow import Calls, Flow, Pause, Tell
 from tarmac_client.types import ModelVersion, Result, SessionInfo, SessionRow, StoredFile
 from tarmac_client.verbs import Verbs
 
@@ -45,7 +42,7 @@ class Tarmac:
         token: str | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        self.login = login_of(url, user, password, token)
+        self.login = config.login_of(url, user, password, token)
         self._http = http or httpx.Client(**transport.options(self.login))
         self.verbs = Verbs(Calls(self.login))
 
@@ -140,60 +137,35 @@ class Tarmac:
 
     def run(self, flow: Flow[T]) -> T:
         """Do what a flow says; return its result."""
-        drive = self._drive(flow)
-        while True:
-            try:
-                next(drive)
-            except StopIteration as end:
-                found: T = end.value
-                return found
+        result: list[T] = []
+        for _ in self._drive(flow, result):
+            pass
+        return result[0]
 
     def iterate(self, flow: Flow[Any]) -> Iterator[Any]:
         """Do what a flow says; give what it tells on the way."""
-        yield from self._drive(flow)
+        return self._drive(flow, [])
 
-    def _drive(self, flow: Flow[T]) -> Generator[Any, None, T]:
+    def _drive(self, flow: Flow[T], result: list[T]) -> Iterator[Any]:
         reply: Any = None
         failed: Exception | None = None
         while True:
             try:
                 step = flow.throw(failed) if failed else flow.send(reply)
             except StopIteration as end:
-                result: T = end.value
-                return result
+                result.append(end.value)
+                return
             reply, failed = None, None
             if isinstance(step, Tell):
                 yield step.value
             elif isinstance(step, Pause):
                 time.sleep(step.seconds)
             else:
+                body = step.content if step.file is None else transport.chunks(step.file)
                 try:
-                    reply = transport.answer_of(self._http.request(**transport.arguments(step, _body(step))))
+                    reply = transport.answer_of(self._http.request(**transport.arguments(step, body)))
                 except httpx.HTTPError as error:
                     failed = transport.no_answer(self.login, error)
-
-
-def login_of(url: str | None, user: str | None, password: str | None, token: str | None) -> Login:
-    """Return the login of what was given, else of the environment and of the file.
-
-    Raises:
-        SettingsError: something is missing.
-    """
-    given = {"TARMAC_URL": url, "TARMAC_USER": user, "TARMAC_PASSWORD": password, "TARMAC_TOKEN": token}
-    environment = dict(os.environ)
-    if user is not None or password is not None:
-        environment.pop("TARMAC_TOKEN", None)
-    return config.load({**environment, **{key: value for key, value in given.items() if value is not None}})
-
-
-def _body(send: Send) -> bytes | Iterator[bytes] | None:
-    return _chunks(send.file) if send.file is not None else send.content
-
-
-def _chunks(file: LocalFile) -> Iterator[bytes]:
-    with file.path.open("rb") as opened:
-        while chunk := opened.read(CHUNK):
-            yield chunk
 
 
 class Session:
@@ -219,7 +191,7 @@ class Session:
 
     @property
     def result(self) -> Result | None:
-        """What it gave; None: it has not ended well."""
+        """What it gave; None: it has not ended well, as far as is known."""
         return self.info.result
 
     def wait(self, seconds: float | None = None) -> Session:

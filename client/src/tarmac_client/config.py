@@ -93,6 +93,19 @@ def load(environment: Mapping[str, str] | None = None) -> Login:
     return Login(url, user, password or _missing("the password"), ca_bundle=bundle)
 
 
+def login_of(url: str | None, user: str | None, password: str | None, token: str | None) -> Login:
+    """Return the login of what was given, else of the environment and of the file.
+
+    Raises:
+        SettingsError: something is missing.
+    """
+    given = {"TARMAC_URL": url, "TARMAC_USER": user, "TARMAC_PASSWORD": password, "TARMAC_TOKEN": token}
+    environment = dict(os.environ)
+    if user is not None or password is not None:
+        environment.pop("TARMAC_TOKEN", None)
+    return load({**environment, **{key: value for key, value in given.items() if value is not None}})
+
+
 def save(login: Login, *, keyring: bool = False, environment: Mapping[str, str] | None = None) -> Path:
     """Keep a login in the file, readable by its owner only; with `keyring`, its password in the system's keyring.
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 
 from tarmac_client.config import Login
 from tarmac_client.errors import NoAnswerError, SettingsError
+from tarmac_client.files import CHUNK, LocalFile
 from tarmac_client.flow import Answer, Send
 
 _CONNECT_SECONDS = 10.0
@@ -52,6 +55,20 @@ def arguments(send: Send, body: Any) -> dict[str, Any]:
     if body is not None:
         made["content"] = body
     return made
+
+
+def chunks(file: LocalFile) -> Iterator[bytes]:
+    """Give a file piece by piece."""
+    with file.path.open("rb") as opened:
+        while chunk := opened.read(CHUNK):
+            yield chunk
+
+
+async def async_chunks(file: LocalFile) -> AsyncIterator[bytes]:
+    """Give a file piece by piece; the event loop goes on meanwhile."""
+    with file.path.open("rb") as opened:
+        while chunk := await asyncio.to_thread(opened.read, CHUNK):
+            yield chunk
 
 
 def answer_of(response: httpx.Response) -> Answer:
