@@ -70,6 +70,14 @@ follow: ## Follow RUN=run-id to its end
 cancel: ## End RUN=run-id, in whatever state it is
 	@$(CLI) cancel "$$RUN"
 
+.PHONY: explain
+explain: ## Say why RUN=run-id waits or failed, with numbers, and what to do (JSON=1: as JSON)
+	@$(CLI) explain "$$RUN"
+
+.PHONY: retry
+retry: ## Run RUN=run-id, which failed, again from the task that failed on
+	@$(CLI) retry "$$RUN"
+
 .PHONY: dataset
 dataset: ## Store FILE=data.jsonl, print what to put in a request
 	@$(CLI) dataset "$$FILE"

@@ -17,6 +17,11 @@ TRAINS = {
     "run_state": "running", "state": "training", "progress": {"done": 5, "total": 20, "eta_seconds": 9},
     "metric": {"name": "f1", "step": 2, "value": 0.4},
 }  # fmt: skip
+HOST = {
+    "name": "local", "capacity_millicpus": 4000, "reserved_millicpus": 1500, "beside_millicpus": 0,
+    "capacity_bytes": 4 * 1024**3, "reserved_bytes": 1024**3, "beside_bytes": 1024**3,
+}  # fmt: skip
+HELD = {"run_id": "s", "host": "local", "millicpus": 1500, "bytes": 1024**3, "beside": False}
 URL = "http://stack.example:8081"
 LINE = '{"sentence": "Ada met Bob", "entities": []}\n'
 OVER = {"run_state": "success", "state": "done", "result": {"metrics": {"f1": 0.41}, "model": "ner", "version": "3"}}
@@ -85,6 +90,12 @@ class Stack:
             return 200, {
                 "task": "train_model_cpu", "attempt": 1, "lines": lines, "next": first + len(lines), "ended": not lines,
             }  # fmt: skip
+        if path.endswith("/explain"):
+            return 200, {"id": "s", "state": "queued", "why": ["It needs 12 GiB."], "todo": ["Wait."], "newer": 1}
+        if path.endswith("/retry"):
+            return 200, {"id": "s", "task": "train_model_cpu", "said": ["Run s runs again, from train_model_cpu on."]}
+        if path == "/hosts":
+            return 200, {"hosts": [HOST], "reservations": [HELD], "queue": []}
         if path.endswith("/cancel"):
             return 200, {"cancelled": True, "said": ["Run s is cancelled."]}
         if match := re.fullmatch(r"/sessions/([^/]+)", path):

@@ -64,6 +64,9 @@ def test_asyncio_does_the_same(stack: Stack, data: Path):
         async with AsyncTarmac() as tarmac:
             session = await tarmac.train("test_model", data)
             states = [info.state async for info in session.follow()]
+            await session.retry()
+            assert (await session.explain()).why == ("It needs 12 GiB.",)
+            assert (await tarmac.hosts())["hosts"][0]["name"] == "local"
             return states, (await session.wait()).result, [line async for line in session.logs()]
 
     states, result, lines = asyncio.run(whole())

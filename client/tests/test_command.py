@@ -31,7 +31,7 @@ def test_each_verb_has_an_example_that_it_understands_and_takes_json(tarmac: Com
     found = list(verbs(parser()))
     assert {" ".join(words) for words, _ in found} == {
         "login", "train", "follow", "ls", "status", "logs", "cancel", "data push", "data ls", "data show", "models",
-        "gpus",
+        "gpus", "explain", "retry", "hosts",
     }  # fmt: skip
     for words, one in found:
         examples = [line.split() for line in (one.epilog or "").splitlines() if line.strip().startswith("tarmac ")]
@@ -166,9 +166,35 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
     assert tarmac("logs", "s")[1] == "one\ntwo\n"
     assert tarmac("cancel", "s") == (0, "Run s is cancelled.\n", "")
     assert "done (success)" in tarmac("status", "s")[1]
+    assert tarmac("hosts")[1].splitlines() == [
+        "local  2.5 of 4 cores free, 2.0 GiB free of 4.0 GiB",
+        "  s  1.5 cores and 1.0 GiB reserved",
+        "No session is queued.",
+    ]
 
 
-@pytest.mark.parametrize("words", [["ls"], ["status", "s"], ["data", "ls"], ["models"], ["gpus"], ["cancel", "s"]])
+def test_a_session_is_explained_and_run_again(tarmac: Command, stack: Stack):
+    assert tarmac("explain", "s") == (0, "s: queued\n  why    It needs 12 GiB.\n  do     Wait.\n", "")
+    assert json.loads(tarmac("explain", "s", "--json")[1])["todo"] == ["Wait."]
+    code, out, _ = tarmac("retry", "s")
+    assert (code, out.splitlines()[0]) == (0, "Run s runs again, from train_model_cpu on.")
+    assert ("POST", "/tarmac/api/v1/sessions/s/retry") in stack.calls
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ls"],
+        ["status", "s"],
+        ["data", "ls"],
+        ["models"],
+        ["gpus"],
+        ["hosts"],
+        ["cancel", "s"],
+        ["explain", "s"],
+        ["retry", "s"],
+    ],
+)
 def test_everything_is_there_as_json(tarmac: Command, words: list[str]):
     code, out, _ = tarmac(*words, "--json")
     assert code == 0

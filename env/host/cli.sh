@@ -46,6 +46,16 @@ cancel)
     use_stack
     tarmac cancel --by="$(account)" -- "$1"
     ;;
+retry)
+    need_one_of RUN "${1:-}" 'Say which run: make retry RUN=...' sessions
+    use_stack
+    tarmac retry --by="$(account)" -- "$1"
+    ;;
+explain)
+    need_one_of RUN "${1:-}" 'Say which run: make explain RUN=...' sessions
+    use_stack
+    list explain -- "$1"
+    ;;
 reproduce)
     need_one_of RUN "${1:-}" 'Say which run: make reproduce RUN=...' sessions
     use_stack

@@ -32,6 +32,8 @@ class Airflow:
         self.xcoms: dict[tuple[str, str], Any] = {}
         self.log: list[str] = []
         self.callers: list[str] = []
+        self.cleared: list[tuple[str, list[str], bool]] = []
+        self.paused = False
         self.refuse: dict[str, Any] | None = None
 
     def add(self, run_id: str, state: str, conf: dict[str, Any] = GOOD) -> None:
@@ -54,8 +56,15 @@ class Airflow:
             return httpx.Response(200, json=self.runs[run_id])
         if path.endswith("/taskInstances/list"):
             return httpx.Response(200, json={"task_instances": []})
+        if path.endswith("/clearTaskInstances"):
+            body = json.loads(request.content)
+            self.cleared.append((body["dag_run_id"], body["task_ids"], body["include_downstream"]))
+            self.runs[body["dag_run_id"]]["state"] = "queued"
+            return httpx.Response(200, json={"task_instances": []})
+        if path == "/api/v2/dags/nlp_model_training":
+            return httpx.Response(200, json={"is_paused": self.paused})
         if path.endswith("/dagRuns"):
-            return httpx.Response(200, json={"dag_runs": list(self.runs.values())})
+            return httpx.Response(200, json={"dag_runs": list(self.runs.values()), "total_entries": len(self.runs)})
         run_id, *rest = path.partition("/dagRuns/")[2].split("/")
         if run_id not in self.runs:
             return httpx.Response(404, json={"detail": "none"})

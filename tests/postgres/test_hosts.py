@@ -234,3 +234,25 @@ def test_old_admissions_that_decide_who_is_starved_are_kept_for_both_kinds(
     ledger.prune()
     kept = dict(query(database, "SELECT on_host, count(*) FROM admission GROUP BY on_host"))
     assert kept == {True: STARVED_AFTER, False: STARVED_AFTER}
+
+
+def test_a_queued_session_is_explained_with_the_ledger_s_own_numbers(
+    ledger: Ledger, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    from tarmac.base.settings import settings
+    from tarmac.checks import parts
+    from tarmac.cli.explain import Known, client_command, explanation
+
+    monkeypatch.setenv("TARMAC_DATABASE_URL", database)
+    settings.cache_clear()
+    for number in range(4):
+        ask(ledger, number)
+    place = parts.place("run-3")
+    assert place["ledger"] == "queued"
+    found = explanation(Known({"dag_run_id": "run-3", "state": "running"}, [], place), (), client_command)
+    assert (found.state, "it needs 1 core and 4.0 GiB of memory: local has 0 of 3 cores" in found.why[0]) == (
+        "queued",
+        True,
+    )
+    assert "`tarmac hosts`" in found.todo[0]
+    assert [row["run_id"] for row in parts.hosts()["reservations"]] == ["run-0", "run-1", "run-2"]

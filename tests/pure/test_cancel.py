@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tarmac.base.errors import ApiError, EndedRunError
+from tarmac.base.errors import ApiError, RunStateError
 from tarmac.base.ids import CLEAN_UP_TASKS
 from tarmac.base.session import NOTE_CHARACTERS, cancellation, cancelled_note
 from tarmac.cli.cancel import cancel_run, doing
@@ -129,7 +129,7 @@ ENDED = {
 @pytest.mark.parametrize(("state", "tasks", "why"), ENDED.values(), ids=ENDED)
 def test_a_run_with_nothing_to_cancel_is_left_alone(state: str, tasks: dict[str, str | None], why: str):
     api = FakeApi(state, tasks)
-    with pytest.raises(EndedRunError, match="^RUN: r .*") as refused:
+    with pytest.raises(RunStateError, match="^RUN: r .*") as refused:
         said(api)
     assert why in str(refused.value)
     assert api.changes == []

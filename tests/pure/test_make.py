@@ -126,6 +126,8 @@ BY = f"--by={person()}"
 LITERAL: dict[str, tuple[list[str], list[str]]] = {
     "follow": ([f"RUN={ODD}"], ["follow", "--", ODD]),
     "cancel": ([f"RUN={ODD}"], ["cancel", BY, "--", ODD]),
+    "retry": ([f"RUN={ODD}"], ["retry", BY, "--", ODD]),
+    "explain": ([f"RUN={ODD}"], ["explain", "--", ODD]),
     "reproduce": ([f"RUN={DASHED}"], ["reproduce", "--", DASHED]),
     "release-gpu": ([f"GPU={ODD}"], ["release-gpu", BY, "--", ODD]),
     "models": ([f"MODEL={ODD}"], ["models", "--", ODD]),
@@ -264,6 +266,8 @@ MISSING = {
     "restore FILE=Makefile YES=1": "FILE: 'Makefile' is no backup",
     "follow": "RUN: is missing. Say which run: make follow RUN=..., one of these:\na list of sessions",
     "cancel": "RUN: is missing. Say which run: make cancel RUN=..., one of these:\na list of sessions",
+    "retry": "RUN: is missing. Say which run: make retry RUN=..., one of these:\na list of sessions",
+    "explain": "RUN: is missing. Say which run: make explain RUN=..., one of these:\na list of sessions",
     "reproduce": "RUN: is missing.",
     "release-gpu": "GPU: is missing. Say which GPU: make release-gpu GPU=..., one of these:\na list of gpus",
     "compare A=x/1": "A or B: is missing.",

@@ -47,9 +47,11 @@ CALLS = [
     ("GET", "/version", "read"), ("GET", "/openapi.json", "read"), ("GET", "/sessions", "read"),
     ("GET", "/sessions/one", "read"), ("GET", "/sessions/one/metrics", "read"), ("GET", "/sessions/one/logs", "read"),
     ("GET", "/datasets", "read"), ("GET", f"/datasets/{NAME}", "read"), ("GET", f"/datasets/{NAME}/content", "read"),
+    ("GET", "/sessions/one/explain", "read"), ("GET", "/hosts", "read"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
+    ("POST", "/sessions/one/retry", "change"),
 ]  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def test_a_caller_without_a_login_gets_nothing_and_a_viewer_only_reads(
     call: Callable[..., httpx.Response], fakes: Fakes, method: str, path: str, right: str
 ):
     fakes.airflow_api.add("one", "running")
-    fakes.checker = lambda *_: (200, {"devices": [], "reservations": [], "queue": []})
+    fakes.checker = lambda *_: (200, {"devices": [], "hosts": [], "reservations": [], "queue": [], **fakes.place})
     assert call("", method, path).status_code == 401
     assert call("forged", method, path).status_code == 403
     assert call("without rights", method, path).status_code == 403
@@ -141,7 +143,8 @@ def test_a_session_that_waits_says_why(call: Callable[..., httpx.Response], fake
     waits = {"why": "no device has 12 GiB free", "ahead": 2, "seconds_left": 60.0}
     fakes.place = {"ledger": "queued", "waits": waits, "devices": []}
     found = call("viewer", "GET", "/sessions/one").json()
-    assert (found["state"], found["waits"], found["model"]) == ("queued", waits, "test_model")
+    assert (found["state"], found["model"]) == ("queued", "test_model")
+    assert found["waits"].items() >= waits.items()
     assert found["now"] == "gpu_preflight_configuration (waits for a GPU)"
 
 
@@ -205,6 +208,42 @@ def test_cancel_ends_a_session_and_notes_who_did_it(call: Callable[..., httpx.Re
     fakes.airflow_api.add("over", "success")
     assert call("user", "POST", "/sessions/over/cancel").status_code == 409
     assert call("user", "POST", "/sessions/none/cancel").json()["detail"] == "There is no session 'none'."
+
+
+def test_a_session_that_failed_runs_again_from_where_it_failed(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.add("bad", "failed")
+    fakes.airflow_api.tasks = {
+        "check_request_body": "success",
+        "train_model_cpu": "failed",
+        "check_DAG_success": "failed",
+    }
+    first, second = (call("user", "POST", "/sessions/bad/retry").json() for _ in range(2))
+    assert fakes.airflow_api.cleared == [("bad", ["train_model_cpu"], True)]
+    assert first == {"id": "bad", "task": "train_model_cpu", "said": ["Run bad runs again, from train_model_cpu on."]}
+    assert (second["task"], "again already. Retried by user at" in second["said"][0]) == ("", True)
+    assert set(fakes.airflow_api.callers) == {"Bearer user"}
+    fakes.airflow_api.add("good", "success")
+    assert call("user", "POST", "/sessions/good/retry").status_code == 409
+    assert call("user", "POST", "/sessions/none/retry").status_code == 404
+
+
+def test_why_a_session_waits_or_failed_is_explained_with_what_to_do(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.add("one", "running", {**GOOD, "gpu": True})
+    waits = {
+        "why": "needs 12 GiB: a has 8 GiB free", "reason": "WAITING_FOR_MEMORY", "ahead": 1, "seconds_left": 7200.0,
+        "waited_seconds": 90.0, "estimate": "12 GiB, as resources.gpu_memory asks for", "on_host": False,
+    }  # fmt: skip
+    fakes.place = {"ledger": "queued", "waits": waits, "devices": []}
+    found = call("viewer", "GET", "/sessions/one/explain").json()
+    assert (found["id"], found["state"]) == ("one", "queued")
+    assert "for 2 min: it needs 12 GiB: a has 8 GiB free." in found["why"][0]
+    assert "(`tarmac gpus` lists them)" in found["todo"][0]
+    fakes.airflow_api.add("bad", "failed")
+    fakes.airflow_api.runs["bad"]["note"] = "Failed: train_model_cpu: no memory left"
+    fakes.airflow_api.tasks = {"train_model_cpu": "failed"}
+    found = call("viewer", "GET", "/sessions/bad/explain").json()
+    assert found["why"][0] == "It has failed: train_model_cpu: no memory left"
+    assert "`tarmac retry bad`" in found["todo"][-1]
 
 
 def test_a_file_is_stored_under_the_id_of_its_content_and_found_again(call: Callable[..., httpx.Response]):

@@ -21,6 +21,7 @@ from tarmac_client.errors import (
     VersionError,
 )
 from tarmac_client.types import (
+    Explanation,
     LogPart,
     Metric,
     ModelVersion,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncSession",
     "AsyncTarmac",
+    "Explanation",
     "LogPart",
     "Login",
     "LoginError",

@@ -16,7 +16,7 @@ import httpx
 
 from tarmac_client import config, files, transport
 from tarmac_client.flow import Calls, Flow, Pause, Tell
-from tarmac_client.types import ModelVersion, Result, SessionInfo, SessionRow, StoredFile
+from tarmac_client.types import Explanation, ModelVersion, Result, SessionInfo, SessionRow, StoredFile
 from tarmac_client.verbs import Verbs
 
 T = TypeVar("T")
@@ -135,6 +135,10 @@ class AsyncTarmac:
         """Return `devices`, `reservations` and `queue`, as the API has them."""
         return dict(await self.run(self.verbs.raw("/gpus")))
 
+    async def hosts(self) -> dict[str, Any]:
+        """Return `hosts`, `reservations` and `queue` of CPU sessions, as the API has them."""
+        return dict(await self.run(self.verbs.raw("/hosts")))
+
     async def version(self) -> dict[str, Any]:
         """Return the versions of the stack and its API, and what this login may do."""
         return dict(await self.run(self.verbs.raw("/version")))
@@ -227,3 +231,15 @@ class AsyncSession:
     async def cancel(self) -> None:
         """End it. Idempotent."""
         await self._tarmac.run(self._tarmac.verbs.cancel(self.id))
+
+    async def retry(self) -> None:
+        """Run it again, after it failed, from the task that failed on. Idempotent while it runs.
+
+        Raises:
+            RefusedError: it has not failed.
+        """
+        await self._tarmac.run(self._tarmac.verbs.retry(self.id))
+
+    async def explain(self) -> Explanation:
+        """Say why it waits or failed, with the numbers, and what to do."""
+        return await self._tarmac.run(self._tarmac.verbs.explain(self.id))

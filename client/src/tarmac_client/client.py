@@ -12,7 +12,7 @@ import httpx
 
 from tarmac_client import config, files, transport
 from tarmac_client.flow import Calls, Flow, Pause, Tell
-from tarmac_client.types import ModelVersion, Result, SessionInfo, SessionRow, StoredFile
+from tarmac_client.types import Explanation, ModelVersion, Result, SessionInfo, SessionRow, StoredFile
 from tarmac_client.verbs import Verbs
 
 T = TypeVar("T")
@@ -129,6 +129,10 @@ class Tarmac:
         """Return `devices`, `reservations` and `queue`, as the API has them."""
         return dict(self.run(self.verbs.raw("/gpus")))
 
+    def hosts(self) -> dict[str, Any]:
+        """Return `hosts`, `reservations` and `queue` of CPU sessions, as the API has them."""
+        return dict(self.run(self.verbs.raw("/hosts")))
+
     def version(self) -> dict[str, Any]:
         """Return the versions of the stack and its API, and what this login may do."""
         return dict(self.run(self.verbs.raw("/version")))
@@ -221,3 +225,15 @@ class Session:
     def cancel(self) -> None:
         """End it. Idempotent."""
         self._tarmac.run(self._tarmac.verbs.cancel(self.id))
+
+    def retry(self) -> None:
+        """Run it again, after it failed, from the task that failed on. Idempotent while it runs.
+
+        Raises:
+            RefusedError: it has not failed.
+        """
+        self._tarmac.run(self._tarmac.verbs.retry(self.id))
+
+    def explain(self) -> Explanation:
+        """Say why it waits or failed, with the numbers, and what to do."""
+        return self._tarmac.run(self._tarmac.verbs.explain(self.id))

@@ -59,6 +59,10 @@ class Waits:
     why: str
     ahead: int = 0
     seconds_left: float | None = None
+    reason: str | None = None
+    waited_seconds: float | None = None
+    estimate: str = ""
+    on_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,21 @@ class SessionInfo(SessionRow):
             metric=one(Metric, "metric"),
             result=one(Result, "result"),
         )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a session waits or failed, and what to do, in sentences with numbers."""
+
+    id: str
+    state: str
+    why: tuple[str, ...] = ()
+    todo: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Explanation:
+        """Read it from an answer."""
+        return known(cls, data, why=tuple(data["why"]), todo=tuple(data["todo"]))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tarmac_client import files
 from tarmac_client.errors import NoAnswerError, NotFoundError, RefusedError, SessionFailedError, TimeLimitError
 from tarmac_client.files import LocalFile
 from tarmac_client.flow import Calls, Flow, Pause, Tell
-from tarmac_client.types import LogPart, Metric, ModelVersion, SessionInfo, SessionRow, StoredFile
+from tarmac_client.types import Explanation, LogPart, Metric, ModelVersion, SessionInfo, SessionRow, StoredFile
 
 POLL_SECONDS = 1.0
 AWAY_TRIES = 20
@@ -155,6 +155,15 @@ class Verbs:
         if not done["cancelled"]:
             raise RefusedError(" ".join(done["said"]), status=409)
         return [str(line) for line in done["said"]]
+
+    def retry(self, session_id: str) -> Flow[list[str]]:
+        """Run a session that failed again, from the task that failed on; return what the stack says. Idempotent."""
+        done = yield from self.calls.call("POST", f"{_session(session_id)}/retry")
+        return [str(line) for line in done["said"]]
+
+    def explain(self, session_id: str) -> Flow[Explanation]:
+        """Return why a session waits or failed, and what to do."""
+        return Explanation.of((yield from self.calls.call("GET", f"{_session(session_id)}/explain")))
 
     # ---- data sets, models, devices --------------------------------------------------------------------------------
 

@@ -159,6 +159,22 @@ class AirflowApi:
         """Change a run's `state`, `note` or both, in one transaction."""
         self.call("PATCH", _run_path(run_id), params={"update_mask": list(fields)}, json=fields)
 
+    def clear_from(self, run_id: str, task_id: str) -> None:
+        """Run a task of a run that has ended again, with everything after it."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": run_id,
+            "task_ids": [task_id],
+            "include_downstream": True,
+            "only_failed": False,
+            "reset_dag_runs": True,
+        }
+        self.call("POST", f"/dags/{DAG_ID}/clearTaskInstances", json=body)
+
+    def count_runs(self, state: str) -> int:
+        """Return how many runs are in a state."""
+        return int(self.call("GET", f"/dags/{DAG_ID}/dagRuns", params={"state": state, "limit": 1})["total_entries"])
+
     def is_paused(self) -> bool:
         """Tell whether a person has paused the DAG: then nothing of any run goes on."""
         return bool(self.call("GET", f"/dags/{DAG_ID}")["is_paused"])

@@ -10,7 +10,7 @@ TarmacError
  ├─ MissingResultError      a task succeeded and left no result for the next one
  ├─ UnknownModelError       a command names a model, a version or a run that does not exist
  ├─ PromotionError          a promotion or a step back that makes no sense
- ├─ EndedRunError           a command is to change a run that has ended
+ ├─ RunStateError           a command does not fit the state that a run is in
  ├─ ApiError                Airflow refused a call of its API or does not answer
  ├─ AirflowStateError       Airflow's database does not answer or refuses
  ├─ CheckerUnavailableError the checker does not answer
@@ -140,8 +140,8 @@ class PromotionError(TarmacError):
     exit_code = ExitCode.BAD_INPUT
 
 
-class EndedRunError(TarmacError):
-    """A command is to change a run that has ended; the message says how it ended."""
+class RunStateError(TarmacError):
+    """A command does not fit the state that a run is in; the message says which state that is."""
 
     exit_code = ExitCode.BAD_INPUT
 

@@ -12,6 +12,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.records import Place
 from tarmac.registry.client import Registry
 from tarmac.registry.facts import version_facts
 from tarmac.request import datasets, stored
@@ -24,11 +25,17 @@ def gpus() -> dict[str, Any]:
         return board.facts(ledger)
 
 
+def hosts() -> dict[str, Any]:
+    """Return the hosts, the reservations and the queue of CPU sessions, as `make hosts JSON=1` shows them."""
+    with Ledger(settings().database_url) as ledger:
+        return board.host_facts(ledger)
+
+
 def place(run_id: str) -> dict[str, Any]:
     """Return what the ledger has of a session.
 
     Returns:
-        `ledger`, a LedgerState; `waits`, why it waits and how many are `ahead`, or None; `devices`, what it
+        `ledger`, a LedgerState; `waits`, why it waits, with its place in the queue, or None; `devices`, what it
         holds.
     """
     with Ledger(settings().database_url) as ledger, ledger.transaction():
@@ -39,11 +46,23 @@ def place(run_id: str) -> dict[str, Any]:
         state = LedgerState.RUNNING if any(row["running_at"] for row in rows) else LedgerState.RESERVED
     else:
         state = LedgerState.NOTHING if found is None else LedgerState.QUEUED
-    waits = None if found is None else {"why": str(found.why), "ahead": found.ahead, "seconds_left": found.seconds_left}
+    waits = None if found is None else _waits(found)
     devices = [
         {"uuid": row["device_uuid"], "reserved_bytes": row["bytes"], "used_bytes": row["used_bytes"]} for row in held
     ]
     return {"ledger": state.value, "waits": waits, "devices": devices}
+
+
+def _waits(found: Place) -> dict[str, Any]:
+    return {
+        "why": str(found.why),
+        "reason": None if found.why.reason is None else found.why.reason.value,
+        "ahead": found.ahead,
+        "seconds_left": found.seconds_left,
+        "waited_seconds": found.waited_seconds,
+        "estimate": found.estimate,
+        "on_host": found.on_host,
+    }
 
 
 def models(name: str | None) -> list[dict[str, Any]]:

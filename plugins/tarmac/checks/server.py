@@ -71,6 +71,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
     match (method, path):
         case ("GET", "/gpus"):
             return parts.gpus()
+        case ("GET", "/hosts"):
+            return parts.hosts()
         case ("GET", "/place"):
             return parts.place(query["run"])
         case ("GET", "/models"):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, EndedRunError, ExitCode
+from tarmac.base.errors import ApiError, ExitCode, RunStateError
 from tarmac.base.ids import CLEAN_UP_TASKS, CREATE_UNIQUE_SESSION_PATH, DELETE_VOLUME
 from tarmac.base.session import cancellation, cancelled_note
 from tarmac.base.states import FINISHED_STATES
@@ -72,7 +72,7 @@ def cancel_run(
         has not ended yet.
 
     Raises:
-        EndedRunError: it has ended by itself, or has nothing left to do but to clean up.
+        RunStateError: it has ended by itself, or has nothing left to do but to clean up.
         ApiError: there is no such run, or Airflow does not answer.
     """
     run = api.run(run_id)
@@ -81,13 +81,13 @@ def cancel_run(
         if earlier and run["state"] == "failed":
             write(f"Run {run_id} has ended before. {earlier}")
             return 0
-        raise EndedRunError(f"RUN: {run_id} has ended already ({run['state']}): there is nothing to cancel.")
+        raise RunStateError(f"RUN: {run_id} has ended already ({run['state']}): there is nothing to cancel.")
     instances = api.task_instances(run_id)
     if earlier:
         write(f"Run {run_id} was cancelled before and is ending. {earlier}")
     else:
         if only_cleans_up(instances):
-            raise EndedRunError(f"RUN: {run_id} has done its work and only cleans up: there is nothing to cancel.")
+            raise RunStateError(f"RUN: {run_id} has done its work and only cleans up: there is nothing to cancel.")
         note = cancelled_note(who, datetime.now(UTC), before)
         write(f"Cancelling {run_id}: {doing(run['state'], instances)}.")
         api.change_run(run_id, note=note, state="failed")

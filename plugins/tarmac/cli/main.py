@@ -17,9 +17,13 @@ from tarmac.base.errors import DatasetError, ExitCode, RequestError, TarmacError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
+from tarmac.checks import parts
 from tarmac.cli import model_commands
 from tarmac.cli.cancel import cancel_run
+from tarmac.cli.explain import explain as explain_session
+from tarmac.cli.explain import lines, make_command
 from tarmac.cli.follow import follow_run
+from tarmac.cli.retry import retry_run
 from tarmac.cli.session_tables import HEADER, PAUSED, WHOLE, session_facts, session_rows
 from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account, text_problem
@@ -91,6 +95,25 @@ def follow(arguments: argparse.Namespace) -> int:
 def cancel(arguments: argparse.Namespace) -> int:
     """End a run."""
     return cancel_run(log_in(), arguments.run_id, arguments.by)
+
+
+def retry(arguments: argparse.Namespace) -> int:
+    """Run a session that failed again, from the task that failed on."""
+    retry_run(log_in(), arguments.run_id, arguments.by)
+    return 0
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Say why a session waits or failed, and what to do."""
+    api = log_in()
+    run = api.run(arguments.run_id)
+    found = explain_session(api, run, parts.place(arguments.run_id), make_command)
+    if arguments.json:
+        print_json({"id": arguments.run_id, **asdict(found)})
+        return 0
+    for line in lines(found, arguments.run_id):
+        print(line)
+    return 0
 
 
 def sessions(arguments: argparse.Namespace) -> int:
@@ -210,6 +233,14 @@ def main(argv: list[str] | None = None) -> int:
     end.add_argument("run_id", metavar="run")
     end.add_argument("--by", default="", type=account, help="who says so, for the record")
     end.set_defaults(run=cancel)
+    again = commands.add_parser("retry", help="run a session that failed again, from the task that failed on")
+    again.add_argument("run_id", metavar="run")
+    again.add_argument("--by", default="", type=account, help="who says so, for the record")
+    again.set_defaults(run=retry)
+    one = commands.add_parser("explain", help="say why a run waits or failed, and what to do")
+    one.add_argument("run_id", metavar="run")
+    add_json(one)
+    one.set_defaults(run=explain)
     listing = commands.add_parser("sessions", help="list the latest training sessions")
     add_json(listing)
     listing.set_defaults(run=sessions)

@@ -75,11 +75,17 @@ class Task(BaseModel):
 
 
 class Waits(BaseModel):
-    """Why a session waits for a GPU."""
+    """Why a session waits for its reservation."""
 
     why: str
+    reason: str | None = Field(
+        None, description="docs/gpus.md and docs/cpu-sessions.md; null: the next cycle admits it"
+    )
     ahead: int = Field(description="sessions before it in the queue")
     seconds_left: float = Field(description="until it gives up waiting")
+    waited_seconds: float | None = None
+    estimate: str = Field("", description="how its need was estimated")
+    on_host: bool = Field(False, description="it waits for cores and memory, not for a GPU")
 
 
 class Progress(BaseModel):
@@ -143,6 +149,23 @@ class Log(BaseModel):
     ended: bool = Field(description="the attempt has ended and this is the end of its log")
 
 
+class Explanation(BaseModel):
+    """Why a session waits or failed, in sentences with numbers, and what to do."""
+
+    id: str
+    state: str = Field(description="docs/session-states.md")
+    why: list[str]
+    todo: list[str]
+
+
+class Retried(BaseModel):
+    """A session that runs again."""
+
+    id: str
+    task: str = Field(description="from which on it runs again; empty: a call before this one did it")
+    said: list[str]
+
+
 class Cancelled(BaseModel):
     """What a cancel did."""
 
@@ -192,5 +215,13 @@ class Gpus(BaseModel):
     """The devices, what is reserved of them, and the queue, as `make gpus JSON=1` shows them."""
 
     devices: list[dict[str, Any]]
+    reservations: list[dict[str, Any]]
+    queue: list[dict[str, Any]]
+
+
+class Hosts(BaseModel):
+    """The hosts, what is reserved of them, and the queue of CPU sessions, as `make hosts JSON=1` shows them."""
+
+    hosts: list[dict[str, Any]]
     reservations: list[dict[str, Any]]
     queue: list[dict[str, Any]]

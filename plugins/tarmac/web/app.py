@@ -5,6 +5,7 @@ page of this site, so that no other site's page makes a person's browser start o
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
@@ -15,11 +16,13 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, DatasetError, EndedRunError, ExitCode, RequestError, TarmacError
+from tarmac.base.errors import ApiError, DatasetError, ExitCode, RequestError, RunStateError, TarmacError
 from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
 from tarmac.base.units import format_size
 from tarmac.cli.cancel import cancel_run
+from tarmac.cli.explain import client_command, explain
+from tarmac.cli.retry import retry_run
 from tarmac.request import stored
 from tarmac.request.callers import Right, bearer, cookie_token
 from tarmac.request.catalogue import catalogue
@@ -188,6 +191,25 @@ def create_app(stack: Stack) -> FastAPI:
         code = await work(person, cancel)
         return answers.Cancelled(cancelled=code == ExitCode.SUCCESS, said=said)
 
+    @app.post(f"{PREFIX}/sessions/{{id}}/retry")
+    async def retry_session(person: Changer, id: Id) -> answers.Retried:
+        """Run a session that failed again, from the task that failed on, under its own id. Idempotent."""
+        said: list[str] = []
+
+        def retry(api: AirflowApi) -> str:
+            sessions.run_of(api, id)
+            return retry_run(api, id, person.name, write=said.append)
+
+        return answers.Retried(id=id, task=await work(person, retry), said=said)
+
+    @app.get(f"{PREFIX}/sessions/{{id}}/explain")
+    async def explain_session(person: Reader, id: Id) -> answers.Explanation:
+        """Say why a session waits or failed, with the numbers, and what to do."""
+        run = await work(person, lambda api: sessions.run_of(api, id))
+        place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
+        found = await work(person, lambda api: explain(api, run, place, client_command))
+        return answers.Explanation(id=id, **asdict(found))
+
     @app.get(f"{PREFIX}/datasets", response_model=list[answers.Stored])
     async def list_files(
         _: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
@@ -250,6 +272,11 @@ def create_app(stack: Stack) -> FastAPI:
         """Show the devices, what is reserved of them, and the queue with a reason for each session."""
         return await asked("GET", "/gpus", {})
 
+    @app.get(f"{PREFIX}/hosts", response_model=answers.Hosts)
+    async def show_hosts(_: Reader) -> Any:
+        """Show the hosts, what is reserved of them, and the queue of CPU sessions with a reason for each."""
+        return await asked("GET", "/hosts", {})
+
     return app
 
 
@@ -307,7 +334,7 @@ def _answer_errors(app: FastAPI) -> None:
             return _refusal(error.status if 400 <= error.status < 500 else 503, str(error), error.problems)
         if isinstance(error, RequestError):
             return _refusal(400, str(error), error.problems)
-        if isinstance(error, EndedRunError):
+        if isinstance(error, RunStateError):
             return _refusal(409, str(error))
         return _refusal(400 if error.exit_code == ExitCode.BAD_INPUT else 503, str(error))
 

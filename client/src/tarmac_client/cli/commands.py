@@ -203,6 +203,21 @@ def cancel(arguments: argparse.Namespace) -> int:
         return _print(arguments, {"id": arguments.session, "said": said}, lambda value: list(value["said"]))
 
 
+def retry(arguments: argparse.Namespace) -> int:
+    """Run a session that failed again."""
+    with connect() as tarmac:
+        said = tarmac.run(tarmac.verbs.retry(arguments.session))
+        lines = [*said, f"Follow it: tarmac follow {arguments.session}"]
+        return _print(arguments, {"id": arguments.session, "said": said}, lambda _: lines)
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Say why a session waits or failed, and what to do."""
+    with connect() as tarmac:
+        found = tarmac.run(tarmac.verbs.explain(arguments.session))
+        return _print(arguments, found, show.explanation_lines)
+
+
 # ---- data sets, models, devices --------------------------------------------------------------------------------------
 
 
@@ -235,3 +250,9 @@ def gpus(arguments: argparse.Namespace) -> int:
     """Show devices, reservations and the queue."""
     with connect() as tarmac:
         return _print(arguments, tarmac.gpus(), show.gpu_lines)
+
+
+def hosts(arguments: argparse.Namespace) -> int:
+    """Show hosts, reservations and the queue of CPU sessions."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.hosts(), show.host_lines)

@@ -83,6 +83,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("session", metavar="SESSION")
     one.add_argument("-f", "--follow", action="store_true", help="go on as it grows, until the session has ended")
     one.add_argument("--task", help="default: the last task that has begun")
+    one = add(
+        "explain", commands.explain, "say why a session waits or failed, and what to do", "tarmac explain SESSION"
+    )
+    one.add_argument("session", metavar="SESSION")
+    one = add(
+        "retry", commands.retry, "run a session that failed again, from the task that failed on", "tarmac retry SESSION"
+    )
+    one.add_argument("session", metavar="SESSION")
     one = add("cancel", commands.cancel, "end a session, in whatever state it is", "tarmac cancel SESSION")
     one.add_argument("session", metavar="SESSION")
 
@@ -99,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     listing = add("models", commands.models, "list registered versions", "tarmac models my_model")
     listing.add_argument("model", nargs="?", metavar="NAME", help="of one model only")
     add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
+    add("hosts", commands.hosts, "show cores and memory of the hosts, and the queue of CPU sessions", "tarmac hosts")
     return top
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from tarmac_client.types import ModelVersion, Progress, SessionInfo, SessionRow, StoredFile
+from tarmac_client.types import Explanation, ModelVersion, Progress, SessionInfo, SessionRow, StoredFile
 from tarmac_client.verbs import size
 
 _MARKS = {"success": "✓", "failed": "✗"}
@@ -146,8 +146,44 @@ def gpu_lines(found: Mapping[str, Any]) -> list[str]:
                 lines.append(f"  {row['run_id']}  {size(row['bytes'])} reserved")
     if not lines:
         lines.append("No GPU has been seen yet: the first GPU session looks for them.")
-    lines += [f"{place}. {row['run_id']}: {row['reason']}" for place, row in enumerate(found["queue"], 1)]
-    return lines if found["queue"] else [*lines, "No session is queued."]
+    return [*lines, *_queue(found["queue"])]
+
+
+def host_lines(found: Mapping[str, Any]) -> list[str]:
+    """Cores and memory of hosts, what is reserved of them, and the queue of CPU sessions."""
+    lines = []
+    for host in found["hosts"]:
+        cores, memory = (
+            max(0, host[f"capacity_{unit}"] - host[f"reserved_{unit}"] - host[f"beside_{unit}"])
+            for unit in ("millicpus", "bytes")
+        )
+        lines.append(
+            f"{host['name']}  {cores / 1000:g} of {host['capacity_millicpus'] / 1000:g} cores free, "
+            f"{size(memory)} free of {size(host['capacity_bytes'])}"
+        )
+        for row in found["reservations"]:
+            if row["host"] == host["name"]:
+                lines.append(f"  {row['run_id']}  {_taken(row)} reserved{' beside its GPU' if row['beside'] else ''}")
+    if not lines:
+        lines.append("No host has been measured yet: the stack does that when it starts.")
+    return [*lines, *_queue(found["queue"])]
+
+
+def _taken(row: Mapping[str, Any]) -> str:
+    cores = f"{row['millicpus'] / 1000:g} cores and " if row["millicpus"] else ""
+    return f"{cores}{size(row['bytes'])}"
+
+
+def _queue(queue: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not queue:
+        return ["No session is queued."]
+    return [f"{place}. {row['run_id']}: {one_line(row['reason'])}" for place, row in enumerate(queue, 1)]
+
+
+def explanation_lines(found: Explanation) -> list[str]:
+    """Why a session waits or failed, and what to do."""
+    why, todo = ([one_line(text) for text in texts] for texts in (found.why, found.todo))
+    return [f"{found.id}: {found.state}", *(f"  why    {text}" for text in why), *(f"  do     {text}" for text in todo)]
 
 
 def age(at: datetime | None) -> str:

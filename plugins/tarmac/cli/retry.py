@@ -1,0 +1,86 @@
+"""Takes a session that failed up again where it failed: clears that task and everything after it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from tarmac.base import ids
+from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.errors import RunStateError
+from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, cancellation
+
+_RETRIED = re.compile(r"^Retried by .+ at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC from \w+\.$", re.MULTILINE)
+_PREPARATION = (ids.CREATE_UNIQUE_SESSION_PATH, ids.RETRIEVE_RESOURCES, ids.DETERMINE_CPU_OR_GPU)
+_ADMISSION = (ids.GPU_TRAINING_SENSOR, ids.GPU_PREFLIGHT_CONFIGURATION, ids.GPU_POOL_SETUP)
+_AFTER_TRAINING = (ids.SAVE_MODEL, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
+_TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
+
+
+def first_to_clear(instances: Sequence[Mapping[str, Any]]) -> str:
+    """Return the task from which on a session that failed is run again. Pure.
+
+    The clean-up has removed its volume. The training makes another one and fetches the data into it, and so does the
+    first task of the preparation; what stands between needs one of the two before it.
+    """
+    states = {one["task_id"]: one["state"] for one in instances}
+    trained = next((task for task in _TRAININGS if states.get(task) == "success"), ids.CREATE_UNIQUE_SESSION_PATH)
+    # check_DAG_success fails whenever the run does.
+    stopped = next((task for task in ids.TASKS[:-1] if states.get(task) == "failed"), None)
+    if stopped is None:  # the run was marked as failed between two tasks: what had not begun was skipped
+        if states.get(ids.CHECK_REQUEST_BODY) != "success":
+            return ids.CHECK_REQUEST_BODY
+        left = (task for task in (*_AFTER_TRAINING, *ids.TASKS[-3:-1]) if states.get(task) != "success")
+        stopped = next(left, ids.CHECK_DAG_SUCCESS)
+    if stopped in _PREPARATION:
+        return ids.CREATE_UNIQUE_SESSION_PATH
+    if stopped in _ADMISSION:
+        return ids.GPU_TRAINING_SENSOR
+    return trained if stopped in _AFTER_TRAINING else stopped
+
+
+def retried_note(who: str, at: datetime, task: str, before: str | None) -> str:
+    """Return the note of a run that is taken up again: a line for that, without how its earlier lives ended. Pure.
+
+    Args:
+        at: aware.
+        before: the run's note until now.
+    """
+    line = f"Retried by {' '.join(who.split())[:200]} at {at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC from {task}."
+    kept = [
+        one
+        for one in (before or "").splitlines()
+        if not one.startswith(FAILED_PREFIX) and not cancellation(one) and not _RETRIED.fullmatch(one)
+    ]
+    return "\n".join([line, *kept])[:NOTE_CHARACTERS]
+
+
+def retry_run(
+    api: AirflowApi, run_id: str, who: str, *, write: Callable[[str], None] = lambda line: print(line, flush=True)
+) -> str:
+    """Run a session that has failed again, from the task that failed on, under its own id. Idempotent.
+
+    Returns:
+        The task from which on it runs again; "": a call before this one did it.
+
+    Raises:
+        RunStateError: it has ended well, or is under way.
+        ApiError: there is no such run, or Airflow does not answer.
+    """
+    run = api.run(run_id)
+    if run["state"] == "success":
+        raise RunStateError(
+            f"RUN: {run_id} has ended well: there is nothing to try again. To train it anew, reproduce it."
+        )
+    if run["state"] != "failed":
+        if found := _RETRIED.search(run.get("note") or ""):
+            write(f"Run {run_id} is being run again already. {found[0]}")
+            return ""
+        raise RunStateError(f"RUN: {run_id} is under way ({run['state']}): what fails of it is tried again by itself.")
+    task = first_to_clear(api.task_instances(run_id))
+    api.change_run(run_id, note=retried_note(who, datetime.now(UTC), task, run.get("note")))
+    api.clear_from(run_id, task)
+    write(f"Run {run_id} runs again, from {task} on.")
+    return task

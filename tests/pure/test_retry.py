@@ -1,0 +1,97 @@
+"""`make retry`: from which task on a session that failed runs again, and when it does not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tarmac.base import ids
+from tarmac.base.errors import RunStateError
+from tarmac.base.ids import TASKS
+from tarmac.cli.retry import first_to_clear, retried_note, retry_run
+
+READY = dict.fromkeys(TASKS[:4], "success")
+ON_CPU = READY | dict.fromkeys(TASKS[4:8], "skipped")
+TRAINED = ON_CPU | {"train_model_cpu": "success"}
+CHECKED = {"check_DAG_success": "failed"}
+
+WHERE: dict[str, tuple[dict[str, str], str]] = {
+    "the request was refused": ({"check_request_body": "failed"}, ids.CHECK_REQUEST_BODY),
+    "its data could not be fetched": (READY | {"retrieve_resources": "failed"}, ids.CREATE_UNIQUE_SESSION_PATH),
+    "no GPU in time": (READY | {"gpu_preflight_configuration": "failed"}, ids.GPU_TRAINING_SENSOR),
+    "the training": (ON_CPU | {"train_model_cpu": "failed"}, ids.TRAIN_MODEL_CPU),
+    "the scoring, whose volume is gone": (
+        ON_CPU | {"train_model_cpu": "success", "eval_model": "failed"},
+        ids.TRAIN_MODEL_CPU,
+    ),
+    "the clean-up": (ON_CPU | dict.fromkeys(TASKS[8:12], "success") | {"delete_volume": "failed"}, ids.DELETE_VOLUME),
+    "marked before the branch was decided": ({"check_request_body": "success"}, ids.CREATE_UNIQUE_SESSION_PATH),
+    "marked before anything had begun": ({}, ids.CHECK_REQUEST_BODY),
+    "marked after its training": (
+        ON_CPU | {"train_model_cpu": "success", "save_model": "skipped"},
+        ids.TRAIN_MODEL_CPU,
+    ),
+    "marked when everything was done": (ON_CPU | dict.fromkeys(TASKS[8:14], "success"), ids.CHECK_DAG_SUCCESS),
+}
+
+
+@pytest.mark.parametrize(("states", "wanted"), WHERE.values(), ids=WHERE.keys())
+def test_it_runs_again_from_where_it_can(states: dict[str, str], wanted: str):
+    found = first_to_clear([{"task_id": task, "state": state} for task, state in (states | CHECKED).items()])
+    assert found == wanted
+
+
+class Api:
+    def __init__(self, state: str, note: str | None = None) -> None:
+        self.state, self.note = state, note
+        self.done: list[Any] = []
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        return {"state": self.state, "note": self.note}
+
+    def task_instances(self, run_id: str) -> list[dict[str, Any]]:
+        return [{"task_id": "train_model_cpu", "state": "failed"}]
+
+    def change_run(self, run_id: str, **fields: str) -> None:
+        self.done.append(fields)
+        self.note = fields["note"]
+
+    def clear_from(self, run_id: str, task: str) -> None:
+        self.done.append(task)
+        self.state = "queued"
+
+
+def retried(api: Api) -> tuple[str, list[str]]:
+    said: list[str] = []
+    return retry_run(api, "r", "ada", write=said.append), said  # type: ignore[arg-type]
+
+
+def test_who_said_so_is_noted_in_the_place_of_how_the_run_ended():
+    api = Api("failed", "mine\nCancelled by bob at 2026-11-28 05:30:12 UTC.\nFailed: train: no memory")
+    assert retried(api)[0] == "train_model_cpu"
+    note, cleared = api.done[0]["note"], api.done[1]
+    assert (note.splitlines()[1:], cleared) == (["mine"], "train_model_cpu")
+    assert note.startswith("Retried by ada at ")
+
+
+def test_a_second_call_changes_nothing_and_says_so():
+    api = Api("failed")
+    retried(api)
+    assert retried(api)[0] == ""
+    assert len(api.done) == 2
+
+
+@pytest.mark.parametrize(("state", "words"), [("success", "has ended well"), ("running", "is under way")])
+def test_only_what_failed_is_run_again(state: str, words: str):
+    api = Api(state)
+    with pytest.raises(RunStateError, match=f"^RUN: r {words}"):
+        retried(api)
+    assert api.done == []
+
+
+def test_a_note_keeps_one_line_for_all_its_retries():
+    at = datetime(2026, 11, 28, tzinfo=UTC)
+    once = retried_note("a", at, "train_model_cpu", "mine")
+    assert retried_note("b", at, "save_model", once) == "Retried by b at 2026-11-28 00:00:00 UTC from save_model.\nmine"
