@@ -111,6 +111,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "no such request": (["train", "none.json"], 2, "none.json cannot be read: No such file"),
     "a request that is no JSON": (["train", "BROKEN.json"], 2, "BROKEN.json is not JSON"),
     "a key twice": (["train", "TWICE.json"], 2, "'model' is there more than once"),
+    "a number of 5,000 digits": (["train", "HUGE.json"], 2, "HUGE.json holds a number of thousands of digits"),
     "data beside a request": (["train", "TWICE.json", "--train", "x"], 2, "leave them out"),
     "a parameter without a value": (["train", "m", "--train", "x", "--set", "steps"], 2, "is not KEY=VALUE"),
     "no verb": ([], 2, "VERB"),
@@ -125,6 +126,7 @@ def test_a_mistake_is_told_in_a_sentence(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "BROKEN.json").write_text("{")
+    (tmp_path / "HUGE.json").write_text('{"seed": ' + "9" * 5_000 + "}")
     (tmp_path / "TWICE.json").write_text('{"model": "a", "model": "b"}')
     found, out, err = tarmac(*words)
     assert (found, out) == (code, "")

@@ -91,13 +91,21 @@ point_files_volume() {
     device=$(docker volume inspect --format '{{.Options.device}}' "$volume" 2>/dev/null) || return 0
     [ "$device" != "$TARMAC_FILES_DIR" ] || return 0
     [ -d "$TARMAC_FILES_DIR" ] || die "TARMAC_FILES_DIR: there is no folder '$TARMAC_FILES_DIR'."
-    compose rm --stop --force scheduler airflow-cli >/dev/null 2>&1
+    # What could not be removed keeps the volume, which is said below.
+    compose rm --stop --force scheduler airflow-cli >/dev/null 2>&1 || true
     docker volume rm "$volume" >/dev/null ||
         die "file:// URLs read $device; to change that to $TARMAC_FILES_DIR, wait until no session fetches data."
 }
 
 start_services() {
-    if compose up --detach --remove-orphans >"$log" 2>&1; then return; fi
+    local try
+    for try in 1 2 3; do
+        if compose up --detach --remove-orphans >"$log" 2>&1; then return; fi
+        # A container went away between Compose's listing it and its coming to it (a removal was still under way): the
+        # next call lists anew.
+        grep -qi 'no such container\|removal of container .* is already in progress\|is marked for removal' "$log" || break
+        [ "$try" -eq 3 ] || say "A container of this stack was removed meanwhile; starting the services again ..."
+    done
     show_end_of "$log"
     case $(state_of airflow-init) in
     'exited 0' | '') ;;
@@ -109,6 +117,9 @@ matches the database: restore it, or 'make clean' to start anew."
     esac
     if grep -q 'port is already allocated\|address already in use' "$log"; then
         die "a port is taken: set TARMAC_WEB_PORT or TARMAC_MLFLOW_PORT in env/stack.env to free ones and run 'make up' again."
+    fi
+    if [ "$try" -eq 3 ]; then
+        die "another command removes containers of this stack, such as 'make down': run 'make up' again when it has ended."
     fi
     die "the services could not be started; Compose's last lines are above."
 }

@@ -112,8 +112,11 @@ def test_a_large_file_is_stored_whole_after_its_beginning_was_checked(
     content = b'{"sentence": "one of many"}\n' * 100_000
     monkeypatch.setattr(commands, "settings", lambda: type("Stack", (), {"store_url": "memory://commands"}))
     assert run(monkeypatch, "dataset", stdin=content) == 0
+    # Its two outputs come in either order, so each says by itself what it is.
+    said = capsys.readouterr()
+    assert "The line with the id is what goes into a request.\n" in said.err
     data_id = base58.b58encode(hashlib.sha256(content).digest()).decode()
-    assert capsys.readouterr().out == f"{data_id}/{data_id}.jsonl\n"
+    assert said.out == f"{data_id}/{data_id}.jsonl\n"
 
 
 def test_a_command_without_an_account_is_by_the_stacks_login(monkeypatch: pytest.MonkeyPatch):

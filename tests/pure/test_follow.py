@@ -309,6 +309,14 @@ def test_a_run_that_has_ended_before_is_shown_with_its_own_duration(
     assert (f"  why      {LINE}" in lines) is (state == "failed")
 
 
+def test_a_run_that_was_marked_as_a_success_without_a_model_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(follow, "Ledger", lambda _: nullcontext())
+    assert follow.follow_run(Run(("success",), note="ner\nMarked: it has no model"), "the-run") == 0  # type: ignore[arg-type]
+    assert "  but      it has no model" in capsys.readouterr().out.splitlines()
+
+
 def test_a_retry_is_told_once_with_its_reason():
     waiting = ("running", ("save_model", "up_for_retry", 1, 1.0))
     _, lines = followed(

@@ -41,6 +41,9 @@ if engine == "without a stack" and "exec" in words:
 with open(os.environ["FAKE_CALLS"], "a") as calls:
     read = sys.stdin.read() if "exec" in words or "--interactive" in words else ""
     calls.write(json.dumps({{"words": words, "stdin": read}}) + "\\n")
+lost = {{"loses a container once": 1, "keeps losing containers": 9}}.get(engine, 0)
+if "up" in words and sum('"up"' in line for line in open(os.environ["FAKE_CALLS"])) <= lost:
+    sys.exit("Error response from daemon: No such container: 0123456789ab")
 if words[0] == "run" and "stat" in words:
     print(999)
 if "config" in words:
@@ -308,6 +311,16 @@ def test_a_command_whose_container_is_started_anew_says_so(clone: Clone, words: 
     done = clone.make(*words.split(), FAKE_ENGINE="started anew")
     assert "The command was ended with its container" in done.stderr
     assert "Error 137" in done.stderr
+
+
+def test_services_are_started_again_where_a_container_went_away_meanwhile(clone: Clone):
+    done = clone.make("up", FAKE_ENGINE="loses a container once")
+    assert done.returncode == 0, done.stderr
+    assert "starting the services again" in done.stderr
+    assert "Tarmac is up" in done.stderr
+    done = clone.make("up", FAKE_ENGINE="keeps losing containers")
+    assert "error: another command removes containers of this stack" in done.stderr
+    assert sum("up" in call.words for call in clone.calls()) == 3
 
 
 def test_an_engine_that_refuses_the_user_is_explained(clone: Clone):

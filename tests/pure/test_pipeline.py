@@ -76,6 +76,17 @@ def test_a_run_that_was_marked_failed_while_nothing_ran_is_failed(notes: Notes):
     assert notes.note == "", "what it said of the end before is gone"
 
 
+def test_a_run_that_was_marked_as_a_success_without_a_model_says_so_until_it_is_cleared(notes: Notes):
+    mark = {(run_end.MARK_TASK, run_end.MARK_KEY): {"state": "success", "clear_number": 0}}
+    run = Run(dict.fromkeys(run_end.PIPELINE, "skipped"), mark)
+    notes.note = "test_model, by ada"
+    assert judge_run(run, run) is None
+    assert notes.note == f"test_model, by ada\nMarked: {run_end.what_it_lacks(run.states, marked='success')}"
+    run.clear_number, run.states = 1, dict.fromkeys(run_end.PIPELINE, "success")
+    assert judge_run(run, run) is None
+    assert notes.note == "test_model, by ada"
+
+
 def test_a_run_that_was_cancelled_is_failed_and_keeps_its_note(notes: Notes):
     notes.note = cancelled_note("ada", datetime.now(UTC), "mine")
     run = Run(dict.fromkeys(run_end.PIPELINE, "skipped"), MARKED)

@@ -20,6 +20,7 @@ from tarmac.tasks.run_end import (
     marked_state,
     required,
     waiting_note,
+    what_it_lacks,
     with_names,
 )
 
@@ -89,6 +90,11 @@ def test_a_run_marked_as_a_success_is_one():
     states = until("train_model_cpu", "success", "skipped")
     assert first_cause(states, failure=None, marked="success") is None
     assert first_cause(states, failure=None, marked=None)
+    lacks = what_it_lacks(states, marked="success")
+    assert lacks
+    assert "marked as a success before its model was registered" in lacks
+    assert what_it_lacks(DONE, marked="success") is None
+    assert what_it_lacks(states, marked="failed") is None
 
 
 def test_a_clean_up_that_failed_fails_the_run():

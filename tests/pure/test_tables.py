@@ -30,6 +30,20 @@ def test_a_table_is_no_wider_than_the_screen_and_cuts_what_is_longest():
     assert lines[2] == "other     1        -          short", "what fits is whole"
 
 
+def test_a_table_to_read_cell_by_cell_cuts_nothing_so_that_no_two_values_look_the_same():
+    one, two = ("data." + "x" * 60 + f"-{number}.train.id" for number in (1, 2))
+    header, rows = ["", f"{'n' * 60}/1", f"{'n' * 60}/2"], [[one, "a", "名" * 20], [two, "a", "b"]]
+    lines = table(header, rows, width=60, wrapped=True)
+    assert max(len(line) for line in lines) <= 60
+    starts = [place for place, line in enumerate(lines) if line.startswith("data.")]
+    first = range(starts[1], len(lines))
+    assert "".join(lines[place].split()[0] for place in range(*starts) if not lines[place].startswith(" ")) == one
+    assert "".join(lines[place].split()[0] for place in first if not lines[place].startswith(" ")) == two
+    assert "".join(line.split()[0] for line in lines[: starts[0]]) == f"{'n' * 60}/1"
+    assert "".join(line.split()[1] for line in lines[: starts[0]]) == f"{'n' * 60}/2"
+    assert "…" not in "".join(lines)
+
+
 def test_the_longest_columns_share_what_the_short_ones_leave():
     lines = table(["A", "B", "C"], [["a", "b" * 50, "c" * 90]], width=45)
     assert lines[1] == f"a  {'b' * 19}…  {'c' * 19}…"
@@ -82,6 +96,7 @@ NOTES = {
         "Cancelled by ada at 2026-11-28 05:30:12 UTC.",
     ),
     "what it is, where nothing went wrong": ("ner, data wnut17\nmore", "ner, data wnut17"),
+    "what it lacks since it was marked as a success": ("ner, by ada\nMarked: it has no model", "it has no model"),
     "nothing": ("", ""),
 }
 

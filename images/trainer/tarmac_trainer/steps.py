@@ -206,7 +206,7 @@ def cleanup(session: Path) -> dict[str, Any]:
     """Empty the session's folder. Idempotent.
 
     Raises:
-        SessionError: something could not be removed; the rest is.
+        CleaningError: something could not be removed; the rest is.
     """
     from tarmac_trainer.runtime import cleaning
 

@@ -121,6 +121,14 @@ def test_a_data_set_without_a_usable_line_is_an_error(session: Session, content:
     assert told in outcome.error["message"]
 
 
+def test_a_broken_line_of_a_file_that_both_trains_and_evaluates_is_told_once(session: Session) -> None:
+    both = session.put(NINE + "{\n" + line("Eve runs", "B-person"))
+    session.request({"own": {"train": both, "eval": both}}, model="named_entity_recognition")
+    failed = session.run("prep")
+    assert failed.error["message"].startswith("2 broken lines in the data: own train, line 10: ")
+    assert failed.out.count("line 10: ") == 2, "in the log and in the error"
+
+
 def test_broken_lines_of_all_data_sets_are_told_in_one_go(session: Session) -> None:
     first, second = session.put(NINE + "{\n"), session.put("[]\n" * 20)
     session.request({"a": {"train": first, "eval": second}}, model="named_entity_recognition")

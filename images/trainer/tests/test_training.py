@@ -311,7 +311,8 @@ def test_steps_out_of_order_say_what_is_missing(session: Session) -> None:
     session.run("prep")
     outcome = session.run("eval")
     assert outcome.code == 1
-    assert "run `train` first" in outcome.error["message"]
+    assert "run `train` first. In Airflow, clear the run from retrieve_resources on" in outcome.error["message"]
+    assert outcome.error["retryable"] is False, "no attempt of this step brings what another one should have left"
 
 
 def test_an_augmented_sentence_keeps_its_entity_types() -> None:

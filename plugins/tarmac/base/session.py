@@ -76,14 +76,26 @@ FAILED_PREFIX = "Failed: "
 """How the line of a run's note begins that says why the run failed."""
 
 
+MARKED_PREFIX = "Marked: "
+"""How the line of a run's note begins that says what the run lacks since it was marked as a success."""
+
 WAITING_PREFIX = "Waiting: "
 """How the line of a run's note begins that says why a session waits for cores and memory."""
 
 
 def failure_in(note: str | None) -> str | None:
     """Return why a run failed, as its note says; None: it does not say. Pure."""
-    lines = [line for line in (note or "").splitlines() if line.startswith(FAILED_PREFIX)]
-    return lines[-1].removeprefix(FAILED_PREFIX) if lines else None
+    return _last_line(note, FAILED_PREFIX)
+
+
+def lack_in(note: str | None) -> str | None:
+    """Return what a run lacks that was marked as a success, as its note says; None: it does not say. Pure."""
+    return _last_line(note, MARKED_PREFIX)
+
+
+def _last_line(note: str | None, prefix: str) -> str | None:
+    lines = [line for line in (note or "").splitlines() if line.startswith(prefix)]
+    return lines[-1].removeprefix(prefix) if lines else None
 
 
 def cancellation(note: str | None) -> str | None:

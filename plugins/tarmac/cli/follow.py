@@ -13,7 +13,7 @@ from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import ApiError, LedgerError
 from tarmac.base.ids import DAG_ID, TASKS
-from tarmac.base.session import SessionKey, cancellation, failure_in
+from tarmac.base.session import SessionKey, cancellation, failure_in, lack_in
 from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES
 from tarmac.base.texts import one_line, visible
@@ -308,6 +308,8 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
         registered = api.xcom(run_id, ids.UPDATE_MODEL_METADATA_REGISTRY)
         for line in summary(trained, api.xcom(run_id, ids.EVAL_MODEL), registered):
             write(line)
+        if lacks := lack_in(follower.run.get("note")):
+            write(f"  but      {lacks}")
     else:
         first, *more = follower.cause().splitlines() or ["it gave no reason"]
         for line in [f"  why      {first}", *(f"           {line}" for line in more[:_MOST_LINES])]:

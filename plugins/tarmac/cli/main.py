@@ -54,7 +54,9 @@ def dataset(arguments: argparse.Namespace) -> int:
         raise DatasetError(problem)
     reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, arguments.suffix, head=head)
     if not arguments.quiet:
-        print(f"{'Stored' if new else 'Already there:'} {format_size(size)}. In a request:", file=sys.stderr)
+        # The engine passes the two outputs on side by side: on a screen either can be first.
+        said = "Stored" if new else "Already there:"
+        print(f"{said} {format_size(size)}. The line with the id is what goes into a request.", file=sys.stderr)
     print(reference)
     return 0
 

@@ -65,7 +65,7 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json([{**version_facts(one.version), **facts(one)} for one in (a, b)])
     else:
-        for line in table(["", "", "", a.title, b.title], comparison(a, b), width=screen_width()):
+        for line in table(["", "", "", a.title, b.title], comparison(a, b), width=screen_width(), wrapped=True):
             print(line)
     for one in (a, b):
         if one.run is None:

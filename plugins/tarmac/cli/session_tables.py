@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.base.ids import TRAIN_MODEL_CPU
-from tarmac.base.session import cancellation, failure_in
+from tarmac.base.session import cancellation, failure_in, lack_in
 from tarmac.base.units import format_seconds
 
 HEADER = ("RUN", "STATE", "MODEL", "NAME", "BY", "FOR", "NOTE")
@@ -82,7 +82,7 @@ def session_rows(sessions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 
 def _note(note: str) -> str:
-    return cancellation(note) or failure_in(note) or (note.splitlines() or [""])[0]
+    return cancellation(note) or failure_in(note) or lack_in(note) or (note.splitlines() or [""])[0]
 
 
 def run_seconds(run: Mapping[str, Any], *, now: datetime) -> float | None:

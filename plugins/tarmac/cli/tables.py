@@ -8,6 +8,7 @@ import shutil
 import unicodedata
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from tarmac.base.texts import one_line
@@ -25,7 +26,12 @@ def screen_width() -> int:
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None = None, whole: Collection[str] = ()
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None = None,
+    whole: Collection[str] = (),
+    wrapped: bool = False,
 ) -> list[str]:
     """Lay out rows in columns as wide as their widest cell, cut so that no line is wider than the screen. Pure.
 
@@ -33,12 +39,21 @@ def table(
         width: columns of the screen; None: the cells are not cut.
         whole: headers of columns that are not cut, because other commands take what is in them. With these alone a line
             may be wider than the screen.
+        wrapped: what is too long for its column goes on in the next line instead of being cut: for what is read cell by
+            cell, where two values that begin alike must not look the same.
     """
     lines = [list(header), *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(_columns(line[place]) for line in lines) for place in range(len(header))]
     if width is not None:
         widths = _fitting(widths, width, [name in whole for name in header])
-    return ["".join(_padded(cell, size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in lines]
+    shown: list[list[str]] = []
+    for line in lines:
+        if wrapped:
+            parts = [_wrapped(cell, size) for cell, size in zip(line, widths, strict=True)]
+            shown += [list(cells) for cells in zip_longest(*parts, fillvalue="")]
+        else:
+            shown.append([_cut(cell, size) for cell, size in zip(line, widths, strict=True)])
+    return ["".join(_padded(cell, size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in shown]
 
 
 def _fitting(widths: Sequence[int], width: int, whole: Sequence[bool]) -> list[int]:
@@ -55,12 +70,31 @@ def _fitting(widths: Sequence[int], width: int, whole: Sequence[bool]) -> list[i
     return [size if kept else min(size, most) for size, kept in zip(widths, whole, strict=True)]
 
 
+def _cut(text: str, size: int) -> str:
+    return text if _columns(text) <= size else text[: _fitting_letters(text, size - 1)] + "…"
+
+
+def _wrapped(text: str, size: int) -> list[str]:
+    """A text in pieces of at most `size` columns, which together are the text."""
+    pieces = []
+    while _columns(text) > size:
+        letters = max(1, _fitting_letters(text, size))
+        pieces.append(text[:letters])
+        text = text[letters:]
+    return [*pieces, text]
+
+
+def _fitting_letters(text: str, size: int) -> int:
+    """How many letters of a text's beginning fit: a letter takes a column or two, or none where it is combined."""
+    room = size
+    for place, letter in enumerate(text):
+        room -= _columns(letter)
+        if room < 0:
+            return place
+    return len(text)
+
+
 def _padded(text: str, size: int) -> str:
-    if _columns(text) > size:
-        text = text[: size - 1]  # a letter takes a column or two, or none where it is combined
-        while _columns(text) > size - 1:
-            text = text[:-1]
-        text += "…"
     return text + " " * (size - _columns(text) + _GAP)
 
 

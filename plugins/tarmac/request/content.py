@@ -89,6 +89,8 @@ def _every_other_byte_is_zero(head: bytes) -> bool:
 
 
 def _not_json_lines(text: str, whole: bool) -> str | None:
+    if "\r" in text.strip() and "\n" not in text:
+        return "has lines that end in CR alone, as on an old Macintosh: convert it (tr '\\r' '\\n')"
     lines = text.split("\n")
     if not whole:
         lines = lines[:-1]  # the last one may be cut
@@ -97,7 +99,7 @@ def _not_json_lines(text: str, whole: bool) -> str | None:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = getattr(error, "msg", str(error))
+            reason = _why_unreadable(error)
             return _kind(text, [each for _, each in numbered], whole, f"line {number} ({reason}): {_shown(line)}")
         if isinstance(value, list) and len(numbered) == 1:
             return _ARRAY
@@ -135,6 +137,12 @@ def _kind(text: str, lines: Sequence[str], whole: bool, broken: str) -> str:
         if counts and min(counts) > 0 and (len(counts) == 1 or delimiter in ",\t"):
             return f"is a table with {name} (CSV); its first line is {_shown(first)}"
     return f"is text, but its first line is not JSON: {_shown(first)}"
+
+
+def _why_unreadable(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return error.msg
+    return "nested too deeply" if isinstance(error, RecursionError) else "a number of thousands of digits"
 
 
 def _is_json(text: str) -> bool:

@@ -282,12 +282,13 @@ def judge_run(ti: Any, dag_run: Any) -> str | None:
     mark = ti.xcom_pull(task_ids=run_end.MARK_TASK, key=run_end.MARK_KEY)
     marked = run_end.marked_state(mark, dag_run.clear_number)
     cause = run_end.first_cause(states, failure=failure, marked=marked)
+    lacks = run_end.what_it_lacks(states, marked=marked)
     if cause:
         cause = run_end.with_names(cause, dag_run.conf)
 
     def ended(note: str | None) -> str | None:
         # The note of a run that was cancelled says so already, and who did it.
-        return None if marked == "failed" and cancellation(note) else run_end.ended_note(note, cause)
+        return None if marked == "failed" and cancellation(note) else run_end.ended_note(note, cause, lacks)
 
     change_note(dag_run.run_id, ended)
     return cause

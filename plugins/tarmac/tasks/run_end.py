@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import MissingResultError, RequestError, TarmacError
 from tarmac.base.ids import CHECK_DAG_SUCCESS, CHECK_REQUEST_BODY, TASKS, UPDATE_MODEL_METADATA_REGISTRY
-from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, WAITING_PREFIX
+from tarmac.base.session import FAILED_PREFIX, MARKED_PREFIX, NOTE_CHARACTERS, WAITING_PREFIX
 from tarmac.base.texts import one_line
 
 if TYPE_CHECKING:
@@ -66,6 +66,16 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
     stopped = next((name for name in PIPELINE if states.get(name) in ("upstream_failed", "removed", None)), LAST_STEP)
     state = (states.get(stopped) or "not run").replace("_", " ")
     return f"no model was registered: {stopped} is {state}. Clear the run, or send the request again."
+
+
+def what_it_lacks(states: Mapping[str, str | None], *, marked: str | None) -> str | None:
+    """Say what a run lacks that was marked as a success before its model was registered; None: nothing. Pure."""
+    if marked != "success" or states.get(LAST_STEP) == "success":
+        return None
+    return (
+        "the run was marked as a success before its model was registered, so it has none; "
+        "send the request again, or clear the run, to train."
+    )
 
 
 def marked_state(mark: object, clear_number: int) -> str | None:
@@ -151,7 +161,7 @@ def begun_note(note: str | None, text: str) -> str | None:
 
 
 def _without_cause(note: str | None) -> str:
-    ours = (FAILED_PREFIX, WAITING_PREFIX)
+    ours = (FAILED_PREFIX, MARKED_PREFIX, WAITING_PREFIX)
     return "\n".join(line for line in (note or "").splitlines() if not line.startswith(ours))
 
 
@@ -165,7 +175,7 @@ def waiting_note(note: str | None, reason: str | None) -> str | None:
     return _with_line(note, WAITING_PREFIX, reason)
 
 
-def ended_note(note: str | None, cause: str | None) -> str | None:
+def ended_note(note: str | None, cause: str | None, lacks: str | None = None) -> str | None:
     """Return what a run's note is to be when it ends; None: as it is. Pure.
 
     What it says already stays, first; a cause of an earlier end is replaced, and a reason for waiting goes.
@@ -173,8 +183,9 @@ def ended_note(note: str | None, cause: str | None) -> str | None:
     Args:
         note: as it is.
         cause: why the run failed; None: it succeeded.
+        lacks: as what_it_lacks says it, of a run that succeeded.
     """
-    return _with_line(note, FAILED_PREFIX, cause)
+    return _with_line(note, FAILED_PREFIX, cause) if cause or not lacks else _with_line(note, MARKED_PREFIX, lacks)
 
 
 def _with_line(note: str | None, prefix: str, text: str | None) -> str | None:

@@ -126,8 +126,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path} is not UTF-8 text (byte {error.start + 1}): save it as UTF-8.") from error
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not JSON: {error}.") from error
+    except ValueError as error:
+        raise SettingsError(f"{path} holds a number of thousands of digits; no field takes one.") from error
     if not isinstance(request, dict):
         raise SettingsError(f"{path}: a request is a JSON object with model and datasets.")
     return request
@@ -141,7 +143,7 @@ def _parameters(words: list[str]) -> dict[str, Any]:
             raise SettingsError(f"--set: {word!r} is not KEY=VALUE: write for example --set max_steps=500.")
         try:
             found[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[key] = text
     return found
 

@@ -44,13 +44,15 @@ class Problems:
 
     first: list[str] = field(default_factory=list)
     total: int = 0
+    told: bool = True
+    """False: they are counted only, as those of a file whose lines were told already."""
 
     def add(self, message: str) -> None:
         """Count one broken line, keep its message if it is among the first; the log has more of them."""
         self.total += 1
         if len(self.first) < MAX_REPORTED:
             self.first.append(message)
-        if self.total <= MAX_LOGGED:
+        if self.told and self.total <= MAX_LOGGED:
             events.say(message)
 
     def check(self) -> None:
@@ -307,8 +309,8 @@ def json_object(line: bytes) -> dict[str, Any]:
         raise
     except RecursionError as error:
         raise BrokenLineError("not JSON that can be read: nested too deeply") from error
-    except ValueError as error:  # a number of thousands of digits
-        raise BrokenLineError(f"not JSON that can be read: {error}") from error
+    except ValueError as error:
+        raise BrokenLineError("not JSON that can be read: it holds a number of thousands of digits") from error
     if not isinstance(value, dict):
         raise BrokenLineError("not a JSON object")
     if b"\\u" in line:  # nothing else spells what cannot be stored

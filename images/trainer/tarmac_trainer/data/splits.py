@@ -66,6 +66,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
     splits: dict[Split, list[Line]] = {"train": [], "eval": []}
     entries: list[dict[str, Any]] = []
     skipped = 0
+    known: set[str] = set()
     started, total = time.monotonic(), sum(1 if d.eval is None else 2 for d in request.datasets)
     for dataset in request.datasets:
         parts: list[tuple[Split, str]] = [("train", dataset.train)]
@@ -74,12 +75,15 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
         for split, reference in parts:
             name = f"{dataset.name} {split}"
             fetched = store.fetch(reference, folder / "fetched.jsonl", name=name, store=store_url)
+            # Each broken line is told once, also where the same lines both train and evaluate.
+            found = Problems(told=False) if fetched.id in known else problems
+            known.add(fetched.id)
             with fetched.path.open("rb") as file:
                 if what := formats.other_than_text(file.read(formats.HEAD_BYTES)):
                     raise DataError(f"data set {name} ({reference}): it {what}, and must be JSON Lines in UTF-8")
                 file.seek(0)
                 lines = lines_of(file)
-                read = read_lines(lines, name=name, parse=model.read, problems=problems, tags=model.tags_key)
+                read = read_lines(lines, name=name, parse=model.read, problems=found, tags=model.tags_key)
             fetched.path.unlink()
             entries.append(
                 {

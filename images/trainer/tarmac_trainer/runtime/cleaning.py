@@ -5,7 +5,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from tarmac_trainer.runtime.errors import SessionError
+from tarmac_trainer.runtime.errors import CleaningError
 
 
 @dataclass
@@ -21,20 +21,20 @@ def empty(folder: Path) -> Removed:
     Idempotent.
 
     Raises:
-        SessionError: names what could not be removed; everything else is gone.
+        CleaningError: names what could not be removed; everything else is gone.
     """
     removed = Removed()
     problems: list[str] = []
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise SessionError(f"{folder} cannot be emptied: {error.strerror}") from error
+        raise CleaningError(f"{folder} cannot be emptied: {error.strerror}") from error
     try:
         _empty(handle, str(folder), removed, problems)
     finally:
         os.close(handle)
     if problems:
-        raise SessionError(f"{len(problems)} entries could not be removed: " + "; ".join(problems[:5]))
+        raise CleaningError(f"{len(problems)} entries could not be removed: " + "; ".join(problems[:5]))
     return removed
 
 

@@ -6,7 +6,8 @@ TrainerError            exit 1, may be retried
 │   ├── DataError       a data set is missing, is not what its id says, or cannot be read
 │   └── CachedModelGoneError  the model to take instead of a training is not in MLflow any more
 ├── StoreError          the store did not deliver (network, disk full)
-├── SessionError        an earlier step left nothing to work on
+├── SessionError        an earlier step left nothing to work on; not retried
+├── CleaningError       the session's folder cannot be emptied
 ├── DeviceError         no usable GPU
 ├── GpuMemoryError      exit 3, the training needs more GPU memory than it may take
 └── RegistryError       MLflow did not take the model
@@ -62,7 +63,16 @@ class StoreError(TrainerError):
 
 
 class SessionError(TrainerError):
-    """The session's folder lacks what an earlier step should have left."""
+    """The session's folder lacks what an earlier step should have left: no attempt of this step can bring it."""
+
+    retryable = False
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. In Airflow, clear the run from retrieve_resources on")
+
+
+class CleaningError(TrainerError):
+    """The session's folder cannot be emptied now."""
 
 
 class DeviceError(TrainerError):
