@@ -56,6 +56,13 @@ class Choice:
 Parameter = Number | Choice
 
 
+ALWAYS, NEVER = "always", "never"
+
+REFIT = Choice(
+    (ALWAYS, NEVER), "train again on all lines of train, those held out included; null: always, unless promote is auto"
+)
+"""The parameter `refit`."""
+
 COMMON: dict[str, Parameter] = {
     "max_steps": Number(3000, 1, 100_000, "updates at most", whole=True),
     "patience": Number(600, 1, 100_000, "updates without a better score that end it", whole=True),
@@ -63,6 +70,7 @@ COMMON: dict[str, Parameter] = {
     "batch_size": Number(32, 1, 1024, "lines in an update", whole=True),
     "dropout": Number(0.3, 0, 0.9, "share of features left out in an update"),
     "learn_rate": Number(0.001, 1e-6, 1, "Adam's learn rate"),
+    "refit": REFIT,
 }
 """What every pipeline that `pipelines.train` trains can be told."""
 
@@ -197,7 +205,11 @@ class Model(ABC, Generic[Line]):
     @abstractmethod
     def train(self, training: Training[Line]) -> None:
         """Train, and hand each candidate to `training.evaluated`; equal requests give equal models
-        on a CPU."""
+        on a CPU.
+
+        Where `training.chosen` is set, repeat what was best with the lines that there are now, and hand the one
+        candidate over.
+        """
 
     @abstractmethod
     def score(self, predictor: Any, lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None) -> Scores:

@@ -7,9 +7,9 @@ from typing import Any
 
 from tarmac_trainer import models
 from tarmac_trainer.data import overlap, splits, store
-from tarmac_trainer.model import MOST_TYPES, Model, check_parameters, shortened
+from tarmac_trainer.model import ALWAYS, MOST_TYPES, NEVER, Model, Scores, check_parameters, shortened
 from tarmac_trainer.runtime import events, files, memory, scripts
-from tarmac_trainer.runtime.errors import DataError, InputError, SessionError
+from tarmac_trainer.runtime.errors import DataError, InputError, RequestError, SessionError
 from tarmac_trainer.runtime.request import Request, read_request
 
 
@@ -86,6 +86,7 @@ def train(session: Path) -> dict[str, Any]:
         train_lines = splits.read_prepared(session, "train", model)
         eval_lines = splits.read_prepared(session, "eval", model)
         model.check(train_lines)
+        held_out = splits.read_prepared(session, splits.HELD_OUT, model) if parameters.get("refit") == ALWAYS else []
         where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
         heartbeat.beat(0, 0)
         events.say(
@@ -116,13 +117,40 @@ def train(session: Path) -> dict[str, Any]:
             else:
                 script = scripts.path(session, request.script)
                 scripts.train(run, script, kind=model.name, load=model.load)
-        overlap.write(session, model, run.partial)
+            if held_out:
+                scored = _scored(session, model, run.partial, eval_lines)
+                run.train_again([*train_lines, *held_out], scored)
+                events.say(
+                    f"{len(held_out):,} held-out lines are given back: training again on all {len(run.train):,} as at "
+                    f"step {run.best_step}; the scores are those of the model that did not know them"
+                )
+                model.train(run)
+        overlap.write(session, model, run.partial, held_out=bool(held_out))
         result = run.finish()
     except Exception:
         heartbeat.fail()
         raise
     events.say(f"best {result['score_name']} {result['best_score']:.4f} at step {result['best_step']}")
     return result
+
+
+def _scored(session: Path, model: Model[Any], folder: Path, lines: Sequence[Any]) -> dict[str, Any]:
+    """The scores of a predictor that is trained again afterwards, for `evaluate`, and of which lines they are."""
+    scores = model.score(model.load(folder), lines)
+    known = overlap.count(session, model, overlap.trained_on(session, model))
+    return {"eval": splits.digest(session, "eval"), "scores": vars(scores), **known}
+
+
+def scored_before(session: Path) -> dict[str, Any] | None:
+    """What the training kept of scores on these very eval lines, since its model was trained on some of them later.
+
+    None: it was not, or these are other lines.
+    """
+    try:
+        scored: dict[str, Any] | None = files.read_json(session / "training.json", made_by="train").get("scored")
+    except SessionError:
+        return None
+    return scored if scored and scored["eval"] == splits.digest(session, "eval") else None
 
 
 def restore(session: Path) -> dict[str, Any]:
@@ -148,14 +176,16 @@ def evaluate(session: Path) -> dict[str, Any]:
     _, model, _ = _begin(session, "eval")
     lines = splits.read_prepared(session, "eval", model)
     where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
+    before = scored_before(session)
     with where.guarded():
-        scores = model.score(load_model(session, model), lines)
+        predictor = load_model(session, model)
+        scores = model.score(predictor, lines) if before is None else Scores(**before["scores"])
         production = _score_production(session, model, lines)
     result: dict[str, Any] = {
         "metrics": scores.overall,
         **shortened(scores),
         "eval_lines": len(lines),
-        **overlap.count(session, model, overlap.read(session / "model")),
+        **seen(session, model),
     }
     if "per_type_left_out" in result:
         events.say(f"of {len(scores.per_type):,} types the numbers of the {MOST_TYPES} most frequent are kept")
@@ -168,6 +198,14 @@ def evaluate(session: Path) -> dict[str, Any]:
         result["production"] = production
     files.write_json(session / "metrics.json", {**result, "per_type": scores.per_type, **scores.details})
     return result
+
+
+def seen(session: Path, model: Model[Any]) -> dict[str, int]:
+    """How many eval lines the model was trained on that was scored, as the contract's `eval_lines_seen`."""
+    before = scored_before(session)
+    if before is None:
+        return overlap.count(session, model, overlap.read(session / "model"))
+    return {key: before[key] for key in ("eval_lines_seen",) if key in before}
 
 
 def _score_production(session: Path, model: Model[Any], lines: Sequence[Any]) -> dict[str, Any] | None:
@@ -196,7 +234,7 @@ def save(session: Path) -> dict[str, Any]:
     request, model, _ = _begin(session, "save")
     from tarmac_trainer.mlflow_io import fetching, saving
 
-    result = saving.save(session, request, model, load_model(session, model))
+    result = saving.save(session, request, model, load_model(session, model), seen(session, model))
     if request.promote:
         result["production"] = fetching.fetch_production(session, request.name)
     return result
@@ -238,4 +276,20 @@ def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any
     parameters = check_parameters(model, request.parameters)
     if parameters.get("fail") == step:
         raise InputError(f"{step} fails because parameters.fail asks for it")
+    if "refit" in parameters:
+        parameters["refit"] = refit(parameters["refit"], script=request.script is not None, promote=request.promote)
     return request, model, parameters
+
+
+def refit(asked: str | None, *, script: bool, promote: bool) -> str:
+    """Decide whether a model is trained again with the lines that were held out. Pure.
+
+    Raises:
+        RequestError: it is asked for, and a script trains.
+    """
+    if script:
+        if asked == ALWAYS:
+            raise RequestError("parameters.refit: a script is called once, with the train lines; leave refit out")
+        return NEVER
+    # The rule of promotion compares on lines that neither model was trained on: those that are held out from now on.
+    return asked or (NEVER if promote else ALWAYS)

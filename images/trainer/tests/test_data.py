@@ -43,6 +43,7 @@ def test_several_data_sets_are_combined(session: Session) -> None:
     assert splits.read_manifest(session.folder)["datasets"][2]["id"] == result["datasets"][2]["id"]
     assert sorted(path.name for path in (session.folder / "data").iterdir()) == [
         "eval.jsonl",
+        "held_out.jsonl",
         "manifest.json",
         "train.jsonl",
     ]

@@ -17,7 +17,8 @@ from scipy.sparse import csr_matrix
 
 from tarmac_trainer import models
 from tarmac_trainer.data.readers import BrokenLineError
-from tarmac_trainer.recommender import als, recommending
+from tarmac_trainer.model import Scores
+from tarmac_trainer.recommender import als, neighbours, recommending
 from tarmac_trainer.recommender.recommending import Interaction, Recommender
 
 KIND = models.get("collaborative_filtering")
@@ -53,8 +54,10 @@ def test_a_real_training_beats_popularity_and_a_floor(session: Session) -> None:
     prepared(session)
     outcome = session.run("train")
     result = outcome.result
-    assert [step for step, _ in result["curve"]] == [3, 6, 9, 12, 15]
-    assert [event["done"] for event in outcome.of("progress")][-1] == 15
+    # 15 iterations of ALS, 15 with half of the factors, and item neighbours.
+    assert [step for step, _ in result["curve"]] == [3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 31]
+    assert [event["done"] for event in outcome.of("progress")][-1] == 31
+    assert result["chosen"]["method"] in ("als", "neighbours")
     scored = session.run("eval").result
     metrics = scored["metrics"]
     print(metrics)
@@ -71,7 +74,7 @@ def test_a_real_training_beats_popularity_and_a_floor(session: Session) -> None:
 
 
 def test_the_scores_are_those_of_implicit_used_directly(session: Session) -> None:
-    trained(session, seed=3, parameters={"iterations": 4, "eval_frequency": 4})
+    trained(session, seed=3, parameters={"iterations": 4, "eval_frequency": 4, "method": "als"})
     ours = session.run("eval").result["metrics"]
     train, dev = implicit_alone.matrices()
     theirs = implicit_alone.scores(implicit_alone.fitted(train, seed=3, iterations=4), train, dev)
@@ -92,7 +95,7 @@ def test_equal_requests_give_equal_models_whatever_the_threads(
 ) -> None:
     def factors(name: str, seed: int) -> np.ndarray:
         session = make_session(name)
-        trained(session, seed=seed, parameters={"iterations": 3})
+        trained(session, seed=seed, parameters={"iterations": 3, "method": "als"})
         return Recommender.from_disk(session.folder / "model").user_factors
 
     first = factors("a", 1)
@@ -115,6 +118,7 @@ BROKEN = [
     ({"user": "u\ud800", "item": "a"}, "half of a surrogate pair"),
     *(({"user": "u", "item": "a", "count": count}, '"count" must be a number above 0')
       for count in (0, -1, "3", True, 1e10, float("inf"))),
+    ({"user": "u", "item": "a", "rating": -1}, '"rating" must be a number above 0.*leave out the lines of what'),
 ]  # fmt: skip
 
 
@@ -130,6 +134,8 @@ def test_a_line_is_read() -> None:
     assert KIND.read({"user": 7.0, "item": "cafe\u0301", "count": None}) == Interaction("7", "caf\u00e9", 1)
     assert KIND.read({"user": "7", "item": "a b", "rating": 4.5}) == Interaction("7", "a b", 4.5)
     assert KIND.read({"user": "7", "item": "a b", "rating": 4.5, "count": 2}) == Interaction("7", "a b", 2)
+    assert KIND.read({"user": "7", "item": "a b", "score": 0.5, "weight": 3}) == Interaction("7", "a b", 0.5)
+    assert KIND.read({"user": "7", "item": "a b", "weight": 3}) == Interaction("7", "a b", 3)
     assert KIND.read({"sentence": "for another model", "user": "x"}) is None
 
 
@@ -204,10 +210,10 @@ def small() -> Recommender:
     return Recommender(
         ["u", "v"],
         ["a", "b", "c", "d"],
-        np.array([[1, 0], [0, 1]], dtype=np.float32),
-        np.array([[9, 9], [1, 1], [2, 3], [3, 2]], dtype=np.float32),
         np.array([0, 1, 3], dtype=np.int32),
         np.array([0, 0, 1], dtype=np.int32),
+        np.array([[1, 0], [0, 1]], dtype=np.float32),
+        np.array([[9, 9], [1, 1], [2, 3], [3, 2]], dtype=np.float32),
     )
 
 
@@ -219,9 +225,12 @@ def test_what_was_used_is_not_recommended_and_an_unknown_user_gets_what_is_popul
     assert unknown == {"items": ["a", "b", "c", "d"], "scores": [2, 1, 0, 0], "known_user": False}
 
 
-def test_a_broken_model_is_told(session: Session) -> None:
-    trained(session, DEGENERATE["22 lines, all counts equal"])
-    arrays = session.folder / "model" / recommending.ARRAYS_FILE
+@pytest.mark.parametrize(
+    ("method", "file"), [("als", recommending.ARRAYS_FILE), ("neighbours", neighbours.NEIGHBOURS_FILE)]
+)
+def test_a_broken_model_is_told(session: Session, method: str, file: str) -> None:
+    trained(session, DEGENERATE["22 lines, all counts equal"], parameters={"method": method})
+    arrays = session.folder / "model" / file
     arrays.write_bytes(arrays.read_bytes()[:100])
     outcome = session.run("eval")
     assert "is broken" in outcome.error["message"]
@@ -255,17 +264,17 @@ def test_a_model_from_mlflow_needs_nothing_but_numpy(
 # ---- starting from another model ------------------------------------------------------------------------------------
 
 
-def based(make_session: Callable[[str], Session], values: Any, **parameters: Any) -> Session:
+def based(make_session: Callable[[str], Session], values: Any, method: str = "als", **parameters: Any) -> Session:
     """A session with the example's model for a base."""
     first, second = make_session("first"), make_session("second")
-    trained(first)
+    trained(first, parameters={"method": method})
     (first.folder / "model").rename(second.folder / "base")
     return prepared(second, values, parameters=parameters)
 
 
 def test_a_training_starts_where_its_base_ended(make_session: Callable[[str], Session]) -> None:
     warm = based(make_session, None, iterations=1).run("train").result["best_score"]
-    cold = trained(make_session("cold"), parameters={"iterations": 1})["best_score"]
+    cold = trained(make_session("cold"), parameters={"iterations": 1, "method": "als"})["best_score"]
     assert warm > FLOOR > cold
 
 
@@ -292,6 +301,60 @@ def test_a_base_that_cannot_be_one_is_refused(make_session: Callable[[str], Sess
     assert "knows none of the users and items" in session.run("train").error["message"]
     (session.folder / "base" / recommending.NAMES_FILE).unlink()
     assert "no model of this kind" in session.run("train").error["message"]
+
+
+def test_item_neighbours_are_no_base(make_session: Callable[[str], Session]) -> None:
+    outcome = based(make_session, None, method="neighbours").run("train")
+    assert outcome.code == 2
+    assert "it recommends by item neighbours, which have no factors to start from" in outcome.error["message"]
+
+
+# ---- what is tried, and training again on all pairs ------------------------------------------------------------------
+
+PAIRED = [{"user": f"u{i}", "item": f"i{i // 8 * 8 + j}"} for i in range(40) for j in range(8) if j != i % 8]
+"""Five groups of users who share eight items, of which each lacks one: neighbours find it."""
+
+
+@pytest.mark.parametrize("method", ["als", "neighbours"])
+def test_one_way_alone_is_trained_where_the_request_says_so(session: Session, method: str) -> None:
+    result = trained(session, PAIRED, parameters={"method": method, "iterations": 6})
+    assert result["chosen"]["method"] == method
+    assert [step for step, _ in result["curve"]] == ([3, 6] if method == "als" else [1])
+
+
+def test_the_best_of_three_ways_on_the_held_out_pairs_is_taken(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.1, 0.3, 0.2, 0.3, 0.25])  # ALS, ALS with half of the factors, neighbours; of equals the first
+
+    def scored(*_: Any, **__: Any) -> Scores:
+        return Scores({"ndcg_10": next(values, 0.3)})
+
+    monkeypatch.setattr(type(KIND), "score", scored)
+    outcome = prepared(session, PAIRED, parameters={"iterations": 6}).run("train")
+    assert outcome.result["chosen"] == {"method": "als", "factors": 64, "alpha": 5, "iterations": 6}
+    assert "chosen by ndcg_10: ALS with 64 factors, alpha 5, 6 iterations" in outcome.out
+
+
+def test_neighbours_recommend_what_those_who_used_the_same_have_used(session: Session) -> None:
+    trained(session, PAIRED, parameters={"method": "neighbours"})
+    for user in (0, 13, 39):
+        (answer,) = KIND.predict(KIND.load(session.folder / "model"), [{"user": f"u{user}"}])
+        assert answer["items"][0] == f"i{user // 8 * 8 + user % 8}"
+
+
+@pytest.mark.parametrize("method", [None, "als", "neighbours"])
+def test_a_user_is_not_recommended_what_was_used_in_a_held_out_pair(session: Session, method: str | None) -> None:
+    outcome = prepared(session, PAIRED, parameters={"method": method}).run("train")
+    assert outcome.result["trained_again_on"] == len(PAIRED)
+    predictor = KIND.load(session.folder / "model")
+    for user in range(40):
+        (answer,) = KIND.predict(predictor, [{"user": f"u{user}"}])
+        used = {line["item"] for line in PAIRED if line["user"] == f"u{user}"}
+        assert not used & set(answer["items"])
+    scored = session.run("eval").result
+    assert scored["scored_pairs"] > 20  # by the model that did not know them
+    assert scored["metrics"]["ndcg_10"] == pytest.approx(outcome.result["best_score"])
 
 
 # ---- on a GPU: NumPy and SciPy in CuPy's place ----------------------------------------------------------------------

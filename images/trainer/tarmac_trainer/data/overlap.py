@@ -25,13 +25,22 @@ def trained_on(session: Path, model: Model[Any]) -> set[bytes]:
     return {*_lines(session, model, "train"), *(read(session / "base") or ())}
 
 
-def write(session: Path, model: Model[Any], folder: Path) -> None:
+def write(session: Path, model: Model[Any], folder: Path, *, held_out: bool = False) -> None:
     """Keep in a predictor's folder what it was trained on in this session: the same file for the same lines.
+
+    Args:
+        session: the session's folder.
+        model: the kind.
+        folder: the predictor's.
+        held_out: whether it was trained on the lines that were held out, too.
 
     Raises:
         OSError: among others when the volume is full.
     """
-    (folder / FILE).write_bytes(b"".join(sorted(trained_on(session, model))))
+    lines = trained_on(session, model)
+    if held_out:
+        lines |= {*_lines(session, model, splits.HELD_OUT)}
+    (folder / FILE).write_bytes(b"".join(sorted(lines)))
 
 
 def read(folder: Path) -> set[bytes] | None:
@@ -57,7 +66,7 @@ def count(session: Path, model: Model[Any], fingerprints: Collection[bytes] | No
     return {"eval_lines_seen": sum(one in fingerprints for one in _lines(session, model, "eval"))}
 
 
-def _lines(session: Path, model: Model[Any], split: splits.Split) -> Iterable[bytes]:
+def _lines(session: Path, model: Model[Any], split: splits.Part) -> Iterable[bytes]:
     with splits.split_file(session, split).open(encoding="utf-8") as lines:
         for line in lines:
             yield splits.fingerprint(model, line.rstrip("\n"))

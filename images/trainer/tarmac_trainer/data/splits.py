@@ -1,7 +1,8 @@
 """From a request's data sets to the two files that training reads: all train lines, all eval lines.
 
 `/session/data/train.jsonl` and `eval.jsonl` hold what the model made of each line it can use, as
-JSON; `manifest.json` beside them says where they come from.
+JSON, and `held_out.jsonl` those of `eval.jsonl` that were held out of train; `manifest.json` beside them says where
+they come from.
 """
 
 import hashlib
@@ -25,6 +26,11 @@ HOLD_OUT_ONE_IN = 10
 
 Split = Literal["train", "eval"]
 
+HELD_OUT: Literal["held_out"] = "held_out"
+"""The lines of the eval split that were held out of train, in a file of their own beside the two splits'."""
+
+Part = Split | Literal["held_out"]
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -41,7 +47,7 @@ def data_folder(session: Path) -> Path:
     return session / "data"
 
 
-def split_file(session: Path, split: Split) -> Path:
+def split_file(session: Path, split: Part) -> Path:
     """Where `prepare` writes a combined split: a line for each that the model can use, equal for equal ones."""
     return data_folder(session) / f"{split}.jsonl"
 
@@ -63,7 +69,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
     folder = data_folder(session)
     folder.mkdir(parents=True, exist_ok=True)
     problems = Problems()
-    splits: dict[Split, list[Line]] = {"train": [], "eval": []}
+    splits: dict[Part, list[Line]] = {"train": [], "eval": [], HELD_OUT: []}
     entries: list[dict[str, Any]] = []
     skipped = 0
     known: set[str] = set()
@@ -103,8 +109,8 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
                 _check_usable(read, f"{name} ({reference})", model.key)
             _take(read.usable, dataset, split, splits, lambda line: fingerprint(model, as_json(line)))
     problems.check()
-    for split, usable in splits.items():
-        write_lines(split_file(session, split), usable)
+    for part, usable in splits.items():
+        write_lines(split_file(session, part), usable)
     prepared = Prepared(entries, len(splits["train"]), len(splits["eval"]), skipped)
     files.write_json(folder / "manifest.json", {"model": request.model, **vars(prepared)})
     return prepared
@@ -128,7 +134,7 @@ def _take(
     lines: list[Line],
     dataset: Dataset,
     split: Split,
-    splits: dict[Split, list[Line]],
+    splits: dict[Part, list[Line]],
     mark: Callable[[Line], bytes],
 ) -> None:
     """Add what was read to the combined splits, holding out a part where there is no eval split."""
@@ -143,6 +149,8 @@ def _take(
         events.say(f"{dataset.name}: {len(evaluation):,} of {len(lines):,} lines held out to evaluate")
     splits["train"] += train
     splits["eval"] += evaluation
+    if len(train) < len(lines):
+        splits[HELD_OUT] += evaluation
 
 
 def hold_out(lines: Sequence[Line], mark: Callable[[Line], bytes]) -> tuple[list[Line], list[Line]]:
@@ -199,7 +207,7 @@ def write_lines(path: Path, lines: Iterable[Any]) -> None:
     partial.replace(path)
 
 
-def read_prepared(session: Path, split: Split, model: Model[Line]) -> list[Line]:
+def read_prepared(session: Path, split: Part, model: Model[Line]) -> list[Line]:
     """Read a combined split that `prepare` wrote.
 
     Raises:
@@ -213,6 +221,15 @@ def read_prepared(session: Path, split: Split, model: Model[Line]) -> list[Line]
         raise SessionError(f"{path} does not exist: run `prep` first") from None
     except (ValueError, KeyError, TypeError) as error:
         raise SessionError(f"{path} is broken ({error}): run `prep` again") from error
+
+
+def digest(session: Path, split: Part) -> str:
+    """The SHA-256 of a combined split that `prepare` wrote.
+
+    Raises:
+        OSError: there is none.
+    """
+    return hashlib.sha256(split_file(session, split).read_bytes()).hexdigest()
 
 
 def read_manifest(session: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer import __version__
-from tarmac_trainer.data import overlap, splits
+from tarmac_trainer.data import splits
 from tarmac_trainer.mlflow_io import predicting, tracking
 from tarmac_trainer.model import Model
 from tarmac_trainer.runtime import events, files
@@ -38,7 +38,9 @@ PARAMETER_LIMIT = 500
 """Characters of a value; MLflow takes more, but a table does not show more."""
 
 
-def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> dict[str, Any]:
+def save(
+    session: Path, request: Request, model: Model[Any], predictor: Any, known: Mapping[str, int]
+) -> dict[str, Any]:
     """Log the model, its parameters and its curve to the MLflow at `MLFLOW_TRACKING_URI`.
 
     Idempotent for one `TARMAC_RUN_ID` and one training: a retry continues the run of the attempt before, and a run
@@ -52,7 +54,7 @@ def save(session: Path, request: Request, model: Model[Any], predictor: Any) -> 
         RegistryError: MLflow does not answer, or refuses.
     """
     training = files.read_json(session / "training.json", made_by="train")
-    manifest = splits.read_manifest(session) | overlap.count(session, model, overlap.read(session / "model"))
+    manifest = {**splits.read_manifest(session), **known}
     with tracking.connected() as client:
         experiment_id = _experiment(client, request.model)
         run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
@@ -145,6 +147,8 @@ def _log_facts(
         "model": request.model,
         "seed": training["seed"],
         "device": training["device"],
+        **({"chosen": json.dumps(training["chosen"])} if "chosen" in training else {}),
+        **{key: training[key] for key in ("trained_again_on",) if key in training},
         **{name: count for name, count in manifest.items() if name in COUNTS},
     }
     for entry in manifest["datasets"]:
@@ -226,6 +230,12 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
     known = ""
     if overlapping := manifest.get("eval_lines_seen"):
         known = f", {overlapping:,} of which it or its base model was trained on, so its metrics are better than it is"
+    again = ""
+    if lines := training.get("trained_again_on"):
+        again = (
+            f"\nThen it was trained again on {lines:,} lines, those held out to evaluate included, in the way that\n"
+            "was best. The metrics are those of the model that did not know them.\n"
+        )
     url = os.environ.get("TARMAC_AIRFLOW_URL")
     origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
     return f"""# {request.model}
@@ -240,7 +250,7 @@ Best {training["score_name"]} on the eval lines while training: {training["best_
 at step {training["best_step"]} of {training["steps"]}, after {training["seconds"]:.0f} s
 on {training["device"]}, seed {request.seed}. Trained on {manifest["train_lines"]:,} lines,
 evaluated on {manifest["eval_lines"]:,}{known}.
-
+{again}
 | data set | split | id | lines |
 | --- | --- | --- | --- |
 {rows}

@@ -1,15 +1,17 @@
-"""Recommending items to users by what others used: implicit ALS on counts.
+"""Recommending items to users by what others used: implicit ALS on counts, or item neighbours.
 
     {"user": "u1", "item": "Dune", "count": 3}
 
-`count` is 1 where it is left out; a `rating` stands for it where there is none. Pairs that occur more than once are
-added up. On a CPU the `implicit` library trains, on a GPU `als` does the same through CuPy.
+`count` is 1 where it is left out; the first of `WEIGHTS` that a line has stands for it. Pairs that occur more than once
+are added up. On a CPU the `implicit` library trains, on a GPU `als` does the same through CuPy; item neighbours are
+found on the CPU.
 
     Hu, Koren, Volinsky: Collaborative filtering for implicit feedback datasets. ICDM 2008.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +19,12 @@ import numpy as np
 from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_storable, composed, shown, whole_number
-from tarmac_trainer.model import Model, Number, Scores
-from tarmac_trainer.recommender import recommending
-from tarmac_trainer.recommender.recommending import Interaction, Recommender, rows_of
+from tarmac_trainer.model import REFIT, Choice, Model, Number, Scores
+from tarmac_trainer.recommender import neighbours, recommending
+from tarmac_trainer.recommender.recommending import Interaction, Predictor, Recommender, rows_of
 from tarmac_trainer.runtime import events
 from tarmac_trainer.runtime.errors import DataError, RequestError
-from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.runtime.training import Chosen, Training
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -32,6 +34,12 @@ MOST_CHARACTERS = 1000
 
 MOST = 1e9
 """The highest count; something else, a time perhaps, got into the field."""
+
+ALS, NEIGHBOURS = "als", "neighbours"
+"""What `parameters.method` may be."""
+
+WEIGHTS = ("count", "rating", "score", "weight")
+"""Keys of a line that say how much a pair weighs; the first that is there counts."""
 
 START = 0.01
 """Factors start between 0 and this, as implicit's do."""
@@ -56,6 +64,8 @@ class CollaborativeFiltering(Model[Interaction]):
         "alpha": Number(5, 1e-3, 1e4, "how much a count of 1 weighs against an item that was not used"),
         "iterations": Number(15, 1, 1000, "iterations of alternating least squares", whole=True),
         "eval_frequency": Number(3, 1, 1000, "iterations between two evaluations", whole=True),
+        "method": Choice((ALS, NEIGHBOURS), "null: three ways are tried, and the best on the eval lines is taken"),
+        "refit": REFIT,
     }
 
     @override
@@ -87,37 +97,20 @@ class CollaborativeFiltering(Model[Interaction]):
         items = sorted({line.item for line in training.train})
         counts = recommending.matrix(training.train, rows_of(users), rows_of(items))
         events.say(f"{len(users):,} users, {len(items):,} items, {counts.nnz:,} pairs of them")
-        factors = int(training.parameters["factors"])
-        generator = np.random.default_rng(training.seed)
-        start = Recommender(
-            users,
-            items,
-            # In this order, as implicit draws them.
-            _drawn(generator, len(users), factors),
-            _drawn(generator, len(items), factors),
-            counts.indptr,
-            counts.indices,
-        )
-        if training.base is not None:
-            _take_over(start, _load_base(training.base), factors)
-        total = int(training.parameters["iterations"])
-        every = int(training.parameters["eval_frequency"])
-        solve = _on_the_cpu if training.device.pool is None else _on_the_gpu
-
-        def after(done: int, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
-            training.device.sample()
-            training.progress(done, total)
-            if done % every and done != total:
-                return
-            if not (np.isfinite(user_factors).all() and np.isfinite(item_factors).all()):
-                raise RequestError(
-                    "the factors grew beyond all bounds: lower parameters.alpha, or raise parameters.regularization"
-                )
-            found = Recommender(users, items, user_factors, item_factors, counts.indptr, counts.indices)
-            training.evaluated(found, step=done)
-
+        base = None if training.base is None else _load_base(training.base)
+        ways = _ways(training.parameters, training.chosen, based=base is not None)
+        total = sum(way.iterations for way in ways)
         training.progress(0, total)
-        solve(counts, start, training.parameters, after)
+        done = 0
+        for way in ways:
+            if way.method == NEIGHBOURS:
+                training.progress(done + 1, total)
+                training.evaluated(neighbours.found(users, items, counts), step=done + 1, how=way.record(1))
+            else:
+                _factorize(training, way, users, items, counts, base, done=done, total=total)
+            done += way.iterations
+        if len(ways) > 1:
+            events.say(f"chosen by {self.score_name}: {_said(training.best_how)}")
 
     @override
     def score(self, predictor: Any, lines: Sequence[Interaction], *, tick: Callable[[], Any] = lambda: None) -> Scores:
@@ -128,25 +121,116 @@ class CollaborativeFiltering(Model[Interaction]):
         return [predictor.recommend(_name(value, "user")) for value in values]
 
     @override
-    def load(self, folder: Path) -> Recommender:
+    def load(self, folder: Path) -> Predictor:
+        if (folder / neighbours.NEIGHBOURS_FILE).exists():
+            return neighbours.Neighbours.from_disk(folder)
         return Recommender.from_disk(folder)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to recommend that is tried: item neighbours, or ALS with these numbers."""
+
+    method: str
+    factors: int = 0
+    alpha: float = 0
+    iterations: int = 1
+
+    def record(self, iterations: int) -> dict[str, Any]:
+        """What it takes to repeat it, up to an iteration. Pure."""
+        return {**vars(self), "iterations": iterations}
+
+
+def _ways(parameters: Mapping[str, Any], chosen: Chosen | None, *, based: bool) -> list[Way]:
+    """What is tried, in this order; of equals the first is taken. Pure.
+
+    ALS as the parameters say suits data with few items; half of the factors and a fifth of `alpha` suit data with many
+    pairs for each user, where the first learns by heart; docs/benchmarks.md has the measurements.
+    """
+    if chosen is not None:
+        return [Way(**chosen.how)]
+    factors, alpha, iterations = (parameters[name] for name in ("factors", "alpha", "iterations"))
+    told = Way(ALS, factors, alpha, iterations)
+    if parameters["method"] == NEIGHBOURS:
+        return [Way(NEIGHBOURS)]
+    if parameters["method"] == ALS or based:  # a base's factors are as many as they are
+        return [told]
+    return [told, Way(ALS, max(factors // 2, 1), alpha / 5, iterations), Way(NEIGHBOURS)]
+
+
+def _said(how: Mapping[str, Any]) -> str:
+    if how["method"] == NEIGHBOURS:
+        return "item neighbours"
+    return f"ALS with {how['factors']} factors, alpha {how['alpha']:g}, {how['iterations']} iterations"
+
+
+def _factorize(
+    training: Training[Interaction],
+    way: Way,
+    users: list[str],
+    items: list[str],
+    counts: "csr_matrix",
+    base: Recommender | None,
+    *,
+    done: int,
+    total: int,
+) -> None:
+    """Train by ALS and hand over what each `eval_frequency` iterations give, and the last.
+
+    Args:
+        training: gets the progress and the candidates.
+        way: the numbers of ALS.
+        users, items: the names of rows and columns.
+        counts: how often each pair occurred.
+        base: to start from; None: from nothing.
+        done: iterations that were done before in this training.
+        total: iterations of the whole training.
+
+    Raises:
+        RequestError: the factors are no numbers any more, or the base does not fit.
+    """
+    every = training.parameters["eval_frequency"] if training.chosen is None else way.iterations
+    generator = np.random.default_rng(training.seed)
+    start = Recommender(
+        users,
+        items,
+        counts.indptr,
+        counts.indices,
+        # In this order, as implicit draws them.
+        _drawn(generator, len(users), way.factors),
+        _drawn(generator, len(items), way.factors),
+    )
+    if base is not None:
+        _take_over(start, base, way.factors)
+    solve = _on_the_cpu if training.device.pool is None else _on_the_gpu
+
+    def after(iteration: int, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
+        training.device.sample()
+        training.progress(done + iteration, total)
+        if iteration % every and iteration != way.iterations:
+            return
+        if not (np.isfinite(user_factors).all() and np.isfinite(item_factors).all()):
+            raise RequestError(
+                "the factors grew beyond all bounds: lower parameters.alpha, or raise parameters.regularization"
+            )
+        found = Recommender(users, items, counts.indptr, counts.indices, user_factors, item_factors)
+        training.evaluated(found, step=done + iteration, how=way.record(iteration))
+
+    solve(counts, start, way, training.parameters["regularization"], after)
 
 
 After = Callable[[int, np.ndarray, np.ndarray], None]
 """Called after each iteration with its number from 1 and both kinds of factors."""
 
 
-def _on_the_cpu(counts: "csr_matrix", start: Recommender, parameters: Mapping[str, Any], after: After) -> None:
+def _on_the_cpu(counts: "csr_matrix", start: Recommender, way: Way, regularization: float, after: After) -> None:
     from implicit.cpu.als import AlternatingLeastSquares
     from threadpoolctl import threadpool_limits
 
     # Implicit's threads work on a row each, so that their number changes nothing; BLAS's own would get in their way.
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
-            factors=parameters["factors"],
-            regularization=parameters["regularization"],
-            alpha=parameters["alpha"],
-            iterations=parameters["iterations"],
+            factors=way.factors, regularization=regularization, alpha=way.alpha, iterations=way.iterations
         )
         model.user_factors, model.item_factors = start.user_factors, start.item_factors
 
@@ -156,7 +240,7 @@ def _on_the_cpu(counts: "csr_matrix", start: Recommender, parameters: Mapping[st
         model.fit(counts, show_progress=False, callback=callback)
 
 
-def _on_the_gpu(counts: "csr_matrix", start: Recommender, parameters: Mapping[str, Any], after: After) -> None:
+def _on_the_gpu(counts: "csr_matrix", start: Recommender, way: Way, regularization: float, after: After) -> None:
     import cupy
     import cupyx.scipy.sparse
 
@@ -165,12 +249,12 @@ def _on_the_gpu(counts: "csr_matrix", start: Recommender, parameters: Mapping[st
     solver = Solver(
         cupy,
         cupyx.scipy.sparse,
-        counts * np.float32(parameters["alpha"]),
+        counts * np.float32(way.alpha),
         start.user_factors,
         start.item_factors,
-        regularization=parameters["regularization"],
+        regularization=regularization,
     )
-    for iteration in range(int(parameters["iterations"])):
+    for iteration in range(way.iterations):
         solver.iterate()
         after(iteration + 1, cupy.asnumpy(solver.user_factors), cupy.asnumpy(solver.item_factors))
 
@@ -180,6 +264,11 @@ def _drawn(generator: np.random.Generator, rows: int, factors: int) -> np.ndarra
 
 
 def _load_base(folder: Path) -> Recommender:
+    if (folder / neighbours.NEIGHBOURS_FILE).exists():
+        raise RequestError(
+            "base_model: it recommends by item neighbours, which have no factors to start from: leave base_model out, "
+            'or name a model that was trained with parameters.method "als"'
+        )
     try:
         return Recommender.from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
@@ -229,10 +318,11 @@ def _name(value: Mapping[str, Any], key: str) -> str:
 
 
 def _count(value: Mapping[str, Any]) -> float:
-    key = "rating" if value.get("count") is None and value.get("rating") is not None else "count"
-    count = 1 if value.get(key) is None else value[key]
+    key = next((key for key in WEIGHTS if value.get(key) is not None), None)
+    count = 1 if key is None else value[key]
     if isinstance(count, bool) or not isinstance(count, (int, float)) or not 0 < count <= MOST:
-        raise BrokenLineError(f'"{key}" must be a number above 0, at most {MOST:g}, not {shown(count)}')
+        dislike = "" if key == "count" else "; leave out the lines of what a user disliked"
+        raise BrokenLineError(f'"{key}" must be a number above 0, at most {MOST:g}, not {shown(count)}{dislike}')
     return float(count)
 
 

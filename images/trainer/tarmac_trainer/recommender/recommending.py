@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import override
 
 from tarmac_trainer.model import Scores
 
@@ -34,19 +36,16 @@ class Interaction:
 
 
 @dataclass
-class Recommender:
-    """Ranks items for users by the product of their factors.
+class Predictor(ABC):
+    """Ranks items for users; what a user has used in training is not recommended again.
 
     Attributes:
         users, items: their names, sorted.
-        user_factors, item_factors: float32, a row for each name.
         seen_starts, seen_items: the items that user u has used are `seen_items[seen_starts[u]:seen_starts[u + 1]]`.
     """
 
     users: list[str]
     items: list[str]
-    user_factors: np.ndarray
-    item_factors: np.ndarray
     seen_starts: np.ndarray
     seen_items: np.ndarray
 
@@ -65,6 +64,14 @@ class Recommender:
         """How many users have used each item."""
         return np.bincount(self.seen_items, minlength=len(self.items))
 
+    @abstractmethod
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """How well each item suits each of the users, float32, users x items, finite; used items as others. Pure."""
+
+    @abstractmethod
+    def to_disk(self, folder: Path) -> None:
+        """Write everything into a new folder, for `from_disk` of the class."""
+
     def recommend(self, user: str) -> dict[str, Any]:
         """The items that suit a user best and that they have not used; for a user that training did not know, the most
         popular ones. Pure.
@@ -76,7 +83,7 @@ class Recommender:
         if row is None:
             scores = self.popularity.astype(np.float64)
         else:
-            scores = (self.item_factors @ self.user_factors[row]).astype(np.float64)
+            scores = self.scores(np.array([row]))[0].astype(np.float64)
             scores[self.seen_items[self.seen_starts[row] : self.seen_starts[row + 1]]] = -np.inf
         best = [place for place in np.argsort(-scores, kind="stable")[:TOP] if np.isfinite(scores[place])]
         return {
@@ -85,13 +92,29 @@ class Recommender:
             "known_user": row is not None,
         }
 
+
+@dataclass
+class Recommender(Predictor):
+    """Ranks items for users by the product of their factors.
+
+    Attributes:
+        user_factors, item_factors: float32, a row for each name.
+    """
+
+    user_factors: np.ndarray
+    item_factors: np.ndarray
+
+    @override
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        made: np.ndarray = self.user_factors[rows] @ self.item_factors.T
+        return made
+
+    @override
     def to_disk(self, folder: Path) -> None:
-        """Write everything into a new folder, for `from_disk`."""
         folder.mkdir(parents=True)
         names = {"users": self.users, "items": self.items}
         (folder / NAMES_FILE).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        np.savez(folder / ARRAYS_FILE, allow_pickle=False, **arrays)
+        np.savez(folder / ARRAYS_FILE, allow_pickle=False, **{name: getattr(self, name) for name in _ARRAYS})
 
     @classmethod
     def from_disk(cls, folder: Path) -> "Recommender":
@@ -100,18 +123,28 @@ class Recommender:
         Raises:
             OSError, ValueError, KeyError: it is broken.
         """
-        names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
-        try:
-            with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
-                read = cls(names["users"], names["items"], **{name: arrays[name] for name in _ARRAYS})
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"{ARRAYS_FILE}: {error}") from error
+        names, arrays = read_arrays(folder, ARRAYS_FILE, _ARRAYS)
+        read = cls(names["users"], names["items"], **arrays)
         if (len(read.users), len(read.items)) != (len(read.user_factors), len(read.item_factors)):
             raise ValueError(f"{NAMES_FILE} and {ARRAYS_FILE} are not of the same model")
         return read
 
 
 _ARRAYS = ("user_factors", "item_factors", "seen_starts", "seen_items")
+
+
+def read_arrays(folder: Path, file: str, wanted: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
+    """Read the names and the arrays of a predictor.
+
+    Raises:
+        OSError, ValueError, KeyError: they are broken.
+    """
+    names = json.loads((folder / NAMES_FILE).read_text(encoding="utf-8"))
+    try:
+        with np.load(folder / file, allow_pickle=False) as arrays:
+            return names, {name: arrays[name] for name in wanted}
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def matrix(lines: Iterable[Interaction], user_rows: Mapping[str, int], item_rows: Mapping[str, int]) -> "csr_matrix":
@@ -137,7 +170,7 @@ def rows_of(names: Sequence[str]) -> dict[str, int]:
     return {name: row for row, name in enumerate(names)}
 
 
-def score(predictor: Recommender, lines: Sequence[Interaction], *, tick: Callable[[], Any] = lambda: None) -> Scores:
+def score(predictor: Predictor, lines: Sequence[Interaction], *, tick: Callable[[], Any] = lambda: None) -> Scores:
     """Rank all items for each user of the lines, and see where the held-out ones are, as implicit's evaluation does.
 
     NDCG@10 and MAP@10 are computed by `implicit.evaluation`. AUC is that of its `AUC_at_k` with k the number of items:
@@ -173,7 +206,7 @@ def score(predictor: Recommender, lines: Sequence[Interaction], *, tick: Callabl
     return Scores(overall, reason=reason, details=details)
 
 
-def _seen(predictor: Recommender) -> "csr_matrix":
+def _seen(predictor: Predictor) -> "csr_matrix":
     """Ones where a user has used an item."""
     from scipy.sparse import csr_matrix
 
@@ -183,7 +216,7 @@ def _seen(predictor: Recommender) -> "csr_matrix":
 
 
 def _ranking(
-    predictor: Recommender, seen: "csr_matrix", wanted: "csr_matrix", tick: Callable[[], Any]
+    predictor: Predictor, seen: "csr_matrix", wanted: "csr_matrix", tick: Callable[[], Any]
 ) -> dict[str, float]:
     """The numbers of `score`: means over the users that have anything held out; 0 where none has."""
     from implicit.evaluation import ranking_metrics_at_k
@@ -191,7 +224,7 @@ def _ranking(
 
     users = np.flatnonzero(np.diff(wanted.indptr))
     items = len(predictor.items)
-    popularity = predictor.popularity.astype(np.float32)[:, None]
+    popularity = predictor.popularity.astype(np.float32)
     names = ("ndcg_10", "map_10", "auc", "popularity_ndcg_10")
     sums = dict.fromkeys(names, 0.0)
     size = max(SCORES_AT_ONCE // items, 1)
@@ -201,34 +234,29 @@ def _ranking(
             tick()
             rows = users[start : start + size]
             truth, known = wanted[rows], seen[rows]
-            factors = predictor.user_factors[rows]
-            found = ranking_metrics_at_k(
-                _Ranked(factors, predictor.item_factors), known, truth, K=top, show_progress=False
-            )
-            popular = _Ranked(np.ones((len(rows), 1), dtype=np.float32), popularity)
-            baseline = ranking_metrics_at_k(popular, known, truth, K=top, show_progress=False)
-            numbers = (
-                found["ndcg"],
-                found["map"],
-                _auc(factors @ predictor.item_factors.T, known, truth),
-                baseline["ndcg"],
-            )
+            scores = predictor.scores(rows)
+            found = ranking_metrics_at_k(_Ranked(scores), known, truth, K=top, show_progress=False)
+            popular = np.broadcast_to(popularity, scores.shape)
+            baseline = ranking_metrics_at_k(_Ranked(popular), known, truth, K=top, show_progress=False)
+            numbers = (found["ndcg"], found["map"], _auc(scores, known, truth), baseline["ndcg"])
             for name, value in zip(names, numbers, strict=True):
                 sums[name] += float(value) * len(rows)
     return {name: value / max(len(users), 1) for name, value in sums.items()}
 
 
 class _Ranked:
-    """What implicit's evaluation asks of a model."""
+    """What implicit's evaluation asks of a model: here the scores of all items, users x items."""
 
-    def __init__(self, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
-        self._user_factors, self._item_factors = user_factors, item_factors
+    def __init__(self, scores: np.ndarray) -> None:
+        self._scores = scores
 
     def recommend(self, users: np.ndarray, seen: "csr_matrix", N: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: N803
-        from implicit.cpu.topk import topk
-
-        ids, scores = topk(self._item_factors, self._user_factors[users], N, filter_query_items=seen)
-        return ids, scores
+        scores = self._scores[users].copy()
+        scores[np.repeat(np.arange(len(users)), np.diff(seen.indptr)), seen.indices] = -np.inf
+        best = np.sort(np.argpartition(-scores, N - 1, axis=1)[:, :N], axis=1)
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1).astype(np.int32)
+        return best, np.take_along_axis(scores, best, axis=1)
 
 
 def _auc(scores: np.ndarray, seen: "csr_matrix", wanted: "csr_matrix") -> float:

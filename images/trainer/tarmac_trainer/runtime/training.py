@@ -32,19 +32,30 @@ def memory_peak_bytes() -> int:
     return sum(resource.getrusage(who).ru_maxrss for who in both) * 1024  # Linux counts in KiB
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What was best in a training: the step, and what else `evaluated` was told."""
+
+    step: int
+    how: Mapping[str, Any]
+
+
 @dataclass
 class Training(Generic[Line]):
     """One run of `train`: what a model trains with, and what becomes of it.
 
     A model's `train` calls `progress` as it goes and `evaluated` for each candidate. The best
     candidate so far lies complete in `.model.partial` of the session and becomes `model` with
-    `finish`.
+    `finish`. After `train_again` the same `train` is called once more, with more lines and `chosen` set: it repeats
+    what was best, and its one candidate takes the other's place without being scored.
 
     Attributes:
         session: the session's folder.
         score: a predictor's score on the eval lines, higher is better; calls its second argument between batches.
         score_name: what that score is called.
         base: the folder of the predictor to start from; None: from nothing.
+        chosen: what was best, when it is repeated; None: it is to be found.
+        scored: what `score` in full said of the best candidate before it was trained again, for the record.
     """
 
     session: Path
@@ -57,12 +68,16 @@ class Training(Generic[Line]):
     heartbeat: Heartbeat
     device: Device
     base: Path | None = None
+    chosen: Chosen | None = None
+    scored: Mapping[str, Any] | None = None
     curve: list[tuple[int, float]] = field(default_factory=list)
     measurements: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     best_step: int = 0
     best_score: float = -1.0
+    best_how: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 0
     started: float = field(default_factory=time.monotonic)
+    _phase_started: float = field(default_factory=time.monotonic)
     _last_progress: float = float("-inf")
     _progress: tuple[float, float] = (0, 0)
 
@@ -85,7 +100,7 @@ class Training(Generic[Line]):
         at_an_end = done in (0, total) and (moved or self._last_progress == float("-inf"))
         if at_an_end or now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
-            events.progress(_short(done), _short(total), seconds=now - self.started)
+            events.progress(_short(done), _short(total), seconds=now - self._phase_started)
 
     def measured(self, name: str, value: float, step: int | None) -> None:
         """Tell a number of the training's own, the loss for instance, and keep it for the record.
@@ -102,12 +117,21 @@ class Training(Generic[Line]):
             if len(points) > 20 * CURVE_POINTS:
                 points[:] = thinned(points, 10 * CURVE_POINTS, keep=step or 0)
 
-    def evaluated(self, predictor: Any, *, step: int) -> bool:
-        """Score a predictor on the eval lines and keep it if it is the best so far.
+    def evaluated(self, predictor: Any, *, step: int, how: Mapping[str, Any] | None = None) -> bool:
+        """Score a predictor on the eval lines and keep it if it is the best so far; when the best is repeated, keep it.
+
+        Args:
+            predictor: the candidate.
+            step: by which the curve and the record name it.
+            how: what besides `step` it takes to repeat it, as JSON can hold it.
 
         Returns:
             Whether it is the best.
         """
+        if self.chosen is not None:
+            self.device.sample()
+            self._keep(predictor)
+            return True
         value = self.score(predictor, lambda: self.progress(*self._progress))
         self.steps = step
         self.curve.append((step, value))
@@ -115,10 +139,25 @@ class Training(Generic[Line]):
         events.metric(self.score_name, value, step)
         if value <= self.best_score:
             return False
-        self.best_step, self.best_score = step, value
+        self.best_step, self.best_score, self.best_how = step, value, dict(how or {})
+        self._keep(predictor)
+        return True
+
+    def _keep(self, predictor: Any) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
         predictor.to_disk(self.partial)
-        return True
+
+    def train_again(self, lines: Sequence[Line], scored: Mapping[str, Any]) -> None:
+        """Prepare to repeat what was best with other train lines.
+
+        Args:
+            lines: to train with.
+            scored: what the record says of the best candidate's scores, since the one that takes its place has none.
+        """
+        self.train, self.scored = lines, scored
+        self.chosen = Chosen(self.best_step, self.best_how)
+        self._phase_started = time.monotonic()
+        self._progress, self._last_progress = (0, 0), float("-inf")
 
     def finish(self) -> dict[str, Any]:
         """Put the best predictor in its place.
@@ -139,10 +178,16 @@ class Training(Generic[Line]):
             "device": self.device.name,
             "memory_peak_bytes": memory_peak_bytes(),
         }
+        if self.best_how:
+            result["chosen"] = dict(self.best_how)
+        if self.chosen is not None:
+            result["trained_again_on"] = len(self.train)
         if self.device.pool is not None:
             self.device.sample()
             result["gpu_peak_bytes"] = self.device.peak_bytes
         record = {**result, "finished": time.time()}
+        if self.scored is not None:
+            record["scored"] = dict(self.scored)
         if self.measurements:
             record["measurements"] = {
                 name: thinned(points, CURVE_POINTS, keep=points[-1][0]) for name, points in self.measurements.items()

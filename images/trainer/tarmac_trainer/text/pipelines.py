@@ -90,6 +90,8 @@ def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batche
     """
     parameters = training.parameters
     max_steps, eval_frequency = parameters["max_steps"], parameters["eval_frequency"]
+    if training.chosen is not None:  # as many updates as were best; one evaluation, which keeps the pipeline
+        max_steps = eval_frequency = training.chosen.step
     training.progress(0, max_steps)
     for step in range(1, max_steps + 1):
         # Words of the batch are forgotten after it: else invented ones would pile up in the model.
@@ -100,7 +102,7 @@ def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batche
             continue
         with nlp.use_params(optimizer.averages or {}):
             training.evaluated(nlp, step=step)
-        if step - training.best_step >= parameters["patience"]:
+        if training.chosen is None and step - training.best_step >= parameters["patience"]:
             events.say(f"no better {training.score_name} for {step - training.best_step} steps: the training ends here")
             return
 
