@@ -218,6 +218,10 @@ release: ## Say whether this commit can be released: docs/release.md (QUICK=1: w
 notices: ## Write THIRD-PARTY-NOTICES.md: the licence of each package in the images
 	@.venv/bin/python tests/tools/notices.py
 
+.PHONY: page
+page: ## Serve the Tarmac page with invented sessions, without a stack (FILE=folder: save pictures of it there)
+	@.venv/bin/python tests/tools/page.py $(call if_given,FILE,"$$FILE")
+
 .PHONY: audit
 audit: ## Look for known vulnerabilities in what the images are made of; says what could not be looked up
 	@tests/run.sh audit

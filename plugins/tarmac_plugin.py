@@ -23,14 +23,24 @@ from tarmac.request.api_guard import RequestGuard
 from tarmac.request.callers import may_trigger
 from tarmac.request.checker import ask_checker
 from tarmac.tasks.marks import RunMarks
-from tarmac.web.mounted import Mounted, api
+from tarmac.web.mounted import Mounted, site
 
 
 class TarmacPlugin(AirflowPlugin):
-    """The API and the request guard of the api-server, and the listener to how runs end."""
+    """The page, the API and the request guard of the api-server, and the listener to how runs end."""
 
     name = "tarmac"
-    fastapi_apps = [{"name": "Tarmac API", "app": Mounted(api), "url_prefix": "/tarmac"}]
+    fastapi_apps = [{"name": "Tarmac", "app": Mounted(site), "url_prefix": "/tarmac"}]
+    external_views = [
+        {
+            "name": "Tarmac",
+            "href": "/tarmac/",
+            "destination": "nav",
+            "url_route": "tarmac",
+            "icon": "/tarmac/static/icon.svg",
+            "nav_top_level": True,
+        }
+    ]
     listeners = [RunMarks()]
     fastapi_root_middlewares = [
         {

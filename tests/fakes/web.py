@@ -29,6 +29,7 @@ class Airflow:
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.tasks: dict[str, str] = {}
+        self.tasks_of: dict[str, dict[str, str]] = {}
         self.xcoms: dict[tuple[str, str], Any] = {}
         self.log: list[str] = []
         self.callers: list[str] = []
@@ -64,7 +65,9 @@ class Airflow:
         if path == "/api/v2/dags/nlp_model_training":
             return httpx.Response(200, json={"is_paused": self.paused})
         if path.endswith("/dagRuns"):
-            return httpx.Response(200, json={"dag_runs": list(self.runs.values()), "total_entries": len(self.runs)})
+            states = request.url.params.get_list("state")
+            found = [run for run in self.runs.values() if not states or run["state"] in states]
+            return httpx.Response(200, json={"dag_runs": found, "total_entries": len(found)})
         run_id, *rest = path.partition("/dagRuns/")[2].split("/")
         if run_id not in self.runs:
             return httpx.Response(404, json={"detail": "none"})
@@ -74,8 +77,16 @@ class Airflow:
             return httpx.Response(200, json=self.runs[run_id])
         if rest == ["taskInstances"]:
             found = [
-                {"task_id": task, "state": state, "try_number": 1, "duration": 2.0, "dag_run_id": run_id}
-                for task, state in self.tasks.items()
+                {
+                    "task_id": task,
+                    "state": state,
+                    "try_number": 1,
+                    "duration": 2.0,
+                    "dag_run_id": run_id,
+                    "start_date": f"2026-11-28T06:00:{number:02}Z",
+                    "end_date": None,
+                }  # fmt: skip
+                for number, (task, state) in enumerate(self.tasks_of.get(run_id, self.tasks).items())
             ]
             return httpx.Response(200, json={"task_instances": found})
         if "xcomEntries" in rest:

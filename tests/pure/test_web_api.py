@@ -48,7 +48,7 @@ CALLS = [
     ("GET", "/sessions/one", "read"), ("GET", "/sessions/one/metrics", "read"), ("GET", "/sessions/one/logs", "read"),
     ("GET", "/datasets", "read"), ("GET", f"/datasets/{NAME}", "read"), ("GET", f"/datasets/{NAME}/content", "read"),
     ("GET", "/sessions/one/explain", "read"), ("GET", "/hosts", "read"),
-    ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"),
+    ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
     ("POST", "/sessions/one/retry", "change"),
@@ -322,7 +322,7 @@ def test_nothing_of_the_api_is_loaded_before_its_first_call(repository: Path):
     import sys
 
     code = (
-        "import sys, fastapi, tarmac.web.mounted as m; m.Mounted(m.api); "
+        "import sys, fastapi, tarmac.web.mounted as m; m.Mounted(m.site); "
         "sys.exit(any(name in sys.modules for name in ('tarmac.web.app', 'tarmac.web.answers', 'tarmac.cli.follow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

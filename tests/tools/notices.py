@@ -194,7 +194,9 @@ its images carries.
 - the data sets in `examples/`: [examples/README.md](examples/README.md) names the origin and licence of each,
   [examples/LICENCES.md](examples/LICENCES.md) holds the notices that go with copies;
 - samples of two public GPU traces for the simulator, one under the MIT License and one under the Apache License 2.0,
-  with the licence texts beside them: [their README]({traces}/README.md).
+  with the licence texts beside them: [their README]({traces}/README.md);
+- uPlot 1.6.32 under the MIT License, which draws the curves of the page; its licence text is beside it:
+  [LICENSE](plugins/tarmac/web/page/static/uplot/LICENSE).
 
 Nothing else in the repository is by others.
 

@@ -179,11 +179,14 @@ class AirflowApi:
         """Tell whether a person has paused the DAG: then nothing of any run goes on."""
         return bool(self.call("GET", f"/dags/{DAG_ID}")["is_paused"])
 
-    def runs(self, limit: int, offset: int = 0) -> list[dict[str, Any]]:
-        """Return the latest runs, newest first, without the first `offset` of them."""
-        found: list[dict[str, Any]] = self.call(
-            "GET", f"/dags/{DAG_ID}/dagRuns", params={"limit": limit, "offset": offset, "order_by": "-run_after"}
-        )["dag_runs"]
+    def runs(self, limit: int, offset: int = 0, states: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return the latest runs, newest first, without the first `offset` of them.
+
+        Args:
+            states: only of runs in one of these; none: of all.
+        """
+        query = {"limit": limit, "offset": offset, "order_by": "-run_after", "state": list(states)}
+        found: list[dict[str, Any]] = self.call("GET", f"/dags/{DAG_ID}/dagRuns", params=query)["dag_runs"]
         return found
 
     def task_instances(self, run_id: str) -> list[dict[str, Any]]:
@@ -223,14 +226,19 @@ class AirflowApi:
         Returns:
             Each a dict with `event` and mostly `level`, oldest first; an empty list without a log.
         """
+        return self.log_end(run_id, task_id, attempt)[1]
+
+    def log_end(self, run_id: str, task_id: str, attempt: int) -> tuple[int, list[dict[str, Any]]]:
+        """Return how many entries a task's log has, and its end as `log` does."""
         last: deque[str] = deque()
-        size = 0
+        size = count = 0
         for line in self._log_lines(run_id, task_id, attempt):
+            count += 1
             last.append(line)
             size += len(line)
             while len(last) > LOG_ENTRIES or (size > LOG_BYTES and len(last) > 1):
                 size -= len(last.popleft())
-        return [entry for line in last if isinstance(entry := _json_or_none(line), dict)]
+        return count, [entry for line in last if isinstance(entry := _json_or_none(line), dict)]
 
     def log_from(self, run_id: str, task_id: str, attempt: int, first: int) -> list[dict[str, Any]]:
         """Return a part of a task's log: as `log`, but its first entries from number `first` on, counted from 0."""

@@ -19,6 +19,9 @@ BAD_STATES = frozenset({"failed", "upstream_failed"})
 RUN_OVER_STATES = frozenset({"success", "failed"})
 """States of a run that is over."""
 
+RUN_UNDER_WAY_STATES = ("running", "queued")
+"""States of a run that is not over."""
+
 
 class SessionState(enum.StrEnum):
     """Where a training session is between its request and its end."""

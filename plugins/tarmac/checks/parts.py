@@ -18,6 +18,9 @@ from tarmac.registry.facts import version_facts
 from tarmac.request import datasets, stored
 from tarmac.scheduler import board
 
+QUEUED = 200
+"""Sessions of each queue that the page shows, at most."""
+
 
 def gpus() -> dict[str, Any]:
     """Return the devices, the reservations and the queue, as `make gpus JSON=1` shows them."""
@@ -29,6 +32,16 @@ def hosts() -> dict[str, Any]:
     """Return the hosts, the reservations and the queue of CPU sessions, as `make hosts JSON=1` shows them."""
     with Ledger(settings().database_url) as ledger:
         return board.host_facts(ledger)
+
+
+def now() -> dict[str, Any]:
+    """Return what the ledger has of devices, hosts and both queues at one instant: `now`, `gpus` and `hosts`."""
+    with Ledger(settings().database_url) as ledger:
+        found = board.all_facts(ledger, queued=QUEUED)
+    for part in ("gpus", "hosts"):
+        for row in found[part]["queue"]:
+            del row["view"]  # of the whole tower, in each row
+    return found
 
 
 def place(run_id: str) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.gpus()
         case ("GET", "/hosts"):
             return parts.hosts()
+        case ("GET", "/now"):
+            return parts.now()
         case ("GET", "/place"):
             return parts.place(query["run"])
         case ("GET", "/models"):

@@ -348,13 +348,6 @@ PRUNE = """
     DELETE FROM history WHERE id <= (SELECT max(id) FROM history) - %s
 """
 
-# One row for each reservation of a device, as `make gpus` shows it.
-HOLDERS = """
-    SELECT device_uuid, run_id, bytes, used_bytes, peak_bytes, admitted_at, running_at,
-        lease_until < clock_timestamp() AS suspect
-    FROM reservation WHERE device_uuid IS NOT NULL ORDER BY device_uuid, sequence
-"""
-
 # ---- what was measured -----------------------------------------------------------------------------------------------
 
 _MEASURED = "SELECT outcome, reserved_bytes, peak_bytes, data_bytes, whole, needed_bytes FROM history"
@@ -377,6 +370,13 @@ _EXPECTED_END = f"""
 """
 EXPECTED_ENDS = f"""
     SELECT device_uuid, bytes, {_EXPECTED_END}
+    FROM reservation r WHERE device_uuid IS NOT NULL ORDER BY device_uuid, sequence
+"""
+
+# One row for each reservation of a device, as `make gpus` shows it, with when it should end.
+HOLDERS = f"""
+    SELECT device_uuid, run_id, bytes, used_bytes, peak_bytes, admitted_at, running_at,
+        lease_until < clock_timestamp() AS suspect, ({_EXPECTED_END})::float8 AS ends
     FROM reservation r WHERE device_uuid IS NOT NULL ORDER BY device_uuid, sequence
 """
 

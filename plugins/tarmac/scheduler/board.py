@@ -10,6 +10,9 @@ from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow, HostRow
 
+QUEUED = 50
+"""Sessions of a queue that the commands show, at most."""
+
 
 def board(
     devices: list[DeviceRow], holders: list[dict[str, Any]], queue: list[dict[str, Any]], now: datetime
@@ -94,18 +97,30 @@ def _training(row: dict[str, Any], now: datetime) -> str:
     return text + (", not heard of lately" if row["suspect"] else "")
 
 
-def facts(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
-    """Read the ledger and return everything of it that people may see: `devices`, `reservations` and `queue`."""
+def facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, list[dict[str, Any]]]:
+    """Read the ledger and return everything of it that people may see: `devices`, `reservations` and `queue`.
+
+    Args:
+        queued: how many sessions of the queue, at most.
+    """
     with ledger.transaction():
         devices = [asdict(device) for device in ledger.devices()]
-        return {"devices": devices, "reservations": ledger.holders(), "queue": ledger.queue()}
+        return {"devices": devices, "reservations": ledger.holders(), "queue": ledger.queue(queued)}
 
 
-def host_facts(ledger: Ledger) -> dict[str, list[dict[str, Any]]]:
+def host_facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, list[dict[str, Any]]]:
     """Read the ledger and return what `make hosts JSON=1` shows: `hosts`, `reservations` and `queue`."""
     with ledger.transaction():
         hosts = [asdict(host) for host in ledger.hosts()]
-        return {"hosts": hosts, "reservations": ledger.host_holders(), "queue": ledger.queue(on_host=True)}
+        queue = ledger.queue(queued, on_host=True)
+        return {"hosts": hosts, "reservations": ledger.host_holders(), "queue": queue}
+
+
+def all_facts(ledger: Ledger, *, queued: int) -> dict[str, Any]:
+    """Read the ledger at one instant and return `gpus` and `hosts`, as above, and the database's time, `now`."""
+    with ledger.transaction():
+        found = {"gpus": facts(ledger, queued=queued), "hosts": host_facts(ledger, queued=queued)}
+        return {"now": ledger.now(), **found}
 
 
 def show(ledger: Ledger) -> list[str]:

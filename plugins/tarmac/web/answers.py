@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -72,6 +72,8 @@ class Task(BaseModel):
     state: str | None
     attempt: int
     seconds: float | None
+    started: datetime | None = Field(None, description="its last attempt")
+    ended: datetime | None = None
 
 
 class Waits(BaseModel):
@@ -225,3 +227,81 @@ class Hosts(BaseModel):
     hosts: list[dict[str, Any]]
     reservations: list[dict[str, Any]]
     queue: list[dict[str, Any]]
+
+
+class Holding(BaseModel):
+    """What a session holds of a device or of a host."""
+
+    session: str
+    reserved_bytes: Bytes
+    millicpus: int = Field(0, description="thousandths of a core that it holds of a host")
+    used_bytes: int | None = Field(None, description="bytes of a device that its processes used when last seen")
+    peak_bytes: int | None = None
+    admitted: datetime
+    trains_since: datetime | None = Field(description="null: it does not train yet")
+    silent: bool = Field(description="its lease is over, and nothing has been heard of it since")
+    beside: bool = Field(False, description="the session holds it of the host beside its GPU")
+
+
+class Device(BaseModel):
+    """A GPU: total = capacity + headroom, capacity = reserved + others + free, where others may need some headroom."""
+
+    uuid: str
+    name: str
+    position: int | None = Field(description="its index, for people")
+    total_bytes: Bytes
+    headroom_bytes: Bytes = Field(description="kept free for what is measured too late")
+    reserved_bytes: Bytes
+    others_bytes: Bytes = Field(description="used by processes that are of no session")
+    free_bytes: Bytes
+    unusable: str = Field(description='why no session can be admitted; "": it can')
+    quarantine: str = Field(description='why it is in quarantine; "": it is not')
+    sessions: list[Holding]
+
+
+class Host(BaseModel):
+    """A host: what sessions may reserve of it, what they hold, and what is free."""
+
+    name: str
+    total_bytes: Bytes
+    total_millicpus: int
+    headroom_bytes: Bytes
+    headroom_millicpus: int
+    reserved_bytes: Bytes
+    reserved_millicpus: int
+    beside_bytes: Bytes = Field(description="what containers of GPU sessions may take there")
+    free_bytes: Bytes
+    free_millicpus: int
+    sessions: list[Holding]
+
+
+class Queued(BaseModel):
+    """A session in a queue."""
+
+    session: str
+    place: int = Field(description="1: the next one of its queue")
+    of: Literal["gpu", "cpu"] = Field(description="which queue: for GPUs, or for cores and memory of a host")
+    priority: int
+    since: datetime
+    gives_up: datetime
+    estimate: str = Field(description="how much it needs and why, for people")
+    why: str = Field(description="why it waits, and when what it waits for should be free, where that is known")
+
+
+class UnderWay(Row):
+    """A session that has not ended."""
+
+    progress: Progress | None
+    metric: Metric | None
+    recent: list[float] = Field(description="the latest values of the same metric, oldest first")
+    seconds_left: float | None = Field(description="of its training; null: that is not known")
+
+
+class Now(BaseModel):
+    """What trains where, what waits and why, at one instant."""
+
+    at: datetime
+    devices: list[Device]
+    hosts: list[Host]
+    queue: list[Queued] = Field(description="first those for GPUs, then those for hosts; at most 200 of each")
+    sessions: list[UnderWay] = Field(description="newest first, at most 100")

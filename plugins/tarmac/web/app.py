@@ -30,7 +30,8 @@ from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json
-from tarmac.web import answers, sessions
+from tarmac.web import answers, now, sessions
+from tarmac.web.recently import Recently
 from tarmac.web.stack import Person, Stack
 from tarmac.web.versions import API_HEADER, API_VERSION, VERSION_HEADER, mismatch
 
@@ -41,6 +42,7 @@ AT_ONCE = 16
 """Calls that are worked on at a time; more wait. They wait for Airflow's own API in threads that are not Airflow's."""
 
 _CANCEL_SECONDS = 10.0
+_NOW_SECONDS = 1.5
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": answers.Refusal, "description": "What was sent is wrong."},
     401: {"model": answers.Refusal, "description": "No token, or one that has expired."},
@@ -70,6 +72,7 @@ def create_app(stack: Stack) -> FastAPI:
         responses=_REFUSALS,
     )
     limiter = anyio.CapacityLimiter(AT_ONCE)
+    recently: Recently[answers.Now] = Recently(_NOW_SECONDS)
 
     async def work(person: Person, do: Callable[[AirflowApi], T]) -> T:
         """Do something with Airflow's API as this person, in a thread of our own."""
@@ -175,9 +178,10 @@ def create_app(stack: Stack) -> FastAPI:
         id: Id,
         task: Annotated[str | None, Query(description="none: the last one that has begun")] = None,
         first: Annotated[int, Query(ge=0)] = 0,
+        end: Annotated[bool, Query(description="the last entries instead; `first` does not count")] = False,
     ) -> Any:
         """Show a part of a task's log, up to 200 entries from number `first` on."""
-        return await work(person, lambda api: sessions.log(api, id, task, first))
+        return await work(person, lambda api: sessions.log(api, id, task, None if end else first))
 
     @app.post(f"{PREFIX}/sessions/{{id}}/cancel")
     async def cancel_session(person: Changer, id: Id) -> answers.Cancelled:
@@ -276,6 +280,17 @@ def create_app(stack: Stack) -> FastAPI:
     async def show_hosts(_: Reader) -> Any:
         """Show the hosts, what is reserved of them, and the queue of CPU sessions with a reason for each."""
         return await asked("GET", "/hosts", {})
+
+    @app.get(f"{PREFIX}/now", response_model=answers.Now)
+    async def show_now(person: Reader) -> Any:
+        """Show hosts, devices, both queues and the sessions under way, as they were at most 1.5 s ago."""
+
+        async def find() -> answers.Now:
+            ledger = await asked("GET", "/now", {})
+            return await work(person, lambda api: now.overview(ledger, now.sessions(api, ledger)))
+
+        # Who may read one session may read all.
+        return await recently(find)
 
     return app
 

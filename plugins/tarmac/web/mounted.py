@@ -25,9 +25,23 @@ class Mounted:
         await self._app(scope, receive, send)
 
 
-def api() -> App:
-    """Make Tarmac's API on this stack."""
+def site() -> App:
+    """Make Tarmac's API and its page on this stack."""
     from tarmac.web.app import create_app
+    from tarmac.web.page.app import create_page
     from tarmac.web.stack import AirflowStack
 
-    return create_app(AirflowStack())
+    api = create_app(AirflowStack())
+    return beside(api, create_page(api))
+
+
+def beside(api: App, page: App) -> App:
+    """Return an app that is the API below /api/ and else the page. Pure."""
+
+    async def choose(
+        scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        path = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", "")))
+        await (api if path.startswith("/api/") else page)(scope, receive, send)
+
+    return choose

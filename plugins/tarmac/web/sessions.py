@@ -42,7 +42,11 @@ def run_of(api: AirflowApi, run_id: str) -> Json:
 
 def rows(api: AirflowApi, limit: int, offset: int) -> list[Json]:
     """Return the latest sessions, newest first."""
-    runs = api.runs(limit, offset)
+    return rows_of(api, api.runs(limit, offset))
+
+
+def rows_of(api: AirflowApi, runs: Sequence[Json]) -> list[Json]:
+    """Return some runs as the API lists them."""
     under_way = [run["dag_run_id"] for run in runs if run["state"] not in RUN_OVER_STATES]
     return [_row(one) for one in session_facts(runs, api.active_tasks(under_way), now=datetime.now(UTC))]
 
@@ -110,6 +114,8 @@ def tasks(instances: Sequence[Mapping[str, Any]]) -> list[Json]:
             "state": by_id[task]["state"],
             "attempt": int(by_id[task].get("try_number") or 0),
             "seconds": by_id[task].get("duration"),
+            "started": by_id[task].get("start_date"),
+            "ended": by_id[task].get("end_date"),
         }
         for task in ids.TASKS
         if task in by_id
@@ -163,12 +169,12 @@ def points(api: AirflowApi, run: Json) -> list[Json]:
     return metrics(api.xcom(run_id, training, "progress"), api.xcom(run_id, training))
 
 
-def log(api: AirflowApi, run_id: str, task: str | None, first: int) -> Json:
+def log(api: AirflowApi, run_id: str, task: str | None, first: int | None) -> Json:
     """Return a part of a task's log.
 
     Args:
         task: its id; None: the last of the pipeline that has begun, clean-up aside.
-        first: number of the first entry, counted from 0.
+        first: number of the first entry, counted from 0; None: the log's end.
 
     Raises:
         ApiError: the session has no such task, or none of its tasks has begun.
@@ -185,13 +191,18 @@ def log(api: AirflowApi, run_id: str, task: str | None, first: int) -> Json:
         raise ApiError(f"task: there is no task {task!r}; there are: {', '.join(ids.TASKS)}.", 404)
     attempt = int(instances[task].get("try_number") or 0)
     ended = instances[task]["state"] in FINISHED_STATES
-    entries = api.log_from(run_id, task, attempt, first) if attempt else []
+    if first is None:
+        count, entries = api.log_end(run_id, task, attempt) if attempt else (0, [])
+        following = count
+    else:
+        entries = api.log_from(run_id, task, attempt, first) if attempt else []
+        following = first + len(entries)
     return {
         "task": task,
         "attempt": attempt,
         "lines": [_line(entry) for entry in entries if not str(entry.get("event")).startswith(_GROUPS)],
-        "next": first + len(entries),
-        "ended": ended and not entries,
+        "next": following,
+        "ended": ended and (first is None or not entries),
     }
 
 

@@ -1,0 +1,183 @@
+"""What the page of a session shows, of what the API answers. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tarmac.base import ids
+from tarmac.base.states import SessionState
+from tarmac.base.units import format_seconds, format_size
+from tarmac.web import answers
+from tarmac.web.page.now import Badge, metric_text
+
+_BEGINS = {
+    SessionState.REQUESTED: (ids.CHECK_REQUEST_BODY,),
+    SessionState.PREPARING: (ids.CREATE_UNIQUE_SESSION_PATH,),
+    SessionState.QUEUED: (ids.GPU_TRAINING_SENSOR,),
+    SessionState.STARTING: (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU),
+    SessionState.FINISHING: (ids.SAVE_MODEL, ids.CLEANUP),
+}
+"""The task with which each state begins that Airflow knows the time of."""
+
+_TASK_BADGES = {"success": "good", "running": "good", "failed": "bad", "upstream_failed": "bad", "skipped": "quiet"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A state that the session has been in, and since when."""
+
+    state: str
+    since: datetime
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """A task in the table."""
+
+    id: str
+    badge: Badge
+    attempt: int
+    took: str
+    started: datetime | None
+
+
+@dataclass(frozen=True)
+class View:
+    """All that the page of a session shows but for its log.
+
+    `curves`: JSON, `[[name, [steps], [values]], ...]`. `request`: JSON to read.
+    """
+
+    id: str
+    title: str
+    badge: Badge
+    facts: list[tuple[str, str]]
+    history: list[Step]
+    why: list[str]
+    todo: list[str]
+    done: float | None
+    message: str
+    left: str
+    tasks: list[TaskLine]
+    curves: str
+    scores: list[tuple[str, str]]
+    request: str
+    airflow: str
+    mlflow: str
+    over: bool
+    can_end: bool
+    can_retry: bool
+
+
+def view(
+    session: answers.Session,
+    points: Sequence[answers.Metric],
+    explained: answers.Explanation | None,
+    about: answers.About,
+) -> View:
+    """Return what the page shows.
+
+    Args:
+        points: of its curves.
+        explained: why it waits or failed; None: it does neither.
+        about: what the person who looks may do.
+    """
+    over = session.run_state in ("success", "failed")
+    far = session.progress
+    return View(
+        id=session.id,
+        title=session.name or session.id,
+        badge=_badge(session),
+        facts=_facts(session),
+        history=_history(session),
+        why=explained.why if explained else [],
+        todo=explained.todo if explained else [],
+        done=min(1.0, max(0.0, far.done / far.total)) if far and far.total > 0 and not over else None,
+        message=(far.message if far else None) or "",
+        left=format_seconds(far.eta_seconds, about=True) if far and far.eta_seconds is not None else "",
+        tasks=[_task(task) for task in session.tasks],
+        curves=curves(points),
+        scores=sorted((name, f"{value:.4g}") for name, value in session.result.metrics.items())
+        if session.result
+        else [],
+        request=json.dumps(session.request, indent=2, ensure_ascii=False),
+        airflow=f"/dags/{ids.DAG_ID}/runs/",
+        mlflow=(session.result.model_url if session.result else None) or "",
+        over=over,
+        can_end=about.may_change and not over,
+        can_retry=about.may_change and session.run_state == "failed",
+    )
+
+
+def _badge(session: answers.Session) -> Badge:
+    if session.run_state == "success":
+        return Badge("good", "done: it ended well")
+    if session.run_state == "failed":
+        return Badge("bad", "done: it failed")
+    return Badge("warning" if session.state == SessionState.QUEUED else "good", session.state)
+
+
+def _facts(session: answers.Session) -> list[tuple[str, str]]:
+    found = [("Session", session.id), ("Model", session.model or ""), ("Owner", session.owner or "")]
+    if session.seconds is not None:
+        found.append(("Took" if session.ended else "Under way for", format_seconds(session.seconds)))
+    if session.metric:
+        found.append(("Latest metric", metric_text(session.metric)))
+    for held in session.devices:
+        used = f", {format_size(held.used_bytes)} used" if held.used_bytes is not None else ""
+        found.append(("Holds", f"{format_size(held.reserved_bytes)} of {held.uuid}{used}"))
+    if result := session.result:
+        if result.model:
+            found.append(("Registered as", f"{result.model}, version {result.version}"))
+        if result.promotion:
+            found.append(("Promotion", result.promotion))
+        if result.cached_from:
+            found.append(("Model taken from", result.cached_from))
+    if session.note:
+        found.append(("Note", session.note))
+    return [(name, value) for name, value in found if value]
+
+
+def _history(session: answers.Session) -> list[Step]:
+    started = {task.id: task.started for task in session.tasks if task.started and task.state != "skipped"}
+    found = []
+    for state, tasks in _BEGINS.items():
+        if times := [started[task] for task in tasks if started.get(task)]:
+            found.append(Step(state.value, min(time for time in times if time)))
+    if session.ended:
+        found.append(Step(SessionState.DONE.value, session.ended))
+    return sorted(found, key=lambda step: step.since)
+
+
+def _task(task: answers.Task) -> TaskLine:
+    return TaskLine(
+        id=task.id,
+        badge=Badge(_TASK_BADGES.get(task.state or "", "warning" if task.state else "quiet"), task.state or "to come"),
+        attempt=task.attempt,
+        took="" if task.seconds is None or task.state == "skipped" else format_seconds(task.seconds),
+        started=task.started,
+    )
+
+
+def curves(points: Sequence[answers.Metric]) -> str:
+    """Return the curves as JSON for the script that draws them: numbers alone, by the order of their steps."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for point in points:
+        if point.step is not None and math.isfinite(point.value) and math.isfinite(point.step):
+            found.setdefault(point.name, []).append((point.step, point.value))
+    made: list[list[Any]] = []
+    for name, pairs in found.items():
+        steps = dict(sorted(pairs))
+        made.append([name, list(steps), list(steps.values())])
+    return json.dumps(made)
+
+
+def progress_words(view: View) -> str:
+    """Return how far the training is, in words."""
+    left = f", {view.left} left" if view.left else ""
+    return "" if view.done is None else f"{view.done * 100:.0f} %{left}"

@@ -1,0 +1,111 @@
+"""The pages of one session, and its buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from urllib.parse import parse_qs, quote
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.responses import Response
+
+from tarmac.request.callers import cookie_token
+from tarmac.web import answers
+from tarmac.web.page import session
+from tarmac.web.page.calls import Calls
+from tarmac.web.page.forgery import FIELD, is_forged
+
+_FORM_BYTES = 10_000
+_DONE = {
+    "cancelled": "The session was ended.",
+    "retried": "The session runs again.",
+}
+"""What a page says after a button: by a word in its address, so that no address puts text of its own there."""
+_FORGED = "This was not sent by a button of this page, or you have logged in anew since: reload the page and try again."
+
+
+def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
+    """Add them to the page's app."""
+
+    async def seen(request: Request, id: str) -> session.View:
+        call = calls(request)
+        path = f"/sessions/{quote(id, safe='')}"
+        about = await call.get(answers.About, "/version")
+        found = await call.get(answers.Session, path)
+        points = await call.get(list[answers.Metric], f"{path}/metrics")
+        quiet = found.run_state == "success" or found.progress is not None
+        explained = None if quiet else await call.get(answers.Explanation, f"{path}/explain")
+        return session.view(found, points, explained, about)
+
+    async def log_of(request: Request, id: str) -> answers.Log:
+        return await calls(request).get(answers.Log, f"/sessions/{quote(id, safe='')}/logs", {"end": True})
+
+    @page.get("/sessions/{id}")
+    async def show_session(request: Request, id: str, done: str = "") -> Response:
+        """Show all about a session."""
+        view = await seen(request, id)
+        return shown(
+            request,
+            "session.html",
+            title=view.title,
+            tab="",
+            view=view,
+            words=session.progress_words(view),
+            log=await log_of(request, id),
+            said=_DONE.get(done, ""),
+        )
+
+    @page.get("/parts/sessions/{id}")
+    async def show_session_part(request: Request, id: str) -> Response:
+        """Show the part of it that changes."""
+        view = await seen(request, id)
+        answer = shown(request, "session_part.html", view=view, words=session.progress_words(view))
+        return _ended(answer) if view.over else answer
+
+    @page.get("/parts/sessions/{id}/log")
+    async def show_log_part(request: Request, id: str) -> Response:
+        """Show the end of the log of the task that began last."""
+        found = await log_of(request, id)
+        return shown(request, "log_part.html", log=found)
+
+    @page.post("/sessions/{id}/cancel")
+    async def cancel(request: Request, id: str) -> Response:
+        """End a session."""
+        await refuse_forged(request)
+        await calls(request).post(answers.Cancelled, f"/sessions/{quote(id, safe='')}/cancel")
+        return _back(request, id, "cancelled")
+
+    @page.post("/sessions/{id}/retry")
+    async def retry(request: Request, id: str) -> Response:
+        """Run a session that failed again."""
+        await refuse_forged(request)
+        await calls(request).post(answers.Retried, f"/sessions/{quote(id, safe='')}/retry")
+        return _back(request, id, "retried")
+
+
+async def refuse_forged(request: Request) -> None:
+    """Refuse a call that changes something and does not come from a form of this page.
+
+    Raises:
+        HTTPException: it does not (403), or its form is too large (413).
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _FORM_BYTES:
+            raise HTTPException(HTTPStatus.CONTENT_TOO_LARGE, "The form is too large.")
+    given = parse_qs(body.decode("ascii", "replace")).get(FIELD, [""])[0]
+    if is_forged(request.headers, cookie_token(request.headers), given):
+        raise HTTPException(HTTPStatus.FORBIDDEN, _FORGED)
+
+
+def _back(request: Request, id: str, done: str) -> RedirectResponse:
+    root = request.scope.get("root_path", "")
+    return RedirectResponse(f"{root}/sessions/{quote(id, safe='')}?done={done}", HTTPStatus.SEE_OTHER)
+
+
+def _ended(answer: HTMLResponse) -> HTMLResponse:
+    # The script asks no more.
+    answer.headers["Tarmac-Ended"] = "1"
+    return answer

@@ -1,0 +1,141 @@
+// What makes the page live: parts that are fetched again, times in the reader's zone, links out of Airflow's frame.
+"use strict";
+
+const EVERY = 2000; // ms between an answer and the next question, where the part says no other
+const AT_MOST = 30000; // ms, where no answer comes
+
+// ---- parts that change ------------------------------------------------------------------------------------------------
+
+const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.dataset.key : undefined);
+const alike = (one, other) => one.nodeType === other.nodeType && one.nodeName === other.nodeName && !keyOf(one);
+
+// Makes `old` what `fresh` is and keeps the nodes that are the same, so that focus, selection and scrolling stay. Children
+// with a data-key are the same where the key is; others where their kind is, in their order.
+function morph(old, fresh) {
+  for (const { name } of [...old.attributes]) {
+    // What a person has opened stays open.
+    if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
+  }
+  for (const { name, value } of [...fresh.attributes]) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  const children = [...fresh.childNodes];
+  const wanted = new Set(children.map(keyOf));
+  const keyed = new Map();
+  for (const child of [...old.childNodes]) {
+    const key = keyOf(child);
+    if (key && wanted.has(key)) keyed.set(key, child);
+    else if (key) child.remove();
+  }
+  let at = old.firstChild;
+  for (const next of children) {
+    const key = keyOf(next);
+    let match = key ? keyed.get(key) : at;
+    while (!key && match && !alike(match, next)) match = match.nextSibling;
+    while (!key && match && at !== match) {
+      const passed = at;
+      at = at.nextSibling;
+      if (!keyOf(passed)) passed.remove();
+    }
+    if (!match) {
+      old.insertBefore(next, at);
+      continue;
+    }
+    if (match === at) at = at.nextSibling;
+    else old.insertBefore(match, at);
+    if (next.nodeType === Node.ELEMENT_NODE) morph(match, next);
+    else if (match.data !== next.data) match.data = next.data;
+  }
+  while (at) {
+    const gone = at;
+    at = at.nextSibling;
+    gone.remove();
+  }
+}
+
+// One message for all parts of a page: that of the part which was told last that something is wrong.
+const told = new Map();
+function say(part, text) {
+  told.set(part, text);
+  const place = document.querySelector("[data-silent]");
+  const shown = [...told.values()].find(Boolean) || "";
+  if (!place) return;
+  if (place.textContent !== shown) place.textContent = shown;
+  place.hidden = !shown;
+}
+
+function keepFresh(part) {
+  const pause = document.querySelector("[data-pause]");
+  const every = Number(part.dataset.every) || EVERY;
+  let wait = every;
+  let paused = false;
+  let timer = 0;
+  const ask = async () => {
+    clearTimeout(timer);
+    if (paused || document.visibilityState !== "visible") return;
+    try {
+      const answer = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, cache: "no-store" });
+      if (answer.status === 401) return location.reload();
+      const text = await answer.text();
+      const fresh = new DOMParser().parseFromString(text, "text/html").body;
+      const ended = answer.headers.get("Tarmac-Ended");
+      if (answer.ok) {
+        const shown = part.cloneNode(false);
+        shown.append(...fresh.childNodes);
+        clocks(shown);
+        morph(part, shown);
+        part.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
+      }
+      say(part, answer.ok ? "" : fresh.textContent.trim());
+      wait = answer.ok ? every : Math.min(2 * wait, AT_MOST);
+      if (ended) return;
+    } catch {
+      say(part, "The stack does not answer. This page shows what it said last, and asks again.");
+      wait = Math.min(2 * wait, AT_MOST);
+    }
+    timer = setTimeout(ask, wait);
+  };
+  document.addEventListener("visibilitychange", ask);
+  if (pause) {
+    pause.hidden = false;
+    pause.addEventListener("click", () => {
+      paused = !paused;
+      pause.setAttribute("aria-pressed", String(paused));
+      ask();
+    });
+  }
+  timer = setTimeout(ask, every);
+}
+
+// ---- times ------------------------------------------------------------------------------------------------------------
+
+function clocks(root) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    const form = "clock" in time.dataset ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" };
+    time.textContent = at.toLocaleString(undefined, form);
+    time.title = at.toLocaleString();
+  }
+}
+
+// ---- links out of the frame -------------------------------------------------------------------------------------------
+
+// Airflow's frame lets no link of its page lead out of it; a link of the page around it may.
+document.addEventListener("click", (event) => {
+  const link = event.target instanceof Element ? event.target.closest("a.outside") : null;
+  if (!link || window.parent === window) return;
+  event.preventDefault();
+  const outer = window.parent.document;
+  const twin = outer.createElement("a");
+  twin.href = link.href;
+  if (link.target === "_blank" || event.ctrlKey || event.metaKey) {
+    twin.target = "_blank";
+    twin.rel = "noopener";
+  }
+  outer.body.append(twin);
+  twin.click();
+  twin.remove();
+});
+
+clocks(document);
+for (const part of document.querySelectorAll("[data-live]")) keepFresh(part);

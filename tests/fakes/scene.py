@@ -1,0 +1,97 @@
+"""A busy tower to look at: devices, a host, sessions that train and wait, in a real ledger and in a fake Airflow."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from fakes.web import GOOD, Fakes
+from support.fleet import DAG_ID, World, cpu_entry, device, entry, query
+from tarmac.base.session import SessionKey
+from tarmac.base.units import GIB
+from tarmac.ledger.ledger import Ledger
+from tarmac.scheduler.host_cycle import run_host_cycle
+
+HOSTILE = "<script>alert(1)</script>'\"&"
+"""What a person might give a session, a data set or a label as its name."""
+
+CURVE = [[step, round(0.62 - 0.5 / (step + 1), 4)] for step in range(1, 13)]
+
+
+def fill_ledger(ledger: Ledger) -> None:
+    """Put three devices, a host, five trainings and four queued sessions into an empty ledger."""
+    world = World(
+        device("GPU-3f1c", index=0, name="NVIDIA H100 80GB HBM3"),
+        device("GPU-88a0", index=1, name="NVIDIA H100 80GB HBM3", used=6 * GIB),
+        device("GPU-c0de", index=2, name="NVIDIA H100 80GB HBM3"),
+    )
+    tower = world.tower(ledger)
+    for name, gib, used in (("ner", 24, 19), ("rel", 40, 22), ("pos", 60, 51)):
+        _queue(ledger, name, entry(gib))
+        tower.run_cycle()
+        held = ledger.claim(SessionKey(DAG_ID, name))
+        assert held is not None
+        if name != "pos":
+            assert ledger.renew(held, running=True, used_bytes=used * GIB, peak_bytes=(used + 1) * GIB)
+    ledger.quarantine("GPU-c0de", "three sessions in a row failed on it: CUDA error 719")
+    for name, fields in (("big", {"priority": 5}), ("wait-2", {}), ("wait-3", {})):
+        _queue(ledger, name, entry(70, **fields))
+    tower.run_cycle()
+    ledger.put_host("local", 30 * GIB, 8000, 28 * GIB, 7000)
+    for name, gib, cores in (("cpu-1", 6, 2), ("cpu-2", 8, 4), ("cpu-3", 4, 4)):
+        _queue(ledger, name, cpu_entry(gib, cores))
+        run_host_cycle(ledger)
+        if held := ledger.claim(SessionKey(DAG_ID, name)):
+            assert ledger.renew(held, running=True)
+    query(ledger._url, "UPDATE reservation SET running_at = running_at - interval '21 minutes'")
+    query(ledger._url, "UPDATE waiting SET enqueued_at = enqueued_at - interval '4 minutes'")
+
+
+def _queue(ledger: Ledger, name: str, what: Any) -> None:
+    ledger.enqueue(SessionKey(DAG_ID, name), what)
+
+
+SESSIONS: dict[str, dict[str, Any]] = {
+    "ner": {"model": "named_entity_recognition", "name": "WNUT17, larger batches"},
+    "rel": {"model": "relation_extraction", "name": None},
+    "pos": {"model": "part_of_speech_tagging", "name": HOSTILE},
+    "big": {"model": "named_entity_recognition", "name": "all news of 2025"},
+    "wait-2": {"model": "text_classification", "name": None},
+    "wait-3": {"model": "text_classification", "name": "tickets"},
+    "cpu-1": {"model": "collaborative_filtering", "name": "shop, nightly"},
+    "cpu-2": {"model": "part_of_speech_tagging", "name": None},
+    "cpu-3": {"model": "word_count", "name": None},
+    "new": {"model": "test_model", "name": "just sent"},
+}
+
+
+def fill_airflow(fakes: Fakes) -> None:
+    """Give Airflow the runs of the same sessions."""
+    began = datetime.now(UTC) - timedelta(minutes=25)
+    for number, (run_id, facts) in enumerate(SESSIONS.items()):
+        fakes.airflow_api.add(run_id, "running", {**GOOD, "gpu": True, **facts})
+        owner = ("ada", "grace", "linus")[number % 3]
+        fakes.airflow_api.runs[run_id] |= {"start_date": began.isoformat(), "triggering_user_name": owner}
+    for task, done, name in (("train_model_gpu", 61, "ents_f"), ("train_model_cpu", 34, "accuracy")):
+        fakes.airflow_api.xcoms[task, "progress"] = {
+            "done": done, "total": 100, "eta_seconds": 740.0, "message": "step 1,220 of 2,000",
+            "metrics": {name: CURVE, "loss": [[step, round(8 / (step + 1), 3)] for step, _ in CURVE]},
+        }  # fmt: skip
+    prepared = ("check_request_body", "create_unique_session_path", "retrieve_resources", "determine_cpu_or_gpu")
+    admitted = ("gpu_training_sensor", "gpu_preflight_configuration", "gpu_pool_setup")
+    done = dict.fromkeys((*prepared, *admitted), "success")
+    fakes.airflow_api.tasks = {**done, "train_model_gpu": "running", "train_model_cpu": "skipped"}
+    fakes.place = {
+        "ledger": "running", "waits": None,
+        "devices": [{"uuid": "GPU-88a0", "reserved_bytes": 24 * GIB, "used_bytes": 19 * GIB}],
+    }  # fmt: skip
+    fakes.airflow_api.log = [f"step {step * 100:,} of 2,000: ents_f {value}" for step, value in CURVE] + [HOSTILE]
+    fakes.airflow_api.add("failed", "failed", {**GOOD, "name": "last night's", "gpu": True})
+    fakes.airflow_api.runs["failed"]["note"] = (
+        "Failed: retrieve_resources: data set news: line 3 is not JSON (Expecting value): 'Ada met Bob'"
+    )
+    fakes.airflow_api.tasks_of["failed"] = {
+        **dict.fromkeys(prepared[:2], "success"),
+        "retrieve_resources": "failed",
+        "determine_cpu_or_gpu": "upstream_failed",
+    }

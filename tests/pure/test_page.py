@@ -1,0 +1,163 @@
+"""The page as a browser gets it: who sees it, what protects it, and that no text of a person or a trainer is code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from fakes.scene import HOSTILE
+from fakes.web import GOOD, Fakes
+from tarmac.base import settings as settings_module
+from tarmac.base.errors import CheckerUnavailableError
+from tarmac.web.app import create_app
+from tarmac.web.mounted import beside
+from tarmac.web.page.app import STATIC, create_page
+from tarmac.web.recently import Recently
+
+QUEUED = {
+    "run_id": HOSTILE, "priority": 0, "enqueued_at": "2026-11-28T12:00:00Z", "deadline_at": "2026-11-28T20:00:00Z",
+    "estimate": HOSTILE, "reason": HOSTILE,
+}  # fmt: skip
+DEVICE = {
+    "uuid": HOSTILE, "name": HOSTILE, "position": None, "total_bytes": 8, "capacity_bytes": 7, "reserved_bytes": 0,
+    "external_bytes": 0, "unusable": "", "quarantine": HOSTILE,
+}  # fmt: skip
+LEDGER = {
+    "now": "2026-11-28T12:01:00Z",
+    "gpus": {"devices": [DEVICE], "reservations": [], "queue": [QUEUED]},
+    "hosts": {"hosts": [], "reservations": [], "queue": []},
+}
+PAGES = ["/", "/parts/now"]
+
+
+class Tags(HTMLParser):
+    """The elements of a page, each with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
+    settings_module.settings.cache_clear()
+    found = Fakes()
+    found.checker = lambda *_: (200, LEDGER)
+    found.airflow_api.add("plain", "running", {**GOOD, "name": HOSTILE})
+    yield found
+    settings_module.settings.cache_clear()
+
+
+@pytest.fixture
+def browser(fakes: Fakes) -> Iterator[TestClient]:
+    api = create_app(fakes)
+    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+        yield client
+
+
+def see(browser: TestClient, path: str, who: str = "viewer", **more: Any) -> httpx.Response:
+    return browser.get(path, headers={"Cookie": f'_token="{who}"'} if who else {}, **more)
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_person_without_a_login_is_led_to_it_and_one_without_a_role_sees_nothing(browser: TestClient, path: str):
+    anonymous = see(browser, path, "")
+    if path.startswith("/parts/"):
+        assert anonymous.status_code == 401
+    else:
+        assert anonymous.status_code == 303
+        assert anonymous.headers["location"].startswith("/auth/login/?next=%2F")
+    for who in ("forged", "without rights"):
+        refused = see(browser, path, who)
+        assert refused.status_code == 403
+        assert "GPU" not in refused.text
+    assert see(browser, path).status_code == 200
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_texts_of_people_and_programs_are_shown_and_never_run(browser: TestClient, path: str):
+    answer = see(browser, path)
+    tags = Tags(answer.text)
+    for tag, attributes in tags.found:
+        assert tag != "script" or (attributes["src"] or "").startswith("/static/")
+        assert not [name for name in attributes if name.startswith("on") or name == "style"]
+    assert "alert(1)" in answer.text
+    assert "<script>alert" not in answer.text
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/static/page.js", "/nowhere"])
+def test_every_answer_forbids_what_the_page_does_not_need(browser: TestClient, path: str):
+    headers = see(browser, path).headers
+    policy = dict(one.strip().partition(" ")[::2] for one in headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["form-action"] == policy["frame-ancestors"] == "'self'"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+
+
+def test_a_file_of_the_page_is_kept_by_the_browser_until_it_changes(browser: TestClient):
+    links = re.findall(r'(?:src|href)="(/static/[^"]+\?[^"]+)"', see(browser, "/").text)
+    assert len(links) >= 3
+    for link in links:
+        assert "immutable" in browser.get(link).headers["cache-control"]
+
+
+def test_the_page_fetches_nothing_from_elsewhere():
+    for path in STATIC.rglob("*.*"):
+        code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+        found = re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}", code)
+        assert [one for one in found if "www.w3.org" not in one] == [], path.name
+
+
+def test_a_part_of_the_stack_that_is_away_is_told_in_words(browser: TestClient, fakes: Fakes):
+    def away(*_: object) -> tuple[int, Any]:
+        raise CheckerUnavailableError("the checker does not answer: ConnectError")
+
+    fakes.checker = away
+    page, part = see(browser, "/"), see(browser, "/parts/now")
+    assert (page.status_code, part.status_code) == (503, 503)
+    assert "the checker does not answer: ConnectError" in page.text
+    assert part.text.strip() == "the checker does not answer: ConnectError"
+
+
+def test_what_is_not_there_is_a_page_that_says_so(browser: TestClient):
+    answer = see(browser, "/nowhere")
+    assert answer.status_code == 404
+    assert "There is no such page." in answer.text
+
+
+def test_the_api_stands_beside_the_page(browser: TestClient):
+    assert browser.get("/api/v1/version").json()["detail"] == "Not authenticated"
+
+
+@pytest.mark.anyio
+async def test_viewers_within_a_moment_share_one_answer_and_an_error_is_not_kept():
+    clock = [0.0]
+    made: list[int] = []
+
+    async def find() -> int:
+        made.append(len(made))
+        if len(made) == 3:
+            raise ValueError
+        return made[-1]
+
+    recently = Recently[int](1.5, lambda: clock[0])
+    assert [await recently(find), await recently(find)] == [0, 0]
+    clock[0] = 2
+    assert await recently(find) == 1
+    clock[0] = 4
+    with pytest.raises(ValueError, match="^$"):
+        await recently(find)
+    assert await recently(find) == 3

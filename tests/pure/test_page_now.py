@@ -1,0 +1,160 @@
+"""What the page Now says of devices, hosts, sessions and the queue, by typed answers of the API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tarmac.base.units import GIB
+from tarmac.web import answers, now
+from tarmac.web.page.bars import Part, bar, sparkline
+from tarmac.web.page.now import View, view
+
+AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
+
+
+def holding(session: str, gib: int, **fields: Any) -> answers.Holding:
+    known = {"admitted": AT - timedelta(seconds=90), "trains_since": AT - timedelta(seconds=60), "silent": False}
+    return answers.Holding(session=session, reserved_bytes=gib * GIB, **(known | fields))
+
+
+def device(*sessions: answers.Holding, **fields: Any) -> answers.Device:
+    reserved = sum(one.reserved_bytes for one in sessions)
+    known: dict[str, Any] = {
+        "uuid": "GPU-a", "name": "H100", "position": 0, "total_bytes": 80 * GIB, "headroom_bytes": GIB,
+        "reserved_bytes": reserved, "others_bytes": 0, "free_bytes": 79 * GIB - reserved, "unusable": "",
+        "quarantine": "", "sessions": list(sessions),
+    }  # fmt: skip
+    return answers.Device(**(known | fields))
+
+
+def host(*sessions: answers.Holding) -> answers.Host:
+    return answers.Host(
+        name="local", total_bytes=16 * GIB, total_millicpus=4000, headroom_bytes=2 * GIB, headroom_millicpus=1000,
+        reserved_bytes=4 * GIB, reserved_millicpus=2000, beside_bytes=0, free_bytes=10 * GIB, free_millicpus=1000,
+        sessions=list(sessions),
+    )  # fmt: skip
+
+
+def session(run_id: str, **fields: Any) -> answers.UnderWay:
+    known: dict[str, Any] = {
+        "id": run_id, "run_state": "running", "model": "ner", "name": None, "owner": "ada", "started": AT,
+        "ended": None, "seconds": 95.0, "now": "retrieve_resources (running)", "note": "", "progress": None,
+        "metric": None, "recent": [], "seconds_left": None,
+    }  # fmt: skip
+    return answers.UnderWay(**(known | fields))
+
+
+def seen(**fields: Any) -> View:
+    return view(answers.Now(**({"at": AT, "devices": [], "hosts": [], "queue": [], "sessions": []} | fields)))
+
+
+def test_a_device_shows_who_holds_what_of_it_and_what_is_left():
+    far = answers.Progress(done=25, total=100)
+    point = answers.Metric(name="f1", step=3, value=0.51234)
+    known = session("a", name="News", progress=far, metric=point, recent=[0.1, 0.5], seconds_left=300)
+    (card,) = seen(devices=[device(holding("a", 40, used_bytes=20 * GIB))], sessions=[known]).devices
+    assert card.bars[0].label == "Memory: 39.0 GiB free of 80.0 GiB; 40.0 GiB reserved, of that 20.0 GiB used; " + (
+        "1.0 GiB headroom"
+    )
+    widths = {part.kind: part.width for part in card.bars[0].segments}
+    assert widths == {"reserved": 500, "used": 250, "free": 487.5, "headroom": 12.5}
+    (line,) = card.lines
+    assert (line.title, line.model, line.owner, line.doing, line.since) == ("News", "ner", "ada", "trains", "1 min 0 s")
+    assert (line.done, line.left, line.metric) == (0.25, "5 min", "f1 0.5123")
+    assert line.held == "20.0 GiB used of 40.0 GiB"
+
+
+def test_a_session_that_airflow_did_not_list_is_shown_by_its_id():
+    (card,) = seen(devices=[device(holding("a", 40, trains_since=None, silent=True))]).devices
+    assert (card.lines[0].title, card.lines[0].doing, card.lines[0].since) == ("a", "does not train yet", "1 min 30 s")
+    assert card.lines[0].silent
+
+
+@pytest.mark.parametrize(
+    ("fields", "badge", "reason"),
+    [
+        ({"quarantine": "it failed three times"}, "in quarantine", "it failed three times"),
+        ({"unusable": "the driver does not answer"}, "not usable", "the driver does not answer"),
+    ],
+)
+def test_a_device_that_is_out_of_use_says_why(fields: dict[str, Any], badge: str, reason: str):
+    found = seen(devices=[device(**fields), device(uuid="GPU-b", position=1)])
+    assert [one.badge.text for one in found.devices] == [badge, "free"]
+    assert found.devices[0].reasons[0] == reason
+    assert found.summary.endswith("1 of 2 GPUs out of use")
+
+
+def test_a_host_shows_cores_and_memory_and_not_what_stands_beside_a_gpu():
+    found = seen(hosts=[host(holding("c", 4, millicpus=2000), holding("g", 2, beside=True))])
+    (card,) = found.hosts
+    assert [one.label for one in card.bars] == [
+        "Cores: 1 free of 4; 2 cores reserved; 1 core headroom",
+        "Memory: 10.0 GiB free of 16.0 GiB; 4.0 GiB reserved; 2.0 GiB headroom",
+    ]
+    assert [(line.id, line.held) for line in card.lines] == [("c", "2 cores, 4.0 GiB")]
+
+
+def test_the_queue_is_shown_with_places_and_reasons_and_the_rest_stands_apart():
+    queued = answers.Queued(
+        session="q", place=1, of="gpu", priority=3, since=AT - timedelta(minutes=2), gives_up=AT, estimate="40 GiB",
+        why="no device has 40 GiB free; that should be free in about 5 min",
+    )  # fmt: skip
+    found = seen(queue=[queued], sessions=[session("q"), session("prep")])
+    (line,) = found.waiting
+    assert (line.place, line.of, line.waited, line.why) == (1, "a GPU", "2 min 0 s", queued.why)
+    assert [(one.id, one.doing) for one in found.other] == [("prep", "retrieve_resources (running)")]
+
+
+def test_what_would_stand_beyond_a_bar_is_cut_off():
+    parts = [Part("reserved", 90, ""), Part("used", 95, "", within=True), Part("others", 30, ""), Part("free", 0, "")]
+    assert [(one.kind, one.x, one.width) for one in bar(100, parts, "").segments] == [
+        ("reserved", 0, 900),
+        ("used", 0, 900),
+        ("others", 900, 100),
+    ]
+    assert bar(0, parts, "").segments == []
+
+
+def test_a_line_through_equal_values_is_level_and_one_value_makes_none():
+    assert sparkline([3, 3, 3]) == "0.0,19.0 40.0,19.0 80.0,19.0"
+    assert sparkline([1, 2]) == "0.0,19.0 80.0,1.0"
+    assert sparkline([1]) == ""
+
+
+def told(run_id: str, progress: Any) -> dict[str, Any]:
+    return {**session(run_id).model_dump(mode="json"), "told": progress}
+
+
+def reservation(run_id: str, **fields: Any) -> dict[str, Any]:
+    known = {"run_id": run_id, "bytes": GIB, "admitted_at": AT, "running_at": AT, "suspect": False, "ends": None}
+    return known | fields
+
+
+def test_the_time_left_is_what_the_training_says_else_what_history_expects():
+    of_host = {"host": "local", "beside": False, "millicpus": 1000}
+    ends = AT.timestamp() + 60
+    held = [
+        reservation("both", ends=ends, **of_host),
+        reservation("history", ends=ends, **of_host),
+        reservation("late", ends=AT.timestamp() - 5, **of_host),
+    ]
+    ledger = {
+        "now": AT.isoformat(),
+        "gpus": {"devices": [], "reservations": [], "queue": []},
+        "hosts": {"hosts": [], "reservations": held, "queue": []},
+    }
+    far = {"done": 1, "total": 2, "eta_seconds": 7.0, "metrics": {"f1": [[1, 0.5], [2, 0.75]]}}
+    found = now.overview(ledger, [told("both", far), told("history", None), told("late", None)]).sessions
+    assert [one.seconds_left for one in found] == [7, 60, None]
+    assert found[0].metric == answers.Metric(name="f1", step=2, value=0.75)
+    assert found[0].recent == [0.5, 0.75]
+
+
+def test_only_sessions_that_train_are_asked_for_progress():
+    beside = reservation("gpu", host="local", beside=True)
+    gpus = [reservation("gpu", device_uuid="GPU-a"), reservation("starts", device_uuid="GPU-b", running_at=None)]
+    ledger = {"gpus": {"reservations": gpus}, "hosts": {"reservations": [beside, reservation("cpu", beside=False)]}}
+    assert now.trainings(ledger) == {"gpu": "train_model_gpu", "cpu": "train_model_cpu"}

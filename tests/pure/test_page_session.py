@@ -1,0 +1,217 @@
+"""The page of a session: what it says, its buttons for those who may press them, and no press by another site."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from fakes.scene import HOSTILE
+from fakes.web import GOOD, Fakes
+from tarmac.web import answers
+from tarmac.web.app import create_app
+from tarmac.web.mounted import beside
+from tarmac.web.page.app import create_page
+from tarmac.web.page.forgery import is_forged, word_for
+from tarmac.web.page.render import code
+from tarmac.web.page.session import View, curves, view
+
+AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
+EVERYTHING = answers.About(api="1.0", tarmac="0.1.0", user="ada", may_start=True, may_change=True)
+NOTHING = EVERYTHING.model_copy(update={"may_start": False, "may_change": False})
+
+
+def session(**fields: Any) -> answers.Session:
+    known: dict[str, Any] = {
+        "id": "one", "run_state": "running", "model": "ner", "name": None, "owner": "ada", "started": AT, "ended": None,
+        "seconds": 95.0, "now": "", "note": "", "state": "training", "request": GOOD, "tasks": [], "waits": None,
+        "devices": [], "progress": None, "metric": None, "result": None, "why_failed": None, "url": "",
+    }  # fmt: skip
+    return answers.Session(**(known | fields))
+
+
+def task(name: str, state: str | None, minute: int | None = None) -> answers.Task:
+    started = None if minute is None else AT + timedelta(minutes=minute)
+    return answers.Task(id=name, state=state, attempt=1, seconds=61, started=started)
+
+
+def seen(about: answers.About = EVERYTHING, points: list[answers.Metric] | None = None, **fields: Any) -> View:
+    return view(session(**fields), points or [], None, about)
+
+
+def test_a_session_that_trains_says_how_far_it_is_and_what_it_holds():
+    far = answers.Progress(done=3, total=4, eta_seconds=120, message="step 3")
+    held = [answers.Held(uuid="GPU-a", reserved_bytes=2**34, used_bytes=2**33)]
+    found = seen(progress=far, devices=held, metric=answers.Metric(name="f1", step=1, value=0.5))
+    assert (found.done, found.message, found.left) == (0.75, "step 3", "2 min")
+    assert ("Holds", "16.0 GiB of GPU-a, 8.0 GiB used") in found.facts
+    assert ("Latest metric", "f1 0.5") in found.facts
+
+
+def test_the_history_has_the_states_in_their_order_and_leaves_out_what_was_skipped():
+    tasks = [
+        task("check_request_body", "success", 0), task("create_unique_session_path", "success", 1),
+        task("gpu_training_sensor", "skipped", 2), task("train_model_gpu", "skipped", 2),
+        task("train_model_cpu", "success", 4), task("save_model", "success", 9), task("eval_model", None),
+    ]  # fmt: skip
+    found = seen(tasks=tasks, run_state="success", ended=AT + timedelta(minutes=10))
+    assert [step.state for step in found.history] == ["requested", "preparing", "starting", "finishing", "done"]
+    assert [(one.id, one.took) for one in found.tasks][2:5] == [
+        ("gpu_training_sensor", ""), ("train_model_gpu", ""), ("train_model_cpu", "1 min 1 s"),
+    ]  # fmt: skip
+    assert found.tasks[-1].badge.text == "to come"
+
+
+@pytest.mark.parametrize(
+    ("state", "about", "can_end", "can_retry"),
+    [
+        ("running", EVERYTHING, True, False), ("failed", EVERYTHING, False, True),
+        ("success", EVERYTHING, False, False),
+        ("running", NOTHING, False, False), ("failed", NOTHING, False, False),
+    ],
+)  # fmt: skip
+def test_a_button_is_there_where_it_can_do_something_for_who_may(
+    state: str, about: answers.About, can_end: bool, can_retry: bool
+):
+    found = seen(about, run_state=state)
+    assert (found.can_end, found.can_retry) == (can_end, can_retry)
+
+
+def test_curves_are_drawn_by_the_order_of_their_steps_and_without_what_is_no_number():
+    points = [("f1", 2, 0.2), ("loss", 1, 9.0), ("f1", 1, 0.1), ("f1", 3, float("nan")), ("f1", None, 0.4)]
+    found = json.loads(curves([answers.Metric(name=name, step=step, value=value) for name, step, value in points]))
+    assert found == [["f1", [1, 2], [0.1, 0.2]], ["loss", [1], [9.0]]]
+
+
+def test_code_in_a_sentence_is_escaped_too():
+    assert code("Run `tarmac <b>`, <i>") == "Run <code>tarmac &lt;b&gt;</code>, &lt;i&gt;"
+    assert code("It's 5` of <i>") == "It&#39;s 5` of &lt;i&gt;"
+
+
+@pytest.mark.parametrize(
+    ("headers", "token", "given", "forged"),
+    [
+        ({}, "t", word_for("t"), False),
+        ({"sec-fetch-site": "same-origin"}, "t", word_for("t"), False),
+        ({"sec-fetch-site": "cross-site"}, "t", word_for("t"), True),
+        ({}, "t", word_for("other"), True),
+        ({}, "t", None, True),
+        ({}, "t", "ü", True),
+        ({}, None, word_for(""), True),
+    ],
+)
+def test_a_call_without_the_word_of_the_login_is_forged(
+    headers: dict[str, str], token: str | None, given: str | None, forged: bool
+):
+    assert is_forged(headers, token, given) is forged
+
+
+@pytest.fixture
+def fakes() -> Fakes:
+    found = Fakes()
+    api = found.airflow_api
+    api.add("trains", "running", {**GOOD, "name": HOSTILE})
+    api.add("failed", "failed", {**GOOD, HOSTILE: HOSTILE})
+    api.runs["failed"]["note"] = f"Failed: train_model_cpu: {HOSTILE}"
+    api.tasks = {"check_request_body": "success", "train_model_cpu": "running"}
+    api.tasks_of["failed"] = {"check_request_body": "success", "train_model_cpu": "failed"}
+    api.xcoms["train_model_cpu", "progress"] = {
+        "done": 1, "total": 2, "eta_seconds": 3.0, "message": HOSTILE, "metrics": {HOSTILE: [[1, 0.5], [2, 0.6]]},
+    }  # fmt: skip
+    api.log = [HOSTILE, "the last line"]
+    return found
+
+
+@pytest.fixture
+def browser(fakes: Fakes) -> Iterator[TestClient]:
+    api = create_app(fakes)
+    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+        yield client
+
+
+def see(browser: TestClient, path: str, who: str) -> httpx.Response:
+    return browser.get(path, headers={"Cookie": f"_token={who}"} if who else {})
+
+
+PATHS = ["/sessions/trains", "/sessions/failed", "/parts/sessions/trains", "/parts/sessions/trains/log"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_texts_of_people_and_trainers_are_shown_and_never_run(browser: TestClient, path: str):
+    answer = see(browser, path, "viewer")
+    assert answer.status_code == 200
+    assert "alert(1)" in answer.text
+    assert "<script>alert" not in answer.text
+    assert not re.search(r"<[^>]*\s(style|on\w+)=", answer.text)
+
+
+def test_a_viewer_sees_the_session_and_no_button_and_cannot_press_one(browser: TestClient, fakes: Fakes):
+    for name in ("trains", "failed"):
+        page = see(browser, f"/sessions/{name}", "viewer").text
+        assert "the last line" in page
+        assert "<form" not in page
+    for verb in ("cancel", "retry"):
+        answer = browser.post(
+            f"/sessions/{'trains' if verb == 'cancel' else 'failed'}/{verb}",
+            headers={"Cookie": "_token=viewer"},
+            data={"proof": word_for("viewer")},
+        )
+        assert answer.status_code == 403
+        assert "no role in Airflow that allows to end sessions" in answer.text
+    assert fakes.airflow_api.runs["trains"]["state"] == "running"
+    assert fakes.airflow_api.cleared == []
+
+
+def press(browser: TestClient, page: str, verb: str, **headers: str) -> httpx.Response:
+    """Press a button as the page has it."""
+    form = re.search(rf'action="({page}/{verb})".*?name="proof" value="(\w+)"', see(browser, page, "user").text, re.S)
+    assert form
+    return browser.post(form[1], data={"proof": form[2]}, headers={"Cookie": "_token=user", **headers})
+
+
+def test_a_user_ends_a_session_and_runs_one_again(browser: TestClient, fakes: Fakes):
+    answer = press(browser, "/sessions/trains", "cancel")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sessions/trains?done=cancelled")
+    assert fakes.airflow_api.runs["trains"]["note"].startswith("Cancelled by user at ")
+    assert "The session was ended." in see(browser, answer.headers["location"], "user").text
+    answer = press(browser, "/sessions/failed", "retry")
+    assert answer.status_code == 303
+    assert [run for run, *_ in fakes.airflow_api.cleared] == ["failed"]
+    assert "The session runs again." in see(browser, answer.headers["location"], "user").text
+
+
+def test_another_site_s_page_presses_no_button(browser: TestClient, fakes: Fakes):
+    tries = [
+        browser.post("/sessions/trains/cancel", headers={"Cookie": "_token=user"}),
+        browser.post("/sessions/trains/cancel", headers={"Cookie": "_token=user"}, data={"proof": word_for("viewer")}),
+        press(browser, "/sessions/trains", "cancel", **{"Sec-Fetch-Site": "cross-site"}),
+        press(browser, "/sessions/trains", "cancel", Cookie="_token=viewer"),
+        browser.post("/sessions/trains/cancel", headers={"Cookie": "_token=user"}, content=b"x" * 20_000),
+    ]
+    assert [answer.status_code for answer in tries] == [403, 403, 403, 403, 413]
+    assert fakes.airflow_api.runs["trains"]["state"] == "running"
+
+
+def test_a_page_stops_asking_when_the_session_has_ended(browser: TestClient):
+    assert "tarmac-ended" in see(browser, "/parts/sessions/failed", "viewer").headers
+    assert "tarmac-ended" not in see(browser, "/parts/sessions/trains", "viewer").headers
+
+
+def test_a_session_that_is_not_there_is_said_so(browser: TestClient):
+    answer = see(browser, f"/sessions/{'%3Cb%3E'}", "viewer")
+    assert answer.status_code == 404
+    assert "There is no session &#39;&lt;b&gt;&#39;." in answer.text
+
+
+def test_a_button_that_comes_too_late_says_so(browser: TestClient, fakes: Fakes):
+    fakes.airflow_api.runs["trains"]["state"] = "success"
+    headers = {"Cookie": "_token=user"}
+    answer = browser.post("/sessions/trains/cancel", headers=headers, data={"proof": word_for("user")})
+    assert answer.status_code == 409
+    assert "has ended" in answer.text

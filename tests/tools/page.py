@@ -1,0 +1,117 @@
+"""Serves the Tarmac page with a ledger and an Airflow that are full of invented sessions, or takes its pictures.
+
+    python tests/tools/page.py                  `make page`: serve at http://localhost:8099/tarmac/ until stopped
+    python tests/tools/page.py FOLDER           `make page FILE=FOLDER`: save pictures, light, dark and as on a phone
+
+It needs Postgres' programs; pictures need Chromium too. ROLE=viewer in the environment shows what a Viewer sees.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS.parent / "plugins"), str(TESTS.parent / "client/src")]
+
+import uvicorn  # noqa: E402
+from playwright.sync_api import sync_playwright  # noqa: E402
+from starlette.applications import Starlette  # noqa: E402
+from starlette.routing import Mount  # noqa: E402
+
+from fakes import scene  # noqa: E402
+from fakes.web import Fakes  # noqa: E402
+from support import airflow_home  # noqa: E402, F401
+from support.postgres import local_postgres, postgres_binaries  # noqa: E402
+from tarmac.base.settings import settings  # noqa: E402
+from tarmac.ledger.database import migrate  # noqa: E402
+from tarmac.ledger.ledger import Ledger  # noqa: E402
+from tarmac.web.app import create_app  # noqa: E402
+from tarmac.web.mounted import App, Message, beside  # noqa: E402
+from tarmac.web.page.app import create_page  # noqa: E402
+
+PORT = 8099
+ROLE = os.environ.get("ROLE", "user")
+PAGES = {"now": "/", "session": "/sessions/ner", "failed": "/sessions/failed"}
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+SIZES = {"": (1400, 900), "-phone": (390, 844)}
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Serve the page on invented data; give its address."""
+    binaries = postgres_binaries()
+    if binaries is None:
+        sys.exit("Postgres' programs are missing (apt-get install postgresql).")
+    with local_postgres(binaries) as postgres, tempfile.TemporaryDirectory() as store:
+        url = postgres.url("postgres")
+        os.environ |= {"TARMAC_DATABASE_URL": url, "TARMAC_STORE": f"file://{store}/store"}
+        settings.cache_clear()
+        migrate(url)
+        fakes = Fakes()
+        with Ledger(url) as ledger:
+            scene.fill_ledger(ledger)
+        scene.fill_airflow(fakes)
+        api = create_app(fakes)
+        app = Starlette(routes=[Mount("/tarmac", app=logged_in(beside(api, create_page(api))))])
+        server = uvicorn.Server(uvicorn.Config(app, port=PORT, log_level="warning"))
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        try:
+            yield f"http://localhost:{PORT}/tarmac"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def logged_in(app: App) -> App:
+    """Give every call the cookie that Airflow's login would set."""
+
+    async def call(scope: Message, receive: Any, send: Any) -> None:
+        headers = [*scope.get("headers", []), (b"cookie", f"_token={ROLE}".encode())]
+        await app({**scope, "headers": headers}, receive, send)
+
+    return call
+
+
+def take_pictures(url: str, folder: Path) -> None:
+    """Save a picture of each page in each size, light and dark."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        for suffix, (width, height) in SIZES.items():
+            for scheme in ("light", "dark"):
+                context = browser.new_context(
+                    viewport={"width": width, "height": height}, color_scheme="dark" if scheme == "dark" else "light"
+                )
+                page = context.new_page()
+                page.on("console", lambda message: print(message.text, file=sys.stderr))
+                for name, path in PAGES.items():
+                    page.goto(url + path)
+                    page.wait_for_load_state("networkidle")
+                    dark = "-dark" if scheme == "dark" else ""
+                    page.screenshot(path=str(folder / f"page-{name}{suffix}{dark}.png"), full_page=True)
+                context.close()
+        browser.close()
+
+
+def main() -> None:
+    """Serve, or take pictures."""
+    with served() as url:
+        if len(sys.argv) > 1:
+            folder = Path(sys.argv[1])
+            folder.mkdir(parents=True, exist_ok=True)
+            take_pictures(url, folder)
+            return
+        print(f"{url}/ as {ROLE}; stop with Ctrl-C")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()
