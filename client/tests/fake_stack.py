@@ -22,9 +22,19 @@ HOST = {
     "capacity_bytes": 4 * 1024**3, "reserved_bytes": 1024**3, "beside_bytes": 1024**3,
 }  # fmt: skip
 HELD = {"run_id": "s", "host": "local", "millicpus": 1500, "bytes": 1024**3, "beside": False}
+STEP = {
+    "model": "ner", "kind": "person", "from_version": None, "to_version": 3, "who": "ada", "why": "better",
+    "at": "2026-11-28T06:00:00Z", "margin": None,
+}  # fmt: skip
 URL = "http://stack.example:8081"
 LINE = '{"sentence": "Ada met Bob", "entities": []}\n'
 OVER = {"run_state": "success", "state": "done", "result": {"metrics": {"f1": 0.41}, "model": "ner", "version": "3"}}
+
+
+def version(text: str, score: str) -> dict[str, Any]:
+    name, number = text.split("/")
+    facts = {"metric": {"f1": score}, "parameter": {"max_steps": "5"}, "data": {}, "training": {}, "origin": {}}
+    return {"name": name, "version": int(number), **facts}
 
 
 class Stack:
@@ -43,6 +53,9 @@ class Stack:
         self.token = "t1"
         self.api = "1.0"
         self.log = ["one", "two"]
+        self.matches = True
+        self.production = True
+        self.sent: list[Any] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -90,6 +103,17 @@ class Stack:
             return 200, {
                 "task": "train_model_cpu", "attempt": 1, "lines": lines, "next": first + len(lines), "ended": not lines,
             }  # fmt: skip
+        if path.endswith("/reproduce"):
+            return 201, {"id": json.loads(body)["key"], "new": True, "url": f"{URL}/run", "of": "s"}
+        if path.endswith("/verdict"):
+            return 200, {"matches": self.matches, "metrics": ["f1: 1 in the record, 2 now"], "circumstances": []}
+        if path == "/models/compare":
+            return 200, [version(request.url.params["a"], "0.4"), version(request.url.params["b"], "0.5")]
+        if path.endswith("/production"):
+            return 200, [STEP] if self.production else []
+        if path.endswith("/promote") or path.endswith("/rollback"):
+            self.sent.append(json.loads(body))
+            return 200, STEP
         if path.endswith("/explain"):
             return 200, {"id": "s", "state": "queued", "why": ["It needs 12 GiB."], "todo": ["Wait."], "newer": 1}
         if path.endswith("/retry"):

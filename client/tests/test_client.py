@@ -64,6 +64,11 @@ def test_asyncio_does_the_same(stack: Stack, data: Path):
         async with AsyncTarmac() as tarmac:
             session = await tarmac.train("test_model", data)
             states = [info.state async for info in session.follow()]
+            assert (await tarmac.promote("ner", 3)).to_version == 3
+            assert (await tarmac.rollback("ner")).who == "ada"
+            assert [step.kind for step in await tarmac.production("ner")] == ["person"]
+            assert (await tarmac.compare("ner/1", "ner/2"))[0]["metric"] == {"f1": "0.4"}
+            assert (await session.verdict(await session.reproduce())).matches
             await session.retry()
             assert (await session.explain()).why == ("It needs 12 GiB.",)
             assert (await tarmac.hosts())["hosts"][0]["name"] == "local"

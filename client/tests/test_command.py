@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from tarmac_client.cli import show
 from tarmac_client.cli.main import parser
 from tarmac_client.types import SessionInfo
 
+VERBS = {
+    "login", "train", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
+    "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
+    "models reproduce", "gpus", "hosts",
+}  # fmt: skip
 Command = Callable[..., "tuple[int, str, str]"]
 
 
@@ -29,12 +35,9 @@ def verbs(of: argparse.ArgumentParser, *before: str) -> Iterator[tuple[tuple[str
 
 def test_each_verb_has_an_example_that_it_understands_and_takes_json(tarmac: Command):
     found = list(verbs(parser()))
-    assert {" ".join(words) for words, _ in found} == {
-        "login", "train", "follow", "ls", "status", "logs", "cancel", "data push", "data ls", "data show", "models",
-        "gpus", "explain", "retry", "hosts",
-    }  # fmt: skip
+    assert {" ".join(words) for words, _ in found} == VERBS
     for words, one in found:
-        examples = [line.split() for line in (one.epilog or "").splitlines() if line.strip().startswith("tarmac ")]
+        examples = [shlex.split(line) for line in (one.epilog or "").splitlines() if line.strip().startswith("tarmac ")]
         assert examples
         for example in examples:
             assert tuple(example[1 : 1 + len(words)]) == words
@@ -114,6 +117,8 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "a number of 5,000 digits": (["train", "HUGE.json"], 2, "HUGE.json holds a number of thousands of digits"),
     "data beside a request": (["train", "TWICE.json", "--train", "x"], 2, "leave them out"),
     "a parameter without a value": (["train", "m", "--train", "x", "--set", "steps"], 2, "is not KEY=VALUE"),
+    "a version in words": (["models", "promote", "ner", "three"], 2, "'three' is not a version"),
+    "a time in words": (["models", "production", "ner", "--at", "yesterday"], 2, "'yesterday' is not a time"),
     "no verb": ([], 2, "VERB"),
     "a session that is not there": (["status", "../gpus"], 2, "no "),
     "a data set that is not there": (["data", "show", "2" * 44], 2, "There is no file"),
@@ -163,7 +168,7 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
     assert reference in tarmac("data", "ls")[1]
     assert "keys, and in how many lines each is: sentence (1)" in tarmac("data", "show", reference)[1]
     assert tarmac("ls", "--limit", "3")[1].splitlines()[1].startswith("s0")
-    assert "production" in tarmac("models")[1]
+    assert "production" in tarmac("models", "ls")[1]
     assert "1. s: no device" in tarmac("gpus")[1]
     assert tarmac("logs", "s")[1] == "one\ntwo\n"
     assert tarmac("cancel", "s") == (0, "Run s is cancelled.\n", "")
@@ -173,6 +178,49 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
         "  s  1.5 cores and 1.0 GiB reserved",
         "No session is queued.",
     ]
+
+
+def test_models_are_compared_promoted_and_taken_back(tarmac: Command, stack: Stack):
+    assert [line.split() for line in tarmac("models", "compare", "ner/1", "ner/2")[1].splitlines()] == [
+        ["ner/1", "ner/2"], ["*", "metric", "f1", "0.4", "0.5"], ["parameter", "max_steps", "5", "5"],
+    ]  # fmt: skip
+    code, out, _ = tarmac("models", "promote", "ner", "3", "--why", "better")
+    assert (code, out.splitlines()[0]) == (0, "ner: version 3 is in production, nothing was before")
+    assert "by     ada (person)" in out
+    assert tarmac("models", "rollback", "ner")[0] == 0
+    assert stack.sent == [{"version": 3, "why": "better"}, {"why": ""}]
+    last = tarmac("models", "production", "ner")[1].splitlines()[-1]
+    assert last.split()[:4] == ["2026-11-28T06:00:00Z", "-", "3", "person"]
+    then = tarmac("models", "production", "ner", "--at", "2026-11-28 07:00")[1]
+    assert then == "Version 3 of ner was in production at 2026-11-28T07:00:00Z.\n"
+    stack.production = False
+    assert "Nothing of ner was in production at" in tarmac("models", "production", "ner", "--at", "2026-11-28")[1]
+    assert "ever in production" in tarmac("models", "production", "ner")[1]
+
+
+@pytest.mark.parametrize("words", [["promote", "ner", "3"], ["rollback", "ner"]])
+def test_what_would_be_done_twice_is_sent_once(tarmac: Command, stack: Stack, words: list[str]):
+    answer = stack.api_answer
+
+    def lost(method: str, path: str, request: httpx.Request, body: bytes) -> tuple[int, object]:
+        answer(method, path, request, body)
+        raise httpx.ReadError("the answer was lost")
+
+    stack.api_answer = lost  # type: ignore[method-assign,assignment]
+    assert tarmac("models", *words)[0] == 3
+    assert len(stack.sent) == 1
+
+
+@pytest.mark.parametrize(("matches", "code", "said"), [(True, 0, "The metrics match."), (False, 1, "do not match.")])
+def test_a_session_is_trained_again_and_compared(tarmac: Command, stack: Stack, matches: bool, code: int, said: str):
+    stack.matches = matches
+    found, out, err = tarmac("models", "reproduce", "ner__1")
+    assert (found, out.splitlines()[-1].endswith(said)) == (code, True)
+    assert "Repeating ner__1 from its record, as session ner-reproduced__" in err
+    found, out, _ = tarmac("models", "reproduce", "ner__1", "--json")
+    assert (found, json.loads(out)["matches"]) == (code, matches)
+    stack.states = [{"run_state": "failed", "state": "done", "why_failed": "no memory"}]
+    assert tarmac("models", "reproduce", "ner__1")[0] == 1
 
 
 def test_a_session_is_explained_and_run_again(tarmac: Command, stack: Stack):
@@ -189,7 +237,7 @@ def test_a_session_is_explained_and_run_again(tarmac: Command, stack: Stack):
         ["ls"],
         ["status", "s"],
         ["data", "ls"],
-        ["models"],
+        ["models", "ls"],
         ["gpus"],
         ["hosts"],
         ["cancel", "s"],

@@ -10,19 +10,11 @@ import pytest
 
 from tarmac.cli import reproduce
 from tarmac.cli.follow import summary
-from tarmac.cli.model_tables import (
-    Trained,
-    age,
-    comparison,
-    history_rows,
-    instant,
-    mismatches,
-    step_lines,
-    version_rows,
-)
-from tarmac.cli.reproduce import again, differences
+from tarmac.cli.model_tables import age, comparison, history_rows, instant, step_lines, version_rows
 from tarmac.registry.client import Run, Version
+from tarmac.registry.facts import Trained
 from tarmac.registry.promotion import Step
+from tarmac.registry.repetition import again, differences, mismatches
 
 NOW = 1_000_000.0
 

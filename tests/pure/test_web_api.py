@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -48,6 +49,9 @@ CALLS = [
     ("GET", "/sessions/one", "read"), ("GET", "/sessions/one/metrics", "read"), ("GET", "/sessions/one/logs", "read"),
     ("GET", "/datasets", "read"), ("GET", f"/datasets/{NAME}", "read"), ("GET", f"/datasets/{NAME}/content", "read"),
     ("GET", "/sessions/one/explain", "read"), ("GET", "/hosts", "read"),
+    ("GET", "/models/compare?a=m/1&b=m/2", "read"), ("GET", "/models/m/production", "read"),
+    ("GET", "/sessions/one/verdict?repetition=two", "read"), ("POST", "/sessions/one/reproduce", "start"),
+    ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
@@ -55,11 +59,15 @@ CALLS = [
 ]  # fmt: skip
 
 
+ALLOWS = {"start": "start sessions", "change": "end sessions", "promote": "put models into production"}
+
+
 def test_every_call_that_openapi_lists_is_tried_below(call: Callable[..., httpx.Response]):
     described = call("viewer", "GET", "/openapi.json").json()["paths"]
     listed = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    names = {"/one": "/{id}", "/m/": "/{name}/", f"/{NAME}": "/{name}"}
     tried = {
-        (method, f"{API}{path}".replace("/one", "/{id}").replace(f"/{NAME}", "/{name}"))
+        (method, functools.reduce(lambda text, pair: text.replace(*pair), names.items(), API + path.partition("?")[0]))
         for method, path, _ in CALLS
         if path != "/openapi.json"
     }
@@ -71,7 +79,8 @@ def test_a_caller_without_a_login_gets_nothing_and_a_viewer_only_reads(
     call: Callable[..., httpx.Response], fakes: Fakes, method: str, path: str, right: str
 ):
     fakes.airflow_api.add("one", "running")
-    fakes.checker = lambda *_: (200, {"devices": [], "hosts": [], "reservations": [], "queue": [], **fakes.place})
+    found = {"devices": [], "hosts": [], "reservations": [], "queue": [], **fakes.place}
+    fakes.checker = lambda _, path, *rest: (200, [] if path in ("/compare", "/production") else found)
     assert call("", method, path).status_code == 401
     assert call("forged", method, path).status_code == 403
     assert call("without rights", method, path).status_code == 403
@@ -81,7 +90,7 @@ def test_a_caller_without_a_login_gets_nothing_and_a_viewer_only_reads(
     if right != "read":
         refused = call("viewer", method, path)
         assert refused.status_code == 403
-        assert f"no role in Airflow that allows to {'end' if right == 'change' else 'start'} sessions" in refused.text
+        assert f"no role in Airflow that allows to {ALLOWS[right]}" in refused.text
         same_site = {"Cookie": "_token=user", "Sec-Fetch-Site": "same-origin"}
         assert call("", method, path, headers=same_site).status_code == 401
         assert fakes.airflow_api.callers == []
@@ -244,6 +253,74 @@ def test_why_a_session_waits_or_failed_is_explained_with_what_to_do(call: Callab
     found = call("viewer", "GET", "/sessions/bad/explain").json()
     assert found["why"][0] == "It has failed: train_model_cpu: no memory left"
     assert "`tarmac retry bad`" in found["todo"][-1]
+
+
+STEP = {
+    "model": "m", "kind": "person", "from_version": 2, "to_version": 3, "who": "user", "why": "better",
+    "at": "2026-11-28T06:00:00Z", "score_name": None, "from_score": None, "to_score": None, "margin": None,
+    "evaluation_set": None,
+}  # fmt: skip
+
+
+def test_a_promotion_is_made_in_the_name_of_the_caller(call: Callable[..., httpx.Response], fakes: Fakes):
+    asked: list[Any] = []
+
+    def checker(method: str, path: str, query: dict[str, str], _: bytes) -> tuple[int, Any]:
+        asked.append((method, path, query))
+        return 200, STEP
+
+    fakes.checker = checker
+    done = call("user", "POST", "/models/m.1/promote", json={"version": 3, "why": "better"})
+    assert (done.status_code, done.json()["to_version"]) == (200, 3)
+    assert call("user", "POST", "/models/m.1/rollback", json={}).status_code == 200
+    assert asked == [
+        ("POST", "/promote", {"model": "m.1", "version": "3", "who": "user", "why": "better"}),
+        ("POST", "/rollback", {"model": "m.1", "who": "user", "why": ""}),
+    ]
+
+
+MALFORMED: list[Any] = [
+    {},
+    {"version": "3"},
+    {"version": 0},
+    {"version": 3, "who": "eve"},
+    {"version": 3, "why": 1},
+    [],
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED)
+def test_a_malformed_promotion_is_refused_field_by_field(call: Callable[..., httpx.Response], fakes: Fakes, body: Any):
+    fakes.checker = lambda *_: pytest.fail("the registry was asked")
+    refused = call("user", "POST", "/models/m/promote", json=body)
+    assert refused.status_code == 400
+    assert refused.json()["problems"][0].startswith(("version: ", "who: ", "why: ", "body: "))
+
+
+def test_what_was_in_production_is_asked_for_by_time(call: Callable[..., httpx.Response], fakes: Fakes):
+    asked: list[Any] = []
+
+    def checker(method: str, path: str, query: dict[str, str], _: bytes) -> tuple[int, Any]:
+        asked.append(query)
+        return 200, [STEP]
+
+    fakes.checker = checker
+    assert call("viewer", "GET", "/models/m/production").json()[0]["who"] == "user"
+    call("viewer", "GET", "/models/m/production?at=2026-11-28T06:00:00")
+    assert asked == [{"model": "m"}, {"model": "m", "at": "2026-11-28T06:00:00+00:00"}]
+    assert call("viewer", "GET", "/models/m/production?at=yesterday").status_code == 400
+
+
+def test_a_session_is_trained_again_as_the_caller_and_at_most_once_for_a_key(
+    call: Callable[..., httpx.Response], fakes: Fakes
+):
+    fakes.checker = lambda *_: (200, {"of": "one", "request": {**GOOD, "name": "m-reproduced", "no_cache": True}})
+    first, second = (call("user", "POST", "/sessions/one/reproduce", json={"key": "again"}).json() for _ in range(2))
+    assert (first["id"], first["of"], first["new"], second["new"]) == ("again", "one", True, False)
+    assert fakes.airflow_api.runs["again"]["conf"]["no_cache"] is True
+    assert set(fakes.airflow_api.callers) == {"Bearer user"}
+    fakes.checker = lambda *_: (404, {"detail": "No model was saved by a run 'x'"})
+    assert call("user", "POST", "/sessions/x/reproduce", json={}).status_code == 404
 
 
 def test_a_file_is_stored_under_the_id_of_its_content_and_found_again(call: Callable[..., httpx.Response]):

@@ -80,7 +80,7 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     reference = json.loads(again.stdout)["request"]["datasets"]["mine"]["train"]
     assert "25 lines" in person.tarmac("data", "show", reference).stdout
     assert session_id in person.tarmac("ls", "--limit", "100").stdout
-    assert "client_test" in person.tarmac("models", "client_test").stdout
+    assert "client_test" in person.tarmac("models", "ls", "client_test").stdout
     assert person.tarmac("logs", session_id, "--task", "train_model_cpu").stdout.strip()
     assert json.loads(person.tarmac("gpus", "--json").stdout).keys() == {"devices", "reservations", "queue"}
     ended = person.tarmac("cancel", session_id)
@@ -91,7 +91,7 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
         assert {row["name"] for row in session.metrics()}
 
 
-def test_a_session_is_cancelled_by_the_client(stack: Stack, tmp_path: Path, request_file: Path):
+def test_a_session_is_cancelled_explained_and_run_again_by_the_client(stack: Stack, tmp_path: Path, request_file: Path):
     person = Person(stack, tmp_path, *add_user(stack, "User"))
     person.log_in()
     started = person.tarmac("train", request_file, "--detach")
@@ -101,6 +101,16 @@ def test_a_session_is_cancelled_by_the_client(stack: Stack, tmp_path: Path, requ
     assert cancelled.returncode == 0, cancelled.stderr
     followed = person.tarmac("follow", session_id)
     assert (followed.returncode, f"Cancelled by {person.user}" in followed.stdout) == (1, True)
+    said = person.tarmac("explain", session_id).stdout
+    assert f"why    Cancelled by {person.user}" in said
+    assert f"`tarmac retry {session_id}` takes it up again at " in said
+    assert "`make retry RUN=" in stack.make("explain", f"RUN={session_id}").stdout
+    again = person.tarmac("retry", session_id)
+    assert again.returncode == 0, again.stderr
+    assert person.tarmac("follow", session_id).returncode == 0
+    assert "It has ended well" in person.tarmac("explain", session_id).stdout
+    assert person.tarmac("hosts").stdout.startswith("local  ")
+    stack.assert_nothing_left(session_id)
 
 
 def test_a_viewer_looks_and_starts_nothing_and_a_stranger_gets_nothing(

@@ -25,12 +25,14 @@ from tarmac_client.types import (
     LogPart,
     Metric,
     ModelVersion,
+    ProductionStep,
     Progress,
     Result,
     SessionInfo,
     SessionRow,
     StoredFile,
     TaskInfo,
+    Verdict,
     Waits,
 )
 
@@ -45,6 +47,7 @@ __all__ = [
     "LoginError",
     "Metric",
     "ModelVersion",
+    "ProductionStep",
     "NoAnswerError",
     "NotFoundError",
     "Progress",
@@ -60,6 +63,7 @@ __all__ = [
     "TarmacClientError",
     "TaskInfo",
     "TimeLimitError",
+    "Verdict",
     "VersionError",
     "Waits",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +13,16 @@ import httpx
 
 from tarmac_client import config, files, transport
 from tarmac_client.flow import Calls, Flow, Pause, Tell
-from tarmac_client.types import Explanation, ModelVersion, Result, SessionInfo, SessionRow, StoredFile
+from tarmac_client.types import (
+    Explanation,
+    ModelVersion,
+    ProductionStep,
+    Result,
+    SessionInfo,
+    SessionRow,
+    StoredFile,
+    Verdict,
+)
 from tarmac_client.verbs import Verbs
 
 T = TypeVar("T")
@@ -120,6 +130,27 @@ class Tarmac:
     def models(self, name: str | None = None) -> list[ModelVersion]:
         """Return the registered versions, of one model or of all."""
         return self.run(self.verbs.models(name))
+
+    def compare(self, a: str, b: str) -> list[dict[str, Any]]:
+        """Return two versions, each written `name/3`: what was run, on what, and what came out, by section and name."""
+        return self.run(self.verbs.compare(a, b))
+
+    def promote(self, model: str, version: int, why: str = "") -> ProductionStep:
+        """Put a version into production; return the step of its history.
+
+        Raises:
+            RefusedError: it is there already.
+            NoAnswerError: no answer came; `production` says whether it was done.
+        """
+        return self.run(self.verbs.promote(model, version, why))
+
+    def rollback(self, model: str, why: str = "") -> ProductionStep:
+        """Take the last promotion back; return that step of the history. Raises: as `promote`."""
+        return self.run(self.verbs.roll_back(model, why))
+
+    def production(self, model: str, at: datetime | None = None) -> list[ProductionStep]:
+        """Return what came into production, oldest first; with an aware time what was there then, if anything."""
+        return self.run(self.verbs.production(model, None if at is None else at.isoformat()))
 
     def kinds(self) -> dict[str, str]:
         """Return the kinds of models that a request may name, with a title each."""
@@ -237,3 +268,11 @@ class Session:
     def explain(self) -> Explanation:
         """Say why it waits or failed, with the numbers, and what to do."""
         return self._tarmac.run(self._tarmac.verbs.explain(self.id))
+
+    def reproduce(self) -> Session:
+        """Train it again from its record, as a session of its own; return that one. `verdict` compares the two."""
+        return Session(self._tarmac, self._tarmac.run(self._tarmac.verbs.reproduce(self.id)))
+
+    def verdict(self, repetition: Session) -> Verdict:
+        """Say whether a repetition, which has ended well, gave the same metrics."""
+        return self._tarmac.run(self._tarmac.verbs.verdict(self.id, repetition.id))

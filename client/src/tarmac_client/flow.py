@@ -27,7 +27,7 @@ API_VERSION = "1.0"
 
 PREFIX = "/tarmac/api/v1"
 DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
-"""Seconds before each further try of a call that got no answer. All calls are idempotent."""
+"""Seconds before each further try of a call that got no answer. All calls but those sent `once` are idempotent."""
 
 _AGAIN = (429, 502, 503, 504)
 _UPDATE_CLIENT = "update the client (pip install --upgrade, from the client/ of the stack's Tarmac)"
@@ -45,6 +45,8 @@ class Send:
     file: LocalFile | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 60.0
+    once: bool = False
+    """It would do something twice: not tried again where it is not known whether it was done."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,11 @@ class Calls:
             try:
                 answer: Answer = yield send
             except NoAnswerError:
-                if delay is None:
+                if delay is None or send.once:
                     raise
             else:
                 self._met = True
-                if answer.status not in _AGAIN or delay is None:
+                if answer.status not in _AGAIN or delay is None or send.once:
                     return answer
             # Many clients that lost one stack do not come back in one moment.
             yield Pause(delay * random.uniform(0.5, 1.0))  # noqa: S311  no secret

@@ -191,6 +191,41 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class ProductionStep:
+    """A step of the history of what is in production. A version None: nothing of the model is or was there."""
+
+    model: str
+    kind: str
+    from_version: int | None
+    to_version: int | None
+    who: str
+    why: str
+    at: datetime | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> ProductionStep:
+        """Read it from an answer."""
+        return known(cls, data, at=_time(data.get("at")))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a repetition gave the same metrics.
+
+    `metrics`: a sentence for each that differs; `circumstances`: for each of data, device and image that did.
+    """
+
+    matches: bool
+    metrics: tuple[str, ...] = ()
+    circumstances: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Verdict:
+        """Read it from an answer."""
+        return known(cls, data, metrics=tuple(data["metrics"]), circumstances=tuple(data["circumstances"]))
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """A registered version of a model."""
 

@@ -14,7 +14,17 @@ from tarmac_client import files
 from tarmac_client.errors import NoAnswerError, NotFoundError, RefusedError, SessionFailedError, TimeLimitError
 from tarmac_client.files import LocalFile
 from tarmac_client.flow import Calls, Flow, Pause, Tell
-from tarmac_client.types import Explanation, LogPart, Metric, ModelVersion, SessionInfo, SessionRow, StoredFile
+from tarmac_client.types import (
+    Explanation,
+    LogPart,
+    Metric,
+    ModelVersion,
+    ProductionStep,
+    SessionInfo,
+    SessionRow,
+    StoredFile,
+    Verdict,
+)
 
 POLL_SECONDS = 1.0
 AWAY_TRIES = 20
@@ -204,6 +214,38 @@ class Verbs:
         rows = yield from self.calls.call("GET", "/models", params={} if name is None else {"name": name})
         return [ModelVersion.of(row) for row in rows]
 
+    def compare(self, a: str, b: str) -> Flow[list[dict[str, Any]]]:
+        """Return two versions, each written `name/3`, with what was run, on what, and what came out."""
+        found = yield from self.calls.call("GET", "/models/compare", params={"a": a, "b": b})
+        return [dict(one) for one in found]
+
+    def promote(self, name: str, version: int, why: str) -> Flow[ProductionStep]:
+        """Put a version into production."""
+        body = {"version": version, "why": why}
+        return ProductionStep.of((yield from self.calls.call("POST", _model(name, "promote"), json=body, once=True)))
+
+    def roll_back(self, name: str, why: str) -> Flow[ProductionStep]:
+        """Take the last promotion back."""
+        body = {"why": why}
+        return ProductionStep.of((yield from self.calls.call("POST", _model(name, "rollback"), json=body, once=True)))
+
+    def production(self, name: str, at: str | None) -> Flow[list[ProductionStep]]:
+        """Return what came into production, oldest first; with a time what was there then, if anything."""
+        params = {} if at is None else {"at": at}
+        rows = yield from self.calls.call("GET", _model(name, "production"), params=params)
+        return [ProductionStep.of(row) for row in rows]
+
+    def reproduce(self, session_id: str) -> Flow[str]:
+        """Train again what a session trained, as a session of its own; return its id."""
+        body = {"key": new_key({"name": f"{session_id.partition('__')[0]}-reproduced"}, datetime.now(timezone.utc))}
+        started = yield from self.calls.call("POST", f"{_session(session_id)}/reproduce", json=body)
+        return str(started["id"])
+
+    def verdict(self, session_id: str, repetition: str) -> Flow[Verdict]:
+        """Say whether a repetition of a session gave the same metrics."""
+        params = {"repetition": repetition}
+        return Verdict.of((yield from self.calls.call("GET", f"{_session(session_id)}/verdict", params=params)))
+
     def raw(self, path: str, **params: Any) -> Flow[Any]:
         """Return what the stack answers, as JSON."""
         return (yield from self.calls.call("GET", path, params=params))
@@ -212,6 +254,10 @@ class Verbs:
 def _session(session_id: str) -> str:
     # A client takes `..` for the folder above.
     return f"/sessions/{quote(session_id, safe='').replace('.', '%2E')}"
+
+
+def _model(name: str, what: str) -> str:
+    return f"/models/{quote(name, safe='').replace('.', '%2E')}/{what}"
 
 
 def _later(info: SessionInfo, task: str) -> str | None:

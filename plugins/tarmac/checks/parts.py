@@ -5,6 +5,8 @@ Values are as JSON takes them, but for times, which are aware.
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import datetime
 from typing import IO, Any
 
 from tarmac.base.ids import DAG_ID
@@ -13,8 +15,10 @@ from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Place
+from tarmac.registry import actions
+from tarmac.registry import repetition as registry_repetition
 from tarmac.registry.client import Registry
-from tarmac.registry.facts import version_facts
+from tarmac.registry.facts import compared_facts, step_facts, version_facts
 from tarmac.request import datasets, stored
 from tarmac.scheduler import board
 
@@ -87,6 +91,67 @@ def models(name: str | None) -> list[dict[str, Any]]:
     registry = Registry()
     versions = registry.versions(name) if name else registry.all_versions(registry.models())
     return [version_facts(version) for version in versions]
+
+
+def compare(a: str, b: str) -> list[dict[str, Any]]:
+    """Return two versions, each written `name/3`, as `make compare JSON=1` shows them.
+
+    Raises:
+        UnknownModelError: there is no such version.
+    """
+    registry = Registry()
+    return [compared_facts(actions.trained(registry, text)) for text in (a, b)]
+
+
+def promote(model: str, version: int, who: str, why: str) -> dict[str, Any]:
+    """Put a version into production; return the step of its history.
+
+    Raises:
+        UnknownModelError, PromotionError: there is no such version, or it is there already.
+    """
+    return step_facts(actions.promote(model, version, who=who, why=why))
+
+
+def roll_back(model: str, who: str, why: str) -> dict[str, Any]:
+    """Take the last promotion back; return the step of its history.
+
+    Raises:
+        UnknownModelError, PromotionError: there is nothing to go back to.
+    """
+    return step_facts(actions.roll_back(model, who=who, why=why))
+
+
+def production(model: str, at: str | None) -> list[dict[str, Any]]:
+    """Return the steps of a model's history, oldest first; with a time only the one that counted then, if any.
+
+    Args:
+        at: ISO 8601.
+
+    Raises:
+        UnknownModelError: there is no model of that name.
+    """
+    steps, step = actions.history(model, None if at is None else datetime.fromisoformat(at))
+    if at is not None:
+        steps = [] if step is None else [step]
+    return [step_facts(one) for one in steps]
+
+
+def repetition(run_id: str) -> dict[str, Any]:
+    """Return the request that repeats a session.
+
+    Raises:
+        UnknownModelError: it has no record, or was never scored.
+    """
+    return asdict(registry_repetition.repetition(Registry(), run_id))
+
+
+def verdict(run_id: str, repetition_id: str) -> dict[str, Any]:
+    """Say whether a repetition gave the same metrics.
+
+    Raises:
+        UnknownModelError: one of the two has no record, or was never scored.
+    """
+    return asdict(registry_repetition.verdict(Registry(), run_id, repetition_id))
 
 
 def stored_files() -> list[dict[str, Any]]:

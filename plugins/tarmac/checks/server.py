@@ -2,8 +2,8 @@
 
 Asked by `request/checker.py`. A process of the scheduler's container, on the stack's own network: `POST /check` with a
 JSON object of at most 1 MB answers `{"problems": [...]}`; 401 without the token. For the API (`web/`) it also says what
-the ledger, the registry and the store have, and stores a file under the id of its content. Whether a person may ask is
-decided before, in the webserver.
+the ledger, the registry and the store have, changes what is in production, and stores a file under the id of its
+content. Whether a person may ask is decided before, in the webserver.
 """
 
 from __future__ import annotations
@@ -79,6 +79,18 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.place(query["run"])
         case ("GET", "/models"):
             return parts.models(query.get("model"))
+        case ("GET", "/compare"):
+            return parts.compare(query["a"], query["b"])
+        case ("POST", "/promote"):
+            return parts.promote(query["model"], int(query["version"]), query["who"], query.get("why", ""))
+        case ("POST", "/rollback"):
+            return parts.roll_back(query["model"], query["who"], query.get("why", ""))
+        case ("GET", "/production"):
+            return parts.production(query["model"], query.get("at"))
+        case ("GET", "/repetition"):
+            return parts.repetition(query["run"])
+        case ("GET", "/verdict"):
+            return parts.verdict(query["run"], query["repetition"])
         case ("GET", "/files"):
             return parts.stored_files()
         case ("GET", "/file"):
@@ -96,11 +108,14 @@ class Handler(BaseHTTPRequestHandler):
     timeout = 10.0
 
     def do_POST(self) -> None:
-        """Check the request in the body."""
+        """Check the request in the body, or change what is in production."""
         if not self._allowed():
             return
+        if self.path != "/check":
+            self._pass_on()
+            return
         length = self.headers.get("Content-Length", "")
-        if self.path != "/check" or not length.isdecimal() or int(length) > MAX_BYTES:
+        if not length.isdecimal() or int(length) > MAX_BYTES:
             self._answer(400, {"detail": "POST /check takes a JSON object"})
             return
         try:

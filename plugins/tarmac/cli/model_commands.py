@@ -10,23 +10,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from tarmac.base.errors import UnknownModelError
 from tarmac.base.settings import settings
 from tarmac.cli.model_tables import (
-    Trained,
     comparison,
-    facts,
     history_rows,
     instant,
-    step_facts,
     step_lines,
     version_rows,
 )
 from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account
+from tarmac.registry import actions
 from tarmac.registry.client import Registry
-from tarmac.registry.facts import version_facts
-from tarmac.registry.origins import REQUEST_RECORD
+from tarmac.registry.facts import compared_facts, step_facts, version_facts
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import of_this_model
 
@@ -61,9 +57,9 @@ def models(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """Show two versions side by side."""
     registry = Registry()
-    a, b = (_trained(registry, text) for text in (arguments.a, arguments.b))
+    a, b = (actions.trained(registry, text) for text in (arguments.a, arguments.b))
     if arguments.json:
-        print_json([{**version_facts(one.version), **facts(one)} for one in (a, b)])
+        print_json([compared_facts(one) for one in (a, b)])
     else:
         for line in table(["", "", "", a.title, b.title], comparison(a, b), width=screen_width(), wrapped=True):
             print(line)
@@ -75,8 +71,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def promote(arguments: argparse.Namespace) -> int:
     """Put a version into production."""
-    with Production(settings().database_url, Registry()) as production:
-        step = production.promote(arguments.model, arguments.version, who=arguments.by, why=arguments.why)
+    step = actions.promote(arguments.model, arguments.version, who=arguments.by, why=arguments.why)
     for line in step_lines(step):
         print(line)
     return 0
@@ -84,8 +79,7 @@ def promote(arguments: argparse.Namespace) -> int:
 
 def rollback(arguments: argparse.Namespace) -> int:
     """Take the last promotion back."""
-    with Production(settings().database_url, Registry()) as production:
-        step = production.roll_back(arguments.model, who=arguments.by, why=arguments.why)
+    step = actions.roll_back(arguments.model, who=arguments.by, why=arguments.why)
     for line in step_lines(step):
         print(line)
     return 0
@@ -93,12 +87,7 @@ def rollback(arguments: argparse.Namespace) -> int:
 
 def production(arguments: argparse.Namespace) -> int:
     """Say what is or was in production, and how it came there."""
-    registry = Registry()
-    with Production(settings().database_url, registry) as book:
-        steps = book.history(arguments.model)
-        step = book.at(arguments.model, arguments.at)
-    if not steps:
-        registry.versions(arguments.model)  # an unknown name is an error, not a model without history
+    steps, step = actions.history(arguments.model, arguments.at)
     if arguments.json:
         print_json([step_facts(one) for one in ([] if step is None else [step] if arguments.at else steps)])
         return 0
@@ -127,30 +116,6 @@ def reproduce(arguments: argparse.Namespace) -> int:
     return reproduce_run(arguments.run_id)
 
 
-def parse_version(text: str) -> tuple[str, int]:
-    """Split `name/3`.
-
-    Raises:
-        UnknownModelError: it is not written so.
-    """
-    match = re.fullmatch(r"(.+)/([1-9]\d*)", text)
-    if match is None:
-        raise UnknownModelError(f"{text!r} names no version: write name/number, for example test_model/1.")
-    return match[1], int(match[2])
-
-
-def _trained(registry: Registry, text: str) -> Trained:
-    version = registry.version(*parse_version(text))
-    try:
-        run = registry.run(version.run_id)
-    except UnknownModelError:
-        return Trained(version, None, None)
-    try:
-        return Trained(version, run, registry.record(run, REQUEST_RECORD))
-    except UnknownModelError:  # another program's run, or its files were deleted
-        return Trained(version, run, None)
-
-
 def _instant(text: str) -> datetime:
     try:
         found = datetime.fromisoformat(text)
@@ -165,10 +130,6 @@ def _number(text: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,8}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a version: write its number, for example 3")
     return int(text)
-
-
-def _reason(text: str) -> str:
-    return text if text.strip() else "no reason was given"
 
 
 def add_to(commands: Any) -> None:
@@ -191,7 +152,7 @@ def add_to(commands: Any) -> None:
     back.add_argument("model")
     for parser in (up, back):
         parser.add_argument("--by", default="", type=account, help="who says so, for the record")
-        parser.add_argument("--why", default="", type=_reason, help="why, for the record")
+        parser.add_argument("--why", default="", help="why, for the record")
     past = add("production", production, "say what is or was in production")
     past.add_argument("model")
     past.add_argument("--at", type=_instant, help="a time, ISO 8601")

@@ -1,12 +1,16 @@
-"""A registered version as JSON has it. Pure."""
+"""A registered version, what its session recorded, and a step of what is in production, as JSON has them. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags as tag
-from tarmac.registry.client import Version
+from tarmac.registry.client import Run, Version
+from tarmac.registry.promotion import Step
 
 
 def version_facts(version: Version) -> dict[str, Any]:
@@ -22,3 +26,86 @@ def version_facts(version: Version) -> dict[str, Any]:
         "url": version.url,
         "tags": dict(version.tags),
     }
+
+
+def score(version: Version) -> str:
+    """A version's metric, as its session measured it; "-" where that is not recorded as a number."""
+    name, value = version.tags.get(tag.SCORE_NAME), version.tags.get(tag.SCORE)
+    try:
+        return f"{name} {float(value):.4f}" if name and value else "-"
+    except ValueError:
+        return "-"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A version with what its session recorded: its MLflow run and its request, None where that was deleted."""
+
+    version: Version
+    run: Run | None
+    request: Mapping[str, Any] | None
+
+    @property
+    def title(self) -> str:
+        """Its name and number."""
+        return f"{self.version.name}/{self.version.version}"
+
+
+_COUNTED = {"train_lines", "eval_lines", "eval_lines_seen", "skipped_lines"}
+_ABOUT = {"model", "seed", "device", "script", "base_model"}
+_BOOKKEEPING = {"seconds", "steps", "best_step", "best_score", "gpu_peak_bytes", "memory_peak_bytes"}
+
+
+def training_facts(trained: Trained) -> dict[str, dict[str, str]]:
+    """What was really run, and what came out, by section and name.
+
+    A script knows no defaults of a model: of the parameters only those that the request gave are its own.
+    """
+    version, run, request = trained.version, trained.run, trained.request or {}
+    params, metrics = (run.params, run.metrics) if run else ({}, {})
+    tags = {**version.tags, **(run.tags if run else {})}
+    data = {name: value for name, value in params.items() if name.startswith("data.") or name in _COUNTED}
+    script = params.get("script") or tags.get(tag.SCRIPT) or request.get("script")
+    given = request.get("parameters") if script else None
+    asked = {
+        name: value
+        for name, value in params.items()
+        if name not in data and name not in _ABOUT and (given is None or name in given)
+    }
+    training = {
+        "code": f"script {script}" if script else "the trainer's own",
+        "base model": tags.get(tag.BASE_MODEL) or request.get("base_model") or "-",
+        "device": params.get("device", "-"),
+    }
+    if taken := tags.get(tag.CACHED_FROM):
+        training["taken from"] = taken
+    if same := version.tags.get(tag.SAME_AS):
+        training["same model as"] = same
+    if "seconds" in metrics:
+        training["duration"] = format_seconds(metrics["seconds"])
+    for name in ("gpu_peak_bytes", "memory_peak_bytes"):
+        if name in metrics:
+            training[name.removesuffix("_bytes").replace("_", " ")] = format_size(int(metrics[name]))
+    measured = {name: f"{value:.4f}" for name, value in metrics.items() if name not in _BOOKKEEPING}
+    if run is None and (ranked := version.tags.get(tag.SCORE_NAME)):
+        measured = {ranked: score(version).removeprefix(f"{ranked} ")}
+    origin = {
+        "model": params.get("model") or version.tags.get(tag.MODEL) or "-",
+        "seed": params.get("seed", "-"),
+        "image": tags.get(tag.IMAGE, "-"),
+        "version": tags.get(tag.TRAINER_VERSION, "-"),
+        "commit": tags.get(tag.COMMIT, "-"),
+        "run": tags.get(tag.RUN_ID, "-"),
+        "evaluation set": version.tags.get(tag.EVALUATION_SET, "-"),
+    }
+    return {"metric": measured, "parameter": asked, "data": data, "training": training, "origin": origin}
+
+
+def compared_facts(trained: Trained) -> dict[str, Any]:
+    """Return what `make compare JSON=1` and the API say of a version."""
+    return {**version_facts(trained.version), **training_facts(trained)}
+
+
+def step_facts(step: Step) -> dict[str, Any]:
+    """Return what `make production JSON=1` and the API say of a step."""
+    return asdict(step)

@@ -213,6 +213,72 @@ class Version(BaseModel):
     tags: dict[str, str]
 
 
+class Compared(Version):
+    """A version, and what its session really ran and measured, by name."""
+
+    metric: dict[str, str]
+    parameter: dict[str, str]
+    data: dict[str, str]
+    training: dict[str, str]
+    origin: dict[str, str]
+
+
+class Promote(BaseModel):
+    """A version to put into production."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: int = Field(ge=1, le=999_999_999)
+    why: str = Field("", max_length=1000, description="for the record")
+
+
+class Rollback(BaseModel):
+    """A promotion to take back."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    why: str = Field("", max_length=1000, description="for the record")
+
+
+class Step(BaseModel):
+    """A step of the history of what is in production."""
+
+    model: str
+    kind: str = Field(description="rule, person, rollback, mlflow, version_deleted or model_deleted")
+    from_version: int | None
+    to_version: int | None
+    who: str
+    why: str
+    at: datetime
+    score_name: str | None
+    from_score: float | None
+    to_score: float | None
+    margin: float | None
+    evaluation_set: str | None
+
+
+class Repeat(BaseModel):
+    """A session to train again."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    key: str | None = Field(None, description="an idempotency key: sent again with it, it starts nothing")
+
+
+class Repeated(Started):
+    """A session that trains again what another one trained."""
+
+    of: str
+
+
+class Verdict(BaseModel):
+    """Whether a repetition gave the same metrics: a sentence for each that differs, and for each circumstance."""
+
+    matches: bool
+    metrics: list[str]
+    circumstances: list[str]
+
+
 class Gpus(BaseModel):
     """The devices, what is reserved of them, and the queue, as `make gpus JSON=1` shows them."""
 

@@ -6,12 +6,14 @@ page of this site, so that no other site's page makes a person's browser start o
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import anyio
 from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
@@ -56,6 +58,8 @@ NOWHERE: dict[str, Any] = {"ledger": LedgerState.NOTHING.value, "waits": None, "
 """What the ledger has of a session that it does not know."""
 
 Name = Annotated[str, Path(description="<id>.jsonl, <id>.py or <id>.sh", max_length=60)]
+Model = Annotated[str, Path(description="of a registered model", max_length=250)]
+Version = Annotated[str, Query(description="name/number", max_length=260)]
 Id = Annotated[str, Path(description="of the session: its run's id in Airflow", max_length=250)]
 
 
@@ -90,7 +94,7 @@ def create_app(stack: Stack) -> FastAPI:
             raise HTTPException(status if status in (400, 404) else 503, content["detail"])
         return content
 
-    def allowed(right: Right) -> Callable[[Request], Awaitable[Person]]:
+    def allowed(right: Right, to: str | None = None) -> Callable[[Request], Awaitable[Person]]:
         async def check(request: Request) -> Person:
             token = bearer(request.headers)
             if token is None and right is Right.READ and request.headers.get("sec-fetch-site") == "same-origin":
@@ -99,7 +103,9 @@ def create_app(stack: Stack) -> FastAPI:
             if wrong := mismatch(request.headers):
                 raise HTTPException(426, wrong)
             if not await stack.may(person, right):
-                raise HTTPException(403, f"{person.name!r} has no role in Airflow that allows to {_WORDS[right]}.")
+                raise HTTPException(
+                    403, f"{person.name!r} has no role in Airflow that allows to {to or _WORDS[right]}."
+                )
             return person
 
         return check
@@ -107,6 +113,8 @@ def create_app(stack: Stack) -> FastAPI:
     Reader = Annotated[Person, Depends(allowed(Right.READ))]  # noqa: N806
     Starter = Annotated[Person, Depends(allowed(Right.START))]  # noqa: N806
     Changer = Annotated[Person, Depends(allowed(Right.CHANGE))]  # noqa: N806
+    # A session promotes its model where its request says so: who may start one may do it by hand.
+    Promoter = Annotated[Person, Depends(allowed(Right.START, "put models into production"))]  # noqa: N806
 
     _answer_errors(app)
     _name_versions(app)
@@ -137,7 +145,7 @@ def create_app(stack: Stack) -> FastAPI:
     @app.post(f"{PREFIX}/sessions", status_code=201, openapi_extra=_takes(answers.Start))
     async def start_session(person: Starter, request: Request) -> answers.Started:
         """Start a session. With a key it is idempotent: sent again, it leads to the first session."""
-        body = await _json_body(request)
+        body = await _json_body(request, _REQUEST)
         conf, key = body.get("request"), body.get("key")
         problems = [f"{name}: unknown key; the body has request and key." for name in body.keys() - {"request", "key"}]
         if problems:
@@ -153,7 +161,7 @@ def create_app(stack: Stack) -> FastAPI:
 
         world=false: only what is wrong with it by itself, not whether data sets, base model and GPUs are there.
         """
-        conf = (await _json_body(request)).get("request")
+        conf = (await _json_body(request, _REQUEST)).get("request")
         try:
             parse_request(conf)
         except RequestError as error:
@@ -214,6 +222,22 @@ def create_app(stack: Stack) -> FastAPI:
         found = await work(person, lambda api: explain(api, run, place, client_command))
         return answers.Explanation(id=id, **asdict(found))
 
+    @app.post(f"{PREFIX}/sessions/{{id}}/reproduce", status_code=201, openapi_extra=_takes(answers.Repeat))
+    async def reproduce_session(person: Starter, id: Id, request: Request) -> answers.Repeated:
+        """Train again what a session trained, from its record, as a session of its own. With a key it is idempotent."""
+        body = await _body(request, answers.Repeat)
+        check_key(body.key)
+        found = await asked("GET", "/repetition", {"run": id})
+        run_id, new = await work(person, lambda api: start(api, found["request"], body.key))
+        return answers.Repeated(id=run_id, new=new, url=sessions.page_of(run_id), of=found["of"])
+
+    @app.get(f"{PREFIX}/sessions/{{id}}/verdict", response_model=answers.Verdict)
+    async def compare_with_repetition(
+        _: Reader, id: Id, repetition: Annotated[str, Query(description="id of the session that trained it again")]
+    ) -> Any:
+        """Say whether a repetition of a session, which has ended well, gave the same metrics."""
+        return await asked("GET", "/verdict", {"run": id, "repetition": repetition})
+
     @app.get(f"{PREFIX}/datasets", response_model=list[answers.Stored])
     async def list_files(
         _: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
@@ -266,6 +290,32 @@ def create_app(stack: Stack) -> FastAPI:
         """List registered versions, of one model or of all."""
         return await asked("GET", "/models", {} if name is None else {"model": name})
 
+    @app.get(f"{PREFIX}/models/compare", response_model=list[answers.Compared])
+    async def compare_versions(_: Reader, a: Version, b: Version) -> Any:
+        """Show two versions side by side: what was run, on what, and what came out."""
+        return await asked("GET", "/compare", {"a": a, "b": b})
+
+    @app.get(f"{PREFIX}/models/{{name}}/production", response_model=list[answers.Step])
+    async def show_production(_: Reader, name: Model, at: datetime | None = None) -> Any:
+        """List what came into production, oldest first; with a time (UTC without a zone) what was there then."""
+        zoned = at if at is None or at.tzinfo else at.replace(tzinfo=UTC)
+        return await asked(
+            "GET", "/production", {"model": name, **({} if zoned is None else {"at": zoned.isoformat()})}
+        )
+
+    @app.post(f"{PREFIX}/models/{{name}}/promote", openapi_extra=_takes(answers.Promote))
+    async def promote_version(person: Promoter, name: Model, request: Request) -> answers.Step:
+        """Put a version into production."""
+        body = await _body(request, answers.Promote)
+        query = {"model": name, "version": str(body.version), "who": person.name, "why": body.why}
+        return answers.Step(**await asked("POST", "/promote", query))
+
+    @app.post(f"{PREFIX}/models/{{name}}/rollback", openapi_extra=_takes(answers.Rollback))
+    async def take_promotion_back(person: Promoter, name: Model, request: Request) -> answers.Step:
+        """Take the last promotion back; that is a step of the history too."""
+        body = await _body(request, answers.Rollback)
+        return answers.Step(**await asked("POST", "/rollback", {"model": name, "who": person.name, "why": body.why}))
+
     @app.get(f"{PREFIX}/kinds")
     async def list_kinds(_: Reader) -> dict[str, str]:
         """List the kinds of models that a request may name, with a title each."""
@@ -296,15 +346,35 @@ def create_app(stack: Stack) -> FastAPI:
 
 
 _WORDS = {Right.READ: "see sessions", Right.START: "start sessions", Right.CHANGE: "end sessions"}
+_REQUEST = "a JSON object with the request under 'request'"
 _TAKES_A_FILE = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 
-def _takes(model: type[answers.Start]) -> dict[str, Any]:
+async def _body[B: BaseModel](request: Request, kind: type[B]) -> B:
+    """Read a JSON body, after the caller's right was checked.
+
+    Raises:
+        RequestError: it is not of that kind.
+    """
+    value = await _json_body(request)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise RequestError(
+            [
+                f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg'][0].lower()}{one['msg'][1:]} "
+                f"(got {str(one['input'])[:80]!a})."
+                for one in error.errors(include_url=False)
+            ]
+        ) from error
+
+
+def _takes(model: type[BaseModel]) -> dict[str, Any]:
     # Read by hand, so that a key that is there twice is found; described all the same.
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
 
 
-async def _json_body(request: Request) -> dict[str, Any]:
+async def _json_body(request: Request, what: str = "a JSON object") -> dict[str, Any]:
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -313,7 +383,7 @@ async def _json_body(request: Request) -> dict[str, Any]:
             raise HTTPException(413, text)
     value, problems = read_json(body, what="body")
     if not isinstance(value, dict):
-        raise RequestError(["body: must be a JSON object with the request under 'request'."])
+        raise RequestError([f"body: must be {what}."])
     if problems:
         raise RequestError([problem.removeprefix("request.") for problem in problems])
     return value

@@ -242,10 +242,55 @@ def data_show(arguments: argparse.Namespace) -> int:
         return _print(arguments, tarmac.dataset(arguments.id), show.content_lines)
 
 
-def models(arguments: argparse.Namespace) -> int:
+def models_ls(arguments: argparse.Namespace) -> int:
     """List registered versions."""
     with connect() as tarmac:
         return _print(arguments, tarmac.models(arguments.model), show.model_lines)
+
+
+def models_compare(arguments: argparse.Namespace) -> int:
+    """Show two versions side by side."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.compare(arguments.a, arguments.b), show.comparison_lines)
+
+
+def models_promote(arguments: argparse.Namespace) -> int:
+    """Put a version into production."""
+    with connect() as tarmac:
+        step = tarmac.promote(arguments.model, arguments.version, arguments.why)
+        return _print(arguments, step, show.step_lines)
+
+
+def models_rollback(arguments: argparse.Namespace) -> int:
+    """Take the last promotion back."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.rollback(arguments.model, arguments.why), show.step_lines)
+
+
+def models_production(arguments: argparse.Namespace) -> int:
+    """Say what is or was in production, and how it came there."""
+    with connect() as tarmac:
+        steps = tarmac.production(arguments.model, arguments.at)
+        return _print(arguments, steps, lambda found: show.production_lines(found, arguments.model, arguments.at))
+
+
+def models_reproduce(arguments: argparse.Namespace) -> int:
+    """Train again from a session's record; exit with 0 if the metrics match, with 1 if not."""
+    with connect() as tarmac:
+        session = Session(tarmac, arguments.session)
+        again = session.reproduce()
+        _say(f"Repeating {session.id} from its record, as session {again.id}")
+        code = _follow(again, argparse.Namespace(json=False)) if not arguments.json else _quietly(again)
+        if code != ExitCode.SUCCESS:
+            return code
+        found = session.verdict(again)
+        _print(arguments, found, show.verdict_lines)
+        return ExitCode.SUCCESS if found.matches else ExitCode.SESSION_FAILED
+
+
+def _quietly(session: Session) -> int:
+    session.wait()
+    return ExitCode.SUCCESS
 
 
 def gpus(arguments: argparse.Namespace) -> int:

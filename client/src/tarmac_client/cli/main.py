@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 
 from tarmac_client import __version__
 from tarmac_client.cli import commands
@@ -104,8 +105,46 @@ def parser() -> argparse.ArgumentParser:
     show = add("show", commands.data_show, "say what is in a data set", "tarmac data show ID", data_verbs)
     show.add_argument("id", metavar="ID", help="as `tarmac data ls` prints it")
 
-    listing = add("models", commands.models, "list registered versions", "tarmac models my_model")
+    models = verbs.add_parser(
+        "models", help="list, compare and promote registered models", description="Registered models."
+    )
+    of_models = models.add_subparsers(required=True, metavar="VERB")
+    listing = add("ls", commands.models_ls, "list registered versions", "tarmac models ls my_model", of_models)
     listing.add_argument("model", nargs="?", metavar="NAME", help="of one model only")
+    both = add(
+        "compare", commands.models_compare, "show two versions side by side", "tarmac models compare a/1 a/2", of_models
+    )
+    both.add_argument("a", metavar="NAME/NUMBER")
+    both.add_argument("b", metavar="NAME/NUMBER")
+    one = add(
+        "promote", commands.models_promote, "put a version into production",
+        'tarmac models promote my_model 3 --why "better on the new data"', of_models,
+    )  # fmt: skip
+    one.add_argument("model", metavar="NAME")
+    one.add_argument("version", metavar="NUMBER", type=_number)
+    one.add_argument("--why", default="", help="for the record")
+    one = add(
+        "rollback",
+        commands.models_rollback,
+        "take the last promotion back",
+        "tarmac models rollback my_model",
+        of_models,
+    )
+    one.add_argument("model", metavar="NAME")
+    one.add_argument("--why", default="", help="for the record")
+    one = add(
+        "production", commands.models_production, "say what is or was in production, and how it came there",
+        "tarmac models production my_model --at 2026-11-24T08:30:00Z", of_models,
+    )  # fmt: skip
+    one.add_argument("model", metavar="NAME")
+    one.add_argument(
+        "--at", type=_time, metavar="TIME", help="what was there then; ISO 8601, UTC where it names no zone"
+    )
+    one = add(
+        "reproduce", commands.models_reproduce, "train again from a session's record, and compare the metrics",
+        "tarmac models reproduce SESSION", of_models,
+    )  # fmt: skip
+    one.add_argument("session", metavar="SESSION", help="whose model it was")
     add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
     add("hosts", commands.hosts, "show cores and memory of the hosts, and the queue of CPU sessions", "tarmac hosts")
     return top
@@ -115,6 +154,20 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 1000")
     return int(text)
+
+
+def _number(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 1_000_000_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a version: write its number, for example 3")
+    return int(text)
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: write for example 2026-11-24T08:30:00Z") from error
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,16 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
-from tarmac_client.types import Explanation, ModelVersion, Progress, SessionInfo, SessionRow, StoredFile
+from tarmac_client.types import (
+    Explanation,
+    ModelVersion,
+    ProductionStep,
+    Progress,
+    SessionInfo,
+    SessionRow,
+    StoredFile,
+    Verdict,
+)
 from tarmac_client.verbs import size
 
 _MARKS = {"success": "✓", "failed": "✗"}
@@ -128,6 +137,60 @@ def model_lines(versions: Sequence[ModelVersion]) -> list[str]:
         return ["No model yet: tarmac train --help"]
     rows = [[one.name, str(one.version), ", ".join(one.aliases) or "-", age(one.created), one.url] for one in versions]
     return table(["NAME", "VERSION", "ALIAS", "AGE", "PAGE"], rows)
+
+
+def comparison_lines(both: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Two versions side by side; a star marks what differs."""
+    a, b = both
+    rows = []
+    for section in ("metric", "parameter", "data", "training", "origin"):
+        for name in sorted({*a[section], *b[section]}):
+            left, right = (str(one[section].get(name, "-")) for one in (a, b))
+            rows.append(["*" if left != right else "", section, name, left, right])
+    return table(["", "", "", *(f"{one['name']}/{one['version']}" for one in both)], rows)
+
+
+def step_lines(step: ProductionStep) -> list[str]:
+    """One step of the history of what is in production."""
+    before, after = (
+        "nothing" if version is None else f"version {version}" for version in (step.from_version, step.to_version)
+    )
+    return [
+        f"{step.model}: {after} is in production, {before} was before",
+        f"  since  {_instant(step.at)}",
+        f"  by     {one_line(step.who)} ({step.kind})",
+        f"  why    {one_line(step.why)}",
+    ]
+
+
+def production_lines(steps: Sequence[ProductionStep], model: str, at: datetime | None) -> list[str]:
+    """What is in production and its history; with a time what was there then."""
+    if at is not None:
+        then = steps[0].to_version if steps else None
+        what = "Nothing" if then is None else f"Version {then}"
+        return [f"{what} of {model} was in production at {_instant(at)}."]
+    if not steps:
+        return [f"No version of {model} was ever in production."]
+    rows = [
+        [_instant(one.at), _version(one.from_version), _version(one.to_version), one.kind, one.who, one.why]
+        for one in reversed(steps)
+    ]
+    return [*step_lines(steps[-1]), "", *table(["AT", "FROM", "TO", "KIND", "WHO", "WHY"], rows, cut=True)]
+
+
+def _instant(at: datetime | None) -> str:
+    return "-" if at is None else at.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _version(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+def verdict_lines(found: Verdict) -> list[str]:
+    """Whether a repetition gave the same metrics."""
+    lines = [f"  not the same: {one_line(text)}" for text in found.circumstances]
+    lines += [f"  {one_line(text)}" for text in found.metrics]
+    return [*lines, "The metrics match." if found.matches else "The metrics do not match."]
 
 
 def gpu_lines(found: Mapping[str, Any]) -> list[str]:
