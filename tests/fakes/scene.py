@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from support.fleet import DAG_ID, World, cpu_entry, device, entry, query
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
+from tarmac.request import datasets
 from tarmac.scheduler.host_cycle import run_host_cycle
 
 HOSTILE = "<script>alert(1)</script>'\"&"
@@ -63,6 +65,17 @@ SESSIONS: dict[str, dict[str, Any]] = {
     "cpu-3": {"model": "word_count", "name": None},
     "new": {"model": "test_model", "name": "just sent"},
 }
+
+
+def fill_store(fakes: Fakes, store_url: str) -> list[str]:
+    """Store two data sets, which two of the sessions train on; return their references."""
+    found = []
+    for name, lines, run_id in (("news", 40, "ner"), ("shop-baskets", 900, "cpu-1")):
+        content = b"".join(b'{"sentence": "Ada met Bob %d times", "entities": []}\n' % line for line in range(lines))
+        reference = datasets.put(io.BytesIO(content), store_url)[0]
+        fakes.airflow_api.runs[run_id]["conf"] |= {"datasets": {name: {"train": reference, "eval": None}}}
+        found.append(reference)
+    return found
 
 
 def fill_airflow(fakes: Fakes) -> None:

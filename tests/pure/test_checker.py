@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import ThreadingHTTPServer
@@ -267,6 +268,20 @@ def test_the_webserver_reads_and_stores_files_through_the_checker(
     status, refused = asyncio.run(call_checker("GET", "/file", {"name": f"{'2' * 44}.jsonl"}))
     assert (status, refused["detail"][:16]) == (404, "There is no file")
     assert httpx.put(f"{running}/file?name={data_id}.jsonl", content=LINE).status_code == 401
+
+
+def test_an_upload_of_unknown_id_that_breaks_off_stores_nothing(
+    running: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}")
+    settings_module.settings.cache_clear()
+    with socket.create_connection(("127.0.0.1", httpx.URL(running).port or 0)) as line:
+        head = ["PUT /file?suffix=.jsonl HTTP/1.1", f"Authorization: Bearer {checker_token()}", "Content-Length: 100"]
+        line.sendall("\r\n".join([*head, "", ""]).encode() + LINE)
+        line.shutdown(socket.SHUT_WR)
+        answer = line.makefile().read()
+    assert f"What arrived is {100 - len(LINE)} of 100 bytes short" in answer
+    assert list(tmp_path.rglob("*.jsonl")) == []
 
 
 def test_a_ledger_that_is_away_is_said_so(running: str):

@@ -192,7 +192,7 @@ def test_another_site_s_page_presses_no_button(browser: TestClient, fakes: Fakes
         browser.post("/sessions/trains/cancel", headers={"Cookie": "_token=user"}, data={"proof": word_for("viewer")}),
         press(browser, "/sessions/trains", "cancel", **{"Sec-Fetch-Site": "cross-site"}),
         press(browser, "/sessions/trains", "cancel", Cookie="_token=viewer"),
-        browser.post("/sessions/trains/cancel", headers={"Cookie": "_token=user"}, content=b"x" * 20_000),
+        browser.post("/sessions/trains/cancel", headers={"Cookie": "_token=user"}, content=b"x" * 200_000),
     ]
     assert [answer.status_code for answer in tries] == [403, 403, 403, 403, 413]
     assert fakes.airflow_api.runs["trains"]["state"] == "running"

@@ -54,6 +54,7 @@ CALLS = [
     ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
+    ("POST", "/datasets", "start"), ("GET", "/kinds/one", "read"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
     ("POST", "/sessions/one/retry", "change"),
 ]  # fmt: skip
@@ -65,7 +66,7 @@ ALLOWS = {"start": "start sessions", "change": "end sessions", "promote": "put m
 def test_every_call_that_openapi_lists_is_tried_below(call: Callable[..., httpx.Response]):
     described = call("viewer", "GET", "/openapi.json").json()["paths"]
     listed = {(method.upper(), path) for path, methods in described.items() for method in methods}
-    names = {"/one": "/{id}", "/m/": "/{name}/", f"/{NAME}": "/{name}"}
+    names = {"kinds/one": "kinds/{name}", "/one": "/{id}", "/m/": "/{name}/", f"/{NAME}": "/{name}"}
     tried = {
         (method, functools.reduce(lambda text, pair: text.replace(*pair), names.items(), API + path.partition("?")[0]))
         for method, path, _ in CALLS
@@ -338,6 +339,29 @@ def test_a_file_is_stored_under_the_id_of_its_content_and_found_again(call: Call
     assert (content["lines"], content["keys"]) == (4, {"sentence": 4, "entities": 4})
     assert content["sample"][0]["sentence"] == "Ada met Bob"
     assert call("viewer", "GET", f"/datasets/{name}/content").json()["sample"] == []
+
+
+def test_a_file_of_unknown_id_is_stored_and_listed_with_what_sessions_called_it(
+    call: Callable[..., httpx.Response], fakes: Fakes
+):
+    first, second = (call("user", "POST", "/datasets", content=LINE * 3) for _ in range(2))
+    assert (first.status_code, first.json()["new"], second.json()["new"]) == (201, True, False)
+    reference = first.json()["reference"]
+    for run_id, name in (("new", "news"), ("old", "old-news"), ("older", "news")):
+        fakes.airflow_api.add(run_id, "success", {**GOOD, "datasets": {name: {"train": reference, "eval": reference}}})
+    fakes.airflow_api.add("odd", "success", {"datasets": {"a": 1, "b": {"train": 2}}})
+    fakes.airflow_api.add("odder", "success", {"datasets": []})
+    (listed,) = call("viewer", "GET", "/datasets").json()
+    assert (listed["reference"], listed["names"]) == (reference, ["news", "old-news"])
+
+
+def test_a_kind_says_the_bounds_of_its_parameters(call: Callable[..., httpx.Response]):
+    found = call("viewer", "GET", "/kinds/test_model").json()
+    known = {one["name"]: one for one in found["parameters"]}
+    assert (known["train_seconds"]["type"], known["train_seconds"]["high"]) == ("number", 86400)
+    assert known["fail"]["choices"] == ["prep", "train", "save", "eval"]
+    unknown = call("viewer", "GET", "/kinds/none")
+    assert (unknown.status_code, unknown.json()["detail"]) == (404, "There is no kind of model 'none'.")
 
 
 def test_what_is_no_data_set_is_refused_by_what_it_is(

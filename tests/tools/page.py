@@ -38,7 +38,7 @@ from tarmac.web.page.app import create_page  # noqa: E402
 
 PORT = 8099
 ROLE = os.environ.get("ROLE", "user")
-PAGES = {"now": "/", "session": "/sessions/ner", "failed": "/sessions/failed"}
+PAGES = {"now": "/", "session": "/sessions/ner", "failed": "/sessions/failed", "new": "/new?like=ner"}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SIZES = {"": (1400, 900), "-phone": (390, 844)}
 
@@ -58,6 +58,7 @@ def served() -> Iterator[str]:
         with Ledger(url) as ledger:
             scene.fill_ledger(ledger)
         scene.fill_airflow(fakes)
+        scene.fill_store(fakes, os.environ["TARMAC_STORE"])
         api = create_app(fakes)
         app = Starlette(routes=[Mount("/tarmac", app=logged_in(beside(api, create_page(api))))])
         server = uvicorn.Server(uvicorn.Config(app, port=PORT, log_level="warning"))

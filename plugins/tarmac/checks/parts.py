@@ -178,3 +178,13 @@ def store(name: str, stream: IO[bytes]) -> dict[str, Any]:
     data_id, _, ending = name.partition(".")
     _, size, new = datasets.put(stream, settings().store_url, f".{ending}", expected=data_id)
     return {"reference": reference, "size": size, "new": new}
+
+
+def store_new(suffix: str, stream: IO[bytes]) -> dict[str, Any]:
+    """Store a file under the id of its content, whatever that is. Idempotent.
+
+    Raises:
+        DatasetError: it is empty or was cut off, or the store cannot be written.
+    """
+    reference, size, new = datasets.put(stream, settings().store_url, suffix)
+    return {"reference": reference, "size": size, "new": new}

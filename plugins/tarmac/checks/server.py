@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
-from tarmac.base.errors import ExitCode, TarmacError, UnknownModelError
+from tarmac.base.errors import DatasetError, ExitCode, TarmacError, UnknownModelError
 from tarmac.request.checker import CHECKER_PORT, checker_token
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class _Body(io.RawIOBase):
     """The body of a call as a stream that ends where the call says."""
 
     def __init__(self, stream: io.BufferedIOBase, length: int) -> None:
-        self._stream, self._left = stream, length
+        self._stream, self._left, self._length = stream, length, length
 
     def readable(self) -> bool:
         """Tell that it can be read."""
@@ -54,6 +54,11 @@ class _Body(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Read what there is into a buffer."""
         found = self._stream.read1(min(len(buffer), self._left)) if self._left else b""
+        if self._left and not found:
+            raise DatasetError(
+                f"What arrived is {self._left} of {self._length} bytes short: it was cut off on the way. Nothing was "
+                "stored; send it again."
+            )
         self._left -= len(found)
         buffer[: len(found)] = found
         return len(found)
@@ -97,6 +102,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             if found := parts.stored_file(query["name"], read=query.get("read") == "yes"):
                 return found
             raise LookupError(f"There is no file {query['name']!r} in the data set store.")
+        case ("PUT", "/file") if "suffix" in query:
+            return parts.store_new(query["suffix"], body)
         case ("PUT", "/file"):
             return parts.store(query["name"], body)
     raise LookupError(f"{method} {path} is no call of the checker")

@@ -183,12 +183,39 @@ class Stored(BaseModel):
     stored: datetime | None
 
 
+class Listed(Stored):
+    """A file of the data set store in a list."""
+
+    names: list[str] = Field([], description="what the latest 100 sessions called it, newest first")
+
+
 class Content(Stored):
     """A data set and what is in it."""
 
     lines: int | None
     keys: dict[str, int] = Field(description="in how many lines each key is")
     sample: list[Any] = Field(description="the first lines; empty without the right to start sessions")
+
+
+class Parameter(BaseModel):
+    """A parameter of a kind of model, with its bounds, which are inclusive."""
+
+    name: str
+    type: Literal["int", "number", "choice"]
+    low: float | None = None
+    high: float | None = None
+    choices: list[str] = []
+    default: float | str | None = None
+
+
+class Kind(BaseModel):
+    """A kind of model that a request may name."""
+
+    name: str
+    title: str
+    score: str = Field(description="the metric that ranks its versions; higher is better")
+    scripts: bool = Field(description="it can be trained by a script of the user's own")
+    parameters: list[Parameter]
 
 
 class Kept(BaseModel):

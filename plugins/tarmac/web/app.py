@@ -27,7 +27,7 @@ from tarmac.cli.explain import client_command, explain
 from tarmac.cli.retry import retry_run
 from tarmac.request import stored
 from tarmac.request.callers import Right, bearer, cookie_token
-from tarmac.request.catalogue import catalogue
+from tarmac.request.catalogue import Parameter, catalogue
 from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.starting import check_key, start
@@ -93,6 +93,23 @@ def create_app(stack: Stack) -> FastAPI:
             # A refusal of the webserver itself, 401, is none of the caller.
             raise HTTPException(status if status in (400, 404) else 503, content["detail"])
         return content
+
+    async def checked_file(request: Request, suffix: str) -> tuple[int, AsyncIterator[bytes]]:
+        """Return the size and the content of a file that a call brings, when its beginning is what it should be."""
+        size = request.headers.get("content-length", "")
+        if not size.isdecimal():
+            raise HTTPException(411, "Content-Length is missing: send the file's size.")
+        most = settings().upload_bytes
+        if int(size) > most:
+            raise HTTPException(
+                413,
+                f"The file has {format_size(int(size))}; at most {format_size(most)} are taken (TARMAC_UPLOAD_SIZE in "
+                "env/stack.env). `make dataset` on the stack's machine takes any size.",
+            )
+        head, rest = await _head(request)
+        if problem := await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter):
+            raise DatasetError(problem)
+        return int(size), rest
 
     def allowed(right: Right, to: str | None = None) -> Callable[[Request], Awaitable[Person]]:
         async def check(request: Request) -> Person:
@@ -238,12 +255,22 @@ def create_app(stack: Stack) -> FastAPI:
         """Say whether a repetition of a session, which has ended well, gave the same metrics."""
         return await asked("GET", "/verdict", {"run": id, "repetition": repetition})
 
-    @app.get(f"{PREFIX}/datasets", response_model=list[answers.Stored])
+    @app.get(f"{PREFIX}/datasets", response_model=list[answers.Listed])
     async def list_files(
-        _: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
+        person: Reader, limit: Annotated[int, Query(ge=1, le=1000)] = 100, offset: Annotated[int, Query(ge=0)] = 0
     ) -> Any:
         """List what is in the data set store, newest first."""
-        return (await asked("GET", "/files", {}))[offset : offset + limit]
+        found = (await asked("GET", "/files", {}))[offset : offset + limit]
+        names = await work(person, lambda api: sessions.names_of_data(api.runs(100))) if found else {}
+        return [{**one, "names": names.get(one["reference"], [])} for one in found]
+
+    @app.post(f"{PREFIX}/datasets", status_code=201, openapi_extra=_TAKES_A_FILE)
+    async def store_new_file(
+        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl"
+    ) -> answers.Kept:
+        """Store a file whose id is not known yet. Idempotent."""
+        size, content = await checked_file(request, suffix)
+        return answers.Kept(**await asked("PUT", "/file", {"suffix": suffix}, content=content, size=size))
 
     @app.get(f"{PREFIX}/datasets/{{name}}", response_model=answers.Stored)
     async def find_file(_: Reader, name: Name) -> Any:
@@ -259,22 +286,8 @@ def create_app(stack: Stack) -> FastAPI:
     @app.put(f"{PREFIX}/datasets/{{name}}", openapi_extra=_TAKES_A_FILE)
     async def store_file(_: Starter, name: Name, request: Request) -> answers.Kept:
         """Store a file under the id of its content. Idempotent."""
-        size = request.headers.get("content-length", "")
-        if not size.isdecimal():
-            raise HTTPException(411, "Content-Length is missing: send the file's size.")
-        most = settings().upload_bytes
-        if int(size) > most:
-            raise HTTPException(
-                413,
-                f"The file has {format_size(int(size))}; at most {format_size(most)} are taken (TARMAC_UPLOAD_SIZE in "
-                "env/stack.env). `make dataset` on the stack's machine takes any size.",
-            )
-        suffix = f".{stored.reference_of(name).rpartition('.')[2]}"
-        head, rest = await _head(request)
-        if problem := await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter):
-            raise DatasetError(problem)
-        kept = await asked("PUT", "/file", {"name": name}, content=rest, size=int(size))
-        return answers.Kept(**kept)
+        size, content = await checked_file(request, f".{stored.reference_of(name).rpartition('.')[2]}")
+        return answers.Kept(**await asked("PUT", "/file", {"name": name}, content=content, size=size))
 
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
     async def check_file(
@@ -321,6 +334,17 @@ def create_app(stack: Stack) -> FastAPI:
         """List the kinds of models that a request may name, with a title each."""
         return {name: model.title for name, model in catalogue().models.items()}
 
+    @app.get(f"{PREFIX}/kinds/{{name}}")
+    async def show_kind(_: Reader, name: str) -> answers.Kind:
+        """Show a kind of model with its parameters and their bounds."""
+        found = catalogue().models.get(name)
+        if found is None:
+            raise HTTPException(404, f"There is no kind of model {name!r}.")
+        parameters = [_parameter(key, one) for key, one in found.parameters.items()]
+        return answers.Kind(
+            name=name, title=found.title, score=found.score, scripts=found.scripts, parameters=parameters
+        )
+
     @app.get(f"{PREFIX}/gpus", response_model=answers.Gpus)
     async def show_gpus(_: Reader) -> Any:
         """Show the devices, what is reserved of them, and the queue with a reason for each session."""
@@ -343,6 +367,14 @@ def create_app(stack: Stack) -> FastAPI:
         return await recently(find)
 
     return app
+
+
+def _parameter(name: str, one: Parameter) -> answers.Parameter:
+    if one.kind == "choice":
+        choices = [choice for choice in one.choices if choice is not None]
+        return answers.Parameter(name=name, type="choice", choices=choices, default=one.default)
+    kind: Literal["int", "number"] = "int" if one.kind == "int" else "number"
+    return answers.Parameter(name=name, type=kind, low=one.low, high=one.high, default=one.default)
 
 
 _WORDS = {Right.READ: "see sessions", Right.START: "start sessions", Right.CHANGE: "end sessions"}

@@ -211,3 +211,15 @@ def _line(entry: Mapping[str, Any]) -> str:
     text = str(entry.get("event", ""))
     reasons = [str(one["exc_value"]) for one in entry.get("error_detail") or [] if one.get("exc_value")]
     return ("" if level == "info" else f"{level}: ") + "\n".join([text, *reasons])
+
+
+def names_of_data(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return what sessions called the data that they trained on, by reference, in the order of the runs. Pure."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        named = (run.get("conf") or {}).get("datasets")
+        for name, one in named.items() if isinstance(named, dict) else ():
+            for reference in (one.get("train"), one.get("eval")) if isinstance(one, dict) else ():
+                if isinstance(reference, str) and name not in found.setdefault(reference, []):
+                    found[reference].append(str(name))
+    return found

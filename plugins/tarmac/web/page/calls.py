@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
+from fastapi import Request
 from pydantic import BaseModel, TypeAdapter
 
 from tarmac.web import answers
@@ -49,10 +50,19 @@ class Calls:
         """
         return kind.model_validate_json(await self._send("POST", path, json=body))
 
-    async def _send(self, method: str, path: str, **more: Any) -> bytes:
+    async def send_file[T: BaseModel](self, kind: type[T], path: str, request: Request) -> T:
+        """Pass on the body of a call as it comes, and return what the API answers.
+
+        Raises:
+            RefusedError: it refuses.
+        """
+        headers = {name: request.headers[name] for name in ("content-length",) if name in request.headers}
+        return kind.model_validate_json(await self._send("POST", path, content=request.stream(), headers=headers))
+
+    async def _send(self, method: str, path: str, headers: Mapping[str, str] | None = None, **more: Any) -> bytes:
         import httpx
 
-        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        headers = {**(headers or {}), **({} if self._token is None else {"Authorization": f"Bearer {self._token}"})}
         transport = httpx.ASGITransport(app=self._api)
         async with httpx.AsyncClient(transport=transport, base_url="http://tarmac", trust_env=False) as http:
             answer = await http.request(method, f"{PREFIX}{path}", headers=headers, **more)

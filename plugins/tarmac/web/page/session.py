@@ -72,6 +72,7 @@ class View:
     over: bool
     can_end: bool
     can_retry: bool
+    can_start: bool
 
 
 def view(
@@ -111,6 +112,7 @@ def view(
         over=over,
         can_end=about.may_change and not over,
         can_retry=about.may_change and session.run_state == "failed",
+        can_start=about.may_start,
     )
 
 

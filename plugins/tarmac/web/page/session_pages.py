@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
 
-from tarmac.request.callers import cookie_token
 from tarmac.web import answers
 from tarmac.web.page import session
 from tarmac.web.page.calls import Calls
-from tarmac.web.page.forgery import FIELD, is_forged
+from tarmac.web.page.forgery import sent_form
 
-_FORM_BYTES = 10_000
 _DONE = {
     "cancelled": "The session was ended.",
     "retried": "The session runs again.",
 }
 """What a page says after a button: by a word in its address, so that no address puts text of its own there."""
-_FORGED = "This was not sent by a button of this page, or you have logged in anew since: reload the page and try again."
 
 
 def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
@@ -72,32 +69,16 @@ def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: C
     @page.post("/sessions/{id}/cancel")
     async def cancel(request: Request, id: str) -> Response:
         """End a session."""
-        await refuse_forged(request)
+        await sent_form(request)
         await calls(request).post(answers.Cancelled, f"/sessions/{quote(id, safe='')}/cancel")
         return _back(request, id, "cancelled")
 
     @page.post("/sessions/{id}/retry")
     async def retry(request: Request, id: str) -> Response:
         """Run a session that failed again."""
-        await refuse_forged(request)
+        await sent_form(request)
         await calls(request).post(answers.Retried, f"/sessions/{quote(id, safe='')}/retry")
         return _back(request, id, "retried")
-
-
-async def refuse_forged(request: Request) -> None:
-    """Refuse a call that changes something and does not come from a form of this page.
-
-    Raises:
-        HTTPException: it does not (403), or its form is too large (413).
-    """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _FORM_BYTES:
-            raise HTTPException(HTTPStatus.CONTENT_TOO_LARGE, "The form is too large.")
-    given = parse_qs(body.decode("ascii", "replace")).get(FIELD, [""])[0]
-    if is_forged(request.headers, cookie_token(request.headers), given):
-        raise HTTPException(HTTPStatus.FORBIDDEN, _FORGED)
 
 
 def _back(request: Request, id: str, done: str) -> RedirectResponse:

@@ -1,0 +1,190 @@
+"""The form of a new session: from its fields to a request and back, and where each problem belongs. Pure.
+
+It has no rules of its own: what cannot be read as a number goes on as it is, and the API says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tarmac.base.units import format_cores, format_size
+from tarmac.web import answers
+
+ROWS = 3
+"""Data sets that a form has room for. A request may have more; then it is sent by the API."""
+
+_TOP = {"name": str, "base_model": str, "seed": int, "priority": int, "promote": str}
+_RESOURCES = {"gpu_memory": str, "gpus": int, "memory": str, "cpus": float, "max_wait_seconds": int}
+_SWITCHES = ("gpu", "no_cache")
+NAMES = ["model", *_SWITCHES, *_TOP, *_RESOURCES]
+"""The fields that the form has for every model, data sets aside."""
+
+PARAMETER = "parameter."
+"""What the name of a parameter's field begins with."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An entry of a list to choose from."""
+
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Input:
+    """The field of a parameter. `step`: as HTML has it; `choices`: it is a list to choose from, else a number."""
+
+    name: str
+    label: str
+    low: str
+    high: str
+    step: str
+    default: str
+    choices: list[Choice]
+
+
+def request_of(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return the request that a form's fields say. What was left empty is left out."""
+    given = {name: value.strip() for name, value in fields.items() if value.strip()}
+    request: dict[str, Any] = {"model": given.get("model", ""), "datasets": _datasets(given)}
+    request |= {name: True for name in _SWITCHES if name in given}
+    request |= {name: _read(given[name], kind) for name, kind in _TOP.items() if name in given}
+    resources = {name: _read(given[name], kind) for name, kind in _RESOURCES.items() if name in given}
+    if resources:
+        request["resources"] = resources
+    named = {name.removeprefix(PARAMETER): value for name, value in given.items() if name.startswith(PARAMETER)}
+    if named:
+        request["parameters"] = {name: _read(value, float) for name, value in named.items()}
+    return request
+
+
+def _datasets(given: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for row in range(ROWS):
+        train, scored = given.get(f"data.{row}.train"), given.get(f"data.{row}.eval")
+        if train or scored:
+            found[given.get(f"data.{row}.name", f"data-{row + 1}")] = {"train": train, "eval": scored}
+    return found
+
+
+def _read(text: str, kind: type) -> Any:
+    if kind is not str and re.fullmatch(r"[+-]?\d{1,18}", text):
+        return int(text)
+    if kind is float and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", text):
+        return float(text)
+    return text
+
+
+def fields_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields that say a request, as far as the form has such: the inverse of `request_of`."""
+    found = {name: "on" for name in _SWITCHES if request.get(name) is True}
+    resources = _mapping(request.get("resources"))
+    known = [(name, request.get(name)) for name in ("model", *_TOP)] + [
+        (name, resources.get(name)) for name in _RESOURCES
+    ]
+    known += [(f"{PARAMETER}{name}", value) for name, value in _mapping(request.get("parameters")).items()]
+    for row, (name, one) in enumerate(list(_mapping(request.get("datasets")).items())[:ROWS]):
+        known += [(f"data.{row}.name", name)]
+        known += [(f"data.{row}.{part}", _mapping(one).get(part)) for part in ("train", "eval")]
+    return found | {name: str(value) for name, value in known if isinstance(value, str | int | float)}
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def field_of(problem: str, fields: Iterable[str], given: Mapping[str, str]) -> str | None:
+    """Return the field that a problem is about; None: none of these.
+
+    Args:
+        problem: as the API says it: the path of a field, a colon, and what is wrong.
+        fields: the names of the form's fields.
+        given: what was sent.
+    """
+    path = problem.partition(": ")[0]
+    for row in range(ROWS):
+        name = given.get(f"data.{row}.name", "").strip() or f"data-{row + 1}"
+        if path == f"datasets.{name}" or path.startswith(f"datasets.{name}."):
+            return f"data.{row}.{'eval' if path.endswith('.eval') else 'train'}"
+    if path == "datasets":
+        return "data.0.train"
+    wanted = path.removeprefix("resources.").replace("parameters.", PARAMETER)
+    return wanted if wanted in set(fields) else None
+
+
+def errors(problems: Sequence[str], fields: Iterable[str], given: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return what is wrong with each field, and under "" what belongs to none."""
+    names = list(fields)
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        found.setdefault(field_of(problem, names, given) or "", []).append(problem)
+    return found
+
+
+def inputs(kind: answers.Kind) -> list[Input]:
+    """Return the fields of a model's parameters."""
+    return [
+        Input(
+            name=f"{PARAMETER}{one.name}",
+            label=one.name.replace("_", " "),
+            low="" if one.low is None else f"{one.low:.12g}",
+            high="" if one.high is None else f"{one.high:.12g}",
+            step="1" if one.type == "int" else "any",
+            default=""
+            if one.default is None
+            else f"{one.default:.12g}"
+            if isinstance(one.default, float)
+            else one.default,
+            choices=[Choice(choice, choice) for choice in one.choices],
+        )
+        for one in kind.parameters
+    ]
+
+
+def files(stored: Iterable[answers.Listed]) -> list[Choice]:
+    """Return the data sets to choose from: what people call them, their size, and the beginning of their id."""
+    return [
+        Choice(one.reference, f"{', '.join(one.names[:3]) or 'never used'} · {format_size(one.size)} · {_day(one)}")
+        for one in stored
+        if one.reference.endswith(".jsonl")
+    ]
+
+
+def _day(one: answers.Stored) -> str:
+    stored = "" if one.stored is None else f"{one.stored:%Y-%m-%d} · "
+    return f"{stored}{one.reference[:8]}"
+
+
+def room(now: answers.Now) -> tuple[str, str]:
+    """Return in words what there is to train on now: GPUs, and hosts for sessions on the CPU."""
+    usable = [one for one in now.devices if not one.quarantine and not one.unusable]
+    waiting = {of: sum(1 for one in now.queue if one.of == of) for of in ("gpu", "cpu")}
+    if usable:
+        best = max(usable, key=lambda one: one.free_bytes)
+        free = format_size(best.free_bytes)
+        gpus = f"{len(usable)} of {len(now.devices)} can be used; the most that is free on one is {free}"
+    else:
+        gpus = "None can be used now" if now.devices else "None has been seen yet: the first session that asks looks"
+    hosts = "; ".join(
+        f"{one.name} has {format_cores(one.free_millicpus)} and {format_size(one.free_bytes)} free" for one in now.hosts
+    )
+    return (
+        f"{gpus}. {_queue(waiting['gpu'])}",
+        f"{hosts or 'No host has been measured yet'}. {_queue(waiting['cpu'])}",
+    )
+
+
+def _queue(waiting: int) -> str:
+    if not waiting:
+        return "No session waits: what fits starts at once."
+    return f"{waiting} {'session waits' if waiting == 1 else 'sessions wait'} already."
+
+
+def as_json(request: Mapping[str, Any]) -> str:
+    """Return a request as a person reads it."""
+    return json.dumps(request, indent=2, ensure_ascii=False)

@@ -1,0 +1,106 @@
+"""The form of a new session, and the uploads of data sets that it offers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import FastAPI, Header, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.responses import Response
+
+from tarmac.request.callers import cookie_token
+from tarmac.web import answers
+from tarmac.web.page import form
+from tarmac.web.page.calls import Calls, RefusedError
+from tarmac.web.page.forgery import FORGED, is_forged, sent_form
+
+
+def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
+    """Add them to the page's app."""
+
+    async def show_form(
+        request: Request, given: Mapping[str, str], problems: list[str], *, preview: str = "", status: int = 200
+    ) -> Response:
+        call = calls(request)
+        about = await call.get(answers.About, "/version")
+        kinds = await call.get(dict[str, str], "/kinds")
+        chosen = given.get("model", "")
+        kind = await call.get(answers.Kind, f"/kinds/{quote(chosen, safe='')}") if chosen in kinds else None
+        inputs = form.inputs(kind) if kind else []
+        names = [*form.NAMES, *(one.name for one in inputs)]
+        gpus, hosts = form.room(await call.get(answers.Now, "/now"))
+        return shown(
+            request,
+            "new.html",
+            status,
+            title="New session",
+            tab="New session",
+            about=about,
+            kinds=kinds,
+            kind=kind,
+            inputs=inputs,
+            files=form.files(await call.get(list[answers.Listed], "/datasets", {"limit": 1000})),
+            given=given,
+            errors=form.errors(problems, names, given),
+            problems=problems,
+            gpus=gpus,
+            hosts=hosts,
+            preview=preview,
+            rows=range(form.ROWS),
+            key=f"page__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(3)}",
+        )
+
+    @page.get("/new")
+    async def show_new(request: Request, model: str = "", like: str = "") -> Response:
+        """Show the form: empty, for a model, or as another session was asked for (`like`)."""
+        given: dict[str, str] = {}
+        if like:
+            found = await calls(request).get(answers.Session, f"/sessions/{quote(like, safe='')}")
+            given = form.fields_of(found.request)
+        return await show_form(request, {**given, **({"model": model} if model else {})}, [])
+
+    @page.post("/new")
+    async def send_new(request: Request) -> Response:
+        """Check what the form says and show it as a request, or start it."""
+        given = await sent_form(request)
+        made = form.request_of(given)
+        call = calls(request)
+        if given.get("do") != "start":
+            found = await call.post(answers.Problems, "/checks", {"request": made})
+            return await show_form(request, given, found.problems, preview=form.as_json(made))
+        try:
+            started = await call.post(answers.Started, "/sessions", {"request": made, "key": given.get("key")})
+        except RefusedError as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            problems = error.refusal.problems or [error.refusal.detail]
+            return await show_form(request, given, problems, preview=form.as_json(made), status=HTTPStatus.BAD_REQUEST)
+        root = request.scope.get("root_path", "")
+        return RedirectResponse(f"{root}/sessions/{quote(started.id, safe='')}", HTTPStatus.SEE_OTHER)
+
+    @page.post("/parts/upload")
+    async def upload(
+        request: Request,
+        tarmac_proof: Annotated[str, Header()] = "",
+        only: Literal["check", ""] = "",
+    ) -> Response:
+        """Check the beginning of a data set, or store one; answer with what it is."""
+        if is_forged(request.headers, cookie_token(request.headers), tarmac_proof):
+            raise RefusedError(HTTPStatus.FORBIDDEN, answers.Refusal(detail=FORGED, problems=[]))
+        call = calls(request)
+        if only:
+            found = await call.send_file(answers.Problems, "/checks/file", request)
+            return shown(request, "upload_part.html", problems=found.problems, content=None)
+        kept = await call.send_file(answers.Kept, "/datasets", request)
+        name = quote(kept.reference.rpartition("/")[2])
+        content = await call.get(answers.Content, f"/datasets/{name}/content")
+        return shown(request, "upload_part.html", problems=[], content=content, lines=_lines(content))
+
+
+def _lines(content: answers.Content) -> list[Any]:
+    return [form.as_json(one) if isinstance(one, dict) else str(one) for one in content.sample]

@@ -1,0 +1,77 @@
+// Checks and stores a file of the person's own, and puts it into the form of a new session.
+"use strict";
+
+const HEAD = 1024 * 1024; // bytes that are looked at before the file is sent
+
+function send(place, body, only, onProgress) {
+  return new Promise((resolve, reject) => {
+    const call = new XMLHttpRequest(); // fetch does not tell how far an upload is
+    call.open("POST", place.dataset.upload + (only ? "?only=check" : ""));
+    call.setRequestHeader("Tarmac-Proof", place.dataset.proof);
+    call.setRequestHeader("Content-Type", "application/octet-stream");
+    if (onProgress) call.upload.addEventListener("progress", (event) => onProgress(event.loaded / event.total));
+    call.addEventListener("load", () => resolve({ ok: call.status < 400, html: call.responseText }));
+    call.addEventListener("error", () => reject(new Error("The stack does not answer. Choose the file again.")));
+    call.send(body);
+  });
+}
+
+function show(place, html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html").body;
+  place.querySelector("[data-said]").replaceChildren(...fresh.childNodes);
+}
+
+function complain(place, text) {
+  const line = document.createElement("p");
+  line.className = "wrong";
+  line.textContent = text;
+  place.querySelector("[data-said]").replaceChildren(line);
+}
+
+function offer(place, file) {
+  const stored = place.querySelector("[data-reference]");
+  const empty = [...document.querySelectorAll("[data-set]")].find((row) => !row.querySelector("select").value);
+  for (const select of document.querySelectorAll("[data-set] select")) {
+    if ([...select.options].some((option) => option.value === stored.dataset.reference)) continue;
+    select.add(new Option(`${file.name} · ${stored.dataset.text}`, stored.dataset.reference));
+  }
+  if (!empty) return;
+  empty.closest("details")?.setAttribute("open", "");
+  empty.querySelector("select").value = stored.dataset.reference;
+  const name = empty.querySelector("input");
+  if (!name.value) name.value = file.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]/g, "-").slice(0, 60);
+}
+
+async function take(place, file) {
+  const progress = place.querySelector("progress");
+  try {
+    const head = await send(place, file.slice(0, HEAD), true);
+    show(place, head.html);
+    if (!head.ok || place.querySelector(".wrong")) return;
+    progress.hidden = false;
+    const stored = await send(place, file, false, (done) => (progress.value = done));
+    if (stored.ok) show(place, stored.html);
+    else complain(place, new DOMParser().parseFromString(stored.html, "text/html").body.textContent.trim());
+    if (stored.ok) offer(place, file);
+  } catch (error) {
+    complain(place, error.message);
+  } finally {
+    progress.hidden = true;
+  }
+}
+
+for (const place of document.querySelectorAll("[data-upload]")) {
+  place.hidden = false;
+  const input = place.querySelector("input[type=file]");
+  input.addEventListener("change", () => input.files[0] && take(place, input.files[0]));
+  place.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    place.classList.add("over");
+  });
+  place.addEventListener("dragleave", () => place.classList.remove("over"));
+  place.addEventListener("drop", (event) => {
+    event.preventDefault();
+    place.classList.remove("over");
+    if (event.dataTransfer.files[0]) take(place, event.dataTransfer.files[0]);
+  });
+}

@@ -1,0 +1,223 @@
+"""The form of a new session: what it says becomes a request and back, problems stand at fields, files are checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given as examples
+from hypothesis import strategies as st
+
+from fakes.scene import HOSTILE
+from fakes.web import GOOD, LINE, Fakes
+from tarmac.base import settings as settings_module
+from tarmac.request.catalogue import catalogue
+from tarmac.request.schema import parse_request
+from tarmac.web import answers
+from tarmac.web.app import create_app
+from tarmac.web.mounted import beside
+from tarmac.web.page import form
+from tarmac.web.page.app import create_page
+from tarmac.web.page.forgery import word_for
+
+ID = "2" * 44
+REFERENCE = f"{ID}/{ID}.jsonl"
+NOW = {
+    "now": "2026-11-28T12:01:00Z",
+    "gpus": {"devices": [], "reservations": [], "queue": []},
+    "hosts": {"hosts": [], "reservations": [], "queue": []},
+}
+
+
+def test_a_form_becomes_a_request_without_what_was_left_empty():
+    fields = {
+        "model": "test_model", "data.0.name": " news ", "data.0.train": REFERENCE, "data.0.eval": "", "gpu": "on",
+        "data.2.train": REFERENCE, "data.2.eval": REFERENCE, "gpu_memory": "12GiB", "cpus": "0.5", "seed": "7",
+        "priority": "", "parameter.train_seconds": "1e3", "parameter.fail": "prep", "proof": "x", "do": "start",
+    }  # fmt: skip
+    request = form.request_of(fields)
+    assert request == {
+        "model": "test_model",
+        "datasets": {
+            "news": {"train": REFERENCE, "eval": None},
+            "data-3": {"train": REFERENCE, "eval": REFERENCE},
+        },
+        "gpu": True,
+        "seed": 7,
+        "resources": {"gpu_memory": "12GiB", "cpus": 0.5},
+        "parameters": {"train_seconds": 1000.0, "fail": "prep"},
+    }
+    assert parse_request(request).seed == 7
+    assert form.request_of(form.fields_of(request)) == {
+        **request,
+        "datasets": {name: request["datasets"][name] for name in ("news", "data-3")},
+    }
+
+
+@examples(
+    st.dictionaries(
+        st.sampled_from([*form.NAMES, "data.0.name", "data.0.train", "data.1.eval", "parameter.a", "parameter."]),
+        st.text(max_size=30),
+    )
+)
+def test_any_form_becomes_a_request_and_its_problems_find_a_place(fields: dict[str, str]):
+    json.dumps(form.request_of(fields))
+    form.errors([f"{name}: wrong" for name in fields], form.NAMES, fields)
+
+
+@examples(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | (
+    st.dictionaries(st.sampled_from(["model", "datasets", "resources", "parameters", "train", "gpu"]), inner)
+)))  # fmt: skip
+def test_any_request_of_another_session_fills_a_form(request: Any):
+    found = form.fields_of(request if isinstance(request, dict) else {})
+    assert all(isinstance(value, str) for value in found.values())
+
+
+@pytest.mark.parametrize(
+    ("problem", "field"),
+    [
+        ("datasets.news.train: there is no such data set.", "data.0.train"),
+        ("datasets.news.eval: there is no such data set.", "data.0.eval"),
+        ("datasets.data-2: the name may hold letters.", "data.1.train"),
+        ("datasets: must have at least 1 entry.", "data.0.train"),
+        ("resources.gpu_memory: must be a size.", "gpu_memory"),
+        ("parameters.dropout: must be a number.", "parameter.dropout"),
+        ("seed: must be a whole number.", "seed"),
+        ("script: must be one.", ""),
+    ],
+)
+def test_a_problem_stands_at_its_field(problem: str, field: str):
+    found = form.errors([problem], [*form.NAMES, "parameter.dropout"], {"data.0.name": "news"})
+    assert found == {field: [problem]}
+
+
+def test_a_data_set_is_offered_by_what_people_call_it():
+    stored = answers.Listed(reference=REFERENCE, size=2048, stored=None, names=["news", "old news"])
+    script = answers.Listed(reference=f"{ID}/{ID}.py", size=9, stored=None, names=[])
+    assert [(one.value, one.text) for one in form.files([stored, script])] == [
+        (REFERENCE, "news, old news · 2.0 KiB · 22222222")
+    ]
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
+    monkeypatch.setenv("TARMAC_UPLOAD_SIZE", "1k")
+    settings_module.settings.cache_clear()
+    found = Fakes()
+    usual = found.checker
+    found.checker = lambda method, path, *more: (200, NOW) if path == "/now" else usual(method, path, *more)
+    yield found
+    settings_module.settings.cache_clear()
+
+
+@pytest.fixture
+def browser(fakes: Fakes) -> Iterator[TestClient]:
+    api = create_app(fakes)
+    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+        yield client
+
+
+def see(browser: TestClient, path: str, who: str = "user") -> str:
+    answer = browser.get(path, headers={"Cookie": f"_token={who}"})
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+def send(browser: TestClient, who: str = "user", **fields: str) -> httpx.Response:
+    known = {"proof": word_for(who), "model": "test_model", "data.0.name": "a", "data.0.train": REFERENCE}
+    return browser.post("/new", data=known | fields, headers={"Cookie": f"_token={who}"})
+
+
+def test_every_kind_has_a_form_with_its_parameters_and_their_bounds(browser: TestClient):
+    for name, kind in catalogue().models.items():
+        text = see(browser, f"/new?model={name}")
+        for parameter in kind.parameters:
+            assert f'name="parameter.{parameter}"' in text
+    text = see(browser, "/new?model=test_model")
+    assert re.search(r'name="parameter.train_seconds" type="number"[^>]* min="0" max="86400" step="any"', text)
+    assert '<option value="prep">prep</option>' in text
+
+
+def test_a_form_that_is_checked_starts_nothing_and_says_what_is_wrong_at_each_field(browser: TestClient, fakes: Fakes):
+    fakes.world = ["datasets.a.train: there is no such data set."]
+    answer = send(browser, do="check")
+    text = unescape(answer.text)
+    assert 'id="wrong-data.0.train-1">datasets.a.train: there is no such data set.' in text
+    assert '"train_seconds"' not in text
+    answer = send(browser, do="check", **{"parameter.train_seconds": "-1", "seed": "x"})
+    text = unescape(answer.text)
+    assert 'id="wrong-seed-1">seed: must be a whole number' in text
+    assert 'id="wrong-parameter.train_seconds-1">parameters.train_seconds: must be a number from 0 to' in text
+    assert 'value="-1"' in text
+    assert fakes.airflow_api.runs == {}
+
+
+def test_a_good_form_starts_a_session_once_and_leads_to_it(browser: TestClient, fakes: Fakes):
+    assert "The request is good." in send(browser, do="check").text
+    first, second = (send(browser, do="start", key="k") for _ in range(2))
+    assert first.headers["location"] == second.headers["location"] == "/sessions/k"
+    assert list(fakes.airflow_api.runs) == ["k"]
+    assert fakes.airflow_api.runs["k"]["conf"]["datasets"] == {"a": {"train": REFERENCE, "eval": None}}
+    assert set(fakes.airflow_api.callers) == {"Bearer user"}
+
+
+def test_a_form_that_is_refused_comes_back_with_what_was_typed(browser: TestClient, fakes: Fakes):
+    answer = send(browser, do="start", seed="-3", name="my-model")
+    assert answer.status_code == 400
+    assert 'value="my-model"' in answer.text
+    assert fakes.airflow_api.runs == {}
+    fakes.airflow_api.refuse = {"detail": "refused", "problems": ["gpu: there is none."]}
+    assert 'id="wrong-gpu-1">gpu: there is none.' in send(browser, do="start").text
+
+
+def test_a_viewer_gets_no_form_and_starts_nothing_and_neither_does_another_site(browser: TestClient, fakes: Fakes):
+    assert "<fieldset" not in see(browser, "/new?model=test_model", "viewer")
+    assert send(browser, "viewer", do="start").status_code == 403
+    assert send(browser, do="start", proof=word_for("viewer")).status_code == 403
+    for who, proof, status in (("viewer", word_for("viewer"), 403), ("user", "", 403), ("user", word_for("x"), 403)):
+        headers = {"Cookie": f"_token={who}", "Tarmac-Proof": proof}
+        assert browser.post("/parts/upload", content=LINE, headers=headers).status_code == status
+    assert fakes.airflow_api.runs == {}
+    assert see(browser, "/new?model=test_model").count('<option value="2') == 0
+
+
+def test_a_form_is_filled_as_another_session_was_asked_for(browser: TestClient, fakes: Fakes):
+    fakes.airflow_api.add("old", "success", {**GOOD, "name": HOSTILE, "parameters": {"train_seconds": 12}})
+    text = see(browser, "/new?like=old")
+    assert re.search(r'name="parameter.train_seconds"[^>]* value="12"', text)
+    assert "<script>alert" not in text
+    assert f"<option selected>{GOOD['datasets']['a']['train']}</option>" in text
+
+
+def upload(browser: TestClient, content: bytes, query: str = "") -> httpx.Response:
+    headers = {"Cookie": "_token=user", "Tarmac-Proof": word_for("user")}
+    return browser.post(f"/parts/upload{query}", content=content, headers=headers)
+
+
+def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: TestClient, tmp_path: Path):
+    bad = upload(browser, LINE + b'{"sentence": <b>}\n', "?only=check")
+    assert bad.status_code == 200
+    assert "line 2" in bad.text
+    assert "&lt;b&gt;" in bad.text
+    assert upload(browser, LINE, "?only=check").text.strip() == ""
+    assert not list(tmp_path.rglob("*.jsonl"))
+    stored = upload(browser, b'{"<script>": "<b>"}\n')
+    assert re.search(r'data-reference="\w{43,44}/\w+\.jsonl"', stored.text)
+    assert "1 line," in stored.text
+    assert "<code>&lt;script&gt;</code>" in stored.text
+    reference = re.findall(r'data-reference="([^"]+)"', stored.text)[0]
+    assert f'<option value="{reference}">never used' in see(browser, "/new?model=test_model")
+
+
+def test_a_file_that_is_refused_says_why_and_stores_nothing(browser: TestClient, tmp_path: Path):
+    assert "TARMAC_UPLOAD_SIZE" in upload(browser, LINE * 100).text
+    assert "Parquet" in upload(browser, b"PAR1 and so on").text
+    assert not list(tmp_path.rglob("*.jsonl"))
