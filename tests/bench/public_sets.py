@@ -78,10 +78,10 @@ def gap(path: Path, _: str) -> Values:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
             text = row["Text"]
             pronoun_at = int(row["Pronoun-offset"])
-            start, end = _around(text, pronoun_at)
+            start, end = _around(text, pronoun_at, row["Pronoun"])
             references = []
             for one in "AB":
-                name_start, name_end = _around(text, int(row[f"{one}-offset"]))
+                name_start, name_end = _around(text, int(row[f"{one}-offset"]), row[one])
                 references.append(
                     {
                         "sentence": _tokens(text[name_start:name_end]),
@@ -152,10 +152,12 @@ def movielens(liked: bool) -> Callable[[Path, str], Values]:
     return read
 
 
-def _around(text: str, place: int) -> tuple[int, int]:
-    """Where the sentence at a place starts and ends, by its full stops."""
+def _around(text: str, place: int, mention: str) -> tuple[int, int]:
+    """Where the sentence of a mention at a place starts and ends, by its full stops."""
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s+[A-Z])", text)]
-    return max([0, *(end for end in ends if end <= place)]), min([len(text), *(end for end in ends if end > place)])
+    return max([0, *(end for end in ends if end <= place)]), min(
+        [len(text), *(end for end in ends if end > place + len(mention))]
+    )
 
 
 def _tokens(text: str) -> str:
@@ -163,7 +165,7 @@ def _tokens(text: str) -> str:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    for match in re.finditer(r"\w+(?:[-'.]\w+)*|[^\w\s]", text):
+    for match in re.finditer(r"\w+(?:[-.]\w+)*|'\w+|[^\w\s]", text):
         yield match[0]
 
 

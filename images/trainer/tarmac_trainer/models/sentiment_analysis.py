@@ -13,7 +13,7 @@ from tarmac_trainer.data import limits
 from tarmac_trainer.data.readers import BrokenLineError, shown, text_of, whole_number
 from tarmac_trainer.model import COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.training import Training
-from tarmac_trainer.text import categories, pipelines
+from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
 
 KEY = "sentiment"
@@ -22,7 +22,11 @@ KEY = "sentiment"
 class SentimentAnalysis(Model[Labelled]):
     """See the module. `kind` is the key below `sentiment`; `most` its highest class, None: that of `limits.CLASSES`."""
 
-    parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "lines in an update", whole=True)}
+    parameters = {
+        **COMMON,
+        "batch_size": Number(16, 1, 1024, "lines in an update", whole=True),
+        "linear": categories.LINEAR,
+    }
     score_name = "macro_f1"
     example = {"sentence": "A fine film."}
 
@@ -66,12 +70,11 @@ class SentimentAnalysis(Model[Labelled]):
         classes = categories.classes_of(nlp)
         if odd := [name for name in classes if not (name.isascii() and name.isdecimal())]:
             raise ValueError(f"its classes must be whole numbers, and {', '.join(map(repr, odd[:3]))} is none")
-        return nlp
+        return categories.with_linear(nlp, folder)
 
     @override
     def train(self, training: Training[Labelled]) -> None:
-        example = categories.example(training.train)
-        pipelines.train(training, categories.CONFIG, example, prepare=categories.let_words_count)
+        categories.train(training, training.train, prepare=categories.let_words_count)
 
     @override
     def score(self, predictor: Any, lines: Sequence[Labelled], *, tick: Callable[[], Any] = lambda: None) -> Scores:

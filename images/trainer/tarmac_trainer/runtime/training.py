@@ -102,6 +102,10 @@ class Training(Generic[Line]):
             self._last_progress = now
             events.progress(_short(done), _short(total), seconds=now - self._phase_started)
 
+    def alive(self) -> None:
+        """Give a sign of life where nothing is to be counted."""
+        self.progress(*self._progress)
+
     def measured(self, name: str, value: float, step: int | None) -> None:
         """Tell a number of the training's own, the loss for instance, and keep it for the record.
 
@@ -132,7 +136,7 @@ class Training(Generic[Line]):
             self.device.sample()
             self._keep(predictor)
             return True
-        value = self.score(predictor, lambda: self.progress(*self._progress))
+        value = self.score(predictor, self.alive)
         self.steps = step
         self.curve.append((step, value))
         self.device.sample()

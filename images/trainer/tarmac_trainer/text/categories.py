@@ -1,4 +1,5 @@
-"""Putting a text into one of several classes: what the models that do so have in common, a spaCy `textcat`."""
+"""Putting a text into one of several classes: what the models that do so have in common, a spaCy `textcat` and a linear
+model beside it."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -6,10 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from tarmac_trainer.model import NEVER, Choice
+from tarmac_trainer.runtime import events
 from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import linear, pipelines
 from tarmac_trainer.text.scoring import LabelCounts, batches
 
 CONFIG = Path(__file__).with_suffix(".cfg")
+
+LINEAR = Choice(
+    (NEVER,), "never: no linear model is tried beside the network; null: where it scores higher, it is used"
+)
+"""The parameter `linear`."""
+
+SHARES = (0.5, 1.0)
+"""What share of a probability is the linear model's where it is tried; besides, the network by itself is."""
 
 BYTES_OF_ANY, BYTES_OF_A_CLASS = 130 * 2**20, 7 * 2**20
 """Of memory at the peak of a training on a CPU, measured with 10, 100 and 200 classes (191, 817 and 1,521 MiB). Each
@@ -46,7 +61,7 @@ def check_classes(labels: Sequence[str]) -> None:
 def needs(labels: Sequence[str]) -> tuple[str, int]:
     """What makes a training need memory, and about how many bytes; as `Model.needs`. Pure."""
     classes = len(set(labels))
-    return f"{classes:,} classes", BYTES_OF_ANY + classes * BYTES_OF_A_CLASS
+    return f"{classes:,} classes", BYTES_OF_ANY + classes * BYTES_OF_A_CLASS + linear.most_bytes(classes)
 
 
 def tokenized(nlp: "Language", text: str) -> "Doc":
@@ -107,13 +122,92 @@ def classes_of(nlp: "Language") -> list[str]:
     return classes
 
 
-def predict(nlp: "Language", texts: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized) -> list[str]:
+@dataclass
+class Both:
+    """A spaCy pipeline with a `textcat`, and a linear model; a share of each probability is the latter's.
+
+    In a folder the pipeline's files are where those of a pipeline alone are, so that it can be loaded by itself.
+    """
+
+    nlp: "Language"
+    linear: linear.Linear
+    share: float
+
+    def to_disk(self, folder: Path) -> None:
+        """Write the pipeline, and the linear model beside it."""
+        self.nlp.to_disk(folder)
+        self.linear.to_disk(folder, self.share)
+
+
+def with_linear(nlp: "Language", folder: Path) -> "Language | Both":
+    """Add the linear model that is beside a pipeline in its folder; there may be none.
+
+    Raises:
+        OSError, ValueError, KeyError: it is broken.
+    """
+    if not (folder / linear.NAMES_FILE).exists():
+        return nlp
+    return Both(nlp, *linear.Linear.from_disk(folder))
+
+
+def train(
+    training: Training[Any],
+    lines: Sequence[Labelled],
+    doc: "Callable[[Language, str], Doc]" = tokenized,
+    *,
+    prepare: "Callable[[Language], None] | None" = None,
+) -> None:
+    """Train a `textcat`, then a linear model, and take what scores highest: the one, the other, or the mean of both.
+
+    Args:
+        training: whose parameters are those of `pipelines.train` and `linear`.
+        lines: to train with.
+        doc: makes what the pipeline reads.
+        prepare: changes the first weights of the pipeline.
+    """
+    from spacy.util import load_model
+
+    chosen = None if training.chosen is None else training.chosen.how
+    if chosen is None or chosen["linear_share"] < 1:
+        how = {"linear_share": 0.0}
+        pipelines.train(training, CONFIG, example(lines, doc), lines=lines, prepare=prepare, how=how)
+    # What a base knows of other classes the linear model would not.
+    if training.base is not None or training.parameters["linear"] == NEVER or (chosen and not chosen["linear_share"]):
+        return
+    nlp, updates = load_model(training.partial), training.best_how["updates"]
+    texts, labels = [line.text for line in lines], [line.label for line in lines]
+    found = linear.fit(texts, labels, at_blanks=doc is at_blanks, tick=training.alive)
+    for share in SHARES if chosen is None else (chosen["linear_share"],):
+        # After the network's last step, for the curve.
+        how = {"linear_share": share, "updates": updates}
+        training.evaluated(Both(nlp, found, share), step=training.steps + 1, how=how)
+    if chosen is None:
+        share = training.best_how["linear_share"]
+        said = "the network alone" if not share else "the linear model alone" if share == 1 else "the mean of both"
+        events.say(f"chosen by {training.score_name}: {said}")
+
+
+def predict(
+    predictor: "Language | Both", texts: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized
+) -> list[str]:
     """The likeliest class of each text."""
-    return [max(found.cats, key=found.cats.__getitem__) for found in nlp.pipe(doc(nlp, text) for text in texts)]
+    if isinstance(predictor, Both):
+        return _mixed(predictor, texts, doc)
+    found = predictor.pipe(doc(predictor, text) for text in texts)
+    return [max(one.cats, key=one.cats.__getitem__) for one in found]
+
+
+def _mixed(both: Both, texts: Sequence[str], doc: "Callable[[Language, str], Doc]") -> list[str]:
+    classes = both.linear.classes
+    likely = both.share * both.linear.probabilities(texts)
+    if both.share < 1:
+        found = both.nlp.pipe(doc(both.nlp, text) for text in texts)
+        likely += (1 - both.share) * np.array([[one.cats[label] for label in classes] for one in found])
+    return [classes[place] for place in likely.argmax(axis=1)]
 
 
 def count(
-    nlp: "Language",
+    predictor: "Language | Both",
     lines: Sequence[Labelled],
     doc: "Callable[[Language, str], Doc]" = tokenized,
     *,
@@ -121,9 +215,10 @@ def count(
 ) -> LabelCounts:
     """Compare the predicted classes with those of the lines; `tick` is called between batches."""
     counts = LabelCounts()
+    nlp = predictor.nlp if isinstance(predictor, Both) else predictor
     for batch in batches(lines):
         with nlp.memory_zone():
-            for label, line in zip(predict(nlp, [line.text for line in batch], doc), batch, strict=True):
+            for label, line in zip(predict(predictor, [line.text for line in batch], doc), batch, strict=True):
                 counts.add(label, line.label)
         tick()
     return counts

@@ -11,7 +11,7 @@ from tarmac_trainer.data import limits
 from tarmac_trainer.data.readers import check_number
 from tarmac_trainer.model import COMMON, Model, Number
 from tarmac_trainer.runtime.training import Training
-from tarmac_trainer.text import categories, pipelines
+from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
 
 
@@ -34,7 +34,11 @@ class PairModel(Model[Pairs]):
     """
 
     words_count: ClassVar[bool] = True
-    parameters = {**COMMON, "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True)}
+    parameters = {
+        **COMMON,
+        "batch_size": Number(16, 1, 1024, "pairs in an update", whole=True),
+        "linear": categories.LINEAR,
+    }
 
     @override
     def load_line(self, value: dict[str, Any]) -> Pairs:
@@ -54,16 +58,9 @@ class PairModel(Model[Pairs]):
     def load(self, folder: Path) -> Any:
         nlp = super().load(folder)
         categories.classes_of(nlp)
-        return nlp
+        return categories.with_linear(nlp, folder)
 
     @override
     def train(self, training: Training[Pairs]) -> None:
-        pairs = flat(training.train)
-        example = categories.example(pairs, categories.at_blanks)
-        pipelines.train(
-            training,
-            categories.CONFIG,
-            example,
-            lines=pairs,
-            prepare=categories.let_words_count if self.words_count else None,
-        )
+        prepare = categories.let_words_count if self.words_count else None
+        categories.train(training, flat(training.train), categories.at_blanks, prepare=prepare)

@@ -1,7 +1,7 @@
 """Training a spaCy pipeline: from nothing or from an earlier one, the loop, and the batches."""
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,7 @@ def train(
     lines: Sequence[Line] | None = None,
     batches: Iterator[Sequence[Line]] | None = None,
     prepare: "Callable[[Language], None] | None" = None,
+    how: Mapping[str, Any] | None = None,
 ) -> None:
     """Train a pipeline with the request's parameters; equal requests give equal models on a CPU.
 
@@ -38,6 +39,7 @@ def train(
         lines: to train with; None: the train lines themselves.
         batches: of lines to train with, endless; None: all lines in an ever new order.
         prepare: changes the first weights of a pipeline that was just initialised.
+        how: what besides the number of updates it takes to repeat a candidate.
 
     Raises:
         RequestError: the base is no pipeline of this kind.
@@ -72,10 +74,16 @@ def train(
         optimizer = _start_from(training.base, nlp, fresh, initialize)
         nlp = fresh
     batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
-    fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches))
+    fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches), how or {})
 
 
-def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batches: "Iterator[list[Example]]") -> None:
+def fit(
+    training: Training[Any],
+    nlp: "Language",
+    optimizer: "Optimizer",
+    batches: "Iterator[list[Example]]",
+    how: Mapping[str, Any],
+) -> None:
     """Update a pipeline until an evaluation stops improving, as spaCy's own loop does.
 
     spaCy's `train_while_improving` updates once more than `max_steps` and leaves the last updates
@@ -87,11 +95,12 @@ def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batche
         nlp: initialised; holds the last, not the best weights afterwards.
         optimizer: its averages, where it keeps any, are what is evaluated and saved.
         batches: endless; made one by one, inside spaCy's memory zone.
+        how: see `train`.
     """
     parameters = training.parameters
     max_steps, eval_frequency = parameters["max_steps"], parameters["eval_frequency"]
     if training.chosen is not None:  # as many updates as were best; one evaluation, which keeps the pipeline
-        max_steps = eval_frequency = training.chosen.step
+        max_steps = eval_frequency = training.chosen.how["updates"]
     training.progress(0, max_steps)
     for step in range(1, max_steps + 1):
         # Words of the batch are forgotten after it: else invented ones would pile up in the model.
@@ -101,7 +110,7 @@ def fit(training: Training[Any], nlp: "Language", optimizer: "Optimizer", batche
         if step % eval_frequency and step != max_steps:
             continue
         with nlp.use_params(optimizer.averages or {}):
-            training.evaluated(nlp, step=step)
+            training.evaluated(nlp, step=step, how={**how, "updates": step})
         if training.chosen is None and step - training.best_step >= parameters["patience"]:
             events.say(f"no better {training.score_name} for {step - training.best_step} steps: the training ends here")
             return
