@@ -107,6 +107,10 @@ class Stack:
             return 201, {"id": json.loads(body)["key"], "new": True, "url": f"{URL}/run", "of": "s"}
         if path.endswith("/verdict"):
             return 200, {"matches": self.matches, "metrics": ["f1: 1 in the record, 2 now"], "circumstances": []}
+        if method == "DELETE" and path.startswith("/models/"):
+            if path.endswith("/1"):
+                return 409, {"detail": "ner/1 is in production"}
+            return 200, {"model": "ner", "version": int(path.rpartition("/")[2]), "files": path.endswith("/2")}
         if path == "/models/compare":
             return 200, [version(request.url.params["a"], "0.4"), version(request.url.params["b"], "0.5")]
         if path.endswith("/production"):
@@ -137,6 +141,8 @@ class Stack:
 
     def file(self, method: str, name: str, body: bytes, request: httpx.Request) -> tuple[int, Any]:
         reference = f"{name.partition('.')[0]}/{name}"
+        if method == "DELETE" and reference in self.stored:
+            return 200, {"reference": reference, "size": len(self.stored.pop(reference))}
         if method == "PUT":
             assert int(request.headers["content-length"]) == len(body)
             assert files.base58(hashlib.sha256(body).digest()) == name.partition(".")[0]

@@ -69,6 +69,9 @@ def test_asyncio_does_the_same(stack: Stack, data: Path):
             assert [step.kind for step in await tarmac.production("ner")] == ["person"]
             assert (await tarmac.compare("ner/1", "ner/2"))[0]["metric"] == {"f1": "0.4"}
             assert (await session.verdict(await session.reproduce())).matches
+            with pytest.raises(RefusedError, match="in production"):
+                await tarmac.remove_model("ner", 1)
+            await tarmac.remove_dataset(await tarmac.push(data))
             await session.retry()
             assert (await session.explain()).why == ("It needs 12 GiB.",)
             assert (await tarmac.hosts())["hosts"][0]["name"] == "local"
@@ -76,7 +79,7 @@ def test_asyncio_does_the_same(stack: Stack, data: Path):
 
     states, result, lines = asyncio.run(whole())
     assert (states, result.version, lines) == (["queued", "training", "done"], "3", ["one", "two"])
-    assert len(stack.stored) == 1
+    assert stack.stored == {}
 
 
 def test_a_session_that_fails_is_an_error_with_its_reason(stack: Stack):

@@ -20,7 +20,7 @@ from tarmac_client.types import SessionInfo
 VERBS = {
     "login", "train", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
     "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
-    "models reproduce", "gpus", "hosts",
+    "models reproduce", "data rm", "models rm", "gpus", "hosts",
 }  # fmt: skip
 Command = Callable[..., "tuple[int, str, str]"]
 
@@ -221,6 +221,16 @@ def test_a_session_is_trained_again_and_compared(tarmac: Command, stack: Stack, 
     assert (found, json.loads(out)["matches"]) == (code, matches)
     stack.states = [{"run_state": "failed", "state": "done", "why_failed": "no memory"}]
     assert tarmac("models", "reproduce", "ner__1")[0] == 1
+
+
+def test_what_nothing_needs_is_removed(tarmac: Command, stack: Stack, data: Path):
+    reference = tarmac("data", "push", data)[1].strip()
+    assert tarmac("data", "rm", reference) == (0, f"Removed {reference} (132 bytes).\n", "")
+    code, _, err = tarmac("data", "rm", reference.partition("/")[0])
+    assert (code, "There is no file" in err) == (2, True)
+    assert tarmac("models", "rm", "ner", "2")[1] == "Removed ner/2, with its files.\n"
+    assert "its files stay" in tarmac("models", "rm", "ner", "3")[1]
+    assert tarmac("models", "rm", "ner", "1") == (2, "", "ner/1 is in production\n")
 
 
 def test_a_session_is_explained_and_run_again(tarmac: Command, stack: Stack):

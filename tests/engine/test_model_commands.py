@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -151,3 +153,54 @@ def test_a_version_whose_run_was_deleted_for_good_is_compared_and_said(
     assert code == 0
     assert f"The MLflow run of {name}/1 was deleted: what it recorded is not known." in err
     assert "f1" in out
+
+
+def test_the_checker_does_what_the_make_targets_do(mlflow: Mlflow, said: Said):
+    from tarmac.base.errors import PromotionError, UnknownModelError
+    from tarmac.checks.server import answer_to
+
+    def ask(method: str, path: str, **query: str) -> Any:
+        return json.loads(json.dumps(answer_to(method, path, query, io.BytesIO()), default=lambda at: at.isoformat()))
+
+    name = mlflow.new_name()
+    registered(mlflow, name)
+    registered(mlflow, name, **{"tarmac.score": "0.6"})
+    assert ask("GET", "/production", model=name) == []
+    for version in ("1", "2"):
+        step = ask("POST", "/promote", model=name, version=version, who="ada", why=" ")
+    assert (step["from_version"], step["to_version"], step["why"]) == (1, 2, "no reason was given")
+    with pytest.raises(PromotionError):
+        ask("POST", "/promote", model=name, version="2", who="ada")
+    assert ask("POST", "/rollback", model=name, who="bob", why="worse")["to_version"] == 1
+    assert ask("GET", "/production", model=name) == json.loads(said("production", "--json", "--", name)[1])
+    assert [one["who"] for one in ask("GET", "/production", model=name, at=step["at"])] == ["ada"]
+    both = [f"{name}/1", f"{name}/2"]
+    assert ask("GET", "/compare", a=both[0], b=both[1]) == json.loads(said("compare", "--json", "--", *both)[1])
+    for path, query in (("/repetition", {"run": "none"}), ("/verdict", {"run": "none", "repetition": "none"})):
+        with pytest.raises(UnknownModelError, match="No model was saved by a run 'none'"):
+            ask("GET", path, **query)
+
+
+def test_a_version_is_removed_with_its_files_and_what_is_needed_stays(
+    mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch, said: Said
+):
+    from tarmac.base.errors import InUseError
+    from tarmac.checks import removal
+
+    monkeypatch.setattr(removal, "under_way", dict)
+    name, registry = mlflow.new_name(), Registry(mlflow.url)
+    for _ in range(3):
+        registered(mlflow, name)
+    child, _ = registered(mlflow, name)
+    mlflow.call("POST", "/runs/set-tag", run_id=child, key="tarmac.base_model", value=f"{name}/2")
+    said("promote", "--by=ada", "--", name, "1")
+    for number, words in ((1, "is in production"), (2, f"{name}/4 was trained on from it")):
+        with pytest.raises(InUseError, match=words):
+            removal.remove_version(name, number)
+    source = registry.version(name, 3).source
+    assert registry.has_files(source)
+    assert removal.remove_version(name, 3)["files"] is True
+    assert not registry.has_files(source)
+    assert [version.version for version in registry.versions(name)] == [4, 2, 1]
+    removal.remove_version(name, 4)
+    assert removal.remove_version(name, 2)["files"] is True

@@ -20,7 +20,7 @@ API = "/api/v1"
 LINE = b'{"sentence": "Ada met Bob", "entities": []}\n'
 NAME = "7Fxrgmyo4FJ8fTVTrWDZ63LgH9g5MzCfhaZrSFHbYZnH.jsonl"
 GOOD = {"model": "test_model", "datasets": {"a": {"train": f"{NAME[:-6]}/{NAME}"}}}
-RIGHTS = {"viewer": {Right.READ}, "user": {Right.READ, Right.START, Right.CHANGE}, "without rights": set[Right]()}
+RIGHTS = {"viewer": {Right.READ}, "user": set(Right), "without rights": set[Right]()}
 
 
 class Airflow:

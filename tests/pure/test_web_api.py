@@ -51,6 +51,7 @@ CALLS = [
     ("GET", "/sessions/one/explain", "read"), ("GET", "/hosts", "read"),
     ("GET", "/models/compare?a=m/1&b=m/2", "read"), ("GET", "/models/m/production", "read"),
     ("GET", "/sessions/one/verdict?repetition=two", "read"), ("POST", "/sessions/one/reproduce", "start"),
+    ("DELETE", f"/datasets/{NAME}", "delete"), ("DELETE", "/models/m/1", "delete"),
     ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
@@ -60,13 +61,21 @@ CALLS = [
 ]  # fmt: skip
 
 
-ALLOWS = {"start": "start sessions", "change": "end sessions", "promote": "put models into production"}
+ALLOWS = {
+    "start": "start sessions",
+    "change": "end sessions",
+    "promote": "put models into production",
+    "delete": "remove data sets and models",
+}
 
 
 def test_every_call_that_openapi_lists_is_tried_below(call: Callable[..., httpx.Response]):
     described = call("viewer", "GET", "/openapi.json").json()["paths"]
     listed = {(method.upper(), path) for path, methods in described.items() for method in methods}
-    names = {"kinds/one": "kinds/{name}", "/one": "/{id}", "/m/": "/{name}/", f"/{NAME}": "/{name}"}
+    names = {
+        "kinds/one": "kinds/{name}", "/one": "/{id}", "/m/1": "/{name}/{number}", "/m/": "/{name}/",
+        f"/{NAME}": "/{name}",
+    }  # fmt: skip
     tried = {
         (method, functools.reduce(lambda text, pair: text.replace(*pair), names.items(), API + path.partition("?")[0]))
         for method, path, _ in CALLS
@@ -322,6 +331,23 @@ def test_a_session_is_trained_again_as_the_caller_and_at_most_once_for_a_key(
     assert set(fakes.airflow_api.callers) == {"Bearer user"}
     fakes.checker = lambda *_: (404, {"detail": "No model was saved by a run 'x'"})
     assert call("user", "POST", "/sessions/x/reproduce", json={}).status_code == 404
+
+
+def test_what_is_removed_is_asked_of_the_checker_and_what_is_needed_is_a_conflict(
+    call: Callable[..., httpx.Response], fakes: Fakes
+):
+    asked: list[Any] = []
+
+    def checker(method: str, path: str, query: dict[str, str], _: bytes) -> tuple[int, Any]:
+        asked.append((method, path, query))
+        return 409, {"detail": "m/1 is in production"}
+
+    fakes.checker = checker
+    for path in (f"/datasets/{NAME}", "/models/m/1"):
+        refused = call("user", "DELETE", path)
+        assert (refused.status_code, refused.json()["detail"]) == (409, "m/1 is in production")
+    assert asked == [("DELETE", "/file", {"name": NAME}), ("DELETE", "/version", {"model": "m", "version": "1"})]
+    assert call("user", "DELETE", "/models/m/none").status_code == 400
 
 
 def test_a_file_is_stored_under_the_id_of_its_content_and_found_again(call: Callable[..., httpx.Response]):

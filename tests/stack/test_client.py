@@ -83,6 +83,13 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     assert "client_test" in person.tarmac("models", "ls", "client_test").stdout
     assert person.tarmac("logs", session_id, "--task", "train_model_cpu").stdout.strip()
     assert json.loads(person.tarmac("gpus", "--json").stdout).keys() == {"devices", "reservations", "queue"}
+    assert "in production" in person.tarmac("models", "production", "client_test").stdout
+    promoted = person.tarmac("models", "promote", "client_test", "1", "--why", "a test")
+    assert f"by     {person.user} (person)" in promoted.stdout, promoted.stderr
+    kept = [person.tarmac("models", "rm", "client_test", "1"), person.tarmac("data", "rm", reference)]
+    assert [(one.returncode, "is in production" in one.stderr) for one in kept] == [(2, True), (2, True)]
+    assert person.tarmac("models", "rollback", "client_test").returncode == 0
+    assert "*" not in person.tarmac("models", "compare", "client_test/1", "client_test/1").stdout
     ended = person.tarmac("cancel", session_id)
     assert (ended.returncode, "has ended already" in ended.stderr) == (2, True)
     with Tarmac(person.url, person.user, person.password) as tarmac:
@@ -97,6 +104,9 @@ def test_a_session_is_cancelled_explained_and_run_again_by_the_client(stack: Sta
     started = person.tarmac("train", request_file, "--detach")
     assert started.returncode == 0, started.stderr
     session_id = started.stdout.strip()
+    reference = json.loads(person.tarmac("status", session_id, "--json").stdout)["request"]["datasets"]["mine"]["train"]
+    kept = person.tarmac("data", "rm", reference)
+    assert (kept.returncode, f"{session_id} trains with it" in kept.stderr) == (2, True)
     cancelled = person.tarmac("cancel", session_id)
     assert cancelled.returncode == 0, cancelled.stderr
     followed = person.tarmac("follow", session_id)
@@ -109,6 +119,9 @@ def test_a_session_is_cancelled_explained_and_run_again_by_the_client(stack: Sta
     assert again.returncode == 0, again.stderr
     assert person.tarmac("follow", session_id).returncode == 0
     assert "It has ended well" in person.tarmac("explain", session_id).stdout
+    registered = json.loads(person.tarmac("status", session_id, "--json").stdout)["result"]
+    assert person.tarmac("models", "rm", registered["model"], registered["version"]).returncode == 0
+    assert person.tarmac("data", "rm", reference).stdout.startswith("Removed ")
     assert person.tarmac("hosts").stdout.startswith("local  ")
     stack.assert_nothing_left(session_id)
 

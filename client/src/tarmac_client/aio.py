@@ -133,6 +133,24 @@ class AsyncTarmac:
         """Return what is known of a stored file, and what is in it."""
         return await self.run(self.verbs.dataset(reference))
 
+    async def remove_dataset(self, reference: str) -> None:
+        """Remove a stored file.
+
+        Raises:
+            NotFoundError: it is not there.
+            RefusedError: a session that is under way, or a model in production, needs it.
+        """
+        await self.run(self.verbs.remove_dataset(reference))
+
+    async def remove_model(self, model: str, version: int) -> None:
+        """Remove a registered version with its files.
+
+        Raises:
+            NotFoundError: it is not there.
+            RefusedError: it is in production, or another model was trained on from it.
+        """
+        await self.run(self.verbs.remove_model(model, version))
+
     async def models(self, name: str | None = None) -> list[ModelVersion]:
         """Return the registered versions, of one model or of all."""
         return await self.run(self.verbs.models(name))

@@ -205,9 +205,16 @@ class Verbs:
 
     def dataset(self, reference: str) -> Flow[StoredFile]:
         """Return what is known of a stored file, and what is in it. The stack reads all of it."""
-        name = reference.rpartition("/")[2]
-        path = f"/datasets/{quote(name if '.' in name else name + '.jsonl', safe='')}/content"
+        path = f"/datasets/{_file(reference)}/content"
         return StoredFile.of((yield from self.calls.call("GET", path, seconds=_UPLOAD_SECONDS)))
+
+    def remove_dataset(self, reference: str) -> Flow[dict[str, Any]]:
+        """Remove a stored file; return its reference and size."""
+        return dict((yield from self.calls.call("DELETE", f"/datasets/{_file(reference)}", once=True)))
+
+    def remove_model(self, name: str, version: int) -> Flow[dict[str, Any]]:
+        """Remove a registered version; return what was removed."""
+        return dict((yield from self.calls.call("DELETE", _model(name, str(version)), once=True)))
 
     def models(self, name: str | None) -> Flow[list[ModelVersion]]:
         """Return the registered versions, of one model or of all."""
@@ -254,6 +261,11 @@ class Verbs:
 def _session(session_id: str) -> str:
     # A client takes `..` for the folder above.
     return f"/sessions/{quote(session_id, safe='').replace('.', '%2E')}"
+
+
+def _file(reference: str) -> str:
+    name = reference.rpartition("/")[2]
+    return quote(name if "." in name else f"{name}.jsonl", safe="")
 
 
 def _model(name: str, what: str) -> str:

@@ -10,6 +10,7 @@ TarmacError
  ├─ MissingResultError      a task succeeded and left no result for the next one
  ├─ UnknownModelError       a command names a model, a version or a run that does not exist
  ├─ PromotionError          a promotion or a step back that makes no sense
+ ├─ InUseError              what is to be removed is still needed
  ├─ RunStateError           a command does not fit the state that a run is in
  ├─ ApiError                Airflow refused a call of its API or does not answer
  ├─ AirflowStateError       Airflow's database does not answer or refuses
@@ -135,6 +136,13 @@ class UnknownModelError(TarmacError):
 
 class PromotionError(TarmacError):
     """A promotion or a step back that makes no sense; the message says why."""
+
+    final = True
+    exit_code = ExitCode.BAD_INPUT
+
+
+class InUseError(TarmacError):
+    """What is to be removed is still needed; the message says by what."""
 
     final = True
     exit_code = ExitCode.BAD_INPUT

@@ -2,8 +2,8 @@
 
 Asked by `request/checker.py`. A process of the scheduler's container, on the stack's own network: `POST /check` with a
 JSON object of at most 1 MB answers `{"problems": [...]}`; 401 without the token. For the API (`web/`) it also says what
-the ledger, the registry and the store have, changes what is in production, and stores a file under the id of its
-content. Whether a person may ask is decided before, in the webserver.
+the ledger, the registry and the store have, changes what is in production, stores a file under the id of its
+content, and removes what nothing needs. Whether a person may ask is decided before, in the webserver.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
-from tarmac.base.errors import DatasetError, ExitCode, TarmacError, UnknownModelError
+from tarmac.base.errors import DatasetError, ExitCode, InUseError, TarmacError, UnknownModelError
 from tarmac.request.checker import CHECKER_PORT, checker_token
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
         LookupError: there is no such call, or not what it names.
         TarmacError: what was asked refuses, or does not answer.
     """
-    from tarmac.checks import parts
+    from tarmac.checks import parts, removal
 
     match (method, path):
         case ("GET", "/gpus"):
@@ -104,6 +104,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             raise LookupError(f"There is no file {query['name']!r} in the data set store.")
         case ("PUT", "/file") if "suffix" in query:
             return parts.store_new(query["suffix"], body)
+        case ("DELETE", "/file"):
+            return removal.remove_file(query["name"])
+        case ("DELETE", "/version"):
+            return removal.remove_version(query["model"], int(query["version"]))
         case ("PUT", "/file"):
             return parts.store(query["name"], body)
     raise LookupError(f"{method} {path} is no call of the checker")
@@ -144,6 +148,11 @@ class Handler(BaseHTTPRequestHandler):
         if self._allowed():
             self._pass_on()
 
+    def do_DELETE(self) -> None:
+        """Remove what nothing needs any more."""
+        if self._allowed():
+            self._pass_on()
+
     def _allowed(self) -> bool:
         given = self.headers.get("Authorization", "")
         if hmac.compare_digest(given.encode(), f"Bearer {checker_token()}".encode()):
@@ -160,6 +169,8 @@ class Handler(BaseHTTPRequestHandler):
         body = io.BufferedReader(_Body(self.rfile, int(length)))
         try:
             found = answer_to(self.command, url.path, dict(parse_qsl(url.query)), body)
+        except InUseError as error:
+            self._answer(409, {"detail": str(error)})
         except UnknownModelError as error:
             self._answer(404, {"detail": str(error)})
         except LookupError as error:

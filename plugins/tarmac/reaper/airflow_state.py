@@ -16,6 +16,7 @@ from typing import Any
 import psycopg2
 
 from tarmac.base.errors import AirflowStateError, SettingsError
+from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
 from tarmac.reaper.orphans import Run, Task
 
@@ -89,6 +90,18 @@ class AirflowState:
             for dag_id, run_id, task_id, state, max_tries in cursor.fetchall():
                 tasks[SessionKey(dag_id, run_id)][task_id] = Task(state, str(max_tries))
         return {key: Run(state, tasks[key]) for key, state in states.items()}
+
+    def requests_under_way(self) -> dict[str, dict[str, Any]]:
+        """Return the requests of the runs of the pipeline that have not ended, by run id.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT run_id, conf FROM dag_run WHERE dag_id = %s AND state IN ('queued', 'running')", (DAG_ID,)
+            )
+            return {str(run_id): conf if isinstance(conf, dict) else {} for run_id, conf in cursor.fetchall()}
 
     def scheduler_beat(self) -> datetime | None:
         """Return the last heartbeat of the scheduler that was started last; None: there has been none.

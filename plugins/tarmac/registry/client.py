@@ -407,6 +407,22 @@ class Registry:
             raise wrong
         return found
 
+    def delete_version(self, version: Version, *, files: bool) -> None:
+        """Delete a registered version for good.
+
+        Args:
+            files: delete the files of its model too, where MLflow keeps them. They go last: a version without files
+                would be worse than files without a version.
+        """
+        model_id = _logged_model(version.source) if files else None
+        place = ""
+        if model_id is not None and self.has_files(version.source):
+            place = str(self._call("GET", f"/logged-models/{model_id}", {})["model"]["info"]["artifact_uri"])
+        self._call("DELETE", "/model-versions/delete", {"name": version.name, "version": str(version.version)})
+        if place.startswith("mlflow-artifacts:/"):
+            path = place.removeprefix("mlflow-artifacts:/")
+            self._request("DELETE", f"/api/2.0/mlflow-artifacts/artifacts/{path}", {})
+
     # ---- aliases -------------------------------------------------------------------------------------------------
 
     def set_alias(self, name: str, alias: str, version: int | None) -> None:

@@ -21,6 +21,7 @@ class Right(enum.Enum):
     READ = "GET"
     START = "POST"
     CHANGE = "PUT"
+    DELETE = "DELETE"
 
 
 async def identify(token: str | None) -> BaseUser:

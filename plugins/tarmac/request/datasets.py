@@ -173,6 +173,27 @@ def _stored_id(filesystem: Any, path: str) -> str:
         return _digest(stored)[0]
 
 
+def remove(reference: str, store_url: str) -> None:
+    """Remove a file of the store, with its folder where nothing else is in it. Idempotent.
+
+    Raises:
+        DatasetError: the store refuses.
+    """
+    import fsspec
+
+    try:
+        filesystem, root = fsspec.core.url_to_fs(store_url)
+        filesystem.invalidate_cache()
+        if filesystem.exists(f"{root}/{reference}"):
+            filesystem.rm(f"{root}/{reference}")
+        folder = f"{root}/{reference.partition('/')[0]}"
+        if filesystem.exists(folder) and not filesystem.ls(folder, detail=False):
+            filesystem.rmdir(folder)
+    except Exception as error:  # the storage libraries behind fsspec share no base class
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
+
+
 def _file_url_problem(url: str) -> str | None:
     path = _path_of(url)
     if urlsplit(url).netloc or ".." in path.parts or PurePosixPath(FILES_ROOT) not in path.parents:

@@ -226,6 +226,21 @@ class Kept(BaseModel):
     new: bool
 
 
+class Removed(BaseModel):
+    """A file that was removed from the store."""
+
+    reference: str
+    size: Bytes
+
+
+class RemovedVersion(BaseModel):
+    """A registered version that was removed."""
+
+    model: str
+    version: int
+    files: bool = Field(description="the files of its model too; not where another version is the same model")
+
+
 class Version(BaseModel):
     """A registered version of a model."""
 

@@ -50,6 +50,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     401: {"model": answers.Refusal, "description": "No token, or one that has expired."},
     403: {"model": answers.Refusal, "description": "The caller's role does not allow it, or the token is forged."},
     404: {"model": answers.Refusal, "description": "There is no such thing."},
+    409: {"model": answers.Refusal, "description": "It is in another state, or still needed."},
     413: {"model": answers.Refusal, "description": "It is too large."},
     426: {"model": answers.Refusal, "description": "Client and stack speak other versions: it says which to update."},
     503: {"model": answers.Refusal, "description": "A part of the stack does not answer; try again."},
@@ -91,7 +92,7 @@ def create_app(stack: Stack) -> FastAPI:
         status, content = await stack.ask(method, path, query, **body)
         if status >= 400:
             # A refusal of the webserver itself, 401, is none of the caller.
-            raise HTTPException(status if status in (400, 404) else 503, content["detail"])
+            raise HTTPException(status if status in (400, 404, 409) else 503, content["detail"])
         return content
 
     async def checked_file(request: Request, suffix: str) -> tuple[int, AsyncIterator[bytes]]:
@@ -130,6 +131,7 @@ def create_app(stack: Stack) -> FastAPI:
     Reader = Annotated[Person, Depends(allowed(Right.READ))]  # noqa: N806
     Starter = Annotated[Person, Depends(allowed(Right.START))]  # noqa: N806
     Changer = Annotated[Person, Depends(allowed(Right.CHANGE))]  # noqa: N806
+    Remover = Annotated[Person, Depends(allowed(Right.DELETE))]  # noqa: N806
     # A session promotes its model where its request says so: who may start one may do it by hand.
     Promoter = Annotated[Person, Depends(allowed(Right.START, "put models into production"))]  # noqa: N806
 
@@ -289,6 +291,11 @@ def create_app(stack: Stack) -> FastAPI:
         size, content = await checked_file(request, f".{stored.reference_of(name).rpartition('.')[2]}")
         return answers.Kept(**await asked("PUT", "/file", {"name": name}, content=content, size=size))
 
+    @app.delete(f"{PREFIX}/datasets/{{name}}", response_model=answers.Removed)
+    async def remove_file(_: Remover, name: Name) -> Any:
+        """Remove a file from the store. Refused (409) while a session or a model in production needs it."""
+        return await asked("DELETE", "/file", {"name": name})
+
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
     async def check_file(
         _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl"
@@ -328,6 +335,11 @@ def create_app(stack: Stack) -> FastAPI:
         """Take the last promotion back; that is a step of the history too."""
         body = await _body(request, answers.Rollback)
         return answers.Step(**await asked("POST", "/rollback", {"model": name, "who": person.name, "why": body.why}))
+
+    @app.delete(f"{PREFIX}/models/{{name}}/{{number}}", response_model=answers.RemovedVersion)
+    async def remove_version(_: Remover, name: Model, number: Annotated[int, Path(ge=1, le=999_999_999)]) -> Any:
+        """Remove a registered version with its files. Refused (409) while it is in production or a base of another."""
+        return await asked("DELETE", "/version", {"model": name, "version": str(number)})
 
     @app.get(f"{PREFIX}/kinds")
     async def list_kinds(_: Reader) -> dict[str, str]:
@@ -377,7 +389,12 @@ def _parameter(name: str, one: Parameter) -> answers.Parameter:
     return answers.Parameter(name=name, type=kind, low=one.low, high=one.high, default=one.default)
 
 
-_WORDS = {Right.READ: "see sessions", Right.START: "start sessions", Right.CHANGE: "end sessions"}
+_WORDS = {
+    Right.READ: "see sessions",
+    Right.START: "start sessions",
+    Right.CHANGE: "end sessions",
+    Right.DELETE: "remove data sets and models",
+}
 _REQUEST = "a JSON object with the request under 'request'"
 _TAKES_A_FILE = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 

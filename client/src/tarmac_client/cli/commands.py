@@ -16,7 +16,7 @@ from tarmac_client.cli import show
 from tarmac_client.client import Session, Tarmac
 from tarmac_client.config import Login
 from tarmac_client.errors import ExitCode, SettingsError
-from tarmac_client.verbs import Verbs
+from tarmac_client.verbs import Verbs, size
 
 
 def connect() -> Tarmac:
@@ -240,6 +240,25 @@ def data_show(arguments: argparse.Namespace) -> int:
     """Say what is in a data set."""
     with connect() as tarmac:
         return _print(arguments, tarmac.dataset(arguments.id), show.content_lines)
+
+
+def data_rm(arguments: argparse.Namespace) -> int:
+    """Remove files of the store; the first that is refused ends it."""
+    removed = []
+    with connect() as tarmac:
+        for name in arguments.ids:
+            removed.append(tarmac.run(tarmac.verbs.remove_dataset(name)))
+            if not arguments.json:
+                print(f"Removed {removed[-1]['reference']} ({size(removed[-1]['size'])}).", flush=True)
+    return _print(arguments, removed, lambda _: [])
+
+
+def models_rm(arguments: argparse.Namespace) -> int:
+    """Remove a registered version."""
+    with connect() as tarmac:
+        done = tarmac.run(tarmac.verbs.remove_model(arguments.model, arguments.version))
+        files = "with its files" if done["files"] else "its files stay: another version is the same model"
+        return _print(arguments, done, lambda _: [f"Removed {arguments.model}/{arguments.version}, {files}."])
 
 
 def models_ls(arguments: argparse.Namespace) -> int:

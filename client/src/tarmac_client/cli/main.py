@@ -105,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     show = add("show", commands.data_show, "say what is in a data set", "tarmac data show ID", data_verbs)
     show.add_argument("id", metavar="ID", help="as `tarmac data ls` prints it")
 
+    remove = add("rm", commands.data_rm, "remove files that nothing needs any more", "tarmac data rm ID", data_verbs)
+    remove.add_argument("ids", metavar="ID", nargs="+", help="as `tarmac data ls` prints it")
+
     models = verbs.add_parser(
         "models", help="list, compare and promote registered models", description="Registered models."
     )
@@ -140,6 +143,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--at", type=_time, metavar="TIME", help="what was there then; ISO 8601, UTC where it names no zone"
     )
+    one = add("rm", commands.models_rm, "remove a version with its files", "tarmac models rm my_model 2", of_models)
+    one.add_argument("model", metavar="NAME")
+    one.add_argument("version", metavar="NUMBER", type=_number)
     one = add(
         "reproduce", commands.models_reproduce, "train again from a session's record, and compare the metrics",
         "tarmac models reproduce SESSION", of_models,
