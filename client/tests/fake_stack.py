@@ -155,5 +155,9 @@ class Stack:
             "size": 1,
             "lines": 1,
             "keys": {"sentence": 1},
+            "kinds": {"sentence": ["text"]},
+            "words": {"sentence": {"least": 1, "median": 2, "most": 3}},
+            "labels": {"tags": {"O": 3, "B-x": 1}},
+            "warnings": ["look at it"],
             "sample": [{"sentence": "a"}],
         }

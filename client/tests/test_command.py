@@ -166,7 +166,11 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
     reference = out.strip()
     assert (code, list(stack.stored)) == (0, [reference])
     assert reference in tarmac("data", "ls")[1]
-    assert "keys, and in how many lines each is: sentence (1)" in tarmac("data", "show", reference)[1]
+    out = tarmac("data", "show", reference, "--beside", reference)[1]
+    assert (
+        "  sentence             text in 1 lines, 1 to 3 words, half have at most 2\nlabels of tags: O 3, B-x 1\n" in out
+    )
+    assert "warning: look at it\n" in out
     assert tarmac("ls", "--limit", "3")[1].splitlines()[1].startswith("s0")
     assert "production" in tarmac("models", "ls")[1]
     assert "1. s: no device" in tarmac("gpus")[1]

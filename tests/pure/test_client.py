@@ -104,7 +104,8 @@ def test_a_whole_train_from_a_file_to_the_registered_model(tarmac: Command, fake
     assert "already stored" in err
     assert list(fakes.airflow_api.runs) == ["k1"]
     shown = tarmac("data", "show", conf["datasets"]["my"]["train"])[1]
-    assert "30 lines; keys, and in how many lines each is: sentence (30), entities (30)" in shown
+    assert "30 lines, 29 of them repeated" in shown
+    assert "  entities             list in 30 lines" in shown
     assert tarmac("status", "k1")[1].startswith("k1: done (success), test_model, for 1 min 0 s")
     assert tarmac("ls")[1].splitlines()[1].startswith("k1")
 

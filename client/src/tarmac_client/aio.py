@@ -129,9 +129,9 @@ class AsyncTarmac:
         """Return what is in the store, newest first."""
         return await self.run(self.verbs.datasets(limit))
 
-    async def dataset(self, reference: str) -> StoredFile:
-        """Return what is known of a stored file, and what is in it."""
-        return await self.run(self.verbs.dataset(reference))
+    async def dataset(self, reference: str, *, beside: str | None = None) -> StoredFile:
+        """Return what is known of a stored file, and what is in it; `beside`: how many lines that one has too."""
+        return await self.run(self.verbs.dataset(reference, beside))
 
     async def remove_dataset(self, reference: str) -> None:
         """Remove a stored file.

@@ -123,9 +123,9 @@ class Tarmac:
         """Return what is in the store, newest first."""
         return self.run(self.verbs.datasets(limit))
 
-    def dataset(self, reference: str) -> StoredFile:
-        """Return what is known of a stored file, and what is in it."""
-        return self.run(self.verbs.dataset(reference))
+    def dataset(self, reference: str, *, beside: str | None = None) -> StoredFile:
+        """Return what is known of a stored file, and what is in it; `beside`: how many lines that one has too."""
+        return self.run(self.verbs.dataset(reference, beside))
 
     def remove_dataset(self, reference: str) -> None:
         """Remove a stored file.

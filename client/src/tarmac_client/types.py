@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -175,19 +175,38 @@ class LogPart:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of the data set store. `size` in bytes. What is in it is known only if it was asked for."""
+    """A file of the data set store. `size` in bytes. What is in it is known only if it was asked for.
+
+    Attributes:
+        keys, kinds: in how many lines each key is, and what its values are.
+        labels, labels_in_all: by key the most frequent labels with their counts, and how many different ones there are.
+        words: of each text the `least`, `median` and `most` words.
+        duplicates, broken: lines that repeat another one, and that are no JSON object.
+        overlap: lines that are in the other data set too; None: that was not asked for.
+        warnings: what to look at before a training.
+        sample: the first lines.
+    """
 
     reference: str
     size: int
     stored: datetime | None = None
     lines: int | None = None
     keys: Mapping[str, int] = field(default_factory=dict)
+    kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    labels_in_all: Mapping[str, int] = field(default_factory=dict)
+    words: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    duplicates: int = 0
+    broken: int = 0
+    overlap: int | None = None
+    warnings: tuple[str, ...] = ()
     sample: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> StoredFile:
         """Read it from an answer."""
-        return known(cls, data, stored=_time(data.get("stored")), sample=tuple(data.get("sample", [])))
+        lists = {name: tuple(data.get(name, [])) for name in ("sample", "warnings")}
+        return known(cls, data, stored=_time(data.get("stored")), **lists)
 
 
 @dataclass(frozen=True)

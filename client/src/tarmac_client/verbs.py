@@ -203,10 +203,15 @@ class Verbs:
         rows = yield from self.calls.call("GET", "/datasets", params={"limit": limit})
         return [StoredFile.of(row) for row in rows]
 
-    def dataset(self, reference: str) -> Flow[StoredFile]:
-        """Return what is known of a stored file, and what is in it. The stack reads all of it."""
+    def dataset(self, reference: str, beside: str | None = None) -> Flow[StoredFile]:
+        """Return what is known of a stored file, and what is in it. The stack reads all of it.
+
+        Args:
+            beside: another one, whose lines are compared.
+        """
         path = f"/datasets/{_file(reference)}/content"
-        return StoredFile.of((yield from self.calls.call("GET", path, seconds=_UPLOAD_SECONDS)))
+        params = {} if beside is None else {"beside": _file(beside)}
+        return StoredFile.of((yield from self.calls.call("GET", path, params=params, seconds=_UPLOAD_SECONDS)))
 
     def remove_dataset(self, reference: str) -> Flow[dict[str, Any]]:
         """Remove a stored file; return its reference and size."""

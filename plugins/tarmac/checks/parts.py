@@ -159,13 +159,17 @@ def stored_files() -> list[dict[str, Any]]:
     return stored.listing(settings().store_url)
 
 
-def stored_file(name: str, *, read: bool) -> dict[str, Any] | None:
-    """Return what is known of a stored file, with a summary of its lines if it is to be read; None: it is not there."""
+def stored_file(name: str, *, read: bool, beside: str | None = None) -> dict[str, Any] | None:
+    """Return what is known of a stored file, with what is in it if it is to be read; None: it is not there.
+
+    Args:
+        beside: the name of another data set, whose lines are compared.
+    """
     reference = stored.reference_of(name)
     facts = stored.facts(reference, settings().store_url)
     if facts is None or not read:
         return facts
-    return {**facts, **stored.summary(reference, settings().store_url)}
+    return {**facts, **stored.summary(reference, settings().store_url, beside and stored.reference_of(beside))}
 
 
 def store(name: str, stream: IO[bytes]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
         case ("GET", "/files"):
             return parts.stored_files()
         case ("GET", "/file"):
-            if found := parts.stored_file(query["name"], read=query.get("read") == "yes"):
+            if found := parts.stored_file(query["name"], read=query.get("read") == "yes", beside=query.get("beside")):
                 return found
             raise LookupError(f"There is no file {query['name']!r} in the data set store.")
         case ("PUT", "/file") if "suffix" in query:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
-from collections import Counter
 from datetime import UTC, datetime
-from typing import IO, Any
+from typing import Any
 
 from tarmac.base.errors import DatasetError
+from tarmac.request import summary as summaries
 from tarmac.request.datasets import is_id, open_stored
-
-SAMPLE_LINES = 3
-_MOST_KEYS = 50
-_LONGEST_LINE = 4 * 1024 * 1024
 
 
 def reference_of(name: str) -> str:
@@ -71,43 +66,34 @@ def facts(reference: str, store_url: str) -> dict[str, Any] | None:
     return {"reference": reference, "size": int(found["size"]), "stored": _time(found)}
 
 
-def summary(reference: str, store_url: str) -> dict[str, Any]:
-    """Read a stored data set once; say how many lines it has, which keys in how many of them, and show the first.
+def summary(reference: str, store_url: str, beside: str | None = None) -> dict[str, Any]:
+    """Read a stored data set once and say what is in it, as `summaries.Summary.facts` does; nothing of a script.
 
-    Returns:
-        `lines`, without blank ones; `keys`, a count for each of the 50 most frequent; `sample`, the first SAMPLE_LINES
-        lines as JSON values. All empty for a script.
+    Args:
+        beside: the reference of another data set: `overlap` counts the lines that are in both; None: it is not there.
 
     Raises:
-        DatasetError: it is not there, or cannot be read.
+        DatasetError: one of the two is not there, or cannot be read.
     """
     if not reference.endswith(".jsonl"):
-        return {"lines": None, "keys": {}, "sample": []}
+        return {}
+    found = _read(reference, store_url)
+    facts = found.facts()
+    if beside is not None:
+        both = len(found.seen & _read(beside, store_url).seen)
+        warning = summaries.overlap_warning(both, found.lines, beside.partition("/")[0])
+        facts |= {"overlap": both, "warnings": [*facts["warnings"], *([warning] if warning else [])]}
+    return facts
+
+
+def _read(reference: str, store_url: str) -> summaries.Summary:
     try:
         with open_stored(reference, store_url) as stream:
-            return _summary(stream)
+            return summaries.read(stream)
     except FileNotFoundError as error:
         raise DatasetError(f"there is no data set {reference!r} in the store.") from error
     except Exception as error:  # the storage libraries behind fsspec share no base class
         raise _unreadable(store_url, error) from error
-
-
-def _summary(stream: IO[bytes]) -> dict[str, Any]:
-    lines, keys = 0, Counter[str]()
-    sample: list[Any] = []
-    while line := stream.readline(_LONGEST_LINE):
-        if not line.strip():
-            continue
-        lines += 1
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):  # counted; the trainer says what is wrong with it
-            continue
-        if isinstance(value, dict):
-            keys.update(key[:100] for key in value)
-        if len(sample) < SAMPLE_LINES:
-            sample.append(value)
-    return {"lines": lines, "keys": dict(keys.most_common(_MOST_KEYS)), "sample": sample}
 
 
 def _time(found: dict[str, Any]) -> datetime | None:

@@ -192,9 +192,19 @@ class Listed(Stored):
 class Content(Stored):
     """A data set and what is in it."""
 
-    lines: int | None
-    keys: dict[str, int] = Field(description="in how many lines each key is")
-    sample: list[Any] = Field(description="the first lines; empty without the right to start sessions")
+    lines: int | None = None
+    keys: dict[str, int] = Field({}, description="in how many lines each key is")
+    kinds: dict[str, list[str]] = Field(
+        {}, description="what its values are: text, number, list, object, true or false"
+    )
+    labels: dict[str, dict[str, int]] = Field({}, description="by key the most frequent labels with their counts")
+    labels_in_all: dict[str, int] = Field({}, description="how many different labels there are")
+    words: dict[str, dict[str, int]] = Field({}, description="of each text: least, median and most words")
+    duplicates: int = Field(0, description="lines that repeat another one")
+    broken: int = Field(0, description="lines that are no JSON object")
+    overlap: int | None = Field(None, description="lines that are in the data set `beside` too; null: not asked for")
+    warnings: list[str] = Field([], description="what to look at before a training")
+    sample: list[Any] = Field([], description="the first lines; empty without the right to start sessions")
 
 
 class Parameter(BaseModel):

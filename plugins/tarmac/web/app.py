@@ -280,10 +280,17 @@ def create_app(stack: Stack) -> FastAPI:
         return await asked("GET", "/file", {"name": name})
 
     @app.get(f"{PREFIX}/datasets/{{name}}/content", response_model=answers.Content)
-    async def show_file(person: Reader, name: Name) -> Any:
-        """Read a stored data set and say what is in it."""
-        found = await asked("GET", "/file", {"name": name, "read": "yes"})
-        return found if await stack.may(person, Right.START) else {**found, "sample": []}
+    async def show_file(person: Reader, name: Name, beside: Annotated[str | None, Query(max_length=60)] = None) -> Any:
+        """Read a stored data set and say what is in it: keys, labels, lengths, repeated lines, warnings.
+
+        beside: the name of another data set; `overlap` counts the lines that are in both.
+        """
+        query = {"name": name, "read": "yes", **({} if beside is None else {"beside": beside})}
+        found = await asked("GET", "/file", query)
+        if await stack.may(person, Right.START):
+            return found
+        # Labels are of the lines, and so are the warnings that name them.
+        return {**found, "sample": [], "labels": {}, "warnings": []}
 
     @app.put(f"{PREFIX}/datasets/{{name}}", openapi_extra=_TAKES_A_FILE)
     async def store_file(_: Starter, name: Name, request: Request) -> answers.Kept:

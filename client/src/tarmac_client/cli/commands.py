@@ -239,7 +239,7 @@ def data_ls(arguments: argparse.Namespace) -> int:
 def data_show(arguments: argparse.Namespace) -> int:
     """Say what is in a data set."""
     with connect() as tarmac:
-        return _print(arguments, tarmac.dataset(arguments.id), show.content_lines)
+        return _print(arguments, tarmac.dataset(arguments.id, beside=arguments.beside), show.content_lines)
 
 
 def data_rm(arguments: argparse.Namespace) -> int:

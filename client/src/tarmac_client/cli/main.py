@@ -104,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("--limit", type=_count, default=100)
     show = add("show", commands.data_show, "say what is in a data set", "tarmac data show ID", data_verbs)
     show.add_argument("id", metavar="ID", help="as `tarmac data ls` prints it")
+    show.add_argument("--beside", metavar="ID", help="count the lines that are in this one too: eval beside train")
 
     remove = add("rm", commands.data_rm, "remove files that nothing needs any more", "tarmac data rm ID", data_verbs)
     remove.add_argument("ids", metavar="ID", nargs="+", help="as `tarmac data ls` prints it")

@@ -26,6 +26,7 @@ from tarmac_client.verbs import size
 _MARKS = {"success": "✓", "failed": "✗"}
 _QUIET = ("skipped", "upstream_failed", "removed")
 _BAR = 24
+_MOST_LABELS = 12
 _WITHOUT_A_TERMINAL = 160
 
 
@@ -125,10 +126,25 @@ def content_lines(file: StoredFile) -> list[str]:
     """What is in a stored file."""
     lines = [f"{file.reference}  {size(file.size)}, stored {age(file.stored)} ago"]
     if file.lines is not None:
-        keys = ", ".join(f"{one_line(key)} ({count})" for key, count in file.keys.items())
-        lines.append(f"{file.lines} lines; keys, and in how many lines each is: {keys or 'none'}")
+        lines.append(f"{file.lines} lines" + (f", {file.duplicates} of them repeated" if file.duplicates else ""))
+    lines += [
+        f"  {one_line(key):<20} {', '.join(file.kinds.get(key, ()))} in {count} lines" + _words(file.words.get(key))
+        for key, count in file.keys.items()
+    ]
+    for path, counts in file.labels.items():
+        in_all = file.labels_in_all.get(path, len(counts))
+        shown = ", ".join(f"{one_line(label)} {count}" for label, count in list(counts.items())[:_MOST_LABELS])
+        more = f", and {in_all - _MOST_LABELS} more" if in_all > _MOST_LABELS else ""
+        lines.append(f"labels of {one_line(path)}: {shown}{more}")
+    if file.overlap is not None:
+        lines.append(f"{file.overlap} lines are in the other data set too")
+    lines += [f"warning: {one_line(text)}" for text in file.warnings]
     lines += [_cut(one_line(json.dumps(line, ensure_ascii=False)), 200) for line in file.sample]
     return lines
+
+
+def _words(found: Mapping[str, int] | None) -> str:
+    return "" if not found else f", {found['least']} to {found['most']} words, half have at most {found['median']}"
 
 
 def model_lines(versions: Sequence[ModelVersion]) -> list[str]:
