@@ -20,7 +20,7 @@ from tarmac_client.types import SessionInfo
 VERBS = {
     "login", "train", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
     "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
-    "models reproduce", "data rm", "models rm", "gpus", "hosts",
+    "models reproduce", "data rm", "models rm", "gpus", "hosts", "completion",
 }  # fmt: skip
 Command = Callable[..., "tuple[int, str, str]"]
 
@@ -41,7 +41,7 @@ def test_each_verb_has_an_example_that_it_understands_and_takes_json(tarmac: Com
         assert examples
         for example in examples:
             assert tuple(example[1 : 1 + len(words)]) == words
-            parser().parse_args([*example[1:], "--json"])
+            parser().parse_args([*example[1:], *([] if words == ("completion",) else ["--json"])])
         code, out, _ = tarmac(*words, "--help")
         assert code == 0
         assert "example:" in out

@@ -121,9 +121,18 @@ class AsyncTarmac:
 
     # ---- data sets, models, devices --------------------------------------------------------------------------------
 
-    async def push(self, path: str | Path, *, script: bool = False) -> str:
-        """Store a file unless it is stored already; return what a request names it by."""
-        return await self.run(self.verbs.push(files.identify(path, field="FILE", script=script)))
+    async def push(
+        self, path: str | Path, *, script: bool = False, text: str | None = None, label: str | None = None
+    ) -> str:
+        """Store a file unless it is stored already; return what a request names it by.
+
+        Args:
+            path: lines as Tarmac trains on, or an export of a label tool (docs/exports.md), which is read as such.
+            script: it is a .py or .sh file.
+            text, label: columns of a table; None: known by their names.
+        """
+        file = files.identify(path, field="FILE", script=script, text_column=text, label_column=label)
+        return await self.run(self.verbs.push(file))
 
     async def datasets(self, limit: int = 100) -> list[StoredFile]:
         """Return what is in the store, newest first."""

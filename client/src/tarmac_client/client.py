@@ -115,9 +115,16 @@ class Tarmac:
 
     # ---- data sets, models, devices --------------------------------------------------------------------------------
 
-    def push(self, path: str | Path, *, script: bool = False) -> str:
-        """Store a file unless it is stored already; return what a request names it by."""
-        return self.run(self.verbs.push(files.identify(path, field="FILE", script=script)))
+    def push(self, path: str | Path, *, script: bool = False, text: str | None = None, label: str | None = None) -> str:
+        """Store a file unless it is stored already; return what a request names it by.
+
+        Args:
+            path: lines as Tarmac trains on, or an export of a label tool (docs/exports.md), which is read as such.
+            script: it is a .py or .sh file.
+            text, label: columns of a table; None: known by their names.
+        """
+        file = files.identify(path, field="FILE", script=script, text_column=text, label_column=label)
+        return self.run(self.verbs.push(file))
 
     def datasets(self, limit: int = 100) -> list[StoredFile]:
         """Return what is in the store, newest first."""

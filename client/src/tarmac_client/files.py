@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import re
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tarmac_client.errors import SettingsError
+from tarmac_client.exports import recognise
+from tarmac_client.exports.lines import ExportError
 
 CHUNK = 1024 * 1024
+_LARGEST_EXPORT = 512 * CHUNK
+"""Bytes: what is larger is taken for lines, as it is. An export is read in memory."""
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _STORED = re.compile(rf"([{_ALPHABET}]{{43,44}})/\1\.(?:jsonl|py|sh)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -20,16 +26,27 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file and the reference that it has in every store. `size` in bytes."""
+    """A file and the reference that it has in every store. `size` in bytes.
+
+    `title`: the path that was given. `told`: how a label tool's export was read; `path` is then
+    the lines that were made of it.
+    """
 
     path: Path
     reference: str
     size: int
+    title: str = ""
+    told: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Its name in the store."""
         return self.reference.partition("/")[2]
+
+    @property
+    def short(self) -> str:
+        """How people call it."""
+        return Path(self.title).name
 
     @property
     def suffix(self) -> str:
@@ -51,17 +68,48 @@ def is_reference(text: str) -> bool:
     return bool(_STORED.fullmatch(text) or _URL.match(text))
 
 
-def identify(path: str | Path, *, field: str, script: bool = False) -> LocalFile:
-    """Read a file once and say what reference it has.
+def identify(
+    path: str | Path,
+    *,
+    field: str,
+    script: bool = False,
+    text_column: str | None = None,
+    label_column: str | None = None,
+) -> LocalFile:
+    """Read a file and say what reference it has. Of a label tool's export lines are made, kept until the program ends.
 
     Args:
         field: what a message calls it.
         script: it is a .py or .sh file, not a data set.
+        text_column, label_column: of a table; None: known by their names.
 
     Raises:
-        SettingsError: it cannot be read, or is empty.
+        SettingsError: it cannot be read, is empty, or is an export that cannot be read; says why.
     """
-    found = Path(path)
+    if script:
+        return _identify(Path(path), field, script=True)
+    file = _identify(Path(path), field)
+    if file.size > _LARGEST_EXPORT or recognise.is_own(head(file)):
+        return file
+    try:
+        found = recognise.read(file.path.read_bytes(), text_column=text_column, label_column=label_column)
+    except ExportError as error:
+        raise SettingsError(f"{field}: {str(path)!r} {error}") from error
+    if found is None:
+        return file
+    kept = Path(_folder().name) / f"{file.name}"
+    kept.write_bytes(recognise.as_lines(found))
+    made = _identify(kept, field)
+    return replace(made, title=file.title, told=tuple(recognise.told(found, file.short)))
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="tarmac-")  # of this user only; removed when the program ends
+
+
+def _identify(found: Path, field: str, *, script: bool = False) -> LocalFile:
+    path = found
     suffix = found.suffix if script else ".jsonl"
     if script and suffix not in (".py", ".sh"):
         raise SettingsError(f"{field}: {str(path)!r} must end in .py or .sh, which says how it is run.")
@@ -79,7 +127,7 @@ def identify(path: str | Path, *, field: str, script: bool = False) -> LocalFile
     if not size:
         raise SettingsError(f"{field}: {str(path)!r} is empty: there is nothing to train on.")
     data_id = base58(digest.digest())
-    return LocalFile(found, f"{data_id}/{data_id}{suffix}", size)
+    return LocalFile(found, f"{data_id}/{data_id}{suffix}", size, str(found))
 
 
 def head(file: LocalFile) -> bytes:

@@ -183,18 +183,20 @@ class Verbs:
         Raises:
             RefusedError: it is no data set; nothing was uploaded.
         """
+        for line in file.told:
+            self._say(line)
         try:
             yield from self.calls.call("GET", f"/datasets/{file.name}")
         except NotFoundError:
             pass
         else:
-            self._say(f"{file.path.name}: already stored")
+            self._say(f"{file.short}: already stored")
             return file.reference
         told = yield from self.calls.call(
             "POST", "/checks/file", params={"suffix": file.suffix}, content=files.head(file)
         )
-        _refuse([problem.replace("FILE: the file", f"{file.path}: it", 1) for problem in told["problems"]])
-        self._say(f"{file.path.name}: uploading {size(file.size)}")
+        _refuse([problem.replace("FILE: the file", f"{file.title}: it", 1) for problem in told["problems"]])
+        self._say(f"{file.short}: uploading {size(file.size)}")
         yield from self.calls.call("PUT", f"/datasets/{file.name}", file=file, seconds=_UPLOAD_SECONDS)
         return file.reference
 

@@ -226,7 +226,8 @@ def explain(arguments: argparse.Namespace) -> int:
 def data_push(arguments: argparse.Namespace) -> int:
     """Store files; print what a request names each by."""
     with connect() as tarmac:
-        found = {name: tarmac.push(name, script=arguments.script) for name in arguments.files}
+        how = {"script": arguments.script, "text": arguments.text, "label": arguments.label}
+        found = {name: tarmac.push(name, **how) for name in arguments.files}
         return _print(arguments, found, lambda value: list(value.values()))
 
 

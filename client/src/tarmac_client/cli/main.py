@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 
 from tarmac_client import __version__
-from tarmac_client.cli import commands
+from tarmac_client.cli import commands, completion
 from tarmac_client.errors import ExitCode, TarmacClientError
 
 _ENVIRONMENT = """\
@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"tarmac-client {__version__}")
     verbs = top.add_subparsers(required=True, metavar="VERB")
 
-    def add(name: str, run: Run, text: str, example: str, of: object = verbs) -> argparse.ArgumentParser:
+    def add(
+        name: str, run: Run, text: str, example: str, of: object = verbs, *, takes_json: bool = True
+    ) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = of.add_parser(  # type: ignore[attr-defined]
             name,
             help=text,
@@ -46,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        made.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else on stdout")
+        if takes_json:
+            made.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
         made.set_defaults(run=run)
         return made
 
@@ -100,6 +103,8 @@ def parser() -> argparse.ArgumentParser:
     push = add("push", commands.data_push, "store a file unless it is stored", "tarmac data push my.jsonl", data_verbs)
     push.add_argument("files", metavar="FILE", nargs="+", help="a data set, or a .py or .sh script with --script")
     push.add_argument("--script", action="store_true", help="they are scripts")
+    push.add_argument("--text", metavar="COLUMN", help="of a table: the text; default: known by its name")
+    push.add_argument("--label", metavar="COLUMN", help="of a table: the label; default: known by its name")
     listing = add("ls", commands.data_ls, "list what is stored, newest first", "tarmac data ls", data_verbs)
     listing.add_argument("--limit", type=_count, default=100)
     show = add("show", commands.data_show, "say what is in a data set", "tarmac data show ID", data_verbs)
@@ -154,7 +159,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("session", metavar="SESSION", help="whose model it was")
     add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
     add("hosts", commands.hosts, "show cores and memory of the hosts, and the queue of CPU sessions", "tarmac hosts")
+    complete = add(
+        "completion", _print_completion, "print a script that completes this command in a shell",
+        "tarmac completion bash", takes_json=False,
+    )  # fmt: skip
+    complete.add_argument("shell", choices=completion.SHELLS)
     return top
+
+
+def _print_completion(arguments: argparse.Namespace) -> int:
+    print(completion.script(parser(), arguments.shell), end="")
+    return ExitCode.SUCCESS
 
 
 def _count(text: str) -> int:

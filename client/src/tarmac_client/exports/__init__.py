@@ -1,0 +1,1 @@
+"""Files as label tools export them, read as lines that Tarmac trains on."""

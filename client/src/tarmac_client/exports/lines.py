@@ -1,0 +1,164 @@
+"""What the readers of exports share: a text with labelled places made a line, and what was left out. Pure."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Place = tuple[int, int, str]
+"""First character, character after the last, label."""
+
+Line = dict[str, Any]
+
+
+class ExportError(ValueError):
+    """A file that is of a known kind, and cannot be read; the message goes on after the file's name."""
+
+
+@dataclass
+class Found:
+    """What a file holds: lines to train on, records that were left out by reason, and what was decided on the way."""
+
+    kind: str
+    lines: list[Line] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    split_words: int = 0
+
+    def add_entities(self, text: str, places: Iterable[Place], where: str) -> None:
+        """Add a line with named entities, or leave it out where it can be none.
+
+        Args:
+            where: how a message calls the record.
+
+        Raises:
+            ExportError: a place is not in the text.
+        """
+        ordered = sorted(_inside(text, place, where) for place in places)
+        if any(before[1] > after[0] for before, after in itertools.pairwise(ordered)):
+            self.left_out["mentions that overlap, which tags cannot say"] += 1
+            return
+        words, tags, split = tagged(text, ordered)
+        if not words:
+            self.left_out["no text"] += 1
+            return
+        self.split_words += split
+        self.lines.append({"sentence": " ".join(words), "named_entity": tags})
+
+    def add_class(self, text: str, label: Any) -> None:
+        """Add a line with a class, which `with_numbers` makes a number in the end."""
+        if not isinstance(text, str) or not text.strip():
+            self.left_out["no text"] += 1
+        elif label is None or label == "":
+            self.left_out["no label"] += 1
+        else:
+            self.lines.append({"sentence": " ".join(text.split()), "class": label})
+
+    def with_numbers(self) -> Found:
+        """Give classes the whole numbers that a sentiment model trains on: those they are, else by their names."""
+        names = sorted({str(line["class"]) for line in self.lines if "class" in line})
+        if not names:
+            return self
+        if all(re.fullmatch(r"\d{1,4}", name) for name in names):
+            numbers = {name: int(name) for name in names}
+        else:
+            numbers = {name: number for number, name in enumerate(_in_order(names))}
+            told = ", ".join(f"{number} {name!r}" for name, number in numbers.items())
+            self.notes.append(f"classes became the numbers {told}")
+        two = set(numbers.values()) <= {0, 1}
+        for line in self.lines:
+            if "class" in line:
+                number = numbers[str(line.pop("class"))]
+                line["sentiment"] = {"categorical": number, **({"binary": number} if two else {})}
+        return self
+
+    def labels(self) -> Counter[str]:
+        """Count the labels: types of entities, tags and classes."""
+        found: Counter[str] = Counter()
+        for line in self.lines:
+            found.update(tag[2:] for tag in line.get("named_entity", []) if tag.startswith("B-"))
+            found.update(line.get("pos", []))
+            if "sentiment" in line:
+                found[str(line["sentiment"]["categorical"])] += 1
+        return found
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    # The words that tools have for no and yes, bad and good: 0 and 1.
+    for low, high in (("negative", "positive"), ("neg", "pos"), ("no", "yes"), ("false", "true"), ("bad", "good")):
+        if {name.lower() for name in names} == {low, high}:
+            return sorted(names, key=lambda name: name.lower() == high)
+    return list(names)
+
+
+def _inside(text: str, place: Place, where: str) -> Place:
+    start, end, label = place
+    if not 0 <= start < end <= len(text):
+        raise ExportError(f"{where}: the mention from character {start} to {end} is not in its text of {len(text)}.")
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    if start == end:
+        raise ExportError(f"{where}: the mention from character {place[0]} to {place[1]} is of blanks only.")
+    if not label.strip():
+        raise ExportError(f"{where}: the mention from character {start} to {end} has no label.")
+    return start, end, label.strip()
+
+
+def tagged(text: str, places: Sequence[Place]) -> tuple[list[str], list[str], int]:
+    """Return a text's words, a tag of IOB2 for each, and how many words were split where a mention begins or ends.
+
+    Args:
+        places: in order, not overlapping, without blanks around them.
+    """
+    cuts = {edge for start, end, _ in places for edge in (start, end)}
+    words, tags, split = [], [], 0
+    for found in re.finditer(r"\S+", text):
+        edges = [found.start(), *sorted(cut for cut in cuts if found.start() < cut < found.end()), found.end()]
+        split += len(edges) > 2
+        for start, end in itertools.pairwise(edges):
+            words.append(text[start:end])
+            tags.append(next((_tag(start, place) for place in places if place[0] <= start < place[1]), "O"))
+    return words, tags, split
+
+
+def _tag(start: int, place: Place) -> str:
+    return f"{'B' if start == place[0] else 'I'}-{place[2]}"
+
+
+def utf16(text: str, start: int, end: int) -> tuple[int, int]:
+    """Turn places counted in UTF-16 units, as a browser counts, into characters."""
+    units = text.encode("utf-16-le")
+    return len(units[: 2 * start].decode("utf-16-le", "ignore")), len(units[: 2 * end].decode("utf-16-le", "ignore"))
+
+
+_PREFIXES = {"S": "B", "U": "B", "L": "I", "E": "I", "B": "B", "I": "I", "M": "I"}
+
+
+def iob(tags: Sequence[str], where: str) -> list[str]:
+    """Return tags of IOB, BIOES or BILOU, with - or _ behind the letter, as the IOB that Tarmac reads.
+
+    Raises:
+        ExportError: one is none.
+    """
+    made = []
+    for tag in tags:
+        if tag == "O":
+            made.append(tag)
+            continue
+        match = re.fullmatch(r"([BIESLUM])[-_](.+)", tag)
+        if match is None:
+            raise ExportError(f"{where}: {tag!r} is no tag of IOB, BIOES or BILOU.")
+        made.append(f"{_PREFIXES[match[1]]}-{match[2]}")
+    return made
+
+
+def numbered(records: Iterable[Any], what: str = "record") -> Iterator[tuple[str, Any]]:
+    """Give each record with how a message calls it."""
+    for number, record in enumerate(records, 1):
+        yield f"{what} {number}", record

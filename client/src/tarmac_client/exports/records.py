@@ -1,0 +1,228 @@
+"""JSON exports of label tools: doccano, Label Studio, Prodigy, spaCy, and texts with spans. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tarmac_client.exports.lines import ExportError, Found, Place, iob, numbered, utf16
+
+Record = Mapping[str, Any]
+
+
+def reader_of(first: Record) -> Callable[[Sequence[Any]], Found] | None:
+    """Return what reads records like this one; None: it is no export that is known here."""
+    keys = set(first)
+    if "sentence" in keys or {"user", "item"} <= keys:
+        return None
+    if isinstance(first.get("data"), Mapping) and keys & {"annotations", "completions"}:
+        return label_studio
+    if keys & {"annotation_id", "annotator"} and "lead_time" in keys:
+        return label_studio_min
+    if keys & {"_input_hash", "_task_hash"} or {"text", "answer"} <= keys:
+        return prodigy
+    if "paragraphs" in keys:
+        return spacy_training
+    if "text" in keys and keys & {"ents", "cats"}:
+        return spacy_docs
+    if {"text", "spans"} <= keys:
+        return prodigy
+    if keys & {"text", "data"} and keys & {"label", "labels", "entities"}:
+        return doccano
+    if "tokens" in keys and keys & {"ner_tags", "tags", "labels"}:
+        return token_lists
+    return None
+
+
+def _object(where: str, record: Any) -> Record:
+    if not isinstance(record, Mapping):
+        raise ExportError(f"{where} is no object, as the others are.")
+    return record
+
+
+def _text(where: str, record: Record, *names: str) -> str:
+    for name in names:
+        if isinstance(record.get(name), str):
+            return str(record[name])
+    raise ExportError(f"{where} has no text under {' or '.join(map(repr, names))}.")
+
+
+def _place(where: str, start: Any, end: Any, label: Any) -> Place:
+    if not isinstance(start, int) or not isinstance(end, int) or not isinstance(label, str):
+        raise ExportError(
+            f"{where}: a mention needs two whole numbers and a label (got {start!r}, {end!r}, {label!r})."
+        )
+    return start, end, label
+
+
+def doccano(records: Sequence[Any]) -> Found:
+    """Read doccano's JSONL or JSON: sequences by [start, end, label] or `entities`, classes by `label`."""
+    found = Found("doccano's export")
+    lists = [_labels(one) for one in records if isinstance(one, Mapping) and isinstance(_labels(one), list)]
+    # A text without a label is one without a mention, where the others have mentions.
+    sequences = any(isinstance(one, list) for labels in lists for one in labels)
+    for where, given in numbered(records):
+        record = _object(where, given)
+        text = _text(where, record, "text", "data")
+        if "entities" in record:
+            places = [_place(where, one["start_offset"], one["end_offset"], one["label"]) for one in record["entities"]]
+            found.add_entities(text, places, where)
+            found.left_out["relations, which doccano gives by position"] += len(record.get("relations") or [])
+            continue
+        labels = _labels(record)
+        if sequences and isinstance(labels, list):
+            places = [_place(where, *(list(one) + [None] * 3)[:3]) for one in labels if isinstance(one, list)]
+            found.add_entities(text, places, where)
+        elif isinstance(labels, list) and len(labels) > 1:
+            found.left_out["more than one class"] += 1
+        else:
+            found.add_class(text, (labels or [None])[0] if isinstance(labels, list) else labels)
+    return found.with_numbers()
+
+
+def _labels(record: Record) -> Any:
+    return record.get("label", record.get("labels"))
+
+
+def label_studio(records: Sequence[Any]) -> Found:
+    """Read Label Studio's JSON: of each task the first annotation that was not cancelled."""
+    found = Found("Label Studio's JSON export")
+    for where, given in numbered(records, "task"):
+        record = _object(where, given)
+        done = [
+            one
+            for one in record.get("annotations") or record.get("completions") or []
+            if not one.get("was_cancelled") and not one.get("skipped")
+        ]
+        if not done:
+            found.left_out["no annotation that was finished"] += 1
+            continue
+        if len(done) > 1:
+            found.left_out["further annotations of the same task"] += len(done) - 1
+        results = [one for one in done[0].get("result") or [] if isinstance(one, Mapping)]
+        name = next((str(one["to_name"]) for one in results if one.get("to_name")), "text")
+        data = record["data"]
+        text = _text(where, data, name, "text", *data)
+        choices = [one["value"]["choices"] for one in results if one.get("type") == "choices"]
+        if choices and not any(one.get("type") == "labels" for one in results):
+            if len(choices[0]) > 1:
+                found.left_out["more than one class"] += 1
+            else:
+                found.add_class(text, choices[0][0])
+            continue
+        found.left_out["relations, which Label Studio gives by position"] += sum(
+            one.get("type") == "relation" for one in results
+        )
+        values = [one["value"] for one in results if one.get("type") in ("labels", "hypertextlabels")]
+        found.add_entities(text, [_marked(where, text, value) for value in values], where)
+    return found.with_numbers()
+
+
+def label_studio_min(records: Sequence[Any]) -> Found:
+    """Read Label Studio's JSON-MIN: a task's columns beside its labels."""
+    found = Found("Label Studio's JSON-MIN export")
+    for where, given in numbered(records, "task"):
+        record = _object(where, given)
+        text = _text(where, record, "text", *record)
+        marked = [one for one in record.values() if isinstance(one, list) and one and isinstance(one[0], Mapping)]
+        if marked:
+            found.add_entities(text, [_marked(where, text, value) for value in marked[0] if "labels" in value], where)
+            continue
+        own = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
+        classes = [one for key, one in record.items() if key not in own and one != text and isinstance(one, str)]
+        found.add_class(text, classes[0] if len(classes) == 1 else None)
+    return found.with_numbers()
+
+
+def _marked(where: str, text: str, value: Record) -> Place:
+    labels = value.get("labels") or value.get("hypertextlabels") or []
+    if len(labels) != 1:
+        raise ExportError(f"{where}: a mention has {len(labels)} labels; one is needed.")
+    start, end, label = _place(where, value.get("start"), value.get("end"), labels[0])
+    said = value.get("text")
+    if isinstance(said, str) and text[start:end] != said:
+        start, end = utf16(text, start, end)  # a browser counts so: an emoji is two
+        if text[start:end] != said:
+            raise ExportError(f"{where}: the mention {said!r} is not where its numbers say.")
+    return start, end, label
+
+
+def prodigy(records: Sequence[Any]) -> Found:
+    """Read Prodigy's JSONL, or texts with spans: what was accepted."""
+    found = Found("Prodigy's export" if any("answer" in one for one in records) else "texts with spans")
+    for where, given in numbered(records):
+        record = _object(where, given)
+        answer = record.get("answer", "accept")
+        if answer != "accept":
+            found.left_out[f"answered with {answer}"] += 1
+            continue
+        text = _text(where, record, "text")
+        if "options" in record or "accept" in record:
+            chosen = list(record.get("accept") or [])
+            if len(chosen) > 1:
+                found.left_out["more than one class"] += 1
+            else:
+                found.add_class(text, chosen[0] if chosen else None)
+        elif "spans" in record:
+            spans = [_place(where, one.get("start"), one.get("end"), one.get("label")) for one in record["spans"] or []]
+            found.add_entities(text, spans, where)
+        else:
+            found.add_class(text, record.get("label"))
+    return found.with_numbers()
+
+
+def spacy_docs(records: Sequence[Any]) -> Found:
+    """Read spaCy's `doc.to_json()`: entities, else the class with the highest score."""
+    found = Found("spaCy's documents as JSON")
+    for where, given in numbered(records, "document"):
+        record = _object(where, given)
+        text = _text(where, record, "text")
+        if "ents" in record:
+            ents = [_place(where, one.get("start"), one.get("end"), one.get("label")) for one in record["ents"]]
+            found.add_entities(text, ents, where)
+        else:
+            cats = record["cats"] or {}
+            found.add_class(text, max(cats, key=lambda name: cats[name]) if cats else None)
+    return found.with_numbers()
+
+
+def spacy_training(records: Sequence[Any]) -> Found:
+    """Read the training data of spaCy 2: tokens with BILOU tags, or with parts of speech."""
+    found = Found("spaCy 2's training data")
+    for where, given in numbered(records, "document"):
+        for paragraph in _object(where, given)["paragraphs"]:
+            for sentence in paragraph.get("sentences", []):
+                tokens = [one for one in sentence["tokens"] if str(one.get("orth", "")).strip()]
+                if any(len(str(one["orth"]).split()) > 1 for one in tokens):
+                    found.left_out["a token with a blank in it"] += 1
+                    continue
+                line: dict[str, Any] = {"sentence": " ".join(str(one["orth"]) for one in tokens)}
+                if tokens and all(one.get("ner") for one in tokens):
+                    line["named_entity"] = iob([one["ner"] for one in tokens], where)
+                if tokens and all(one.get("tag") for one in tokens):
+                    line["pos"] = [one["tag"] for one in tokens]
+                if len(line) == 1:
+                    found.left_out["no label"] += 1
+                else:
+                    found.lines.append(line)
+    return found
+
+
+def token_lists(records: Sequence[Any]) -> Found:
+    """Read lists of tokens beside lists of tags, as Hugging Face's data sets have them."""
+    found = Found("lists of tokens and tags")
+    for where, given in numbered(records):
+        record = _object(where, given)
+        tokens = record.get("tokens")
+        tags = next((record[name] for name in ("ner_tags", "tags", "labels") if name in record), None)
+        if not isinstance(tokens, list) or not isinstance(tags, list) or len(tokens) != len(tags):
+            raise ExportError(f"{where}: tokens and tags must be two lists of one length.")
+        if any(not isinstance(tag, str) for tag in tags):
+            raise ExportError(
+                f"{where}: its tags are numbers, and the file does not say which tag each number is: write the names."
+            )
+        if any(len(str(token).split()) != 1 for token in tokens):
+            found.left_out["a token that is blank or has a blank in it"] += 1
+            continue
+        found.lines.append({"sentence": " ".join(map(str, tokens)), "named_entity": iob(tags, where)})
+    return found

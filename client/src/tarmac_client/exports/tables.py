@@ -1,0 +1,164 @@
+"""Exports that are no JSON: CoNLL's columns, CoNLL-U, CSV and TSV. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+from tarmac_client.exports.lines import ExportError, Found, iob
+
+_TEXTS = ("sentence", "text", "review", "tweet", "comment", "content", "message", "document", "body")
+_LABELS = ("label", "sentiment", "class", "category", "target", "polarity", "labels")
+_USERS, _ITEMS = ("user", "user_id", "userid"), ("item", "item_id", "itemid")
+_WEIGHTS = ("count", "rating", "score", "weight")
+_TAG = r"(?:O|[BIESLUM][-_]\S+)"
+
+
+def is_conll_u(text: str) -> bool:
+    """Tell whether a text is CoNLL-U: ten columns between tabs, a number in the first."""
+    rows = [line for line in text[:20_000].splitlines() if line and not line.startswith("#")][:20]
+    return bool(rows) and all(
+        re.match(r"\d+(-\d+|\.\d+)?\t", row) and row.count("\t") == 9 for row in rows[:-1] or rows
+    )
+
+
+def is_columns(text: str) -> bool:
+    """Tell whether a text has a token and its tag a line, as CoNLL-2003."""
+    rows = [
+        line for line in text[:20_000].splitlines()[:-1] if line.strip() and not line.startswith(("#", "-DOCSTART-"))
+    ]
+    return bool(rows) and all(re.fullmatch(rf"\S+(\s+\S+)*\s+{_TAG}", row) for row in rows[:50])
+
+
+def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Give the sentences of a text, which blank lines part, each with the number of its first line."""
+    first, block = 1, list[str]()
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        if line.strip():
+            first = first if block else number
+            block.append(line)
+        elif block:
+            yield first, block
+            block = []
+
+
+def conll_u(text: str) -> Found:
+    """Read CoNLL-U: words with their universal part of speech."""
+    found = Found("CoNLL-U")
+    for first, block in _blocks(text):
+        rows = [(first + place, line.split("\t")) for place, line in enumerate(block) if not line.startswith("#")]
+        if wrong := [number for number, row in rows if len(row) != 10]:
+            raise ExportError(f"line {wrong[0]} has not the ten columns of CoNLL-U.")
+        words = [row for _, row in rows if row[0].isdecimal()]
+        found.left_out["words that stand for several, and empty ones"] += len(rows) - len(words)
+        if any(len(row[1].split()) != 1 for row in words):
+            found.left_out["sentences with a word that has a blank in it"] += 1
+        elif any(row[3] == "_" for row in words):
+            found.left_out["sentences without parts of speech"] += 1
+        elif words:
+            found.lines.append({"sentence": " ".join(row[1] for row in words), "pos": [row[3] for row in words]})
+    found.notes.append("the tags are the universal ones, of the fourth column")
+    return found
+
+
+def columns(text: str) -> Found:
+    """Read a token and its tag a line; what stands between is left out."""
+    found = Found("CoNLL's columns, a token and its tag a line")
+    widths = set()
+    for first, block in _blocks(text):
+        rows = [line.split() for line in block if not line.startswith(("-DOCSTART-", "# "))]
+        if not rows:
+            continue
+        if any(len(row) < 2 for row in rows):
+            place = next(place for place, line in enumerate(block) if len(line.split()) < 2)
+            raise ExportError(f"line {first + place} has a token without a tag: {block[place][:40]!r}.")
+        widths |= {len(row) for row in rows}
+        tags = iob([row[-1] for row in rows], f"the sentence of line {first}")
+        found.lines.append({"sentence": " ".join(row[0] for row in rows), "named_entity": tags})
+    if len(widths) == 1 and max(widths) > 2:
+        found.notes.append(f"of {max(widths)} columns the first is the token and the last the tag")
+    return found
+
+
+def delimiter_of(text: str) -> str | None:
+    """Return what parts the columns of a table with a header; None: it is no table."""
+    lines = text[:20_000].splitlines()[:3]
+    if len(lines) < 2:
+        return None
+    for delimiter in ("\t", ",", ";", "|"):
+        header = next(csv.reader(lines[:1], delimiter=delimiter))
+        if len(header) > 1 and all(re.fullmatch(r"[\w .:-]{1,60}", name.strip()) for name in header):
+            return delimiter
+    return None
+
+
+def table(text: str, delimiter: str, *, text_column: str | None = None, label_column: str | None = None) -> Found:
+    """Read CSV or TSV with a header: a text and its class, or users and items.
+
+    Args:
+        text_column, label_column: which they are; None: known by their names.
+
+    Raises:
+        ExportError: it is not clear which columns are meant, or a row has other columns.
+    """
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    found = Found("a table (TSV)" if delimiter == "\t" else "a table (CSV)")
+    try:
+        header = [name.strip() for name in next(rows)]
+        small = [name.lower() for name in header]
+        user, item = (_one(small, names) for names in (_USERS, _ITEMS))
+        if text_column is None and user is not None and item is not None:
+            return _pairs(rows, header, small, user, item, found)
+        at_text = _column(header, small, text_column, _TEXTS, "the text", "--text")
+        at_label = _column(header, small, label_column, _LABELS, "the label", "--label")
+        found.notes.append(f"the column {header[at_text]!r} is the text, {header[at_label]!r} the label")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise ExportError(f"line {rows.line_num} has {len(row)} columns, and the header {len(header)}.")
+            found.add_class(row[at_text], row[at_label].strip())
+    except csv.Error as error:
+        raise ExportError(f"line {rows.line_num} is no row of a table: {error}.") from error
+    return found.with_numbers()
+
+
+def _one(small: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((small.index(name) for name in names if name in small), None)
+
+
+def _column(
+    header: Sequence[str], small: Sequence[str], given: str | None, names: Sequence[str], what: str, option: str
+) -> int:
+    if given is not None:
+        if given not in header:
+            raise ExportError(f"there is no column {given!r}; there are: {', '.join(header)}.")
+        return header.index(given)
+    fitting = [place for place, name in enumerate(small) if name in names]
+    if len(fitting) == 1:
+        return fitting[0]
+    which = "several columns could be" if fitting else "no column is known to be"
+    raise ExportError(f"{which} {what}: say which with {option} NAME; there are: {', '.join(header)}.")
+
+
+def _pairs(
+    rows: Iterator[list[str]], header: Sequence[str], small: Sequence[str], user: int, item: int, found: Found
+) -> Found:
+    weight = _one(small, _WEIGHTS)
+    for number, row in enumerate(rows, 2):
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise ExportError(f"row {number} has {len(row)} columns, and the header {len(header)}.")
+        line: dict[str, object] = {"user": row[user], "item": row[item]}
+        if weight is not None and row[weight].strip():
+            try:
+                line[small[weight]] = float(row[weight])
+            except ValueError as error:
+                raise ExportError(f"row {number}: {header[weight]} is {row[weight]!r}, which is no number.") from error
+        found.lines.append(line)
+    more = f", {header[weight]!r} the weight" if weight is not None else ""
+    found.notes.append(f"the columns are {header[user]!r} the user, {header[item]!r} the item{more}")
+    return found

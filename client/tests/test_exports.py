@@ -1,0 +1,399 @@
+"""Exports of label tools: read right, or refused in one sentence that names the cause."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_stack import Stack
+
+from tarmac_client import SettingsError, Tarmac, files
+from tarmac_client.exports import recognise
+from tarmac_client.exports.lines import ExportError
+
+NER = [{"sentence": "Ada met Bob .", "named_entity": ["B-PER", "O", "B-PER", "O"]}]
+GOOD_BAD = [
+    {"sentence": "fine film", "sentiment": {"categorical": 1, "binary": 1}},
+    {"sentence": "dull film", "sentiment": {"categorical": 0, "binary": 0}},
+]
+
+
+def rows(*values: Any) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+def task(text: str, *results: Any, **more: Any) -> dict[str, Any]:
+    done = {"id": 1, "was_cancelled": False, "result": list(results), **more}
+    return {"id": 1, "data": {"text": text}, "annotations": [done], "predictions": []}
+
+
+def span(start: int, end: int, label: str, **more: Any) -> dict[str, Any]:
+    value = {"start": start, "end": end, "labels": [label], **more}
+    return {"value": value, "from_name": "label", "to_name": "text", "type": "labels"}
+
+
+def choice(*names: str) -> dict[str, Any]:
+    return {"value": {"choices": list(names)}, "from_name": "sentiment", "to_name": "text", "type": "choices"}
+
+
+PROSE = "Ada met Bob."
+WORD = [{"sentence": "Ada met Bob .", "named_entity": ["B-PER", "O", "B-PER", "O"]}]
+CONLL = "-DOCSTART- -X- -X- O\n\nAda NNP I-NP B-PER\nmet VBD I-VP O\nBob NNP I-NP B-PER\n. . O O\n"
+CONLLU = "# sent_id = 1\n# text = Ada met Bob\n" + "".join(
+    f"{n}\t{w}\t{w}\t{u}\t{x}\t_\t0\troot\t_\t_\n" for n, w, u, x in
+    (("1", "Ada", "PROPN", "NNP"), ("2-3", "m", "_", "_"), ("2", "met", "VERB", "VBD"), ("3", "Bob", "PROPN", "NNP"))
+)  # fmt: skip
+TOKENS = [{"orth": w, "ner": n, "tag": "X"} for w, n in (("Ada", "U-PER"), ("met", "O"), ("Bob", "U-PER"), (".", "O"))]
+
+READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
+    "doccano, sequences": (
+        rows({"id": 1, "text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]], "Comments": []}),
+        WORD,
+    ),
+    "doccano, of its versions before 1.5": (
+        rows({"id": 1, "data": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]]}),
+        WORD,
+    ),
+    "doccano, labels": (rows({"id": 1, "text": PROSE, "labels": [[8, 11, "PER"], [0, 3, "PER"]], "meta": {}}), WORD),
+    "doccano, with relations": (
+        rows(
+            {
+                "id": 1,
+                "text": PROSE,
+                "relations": [{"id": 3, "from_id": 1, "to_id": 2, "type": "knows"}],
+                "entities": [
+                    {"id": 1, "label": "PER", "start_offset": 0, "end_offset": 3},
+                    {"id": 2, "label": "PER", "start_offset": 8, "end_offset": 11},
+                ],
+            }
+        ),
+        WORD,
+    ),
+    "doccano, as one JSON array": (
+        json.dumps([{"id": 1, "text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]]}]),
+        WORD,
+    ),
+    "doccano, a text without a mention": (
+        rows({"text": "no one", "label": []}, {"text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]]}),
+        [{"sentence": "no one", "named_entity": ["O", "O"]}, *WORD],
+    ),
+    "doccano, classes": (
+        rows(
+            {"id": 1, "text": "fine film", "label": ["positive"]}, {"id": 2, "text": "dull film", "label": ["negative"]}
+        ),
+        GOOD_BAD,
+    ),
+    "Label Studio": (json.dumps([task(PROSE, span(0, 3, "PER", text="Ada"), span(8, 11, "PER", text="Bob"))]), WORD),
+    "Label Studio, whose places a browser counts": (
+        json.dumps([task("\U0001f600 Ada", span(3, 6, "PER", text="Ada"))]),
+        [{"sentence": "\U0001f600 Ada", "named_entity": ["O", "B-PER"]}],
+    ),
+    "Label Studio, a cancelled annotation before": (
+        json.dumps(
+            [
+                {
+                    **task(PROSE),
+                    "annotations": [
+                        {"was_cancelled": True, "result": []},
+                        {"was_cancelled": False, "result": [span(0, 3, "PER"), span(8, 11, "PER")]},
+                    ],
+                }
+            ]
+        ),
+        WORD,
+    ),
+    "Label Studio, of its versions before 1.0": (
+        json.dumps([{"data": {"text": PROSE}, "completions": [{"result": [span(0, 3, "PER"), span(8, 11, "PER")]}]}]),
+        WORD,
+    ),
+    "Label Studio, classes": (
+        json.dumps([task("fine film", choice("pos")), task("dull film", choice("neg"))]),
+        GOOD_BAD,
+    ),
+    "Label Studio, JSON-MIN": (
+        json.dumps(
+            [
+                {
+                    "id": 1,
+                    "text": PROSE,
+                    "annotator": 1,
+                    "annotation_id": 1,
+                    "lead_time": 2.5,
+                    "label": [
+                        {"start": 0, "end": 3, "text": "Ada", "labels": ["PER"]},
+                        {"start": 8, "end": 11, "text": "Bob", "labels": ["PER"]},
+                    ],
+                }
+            ]
+        ),
+        WORD,
+    ),
+    "Label Studio, JSON-MIN, classes": (
+        json.dumps(
+            [
+                {"id": n, "text": text, "sentiment": label, "annotator": 1, "annotation_id": n, "lead_time": 1.0}
+                for n, (text, label) in enumerate((("fine film", "yes"), ("dull film", "no")))
+            ]
+        ),
+        GOOD_BAD,
+    ),
+    "Prodigy": (
+        rows(
+            {
+                "text": PROSE,
+                "_input_hash": 1,
+                "_task_hash": 2,
+                "answer": "accept",
+                "tokens": [{"text": "Ada", "start": 0, "end": 3, "id": 0}],
+                "spans": [
+                    {"start": 0, "end": 3, "token_start": 0, "token_end": 0, "label": "PER"},
+                    {"start": 8, "end": 11, "label": "PER"},
+                ],
+            },
+            {"text": "bad", "spans": [], "answer": "reject"},
+            {"text": "hm", "spans": [], "answer": "ignore"},
+        ),
+        WORD,
+    ),
+    "Prodigy, choices": (
+        rows(
+            {"text": "fine film", "options": [{"id": "pos"}, {"id": "neg"}], "accept": ["pos"], "answer": "accept"},
+            {"text": "dull film", "options": [], "accept": ["neg"], "answer": "accept"},
+        ),
+        GOOD_BAD,
+    ),
+    "Prodigy, a class a line": (
+        rows(
+            {"text": "fine film", "label": "good", "answer": "accept"},
+            {"text": "dull film", "label": "bad", "answer": "accept"},
+        ),
+        GOOD_BAD,
+    ),
+    "texts with spans": (
+        rows(
+            {"text": PROSE, "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 8, "end": 11, "label": "PER"}]}
+        ),
+        WORD,
+    ),
+    "a mention inside of a word": (
+        rows({"text": "pre-Ada, met", "spans": [{"start": 4, "end": 7, "label": "PER"}]}),
+        [{"sentence": "pre- Ada , met", "named_entity": ["O", "B-PER", "O", "O"]}],
+    ),
+    "a mention of several words, with blanks around it": (
+        rows({"text": "to New  York now", "spans": [{"start": 2, "end": 13, "label": "a city"}]}),
+        [{"sentence": "to New York now", "named_entity": ["O", "B-a city", "I-a city", "O"]}],
+    ),
+    "spaCy's documents": (
+        rows(
+            {
+                "text": PROSE,
+                "ents": [{"start": 0, "end": 3, "label": "PER"}, {"start": 8, "end": 11, "label": "PER"}],
+                "tokens": [{"id": 0, "start": 0, "end": 3}],
+            }
+        ),
+        WORD,
+    ),
+    "spaCy's documents, classes": (
+        rows(
+            {"text": "fine film", "cats": {"pos": 0.9, "neg": 0.1}, "tokens": []},
+            {"text": "dull film", "cats": {"pos": 0, "neg": 1}},
+        ),
+        GOOD_BAD,
+    ),
+    "spaCy 2's training data": (
+        json.dumps([{"id": 0, "paragraphs": [{"raw": PROSE, "sentences": [{"tokens": TOKENS}]}]}]),
+        [{**WORD[0], "pos": ["X"] * 4}],
+    ),
+    "tokens and tags of Hugging Face": (
+        rows({"tokens": ["Ada", "met"], "ner_tags": ["S-PER", "O"]}),
+        [{"sentence": "Ada met", "named_entity": ["B-PER", "O"]}],
+    ),
+    "CoNLL-2003": (CONLL, WORD),
+    "two columns between tabs, BILOU": (
+        "New\tB-LOC\nYork\tL-LOC\n\nAda\tU-PER\n",
+        [{"sentence": "New York", "named_entity": ["B-LOC", "I-LOC"]}, {"sentence": "Ada", "named_entity": ["B-PER"]}],
+    ),
+    "BIOES with underscores": (
+        "New B_LOC\nYork E_LOC\nAda S_PER\n",
+        [{"sentence": "New York Ada", "named_entity": ["B-LOC", "I-LOC", "B-PER"]}],
+    ),
+    "CoNLL-U": (CONLLU, [{"sentence": "Ada met Bob", "pos": ["PROPN", "VERB", "PROPN"]}]),
+    "CSV": ('id,text,label\n1,"fine film",positive\n2,"dull\n film",negative\n', GOOD_BAD),
+    "TSV": ("Review\tSentiment\nfine film\t1\ndull film\t0\n", GOOD_BAD),
+    "CSV with semicolons, five classes": (
+        "text;class\na b;4\nc d;0\n",
+        [{"sentence": "a b", "sentiment": {"categorical": 4}}, {"sentence": "c d", "sentiment": {"categorical": 0}}],
+    ),
+    "CSV of users and items": (
+        "user_id,item_id,count\nu1,a,3\nu2,b,1\n",
+        [{"user": "u1", "item": "a", "count": 3.0}, {"user": "u2", "item": "b", "count": 1.0}],
+    ),
+    "an array of Tarmac's own lines": (json.dumps(NER), NER),
+}
+
+
+@pytest.mark.parametrize(("text", "wanted"), READ.values(), ids=READ.keys())
+def test_an_export_is_read_as_lines(text: str, wanted: list[dict[str, Any]]):
+    found = recognise.read(text.encode())
+    assert found is not None
+    assert found.lines == wanted
+
+
+REFUSED: dict[str, tuple[str | bytes, str]] = {
+    "a mention that is not in the text": (
+        rows({"text": "Ada", "label": [[0, 9, "PER"]]}),
+        "record 1: the mention from character 0 to 9 is not in its text of 3",
+    ),
+    "a mention of nothing": (rows({"text": "Ada met", "label": [[3, 4, "PER"]]}), "is of blanks only"),
+    "a mention that is elsewhere": (
+        json.dumps([task(PROSE, span(0, 3, "PER", text="Bob"))]),
+        "task 1: the mention 'Bob' is not where its numbers say",
+    ),
+    "a mention without a label": (
+        rows({"text": "Ada", "spans": [{"start": 0, "end": 3}]}),
+        "record 1: a mention needs two whole numbers and a label",
+    ),
+    "two labels": (
+        json.dumps([task("Ada", {"type": "labels", "value": {"start": 0, "end": 3, "labels": ["A", "B"]}})]),
+        "has 2 labels",
+    ),
+    "no finished annotation": (
+        json.dumps([{**task("Ada"), "annotations": []}]),
+        "nothing of it can be trained on (no annotation that was finished: 1)",
+    ),
+    "all rejected": (
+        rows({"text": "a", "spans": [], "answer": "reject"}),
+        "nothing of it can be trained on (answered with reject: 1)",
+    ),
+    "all overlap": (
+        rows({"text": "Ada B", "label": [[0, 5, "X"], [0, 3, "Y"]]}),
+        "mentions that overlap, which tags cannot say: 1",
+    ),
+    "a record of another form": (
+        rows({"text": "Ada", "label": [[0, 3, "X"]]}, [1]),
+        "record 2 is no object, as the others are",
+    ),
+    "a record without a text": (
+        rows({"text": "Ada", "label": [[0, 3, "X"]]}, {"label": []}),
+        "record 2 has no text under 'text' or 'data'",
+    ),
+    "an entity that lacks its place": (
+        rows({"text": "A", "entities": [{"label": "X"}]}),
+        "a record is not as that has it (KeyError('start_offset'))",
+    ),
+    "tags that are numbers": (rows({"tokens": ["a"], "ner_tags": [3]}), "its tags are numbers"),
+    "lists of other lengths": (rows({"tokens": ["a"], "ner_tags": ["O", "O"]}), "two lists of one length"),
+    "a token without a tag": ("Ada B-PER\nmet O\n" * 30 + "Bob\n", "line 61 has a token without a tag: 'Bob'"),
+    "a tag that is none": ("Ada B-PER\n" * 60 + "\nmet NN\n", "'NN' is no tag of IOB, BIOES or BILOU"),
+    "CoNLL-U that lacks a column": (CONLLU * 20 + "\n1\tAda\n", "line 122 has not the ten columns of CoNLL-U"),
+    "two columns that could be the text": (
+        "text,review,label\na,b,1\n",
+        "several columns could be the text: say which with --text NAME; there are: text",
+    ),
+    "no column that is a label": (
+        "text,stars\na,1\n",
+        "no column is known to be the label: say which with --label NAME",
+    ),
+    "a row that lacks a column": ("text,label\na,1\nb\n", "line 3 has 1 columns, and the header 2"),
+    "a quote that does not end": ('text,label\na,1\n"b,1\n', "is no row of a table"),
+    "a weight in words": ("user,item,rating\nu,i,good\n", "row 2: rating is 'good', which is no number"),
+    "DocBin": (zlib.compress(b"\x81\xa7version"), "is spaCy's DocBin, which only spaCy reads"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_read_is_refused_in_a_sentence(content: str | bytes, said: str):
+    with pytest.raises(ExportError) as refused:
+        recognise.read(content if isinstance(content, bytes) else content.encode())
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+OTHERS = [
+    rows(*NER),
+    rows({"user": "u", "item": "i"}),
+    rows({"a": 1}),
+    "just words\nand more\n",
+    "",
+    "[1, 2]",
+    "{",
+    b"PAR1\xff",
+]
+
+
+@pytest.mark.parametrize("content", OTHERS)
+def test_what_is_no_export_is_left_to_the_stack(content: str | bytes):
+    assert recognise.read(content if isinstance(content, bytes) else content.encode()) is None
+
+
+@pytest.mark.parametrize("text", [rows(*NER), rows({"a": 1})])
+def test_lines_are_not_read_to_their_end(text: str):
+    assert recognise.is_own(text.encode() + b'{"sentence": ')
+    assert not recognise.is_own(READ["doccano, sequences"][0].encode())
+
+
+def test_columns_that_are_named_are_taken():
+    found = recognise.read(b"text,review,label,other\na,b c,1,2\n", text_column="review", label_column="other")
+    assert found is not None
+    assert found.lines == [{"sentence": "b c", "sentiment": {"categorical": 2}}]
+    with pytest.raises(ExportError, match="there is no column 'x'; there are: text, label"):
+        recognise.read(b"text,label\na,1\n", text_column="x")
+
+
+def test_utf_16_is_read():
+    found = recognise.read("Ada B-PER\nmet O\n".encode("utf-16"))
+    assert found is not None
+    assert found.lines == [{"sentence": "Ada met", "named_entity": ["B-PER", "O"]}]
+
+
+def test_what_was_understood_and_left_out_is_told(
+    stack: Stack, tmp_path: Path, tarmac: Callable[..., tuple[int, str, str]]
+):
+    export = tmp_path / "admin.jsonl"
+    export.write_text(
+        rows(
+            {"text": "Ada-Lovelace met", "label": [[0, 3, "PER"]]}, {"text": "a b", "label": [[0, 3, "X"], [2, 3, "Y"]]}
+        )
+    )
+    code, out, err = tarmac("data", "push", export)
+    assert code == 0
+    assert err.splitlines()[:4] == [
+        "admin.jsonl: read as doccano's export: 1 lines; labels: PER 1",
+        "  1 words were split where a mention begins or ends in them",
+        "  left out: mentions that overlap, which tags cannot say: 1",
+        '  {"sentence": "Ada -Lovelace met", "named_entity": ["B-PER", "O", "O"]}',
+    ]
+    assert stack.stored[out.strip()] == b'{"sentence": "Ada -Lovelace met", "named_entity": ["B-PER", "O", "O"]}\n'
+
+
+def test_a_session_trains_on_an_export_as_it_is(stack: Stack, tmp_path: Path):
+    export = tmp_path / "project-1.json"
+    export.write_text(READ["Label Studio"][0])
+    session = Tarmac().train("named_entity_recognition", export)
+    (reference,) = stack.stored
+    assert stack.started[session.id]["datasets"] == {"project-1": {"train": reference, "eval": None}}
+    export.write_text(REFUSED["two labels"][0])  # type: ignore[arg-type]
+    with pytest.raises(
+        SettingsError, match=r"^FILE: '.*project-1.json' task 1: a mention has 2 labels; one is needed\.$"
+    ):
+        files.identify(export, field="FILE")
+
+
+def test_the_transcript_in_the_docs_is_what_is_shown(
+    stack: Stack, tmp_path: Path, tarmac: Callable[..., tuple[int, str, str]]
+):
+    export = tmp_path / "admin.jsonl"
+    export.write_text(
+        rows(
+            {"text": "Ada-Lovelace met", "label": [[0, 3, "PER"]]},
+            {"text": "a", "label": [[0, 1, "X"], [0, 1, "Y"]]},
+            {"text": "Bob left", "label": [[0, 3, "PER"]]},
+        )
+    )
+    _, _, err = tarmac("train", "named_entity_recognition", "--train", export)
+    page = (Path(__file__).parents[2] / "docs/exports.md").read_text()
+    assert f"--train admin.jsonl\n{err.partition('Started')[0]}```" in page
