@@ -67,6 +67,52 @@ SESSIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def version(number: int, **fields: Any) -> dict[str, Any]:
+    """A registered version as the checker tells of it."""
+    known = {
+        "name": "news-entities", "version": number, "aliases": [], "created": f"2026-11-{number:02}T08:00:00Z",
+        "same_as": None, "mlflow_run": "f" * 32, "source": "models:/m-1", "url": "http://localhost:5000/#/models",
+        "tags": {
+            "tarmac.model": "named_entity_recognition", "tarmac.score_name": "ents_f",
+            "tarmac.score": str(0.5 + number / 50), "tarmac.datasets": "news",
+        },
+    }  # fmt: skip
+    return known | fields
+
+
+def step(**fields: Any) -> dict[str, Any]:
+    """A step of what is in production as the checker tells of it."""
+    known = {
+        "model": "news-entities", "kind": "person", "from_version": 2, "to_version": 4, "who": "ada",
+        "why": "better on the new labels", "at": "2026-11-20T09:00:00Z", "score_name": "ents_f", "from_score": 0.54,
+        "to_score": 0.58, "margin": 0.005, "evaluation_set": None,
+    }  # fmt: skip
+    return known | fields
+
+
+def fill_registry(fakes: Fakes) -> list[tuple[str, str, dict[str, str]]]:
+    """Give the checker two registered models; return the list that what it is asked to change is noted in."""
+    usual = fakes.checker
+    changes: list[tuple[str, str, dict[str, str]]] = []
+    sides = {"metric": {"ents_f": "0.5400"}, "parameter": {"dropout": "0.3"}, "data": {}, "training": {}, "origin": {}}
+
+    def answer(method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        if path == "/models":
+            found = [version(5), version(4, aliases=["production"]), version(2), version(1, name="other", tags={})]
+            return 200, [one for one in found if query.get("model") in (None, one["name"])]
+        if path == "/production":
+            return 200, [step(kind="rule", from_version=None, to_version=2, why=HOSTILE), step()]
+        if path == "/compare":
+            return 200, [version(2) | sides, version(4) | sides | {"metric": {"ents_f": "0.5800", HOSTILE: HOSTILE}}]
+        if path in ("/promote", "/rollback"):
+            changes.append((method, path, query))
+            return 200, step()
+        return usual(method, path, query, body)
+
+    fakes.checker = answer
+    return changes
+
+
 def fill_store(fakes: Fakes, store_url: str) -> list[str]:
     """Store two data sets, which two of the sessions train on; return their references."""
     found = []

@@ -146,6 +146,13 @@ def test_every_kind_has_a_form_with_its_parameters_and_their_bounds(browser: Tes
     assert '<option value="prep">prep</option>' in text
 
 
+def test_a_ledger_that_is_away_leaves_the_form(browser: TestClient, fakes: Fakes):
+    fakes.checker = lambda method, path, *_: (503, {"detail": "it is away"}) if path == "/now" else (200, [])
+    text = see(browser, "/new?model=test_model")
+    assert "what is free is not known now: it is away" in text
+    assert 'name="parameter.train_seconds"' in text
+
+
 def test_a_form_that_is_checked_starts_nothing_and_says_what_is_wrong_at_each_field(browser: TestClient, fakes: Fakes):
     fakes.world = ["datasets.a.train: there is no such data set."]
     answer = send(browser, do="check")

@@ -38,7 +38,16 @@ from tarmac.web.page.app import create_page  # noqa: E402
 
 PORT = 8099
 ROLE = os.environ.get("ROLE", "user")
-PAGES = {"now": "/", "session": "/sessions/ner", "failed": "/sessions/failed", "new": "/new?like=ner"}
+PAGES = {
+    "now": "/",
+    "session": "/sessions/ner",
+    "failed": "/sessions/failed",
+    "new": "/new?like=ner",
+    "sessions": "/sessions",
+    "datasets": "/datasets",
+    "models": "/models",
+    "model": "/models/news-entities?a=2&b=4",
+}
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SIZES = {"": (1400, 900), "-phone": (390, 844)}
 
@@ -58,6 +67,7 @@ def served() -> Iterator[str]:
         with Ledger(url) as ledger:
             scene.fill_ledger(ledger)
         scene.fill_airflow(fakes)
+        scene.fill_registry(fakes)
         scene.fill_store(fakes, os.environ["TARMAC_STORE"])
         api = create_app(fakes)
         app = Starlette(routes=[Mount("/tarmac", app=logged_in(beside(api, create_page(api))))])

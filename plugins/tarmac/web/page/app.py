@@ -21,13 +21,20 @@ from tarmac.web import answers
 from tarmac.web.page import now
 from tarmac.web.page.calls import App, Calls, RefusedError
 from tarmac.web.page.forgery import word_for
+from tarmac.web.page.list_pages import add_list_pages
 from tarmac.web.page.new_pages import add_new_pages
 from tarmac.web.page.render import render
 from tarmac.web.page.session_pages import add_session_pages
 
 STATIC = Path(__file__).parent / "static"
 LOGIN = "/auth/login/"
-TABS = [("Now", "/"), ("New session", "/new")]
+TABS = [
+    ("Now", "/"),
+    ("New session", "/new"),
+    ("Sessions", "/sessions"),
+    ("Data sets", "/datasets"),
+    ("Models", "/models"),
+]
 HEADERS = {
     # Scripts, styles and pictures of this page's own files alone; only Airflow's UI may show it in a frame.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -68,6 +75,7 @@ def create_page(api: App) -> FastAPI:
 
     add_session_pages(page, calls, shown)
     add_new_pages(page, calls, shown)
+    add_list_pages(page, calls, shown)
     page.mount("/static", StaticFiles(directory=STATIC))
     return page
 

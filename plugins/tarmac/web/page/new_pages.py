@@ -33,7 +33,10 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         kind = await call.get(answers.Kind, f"/kinds/{quote(chosen, safe='')}") if chosen in kinds else None
         inputs = form.inputs(kind) if kind else []
         names = [*form.NAMES, *(one.name for one in inputs)]
-        gpus, hosts = form.room(await call.get(answers.Now, "/now"))
+        try:
+            gpus, hosts = form.room(await call.get(answers.Now, "/now"))
+        except RefusedError as error:  # the form is of use all the same
+            gpus = hosts = f"what is free is not known now: {error.refusal.detail}"
         return shown(
             request,
             "new.html",
@@ -56,9 +59,9 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         )
 
     @page.get("/new")
-    async def show_new(request: Request, model: str = "", like: str = "") -> Response:
-        """Show the form: empty, for a model, or as another session was asked for (`like`)."""
-        given: dict[str, str] = {}
+    async def show_new(request: Request, model: str = "", like: str = "", data: str = "") -> Response:
+        """Show the form: empty, for a model, for a data set, or as another session was asked for (`like`)."""
+        given = {"data.0.train": data} if data else {}
         if like:
             found = await calls(request).get(answers.Session, f"/sessions/{quote(like, safe='')}")
             given = form.fields_of(found.request)

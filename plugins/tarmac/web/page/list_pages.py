@@ -1,0 +1,91 @@
+"""The pages of sessions, data sets and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import FastAPI, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse
+from starlette.responses import Response
+
+from tarmac.web import answers
+from tarmac.web.page import lists
+from tarmac.web.page.calls import Calls
+from tarmac.web.page.forgery import sent_form
+
+_FILES = 1000
+
+
+def add_list_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
+    """Add them to the page's app."""
+
+    @page.get("/sessions")
+    async def show_sessions(request: Request, first: Annotated[int, Query(ge=0)] = 0) -> Response:
+        """List the sessions, newest first."""
+        rows = await calls(request).get(list[answers.Row], "/sessions", {"limit": lists.PAGE, "offset": first})
+        values = {"lines": lists.session_lines(rows), "first": first, "page": lists.PAGE}
+        return shown(request, "sessions.html", title="Sessions", tab="Sessions", **values)
+
+    @page.get("/datasets")
+    async def show_files(request: Request) -> Response:
+        """List what is in the data set store."""
+        call = calls(request)
+        found = await call.get(list[answers.Listed], "/datasets", {"limit": _FILES})
+        about = await call.get(answers.About, "/version")
+        values = {"lines": lists.file_lines(found), "about": about, "most": _FILES}
+        return shown(request, "datasets.html", title="Data sets", tab="Data sets", **values)
+
+    @page.get("/datasets/{name}")
+    async def show_file(request: Request, name: str) -> Response:
+        """Show what is in a data set."""
+        call = calls(request)
+        content = await call.get(answers.Content, f"/datasets/{quote(name, safe='')}/content")
+        about = await call.get(answers.About, "/version")
+        values = {"content": content, "sample": lists.sample_lines(content), "about": about}
+        return shown(request, "dataset.html", title=name, tab="Data sets", **values)
+
+    @page.get("/models")
+    async def show_models(request: Request) -> Response:
+        """List the registered models."""
+        found = await calls(request).get(list[answers.Version], "/models")
+        return shown(request, "models.html", title="Models", tab="Models", cards=lists.model_cards(found))
+
+    @page.get("/models/{name}")
+    async def show_model(request: Request, name: str, a: str = "", b: str = "") -> Response:
+        """Show a registered model: its versions, what was in production, and two versions side by side."""
+        call = calls(request)
+        found = await call.get(list[answers.Version], "/models", {"name": name})
+        steps = await call.get(list[answers.Step], f"/models/{quote(name, safe='')}/production")
+        pair = None
+        if a and b:
+            query = {"a": f"{name}/{a}", "b": f"{name}/{b}"}
+            pair = lists.compared(await call.get(list[answers.Compared], "/models/compare", query))
+        values = {"card": lists.model_card(name, found), "steps": steps[::-1], "pair": pair, "a": a, "b": b}
+        about = await call.get(answers.About, "/version")
+        return shown(request, "model.html", title=name, tab="Models", about=about, **values)
+
+    @page.post("/models/{name}/promote")
+    async def promote(request: Request, name: str) -> Response:
+        """Put a version into production."""
+        given = await sent_form(request)
+        version = given.get("version", "")
+        body = {"version": int(version) if version.isdecimal() else version, "why": given.get("why", "")}
+        await calls(request).post(answers.Step, f"/models/{quote(name, safe='')}/promote", body)
+        return _to(request, name)
+
+    @page.post("/models/{name}/rollback")
+    async def roll_back(request: Request, name: str) -> Response:
+        """Take the last promotion back."""
+        given = await sent_form(request)
+        await calls(request).post(
+            answers.Step, f"/models/{quote(name, safe='')}/rollback", {"why": given.get("why", "")}
+        )
+        return _to(request, name)
+
+
+def _to(request: Request, model: str) -> RedirectResponse:
+    root = request.scope.get("root_path", "")
+    return RedirectResponse(f"{root}/models/{quote(model, safe='')}", HTTPStatus.SEE_OTHER)

@@ -1,0 +1,169 @@
+"""What the pages of sessions, data sets and models show, of what the API answers. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from tarmac.base.session import cancellation, failure_in
+from tarmac.base.units import format_seconds, format_size
+from tarmac.registry import tags
+from tarmac.web import answers
+from tarmac.web.page.bars import sparkline
+from tarmac.web.page.now import Badge
+
+PRODUCTION = "production"
+PAGE = 50
+"""Sessions on a page."""
+
+
+@dataclass(frozen=True)
+class SessionLine:
+    """A session in the list."""
+
+    id: str
+    title: str
+    model: str
+    owner: str
+    badge: Badge
+    started: datetime | None
+    took: str
+    says: str
+
+
+@dataclass(frozen=True)
+class FileLine:
+    """A file of the store. `file`: its name in an address."""
+
+    file: str
+    names: str
+    size: str
+    stored: datetime | None
+
+
+@dataclass(frozen=True)
+class VersionLine:
+    """A version of a model. `score`: with its name, "" where none is recorded."""
+
+    version: int
+    created: datetime
+    score: str
+    data: str
+    in_production: bool
+    aliases: list[str]
+    same_as: str
+    url: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A registered model, its versions newest first. `spark`: its scores over the versions, oldest first."""
+
+    name: str
+    kind: str
+    production: int | None
+    spark: str
+    score_name: str
+    versions: list[VersionLine]
+
+
+def session_lines(rows: Iterable[answers.Row]) -> list[SessionLine]:
+    """Return the sessions as a list shows them."""
+    return [
+        SessionLine(
+            id=row.id,
+            title=row.name or row.id,
+            model=row.model or "",
+            owner=row.owner or "",
+            badge=_BADGES.get(row.run_state, Badge("warning", row.run_state)),
+            started=row.started,
+            took="" if row.seconds is None else format_seconds(row.seconds),
+            says=row.now or cancellation(row.note) or failure_in(row.note) or (row.note.splitlines() or [""])[0],
+        )
+        for row in rows
+    ]
+
+
+_BADGES = {
+    "success": Badge("good", "ended well"),
+    "failed": Badge("bad", "failed"),
+    "running": Badge("warning", "under way"),
+    "queued": Badge("quiet", "not begun"),
+}
+
+
+def file_lines(stored: Iterable[answers.Listed]) -> list[FileLine]:
+    """Return the files of the store as a list shows them."""
+    return [
+        FileLine(
+            file=one.reference.rpartition("/")[2],
+            names=", ".join(one.names),
+            size=format_size(one.size),
+            stored=one.stored,
+        )
+        for one in stored
+    ]
+
+
+def sample_lines(content: answers.Content) -> list[str]:
+    """Return the first lines of a data set as JSON."""
+    return [json.dumps(one, ensure_ascii=False) for one in content.sample]
+
+
+def model_cards(versions: Sequence[answers.Version]) -> list[ModelCard]:
+    """Return the registered models by name."""
+    found: dict[str, list[answers.Version]] = {}
+    for one in versions:
+        found.setdefault(one.name, []).append(one)
+    return [model_card(name, found[name]) for name in sorted(found)]
+
+
+def model_card(name: str, versions: Sequence[answers.Version]) -> ModelCard:
+    """Return one registered model."""
+    newest = sorted(versions, key=lambda one: one.version, reverse=True)
+    scores = [value for one in reversed(newest) if (value := _score(one)) is not None]
+    production = [one.version for one in newest if PRODUCTION in one.aliases]
+    return ModelCard(
+        name=name,
+        kind=next((kind for one in newest if (kind := one.tags.get(tags.MODEL))), ""),
+        production=production[0] if production else None,
+        spark=sparkline(scores),
+        score_name=next((named for one in newest if (named := one.tags.get(tags.SCORE_NAME))), ""),
+        versions=[_version(one) for one in newest],
+    )
+
+
+def _score(version: answers.Version) -> float | None:
+    try:
+        value = float(version.tags.get(tags.SCORE, ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _version(one: answers.Version) -> VersionLine:
+    value = _score(one)
+    return VersionLine(
+        version=one.version,
+        created=one.created,
+        score="" if value is None else f"{one.tags.get(tags.SCORE_NAME, 'score')} {value:.4f}",
+        data=one.tags.get(tags.DATASETS, ""),
+        in_production=PRODUCTION in one.aliases,
+        aliases=[alias for alias in one.aliases if alias != PRODUCTION],
+        same_as=one.same_as or "",
+        url=one.url,
+    )
+
+
+def compared(pair: Sequence[answers.Compared]) -> list[tuple[str, str, str, str, bool]]:
+    """Return the rows of a comparison: section, name, both values, and whether they differ; what differs first."""
+    rows = []
+    for section in ("metric", "parameter", "data", "training", "origin"):
+        left, right = (getattr(one, section) for one in pair)
+        for name in {**left, **right}:
+            a, b = left.get(name, "-"), right.get(name, "-")
+            rows.append((section, name, a, b, a != b))
+    return sorted(rows, key=lambda row: not row[4])

@@ -1,0 +1,146 @@
+"""The pages of sessions, data sets and models: what they list, and buttons for those who may press them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from fakes import scene
+from fakes.scene import HOSTILE
+from fakes.web import GOOD, Fakes
+from tarmac.base import settings as settings_module
+from tarmac.web import answers
+from tarmac.web.app import create_app
+from tarmac.web.mounted import beside
+from tarmac.web.page.app import create_page
+from tarmac.web.page.forgery import word_for
+from tarmac.web.page.lists import compared, model_cards, session_lines
+
+PATHS = ["/sessions", "/datasets", "/models", "/models/news-entities", "/models/news-entities?a=2&b=4"]
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
+    settings_module.settings.cache_clear()
+    found = Fakes()
+    for run_id in ("ner", "cpu-1"):
+        found.airflow_api.add(run_id, "success", {**GOOD, "name": HOSTILE})
+    yield found
+    settings_module.settings.cache_clear()
+
+
+@pytest.fixture
+def changes(fakes: Fakes) -> list[tuple[str, str, dict[str, str]]]:
+    return scene.fill_registry(fakes)
+
+
+@pytest.fixture
+def browser(fakes: Fakes, changes: object) -> Iterator[TestClient]:
+    api = create_app(fakes)
+    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+        yield client
+
+
+def see(browser: TestClient, path: str, who: str = "viewer") -> httpx.Response:
+    return browser.get(path, headers={"Cookie": f"_token={who}"} if who else {})
+
+
+def press(browser: TestClient, path: str, who: str, proof: str, **fields: str) -> httpx.Response:
+    return browser.post(path, data={"proof": proof, **fields}, headers={"Cookie": f"_token={who}"})
+
+
+def test_every_list_needs_a_login_and_runs_no_text_of_others(browser: TestClient, fakes: Fakes, tmp_path: Path):
+    (reference, _) = scene.fill_store(fakes, f"file://{tmp_path}/store")
+    fakes.airflow_api.runs["ner"]["conf"]["datasets"][HOSTILE] = {"train": reference}
+    for path in [*PATHS, f"/datasets/{reference.rpartition('/')[2]}"]:
+        assert see(browser, path, "").status_code == 303
+        answer = see(browser, path)
+        assert answer.status_code == 200, answer.text
+        assert "<script>alert" not in answer.text
+        assert not re.search(r"<[^>]*\s(style|on\w+)=", answer.text)
+    assert "alert(1)" in see(browser, "/datasets").text
+
+
+def test_sessions_are_listed_with_how_they_ended():
+    known: dict[str, Any] = {
+        "model": "ner", "name": None, "owner": "ada", "started": None, "ended": None, "seconds": 61.0, "now": "",
+    }  # fmt: skip
+    good, bad, new = session_lines(
+        [
+            answers.Row(id="a", run_state="success", note="Trained well.\nMore", **known),
+            answers.Row(id="b", run_state="failed", note="Failed: train_model_cpu: no memory left", **known),
+            answers.Row(id="c", run_state="running", note="", **{**known, "now": "save_model (running)", "name": "C"}),
+        ]
+    )
+    assert (good.badge.text, good.says, good.took) == ("ended well", "Trained well.", "1 min 1 s")
+    assert (bad.badge.kind, bad.says) == ("bad", "train_model_cpu: no memory left")
+    assert (new.title, new.says) == ("C", "save_model (running)")
+
+
+def test_a_data_set_is_shown_with_its_keys_and_its_lines_to_who_may_train_on_it(
+    browser: TestClient, fakes: Fakes, tmp_path: Path
+):
+    (reference, _) = scene.fill_store(fakes, f"file://{tmp_path}/store")
+    path = f"/datasets/{reference.rpartition('/')[2]}"
+    assert path in see(browser, "/datasets").text
+    seen, own = see(browser, path).text, see(browser, path, "user").text
+    assert "sentence</th><td>40</td>" in seen
+    assert "Ada met Bob" not in seen
+    assert "Ada met Bob 0 times" in own
+    assert f'href="/new?data={reference.replace("/", "%2F")}"' in own
+    assert "/new?data=" not in seen
+    form = see(browser, f"/new?model=test_model&data={reference}", "user").text
+    assert f'<option value="{reference}" selected>' in form
+
+
+def test_models_are_shown_by_name_with_their_versions_newest_first():
+    versions = [scene.version(2), scene.version(4, aliases=["production", "x"]), scene.version(1, name="b", tags={})]
+    versions.append(scene.version(3, tags={"tarmac.score": "nan"}))
+    news, other = sorted(
+        model_cards([answers.Version(**one) for one in versions]), key=lambda card: card.name != "news-entities"
+    )
+    assert [one.version for one in news.versions] == [4, 3, 2]
+    assert (news.production, news.versions[0].score, news.versions[0].aliases) == (4, "ents_f 0.5800", ["x"])
+    assert news.spark == "0.0,19.0 80.0,1.0"
+    assert (other.production, other.versions[0].score, other.spark) == (None, "", "")
+
+
+def test_what_differs_between_two_versions_comes_first():
+    sides: dict[str, Any] = {"parameter": {}, "training": {}, "origin": {}, "data": {"lines": "9"}}
+    pair = [
+        answers.Compared(**scene.version(2), **sides, metric=metric) for metric in ({"f": "1"}, {"f": "2", "g": "3"})
+    ]
+    assert compared(pair) == [
+        ("metric", "f", "1", "2", True),
+        ("metric", "g", "-", "3", True),
+        ("data", "lines", "9", "9", False),
+    ]
+
+
+def test_a_user_promotes_and_rolls_back_and_a_viewer_or_another_site_does_not(
+    browser: TestClient, changes: list[tuple[str, str, dict[str, str]]]
+):
+    path = "/models/news-entities"
+    assert "Promote" not in see(browser, path).text
+    for verb in ("promote", "rollback"):
+        assert press(browser, f"{path}/{verb}", "viewer", word_for("viewer"), version="5").status_code == 403
+        assert press(browser, f"{path}/{verb}", "user", word_for("viewer"), version="5").status_code == 403
+    assert changes == []
+    assert "Promote" in see(browser, path, "user").text
+    answer = press(browser, f"{path}/promote", "user", word_for("user"), version="5", why="it is better")
+    assert (answer.status_code, answer.headers["location"]) == (303, path)
+    assert press(browser, f"{path}/rollback", "user", word_for("user")).status_code == 303
+    assert changes == [
+        ("POST", "/promote", {"model": "news-entities", "version": "5", "who": "user", "why": "it is better"}),
+        ("POST", "/rollback", {"model": "news-entities", "who": "user", "why": ""}),
+    ]
+    wrong = press(browser, f"{path}/promote", "user", word_for("user"), version="x")
+    assert wrong.status_code == 400
+    assert "version" in wrong.text
