@@ -8,6 +8,7 @@ from typing import Any
 
 from fakes.web import GOOD, Fakes
 from support.fleet import DAG_ID, World, cpu_entry, device, entry, query
+from tarmac.admission.estimate import Outcome
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
@@ -28,6 +29,17 @@ def fill_ledger(ledger: Ledger) -> None:
         device("GPU-c0de", index=2, name="NVIDIA H100 80GB HBM3"),
     )
     tower = world.tower(ledger)
+    for number, outcome in enumerate((Outcome.SUCCESS, Outcome.SUCCESS, Outcome.OUT_OF_MEMORY, Outcome.SUCCESS)):
+        _queue(ledger, f"old-{number}", entry(30))
+        tower.run_cycle()
+        held = ledger.claim(SessionKey(DAG_ID, f"old-{number}"))
+        assert held is not None
+        assert ledger.renew(held, running=True, peak_bytes=20 * GIB)
+        assert ledger.finish(held, outcome, peak_bytes=20 * GIB)
+    query(
+        ledger._url,
+        "UPDATE history SET seconds = 7200 - 1200 * (id % 3), ended_at = ended_at - id * interval '170 minutes'",
+    )
     for name, gib, used in (("ner", 24, 19), ("rel", 40, 22), ("pos", 60, 51)):
         _queue(ledger, name, entry(gib))
         tower.run_cycle()

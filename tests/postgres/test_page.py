@@ -28,6 +28,8 @@ def test_a_viewer_sees_devices_hosts_sessions_and_the_queue(
     api = create_app(fakes)
     with TestClient(beside(api, create_page(api))) as browser:
         answer = browser.get("/parts/now", headers={"Cookie": "_token=viewer"})
+        past = browser.get("/api/v1/attempts", headers={"Authorization": "Bearer viewer"}).json()["attempts"]
+        history = browser.get("/history?hours=168", headers={"Cookie": "_token=viewer"})
         found = browser.get("/api/v1/now", headers={"Authorization": "Bearer viewer"}).json()
     assert answer.status_code == 200, answer.text
     text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", answer.text)))
@@ -45,4 +47,14 @@ def test_a_viewer_sees_devices_hosts_sessions_and_the_queue(
         scene.HOSTILE,
     ):
         assert words in text, text
+    ended = [(one["session"], one["outcome"], len(one["devices"])) for one in past if one["ended"]]
+    assert ended == [
+        ("old-3", "success", 1), ("old-2", "out_of_memory", 1), ("old-1", "success", 1), ("old-0", "success", 1),
+    ]  # fmt: skip
+    under_way = {one["session"]: (one["host"], one["outcome"]) for one in past if not one["ended"]}
+    assert under_way == {
+        "ner": (None, None), "rel": (None, None), "cpu-1": ("local", None), "cpu-2": ("local", None),
+    }  # fmt: skip
+    assert "Host local" in history.text
+    assert history.text.count('class="failed"') == 1
     assert [one["session"] for one in found["queue"]] == ["big", "wait-2", "wait-3", "cpu-3"]

@@ -33,8 +33,14 @@ LEDGER = {
     "now": "2026-11-28T12:01:00Z",
     "gpus": {"devices": [DEVICE], "reservations": [], "queue": [QUEUED]},
     "hosts": {"hosts": [], "reservations": [], "queue": []},
-}
-PAGES = ["/", "/parts/now"]
+    "attempts": [
+        {
+            "run_id": HOSTILE, "devices": [HOSTILE], "host": None, "began_at": "2026-11-28T11:00:00Z", "ended_at": None,
+            "outcome": None, "reserved_bytes": 7, "peak_bytes": None,
+        }
+    ],
+}  # fmt: skip
+PAGES = ["/", "/parts/now", "/history"]
 
 
 class Tags(HTMLParser):

@@ -44,6 +44,7 @@ PAGES = {
     "failed": "/sessions/failed",
     "new": "/new?like=ner",
     "sessions": "/sessions",
+    "history": "/history",
     "datasets": "/datasets",
     "models": "/models",
     "model": "/models/news-entities?a=2&b=4",

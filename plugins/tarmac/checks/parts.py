@@ -48,6 +48,12 @@ def now() -> dict[str, Any]:
     return found
 
 
+def attempts(hours: int) -> dict[str, Any]:
+    """Return the attempts that ended in the last hours or run now, oldest first, and the database's time, `now`."""
+    with Ledger(settings().database_url) as ledger, ledger.transaction():
+        return {"now": ledger.now(), "attempts": ledger.attempts(hours)}
+
+
 def place(run_id: str) -> dict[str, Any]:
     """Return what the ledger has of a session.
 

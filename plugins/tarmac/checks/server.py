@@ -80,6 +80,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.hosts()
         case ("GET", "/now"):
             return parts.now()
+        case ("GET", "/attempts"):
+            return parts.attempts(int(query["hours"]))
         case ("GET", "/place"):
             return parts.place(query["run"])
         case ("GET", "/models"):

@@ -22,6 +22,10 @@ class History(Database):
         """Return what sessions with this workload fingerprint measured, newest first, without one session."""
         return self._measured(sql.MEASURED, (fingerprint, *but, limit))
 
+    def attempts(self, hours: int) -> list[dict[str, Any]]:
+        """Return the attempts that ended in the last hours or run now, oldest first, one dict each."""
+        return self.rows(sql.ATTEMPTS, (hours,))
+
     def _measured(self, statement: str, values: Sequence[Any]) -> list[Measured]:
         with self.cursor() as cursor:
             cursor.execute(statement, values)

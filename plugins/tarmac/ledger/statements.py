@@ -358,6 +358,19 @@ OWN_ATTEMPTS = f"{_MEASURED} WHERE {OF_SESSION} ORDER BY id"
 # What sessions of one workload fingerprint measured, newest first, without one session.
 MEASURED = f"{_MEASURED} WHERE signature = %s AND (dag_id, run_id) <> (%s, %s) ORDER BY id DESC LIMIT %s"
 
+# What ended in the last (hours), and what is reserved now, oldest first: the last 2,000 attempts at most.
+ATTEMPTS = """
+    SELECT run_id, devices, host, ended_at - make_interval(secs => seconds) AS began_at, ended_at, outcome,
+        reserved_bytes, peak_bytes
+    FROM (SELECT * FROM history ORDER BY id DESC LIMIT 2000) latest
+    WHERE ended_at > clock_timestamp() - make_interval(hours => %s) AND seconds IS NOT NULL
+    UNION ALL
+    SELECT run_id, array_remove(array_agg(device_uuid), NULL), max(host) FILTER (WHERE NOT beside), min(running_at),
+        NULL, NULL, coalesce(min(bytes) FILTER (WHERE device_uuid IS NOT NULL), min(bytes)), max(peak_bytes)
+    FROM reservation WHERE running_at IS NOT NULL GROUP BY dag_id, run_id
+    ORDER BY began_at
+"""
+
 # When each reservation should end: when it began to run, or else was admitted, and the median of earlier successes with
 # its fingerprint and about as much data. In seconds since 1970; null where history does not know.
 _EXPECTED_END = f"""

@@ -423,3 +423,24 @@ class Now(BaseModel):
     hosts: list[Host]
     queue: list[Queued] = Field(description="first those for GPUs, then those for hosts; at most 200 of each")
     sessions: list[UnderWay] = Field(description="newest first, at most 100")
+
+
+class Attempt(BaseModel):
+    """A training that ended, or that runs."""
+
+    session: str
+    devices: list[str] = Field(description="UUIDs; none: it trained on the CPU")
+    host: str | None = Field(description="of a training on the CPU")
+    began: datetime
+    ended: datetime | None = Field(description="null: it runs")
+    outcome: str | None = Field(description="success, out_of_memory, overrun, hung, device_lost or failed")
+    reserved_bytes: Bytes = Field(description="on each device, or of the host")
+    peak_bytes: int | None = Field(description="the most that it used of a device; null: that was not measured")
+
+
+class Attempts(BaseModel):
+    """What trained in the last hours: at most the latest 2,000 attempts."""
+
+    since: datetime
+    at: datetime
+    attempts: list[Attempt] = Field(description="oldest first")

@@ -374,6 +374,11 @@ def create_app(stack: Stack) -> FastAPI:
         """Show the hosts, what is reserved of them, and the queue of CPU sessions with a reason for each."""
         return await asked("GET", "/hosts", {})
 
+    @app.get(f"{PREFIX}/attempts")
+    async def list_attempts(_: Reader, hours: Annotated[int, Query(ge=1, le=24 * 31)] = 24) -> answers.Attempts:
+        """List what trained in the last hours, on which devices and hosts."""
+        return now.attempts(await asked("GET", "/attempts", {"hours": str(hours)}), hours)
+
     @app.get(f"{PREFIX}/now", response_model=answers.Now)
     async def show_now(person: Reader) -> Any:
         """Show hosts, devices, both queues and the sessions under way, as they were at most 1.5 s ago."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from tarmac.base import ids
@@ -58,6 +58,25 @@ def overview(ledger: Json, under_way: Sequence[Json]) -> answers.Now:
         queue=[*_queue(gpus["queue"], "gpu"), *_queue(hosts["queue"], "cpu")],
         sessions=[_session(row, ends.get(row["id"]), at) for row in under_way],
     )
+
+
+def attempts(ledger: Json, hours: int) -> answers.Attempts:
+    """Return what trained in the last hours, of `now` and `attempts` as the checker says them."""
+    at = datetime.fromisoformat(str(ledger["now"]))
+    found = [
+        answers.Attempt(
+            session=row["run_id"],
+            devices=row["devices"],
+            host=None if row["devices"] else row["host"],
+            began=row["began_at"],
+            ended=row["ended_at"],
+            outcome=row["outcome"],
+            reserved_bytes=row["reserved_bytes"],
+            peak_bytes=row["peak_bytes"],
+        )
+        for row in ledger["attempts"]
+    ]
+    return answers.Attempts(since=at - timedelta(hours=hours), at=at, attempts=found)
 
 
 def _position(device: answers.Device) -> tuple[bool, int, str]:

@@ -32,6 +32,7 @@ TABS = [
     ("Now", "/"),
     ("New session", "/new"),
     ("Sessions", "/sessions"),
+    ("History", "/history"),
     ("Data sets", "/datasets"),
     ("Models", "/models"),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.responses import Response
 
 from tarmac.web import answers
-from tarmac.web.page import lists
+from tarmac.web.page import history, lists
 from tarmac.web.page.calls import Calls
 from tarmac.web.page.forgery import sent_form
 
@@ -28,6 +28,16 @@ def add_list_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Call
         rows = await calls(request).get(list[answers.Row], "/sessions", {"limit": lists.PAGE, "offset": first})
         values = {"lines": lists.session_lines(rows), "first": first, "page": lists.PAGE}
         return shown(request, "sessions.html", title="Sessions", tab="Sessions", **values)
+
+    @page.get("/history")
+    async def show_history(request: Request, hours: Literal["24", "168", "720"] = "24") -> Response:
+        """Show what trained where over a day, a week or a month."""
+        call = calls(request)
+        found = await call.get(answers.Attempts, "/attempts", {"hours": hours})
+        devices = (await call.get(answers.Now, "/now")).devices
+        rows = await call.get(list[answers.Row], "/sessions", {"limit": 100})
+        values = {"view": history.view(found, devices, rows), "spans": history.SPANS, "hours": int(hours)}
+        return shown(request, "history.html", title="History", tab="History", **values)
 
     @page.get("/datasets")
     async def show_files(request: Request) -> Response:
