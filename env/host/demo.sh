@@ -14,6 +14,6 @@ for file in examples/wnut17.train.jsonl examples/wnut17.dev.jsonl examples/tiny.
 done
 env/host/trigger.sh "$request" <&7 || code=$?
 if [ "${code:-0}" -eq 0 ]; then
-    say "  look     http://localhost:${TARMAC_WEB_PORT:-8081} (login above) for the run, http://localhost:${TARMAC_MLFLOW_PORT:-5000} for the model"
+    say "  look     http://localhost:${TARMAC_WEB_PORT:-8081} (login above) for the run, http://localhost:${TARMAC_MLFLOW_PORT:-5000}/#/models?workflowType=machine_learning for the model"
 fi
 exit "${code:-0}"

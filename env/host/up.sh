@@ -177,6 +177,7 @@ login=$(sed -n 's/^TARMAC_UI_USER=//p' "$ENV_DIR/login.env") password=$(sed -n '
 say ''
 say "Tarmac is up after $((SECONDS - started)) s."
 say "  Airflow  http://localhost:${TARMAC_WEB_PORT:-8081}   login $login / $password"
-say "  MLflow   http://localhost:${TARMAC_MLFLOW_PORT:-5000}   login $(sed -n 's/^MLFLOW_TRACKING_USERNAME=//p' "$ENV_DIR/registry.env") /" \
+# MLflow opens among its tools for language models, unless the address says otherwise.
+say "  MLflow   http://localhost:${TARMAC_MLFLOW_PORT:-5000}/#/models?workflowType=machine_learning   login $(sed -n 's/^MLFLOW_TRACKING_USERNAME=//p' "$ENV_DIR/registry.env") /" \
     "$(sed -n 's/^MLFLOW_TRACKING_PASSWORD=//p' "$ENV_DIR/registry.env")"
 say "  GPU      $GPU_STATE"
