@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -23,7 +24,7 @@ from tarmac.tasks.gpu_preflight import GpuPreflight
 from tarmac.tasks.gpu_sensor import TrainingRunningSensor
 from tarmac.tasks.gpu_training import GpuTrainingOperator
 from tarmac.tasks.links import ModelRunLink, ModelVersionLink
-from tarmac.tasks.run_end import tell_failure
+from tarmac.tasks.run_end import RUN_NAME_CHARACTERS, description, tell_failure
 
 STACK = settings()
 DESCRIPTIONS = field_descriptions()
@@ -38,11 +39,15 @@ PARAMS = {
 SESSION = TemplatedMount(source="{{ session_volume(run_id) }}", target="/session")
 DATASETS = TemplatedMount(source=STACK.datasets_volume, target="/datasets", read_only=True)
 FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=True)
-REQUEST = f"{{{{ ti.xcom_pull(task_ids='{ids.CHECK_REQUEST_BODY}') }}}}"
+REQUEST_OF = f"ti.xcom_pull(task_ids='{ids.CHECK_REQUEST_BODY}')"
+REQUEST = f"{{{{ {REQUEST_OF} }}}}"
 PATH = f"ti.xcom_pull(task_ids='{ids.CREATE_UNIQUE_SESSION_PATH}')"
 PLAN = f"ti.xcom_pull(task_ids='{ids.DETERMINE_CPU_OR_GPU}', key='{ids.PLAN}')"
 # What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
 TRAINER = f"{{{{ session_trainer({PATH})%s }}}}"
+# The MLflow run that the training was recorded in while it went; "": none.
+TRAININGS = [ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU]
+RECORDED = f"{{{{ recorded_run(ti.xcom_pull(task_ids={TRAININGS}, key='{ids.MLFLOW_RUN}')) }}}}"
 # A trained model is not given up while it can still be saved and registered: MLflow may be unavailable for days.
 # Tried again after 10 to 20 s, then ever more slowly, at last every five minutes for a month.
 RETRIES, SLOWER, SLOWEST = 10_000, 2.0, timedelta(minutes=5)
@@ -51,6 +56,16 @@ RETRIES, SLOWER, SLOWEST = 10_000, 2.0, timedelta(minutes=5)
 def session_trainer(settled: dict[str, Any] | None) -> dict[str, Any]:
     """Return the session's trainer; ours where none is settled."""
     return settled or {"image": STACK.trainer_image, "command": [], "memory_bytes": None}
+
+
+def recorded_run(runs: Iterable[str | None] | None) -> str:
+    """Return the MLflow run that one of the trainings left, as `runs:/<id>`."""
+    return next((f"runs:/{run}" for run in runs or () if run), "")
+
+
+def run_name(request: dict[str, Any] | None, dag_run: Any) -> str:
+    """Name a session's MLflow run as its note in Airflow does."""
+    return description(request or {}, dag_run.triggering_user_name)[:RUN_NAME_CHARACTERS]
 
 
 def step(
@@ -112,6 +127,8 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
         "session_volume": partial(volume_name, STACK.stack, DAG_ID),
         "session_container": partial(container_name, STACK.stack, DAG_ID),
         "session_trainer": session_trainer,
+        "recorded_run": recorded_run,
+        "run_name": run_name,
     },
 )
 def nlp_model_training() -> None:
@@ -223,7 +240,11 @@ def nlp_model_training() -> None:
         ids.SAVE_MODEL,
         "save",
         "Save the model to MLflow as a run with parameters, data set ids and the training curve.",
-        environment={"TARMAC_AIRFLOW_URL": STACK.public_url + "/dags/{{ dag.dag_id }}/runs/{{ run_id }}"},
+        environment={
+            "TARMAC_AIRFLOW_URL": STACK.public_url + "/dags/{{ dag.dag_id }}/runs/{{ run_id }}",
+            "TARMAC_MLFLOW_RUN": RECORDED,
+            "TARMAC_RUN_NAME": "{{ run_name(" + REQUEST_OF + ", dag_run) }}",
+        },
         include_credentials=["mlflow"],
         network_mode=STACK.registry_network,
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,

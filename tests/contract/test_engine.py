@@ -20,6 +20,7 @@ from support.steps import IMAGE, Session
 from tarmac.base.errors import ContainerError
 from tarmac.containers import engine
 from tarmac.containers.output import Position, records
+from tarmac.containers.usage import started_ms, usage
 
 stack, until = fixtures.stack, fixtures.until
 
@@ -127,3 +128,14 @@ def test_a_name_is_taken_once(session: Any):
         session.api.create_container(IMAGE, ["true"], name=name, labels=session.labels)
     assert refused.value.status_code == 409
     engine.remove_container(session.api, made)
+
+
+def test_a_container_s_use_is_told_while_it_runs(session: Any, until: Any):
+    container = started(session, "i=0; until [ -e /session/go ]; do i=$((i + 1)); done")
+    first = until("its use", lambda: usage(session.api, container))
+    until("more of it", lambda: usage(session.api, container).cpu_ns > first.cpu_ns)
+    assert first.memory_bytes > 0
+    assert started_ms(session.api, container) > 1_700_000_000_000
+    session.let_end()
+    until("its end", lambda: session.has_ended(container))
+    assert usage(session.api, container) is None

@@ -40,6 +40,7 @@ class _Container:
         self.name = options.get("name") or f"nameless_{number}"
         self.networks = {options["host_config"].get("NetworkMode", "default"): {}}
         self.status, self.code = "created", 0
+        self.started_at = "0001-01-01T00:00:00Z"
         self.changed = threading.Condition()
         self.log: list[tuple[int, bytes]] = []  # nanoseconds, content
         self.dropped = 0
@@ -115,6 +116,7 @@ class MemoryEngine:
             )
         except OSError as error:
             raise _refuse(APIError, 400, f"exec failed: {error}") from error
+        one.started_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}000Z"
         one.status = "running"
         threading.Thread(target=self._keep_log, args=(one,), daemon=True).start()
         threading.Thread(target=self._wait, args=(one,), daemon=True).start()
@@ -215,6 +217,7 @@ class MemoryEngine:
                 "Running": one.status == "running",
                 "ExitCode": one.code,
                 "OOMKilled": False,
+                "StartedAt": one.started_at,
             },
             "Config": {
                 "Labels": dict(one.options.get("labels") or {}),
@@ -225,6 +228,19 @@ class MemoryEngine:
             "HostConfig": one.options["host_config"],
             "NetworkSettings": {"Networks": one.networks},
         }
+
+    def stats(self, container: str, *, stream: bool, one_shot: bool) -> dict[str, Any]:
+        """Of the container's first process: memory and CPU are those of /proc."""
+        assert one_shot
+        assert not stream
+        one = self._find(container)
+        if one.status != "running" or one.process is None:
+            return {"cpu_stats": {"cpu_usage": {"total_usage": 0}}, "memory_stats": {}}
+        fields = Path(f"/proc/{one.process.pid}/stat").read_text().rpartition(")")[2].split()
+        ticks, pages = int(fields[11]) + int(fields[12]), int(fields[21])
+        used = ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+        memory = {"usage": pages * os.sysconf("SC_PAGE_SIZE"), "stats": {"inactive_file": 0}}
+        return {"cpu_stats": {"cpu_usage": {"total_usage": used}}, "memory_stats": memory}
 
     def connect_container_to_network(self, container: str, net_id: str) -> None:
         self._find(container).networks[net_id] = {}

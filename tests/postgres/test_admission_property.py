@@ -442,8 +442,14 @@ def test_nothing_over_admits_and_no_session_waits_for_ever(postgres: Postgres, m
 )
 def test_the_observer_finds_over_admission(postgres: Postgres, migrated: str, table: str, constraint: str, found: str):
     """Without the check, the same schedules over-admit, and the observer sees it."""
-    with postgres.database(migrated) as url:
-        query(url, f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
-        query(url, "ALTER TABLE reservation DISABLE TRIGGER reservation_avoids_quarantine")
-        with pytest.raises(AssertionError, match=found):
-            all_at_once(url, Schedule(seed=1, writers=24, steps=14, crash_percent=0))
+
+    def schedules() -> None:
+        # How the threads interleave is chance: the first schedule shows it nearly always, one of ten in any case.
+        for seed in range(1, 11):
+            with postgres.database(migrated) as url:
+                query(url, f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+                query(url, "ALTER TABLE reservation DISABLE TRIGGER reservation_avoids_quarantine")
+                all_at_once(url, Schedule(seed=seed, writers=24, steps=14, crash_percent=0))
+
+    with pytest.raises(AssertionError, match=found):
+        schedules()

@@ -59,6 +59,16 @@ def test_events_are_rendered_progress_is_pushed_and_the_last_result_is_returned(
     assert step.pushed == [("progress", shown)]
 
 
+def test_the_log_has_the_first_and_the_last_progress_and_of_those_between_few(session: Any):
+    script = "; ".join(say(event="progress", done=done, total=50) for done in range(51))
+    step = session.step(f"{script}; {say(event='result')}")
+    step.run()
+    assert [line for line in step.lines if line.startswith("progress")] == [
+        "progress   0 %  0 of 50",
+        "progress 100 %  50 of 50",
+    ]
+
+
 def test_a_malformed_event_is_shown_as_text_and_is_not_fatal(session: Any):
     lines = ['{"event": "progress", "done": "many"}', '{"event": "metric", "name": "f1", "value": 1' + "0" * 400 + "}"]
     step = session.step("; ".join(f"echo '{line}'" for line in lines))

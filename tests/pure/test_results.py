@@ -28,7 +28,7 @@ SCORED: dict[str, Any] = {
 
 
 def test_results_of_the_contract_are_read():
-    assert Prepared.of(PREP) == Prepared((PreparedData("tiny", "train", ID, 7),), {"steps": 3})
+    assert Prepared.of(PREP) == Prepared((PreparedData("tiny", "train", ID, 7, 2),), {"steps": 3})
     assert [one.bytes for one in Prepared.of({"datasets": [DATA, {**DATA, "bytes": None}]}).datasets] == [7, 0]
     assert Prepared.of({"datasets": []}).parameters is None
     assert Saved.of(SAVED) == Saved("r1", "models:/m-1")

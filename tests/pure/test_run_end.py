@@ -144,8 +144,9 @@ def test_data_sets_are_named_as_the_request_names_them(text: str):
     assert with_names(text, CONF) == "data set sdk: line 3"
 
 
-def test_a_data_set_that_the_trainer_names_is_not_named_twice():
-    said = f"data set sdk train ({REFERENCE}): it is empty"
+@pytest.mark.parametrize("named", [ID, REFERENCE])
+def test_a_data_set_that_the_trainer_names_is_not_named_twice(named: str):
+    said = f"data set sdk train ({named}): it is empty"
     assert with_names(said, CONF) == "data set sdk train: it is empty"
 
 

@@ -118,7 +118,7 @@ def test_a_data_set_without_a_usable_line_is_an_error(session: Session, content:
     )
     outcome = session.run("prep")
     assert outcome.code == 2
-    assert outcome.error["message"].startswith("data set bad eval (")
+    assert outcome.error["message"].startswith("data set bad eval: ")
     assert told in outcome.error["message"]
 
 

@@ -81,6 +81,47 @@ def test_again_is_the_same_run(trained: Session) -> None:
     assert len(runs()) == 1
 
 
+def test_the_run_that_was_begun_with_the_training_is_gone_on_with(
+    trained: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    client = mlflow.MlflowClient()
+    experiment = mlflow.set_experiment("test_model").experiment_id
+    begun = client.create_run(experiment, start_time=1000, run_name="test_model, data news, by ada")
+    client.log_metric(begun.info.run_id, "f1", 1.0, step=1)
+    client.log_param(begun.info.run_id, "seed", "4")
+    monkeypatch.setenv("TARMAC_MLFLOW_RUN", f"runs:/{begun.info.run_id}")
+    assert trained.run("save").result["mlflow_run_id"] == begun.info.run_id
+    (run,) = runs()
+    assert (run.info.status, run.info.start_time) == ("FINISHED", 1000)
+    finished = json.loads((trained.folder / "training.json").read_text())["finished"]
+    assert run.info.end_time == int(finished * 1000)
+    assert run.info.run_name == "test_model, data news, by ada"
+    assert len(client.get_metric_history(begun.info.run_id, "f1")) == 1
+
+
+def test_a_run_that_was_deleted_since_the_training_began_is_replaced(
+    trained: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    client = mlflow.MlflowClient()
+    begun = client.create_run(mlflow.set_experiment("test_model").experiment_id)
+    client.delete_run(begun.info.run_id)
+    monkeypatch.setenv("TARMAC_RUN_NAME", "test_model, data news, by ada")
+    for name in (begun.info.run_id, "0" * 32):
+        monkeypatch.setenv("TARMAC_MLFLOW_RUN", f"runs:/{name}")
+        assert trained.run("save").result["mlflow_run_id"] != begun.info.run_id
+    (run,) = runs()
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "test_model, data news, by ada")
+    training = json.loads((trained.folder / "training.json").read_text())
+    took = (run.info.end_time - run.info.start_time) / 1000
+    assert took == pytest.approx(training["seconds"], abs=0.01)
+
+
 def test_a_retry_finishes_what_a_killed_attempt_began(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 

@@ -58,7 +58,7 @@ def test_content_that_does_not_match_the_id_is_refused(root: Path) -> None:
     reference = put(root, CONTENT + b"\n")
     with pytest.raises(DataError, match="does not match its id") as caught:
         fetch(root, reference)
-    assert f"news train ({reference})" in str(caught.value)
+    assert f"news train ({store.promised_id(reference)})" in str(caught.value)
     assert left_behind(root) == []
 
 
@@ -90,7 +90,7 @@ def test_what_is_neither_an_id_nor_a_url_is_refused(root: Path, reference: str) 
 
 
 def test_a_missing_data_set_is_named(root: Path) -> None:
-    with pytest.raises(DataError, match=rf"news train \({ID}/{ID}.jsonl\): does not exist"):
+    with pytest.raises(DataError, match=rf"news train \({ID}\): does not exist"):
         fetch(root, f"{ID}/{ID}.jsonl")
 
 

@@ -46,4 +46,5 @@ CLEAN_UP_TASKS = frozenset({CLEANUP, DELETE_VOLUME, CHECK_DAG_SUCCESS})
 """They run however the tasks before them ended, also when the run was marked by hand."""
 
 PLAN = "plan"
+MLFLOW_RUN = "mlflow_run"
 """The key of the XCom in which determine_cpu_or_gpu says how the session comes to its model."""

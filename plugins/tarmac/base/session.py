@@ -79,6 +79,11 @@ FAILED_PREFIX = "Failed: "
 MARKED_PREFIX = "Marked: "
 """How the line of a run's note begins that says what the run lacks since it was marked as a success."""
 
+
+MARKED_FAILED = "the run was marked as failed"
+"""How the cause of a run begins that a person or a program set to failed."""
+
+
 WAITING_PREFIX = "Waiting: "
 """How the line of a run's note begins that says why a session waits for cores and memory."""
 

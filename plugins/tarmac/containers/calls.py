@@ -24,6 +24,9 @@ class EngineCalls(Protocol):
     def inspect_container(self, container: str) -> JsonDict:
         """Tell all about a container."""
 
+    def stats(self, container: str, *, stream: bool, one_shot: bool) -> JsonDict:
+        """Tell what a container that runs has used of processors so far, and holds of memory."""
+
     def create_host_config(self, **options: Any) -> JsonDict:
         """Make the `host_config` of create_container."""
 

@@ -27,6 +27,8 @@ from tarmac.containers.spec import ContainerSpec, create
 
 # An engine that is being restarted is waited for this long.
 ENGINE_SECONDS = 300.0
+# A training tells its progress several times a second, for hours; the log has it this often.
+PROGRESS_SECONDS = 10.0
 
 
 class EngineSilentError(Exception):
@@ -132,6 +134,7 @@ class ContainerRun:
         self.last_text = ""
         self._result: dict[str, Any] | None = None
         self._unreadable = ""
+        self._progress_at = float("-inf")
         self._ahead = ahead_bytes
         self._brake: Brake | None = None
         self._position = Position()
@@ -301,9 +304,17 @@ class ContainerRun:
         if event.kind == "error":
             self.error = event
             self._log.error("%s", render(event))
-        else:
+        elif event.kind != "progress" or self._is_shown(event):
             self._log.info("%s", render(event))
         self._listener.noticed(event)
+
+    def _is_shown(self, event: Event) -> bool:
+        """Whether a progress event gets a line in the log: those at its ends do, of the others one in a while."""
+        now, done = time.monotonic(), event.data["done"]
+        if 0 < done < event.data["total"] and now - self._progress_at < PROGRESS_SECONDS:
+            return False
+        self._progress_at = now
+        return True
 
     # ---- the result --------------------------------------------------------------------------------------------------
 

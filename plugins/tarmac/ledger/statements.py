@@ -554,3 +554,12 @@ ADD_STEP = f"""
 
 # Which registered model the history is of, and where its alias is.
 REMEMBER_MODEL = "UPDATE promoted_model SET created_ms = %s, alias_version = %s WHERE model = %s"
+
+# ---- trainings that are recorded in MLflow ---------------------------------------------------------------------------
+
+ADD_RECORDING = "INSERT INTO recording (container_id, dag_id, run_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+
+# Oldest first.
+RECORDINGS = "SELECT container_id, dag_id, run_id FROM recording ORDER BY began_at, container_id"
+
+REMOVE_RECORDING = "DELETE FROM recording WHERE container_id = %s"

@@ -72,15 +72,24 @@ class AirflowState:
         Raises:
             AirflowStateError: nothing is known.
         """
+        return {key: run for key, (run, _) in self.noted_runs(keys).items()}
+
+    def noted_runs(self, keys: Collection[SessionKey]) -> dict[SessionKey, tuple[Run, str]]:
+        """Return the same with each run's note, "" where it has none.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
         asked = sorted(set(keys))
         dags, runs = [key.dag_id for key in asked], [key.run_id for key in asked]
         with self._transaction() as cursor:
             cursor.execute(
-                "SELECT dag_id, run_id, state FROM dag_run"
-                " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)",
+                "SELECT dag_id, run_id, state, coalesce(content, '') FROM dag_run"
+                " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)"
+                " LEFT JOIN dag_run_note ON dag_run_note.dag_run_id = dag_run.id",
                 (dags, runs),
             )
-            states = {SessionKey(row[0], row[1]): str(row[2]) for row in cursor.fetchall()}
+            states = {SessionKey(row[0], row[1]): (str(row[2]), str(row[3])) for row in cursor.fetchall()}
             cursor.execute(
                 "SELECT dag_id, run_id, task_id, state, max_tries FROM task_instance"
                 " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)",
@@ -89,7 +98,7 @@ class AirflowState:
             tasks: dict[SessionKey, dict[str, Task]] = {key: {} for key in states}
             for dag_id, run_id, task_id, state, max_tries in cursor.fetchall():
                 tasks[SessionKey(dag_id, run_id)][task_id] = Task(state, str(max_tries))
-        return {key: Run(state, tasks[key]) for key, state in states.items()}
+        return {key: (Run(state, tasks[key]), note) for key, (state, note) in states.items()}
 
     def requests_under_way(self) -> dict[str, dict[str, Any]]:
         """Return the requests of the runs of the pipeline that have not ended, by run id.

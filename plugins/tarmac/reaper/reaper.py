@@ -25,6 +25,7 @@ from tarmac.ledger.records import Reservation
 from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
+from tarmac.reaper.recordings import Settler
 from tarmac.scheduler.host_cycle import note_host
 
 log = logging.getLogger(__name__)
@@ -151,11 +152,13 @@ def _name(key: SessionKey | None) -> str:
 def main() -> int:
     """Reap until told to stop. What does not answer is said once, and when it answers again."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s reaper: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log each call of MLflow
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     stack = settings()
     trouble = ""
+    Settler(stack.database_url, AirflowState(database_url()), stop).start()
     with Ledger(stack.database_url) as ledger:
         reaper = None
         while not stop.wait(ROUND_SECONDS):

@@ -33,7 +33,7 @@ _LOGIN_REFUSED = "UNAUTHENTICATED"
 _BUSY = frozenset({408, 425, 429})
 _PAGE = 200
 # The most that MLflow takes in one call of log-batch.
-_BATCH = 1000
+BATCH = 1000
 _READY = ("LOGGED_MODEL_READY", "READY")
 
 
@@ -100,9 +100,10 @@ class Registry:
 
     Args:
         tracking_uri: `http://host:port`; by default MLFLOW_TRACKING_URI.
+        seconds: how long a call may take.
     """
 
-    def __init__(self, tracking_uri: str | None = None) -> None:
+    def __init__(self, tracking_uri: str | None = None, *, seconds: float = 20) -> None:
         import httpx
 
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -111,7 +112,7 @@ class Registry:
         user = os.environ.get("MLFLOW_TRACKING_USERNAME")
         password = os.environ.get("MLFLOW_TRACKING_PASSWORD", "")
         self._uri = uri.rstrip("/")
-        self._http = httpx.Client(base_url=self._uri, auth=(user, password) if user else None, timeout=20)
+        self._http = httpx.Client(base_url=self._uri, auth=(user, password) if user else None, timeout=seconds)
 
     def _request(self, method: str, path: str, payload: dict[str, Any]) -> Any:
         import httpx
@@ -134,7 +135,8 @@ class Registry:
             )
         return answer
 
-    def _call(self, method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+    def call(self, method: str, path: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Make one call of MLflow's REST API, below /api/2.0/mlflow; return its JSON object."""
         answer = self._request(method, f"/api/2.0/mlflow{path}", payload)
         try:
             found = answer.json()
@@ -148,11 +150,14 @@ class Registry:
             )
         return found
 
-    def _pages(self, method: str, path: str, key: str, payload: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def pages(
+        self, method: str, path: str, key: str, payload: dict[str, Any], *, page: int = _PAGE
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what a call that answers in pages lists under `key`."""
         token = ""
         while True:
-            found = self._call(
-                method, path, {**payload, "max_results": _PAGE, **({"page_token": token} if token else {})}
+            found = self.call(
+                method, path, {**payload, "max_results": page, **({"page_token": token} if token else {})}
             )
             yield from found.get(key, [])
             before, token = token, found.get("next_page_token", "")
@@ -191,7 +196,7 @@ class Registry:
         """
         with _refused_for_good(f"MLflow does not register the model of run {run_id} as {name!r}"):
             self._log_metrics(run_id, metrics)
-            for found in self._versions(f"name = {_quoted(name)} and run_id = {_quoted(run_id)}"):
+            for found in self._versions(f"name = {quoted(name)} and run_id = {quoted(run_id)}"):
                 if found.source == source:
                     return found
             self._need_files(source)
@@ -205,12 +210,12 @@ class Registry:
                 "tags": [{"key": key, "value": value} for key, value in tags.items()],
             }
             try:
-                created = self._call("POST", "/model-versions/create", version)
+                created = self.call("POST", "/model-versions/create", version)
             except RegistryError as error:
                 if error.code != _NOT_THERE:
                     raise
                 self._create_model(name, kind)
-                created = self._call("POST", "/model-versions/create", version)
+                created = self.call("POST", "/model-versions/create", version)
         return _version(created["model_version"])
 
     def _log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
@@ -227,8 +232,8 @@ class Registry:
         points = [
             {"key": metric_key(name), "value": value, "timestamp": now, "step": step} for name, value in metrics.items()
         ]
-        for start in range(0, len(points), _BATCH):
-            self._call("POST", "/runs/log-batch", {"run_id": run_id, "metrics": points[start : start + _BATCH]})
+        for start in range(0, len(points), BATCH):
+            self.call("POST", "/runs/log-batch", {"run_id": run_id, "metrics": points[start : start + BATCH]})
 
     def _need_files(self, source: str) -> None:
         if not self.has_files(source):
@@ -238,7 +243,7 @@ class Registry:
 
     def _create_model(self, name: str, kind: str) -> None:
         try:
-            self._call("POST", "/registered-models/create", {"name": name, "tags": [{"key": tag.MODEL, "value": kind}]})
+            self.call("POST", "/registered-models/create", {"name": name, "tags": [{"key": tag.MODEL, "value": kind}]})
         except RegistryError as error:
             # Another session may have made it between the check and this call.
             if error.code != _EXISTS:
@@ -251,7 +256,7 @@ class Registry:
             NothingToRegisterError: the run is gone, or MLflow calls a tag wrong.
         """
         with _refused_for_good(f"MLflow does not take the tags of run {run_id}"):
-            self._call(
+            self.call(
                 "POST", "/runs/log-batch", {"run_id": run_id, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
             )
 
@@ -259,13 +264,13 @@ class Registry:
 
     def models(self) -> list[RegisteredModel]:
         """Return all registered models, by name."""
-        found = self._pages("GET", "/registered-models/search", "registered_models", {})
+        found = self.pages("GET", "/registered-models/search", "registered_models", {})
         return sorted((_model(item) for item in found), key=lambda model: model.name)
 
     def model(self, name: str) -> RegisteredModel | None:
         """Return one registered model; None: there is none of this name."""
         try:
-            return _model(self._call("GET", "/registered-models/get", {"name": name})["registered_model"])
+            return _model(self.call("GET", "/registered-models/get", {"name": name})["registered_model"])
         except RegistryError as error:
             if error.code == _NOT_THERE:
                 return None
@@ -292,13 +297,13 @@ class Registry:
         if model is None:
             there = ", ".join(model.name for model in self.models()) or "none yet"
             raise UnknownModelError(f"There is no model {name!r}; there are: {there}.")
-        found = (_aliased(version, model.aliases) for version in self._versions(f"name = {_quoted(name)}"))
+        found = (_aliased(version, model.aliases) for version in self._versions(f"name = {quoted(name)}"))
         return sorted(found, key=lambda version: -version.version)
 
     def has_version(self, name: str, number: int) -> bool:
         """Tell whether there is such a version; a deleted one is not there."""
         try:
-            self._call("GET", "/model-versions/get", {"name": name, "version": str(number)})
+            self.call("GET", "/model-versions/get", {"name": name, "version": str(number)})
         except RegistryError as error:
             if error.code == _NOT_THERE:
                 return False
@@ -319,7 +324,7 @@ class Registry:
 
     def _versions(self, condition: str) -> list[Version]:
         asked = {"filter": condition} if condition else {}
-        found = self._pages("GET", "/model-versions/search", "model_versions", asked)
+        found = self.pages("GET", "/model-versions/search", "model_versions", asked)
         return [_version(item) for item in found if item.get("status") == "READY"]
 
     def run(self, run_id: str) -> Run:
@@ -329,39 +334,39 @@ class Registry:
             UnknownModelError: there is none.
         """
         try:
-            return _run(self._call("GET", "/runs/get", {"run_id": run_id})["run"])
+            return read_run(self.call("GET", "/runs/get", {"run_id": run_id})["run"])
         except RegistryError as error:
             if error.code not in (_NOT_THERE, _WRONG):
                 raise
             raise UnknownModelError(f"There is no MLflow run {run_id!r}.") from error
 
-    def find_runs(self, tag: str, value: str) -> list[Run]:
-        """Return the finished MLflow runs with a tag, newest first."""
+    def find_runs(self, tag: str, value: str, *, status: str = "FINISHED") -> list[Run]:
+        """Return the MLflow runs with a tag and a status, by default the finished ones, the last ended first."""
         experiments = [
             str(found["experiment_id"])
-            for found in self._pages("POST", "/experiments/search", "experiments", {"view_type": "ACTIVE_ONLY"})
+            for found in self.pages("POST", "/experiments/search", "experiments", {"view_type": "ACTIVE_ONLY"})
         ]
         if not experiments:
             return []
-        found = self._pages(
+        found = self.pages(
             "POST",
             "/runs/search",
             "runs",
             {
                 "experiment_ids": experiments,
-                "filter": f"tags.`{tag}` = {_quoted(value)} and attributes.status = 'FINISHED'",
+                "filter": f"tags.`{tag}` = {quoted(value)} and attributes.status = '{status}'",
                 "order_by": ["attributes.end_time DESC"],
             },
         )
-        return [_run(item) for item in found]
+        return [read_run(item) for item in found]
 
     def saved_model(self, run: Run) -> str | None:
         """Return the URI of the model that a session saved in its run; None: there is none whose files are there."""
-        found = self._pages(
+        found = self.pages(
             "POST",
             "/logged-models/search",
             "models",
-            {"experiment_ids": [run.experiment_id], "filter": f"source_run_id = {_quoted(run.run_id)}"},
+            {"experiment_ids": [run.experiment_id], "filter": f"source_run_id = {quoted(run.run_id)}"},
         )
         for item in found:
             uri = f"models:/{item['info']['model_id']}"
@@ -375,7 +380,7 @@ class Registry:
         if model_id is None:
             return True
         try:
-            found = self._call("GET", f"/logged-models/{model_id}/artifacts/directories", {})
+            found = self.call("GET", f"/logged-models/{model_id}/artifacts/directories", {})
         except RegistryError as error:
             if error.code == _NOT_THERE:
                 return False
@@ -385,7 +390,7 @@ class Registry:
     def has_record(self, run: Run, path: str) -> bool:
         """Tell whether a file is among a run's artifacts."""
         folder = path.rpartition("/")[0]
-        found = self._call("GET", "/artifacts/list", {"run_id": run.run_id, "path": folder})
+        found = self.call("GET", "/artifacts/list", {"run_id": run.run_id, "path": folder})
         return any(item.get("path") == path for item in found.get("files", []))
 
     def record(self, run: Run, path: str) -> dict[str, Any]:
@@ -417,8 +422,8 @@ class Registry:
         model_id = _logged_model(version.source) if files else None
         place = ""
         if model_id is not None and self.has_files(version.source):
-            place = str(self._call("GET", f"/logged-models/{model_id}", {})["model"]["info"]["artifact_uri"])
-        self._call("DELETE", "/model-versions/delete", {"name": version.name, "version": str(version.version)})
+            place = str(self.call("GET", f"/logged-models/{model_id}", {})["model"]["info"]["artifact_uri"])
+        self.call("DELETE", "/model-versions/delete", {"name": version.name, "version": str(version.version)})
         if place.startswith("mlflow-artifacts:/"):
             path = place.removeprefix("mlflow-artifacts:/")
             self._request("DELETE", f"/api/2.0/mlflow-artifacts/artifacts/{path}", {})
@@ -428,9 +433,9 @@ class Registry:
     def set_alias(self, name: str, alias: str, version: int | None) -> None:
         """Point an alias at a version, None: at none. Idempotent."""
         if version is None:
-            self._call("DELETE", "/registered-models/alias", {"name": name, "alias": alias})
+            self.call("DELETE", "/registered-models/alias", {"name": name, "alias": alias})
         else:
-            self._call("POST", "/registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
+            self.call("POST", "/registered-models/alias", {"name": name, "alias": alias, "version": str(version)})
 
 
 def metric_key(name: str) -> str:
@@ -501,7 +506,8 @@ def _version(found: dict[str, Any]) -> Version:
     )
 
 
-def _run(found: dict[str, Any]) -> Run:
+def read_run(found: dict[str, Any]) -> Run:
+    """Return a run as MLflow's answers have it. Pure."""
     info, data = found["info"], found.get("data", {})
     return Run(
         run_id=str(info["run_id"]),
@@ -515,7 +521,7 @@ def _run(found: dict[str, Any]) -> Run:
     )
 
 
-def _quoted(value: str) -> str:
+def quoted(value: str) -> str:
     """Quote a value for MLflow's filters, which know no escape.
 
     Raises:

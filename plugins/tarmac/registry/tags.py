@@ -15,6 +15,10 @@ SCRIPT = "tarmac.script"
 CACHED_FROM = "tarmac.cached_from"
 AIRFLOW_URL = "tarmac.airflow_url"
 
+# Of a run, written while its session trains: the container that trains, and why it did not end well.
+CONTAINER = "tarmac.container"
+FAILURE = "tarmac.failure"
+
 # Of a run, written when its model is registered.
 CACHE_KEY = "tarmac.cache_key"
 METRICS = "tarmac.metrics"

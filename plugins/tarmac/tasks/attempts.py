@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException
 
+from tarmac.base.errors import TarmacError
 from tarmac.base.retries import Repeat, may_repeat, repeats
 from tarmac.tasks.run_end import failure_sentence
+
+log = logging.getLogger(__name__)
 
 
 def attempt[**P, T](step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -24,7 +28,12 @@ def attempt[**P, T](step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     except Exception as error:
         if may_repeat(error, _failures(error)):
             raise
-        raise AirflowFailException(failure_sentence(error)) from error
+        sentence = failure_sentence(error)
+        if isinstance(error, TarmacError):
+            # Airflow logs what is raised with a traceback; a person reads the sentence before it.
+            log.error("%s", sentence)
+            raise AirflowFailException(sentence) from None
+        raise AirflowFailException(sentence) from error
 
 
 def _failures(error: Exception) -> int:

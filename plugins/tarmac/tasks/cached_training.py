@@ -111,7 +111,9 @@ class CachedTrainingOperator(TrainingContainerOperator):
             result = super().run_step(context)
         except ContainerError as error:
             # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
-            raise self._release_after(error, context, limit) from error
+            failure = self._release_after(error, context, limit)
+            self._record_failure(str(failure))
+            raise failure from error
         self._release(Outcome.SUCCESS, "", limit, peak_bytes=Trained.of(result).memory_peak_bytes)
         return result
 
@@ -232,8 +234,11 @@ class CachedTrainingOperator(TrainingContainerOperator):
     def _watching(self, container_id: str) -> Iterator[None]:
         from tarmac.tasks.cpu_reservation import Lease
 
-        if self._held is None:
+        if self.command == [FETCH]:
             yield
-            return
-        with Lease(self._held, settings().database_url, self.log):
-            yield
+        elif self._held is None:  # a version without reservations began it
+            with self._recording(container_id):
+                yield
+        else:
+            with Lease(self._held, settings().database_url, self.log), self._recording(container_id):
+                yield

@@ -11,8 +11,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator
@@ -37,9 +37,13 @@ from tarmac.containers.output import AHEAD_BYTES
 from tarmac.containers.protocol import Event, note_metric, shown_progress
 from tarmac.containers.run import ContainerRun, EngineSilentError, Step, earlier, ended_well
 from tarmac.containers.spec import ContainerSpec
+from tarmac.tasks.results import checked_request
 
+# Imported where it is used, as in gpu_training.py: only a training is recorded.
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from tarmac.tasks.recorder import Recorder
 
 Credential = Literal["object_store", "mlflow"]
 _CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
@@ -158,6 +162,7 @@ class TrainingContainerOperator(BaseOperator):
         self._run: ContainerRun | None = None
         self._progress_at = 0.0
         self._metrics: dict[str, list[list[float | None]]] = {}
+        self._recorder: Recorder | None = None
         self._repeats: bool | None = None
         self.ahead_bytes = AHEAD_BYTES
 
@@ -189,7 +194,9 @@ class TrainingContainerOperator(BaseOperator):
             return self.run_step(context)
         except ContainerError as error:
             again = error.retryable and self.may_repeat(context, error)
-            raise (AirflowException if again else AirflowFailException)(str(error)) from error
+            # Airflow logs what is raised with a traceback; a person reads the sentence before it.
+            self.log.error("%s", error)
+            raise (AirflowException if again else AirflowFailException)(str(error)) from None
         except EngineSilentError as error:
             raise AirflowException(str(error)) from error  # no failure of the step, which may go on
 
@@ -287,8 +294,29 @@ class TrainingContainerOperator(BaseOperator):
         """What accompanies following a container; nothing here."""
         return nullcontext()
 
+    @contextmanager
+    def _recording(self, container_id: str, more: Callable[[], Mapping[str, float]] | None = None) -> Iterator[None]:
+        """Record a training in MLflow while it is followed."""
+        from tarmac.tasks.recorder import recording
+
+        if self._context is None:
+            raise RuntimeError("The operator is not running.")
+        owner = str(getattr(self._context.get("dag_run"), "triggering_user_name", None) or "")
+        request = checked_request(self.request)
+        with recording(self._ti, request, container_id, owner=owner, log=self.log, more=more) as self._recorder:
+            yield
+
+    def _record_failure(self, reason: str) -> None:
+        """Write into MLflow why the training that was followed here failed."""
+        if self._recorder is not None:
+            from tarmac.tasks.recorder import record_failure
+
+            record_failure(self._recorder.run_id, reason, self.log)
+
     def _noticed(self, event: Event) -> None:
-        """Take note of an event of the trainer; nothing here."""
+        """Take note of an event of the trainer; a training's go into its record."""
+        if self._recorder is not None:
+            self._recorder.note(event)
 
     @property
     def container(self) -> dict[str, str] | None:

@@ -107,7 +107,9 @@ class GpuTrainingOperator(TrainingContainerOperator):
             result = super().run_step(context)
         except ContainerError as error:
             # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
-            raise self._release_after(error, context) from error
+            failure = self._release_after(error, context)
+            self._record_failure(str(failure))
+            raise failure from error
         self._release(Outcome.SUCCESS, "", peak_bytes=Trained.of(result).gpu_peak_bytes)
         return result
 
@@ -292,9 +294,10 @@ class GpuTrainingOperator(TrainingContainerOperator):
             stack=stack.stack,
             log=self.log,
         )
-        with self._watch:
+        with self._watch, self._recording(container_id, self._watch.sample):
             yield
 
     def _noticed(self, event: Event) -> None:
+        super()._noticed(event)
         if event.kind in ("progress", "metric"):
             self._alive_at = time.monotonic()

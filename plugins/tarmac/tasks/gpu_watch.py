@@ -25,6 +25,7 @@ from tarmac.ledger.records import Reservation
 from tarmac.scheduler.cycle import UNHEALTHY, own_bytes
 
 CHECK_SECONDS = 1.0
+_MIB = 1024**2
 # The engine's health check may fail for this long (a machine under load) before that counts as hung.
 UNHEALTHY_SECONDS = 60.0
 # A device that is missing from a snapshot this often in a row is lost.
@@ -154,6 +155,7 @@ class Watch:
         self._unhealthy_since: float | None = None
         self._told: set[str] = set()
         self._fatal_xids: dict[str, str] = {}
+        self._sample: dict[str, float] = {}
         self._thread = threading.Thread(target=self._run, name="tarmac-watch", daemon=True)
 
     def __enter__(self) -> Watch:
@@ -165,6 +167,10 @@ class Watch:
         """Stop watching; the last check ends first."""
         self._over.set()
         self._thread.join(10)
+
+    def sample(self) -> Mapping[str, float]:
+        """Return what the last check saw of the devices, by MLflow's names for system metrics."""
+        return self._sample
 
     def _run(self) -> None:
         api = engine.client()
@@ -244,7 +250,8 @@ class Watch:
 
     def _own(self, seen: Snapshot, sessions: Mapping[str, SessionKey]) -> dict[str, int]:
         found = {}
-        for uuid in self.held.bytes_by_device:
+        sample: dict[str, float] = {}
+        for number, uuid in enumerate(self.held.bytes_by_device):
             device = seen.get(uuid)
             if device is None:
                 self._missing[uuid] = self._missing.get(uuid, 0) + 1 if tells_devices(seen) else 0
@@ -255,6 +262,10 @@ class Watch:
             own = own_bytes(device, sessions)
             if own is not None:
                 found[uuid] = own.get(self.held.key, 0)
+                sample[f"system/gpu_{number}_memory_usage_megabytes"] = found[uuid] / _MIB
+            if device.utilisation_percent is not None:
+                sample[f"system/gpu_{number}_utilization_percentage"] = device.utilisation_percent
+        self._sample = sample  # as a whole: the recorder's thread reads it
         return found
 
     def _demand(

@@ -114,6 +114,11 @@ class _Fields:
             raise self._wrong(name, "a whole number")
         return found
 
+    def maybe_count(self, name: str) -> int | None:
+        """A count that only informs people, so that a wrong one counts as left out."""
+        found = self._value.get(name)
+        return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
+
     def numbers(self, name: str) -> dict[str, float]:
         inner = self.inside(name)
         return {key: inner.number(key) for key in inner.names}
@@ -155,12 +160,16 @@ def checked_request(value: object) -> TrainingRequest:
 
 @dataclass(frozen=True)
 class PreparedData:
-    """One part of one data set: its name, `train` or `eval`, the id of its content, its size in bytes."""
+    """One part of one data set: its name, `train` or `eval`, the id of its content, its size in bytes and lines.
+
+    `lines`: None where the trainer does not tell.
+    """
 
     name: str
     split: str
     id: str
     bytes: int
+    lines: int | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +188,13 @@ class Prepared:
         """
         fields = _Fields(ids.RETRIEVE_RESOURCES, value)
         datasets = tuple(
-            PreparedData(one.text("name"), one.text("split"), one.text("id"), int(one.number("bytes", 0)))
+            PreparedData(
+                one.text("name"),
+                one.text("split"),
+                one.text("id"),
+                int(one.number("bytes", 0)),
+                one.maybe_count("lines"),
+            )
             for one in fields.objects("datasets")
         )
         return cls(datasets, fields.mapping("parameters"))

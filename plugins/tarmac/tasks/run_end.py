@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import MissingResultError, RequestError, TarmacError
 from tarmac.base.ids import CHECK_DAG_SUCCESS, CHECK_REQUEST_BODY, TASKS, UPDATE_MODEL_METADATA_REGISTRY
-from tarmac.base.session import FAILED_PREFIX, MARKED_PREFIX, NOTE_CHARACTERS, WAITING_PREFIX
+from tarmac.base.session import FAILED_PREFIX, MARKED_FAILED, MARKED_PREFIX, NOTE_CHARACTERS, WAITING_PREFIX
 from tarmac.base.texts import one_line
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ PIPELINE = tuple(task for task in TASKS if task != CHECK_DAG_SUCCESS)
 
 LAST_STEP = UPDATE_MODEL_METADATA_REGISTRY
 _MAX_SENTENCE = 700
+RUN_NAME_CHARACTERS = 250
+"""As much of a run's description as its name in MLflow takes."""
 
 
 def failed_first(states: Mapping[str, str | None]) -> str | None:
@@ -55,7 +57,7 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
         return f"{task}: {failure}"
     if marked == "failed":
         when = "after its model was registered" if states.get(LAST_STEP) == "success" else "before it was finished"
-        return f"the run was marked as failed {when}; send the request again, or clear the run, to train."
+        return f"{MARKED_FAILED} {when}; send the request again, or clear the run, to train."
     if task:
         return (
             f"{task} gave no reason: it was marked as failed, or its process was lost too often. "
@@ -127,8 +129,9 @@ def with_names(text: str, conf: object) -> str:
         for part in ("train", "eval"):
             reference = dataset.get(part) if isinstance(dataset, Mapping) else None
             if isinstance(reference, str) and reference.endswith(".jsonl") and "://" not in reference:
-                # The trainer names both: "data set mine train (<id>/<id>.jsonl)".
-                text = text.replace(f"{name} {part} ({reference})", f"{name} {part}")
+                # The trainer names both: "data set mine train (<id>)".
+                for named in (reference, reference.partition("/")[0]):
+                    text = text.replace(f"{name} {part} ({named})", f"{name} {part}")
                 text = text.replace(repr(reference), f"data set {name}").replace(reference, f"data set {name}")
     return text
 

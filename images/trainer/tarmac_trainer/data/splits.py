@@ -86,7 +86,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
             known.add(fetched.id)
             with fetched.path.open("rb") as file:
                 if what := formats.other_than_text(file.read(formats.HEAD_BYTES)):
-                    raise DataError(f"data set {name} ({reference}): it {what}, and must be JSON Lines in UTF-8")
+                    raise DataError(f"data set {name}: it {what}, and must be JSON Lines in UTF-8")
                 file.seek(0)
                 lines = lines_of(file)
                 read = read_lines(lines, name=name, parse=model.read, problems=found, tags=model.tags_key)
@@ -106,7 +106,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
             _say_read(entries[-1])
             events.progress(len(entries), total, seconds=time.monotonic() - started, message=name)
             if not problems.total:
-                _check_usable(read, f"{name} ({reference})", model.key)
+                _check_usable(read, name, model.key)
             _take(read.usable, dataset, split, splits, lambda line: fingerprint(model, as_json(line)))
     problems.check()
     for part, usable in splits.items():

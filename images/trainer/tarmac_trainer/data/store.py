@@ -74,7 +74,7 @@ def fetch(reference: str, target: Path, *, name: str, store: str, files: Path = 
             is not what the id says.
         StoreError: the transfer failed, or the disk is full.
     """
-    where = f"{name} ({reference})"
+    where = f"{name} ({reference if '://' in reference else promised_id(reference) or reference})"
     partial = target.with_name(f".{target.name}.partial")
     digest = hashlib.sha256()
     size = 0

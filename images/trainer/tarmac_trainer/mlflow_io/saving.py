@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.models import ModelSignature
 
+RECORDED_VARIABLE = "TARMAC_MLFLOW_RUN"
+"""Names the MLflow run that was begun with the training, as `runs:/<id>`."""
+
 RUN_TAG = "tarmac.run_id"
 TRAINING_TAG = "tarmac.training"
 """When the training ended: tells a retry of `save` from a session that was cleared and trained again."""
@@ -44,7 +47,8 @@ def save(
     """Log the model, its parameters and its curve to the MLflow at `MLFLOW_TRACKING_URI`.
 
     Idempotent for one `TARMAC_RUN_ID` and one training: a retry continues the run of the attempt before, and a run
-    that is finished is only looked up. Without that variable each call makes a run of its own.
+    that is finished is only looked up. A run that `TARMAC_MLFLOW_RUN` names is gone on with, if it is still there.
+    Without either variable each call makes a run of its own.
 
     Returns:
         The contract's result of `save`.
@@ -57,7 +61,7 @@ def save(
     manifest = {**splits.read_manifest(session), **known}
     with tracking.connected() as client:
         experiment_id = _experiment(client, request.model)
-        run = _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), str(training["finished"]))
+        run = _recorded_run(client) or _run(client, experiment_id, os.environ.get("TARMAC_RUN_ID"), training)
         logged = _logged_model(client, run)
         if logged is None or run.info.status != "FINISHED":
             # The model first: MLflow writes a run's metrics at step 0 once more when a model is logged to it.
@@ -67,7 +71,7 @@ def save(
             _log_facts(client, run, request, model, training, manifest)
             for record in RECORDS:
                 client.log_artifact(run.info.run_id, str(session / record), RECORD_FOLDER)
-            client.set_terminated(run.info.run_id, "FINISHED")
+            client.set_terminated(run.info.run_id, "FINISHED", int(float(training["finished"]) * 1000))
     if logged is None:
         raise RegistryError("MLflow took the model but does not list it")
     size = files.folder_bytes(session / "model")
@@ -93,10 +97,31 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
-def _run(client: "MlflowClient", experiment_id: str, run_id: str | None, training: str) -> "Run":
+def _recorded_run(client: "MlflowClient") -> "Run | None":
+    """The run that was begun with the training; None: there is none, or it was deleted since."""
+    from mlflow.exceptions import MlflowException
+
+    name = os.environ.get(RECORDED_VARIABLE, "")
+    if not name:
+        return None
+    try:
+        run = client.get_run(name.removeprefix("runs:/"))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    if run.info.lifecycle_stage == "deleted":
+        return None
+    if run.info.status != "FINISHED":
+        client.update_run(run.info.run_id, status="RUNNING")
+    return run
+
+
+def _run(client: "MlflowClient", experiment_id: str, run_id: str | None, training: Mapping[str, Any]) -> "Run":
     """The session's run: that of an earlier attempt at the same training, set running again if it
     did not finish, or a new one."""
-    tags = {TRAINING_TAG: training} if run_id is None else {RUN_TAG: run_id, TRAINING_TAG: training}
+    finished = str(training["finished"])
+    tags = {TRAINING_TAG: finished} if run_id is None else {RUN_TAG: run_id, TRAINING_TAG: finished}
     if run_id is not None:
         # MLflow's filters know no escape. Airflow allows neither quote in a run id unless told to.
         quote = '"' if "'" in run_id else "'"
@@ -104,7 +129,7 @@ def _run(client: "MlflowClient", experiment_id: str, run_id: str | None, trainin
             raise RegistryError(f"a run id with both kinds of quotes cannot be looked up: {run_id}")
         earlier = client.search_runs(
             [experiment_id],
-            filter_string=f"tags.`{RUN_TAG}` = {quote}{run_id}{quote} and tags.`{TRAINING_TAG}` = '{training}'",
+            filter_string=f"tags.`{RUN_TAG}` = {quote}{run_id}{quote} and tags.`{TRAINING_TAG}` = '{finished}'",
             order_by=["attributes.start_time ASC"],
             max_results=1,
         )
@@ -113,7 +138,9 @@ def _run(client: "MlflowClient", experiment_id: str, run_id: str | None, trainin
             if earlier[0].info.status != "FINISHED":
                 client.update_run(earlier[0].info.run_id, status="RUNNING")
             return earlier[0]
-    return client.create_run(experiment_id, tags=tags, run_name=run_id)
+    started = int((float(training["finished"]) - float(training["seconds"])) * 1000)
+    name = os.environ.get("TARMAC_RUN_NAME") or run_id
+    return client.create_run(experiment_id, start_time=started, tags=tags, run_name=name)
 
 
 def _logged_model(client: "MlflowClient", run: "Run") -> "LoggedModel | None":
@@ -157,6 +184,7 @@ def _log_facts(
     tags = {
         "mlflow.note.content": _card(request, model, training, manifest),
         "tarmac.dag_id": os.environ.get("TARMAC_DAG_ID"),
+        TRAINING_TAG: str(training["finished"]),
         "tarmac.version": os.environ.get("TARMAC_VERSION") or __version__,
         "tarmac.commit": os.environ.get("TARMAC_COMMIT"),
         "tarmac.cached_from": training.get("cached_from"),

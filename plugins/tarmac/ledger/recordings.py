@@ -1,0 +1,25 @@
+"""Which trainings have a run in MLflow that has to be ended: the ledger's table `recording`."""
+
+from __future__ import annotations
+
+from tarmac.base.session import SessionKey
+from tarmac.ledger import statements as sql
+from tarmac.ledger.database import Database
+
+
+class Recordings(Database):
+    """The rows, one for each container that trains. They outlive the processes that write MLflow's runs."""
+
+    def add(self, key: SessionKey, container_id: str) -> None:
+        """Note that a container's training has a run in MLflow, or is about to get one. Idempotent."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.ADD_RECORDING, (container_id, *key))
+
+    def all(self) -> dict[str, SessionKey]:
+        """Return the session of each container that was noted, the oldest first."""
+        return {row["container_id"]: SessionKey(row["dag_id"], row["run_id"]) for row in self.rows(sql.RECORDINGS)}
+
+    def remove(self, container_id: str) -> None:
+        """Forget a container, since its run in MLflow has ended. Idempotent."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.REMOVE_RECORDING, (container_id,))

@@ -1,0 +1,139 @@
+"""Ends the MLflow runs of trainings that ended in a way that their own tasks could not write down.
+
+A session that was cancelled, deleted, or failed after its training leaves a run in MLflow that would be shown as
+running for ever. A thread beside the reaper, so that an MLflow that does not answer delays nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tarmac.base.errors import NothingToRegisterError, RegistryError, TarmacError
+from tarmac.base.session import FAILED_PREFIX, MARKED_FAILED, MARKED_PREFIX, SessionKey, cancellation
+from tarmac.base.states import RUN_OVER_STATES
+from tarmac.ledger.recordings import Recordings
+from tarmac.reaper.airflow_state import AirflowState
+from tarmac.reaper.orphans import Run
+from tarmac.registry import tags as tag
+from tarmac.registry import tracking
+from tarmac.registry.client import Registry
+from tarmac.registry.tracking import Ending
+
+log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class End:
+    """How an MLflow run ends, and why; `reason` is "" for one that ended well."""
+
+    ending: Ending
+    reason: str
+
+
+def how_it_ended(run: Run | None, note: str, *, newest: bool) -> End | None:
+    """Say how the MLflow run of a training is to end that is still running there; None: the session goes on. Pure.
+
+    Args:
+        run: the session's run in Airflow; None: it was deleted.
+        note: that run's note.
+        newest: whether no later training of the session was begun.
+    """
+    if not newest:
+        return End("KILLED", "The session trained again, from the start; this training counts no more.")
+    if run is None:
+        return End("KILLED", "The session's run was deleted in Airflow.")
+    # A run that was marked by hand still runs its clean-up.
+    if run.state not in RUN_OVER_STATES or any(task.state == "running" for task in run.tasks.values()):
+        return None
+    if by := cancellation(note):
+        return End("KILLED", by)
+    if marked := _line(note, MARKED_PREFIX):
+        return End("KILLED", marked)
+    if run.state == "success":
+        return End("FINISHED", "")
+    why = _line(note, FAILED_PREFIX).removeprefix(FAILED_PREFIX)
+    if not why:
+        return End("KILLED", "Airflow ended the session's run: it was marked, or took longer than a session may.")
+    return End("KILLED" if why.startswith(MARKED_FAILED) else "FAILED", f"{FAILED_PREFIX}{why}")
+
+
+def _line(note: str, prefix: str) -> str:
+    return next((line for line in note.splitlines() if line.startswith(prefix)), "")
+
+
+def settle(recordings: Recordings, airflow: AirflowState, registry: Callable[[], Registry]) -> list[str]:
+    """End in MLflow what is over in Airflow; forget it. Returns the ids of the containers that were settled.
+
+    Raises:
+        TarmacError: something does not answer; the rest is settled the next time.
+    """
+    rows = recordings.all()
+    if not rows:
+        return []
+    newest: dict[SessionKey, str] = {key: container for container, key in rows.items()}
+    found: Mapping[SessionKey, tuple[Run, str]] = airflow.noted_runs(set(rows.values()))
+    done = []
+    for container, key in rows.items():
+        run, note = found.get(key, (None, ""))
+        end = how_it_ended(run, note, newest=newest[key] == container)
+        if end is None:
+            continue
+        mlflow = registry()
+        _end(mlflow, container, end)
+        recordings.remove(container)
+        done.append(container)
+    return done
+
+
+def _end(registry: Registry, container: str, end: End) -> None:
+    """End what still runs; where the model was saved before the session failed, only say so: it can be trained on."""
+    try:
+        for one in registry.find_runs(tag.CONTAINER, container, status="RUNNING"):
+            tracking.end(registry, one.run_id, end.ending, end.reason)
+            log.info("Ended the MLflow run %s as %s.", one.run_id, end.ending)
+        if end.reason:
+            for one in registry.find_runs(tag.CONTAINER, container):
+                registry.tag_run(one.run_id, {tag.FAILURE: end.reason})
+    except (RegistryError, NothingToRegisterError) as error:
+        if isinstance(error, RegistryError) and error.unavailable:
+            raise
+        log.warning("MLflow does not end the run of container %s: %s", container[:12], error)  # deleted since, say
+
+
+class Settler(threading.Thread):
+    """Settles every few seconds until told to stop.
+
+    Args:
+        database_url: of the ledger.
+        airflow: a connection of this thread's own.
+        stop: set to end it.
+    """
+
+    def __init__(self, database_url: str, airflow: AirflowState, stop: threading.Event) -> None:
+        super().__init__(name="tarmac-recordings", daemon=True)
+        self._url, self._airflow, self._over = database_url, airflow, stop
+        self._registry: Registry | None = None
+
+    def run(self) -> None:
+        """Settle until told to stop. What does not answer is said once, and when it answers again."""
+        trouble = ""
+        with Recordings(self._url) as recordings:
+            while not self._over.wait(ROUND_SECONDS):
+                try:
+                    settle(recordings, self._airflow, self._connected)
+                    now = ""
+                except TarmacError as error:
+                    now = f"{type(error).__name__}: {error}"
+                if bool(now) != bool(trouble):
+                    said = f"MLflow's runs are ended later: {now}" if now else "MLflow's runs are ended again."
+                    log.warning("%s", said)
+                trouble = now
+
+    def _connected(self) -> Registry:
+        self._registry = self._registry or Registry()
+        return self._registry
