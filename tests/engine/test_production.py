@@ -334,12 +334,17 @@ def test_a_deleted_version_is_named_with_its_remedy_and_the_others_are_settled(
         said = production.settle_all(only(registry, name))
         assert (
             f"Nothing of {name} is in production: version {second}, which was, was deleted in MLflow. Put another one "
-            f"there: make promote MODEL={name} VERSION=...; or go back: make rollback MODEL={name}."
+            f"there: make promote MODEL={name} VERSION=...; or go back to version {first}: make rollback MODEL={name}."
         ) in said
     assert kinds(production, name)[-1] == ("version_deleted", second, None)
     assert production.roll_back(name, who="ada", why="x").to_version == first
     assert mlflow.aliases(name) == {"production": first}
     assert production.settle_all(only(registry, name)) == []
+    mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(first))
+    (_, remedy) = production.settle_all(only(registry, name))
+    assert remedy.endswith(f"make promote MODEL={name} VERSION=...."), "there is nothing to go back to"
+    with pytest.raises(PromotionError, match="there is no step to take back"):
+        production.roll_back(name, who="ada", why="x")
 
 
 def test_a_session_decides_without_a_version_in_production_that_was_deleted(

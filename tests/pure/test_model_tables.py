@@ -98,7 +98,7 @@ def test_a_script_is_shown_by_its_id_with_what_it_measured_and_without_parameter
         # As an earlier version of Tarmac recorded it: with the model's defaults.
         run(
             params={"model": "ner", "device": "cpu", "max_steps": "3000", "learn_rate": "0.001"},
-            metrics={"f1": 0.5, "script.loss": 0.25},
+            metrics={"f1": 0.5, "script.loss": 0.25, "script.odd": -1e308},
             tags={"tarmac.base_model": "ner/1", "tarmac.image": "tarmac/trainer@sha256:1"},
         ),
         {"script": "s1/s1.py", "base_model": "ner/1", "parameters": {"learn_rate": 0.001}},
@@ -107,6 +107,7 @@ def test_a_script_is_shown_by_its_id_with_what_it_measured_and_without_parameter
     assert rows["training", "code"] == ("*", "the trainer's own", "script s1/s1.py")
     assert rows["training", "base model"] == ("*", "-", "ner/1")
     assert rows["metric", "script.loss"] == ("*", "-", "0.2500")
+    assert rows["metric", "script.odd"] == ("*", "-", "-1.0000e+308")
     assert rows["parameter", "max_steps"] == ("*", "500", "-"), "a default that the script knows nothing of"
     assert rows["parameter", "learn_rate"] == ("*", "-", "0.001"), "what the request gave it"
 

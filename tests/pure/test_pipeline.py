@@ -62,7 +62,7 @@ def test_a_run_s_error_and_its_note_tell_the_first_cause_alone(notes: Notes):
     notes.note = "test_model, data sdk, by ada"
     cause = judge_run(run, run)
     assert cause == "retrieve_resources: the step 'prep' failed: data set sdk: line 3"
-    assert notes.written == [f"test_model, data sdk, by ada\nFailed: {cause}"]
+    assert notes.written == [f"Failed: {cause}\ntest_model, data sdk, by ada"]
 
 
 def test_a_run_that_was_marked_failed_while_nothing_ran_is_failed(notes: Notes):
@@ -81,7 +81,7 @@ def test_a_run_that_was_marked_as_a_success_without_a_model_says_so_until_it_is_
     run = Run(dict.fromkeys(run_end.PIPELINE, "skipped"), mark)
     notes.note = "test_model, by ada"
     assert judge_run(run, run) is None
-    assert notes.note == f"test_model, by ada\nMarked: {run_end.what_it_lacks(run.states, marked='success')}"
+    assert notes.note == f"Marked: {run_end.what_it_lacks(run.states, marked='success')}\ntest_model, by ada"
     run.clear_number, run.states = 1, dict.fromkeys(run_end.PIPELINE, "success")
     assert judge_run(run, run) is None
     assert notes.note == "test_model, by ada"
@@ -92,6 +92,9 @@ def test_a_run_that_was_cancelled_is_failed_and_keeps_its_note(notes: Notes):
     run = Run(dict.fromkeys(run_end.PIPELINE, "skipped"), MARKED)
     assert judge_run(run, run)
     assert notes.written == []
+    notes.note = cancelled_note("ada", datetime.now(UTC), "Waiting: for cores\nmine")
+    assert judge_run(run, run)
+    assert notes.note.splitlines()[1:] == ["mine"], "it waits no longer"
 
 
 def test_a_run_that_succeeded_gets_no_note(notes: Notes):

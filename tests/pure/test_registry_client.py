@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tarmac.base.errors import RegistryError
+from tarmac.base.errors import RegistryError, UnknownModelError
 from tarmac.base.retries import Repeat, repeats
 from tarmac.registry.client import Registry
 
@@ -39,6 +39,13 @@ def test_only_a_registry_that_is_away_is_waited_for(
     with pytest.raises(RegistryError) as refused:
         registry(monkeypatch, answer).models()
     assert repeats(refused.value) is kind
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/1", "a:b", "a\0b"])
+def test_a_name_that_no_model_can_have_is_that_of_no_model(name: str, monkeypatch: pytest.MonkeyPatch):
+    answer = httpx.Response(200, json={"registered_models": [{"name": "ner", "creation_timestamp": 1}]})
+    with pytest.raises(UnknownModelError, match=r"There is no model .*; there are: ner\."):
+        registry(monkeypatch, answer).versions(name)
 
 
 def test_a_wrong_login_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch):

@@ -175,12 +175,12 @@ def test_a_description_fits_a_note():
 NOTES: dict[str, tuple[str | None, str | None, str | None]] = {
     "none, and a success": (None, None, None),
     "none, and a failure": (None, "eval_model: x", "Failed: eval_model: x"),
-    "a person's, and a failure": ("mine", "eval_model: x", "mine\nFailed: eval_model: x"),
+    "a person's, and a failure": ("mine", "eval_model: x", "Failed: eval_model: x\nmine"),
     "a person's, and a success": ("mine", None, None),
-    "an earlier cause, and another": ("mine\nFailed: old", "new", "mine\nFailed: new"),
-    "an earlier cause, and a success": ("mine\nFailed: old", None, "mine"),
-    "an earlier cause, and the same": ("mine\nFailed: old", "old", None),
-    "of several lines": ("a\nb", "c\nd", "a\nb\nFailed: c d"),
+    "an earlier cause, and another": ("Failed: old\nmine", "new", "Failed: new\nmine"),
+    "an earlier cause, and a success": ("Failed: old\nmine", None, "mine"),
+    "an earlier cause, and the same": ("Failed: old\nmine", "old", None),
+    "of several lines": ("a\nb", "c\nd", "Failed: c d\na\nb"),
 }
 
 
@@ -193,10 +193,10 @@ def test_a_note_keeps_what_a_person_wrote_and_tells_the_last_cause(
 
 WAITING: dict[str, tuple[str | None, str | None, str | None]] = {
     "none, and it waits": (None, "for cores", "Waiting: for cores"),
-    "a person's, and it waits": ("mine", "for cores", "mine\nWaiting: for cores"),
-    "it waits still, for another reason": ("mine\nWaiting: old", "new", "mine\nWaiting: new"),
-    "it waits still, for the same reason": ("mine\nWaiting: old", "old", None),
-    "it waits no longer": ("mine\nWaiting: old", None, "mine"),
+    "a person's, and it waits": ("mine", "for cores", "Waiting: for cores\nmine"),
+    "it waits still, for another reason": ("Waiting: old\nmine", "new", "Waiting: new\nmine"),
+    "it waits still, for the same reason": ("Waiting: old\nmine", "old", None),
+    "it waits no longer": ("Waiting: old\nmine", None, "mine"),
     "it did not wait": ("mine", None, None),
 }
 
@@ -207,9 +207,8 @@ def test_a_note_says_why_a_session_waits_while_it_does(note: str | None, reason:
 
 
 def test_a_session_that_ends_while_it_waits_has_no_reason_for_waiting_left():
-    assert (
-        ended_note("mine\nWaiting: for cores", "train_model_cpu: too long") == "mine\nFailed: train_model_cpu: too long"
-    )
+    waited = "Waiting: for cores\nmine"
+    assert ended_note(waited, "train_model_cpu: too long") == "Failed: train_model_cpu: too long\nmine"
 
 
 BEGUN: dict[str, tuple[str | None, str | None]] = {
@@ -217,7 +216,7 @@ BEGUN: dict[str, tuple[str | None, str | None]] = {
     "emptied": ("", "model"),
     "a person's": ("mine", None),
     "the cause of an earlier end alone": ("Failed: x", "model"),
-    "a person's, and the cause of an earlier end": ("mine\nFailed: x", "mine"),
+    "a person's, and the cause of an earlier end": ("Failed: x\nmine", "mine"),
 }
 
 
@@ -230,7 +229,7 @@ def test_a_run_that_begins_is_described_unless_a_person_wrote_a_note(note: str |
 def test_a_note_is_never_longer_than_airflow_keeps(length: int):
     note = "p" * length
     ended = ended_note(note, "y" * 700) or note
-    assert ended.startswith(note)
+    assert ended.endswith(note)
     assert len(ended) <= NOTE_CHARACTERS
 
 

@@ -59,10 +59,10 @@ def test_what_only_the_first_task_can_see_fails_in_it_and_is_told_in_the_run_s_n
     assert tasks["check_request_body"]["try_number"] == 1, "not retried"
     assert tasks["create_unique_session_path"]["state"] == "upstream_failed"
     told = stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["note"].splitlines()
-    assert told[0] == "test_model, data a, by airflow"
-    assert told[1].startswith("Failed: check_request_body: the request was refused: datasets.a.train: ")
-    assert reference not in told[1], "the data set has a name"
-    assert told[1].removeprefix("Failed: ") in stack.log(run_id, "check_DAG_success")
+    assert told[1] == "test_model, data a, by airflow"
+    assert told[0].startswith("Failed: check_request_body: the request was refused: datasets.a.train: ")
+    assert reference not in told[0], "the data set has a name"
+    assert told[0].removeprefix("Failed: ") in stack.log(run_id, "check_DAG_success")
     stack.assert_nothing_left(run_id)
 
 

@@ -21,6 +21,8 @@ from tarmac.base.settings import settings
 from tarmac.registry import tags as tag
 
 PRODUCTION = "production"
+# What MLflow takes in no name, and Postgres in no text.
+_IN_NO_NAME = "/:\0"
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 _EXISTS = "RESOURCE_ALREADY_EXISTS"
 # The call is wrong, so it is refused every time.
@@ -268,7 +270,9 @@ class Registry:
         return sorted((_model(item) for item in found), key=lambda model: model.name)
 
     def model(self, name: str) -> RegisteredModel | None:
-        """Return one registered model; None: there is none of this name."""
+        """Return one registered model; None: there is none of this name, or MLflow takes no such name."""
+        if not name or any(letter in name for letter in _IN_NO_NAME):
+            return None
         try:
             return _model(self.call("GET", "/registered-models/get", {"name": name})["registered_model"])
         except RegistryError as error:

@@ -86,7 +86,7 @@ def training_facts(trained: Trained) -> dict[str, dict[str, str]]:
     for name in ("gpu_peak_bytes", "memory_peak_bytes"):
         if name in metrics:
             training[name.removesuffix("_bytes").replace("_", " ")] = format_size(int(metrics[name]))
-    measured = {name: f"{value:.4f}" for name, value in metrics.items() if name not in _BOOKKEEPING}
+    measured = {name: _metric(value) for name, value in metrics.items() if name not in _BOOKKEEPING}
     if run is None and (ranked := version.tags.get(tag.SCORE_NAME)):
         measured = {ranked: score(version).removeprefix(f"{ranked} ")}
     origin = {
@@ -99,6 +99,11 @@ def training_facts(trained: Trained) -> dict[str, dict[str, str]]:
         "evaluation set": version.tags.get(tag.EVALUATION_SET, "-"),
     }
     return {"metric": measured, "parameter": asked, "data": data, "training": training, "origin": origin}
+
+
+def _metric(value: float) -> str:
+    # A script may send any number; 1e308 has 309 digits.
+    return f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4e}"
 
 
 def compared_facts(trained: Trained) -> dict[str, Any]:

@@ -179,10 +179,17 @@ class Production:
                 said.append(str(error))
         return said + [
             f"Nothing of {name} is in production: version {version}, which was, was deleted in MLflow. Put another one "
-            f"there: make promote MODEL={name} VERSION=...; or go back: make rollback MODEL={name}."
+            f"there: make promote MODEL={name} VERSION=...{self._or_back(name)}."
             for name, version in self._history.ended_by(VERSION_DELETED)
             if name in there
         ]
+
+    def _or_back(self, model: str) -> str:
+        """Return the second remedy, where there is a version to go back to."""
+        before = way_back(of_this_model(self.history(model)))
+        if before is None or not self._registry.has_version(model, before):
+            return ""
+        return f"; or go back to version {before}: make rollback MODEL={model}"
 
     def _recorded(self, candidate: Candidate, version: int) -> Measured | None:
         """Return what a version's own session measured, if that was on the candidate's evaluation set."""

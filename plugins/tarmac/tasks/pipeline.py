@@ -288,7 +288,9 @@ def judge_run(ti: Any, dag_run: Any) -> str | None:
 
     def ended(note: str | None) -> str | None:
         # The note of a run that was cancelled says so already, and who did it.
-        return None if marked == "failed" and cancellation(note) else run_end.ended_note(note, cause, lacks)
+        if marked == "failed" and cancellation(note):
+            return run_end.waiting_note(note, None)
+        return run_end.ended_note(note, cause, lacks)
 
     change_note(dag_run.run_id, ended)
     return cause

@@ -181,7 +181,7 @@ def waiting_note(note: str | None, reason: str | None) -> str | None:
 def ended_note(note: str | None, cause: str | None, lacks: str | None = None) -> str | None:
     """Return what a run's note is to be when it ends; None: as it is. Pure.
 
-    What it says already stays, first; a cause of an earlier end is replaced, and a reason for waiting goes.
+    What it says already stays, below; a cause of an earlier end is replaced, and a reason for waiting goes.
 
     Args:
         note: as it is.
@@ -197,7 +197,8 @@ def _with_line(note: str | None, prefix: str, text: str | None) -> str | None:
     room = NOTE_CHARACTERS - len(kept) - 1
     if line and room < len(line):
         line = f"{line[: max(0, room - 1)]}…" if room > len(prefix) else ""
-    wanted = "\n".join(part for part in (kept, line) if part)
+    # First: Airflow's page of a run shows the first line of its note.
+    wanted = "\n".join(part for part in (line, kept) if part)
     return None if wanted == (note or "") else wanted
 
 
