@@ -249,6 +249,27 @@ def test_a_run_without_an_id_gets_one_that_names_its_model(behind: Behind, field
     assert len(set(ids)) == 2
 
 
+CLEARED: dict[str, tuple[bytes, bytes]] = {
+    "one task": (
+        b'{"task_ids": ["save_model"], "dag_run_id": "a"}',
+        b'{"task_ids": ["save_model", "check_DAG_success"], "dag_run_id": "a"}',
+    ),
+    "the last task, too": (b'{"task_ids": ["check_DAG_success"]}', b'{"task_ids": ["check_DAG_success"]}'),
+    "a mapped one": (b'{"task_ids": [["a", 0]]}', b'{"task_ids": [["a", 0], "check_DAG_success"]}'),
+    "all tasks": (b'{"dag_run_id": "a"}', b'{"dag_run_id": "a"}'),
+    "none": (b'{"task_ids": []}', b'{"task_ids": []}'),
+    "no object": (b"[1]", b"[1]"),
+    "no JSON": (b"{", b"{"),
+}
+
+
+@pytest.mark.parametrize(("sent", "passed"), CLEARED.values(), ids=CLEARED.keys())
+def test_tasks_are_cleared_with_the_one_that_decides_how_the_run_ends(behind: Behind, sent: bytes, passed: bytes):
+    path = TRIGGER.replace("dagRuns", "clearTaskInstances")
+    assert behind.client.post(path, content=sent, headers=LOGIN).status_code == 200
+    assert behind.received == [("POST", path, passed)]
+
+
 def test_a_call_without_a_logical_date_is_told_what_to_send(behind: Behind):
     content = json.dumps({"conf": GOOD}).encode()
     assert refused(behind, content) == ["logical_date: Airflow requires it; send null."]

@@ -6,7 +6,8 @@ and the request by themselves, then, for a caller who may trigger, what the chec
 data sets, base model and GPUs. Who may trigger is decided by Airflow: a caller without credentials gets its own 401.
 
 Two things are added to a call that passes: an id that names the model, where the caller gave none, and a sentence in
-place of Airflow's "Serious error" where the id is taken.
+place of Airflow's "Serious error" where the id is taken. And a call that clears tasks of a run also clears the one that
+decides how the run ends: without it a run whose cleared task fails would still be a success.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tarmac.base.errors import CheckerUnavailableError, RequestError
-from tarmac.base.ids import DAG_ID
+from tarmac.base.ids import CHECK_DAG_SUCCESS, DAG_ID
 from tarmac.base.session import NOTE_CHARACTERS
 from tarmac.request.run_id import new_run_id, run_id_problem
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
@@ -35,6 +36,7 @@ Ask = Callable[[object], Awaitable[list[str]]]
 MayTrigger = Callable[[Mapping[str, str]], Awaitable[bool]]
 
 _TRIGGER = re.compile(rf"/api/v2/dags/{DAG_ID}/dagRuns/?")
+_CLEAR = re.compile(rf"/api/v2/dags/{DAG_ID}/clearTaskInstances/?")
 _TAKEN = 409
 
 
@@ -52,7 +54,8 @@ class RequestGuard:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass every call on except a trigger whose conf is bad."""
-        if not _is_trigger(scope):
+        clears = _is_post(scope, _CLEAR)
+        if not clears and not _is_post(scope, _TRIGGER):
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -71,23 +74,16 @@ class RequestGuard:
                 text = f"The request is larger than {MAX_REQUEST_BYTES:,} bytes; put data into a data set."
                 await _refuse(send, 413, text, [text])
                 return
+        if clears:
+            await self.app(*_with_body(scope, receive, with_last_task(body)), send)
+            return
         payload, problems = body_problems(body)
         problems += await self._world_problems(payload, headers)
         if problems:
             await _refuse(send, 400, str(RequestError(problems)), problems)
             return
-        body = _with_id(payload, body)
-        scope = {**scope, "headers": [*_without_length(scope["headers"]), (b"content-length", b"%d" % len(body))]}
-        replayed = False
-
-        async def replay() -> Message:
-            nonlocal replayed
-            if replayed:
-                return await receive()
-            replayed = True
-            return {"type": "http.request", "body": body, "more_body": False}
-
-        await self.app(scope, replay, _explaining(send, payload.get("dag_run_id")))
+        scope, receive = _with_body(scope, receive, _with_id(payload, body))
+        await self.app(scope, receive, _explaining(send, payload.get("dag_run_id")))
 
     async def _world_problems(self, payload: Mapping[str, Any], headers: Mapping[str, str]) -> list[str]:
         conf = payload.get("conf")
@@ -101,8 +97,38 @@ class RequestGuard:
             return []
 
 
-def _is_trigger(scope: Message) -> bool:
-    return scope["type"] == "http" and scope["method"] == "POST" and _TRIGGER.fullmatch(scope["path"]) is not None
+def _is_post(scope: Message, path: re.Pattern[str]) -> bool:
+    return scope["type"] == "http" and scope["method"] == "POST" and path.fullmatch(scope["path"]) is not None
+
+
+def _with_body(scope: Message, receive: Receive, body: bytes) -> tuple[Message, Receive]:
+    """Return a call that has another body: what the app is given as scope and as receive."""
+    replayed = False
+
+    async def replay() -> Message:
+        nonlocal replayed
+        if replayed:
+            return await receive()
+        replayed = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers = [*_without_length(scope["headers"]), (b"content-length", b"%d" % len(body))]
+    return {**scope, "headers": headers}, replay
+
+
+def with_last_task(body: bytes) -> bytes:
+    """Return the body of a call that clears tasks with check_DAG_success among them. Pure.
+
+    A body without tasks, or of another form than Airflow's, stays as it is: Airflow says what is wrong with it.
+    """
+    try:
+        payload = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    tasks = payload.get("task_ids") if isinstance(payload, dict) else None
+    if not isinstance(tasks, list) or not tasks or CHECK_DAG_SUCCESS in tasks:
+        return body
+    return json.dumps({**payload, "task_ids": [*tasks, CHECK_DAG_SUCCESS]}).encode()
 
 
 def body_problems(body: bytes) -> tuple[dict[str, Any], list[str]]:
