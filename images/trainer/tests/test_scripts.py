@@ -91,6 +91,23 @@ FAILURES = {
         "exit code 3: a\ufffd\ufffd\x1b[31mred",
     ),
     "no model": ("print('done')", 2, "left no named_entity_recognition model"),
+    "a link for a model": (
+        "import os; m = os.environ['TARMAC_MODEL']; os.rmdir(m); os.symlink('/tmp', m)",
+        2,
+        "write the named_entity_recognition model into that folder",
+    ),
+    "data that it removed": ("import shutil; shutil.rmtree('data')", 2, "the script removed data/train.jsonl"),
+    "a standard input that is empty": ("input()", 2, "not tried again): EOFError"),
+    "several errors of its own": (
+        "raise ExceptionGroup('many', [KeyError('a'), ExceptionGroup('more', [TypeError('b')])])",
+        2,
+        "not tried again): KeyError: 'a'; TypeError: b",
+    ),
+    "several errors, of the machine too": (
+        "raise ExceptionGroup('many', [KeyError('a'), OSError('b')])",
+        1,
+        "exit code 1: KeyError: 'a'; OSError: b",
+    ),
 }
 
 

@@ -81,7 +81,7 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
     if not script.is_file():
         raise SessionError(f"{script} does not exist: run `prep` first")
     made = training.session / ".model.script"
-    shutil.rmtree(made, ignore_errors=True)
+    _remove(made)
     made.mkdir()
     environment = {**os.environ, "TARMAC_MODEL": str(made), "TARMAC_SESSION": str(training.session)}
     if limit := training.device.limit_bytes:
@@ -92,6 +92,12 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
         failure = InputError if code in NEVER_RETRIED else TrainerError
         why = f" ({NEVER_RETRIED[code]})" if code in NEVER_RETRIED else ""
         raise failure(f"the script ended {_how(code)}{why}: {last[:500] or 'it said nothing'}")
+    _check_session(training.session)
+    if made.is_symlink() or not made.is_dir():
+        raise InputError(
+            f"the script put something else in the place of the folder that TARMAC_MODEL names: write the {kind} "
+            "model into that folder"
+        )
     try:
         predictor = load(made)
     except (OSError, ValueError, KeyError) as reason:
@@ -104,7 +110,26 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
         raise InputError(
             f"the {kind} model that the script left cannot be scored: {type(reason).__name__}: {reason}"
         ) from reason
-    shutil.rmtree(made)
+    _remove(made)
+
+
+def _check_session(session: Path) -> None:
+    """Refuse to go on where the script removed what later steps read.
+
+    Raises:
+        InputError: names it.
+    """
+    for needed in ("request.json", "data/train.jsonl", "data/eval.jsonl", "data/manifest.json"):
+        if not (session / needed).is_file():
+            raise InputError(f"the script removed {needed}, which later steps read: leave the session's files there")
+
+
+def _remove(made: Path) -> None:
+    """Remove what the script left as its model, whatever it is."""
+    if made.is_dir() and not made.is_symlink():
+        shutil.rmtree(made)
+    else:
+        made.unlink(missing_ok=True)
 
 
 def _how(code: int) -> str:

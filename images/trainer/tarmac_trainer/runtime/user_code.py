@@ -19,6 +19,7 @@ CODE_ERRORS = (
     ValueError,
     ArithmeticError,
     AssertionError,
+    EOFError,
     NotImplementedError,
     RecursionError,
 )
@@ -36,6 +37,23 @@ def main() -> None:
         traceback.print_exception(type(error), error, _of_the_script(error.__traceback__, sys.argv[0]))
         sys.stderr.flush()
         sys.exit(EXIT_CODE_ERROR)
+    except Exception as error:
+        errors = _single(error)
+        if errors == [error]:
+            raise
+        traceback.print_exception(type(error), error, _of_the_script(error.__traceback__, sys.argv[0]))
+        # The last line is the one that is told: of a group it would be a line of dashes.
+        print("; ".join(f"{type(one).__name__}: {one}" for one in errors), file=sys.stderr, flush=True)
+        sys.exit(EXIT_CODE_ERROR if all(isinstance(one, CODE_ERRORS) for one in errors) else 1)
+
+
+def _single(error: BaseException) -> list[BaseException]:
+    """The errors that a group holds, at any depth; of one that is no group itself. Pure."""
+    # By its attribute: the package is also loaded by Python 3.10, which has no groups.
+    parts = getattr(error, "exceptions", None)
+    if not isinstance(parts, tuple):
+        return [error]
+    return [single for one in parts for single in _single(one)]
 
 
 def _of_the_script(found: TracebackType | None, script: str) -> TracebackType | None:
