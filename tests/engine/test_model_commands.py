@@ -117,6 +117,8 @@ def test_a_script_and_a_trainer_are_compared_by_what_was_run(mlflow: Mlflow, sai
     script, _ = registered(mlflow, name)
     parameters = [{"key": "max_steps", "value": "3000"}]
     mlflow.call("POST", "/runs/log-batch", run_id=own, params=parameters)
+    long = [{"key": f"data.{'x' * 90}-{number}.train.id", "value": "a"} for number in (1, 2)]
+    mlflow.call("POST", "/runs/log-batch", run_id=own, params=long)
     loss = [{"key": "script.loss", "value": 0.25, "timestamp": 1, "step": 0}]
     mlflow.call("POST", "/runs/log-batch", run_id=script, params=parameters, metrics=loss)
     artifacts = mlflow.call("GET", "/runs/get", run_id=script)["run"]["info"]["artifact_uri"]
@@ -129,6 +131,7 @@ def test_a_script_and_a_trainer_are_compared_by_what_was_run(mlflow: Mlflow, sai
     assert ("training", "base", "model", "-", f"{name}/1") in rows
     assert ("metric", "script.loss", "-", "0.2500") in rows
     assert ("parameter", "max_steps", "3000", "-") in rows
+    assert "…" not in out, "names that begin alike are told apart"
     a, b = json.loads(said("compare", "--json", "--", f"{name}/1", f"{name}/2")[1])
     assert (a["training"]["code"], b["training"]["code"]) == ("the trainer's own", "script s1/s1.py")
 
