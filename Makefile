@@ -102,6 +102,14 @@ gpus: ## Show the GPUs, their reservations, and the queue with a reason for each
 hosts: ## Show cores and memory of the hosts, what is reserved of them, and the queue of CPU sessions (JSON=1: as JSON)
 	@$(CLI) hosts
 
+.PHONY: gpu-check
+gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a container once (JSON=1: as JSON)
+	@$(CLI) gpu-check
+
+.PHONY: doctor
+doctor: ## Say what is wrong with the stack, part by part, and what to do (JSON=1: as JSON)
+	@$(CLI) doctor
+
 .PHONY: release-gpu
 release-gpu: ## Take GPU=uuid out of quarantine
 	@$(CLI) release-gpu "$$GPU"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from datetime import datetime, timezone
+from email.utils import format_datetime
 from typing import Any
 
 import httpx
@@ -20,6 +22,10 @@ TRAINS = {
 HOST = {
     "name": "local", "capacity_millicpus": 4000, "reserved_millicpus": 1500, "beside_millicpus": 0,
     "capacity_bytes": 4 * 1024**3, "reserved_bytes": 1024**3, "beside_bytes": 1024**3,
+}  # fmt: skip
+GPUS = {
+    "sentence": "a session can train on a GPU", "driver": "570.1", "cuda": None, "unidentified": [],
+    "devices": [{"uuid": "GPU-a", "name": "H100", "total_bytes": 80 * 1024**3, "problem": ""}],
 }  # fmt: skip
 HELD = {"run_id": "s", "host": "local", "millicpus": 1500, "bytes": 1024**3, "beside": False}
 STEP = {
@@ -52,7 +58,10 @@ class Stack:
         self.password = "right"
         self.token = "t1"
         self.api = "1.0"
+        self.date = format_datetime(datetime.now(timezone.utc), usegmt=True)
         self.log = ["one", "two"]
+        self.findings = [{"part": "disk", "state": "wrong", "says": "full", "todo": "Make space."}]
+        self.gpus = True
         self.matches = True
         self.production = True
         self.sent: list[Any] = []
@@ -77,7 +86,7 @@ class Stack:
         return self.answer(*self.api_answer(request.method, path.partition("/api/v1")[2], request, body))
 
     def answer(self, status: int, body: Any) -> httpx.Response:
-        return httpx.Response(status, json=body, headers={"Tarmac-Api": self.api})
+        return httpx.Response(status, json=body, headers={"Tarmac-Api": self.api, "Date": self.date})
 
     def api_answer(self, method: str, path: str, request: httpx.Request, body: bytes) -> tuple[int, Any]:
         if path == "/version":
@@ -103,6 +112,10 @@ class Stack:
             return 200, {
                 "task": "train_model_cpu", "attempt": 1, "lines": lines, "next": first + len(lines), "ended": not lines,
             }  # fmt: skip
+        if path == "/doctor":
+            return 200, self.findings
+        if path == "/gpus/check":
+            return 200, {**GPUS, "usable": self.gpus}
         if path.endswith("/reproduce"):
             return 201, {"id": json.loads(body)["key"], "new": True, "url": f"{URL}/run", "of": "s"}
         if path.endswith("/verdict"):

@@ -71,6 +71,8 @@ def test_asyncio_does_the_same(stack: Stack, data: Path):
             assert (await session.verdict(await session.reproduce())).matches
             with pytest.raises(RefusedError, match="in production"):
                 await tarmac.remove_model("ner", 1)
+            assert [one.part for one in await tarmac.doctor()] == ["disk"]
+            assert (await tarmac.check_gpus())["usable"]
             await tarmac.remove_dataset(await tarmac.push(data))
             await session.retry()
             assert (await session.explain()).why == ("It needs 12 GiB.",)

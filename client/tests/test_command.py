@@ -21,6 +21,7 @@ VERBS = {
     "login", "train", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
     "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
     "models reproduce", "data rm", "models rm", "gpus", "hosts", "completion",
+    "gpu check", "doctor",
 }  # fmt: skip
 Command = Callable[..., "tuple[int, str, str]"]
 
@@ -235,6 +236,28 @@ def test_what_nothing_needs_is_removed(tarmac: Command, stack: Stack, data: Path
     assert tarmac("models", "rm", "ner", "2")[1] == "Removed ner/2, with its files.\n"
     assert "its files stay" in tarmac("models", "rm", "ner", "3")[1]
     assert tarmac("models", "rm", "ner", "1") == (2, "", "ner/1 is in production\n")
+
+
+def test_the_doctor_looks_at_both_sides(tarmac: Command, stack: Stack):
+    code, out, _ = tarmac("doctor")
+    lines = out.splitlines()
+    assert (code, lines[-3:]) == (1, ["✗ disk                 full", "                       Make space.", "1 wrong."])
+    assert any(line.startswith("✓ login                at http://stack.example:8081 as ada") for line in lines)
+    assert any("this machine's clock and the stack's agree" in line for line in lines)
+    stack.findings, stack.date = [], "Sat, 28 Nov 2020 06:00:00 GMT"
+    code, out, _ = tarmac("doctor")
+    assert (code, out.splitlines()[-1]) == (0, "Nothing is wrong.")
+    assert "s ahead of the stack's" in out
+    assert json.loads(tarmac("doctor", "--json")[1])[0]["part"] == "client"
+
+
+def test_a_script_learns_whether_there_is_a_gpu(tarmac: Command, stack: Stack):
+    code, out, _ = tarmac("gpu", "check")
+    assert (code, out.splitlines()) == (
+        0, ["NVIDIA driver 570.1, CUDA ?", "✓ GPU-a  H100, 80.0 GiB", "A session can train on a GPU."],
+    )  # fmt: skip
+    stack.gpus = False
+    assert tarmac("gpu", "check", "--json")[0] == 1
 
 
 def test_a_session_is_explained_and_run_again(tarmac: Command, stack: Stack):

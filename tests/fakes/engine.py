@@ -332,6 +332,9 @@ class MemoryEngine:
         del self._volumes[name]
         shutil.rmtree(self._folder / name)
 
+    def images(self) -> list[dict[str, Any]]:
+        return [{"RepoTags": [image], "Size": 1} for image in self._images]
+
     def inspect_image(self, image: str) -> dict[str, Any]:
         if image not in self._images:
             raise _refuse(ImageNotFound, 404, f"No such image: {image}")

@@ -54,6 +54,7 @@ CALLS = [
     ("DELETE", f"/datasets/{NAME}", "delete"), ("DELETE", "/models/m/1", "delete"),
     ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
+    ("GET", "/doctor", "read"), ("POST", "/gpus/check", "start"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
     ("POST", "/datasets", "start"), ("GET", "/kinds/one", "read"), ("GET", "/attempts", "read"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
@@ -90,7 +91,7 @@ def test_a_caller_without_a_login_gets_nothing_and_a_viewer_only_reads(
 ):
     fakes.airflow_api.add("one", "running")
     found = {"devices": [], "hosts": [], "reservations": [], "queue": [], **fakes.place}
-    fakes.checker = lambda _, path, *rest: (200, [] if path in ("/compare", "/production") else found)
+    fakes.checker = lambda _, path, *rest: (200, [] if path in ("/compare", "/production", "/doctor") else found)
     assert call("", method, path).status_code == 401
     assert call("forged", method, path).status_code == 403
     assert call("without rights", method, path).status_code == 403

@@ -22,6 +22,7 @@ from tarmac_client.errors import (
 )
 from tarmac_client.types import (
     Explanation,
+    Finding,
     LogPart,
     Metric,
     ModelVersion,
@@ -42,6 +43,7 @@ __all__ = [
     "AsyncSession",
     "AsyncTarmac",
     "Explanation",
+    "Finding",
     "LogPart",
     "Login",
     "LoginError",

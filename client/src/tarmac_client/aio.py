@@ -19,6 +19,7 @@ from tarmac_client import config, files, transport
 from tarmac_client.flow import Calls, Flow, Pause, Tell
 from tarmac_client.types import (
     Explanation,
+    Finding,
     ModelVersion,
     ProductionStep,
     Result,
@@ -196,6 +197,14 @@ class AsyncTarmac:
     async def hosts(self) -> dict[str, Any]:
         """Return `hosts`, `reservations` and `queue` of CPU sessions, as the API has them."""
         return dict(await self.run(self.verbs.raw("/hosts")))
+
+    async def doctor(self) -> list[Finding]:
+        """Return what is wrong with the stack, part by part, with what to do."""
+        return await self.run(self.verbs.doctor())
+
+    async def check_gpus(self) -> dict[str, Any]:
+        """Return whether the stack's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real."""
+        return await self.run(self.verbs.check_gpus())
 
     async def version(self) -> dict[str, Any]:
         """Return the versions of the stack and its API, and what this login may do."""

@@ -15,6 +15,7 @@ from tarmac_client import config, files, transport
 from tarmac_client.flow import Calls, Flow, Pause, Tell
 from tarmac_client.types import (
     Explanation,
+    Finding,
     ModelVersion,
     ProductionStep,
     Result,
@@ -188,6 +189,14 @@ class Tarmac:
     def hosts(self) -> dict[str, Any]:
         """Return `hosts`, `reservations` and `queue` of CPU sessions, as the API has them."""
         return dict(self.run(self.verbs.raw("/hosts")))
+
+    def doctor(self) -> list[Finding]:
+        """Return what is wrong with the stack, part by part, with what to do."""
+        return self.run(self.verbs.doctor())
+
+    def check_gpus(self) -> dict[str, Any]:
+        """Return whether the stack's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real."""
+        return self.run(self.verbs.check_gpus())
 
     def version(self) -> dict[str, Any]:
         """Return the versions of the stack and its API, and what this login may do."""

@@ -210,6 +210,16 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What was found of one part of a stack. `state`: ok, note (worth a look) or wrong."""
+
+    part: str
+    state: str
+    says: str
+    todo: str = ""
+
+
+@dataclass(frozen=True)
 class ProductionStep:
     """A step of the history of what is in production. A version None: nothing of the model is or was there."""
 

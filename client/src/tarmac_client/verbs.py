@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,9 +14,10 @@ from urllib.parse import quote
 from tarmac_client import files
 from tarmac_client.errors import NoAnswerError, NotFoundError, RefusedError, SessionFailedError, TimeLimitError
 from tarmac_client.files import LocalFile
-from tarmac_client.flow import Calls, Flow, Pause, Tell
+from tarmac_client.flow import PREFIX, Calls, Flow, Pause, Send, Tell
 from tarmac_client.types import (
     Explanation,
+    Finding,
     LogPart,
     Metric,
     ModelVersion,
@@ -24,6 +26,7 @@ from tarmac_client.types import (
     SessionRow,
     StoredFile,
     Verdict,
+    known,
 )
 
 POLL_SECONDS = 1.0
@@ -31,6 +34,7 @@ AWAY_TRIES = 20
 """How often a stack that does not answer is asked again while a session is followed, which takes about two minutes."""
 
 _PAGE = 100
+_SKEW_SECONDS = 5.0
 _UPLOAD_SECONDS = 3600.0
 
 
@@ -259,6 +263,33 @@ class Verbs:
         """Say whether a repetition of a session gave the same metrics."""
         params = {"repetition": repetition}
         return Verdict.of((yield from self.calls.call("GET", f"{_session(session_id)}/verdict", params=params)))
+
+    def clock(self, now: datetime) -> Flow[list[Finding]]:
+        """Compare this machine's clock with the stack's, by the time that its webserver writes on an answer.
+
+        Args:
+            now: aware.
+        """
+        answer = yield Send("GET", f"{PREFIX}/version")
+        date = answer.headers.get("date")
+        if date is None:
+            return []
+        skew = (parsedate_to_datetime(date) - now).total_seconds()
+        if abs(skew) <= _SKEW_SECONDS:
+            return [Finding("clock", "ok", "this machine's clock and the stack's agree")]
+        ahead = "behind" if skew > 0 else "ahead of"
+        return [
+            Finding("clock", "note", f"this machine's clock is {abs(skew):.0f} s {ahead} the stack's", "Set it by NTP.")
+        ]
+
+    def doctor(self) -> Flow[list[Finding]]:
+        """Return what is wrong with the stack, part by part."""
+        rows = yield from self.calls.call("GET", "/doctor", seconds=120.0)
+        return [known(Finding, row) for row in rows]
+
+    def check_gpus(self) -> Flow[dict[str, Any]]:
+        """Return whether the stack's GPUs can be used, tried for real."""
+        return dict((yield from self.calls.call("POST", "/gpus/check", seconds=120.0)))
 
     def raw(self, path: str, **params: Any) -> Flow[Any]:
         """Return what the stack answers, as JSON."""

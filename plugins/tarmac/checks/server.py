@@ -76,6 +76,14 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
     match (method, path):
         case ("GET", "/gpus"):
             return parts.gpus()
+        case ("GET", "/doctor"):
+            from tarmac.checks import doctor
+
+            return doctor.examine()
+        case ("POST", "/gpu-check"):
+            from tarmac.checks import doctor
+
+            return doctor.gpu_check()
         case ("GET", "/hosts"):
             return parts.hosts()
         case ("GET", "/now"):

@@ -18,7 +18,7 @@ from tarmac.base.ids import DAG_ID
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.checks import parts
-from tarmac.cli import model_commands
+from tarmac.cli import doctor, model_commands
 from tarmac.cli.cancel import cancel_run
 from tarmac.cli.explain import explain as explain_session
 from tarmac.cli.explain import lines, make_command
@@ -161,6 +161,26 @@ def hosts(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def examine(arguments: argparse.Namespace) -> int:
+    """Say what is wrong with the stack; fail if something is."""
+    found = doctor.ask("GET", "/doctor")
+    if arguments.json:
+        print_json(found)
+    else:
+        print("\n".join(doctor.finding_lines(found)))
+    return doctor.code_of(found)
+
+
+def gpu_check(arguments: argparse.Namespace) -> int:
+    """Say whether the GPUs can be used; fail if none can."""
+    found = doctor.ask("POST", "/gpu-check")
+    if arguments.json:
+        print_json(found)
+    else:
+        print("\n".join(doctor.gpu_lines(found)))
+    return ExitCode.SUCCESS if found["usable"] else ExitCode.RUN_FAILED
+
+
 def release_gpu(arguments: argparse.Namespace) -> int:
     """Take a device out of quarantine."""
     with Ledger(settings().database_url) as ledger:
@@ -252,6 +272,12 @@ def main(argv: list[str] | None = None) -> int:
     listing = commands.add_parser("hosts", help="show the hosts, what is reserved of them, and the queue")
     add_json(listing)
     listing.set_defaults(run=hosts)
+    look = commands.add_parser("doctor", help="say what is wrong with the stack, and what to do")
+    add_json(look)
+    look.set_defaults(run=examine)
+    look = commands.add_parser("gpu-check", help="say whether the GPUs can be used; each is tried")
+    add_json(look)
+    look.set_defaults(run=gpu_check)
     release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")
     release.add_argument("uuid", metavar="gpu")
     release.add_argument("--by", default="", type=account, help="who says so, for the record")

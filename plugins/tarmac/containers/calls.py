@@ -79,6 +79,9 @@ class EngineCalls(Protocol):
     def remove_volume(self, name: str) -> None:
         """Remove a volume that no container has."""
 
+    def images(self) -> list[JsonDict]:
+        """List the local images: their names under "RepoTags", their size in bytes under "Size"."""
+
     def inspect_image(self, image: str) -> JsonDict:
         """Tell all about a local image."""
 

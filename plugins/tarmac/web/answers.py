@@ -339,6 +339,26 @@ class Gpus(BaseModel):
     queue: list[dict[str, Any]]
 
 
+class Finding(BaseModel):
+    """What was found of one part of the stack."""
+
+    part: str
+    state: str = Field(description="ok; note: worth a look; wrong: something does not work, or soon will not")
+    says: str
+    todo: str
+
+
+class GpuCheck(BaseModel):
+    """Whether this stack's machine can train on its GPUs, tried for real."""
+
+    usable: bool
+    sentence: str
+    driver: str | None
+    cuda: str | None
+    devices: list[dict[str, Any]]
+    unidentified: list[str]
+
+
 class Hosts(BaseModel):
     """The hosts, what is reserved of them, and the queue of CPU sessions, as `make hosts JSON=1` shows them."""
 

@@ -369,6 +369,16 @@ def create_app(stack: Stack) -> FastAPI:
         """Show the devices, what is reserved of them, and the queue with a reason for each session."""
         return await asked("GET", "/gpus", {})
 
+    @app.post(f"{PREFIX}/gpus/check", response_model=answers.GpuCheck)
+    async def check_gpus(_: Starter) -> Any:
+        """Say whether the GPUs can be used: driver, health, and each handed to a container once for a moment."""
+        return await asked("POST", "/gpu-check", {})
+
+    @app.get(f"{PREFIX}/doctor", response_model=list[answers.Finding])
+    async def examine_stack(_: Reader) -> Any:
+        """Look at every part of the stack and say what is wrong, with the numbers, and what to do."""
+        return await asked("GET", "/doctor", {})
+
     @app.get(f"{PREFIX}/hosts", response_model=answers.Hosts)
     async def show_hosts(_: Reader) -> Any:
         """Show the hosts, what is reserved of them, and the queue of CPU sessions with a reason for each."""

@@ -6,16 +6,19 @@ import argparse
 import getpass
 import json
 import os
+import platform
 import sys
 from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tarmac_client import config, files
+from tarmac_client import __version__, config, files
 from tarmac_client.cli import show
 from tarmac_client.client import Session, Tarmac
 from tarmac_client.config import Login
 from tarmac_client.errors import ExitCode, SettingsError
+from tarmac_client.types import Finding
 from tarmac_client.verbs import Verbs, size
 
 
@@ -323,3 +326,26 @@ def hosts(arguments: argparse.Namespace) -> int:
     """Show hosts, reservations and the queue of CPU sessions."""
     with connect() as tarmac:
         return _print(arguments, tarmac.hosts(), show.host_lines)
+
+
+def gpu_check(arguments: argparse.Namespace) -> int:
+    """Say whether the GPUs can be used; exit with 0 if a session can train on one, with 1 if not."""
+    with connect() as tarmac:
+        found = tarmac.check_gpus()
+        _print(arguments, found, show.gpu_check_lines)
+        return ExitCode.SUCCESS if found["usable"] else ExitCode.SESSION_FAILED
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Say what is wrong here and with the stack; exit with 0 if nothing is, with 1 if something is."""
+    with connect() as tarmac:
+        about = tarmac.version()
+        may = "" if about["may_start"] else ", who may only look"
+        here = [
+            Finding("client", "ok", f"tarmac-client {__version__}, Python {platform.python_version()}"),
+            Finding("login", "note" if may else "ok", f"at {tarmac.login.url} as {about['user']}{may}"),
+            *tarmac.run(tarmac.verbs.clock(datetime.now(timezone.utc))),
+        ]
+        found = [*here, *tarmac.doctor()]
+        _print(arguments, found, show.finding_lines)
+        return ExitCode.SESSION_FAILED if any(one.state == "wrong" for one in found) else ExitCode.SUCCESS

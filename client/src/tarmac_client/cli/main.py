@@ -158,6 +158,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.add_argument("session", metavar="SESSION", help="whose model it was")
     add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
+    gpu = verbs.add_parser("gpu", help="try the GPUs", description="Try the GPUs.")
+    of_gpu = gpu.add_subparsers(required=True, metavar="VERB")
+    add("check", commands.gpu_check, "say whether the GPUs can be used; each is tried", "tarmac gpu check", of_gpu)
+    add("doctor", commands.doctor, "say what is wrong with this machine's client and with the stack", "tarmac doctor")
     add("hosts", commands.hosts, "show cores and memory of the hosts, and the queue of CPU sessions", "tarmac hosts")
     complete = add(
         "completion", _print_completion, "print a script that completes this command in a shell",

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from tarmac_client.types import (
     Explanation,
+    Finding,
     ModelVersion,
     ProductionStep,
     Progress,
@@ -263,6 +264,34 @@ def explanation_lines(found: Explanation) -> list[str]:
     """Why a session waits or failed, and what to do."""
     why, todo = ([one_line(text) for text in texts] for texts in (found.why, found.todo))
     return [f"{found.id}: {found.state}", *(f"  why    {text}" for text in why), *(f"  do     {text}" for text in todo)]
+
+
+def finding_lines(found: Sequence[Finding]) -> list[str]:
+    """What was found of each part, what is wrong last."""
+    marks = {"ok": "✓", "note": "!", "wrong": "✗"}
+    order = sorted(found, key=lambda one: list(marks).index(one.state) if one.state in marks else 0)
+    lines = []
+    for one in order:
+        lines.append(f"{marks.get(one.state, ' ')} {one.part:<20} {one_line(one.says)}")
+        if one.todo:
+            lines.append(f"  {'':<20} {one_line(one.todo)}")
+    wrong = sum(one.state == "wrong" for one in found)
+    return [*lines, f"{wrong} wrong." if wrong else "Nothing is wrong."]
+
+
+def gpu_check_lines(found: Mapping[str, Any]) -> list[str]:
+    """Whether GPUs can be used, and what is wrong with those that cannot."""
+    lines = []
+    if found["driver"]:
+        lines.append(f"NVIDIA driver {found['driver']}, CUDA {found['cuda'] or '?'}")
+    for device in found["devices"]:
+        memory = "memory not known" if device["total_bytes"] is None else size(device["total_bytes"])
+        lines.append(f"{'✗' if device['problem'] else '✓'} {device['uuid']}  {device['name']}, {memory}")
+        if device["problem"]:
+            lines.append(f"  {one_line(device['problem'])}")
+    lines += [f"✗ {one_line(text)}" for text in found["unidentified"]]
+    sentence = one_line(found["sentence"])
+    return [*lines, f"{sentence[:1].upper()}{sentence[1:]}" + ("" if sentence.endswith(".") else ".")]
 
 
 def age(at: datetime | None) -> str:

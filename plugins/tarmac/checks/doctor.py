@@ -1,0 +1,299 @@
+"""Looks at every part of the stack and says what is wrong, with the numbers, and what to do. Changes nothing."""
+
+from __future__ import annotations
+
+import enum
+import shutil
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tarmac.base.errors import TarmacError
+from tarmac.base.settings import settings
+from tarmac.base.units import format_size
+from tarmac.containers import engine, passthrough
+from tarmac.devices import snapshot as devices
+from tarmac.ledger import database
+from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.records import DeviceRow
+from tarmac.reaper import orphans
+from tarmac.reaper.airflow_state import AirflowState, database_url
+from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
+from tarmac.registry.client import Registry
+
+_LITTLE_BYTES, _LITTLE_SHARE = 5 * 1024**3, 0.05
+_NONE_BYTES = 1024**3
+_SKEW_SECONDS = 2.0
+_NAMED = 3
+_HEALTHY = "healthy"
+GPU_LABEL = "tarmac.probe"
+
+
+class State(enum.StrEnum):
+    """How a part is: well, worth a look, or wrong: then something does not work, or soon will not."""
+
+    OK = "ok"
+    NOTE = "note"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What was found of one part; `todo` is "" where there is nothing to do."""
+
+    part: str
+    state: State
+    says: str
+    todo: str = ""
+
+
+def room(where: str, free: int, total: int) -> Finding:
+    """Judge the room of a disk. Pure.
+
+    Args:
+        free, total: in bytes.
+    """
+    says = f"{where}: {format_size(free)} of {format_size(total)} free"
+    if free < _NONE_BYTES:
+        return Finding("disk", State.WRONG, says, "Make space now: what starts a container or writes a row will fail.")
+    if free < min(_LITTLE_BYTES, total * _LITTLE_SHARE):
+        return Finding("disk", State.NOTE, says, "Make space: `tarmac data rm`, `tarmac models rm`, `docker image rm`.")
+    return Finding("disk", State.OK, says)
+
+
+def clock(what: str, theirs: datetime, ours: datetime) -> Finding:
+    """Judge a clock by ours. Pure.
+
+    Args:
+        theirs, ours: aware, of one instant.
+    """
+    skew = (theirs - ours).total_seconds()
+    if abs(skew) <= _SKEW_SECONDS:
+        return Finding("clocks", State.OK, f"{what} and the scheduler's container agree")
+    ahead = "ahead of" if skew > 0 else "behind"
+    says = f"the clock of {what} is {abs(skew):.1f} s {ahead} that of the scheduler's container"
+    return Finding("clocks", State.WRONG, says, "Set the machine's clock by NTP: Airflow's tokens and leases need it.")
+
+
+def schema(there: int, known: int) -> Finding:
+    """Judge the version of the ledger's schema. Pure."""
+    if there == known:
+        return Finding("migrations", State.OK, f"the ledger's schema is version {there}, as this Tarmac knows it")
+    todo = "`make up` migrates it." if there < known else "Use the Tarmac that made it: docs/install.md, Upgrade."
+    return Finding(
+        "migrations", State.WRONG, f"the ledger's schema is version {there}, and this Tarmac's is {known}", todo
+    )
+
+
+def health(answer: Mapping[str, Any]) -> list[Finding]:
+    """Judge what Airflow says of its parts. Pure.
+
+    Args:
+        answer: of /api/v2/monitor/health.
+    """
+    found = []
+    for part, said in sorted(answer.items()):
+        status = said.get("status") if isinstance(said, Mapping) else None
+        name = f"airflow {part.replace('_', '-')}"
+        if status == _HEALTHY:
+            found.append(Finding(name, State.OK, "healthy"))
+        elif status is not None:
+            found.append(Finding(name, State.WRONG, str(status), "`make ps`, then `make logs` of that service."))
+    return found
+
+
+def reservations(holders: Sequence[Mapping[str, Any]], now: datetime) -> Finding:
+    """Judge the reservations by their leases. Pure.
+
+    Args:
+        holders: as the ledger gives them, of devices and of hosts.
+        now: the database's time.
+    """
+    stale = sorted({str(row["run_id"]) for row in holders if row["suspect"]})
+    if not stale:
+        return Finding("reservations", State.OK, f"{len({row['run_id'] for row in holders})} sessions hold some")
+    says = f"the lease of {_named(stale)} has expired at {now:%H:%M:%S} UTC"
+    return Finding(
+        "reservations",
+        State.NOTE,
+        says,
+        "Nothing within a minute: the reaper decides. Then `make logs SERVICE=scheduler`.",
+    )
+
+
+def leftovers(found: Orphans) -> Finding:
+    """Judge what sessions that are over left. Pure."""
+    names = [*(one.name for one in found.containers), *(one.name for one in found.volumes)]
+    names += [key.run_id for key in (*found.reserved, *found.waiting)]
+    if not names:
+        return Finding("leftovers", State.OK, "no container, volume or reservation of a session that is over")
+    todo = "Nothing: the reaper removes them within seconds. If they stay, `make logs SERVICE=scheduler` says why."
+    return Finding("leftovers", State.NOTE, f"of sessions that are over: {_named(names)}", todo)
+
+
+def images(found: Sequence[Mapping[str, Any]], current: str) -> Finding:
+    """Judge the images by their tags. Pure.
+
+    Args:
+        found: as the engine lists them.
+        current: the trainer's image, `registry/trainer:tag`.
+    """
+    registry, tag = current.rpartition("/trainer")[0], current.rpartition(":")[2]
+    names = {f"{registry}/{image}" for image in ("airflow", "mlflow", "trainer", "trainer-cuda")}
+    ours = [name for one in found for name in one.get("RepoTags") or [] if name.rpartition(":")[0] in names]
+    others = sorted(name for name in ours if name.rpartition(":")[2] != tag)
+    if not others:
+        return Finding("images", State.OK, f"those of this version, {tag}, only")
+    says = f"{len(others)} of other versions than {tag}: {_named(others)}"
+    return Finding("images", State.NOTE, says, "Where no stack uses them: `docker image rm`. Layers are shared.")
+
+
+def quarantine(rows: Sequence[DeviceRow]) -> list[Finding]:
+    """Say which devices take no session, as the ledger knows them. Pure."""
+    found = []
+    for row in rows:
+        if row.quarantine:
+            todo = f"Mend it, then `make release-gpu GPU={row.uuid}`."
+            found.append(Finding("gpu", State.WRONG, f"{row.uuid} is in quarantine: {row.quarantine}", todo))
+        elif row.unusable:
+            found.append(Finding("gpu", State.NOTE, f"{row.uuid} is not usable: {row.unusable}"))
+    return found
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
+
+
+def examine() -> list[dict[str, Any]]:
+    """Look at every part. One that does not answer is a finding too.
+
+    Returns:
+        A Finding each, as JSON has it.
+    """
+    parts: list[tuple[str, Callable[[], list[Finding]]]] = [
+        ("engine", _engine),
+        ("disk", _disks),
+        ("database", _database),
+        ("registry", _registry),
+        ("airflow", _airflow),
+        ("leftovers", _leftovers),
+    ]
+    found: list[Finding] = []
+    for part, look in parts:
+        try:
+            found += look()
+        except (TarmacError, OSError, ValueError, KeyError) as error:  # requests', docker's and httpx's too
+            found.append(Finding(part, State.WRONG, f"does not answer: {error}", "`make ps`, then `make up`."))
+    return [asdict(one) for one in found]
+
+
+def _engine() -> list[Finding]:
+    api = engine.client()
+    info = api.info()
+    machine = f"version {info.get('ServerVersion', '?')}, {info['NCPU']} cores, {format_size(int(info['MemTotal']))}"
+    found = [Finding("engine", State.OK, machine)]
+    if text := info.get("SystemTime"):
+        found.append(clock("the engine's machine", datetime.fromisoformat(text), datetime.now(UTC)))
+    return [*found, images(api.images(), settings().trainer_image)]
+
+
+def _disks() -> list[Finding]:
+    # One of the engine's disk; the store may lie on another.
+    found, seen = [], set[tuple[int, int]]()
+    for where, path in (("the engine's disk", "/opt/airflow/logs"), ("the data sets' disk", "/datasets")):
+        usage = shutil.disk_usage(path)
+        if (usage.total, usage.free) not in seen:
+            found.append(room(where, usage.free, usage.total))
+        seen.add((usage.total, usage.free))
+    return found
+
+
+def _database() -> list[Finding]:
+    with Ledger(settings().database_url) as ledger:
+        before = datetime.now(UTC)
+        now = ledger.now()
+        with ledger.transaction():
+            holders = [*ledger.holders(), *ledger.host_holders()]
+            rows = ledger.devices()
+        with ledger.cursor() as cursor:
+            version = database.version(cursor)
+    found = [schema(version, len(database.migrations())), clock("Postgres", now, before)]
+    return [*found, reservations(holders, now), *quarantine(rows)]
+
+
+def _registry() -> list[Finding]:
+    return [Finding("registry", State.OK, f"MLflow answers; it has {len(Registry().models())} models")]
+
+
+def _airflow() -> list[Finding]:
+    import httpx
+
+    try:
+        answer = httpx.get(f"{settings().airflow_url}/api/v2/monitor/health", timeout=10)
+    except httpx.HTTPError as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+    return health(answer.json())
+
+
+def _leftovers() -> list[Finding]:
+    api, stack = engine.client(), settings().stack
+    # Of containers that only help, the reaper knows since when they are there; they are none of ours to judge.
+    there = engine.stack_containers(api, stack)
+    containers = [Container(one.id, one.name, one.key, one.owner, one.generation, 0.0) for one in there]
+    volumes = [Volume(name, key) for name, key in engine.session_volumes(api, stack).items()]
+    with Ledger(settings().database_url) as ledger:
+        held, waiting = {one.key: one for one in ledger.reservations()}, [*ledger.waiting(), *ledger.arrived()]
+    keys: Collection[Any] = {
+        *held,
+        *waiting,
+        *(one.key for one in volumes),
+        *(one.key for one in containers if one.key),
+    }
+    state = AirflowState(database_url())
+    try:
+        runs = state.runs(keys) if keys else {}
+    finally:
+        state.close()
+    return [leftovers(orphans.find(Inventory(held, waiting, containers, volumes, runs)))]
+
+
+def gpu_check() -> dict[str, Any]:
+    """Look at the machine's GPUs, and hand each to a container once for a moment.
+
+    Returns:
+        `usable`, whether a session can train on one of them; `sentence`; `driver`, `cuda`, versions or None; `devices`,
+        each with `uuid`, `name`, `total_bytes`, `used_bytes`, `health`, `mig`, and `problem`, "" where it works.
+    """
+    seen = devices.snapshot()
+    stack = settings()
+    found = []
+    for one in seen.devices:
+        problem = one.fault if not one.usable else ""
+        if not one.usable and not problem:
+            problem = "MIG is on: its instances are the devices" if one.mig_enabled else "its memory cannot be read"
+        elif one.usable:
+            labels = {"tarmac.project": stack.stack, GPU_LABEL: "gpu"}
+            problem = passthrough.problem(engine.client(), stack.trainer_image, one.uuid, labels) or ""
+        found.append(
+            {
+                "uuid": one.uuid,
+                "name": one.name,
+                "total_bytes": one.total_bytes,
+                "used_bytes": one.used_bytes,
+                "health": one.health.value,
+                "mig": one.mig_enabled,
+                "problem": problem,
+            }
+        )
+    usable = any(not one["problem"] for one in found)
+    sentence = seen.sentence if not found else "a session can train on a GPU" if usable else "no GPU can be used"
+    problems = list(seen.unidentified)
+    return {
+        "usable": usable,
+        "sentence": sentence,
+        "driver": seen.driver_version,
+        "cuda": seen.cuda_version,
+        "devices": found,
+        "unidentified": problems,
+    }

@@ -1,0 +1,54 @@
+"""What `make doctor` and `make gpu-check` do: ask the checker, which has the engine's socket; print what it found."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tarmac.base.errors import CheckerUnavailableError, ExitCode
+from tarmac.base.texts import one_line
+from tarmac.base.units import format_size
+from tarmac.request.checker import call_checker
+
+MARKS = {"ok": "✓", "note": "!", "wrong": "✗"}
+
+
+def ask(method: str, path: str) -> Any:
+    """Return what the checker answers.
+
+    Raises:
+        CheckerUnavailableError: it does not answer.
+    """
+    status, answer = asyncio.run(call_checker(method, path, {}))
+    if status != 200:
+        raise CheckerUnavailableError(f"the checker does not answer: {answer.get('detail', status)}")
+    return answer
+
+
+def code_of(found: Sequence[Mapping[str, Any]]) -> int:
+    """Return the exit code: 1 where something is wrong. Pure."""
+    return ExitCode.RUN_FAILED if any(one["state"] == "wrong" for one in found) else ExitCode.SUCCESS
+
+
+def finding_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of `make doctor`, what is wrong last. Pure."""
+    lines = []
+    for one in sorted(found, key=lambda one: list(MARKS).index(one["state"])):
+        lines.append(f"{MARKS[one['state']]} {one['part']:<20} {one_line(one['says'])}")
+        if one["todo"]:
+            lines.append(f"  {'':<20} {one_line(one['todo'])}")
+    wrong = sum(one["state"] == "wrong" for one in found)
+    return [*lines, f"{wrong} wrong." if wrong else "Nothing is wrong."]
+
+
+def gpu_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines of `make gpu-check`. Pure."""
+    lines = [f"NVIDIA driver {found['driver']}, CUDA {found['cuda'] or '?'}"] if found["driver"] else []
+    for device in found["devices"]:
+        memory = "memory not known" if device["total_bytes"] is None else format_size(device["total_bytes"])
+        lines.append(f"{MARKS['wrong' if device['problem'] else 'ok']} {device['uuid']}  {device['name']}, {memory}")
+        lines += [f"  {one_line(device['problem'])}"] if device["problem"] else []
+    lines += [f"{MARKS['wrong']} {one_line(text)}" for text in found["unidentified"]]
+    sentence = one_line(found["sentence"]).rstrip(".")
+    return [*lines, f"{sentence[:1].upper()}{sentence[1:]}."]

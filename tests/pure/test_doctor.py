@@ -1,0 +1,138 @@
+"""What the doctor says of each part: well, worth a look, or wrong with what to do."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tarmac.base.errors import CheckerUnavailableError, LedgerError
+from tarmac.base.session import SessionKey
+from tarmac.base.units import GIB
+from tarmac.checks import doctor
+from tarmac.checks.doctor import Finding, State
+from tarmac.cli import doctor as command
+from tarmac.cli import main as commands
+from tarmac.ledger.records import DeviceRow
+from tarmac.reaper.orphans import Container, Orphans, Volume
+
+NOW = datetime(2026, 11, 28, 6, tzinfo=UTC)
+KEY = SessionKey("nlp_model_training", "gone")
+
+
+def device(**more: str) -> DeviceRow:
+    return DeviceRow("GPU-a", "H100", 0, 80 * GIB, 79 * GIB, 0, 0, more.get("unusable", ""), more.get("quarantine", ""))
+
+
+def held(run_id: str, suspect: bool) -> dict[str, Any]:
+    return {"run_id": run_id, "suspect": suspect}
+
+
+LEASES = [held("a", True), held("b", False)]
+ONE = Container("1", "c-gone", KEY, "train_model_cpu", "", 0.0)
+IMAGES = [
+    {"RepoTags": [f"tarmac/{name}"]} for name in ("airflow:1.2", "trainer:1.2", "trainer:1.1", "trainer-cuda:1.0")
+]
+OTHERS = [{"RepoTags": ["postgres:17"]}, {"RepoTags": None}, {"RepoTags": ["other/trainer:1.1"]}]
+
+LEFT = Orphans({ONE: "over"}, {KEY: "over"}, {}, {Volume("v-gone", KEY): "over"})
+JUDGED: dict[str, tuple[Finding, State, str]] = {
+    "room": (doctor.room("it", 40 * GIB, 100 * GIB), State.OK, "it: 40.0 GiB of 100.0 GiB free"),
+    "little room": (doctor.room("it", 4 * GIB, 100 * GIB), State.NOTE, "4.0 GiB of 100.0 GiB"),
+    "a small disk with room": (doctor.room("it", 4 * GIB, 20 * GIB), State.OK, "4.0 GiB of 20.0 GiB"),
+    "no room": (doctor.room("it", GIB // 2, 100 * GIB), State.WRONG, "512 MiB"),
+    "clocks that agree": (doctor.clock("it", NOW, NOW + timedelta(seconds=1)), State.OK, "it and"),
+    "a clock that is ahead": (doctor.clock("it", NOW + timedelta(seconds=90), NOW), State.WRONG, "is 90.0 s ahead of"),
+    "a clock that is behind": (doctor.clock("it", NOW - timedelta(hours=1), NOW), State.WRONG, "is 3600.0 s behind"),
+    "the schema": (doctor.schema(9, 9), State.OK, "version 9"),
+    "an old schema": (doctor.schema(8, 9), State.WRONG, "version 8, and this Tarmac's is 9"),
+    "leases": (doctor.reservations([held("a", False), held("a", False)], NOW), State.OK, "1 sessions"),
+    "expired leases": (
+        doctor.reservations([held("a", True), held("b", False)], NOW),
+        State.NOTE,
+        "the lease of a has expired",
+    ),
+    "nothing left": (doctor.leftovers(Orphans({}, {}, {}, {})), State.OK, "no container"),
+    "something left": (
+        doctor.leftovers(LEFT),
+        State.NOTE,
+        "c-gone, v-gone, gone",
+    ),
+    "images of this version": (doctor.images([*IMAGES[:2], *OTHERS], "tarmac/trainer:1.2"), State.OK, "1.2, only"),
+    "images of others": (
+        doctor.images([*IMAGES, *OTHERS], "tarmac/trainer:1.2"),
+        State.NOTE,
+        "2 of other versions than 1.2: tarmac/trainer-cuda:1.0, tarmac/trainer:1.1",
+    ),
+    "quarantine": (doctor.quarantine([device(quarantine="Xid 79")])[0], State.WRONG, "GPU-a is in quarantine: Xid 79"),
+    "a device that is not usable": (doctor.quarantine([device(unusable="too hot")])[0], State.NOTE, "too hot"),
+}
+
+
+@pytest.mark.parametrize(("found", "state", "words"), JUDGED.values(), ids=JUDGED.keys())
+def test_each_part_is_judged_with_its_numbers(found: Finding, state: State, words: str):
+    assert (found.state, words in found.says) == (state, True)
+    assert bool(found.todo) == (state is not State.OK) or found.part == "gpu"
+
+
+def test_airflow_s_parts_are_told_apart():
+    answer = {
+        "scheduler": {"status": "healthy"},
+        "dag_processor": {"status": "unhealthy"},
+        "triggerer": {"status": None},
+    }
+    found = doctor.health(answer)
+    assert [(one.part, one.state) for one in found] == [("airflow dag-processor", "wrong"), ("airflow scheduler", "ok")]
+
+
+def test_a_part_that_does_not_answer_is_a_finding_and_the_others_are_looked_at(monkeypatch: pytest.MonkeyPatch):
+    def away() -> list[Finding]:
+        raise LedgerError("The database tarmac does not answer")
+
+    for name in ("_engine", "_disks", "_registry", "_airflow", "_leftovers"):
+        monkeypatch.setattr(doctor, name, lambda: [Finding("it", State.OK, "well")])
+    monkeypatch.setattr(doctor, "_database", away)
+    found = doctor.examine()
+    assert [one["state"] for one in found] == ["ok", "ok", "wrong", "ok", "ok", "ok"]
+    assert found[2]["says"] == "does not answer: The database tarmac does not answer"
+
+
+FOUND = [
+    {"part": "disk", "state": "wrong", "says": "full", "todo": "Make space."},
+    {"part": "engine", "state": "ok", "says": "version 28", "todo": ""},
+]
+GPUS = {
+    "usable": False, "sentence": "no GPU can be used", "driver": "570.1", "cuda": "12.8",
+    "unidentified": ["GPU 1: lost"],
+    "devices": [
+        {"uuid": "GPU-a", "name": "H100", "total_bytes": 80 * GIB, "problem": "the engine cannot pass it"},
+        {"uuid": "GPU-b", "name": "H100", "total_bytes": None, "problem": ""},
+    ],
+}  # fmt: skip
+
+
+def test_the_make_targets_print_it_and_their_exit_codes_are_for_scripts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(command, "ask", lambda method, path: {"/doctor": FOUND, "/gpu-check": GPUS}[path])
+    assert commands.main(["doctor"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "✓ engine               version 28", "✗ disk                 full", "                       Make space.",
+        "1 wrong.",
+    ]  # fmt: skip
+    assert commands.main(["gpu-check"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "NVIDIA driver 570.1, CUDA 12.8", "✗ GPU-a  H100, 80.0 GiB", "  the engine cannot pass it",
+        "✓ GPU-b  H100, memory not known", "✗ GPU 1: lost", "No GPU can be used.",
+    ]  # fmt: skip
+    assert command.code_of(FOUND[1:]) == 0
+
+
+def test_a_checker_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch):
+    async def refused(*_: object) -> tuple[int, Any]:
+        return 503, {"detail": "no socket"}
+
+    monkeypatch.setattr(command, "call_checker", refused)
+    with pytest.raises(CheckerUnavailableError, match="the checker does not answer: no socket"):
+        command.ask("GET", "/doctor")
