@@ -57,6 +57,27 @@ def test_a_bad_request_is_refused_before_anything_is_sent(stack: Stack, data: Pa
     assert (stack.stored, stack.started) == ({}, {})
 
 
+def request_of(data: Path, seed: int) -> dict[str, Any]:
+    return {"model": "test_model", "datasets": {"a": {"train": data.name}}, "seed": seed}
+
+
+def test_many_sessions_are_started_with_their_files_stored_once(stack: Stack, data: Path):
+    requests = [request_of(data, seed) for seed in range(3)]
+    for _ in range(2):
+        sessions = Tarmac().train_many(requests, folder=data.parent, key="sweep")
+    assert [session.id for session in sessions] == ["sweep-1", "sweep-2", "sweep-3"] == list(stack.started)
+    assert [request["seed"] for request in stack.started.values()] == [0, 1, 2]
+    assert [method for method, _ in stack.calls].count("PUT") == 1
+
+
+def test_of_many_requests_none_is_started_where_one_is_wrong(stack: Stack, data: Path):
+    stack.problems = ["seed: must be a whole number."]
+    with pytest.raises(RefusedError) as refused:
+        Tarmac().train_many([request_of(data, 1), request_of(data, 2)], folder=data.parent)
+    assert refused.value.problems == [f"request {number}: seed: must be a whole number." for number in (1, 2)]
+    assert (stack.stored, stack.started) == ({}, {})
+
+
 def test_asyncio_does_the_same(stack: Stack, data: Path):
     stack.states = [WAITS, TRAINS, OVER]
 

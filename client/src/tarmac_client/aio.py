@@ -7,7 +7,7 @@ that ends in `# sync: ...`, what follows stands there instead.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -105,6 +105,20 @@ class AsyncTarmac:
     ) -> AsyncSession:
         """Start a session with a request; paths in it are relative to `folder`."""
         return AsyncSession(self, await self.run(self.verbs.start(request, Path(folder), key)))
+
+    async def train_many(
+        self, requests: Sequence[Mapping[str, Any]], *, folder: str | Path = ".", key: str | None = None
+    ) -> list[AsyncSession]:
+        """Start a session for each request, when all of them are good by themselves; they train as room allows.
+
+        Args:
+            requests: whole ones; paths in them are relative to `folder`.
+            key: sent again with the same requests, it starts nothing and leads to the first sessions.
+
+        Raises:
+            RefusedError: a request is wrong; `problems` name its place, counted from 1. Nothing was started.
+        """
+        return [AsyncSession(self, one) for one in await self.run(self.verbs.start_many(requests, Path(folder), key))]
 
     async def session(self, session_id: str) -> AsyncSession:
         """Return a session that exists.

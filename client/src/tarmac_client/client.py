@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -99,6 +99,20 @@ class Tarmac:
     def send(self, request: Mapping[str, Any], *, folder: str | Path = ".", key: str | None = None) -> Session:
         """Start a session with a request; paths in it are relative to `folder`."""
         return Session(self, self.run(self.verbs.start(request, Path(folder), key)))
+
+    def train_many(
+        self, requests: Sequence[Mapping[str, Any]], *, folder: str | Path = ".", key: str | None = None
+    ) -> list[Session]:
+        """Start a session for each request, when all of them are good by themselves; they train as room allows.
+
+        Args:
+            requests: whole ones; paths in them are relative to `folder`.
+            key: sent again with the same requests, it starts nothing and leads to the first sessions.
+
+        Raises:
+            RefusedError: a request is wrong; `problems` name its place, counted from 1. Nothing was started.
+        """
+        return [Session(self, one) for one in self.run(self.verbs.start_many(requests, Path(folder), key))]
 
     def session(self, session_id: str) -> Session:
         """Return a session that exists.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -72,6 +72,32 @@ class Verbs:
         key = key or new_key(made, datetime.now(timezone.utc))
         started = yield from self.calls.call("POST", "/sessions", json={"request": made, "key": key})
         return str(started["id"])
+
+    def start_many(
+        self, requests: Sequence[Mapping[str, Any]], folder: Path, key: str | None = None
+    ) -> Flow[list[str]]:
+        """Start a session for each request, when all of them are good by themselves; return their ids in that order.
+
+        Args:
+            key: of the first one is `key-1`, and so on: sent again with it, the same requests start nothing.
+
+        Raises:
+            RefusedError: a request is wrong; names its place, counted from 1. Nothing was uploaded or started.
+        """
+        made = [files.with_references(request, folder) for request in requests]
+        problems = []
+        for number, (request, _) in enumerate(made, 1):
+            told = yield from self.calls.call("POST", "/checks", params={"world": "false"}, json={"request": request})
+            problems += [f"request {number}: {problem}" for problem in told["problems"]]
+        _refuse(problems)
+        for file in {file.reference: file for _, found in made for file in found}.values():
+            yield from self.push(file)
+        started = []
+        for number, (request, _) in enumerate(made, 1):
+            own = f"{key}-{number}" if key else new_key(request, datetime.now(timezone.utc))
+            answer = yield from self.calls.call("POST", "/sessions", json={"request": request, "key": own})
+            started.append(str(answer["id"]))
+        return started
 
     def session(self, session_id: str) -> Flow[SessionInfo]:
         """Return all about a session."""
