@@ -29,6 +29,8 @@ PREFIX = "/tarmac/api/v1"
 DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each further try of a call that got no answer. All calls but those sent `once` are idempotent."""
 
+_NO_SUCH_CALL = ((404, "Not Found"), (405, "Method Not Allowed"))
+"""What a server answers that has no such call; Tarmac's own refusals are sentences."""
 _AGAIN = (429, 502, 503, 504)
 _UPDATE_CLIENT = "update the client (pip install --upgrade, from the client/ of the stack's Tarmac)"
 
@@ -158,6 +160,11 @@ class Calls:
             )
         if status == 403:
             return LoginError(f"{detail} Ask an administrator of the stack for another role, or use another login.")
+        if (status, detail) in _NO_SUCH_CALL:
+            return VersionError(
+                f"The stack at {self.login.url} does not know this call: it is older than this client. Update the "
+                "stack: a newer Tarmac, then `make up`."
+            )
         if status == 404:
             return NotFoundError(detail, problems, status)
         if status == 426:
