@@ -144,6 +144,14 @@ def test_what_is_not_there_is_a_page_that_says_so(browser: TestClient):
     assert "There is no such page." in answer.text
 
 
+@pytest.mark.parametrize("path", ["/sessions?first=-1", "/history?hours=%3Cb%3E"])
+def test_an_address_with_a_wrong_value_is_a_page_that_names_it(browser: TestClient, path: str):
+    answer = see(browser, path)
+    assert answer.status_code == 400
+    assert f"has a wrong value: {path.partition('?')[2].partition('=')[0]}." in answer.text
+    assert "<b>" not in answer.text
+
+
 def test_the_api_stands_beside_the_page(browser: TestClient):
     assert browser.get("/api/v1/version").json()["detail"] == "Not authenticated"
 

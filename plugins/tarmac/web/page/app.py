@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -44,7 +45,7 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_TITLES = {403: "Not allowed", 404: "Not found"}
+_TITLES = {400: "Not understood", 403: "Not allowed", 404: "Not found"}
 
 
 def create_page(api: App) -> FastAPI:
@@ -110,6 +111,12 @@ def _answer_refusals(page: FastAPI, shown: Callable[..., HTMLResponse]) -> None:
     @page.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> Response:
         return answer(request, error.status, error.refusal)
+
+    @page.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        names = ", ".join(sorted({str(one["loc"][-1]) for one in error.errors()}))
+        detail = f"The address of this page has a wrong value: {names}."
+        return answer(request, HTTPStatus.BAD_REQUEST, answers.Refusal(detail=detail, problems=[]))
 
     @page.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
