@@ -11,7 +11,7 @@ import httpx
 from fastapi import HTTPException
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import DatasetError
+from tarmac.base.errors import ApiError, DatasetError
 from tarmac.checks import server
 from tarmac.request.callers import Right
 from tarmac.web.stack import Person
@@ -101,6 +101,7 @@ class Fakes:
     def __init__(self) -> None:
         self.airflow_api = Airflow()
         self.world: list[str] = []
+        self.log_ins: list[str] = []
         self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": []}
         self.checker: Callable[[str, str, dict[str, str], bytes], tuple[int, Any]] = self._answer
 
@@ -110,6 +111,12 @@ class Fakes:
         if token not in RIGHTS:
             raise HTTPException(403, "Invalid JWT token")
         return Person(token, token)
+
+    def log_in(self, name: str, password: str) -> str:
+        self.log_ins.append(name)
+        if password != "right":
+            raise ApiError("refused", 401)
+        return name
 
     async def may(self, person: Person, right: Right) -> bool:
         return right in RIGHTS[person.name]

@@ -6,6 +6,8 @@ import json
 import subprocess
 from typing import Any
 
+import httpx
+
 from support.stack import DAG, Stack
 from support.waiting import wait_for
 
@@ -44,6 +46,11 @@ def test_sessions_beyond_the_host_wait_with_a_reason_and_then_run(stack: Stack, 
     assert f"1. {second}  waits for" in shown
     assert why in shown
     assert why in stack.log(second, "train_model_cpu")
+    read = httpx.get(f"http://127.0.0.1:{stack.web}/tarmac/metrics", auth=("airflow", "airflow"), timeout=30)
+    (waiting,) = (
+        line for line in read.text.splitlines() if line.startswith('tarmac_sessions{queue="cpu",state="waiting"}')
+    )
+    assert int(waiting.rpartition(" ")[2]) >= 1
 
     # The reaper releases what a cancelled session held; that wakes the next one.
     done = stack.make("cancel", f"RUN={first}")

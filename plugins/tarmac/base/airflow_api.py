@@ -58,7 +58,8 @@ class AirflowApi:
         answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code == 401:
             raise ApiError(
-                f"Airflow refuses the login of {user!r}: set TARMAC_UI_PASSWORD in env/login.env, then `make up`."
+                f"Airflow refuses the login of {user!r}: set TARMAC_UI_PASSWORD in env/login.env, then `make up`.",
+                401,
             )
         self._raise_for(answer)
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
@@ -70,6 +71,11 @@ class AirflowApi:
         api._connect(base_url)
         api._http.headers["Authorization"] = f"Bearer {token}"
         return api
+
+    @property
+    def token(self) -> str:
+        """The token that the calls carry."""
+        return str(self._http.headers["Authorization"]).removeprefix("Bearer ")
 
     def _connect(self, base_url: str) -> None:
         import httpx

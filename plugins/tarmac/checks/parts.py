@@ -54,6 +54,19 @@ def attempts(hours: int) -> dict[str, Any]:
         return {"now": ledger.now(), "attempts": ledger.attempts(hours)}
 
 
+def counts() -> dict[str, Any]:
+    """Return what a monitoring system reads: devices, hosts, what holds them, who waits, how attempts ended."""
+    with Ledger(settings().database_url) as ledger, ledger.transaction():
+        return {
+            "devices": [asdict(device) for device in ledger.devices()],
+            "hosts": [asdict(host) for host in ledger.hosts()],
+            "gpu_reservations": ledger.holders(),
+            "host_reservations": [row for row in ledger.host_holders() if not row["beside"]],
+            "waiting": ledger.waiting_counts(),
+            "outcomes": ledger.outcomes(),
+        }
+
+
 def place(run_id: str) -> dict[str, Any]:
     """Return what the ledger has of a session.
 

@@ -88,6 +88,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.hosts()
         case ("GET", "/now"):
             return parts.now()
+        case ("GET", "/counts"):
+            return parts.counts()
         case ("GET", "/attempts"):
             return parts.attempts(int(query["hours"]))
         case ("GET", "/place"):

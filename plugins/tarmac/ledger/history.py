@@ -26,6 +26,10 @@ class History(Database):
         """Return the attempts that ended in the last hours or run now, oldest first, one dict each."""
         return self.rows(sql.ATTEMPTS, (hours,))
 
+    def outcomes(self) -> list[dict[str, Any]]:
+        """Return how many attempts of each queue ended how: `queue`, `outcome`, `attempts`."""
+        return self.rows(sql.OUTCOME_COUNTS)
+
     def _measured(self, statement: str, values: Sequence[Any]) -> list[Measured]:
         with self.cursor() as cursor:
             cursor.execute(statement, values)

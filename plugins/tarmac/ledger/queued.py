@@ -46,6 +46,10 @@ def why_queued(name: str, need: Need, snapshot: str, now: float) -> Why:
 class Waitlist(Database):
     """The sessions that wait."""
 
+    def waiting_counts(self) -> list[dict[str, Any]]:
+        """Return of each queue how many sessions wait, and how long the first has: `queue`, `sessions`, `seconds`."""
+        return self.rows(sql.WAITING_COUNTS)
+
     def arrive(self, key: SessionKey) -> None:
         """Give a session its number in the order of arrival, once. Idempotent."""
         with self.cursor() as cursor:

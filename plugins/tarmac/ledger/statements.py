@@ -555,6 +555,21 @@ ADD_STEP = f"""
 # Which registered model the history is of, and where its alias is.
 REMEMBER_MODEL = "UPDATE promoted_model SET created_ms = %s, alias_version = %s WHERE model = %s"
 
+# ---- counts, for those who watch the stack from outside --------------------------------------------------------------
+
+# Of each queue: how many wait, and for how many seconds the first of them has.
+WAITING_COUNTS = """
+    SELECT CASE device_count WHEN 0 THEN 'cpu' ELSE 'gpu' END AS queue, count(*) AS sessions,
+        extract(epoch FROM clock_timestamp() - min(enqueued_at))::float8 AS seconds
+    FROM waiting GROUP BY 1
+"""
+
+# How many attempts ended how. The latest 100,000 are kept.
+OUTCOME_COUNTS = """
+    SELECT CASE WHEN devices = '{}' THEN 'cpu' ELSE 'gpu' END AS queue, outcome, count(*) AS attempts
+    FROM history GROUP BY 1, 2
+"""
+
 # ---- trainings that are recorded in MLflow ---------------------------------------------------------------------------
 
 ADD_RECORDING = "INSERT INTO recording (container_id, dag_id, run_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"

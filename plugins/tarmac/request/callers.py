@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 from collections.abc import Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -69,6 +70,18 @@ def bearer(headers: Mapping[str, str]) -> str | None:
     """Return the token of the header Authorization. Pure."""
     kind, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() or None if kind.lower() == "bearer" else None
+
+
+def basic(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return name and password of the header Authorization, where it has any. Pure."""
+    kind, _, coded = headers.get("authorization", "").partition(" ")
+    if kind.lower() != "basic":
+        return None
+    try:
+        name, separator, password = base64.b64decode(coded.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return (name, password) if separator else None
 
 
 def cookie_token(headers: Mapping[str, str]) -> str | None:

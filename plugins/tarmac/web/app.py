@@ -4,6 +4,7 @@ A call proves itself by a token of Airflow's in the header Authorization. Cookie
 page of this site, so that no other site's page makes a person's browser start or end anything.
 """
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -26,13 +27,13 @@ from tarmac.cli.cancel import cancel_run
 from tarmac.cli.explain import client_command, explain
 from tarmac.cli.retry import retry_run
 from tarmac.request import stored
-from tarmac.request.callers import Right, bearer, cookie_token
+from tarmac.request.callers import Right, basic, bearer, cookie_token
 from tarmac.request.catalogue import Parameter, catalogue
 from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json
-from tarmac.web import answers, now, sessions
+from tarmac.web import answers, metrics, now, sessions
 from tarmac.web.recently import Recently
 from tarmac.web.stack import Person, Stack
 from tarmac.web.versions import API_HEADER, API_VERSION, VERSION_HEADER, mismatch
@@ -57,6 +58,9 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 NOWHERE: dict[str, Any] = {"ledger": LedgerState.NOTHING.value, "waits": None, "devices": []}
 """What the ledger has of a session that it does not know."""
+
+# Names with passwords that are known to be right, at most.
+_LOGINS = 20
 
 Name = Annotated[str, Path(description="<id>.jsonl, <id>.py or <id>.sh", max_length=60)]
 Model = Annotated[str, Path(description="of a registered model", max_length=250)]
@@ -127,6 +131,32 @@ def create_app(stack: Stack) -> FastAPI:
             return person
 
         return check
+
+    logins: dict[str, Person] = {}
+
+    async def login(headers: Mapping[str, str]) -> Person:
+        """Return who calls, by a token, or by name and password: Airflow is asked once while the token lasts."""
+        pair = basic(headers)
+        if pair is None:
+            return await stack.identify(bearer(headers))
+        known = hashlib.sha256("\0".join(pair).encode()).hexdigest()
+        if person := logins.get(known):
+            try:
+                return await stack.identify(person.token)
+            except HTTPException:
+                del logins[known]  # it has expired
+        try:
+            token = await anyio.to_thread.run_sync(stack.log_in, *pair, limiter=limiter)
+        except ApiError as error:
+            if error.unavailable:
+                raise
+            challenge = {"WWW-Authenticate": 'Basic realm="Tarmac"'}
+            raise HTTPException(401, f"Airflow refuses the login of {pair[0]!r}.", challenge) from error
+        person = await stack.identify(token)
+        if len(logins) >= _LOGINS:
+            logins.clear()
+        logins[known] = person
+        return person
 
     Reader = Annotated[Person, Depends(allowed(Right.READ))]  # noqa: N806
     Starter = Annotated[Person, Depends(allowed(Right.START))]  # noqa: N806
@@ -388,6 +418,19 @@ def create_app(stack: Stack) -> FastAPI:
     async def list_attempts(_: Reader, hours: Annotated[int, Query(ge=1, le=24 * 31)] = 24) -> answers.Attempts:
         """List what trained in the last hours, on which devices and hosts."""
         return now.attempts(await asked("GET", "/attempts", {"hours": str(hours)}), hours)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def show_metrics(request: Request) -> Response:
+        """Say for Prometheus what there is, who holds it and who waits. Basic authentication, or a token."""
+        person = await login(request.headers)
+        if not await stack.may(person, Right.READ):
+            raise HTTPException(403, f"{person.name!r} has no role in Airflow that allows to {_WORDS[Right.READ]}.")
+        try:
+            found = await asked("GET", "/counts", {})
+        except (HTTPException, TarmacError):
+            # What scrapes reads that the stack answers, and that its ledger does not.
+            return Response(metrics.exposition(None), media_type=metrics.CONTENT_TYPE)
+        return Response(metrics.exposition(found), media_type=metrics.CONTENT_TYPE)
 
     @app.get(f"{PREFIX}/now", response_model=answers.Now)
     async def show_now(person: Reader) -> Any:

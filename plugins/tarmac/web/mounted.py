@@ -36,12 +36,12 @@ def site() -> App:
 
 
 def beside(api: App, page: App) -> App:
-    """Return an app that is the API below /api/ and else the page. Pure."""
+    """Return an app that is the API below /api/ and at /metrics, and else the page. Pure."""
 
     async def choose(
         scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
         path = str(scope.get("path", "")).removeprefix(str(scope.get("root_path", "")))
-        await (api if path.startswith("/api/") else page)(scope, receive, send)
+        await (api if path.startswith("/api/") or path == "/metrics" else page)(scope, receive, send)
 
     return choose

@@ -28,6 +28,9 @@ class Stack(Protocol):
     async def identify(self, token: str | None) -> Person:
         """Return the user of a token; HTTPException 401 or 403 where it is no valid token."""
 
+    def log_in(self, name: str, password: str) -> str:
+        """Return a token for a name and a password; ApiError, where Airflow refuses them or does not answer."""
+
     async def may(self, person: Person, right: Right) -> bool:
         """Tell what a person may do."""
 
@@ -55,6 +58,11 @@ class AirflowStack:
         """See Stack."""
         user = await callers.identify(token)
         return Person(user.get_name(), token or "", user)
+
+    def log_in(self, name: str, password: str) -> str:
+        """See Stack."""
+        with AirflowApi(settings().airflow_url, name, password) as api:
+            return api.token
 
     async def may(self, person: Person, right: Right) -> bool:
         """See Stack."""
