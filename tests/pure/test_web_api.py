@@ -296,6 +296,8 @@ MALFORMED: list[Any] = [
     {"version": 0},
     {"version": 3, "who": "eve"},
     {"version": 3, "why": 1},
+    {"version": 3, "why": "a\0b"},
+    {"version": 3, "why": "\ud800"},
     [],
 ]
 
@@ -303,9 +305,29 @@ MALFORMED: list[Any] = [
 @pytest.mark.parametrize("body", MALFORMED)
 def test_a_malformed_promotion_is_refused_field_by_field(call: Callable[..., httpx.Response], fakes: Fakes, body: Any):
     fakes.checker = lambda *_: pytest.fail("the registry was asked")
-    refused = call("user", "POST", "/models/m/promote", json=body)
+    refused = call("user", "POST", "/models/m/promote", content=json.dumps(body).encode())
     assert refused.status_code == 400
     assert refused.json()["problems"][0].startswith(("version: ", "who: ", "why: ", "body: "))
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/models/a%00b/production", "name"),
+        ("/models?name=a%00b", "name"),
+        ("/models/compare?a=a%00b/1&b=m/2", "a"),
+        ("/sessions/a%00b", "id"),
+        ("/sessions/one/logs?task=%00", "task"),
+    ],
+)
+def test_an_address_that_no_database_can_look_for_is_refused_by_its_field(
+    call: Callable[..., httpx.Response], fakes: Fakes, path: str, field: str
+):
+    fakes.checker = lambda *_: pytest.fail("it was asked for")
+    refused = call("viewer", "GET", path)
+    assert refused.status_code == 400
+    (problem,) = refused.json()["problems"]
+    assert problem.startswith(f"{field}: holds the character NUL")
 
 
 def test_what_was_in_production_is_asked_for_by_time(call: Callable[..., httpx.Response], fakes: Fakes):

@@ -32,7 +32,7 @@ from tarmac.request.catalogue import Parameter, catalogue
 from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.starting import check_key, start
-from tarmac.request.text import read_json
+from tarmac.request.text import read_json, text_problems
 from tarmac.web import answers, metrics, now, sessions
 from tarmac.web.recently import Recently
 from tarmac.web.stack import Person, Stack
@@ -128,6 +128,10 @@ def create_app(stack: Stack) -> FastAPI:
                 raise HTTPException(
                     403, f"{person.name!r} has no role in Airflow that allows to {to or _WORDS[right]}."
                 )
+            # What no database keeps is refused by its field, in a body by _body.
+            address = {**request.path_params, **request.query_params}
+            if problems := text_problems(address, what="address"):
+                raise RequestError(problems)
             return person
 
         return check
@@ -471,6 +475,8 @@ async def _body[B: BaseModel](request: Request, kind: type[B]) -> B:
         RequestError: it is not of that kind.
     """
     value = await _json_body(request)
+    if problems := text_problems(value, what="body"):
+        raise RequestError(problems)
     try:
         return kind.model_validate(value)
     except ValidationError as error:
