@@ -90,6 +90,12 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     assert [(one.returncode, "is in production" in one.stderr) for one in kept] == [(2, True), (2, True)]
     assert person.tarmac("models", "rollback", "client_test").returncode == 0
     assert "*" not in person.tarmac("models", "compare", "client_test/1", "client_test/1").stdout
+    examined = {one["part"]: one for one in json.loads(person.tarmac("doctor", "--json").stdout)}
+    for part in ("engine", "migrations", "registry", "airflow scheduler", "clocks", "clock"):
+        assert examined[part]["state"] == "ok", examined[part]
+    assert examined["leftovers"]["state"] != "wrong"
+    assert "migrations" in stack.make("doctor").stdout
+    assert person.tarmac("gpu", "check").returncode == 1
     ended = person.tarmac("cancel", session_id)
     assert (ended.returncode, "has ended already" in ended.stderr) == (2, True)
     with Tarmac(person.url, person.user, person.password) as tarmac:
