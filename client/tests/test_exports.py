@@ -299,6 +299,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         "no column is known to be the label: say which with --label NAME",
     ),
     "a row that lacks a column": ("text,label\na,1\nb\n", "line 3 has 1 columns, and the header 2"),
+    "a table of mentions with another label": (
+        'text,label\nAda,"[{""start"": 0, ""end"": 3, ""labels"": [""PER""]}]"\nBob,PER\n',
+        "line 3: its label 'PER' is no list of mentions, as the others are",
+    ),
     "a quote that does not end": ('text,label\na,1\n"b,1\n', "is no row of a table"),
     "a weight in words": ("user,item,rating\nu,i,good\n", "row 2: rating is 'good', which is no number"),
     "DocBin": (zlib.compress(b"\x81\xa7version"), "is spaCy's DocBin, which only spaCy reads"),

@@ -12,7 +12,7 @@ from tarmac_client.exports.lines import ExportError, Found
 _SHOWN = 3
 _MOST_LABELS = 12
 DOCBIN = (
-    "is spaCy's DocBin, which only spaCy reads: write its documents as JSON, a line each (json.dumps(doc.to_json()))."
+    "is spaCy's DocBin, which only spaCy reads: write its documents as JSON, one a line (json.dumps(doc.to_json()))."
 )
 
 

@@ -114,24 +114,39 @@ def label_studio(records: Sequence[Any]) -> Found:
             one.get("type") == "relation" for one in results
         )
         values = [one["value"] for one in results if one.get("type") in ("labels", "hypertextlabels")]
-        found.add_entities(text, [_marked(where, text, value) for value in values], where)
+        found.add_entities(text, marked(where, text, values), where)
     return found.with_numbers()
 
 
 def label_studio_min(records: Sequence[Any]) -> Found:
     """Read Label Studio's JSON-MIN: a task's columns beside its labels."""
     found = Found("Label Studio's JSON-MIN export")
+    # A task without a label is a text without a mention, where others have mentions.
+    sequences = any(_spans_in(one) is not None for one in records if isinstance(one, Mapping))
     for where, given in numbered(records, "task"):
         record = _object(where, given)
         text = _text(where, record, "text", *record)
-        marked = [one for one in record.values() if isinstance(one, list) and one and isinstance(one[0], Mapping)]
-        if marked:
-            found.add_entities(text, [_marked(where, text, value) for value in marked[0] if "labels" in value], where)
+        if sequences:
+            found.add_entities(text, marked(where, text, _spans_in(record) or []), where)
             continue
         own = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
         classes = [one for key, one in record.items() if key not in own and one != text and isinstance(one, str)]
         found.add_class(text, classes[0] if len(classes) == 1 else None)
     return found.with_numbers()
+
+
+def _spans_in(record: Record) -> list[Any] | None:
+    lists = [one for one in record.values() if isinstance(one, list) and one and isinstance(one[0], Mapping)]
+    return next((one for one in lists if "labels" in one[0]), None)
+
+
+def marked(where: str, text: str, values: Sequence[Any]) -> list[Place]:
+    """Return the places of Label Studio's mentions.
+
+    Raises:
+        ExportError: one is not in the text, or has not one label.
+    """
+    return [_marked(where, text, value) for value in values]
 
 
 def _marked(where: str, text: str, value: Record) -> Place:

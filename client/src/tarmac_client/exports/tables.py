@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tarmac_client.exports.lines import ExportError, Found, iob
+from tarmac_client.exports.records import marked
 
 _TEXTS = ("sentence", "text", "review", "tweet", "comment", "content", "message", "document", "body")
 _LABELS = ("label", "sentiment", "class", "category", "target", "polarity", "labels")
@@ -114,15 +117,32 @@ def table(text: str, delimiter: str, *, text_column: str | None = None, label_co
         at_text = _column(header, small, text_column, _TEXTS, "the text", "--text")
         at_label = _column(header, small, label_column, _LABELS, "the label", "--label")
         found.notes.append(f"the column {header[at_text]!r} is the text, {header[at_label]!r} the label")
+        read: list[tuple[int, str, str]] = []
         for row in rows:
-            if not row:
-                continue
-            if len(row) != len(header):
+            if row and len(row) != len(header):
                 raise ExportError(f"line {rows.line_num} has {len(row)} columns, and the header {len(header)}.")
-            found.add_class(row[at_text], row[at_label].strip())
+            read += [(rows.line_num, row[at_text], row[at_label].strip())] if row else []
+        # Label Studio writes mentions as JSON, and nothing where there is none.
+        sequences = any(label.startswith('[{"') for _, _, label in read)
+        for number, text, label in read:
+            if sequences:
+                where = f"line {number}"
+                found.add_entities(text, marked(where, text, _spans(where, label)), where)
+            else:
+                found.add_class(text, label)
     except csv.Error as error:
         raise ExportError(f"line {rows.line_num} is no row of a table: {error}.") from error
     return found.with_numbers()
+
+
+def _spans(where: str, label: str) -> list[Any]:
+    try:
+        found = json.loads(label or "[]")
+    except ValueError as error:
+        raise ExportError(f"{where}: its label {label[:40]!r} is no list of mentions, as the others are.") from error
+    if not isinstance(found, list) or any(not isinstance(one, dict) for one in found):
+        raise ExportError(f"{where}: its label {label[:40]!r} is no list of mentions, as the others are.")
+    return found
 
 
 def _one(small: Sequence[str], names: Sequence[str]) -> int | None:
