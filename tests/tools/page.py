@@ -68,6 +68,9 @@ def served() -> Iterator[str]:
         with Ledger(url) as ledger:
             scene.fill_ledger(ledger)
         scene.fill_airflow(fakes)
+        # The tests look for what a hostile name does; a picture is for people.
+        fakes.airflow_api.runs["pos"]["conf"]["name"] = "verbs, second try"
+        fakes.airflow_api.log = fakes.airflow_api.log[:-1]
         scene.fill_registry(fakes)
         scene.fill_store(fakes, os.environ["TARMAC_STORE"])
         api = create_app(fakes)
