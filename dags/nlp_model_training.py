@@ -58,9 +58,9 @@ def session_trainer(settled: dict[str, Any] | None) -> dict[str, Any]:
     return settled or {"image": STACK.trainer_image, "command": [], "memory_bytes": None}
 
 
-def recorded_run(runs: Iterable[str | None] | None) -> str:
+def recorded_run(runs: Iterable[dict[str, str] | None] | None) -> str:
     """Return the MLflow run that one of the trainings left, as `runs:/<id>`."""
-    return next((f"runs:/{run}" for run in runs or () if run), "")
+    return next((f"runs:/{run['id']}" for run in runs or () if run), "")
 
 
 def run_name(request: dict[str, Any] | None, dag_run: Any) -> str:

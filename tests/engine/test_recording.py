@@ -130,7 +130,10 @@ def test_the_record_is_there_while_the_training_goes_and_its_curve_grows(
     assert step.join() == {"steps": 3}
     assert curve(mlflow, run, "loss") == [(10, 0.5), (20, 0.25)]
     assert dict(curve(mlflow, run, "system/system_memory_usage_megabytes")).popitem()[1] > 0
-    assert (MLFLOW_RUN, run["info"]["run_id"]) in step.pushed
+    # People who look at the session find it before it ends, and `save` after.
+    (left,) = (value for key, value in step.pushed if key == MLFLOW_RUN)
+    assert left["id"] == run["info"]["run_id"]
+    assert left["url"].endswith(f"/experiments/{run['info']['experiment_id']}/runs/{left['id']}")
     # `save` goes on with it.
     assert runs(mlflow, kind)[0]["info"]["status"] == "RUNNING"
 

@@ -148,6 +148,10 @@ def fill_airflow(fakes: Fakes) -> None:
             "done": done, "total": 100, "eta_seconds": 740.0, "message": "step 1,220 of 2,000",
             "metrics": {name: CURVE, "loss": [[step, round(8 / (step + 1), 3)] for step, _ in CURVE]},
         }  # fmt: skip
+        fakes.airflow_api.xcoms[task, "mlflow_run"] = {
+            "id": "1f",
+            "url": "http://localhost:5000/#/experiments/1/runs/1f",
+        }
     prepared = ("check_request_body", "create_unique_session_path", "retrieve_resources", "determine_cpu_or_gpu")
     admitted = ("gpu_training_sensor", "gpu_preflight_configuration", "gpu_pool_setup")
     done = dict.fromkeys((*prepared, *admitted), "success")

@@ -52,6 +52,7 @@ def test_a_session_that_trains_says_how_far_it_is_and_what_it_holds():
     assert (found.done, found.message, found.left) == (0.75, "step 3", "2 min")
     assert ("Holds", "16.0 GiB of GPU-a, 8.0 GiB used") in found.facts
     assert ("Latest metric", "f1 0.5") in found.facts
+    assert seen(training_url="http://m/#/runs/1f").recorded == "http://m/#/runs/1f"
 
 
 def test_the_history_has_the_states_in_their_order_and_leaves_out_what_was_skipped():

@@ -180,7 +180,10 @@ def test_a_session_that_trains_shows_its_progress_and_its_latest_metric(
     fakes.airflow_api.xcoms["train_model_cpu", "progress"] = {
         "done": 5, "total": 20, "eta_seconds": 9.0, "metrics": {"f1": [[1, 0.2], [2, 0.4]]},
     }  # fmt: skip
+    assert call("viewer", "GET", "/sessions/one").json()["training_url"] is None
+    fakes.airflow_api.xcoms["train_model_cpu", "mlflow_run"] = {"id": "1f", "url": "http://m/#/runs/1f"}
     found = call("viewer", "GET", "/sessions/one").json()
+    assert found["training_url"] == "http://m/#/runs/1f"
     assert found["state"] == "training"
     assert (found["progress"]["done"], found["progress"]["eta_seconds"]) == (5, 9)
     assert found["metric"] == {"name": "f1", "step": 2, "value": 0.4}

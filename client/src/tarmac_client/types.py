@@ -115,6 +115,7 @@ class SessionInfo(SessionRow):
     result: Result | None = None
     why_failed: str | None = None
     url: str = ""
+    training_url: str | None = None
 
     @property
     def over(self) -> bool:

@@ -317,6 +317,7 @@ class TrainingContainerOperator(BaseOperator):
         """Take note of an event of the trainer; a training's go into its record."""
         if self._recorder is not None:
             self._recorder.note(event)
+            self._recorder.tell(self._ti)
 
     @property
     def container(self) -> dict[str, str] | None:

@@ -126,7 +126,8 @@ class Recorder:
         log: Any,
     ) -> None:
         self._begin, self._key, self._name_of, self._sample, self._log = begin, key, name_of, sample, log
-        self.run_id = ""
+        self.run_id = self.url = ""
+        self._told = False
         self._waiting: list[Point] = []
         self._lock = threading.Lock()
         self._over = threading.Event()
@@ -149,6 +150,21 @@ class Recorder:
         """Send the last points; an MLflow that does not answer is not waited for."""
         self._over.set()
         self._thread.join(0.1 if self._troubled else _LAST_SECONDS)
+
+    def tell(self, ti: Any) -> None:
+        """Leave the run's id and address as an XCom, once: for `save`, and for people who look at the session.
+
+        Called by the task's own thread: only that may speak to Airflow.
+        """
+        if not self.run_id or self._told:
+            return
+        self._told = True
+        try:
+            ti.xcom_push(MLFLOW_RUN, {"id": self.run_id, "url": self.url})
+        except AirflowRuntimeError as error:
+            self._log.warning(
+                "Airflow did not take the MLflow run's id, so the model is saved in another run: %s", error
+            )
 
     def note(self, event: Event) -> None:
         """Take a point of a curve; returns at once."""
@@ -226,7 +242,7 @@ class Recorder:
                 recordings.add(self._key, begun.container)
             run, self._is_new = tracking.begin(self._registry, begun)
             self._started_ms = begun.started_ms
-            self.run_id = run.run_id
+            self.url, self.run_id = run.url, run.run_id
             self._log.info("MLflow shows this training: %s", run.url)
         return self._registry
 
@@ -284,7 +300,7 @@ class ContainerSample:
 def recording(
     ti: Any, request: TrainingRequest, container_id: str, *, owner: str, log: Any, more: Sample | None = None
 ) -> Iterator[Recorder]:
-    """Record a training while the block runs, and leave its MLflow run's id as an XCom for `save`.
+    """Record a training while the block runs; in the end its MLflow run is left as an XCom, if it was not before.
 
     Args:
         ti: the training's task instance.
@@ -312,11 +328,7 @@ def recording(
 
     with Recorder(begin, key=key, name_of=name_of, sample=sample, log=log) as recorder:
         yield recorder
-    if recorder.run_id:
-        try:
-            ti.xcom_push(MLFLOW_RUN, recorder.run_id)
-        except AirflowRuntimeError as error:
-            log.warning("Airflow did not take the MLflow run's id, so the model is saved in another run: %s", error)
+    recorder.tell(ti)
 
 
 def _prepared(ti: Any) -> Prepared:

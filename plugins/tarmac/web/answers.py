@@ -139,6 +139,7 @@ class Session(Row):
     result: Result | None
     why_failed: str | None
     url: str
+    training_url: str | None = Field(None, description="of the training's run in MLflow; null: it has not begun")
 
 
 class Log(BaseModel):

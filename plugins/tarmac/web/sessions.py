@@ -90,7 +90,13 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
         "result": result(*results) if run["state"] == "success" else None,
         "why_failed": cause_of(api, run_id) if run["state"] == "failed" else None,
         "url": page_of(run_id),
+        "training_url": recorded(api.xcom(run_id, training, ids.MLFLOW_RUN) if training else None),
     }
+
+
+def recorded(run: object) -> str | None:
+    """Return the address of a training's run in MLflow, of what its task left. Pure."""
+    return str(run["url"]) if isinstance(run, dict) and run.get("url") else None
 
 
 def _begun(instance: Mapping[str, Any]) -> bool:

@@ -69,6 +69,7 @@ class View:
     request: str
     airflow: str
     mlflow: str
+    recorded: str
     over: bool
     can_end: bool
     can_retry: bool
@@ -109,6 +110,7 @@ def view(
         request=json.dumps(session.request, indent=2, ensure_ascii=False),
         airflow=f"/dags/{ids.DAG_ID}/runs/",
         mlflow=(session.result.model_url if session.result else None) or "",
+        recorded=session.training_url or "",
         over=over,
         can_end=about.may_change and not over,
         can_retry=about.may_change and session.run_state == "failed",
