@@ -63,6 +63,9 @@ class Stack:
         self.findings = [{"part": "disk", "state": "wrong", "says": "full", "todo": "Make space."}]
         self.gpus = True
         self.matches = True
+        self.part_bytes: int | None = 100
+        self.uploads: dict[str, bytes] = {}
+        self.lose_answers = 0
         self.production = True
         self.sent: list[Any] = []
 
@@ -144,6 +147,8 @@ class Stack:
             return 200, {"id": match[1], "url": f"{URL}/run", **state}
         if path == "/datasets":
             return 200, [{"reference": name, "size": len(data)} for name, data in self.stored.items()]
+        if match := re.fullmatch(r"/datasets/([^/]+)/upload", path):
+            return self.part(method, match[1], body, request)
         if match := re.fullmatch(r"/datasets/([^/]+)(/content)?", path):
             return self.file(method, match[1], body, request)
         if path == "/models":
@@ -151,6 +156,24 @@ class Stack:
         if path == "/gpus":
             return 200, {"devices": [], "reservations": [], "queue": [{"run_id": "s", "reason": "no device"}]}
         return 404, {"detail": f"no {path}"}
+
+    def part(self, method: str, name: str, body: bytes, request: httpx.Request) -> tuple[int, Any]:
+        if self.part_bytes == 0:
+            return 404, {"detail": "Not Found"}
+        there = self.uploads.setdefault(name, b"")
+        if method == "GET":
+            return 200, {"received": len(there), "part_bytes": self.part_bytes}
+        offset, total = (int(request.url.params[key]) for key in ("offset", "total"))
+        assert int(request.headers["content-length"]) == len(body)
+        if offset != len(there):
+            return 409, {"detail": f"{len(there)} bytes of this file are there, not {offset}: go on from there."}
+        there = self.uploads[name] = there + body
+        if len(there) == total:
+            self.stored[f"{name.partition('.')[0]}/{name}"] = there
+        if self.lose_answers:
+            self.lose_answers -= 1
+            raise httpx.ReadError("the answer was lost")
+        return 200, {"received": len(there), "whole": len(there) == total}
 
     def file(self, method: str, name: str, body: bytes, request: httpx.Request) -> tuple[int, Any]:
         reference = f"{name.partition('.')[0]}/{name}"

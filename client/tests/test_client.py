@@ -23,6 +23,7 @@ from tarmac_client import (
     TimeLimitError,
     VersionError,
     files,
+    verbs,
 )
 
 
@@ -55,6 +56,50 @@ def test_a_bad_request_is_refused_before_anything_is_sent(stack: Stack, data: Pa
         Tarmac().train("x", data)
     assert refused.value.problems == stack.problems
     assert (stack.stored, stack.started) == ({}, {})
+
+
+@pytest.fixture
+def large(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that is too large for one call: of 440 bytes, in parts of 100."""
+    monkeypatch.setattr(verbs, "_WHOLE_BYTES", 100)
+    data.write_text(LINE * 10)
+    return data
+
+
+def test_a_large_file_is_sent_in_parts(stack: Stack, large: Path):
+    reference = Tarmac().push(large)
+    assert stack.stored == {reference: (LINE * 10).encode()}
+    assert [method for method, _ in stack.calls].count("PATCH") == 5
+
+    async def again() -> str:
+        stack.stored.clear()
+        stack.uploads.clear()
+        return await AsyncTarmac().push(large)
+
+    assert asyncio.run(again()) == reference
+    assert stack.stored == {reference: (LINE * 10).encode()}
+
+
+def test_an_upload_goes_on_where_an_earlier_one_ended(stack: Stack, large: Path):
+    file = files.identify(large, field="FILE")
+    stack.uploads[file.name] = (LINE * 10).encode()[:250]
+    Tarmac().push(large)
+    assert stack.stored == {file.reference: (LINE * 10).encode()}
+    assert [method for method, _ in stack.calls].count("PATCH") == 2
+
+
+def test_a_part_whose_answer_was_lost_is_not_sent_twice(stack: Stack, large: Path):
+    stack.lose_answers = 2
+    reference = Tarmac().push(large)
+    assert stack.stored == {reference: (LINE * 10).encode()}
+
+
+@pytest.mark.parametrize("part_bytes", [None, 0])
+def test_a_stack_that_takes_no_parts_gets_the_file_whole(stack: Stack, large: Path, part_bytes: int | None):
+    stack.part_bytes = part_bytes
+    reference = Tarmac().push(large)
+    assert stack.stored == {reference: (LINE * 10).encode()}
+    assert [method for method, _ in stack.calls].count("PUT") == 1
 
 
 def request_of(data: Path, seed: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import httpx
 from fastapi import HTTPException
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, DatasetError
+from tarmac.base.errors import ApiError, DatasetError, PartError
 from tarmac.checks import server
 from tarmac.request.callers import Right
 from tarmac.web.stack import Person
@@ -147,5 +147,7 @@ class Fakes:
             return 200, json.loads(json.dumps(server.answer_to(method, path, query, io.BytesIO(body)), default=str))
         except LookupError as error:
             return 404, {"detail": str(error.args[0])}
+        except PartError as error:
+            return 409, {"detail": str(error)}
         except DatasetError as error:
             return 400, {"detail": str(error)}

@@ -288,3 +288,22 @@ def test_a_ledger_that_is_away_is_said_so(running: str):
     status, answer = asyncio.run(call_checker("GET", "/gpus", {}))
     assert status == 503
     assert "TARMAC_DATABASE_URL" in answer["detail"]
+
+
+def test_an_upload_goes_on_through_the_checker(running: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}")
+    settings_module.settings.cache_clear()
+    content = LINE * 1_000
+    data_id = base58.b58encode(hashlib.sha256(content).digest()).decode()
+
+    def part(first: int, last: int) -> tuple[int, Any]:
+        query = {"name": f"{data_id}.jsonl", "offset": str(first), "total": str(len(content))}
+        return asyncio.run(call_checker("PUT", "/upload", query, content[first:last], last - first))
+
+    assert part(0, 5_000) == (200, {"received": 5_000, "whole": False})
+    status, refused = part(0, 5_000)
+    assert (status, refused["detail"][:11]) == (409, "5000 bytes ")
+    found = asyncio.run(call_checker("GET", "/upload", {"name": f"{data_id}.jsonl"}))
+    assert found[1]["received"] == 5_000
+    assert part(5_000, len(content)) == (200, {"received": len(content), "whole": True})
+    assert (tmp_path / data_id / f"{data_id}.jsonl").read_bytes() == content

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import base58
 import httpx
 import pytest
 from fastapi.testclient import TestClient
@@ -51,6 +53,7 @@ CALLS = [
     ("GET", "/sessions/one/explain", "read"), ("GET", "/hosts", "read"),
     ("GET", "/models/compare?a=m/1&b=m/2", "read"), ("GET", "/models/m/production", "read"),
     ("GET", "/sessions/one/verdict?repetition=two", "read"), ("POST", "/sessions/one/reproduce", "start"),
+    ("GET", f"/datasets/{NAME}/upload", "start"), ("PATCH", f"/datasets/{NAME}/upload?offset=0&total=9", "start"),
     ("DELETE", f"/datasets/{NAME}", "delete"), ("DELETE", "/models/m/1", "delete"),
     ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
@@ -357,6 +360,25 @@ def test_a_session_is_trained_again_as_the_caller_and_at_most_once_for_a_key(
     assert set(fakes.airflow_api.callers) == {"Bearer user"}
     fakes.checker = lambda *_: (404, {"detail": "No model was saved by a run 'x'"})
     assert call("user", "POST", "/sessions/x/reproduce", json={}).status_code == 404
+
+
+def test_a_file_is_uploaded_in_parts_that_go_on_where_the_last_ended(call: Callable[..., httpx.Response]):
+    content = LINE * 4
+    name = f"{base58.b58encode(hashlib.sha256(content).digest()).decode()}.jsonl"
+    path = f"/datasets/{name}/upload"
+    assert call("user", "GET", path).json()["received"] == 0
+    query = f"offset=0&total={len(content)}"
+    assert call("user", "PATCH", f"{path}?{query}", content=content[:50]).json() == {
+        "received": 50, "part_bytes": None, "whole": False,
+    }  # fmt: skip
+    again = call("user", "PATCH", f"{path}?{query}", content=content[:50])
+    assert (again.status_code, again.json()["detail"][:8]) == (409, "50 bytes")
+    last = call("user", "PATCH", f"{path}?offset=50&total={len(content)}", content=content[50:])
+    assert last.json()["whole"] is True
+    assert call("user", "GET", f"/datasets/{name}").json()["size"] == len(content)
+    wrong = call("user", "PATCH", f"{path}?offset=0&total=14", content=b"PAR1 and so on")
+    assert wrong.json()["detail"].startswith("FILE: the file is a Parquet file")
+    assert call("user", "PATCH", f"{path}?offset=0&total=9999", content=LINE).status_code == 413
 
 
 def test_what_is_removed_is_asked_of_the_checker_and_what_is_needed_is_a_conflict(

@@ -252,7 +252,7 @@ class AsyncTarmac:
             elif isinstance(step, Pause):
                 await asyncio.sleep(step.seconds)
             else:
-                body = step.content if step.file is None else transport.async_chunks(step.file)
+                body = step.content if step.file is None else transport.async_chunks(step.file, step.part)
                 try:
                     reply = transport.answer_of(await self._http.request(**transport.arguments(step, body)))
                 except httpx.HTTPError as error:

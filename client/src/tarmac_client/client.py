@@ -244,7 +244,7 @@ class Tarmac:
             elif isinstance(step, Pause):
                 time.sleep(step.seconds)
             else:
-                body = step.content if step.file is None else transport.chunks(step.file)
+                body = step.content if step.file is None else transport.chunks(step.file, step.part)
                 try:
                     reply = transport.answer_of(self._http.request(**transport.arguments(step, body)))
                 except httpx.HTTPError as error:

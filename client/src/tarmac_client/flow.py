@@ -45,6 +45,8 @@ class Send:
     json: Any = None
     content: bytes | None = None
     file: LocalFile | None = None
+    part: tuple[int, int] | None = None
+    """Of the file: the first byte, and how many; None: all of it."""
     headers: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 60.0
     once: bool = False

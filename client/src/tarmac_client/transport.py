@@ -42,7 +42,7 @@ def arguments(send: Send, body: Any) -> dict[str, Any]:
     """
     headers = dict(send.headers)
     if send.file is not None:
-        headers["Content-Length"] = str(send.file.size)
+        headers["Content-Length"] = str(send.part[1] if send.part else send.file.size)
     made: dict[str, Any] = {
         "method": send.method,
         "url": send.path,
@@ -57,18 +57,21 @@ def arguments(send: Send, body: Any) -> dict[str, Any]:
     return made
 
 
-def chunks(file: LocalFile) -> Iterator[bytes]:
-    """Give a file piece by piece."""
+def chunks(file: LocalFile, part: tuple[int, int] | None) -> Iterator[bytes]:
+    """Give a file, or a part of it, piece by piece."""
+    first, left = part or (0, file.size)
     with file.path.open("rb") as opened:
-        while chunk := opened.read(CHUNK):
+        opened.seek(first)
+        while chunk := opened.read(min(CHUNK, left)):
+            left -= len(chunk)
             yield chunk
 
 
-async def async_chunks(file: LocalFile) -> AsyncIterator[bytes]:
-    """Give a file piece by piece; the event loop goes on meanwhile."""
-    with file.path.open("rb") as opened:
-        while chunk := await asyncio.to_thread(opened.read, CHUNK):
-            yield chunk
+async def async_chunks(file: LocalFile, part: tuple[int, int] | None) -> AsyncIterator[bytes]:
+    """Give a file, or a part of it, piece by piece; the event loop goes on meanwhile."""
+    pieces = chunks(file, part)
+    while chunk := await asyncio.to_thread(next, pieces, b""):
+        yield chunk
 
 
 def answer_of(response: httpx.Response) -> Answer:

@@ -12,7 +12,14 @@ from typing import Any
 from urllib.parse import quote
 
 from tarmac_client import files
-from tarmac_client.errors import NoAnswerError, NotFoundError, RefusedError, SessionFailedError, TimeLimitError
+from tarmac_client.errors import (
+    NoAnswerError,
+    NotFoundError,
+    RefusedError,
+    SessionFailedError,
+    TimeLimitError,
+    VersionError,
+)
 from tarmac_client.files import LocalFile
 from tarmac_client.flow import PREFIX, Calls, Flow, Pause, Send, Tell
 from tarmac_client.types import (
@@ -36,6 +43,10 @@ AWAY_TRIES = 20
 _PAGE = 100
 _SKEW_SECONDS = 5.0
 _UPLOAD_SECONDS = 3600.0
+_PART_SECONDS = 600.0
+_PART_TRIES = 5
+_WHOLE_BYTES = 16 * 1024 * 1024
+"""Of a file that is sent in one call; a larger one goes in parts, which go on where a connection broke."""
 
 
 def new_key(request: Mapping[str, Any], at: datetime) -> str:
@@ -227,8 +238,42 @@ class Verbs:
         )
         _refuse([problem.replace("FILE: the file", f"{file.title}: it", 1) for problem in told["problems"]])
         self._say(f"{file.short}: uploading {size(file.size)}")
-        yield from self.calls.call("PUT", f"/datasets/{file.name}", file=file, seconds=_UPLOAD_SECONDS)
+        if file.size <= _WHOLE_BYTES or not (yield from self._push_parts(file)):
+            yield from self.calls.call("PUT", f"/datasets/{file.name}", file=file, seconds=_UPLOAD_SECONDS)
         return file.reference
+
+    def _push_parts(self, file: LocalFile) -> Flow[bool]:
+        """Upload a file in parts, from where an earlier upload of it ended; False: the stack takes no parts."""
+        path = f"/datasets/{file.name}/upload"
+        try:
+            there = yield from self.calls.call("GET", path)
+        except VersionError:  # an older stack
+            return False
+        if there["part_bytes"] is None:
+            return False
+        received, most = int(there["received"]), int(there["part_bytes"])
+        if received:
+            self._say(f"{file.short}: {size(received)} are there from before")
+        refused = 0
+        while True:
+            part = (received, max(0, min(most, file.size - received)))
+            params = {"offset": received, "total": file.size}
+            try:
+                done = yield from self.calls.call(
+                    "PATCH", path, params=params, file=file, part=part, seconds=_PART_SECONDS
+                )
+            except RefusedError as error:
+                # A part whose answer was lost has arrived; or another upload of the same file goes on.
+                refused += 1
+                if error.status != 409 or refused > _PART_TRIES:
+                    raise
+                yield Pause(POLL_SECONDS)
+                received = int((yield from self.calls.call("GET", path))["received"])
+                continue
+            received, refused = int(done["received"]), 0
+            if done["whole"]:
+                return True
+            self._say(f"{file.short}: {size(received)} of {size(file.size)}")
 
     def datasets(self, limit: int) -> Flow[list[StoredFile]]:
         """Return what is in the store, newest first."""

@@ -10,6 +10,7 @@ TarmacError
  ├─ MissingResultError      a task succeeded and left no result for the next one
  ├─ UnknownModelError       a command names a model, a version or a run that does not exist
  ├─ PromotionError          a promotion or a step back that makes no sense
+ ├─ PartError               a part of an upload does not go on where the one before ended
  ├─ InUseError              what is to be removed is still needed
  ├─ RunStateError           a command does not fit the state that a run is in
  ├─ ApiError                Airflow refused a call of its API or does not answer
@@ -138,6 +139,12 @@ class PromotionError(TarmacError):
     """A promotion or a step back that makes no sense; the message says why."""
 
     final = True
+    exit_code = ExitCode.BAD_INPUT
+
+
+class PartError(TarmacError):
+    """A part of an upload does not go on where the one before ended."""
+
     exit_code = ExitCode.BAD_INPUT
 
 

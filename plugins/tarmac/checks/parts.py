@@ -9,6 +9,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import IO, Any
 
+from tarmac.base.errors import DatasetError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
@@ -19,7 +20,7 @@ from tarmac.registry import actions
 from tarmac.registry import repetition as registry_repetition
 from tarmac.registry.client import Registry
 from tarmac.registry.facts import compared_facts, step_facts, version_facts
-from tarmac.request import datasets, stored
+from tarmac.request import datasets, stored, uploads
 from tarmac.scheduler import board
 
 QUEUED = 200
@@ -189,6 +190,30 @@ def stored_file(name: str, *, read: bool, beside: str | None = None) -> dict[str
     if facts is None or not read:
         return facts
     return {**facts, **stored.summary(reference, settings().store_url, beside and stored.reference_of(beside))}
+
+
+def upload(name: str) -> dict[str, Any]:
+    """Return how much of a part upload is there, and how large a part may be; None: parts are not taken."""
+    stored.reference_of(name)
+    store_url = settings().store_url
+    if not uploads.takes_parts(store_url):
+        return {"received": 0, "part_bytes": None}
+    return {"received": uploads.received(name, store_url), "part_bytes": uploads.PART_BYTES}
+
+
+def add_part(name: str, stream: IO[bytes], offset: int, total: int) -> dict[str, Any]:
+    """Add a part to an upload, and store the whole when it is there.
+
+    Raises:
+        PartError: it does not go on where the one before ended.
+        DatasetError: the whole has another id, or the store takes no parts or cannot be written.
+    """
+    stored.reference_of(name)
+    store_url = settings().store_url
+    if not uploads.takes_parts(store_url):
+        raise DatasetError("This stack's data set store takes no uploads in parts: send the file whole.")
+    received, whole = uploads.add(stream, name, store_url, offset=offset, total=total)
+    return {"received": received, "whole": whole}
 
 
 def store(name: str, stream: IO[bytes]) -> dict[str, Any]:

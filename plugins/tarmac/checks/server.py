@@ -20,7 +20,7 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
-from tarmac.base.errors import DatasetError, ExitCode, InUseError, TarmacError, UnknownModelError
+from tarmac.base.errors import DatasetError, ExitCode, InUseError, PartError, TarmacError, UnknownModelError
 from tarmac.request.checker import CHECKER_PORT, checker_token
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             raise LookupError(f"There is no file {query['name']!r} in the data set store.")
         case ("PUT", "/file") if "suffix" in query:
             return parts.store_new(query["suffix"], body)
+        case ("GET", "/upload"):
+            return parts.upload(query["name"])
+        case ("PUT", "/upload"):
+            return parts.add_part(query["name"], body, int(query["offset"]), int(query["total"]))
         case ("DELETE", "/file"):
             return removal.remove_file(query["name"])
         case ("DELETE", "/version"):
@@ -181,7 +185,7 @@ class Handler(BaseHTTPRequestHandler):
         body = io.BufferedReader(_Body(self.rfile, int(length)))
         try:
             found = answer_to(self.command, url.path, dict(parse_qsl(url.query)), body)
-        except InUseError as error:
+        except (InUseError, PartError) as error:
             self._answer(409, {"detail": str(error)})
         except UnknownModelError as error:
             self._answer(404, {"detail": str(error)})

@@ -73,7 +73,7 @@ async def call_checker(
 
     try:
         # A file may be large, and its store slow.
-        async with _client(_FILE_SECONDS if path == "/file" else _SECONDS) as http:
+        async with _client(_FILE_SECONDS if path in ("/file", "/upload") else _SECONDS) as http:
             answer = await http.request(
                 method, path, params=dict(query), content=content, headers={"Content-Length": str(size)}
             )

@@ -237,6 +237,14 @@ class Kept(BaseModel):
     new: bool
 
 
+class Upload(BaseModel):
+    """How far an upload in parts came."""
+
+    received: Bytes
+    part_bytes: int | None = Field(None, description="the largest part; null: parts are not taken")
+    whole: bool = Field(False, description="all of it is there and stored")
+
+
 class Removed(BaseModel):
     """A file that was removed from the store."""
 

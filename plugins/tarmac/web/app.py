@@ -99,20 +99,29 @@ def create_app(stack: Stack) -> FastAPI:
             raise HTTPException(status if status in (400, 404, 409) else 503, content["detail"])
         return content
 
-    async def checked_file(request: Request, suffix: str) -> tuple[int, AsyncIterator[bytes]]:
-        """Return the size and the content of a file that a call brings, when its beginning is what it should be."""
+    async def checked_file(
+        request: Request, suffix: str, *, whole: int = 0, first: bool = True
+    ) -> tuple[int, AsyncIterator[bytes]]:
+        """Return the size and the content of a file that a call brings, when its beginning is what it should be.
+
+        Args:
+            whole: bytes of the file that it is a part of; 0: it is all of it.
+            first: it begins the file.
+        """
         size = request.headers.get("content-length", "")
         if not size.isdecimal():
             raise HTTPException(411, "Content-Length is missing: send the file's size.")
         most = settings().upload_bytes
-        if int(size) > most:
+        if max(int(size), whole) > most:
             raise HTTPException(
                 413,
-                f"The file has {format_size(int(size))}; at most {format_size(most)} are taken (TARMAC_UPLOAD_SIZE in "
-                "env/stack.env). `make dataset` on the stack's machine takes any size.",
+                f"The file has {format_size(max(int(size), whole))}; at most {format_size(most)} are taken "
+                "(TARMAC_UPLOAD_SIZE in env/stack.env). `make dataset` on the stack's machine takes any size.",
             )
         head, rest = await _head(request)
-        if problem := await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter):
+        # A beginning that is cut before as much as is looked at tells nothing.
+        told = first and (whole in (0, int(size)) or int(size) >= HEAD_BYTES)
+        if told and (problem := await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter)):
             raise DatasetError(problem)
         return int(size), rest
 
@@ -331,6 +340,25 @@ def create_app(stack: Stack) -> FastAPI:
         """Store a file under the id of its content. Idempotent."""
         size, content = await checked_file(request, f".{stored.reference_of(name).rpartition('.')[2]}")
         return answers.Kept(**await asked("PUT", "/file", {"name": name}, content=content, size=size))
+
+    @app.get(f"{PREFIX}/datasets/{{name}}/upload", response_model=answers.Upload)
+    async def show_upload(_: Starter, name: Name) -> Any:
+        """Say how much of an upload in parts is there."""
+        return await asked("GET", "/upload", {"name": name})
+
+    @app.patch(f"{PREFIX}/datasets/{{name}}/upload", response_model=answers.Upload, openapi_extra=_TAKES_A_FILE)
+    async def add_part(
+        _: Starter,
+        name: Name,
+        request: Request,
+        offset: Annotated[int, Query(ge=0, description="bytes that were received before")],
+        total: Annotated[int, Query(ge=1, description="bytes of the whole")],
+    ) -> Any:
+        """Add a part to an upload; the last one stores the file. Refused (409) if it does not go on from there."""
+        suffix = f".{stored.reference_of(name).rpartition('.')[2]}"
+        size, content = await checked_file(request, suffix, whole=total, first=offset == 0)
+        query = {"name": name, "offset": str(offset), "total": str(total)}
+        return await asked("PUT", "/upload", query, content=content, size=size)
 
     @app.delete(f"{PREFIX}/datasets/{{name}}", response_model=answers.Removed)
     async def remove_file(_: Remover, name: Name) -> Any:
