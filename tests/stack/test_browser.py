@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from support.stack import Stack
+from support.stack import REPO, Stack
 from support.waiting import wait_for
 
 FLAGS = [
@@ -138,3 +138,40 @@ def test_a_bad_request_from_the_form_shows_why(stack: Stack, page: Page) -> None
     dialog.get_by_role("button", name="Trigger").last.click()
     expect(page.get_by_text("datasets.tiny.train").first).to_be_visible()
     shoot(page, "refused.png")
+
+
+def test_the_tarmac_page_in_the_navigation_starts_shows_and_ends_a_session(stack: Stack, page: Page, tiny: str) -> None:
+    page.goto(f"http://localhost:{stack.web}/")
+    page.get_by_role("link", name="Tarmac", exact=True).click()
+    tower = page.frame_locator("iframe[title=Tarmac]")
+    expect(tower.get_by_role("heading", name="Host local")).to_be_visible(timeout=30_000)
+
+    tower.get_by_role("link", name="New session").click()
+    tower.get_by_label("Model").select_option("test_model")
+    tower.get_by_role("button", name="Continue").click()
+    tower.get_by_label("A file of your own").set_input_files(str(REPO / "examples" / "tiny.jsonl"))
+    expect(tower.get_by_text("Stored: 22 lines")).to_be_visible(timeout=30_000)
+    expect(tower.get_by_label("Train on").first).to_have_value(tiny)
+    tower.get_by_label("train seconds").fill("3600")
+    tower.get_by_text("More", exact=True).click()
+    tower.get_by_label("Register as").fill("seen-on-the-page")
+    tower.get_by_label("Train anew").check()
+    tower.get_by_role("button", name="Check and preview").click()
+    expect(tower.get_by_text("The request is good.")).to_be_visible(timeout=30_000)
+    shoot(page, "page-new-in-airflow.png")
+    tower.get_by_role("button", name="Start").click()
+
+    # The page tells of the training by itself; nobody reloads it.
+    expect(tower.get_by_text("training", exact=True)).to_be_visible(timeout=60_000)
+    run_id = tower.locator("dd").first.inner_text()
+    tower.get_by_role("link", name="Now").click()
+    row = tower.get_by_role("row").filter(has_text="seen-on-the-page")
+    expect(row).to_contain_text("trains", timeout=30_000)
+    shoot(page, "page-in-airflow.png")
+    row.get_by_role("link").click()
+    tower.get_by_text("Cancel", exact=True).click()
+    tower.get_by_role("button", name="End this session").click()
+    expect(tower.get_by_text("The session was ended.")).to_be_visible(timeout=60_000)
+    assert stack.finish(run_id) == "failed"
+    tower.get_by_role("link", name="Run in Airflow").click()
+    page.wait_for_url(f"**/dags/nlp_model_training/runs/{run_id}*")
