@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG FILE FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL PART QUICK ROUNDS RUN SEED SEEDS \
+ARGUMENTS := A ARGS AT B CONFIG DIR FILE FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL PART QUICK ROUNDS RUN SEED SEEDS \
 	SERVICE STEPS SUITES TRAIN_SECONDS UPDATES VERSION WHY YES
 GIVEN :=
 define take_literally
@@ -250,7 +250,7 @@ bench-handover: ## Time how long a GPU waits between two sessions, on a machine 
 	@tests/run.sh bench-handover
 
 .PHONY: bench-quality
-bench-quality: ## Train each spaCy model on the example data, beside plain spaCy (MODEL=name, UPDATES=n, SEEDS=n)
+bench-quality: ## Train each spaCy model on the example data, beside plain spaCy (MODEL=name, UPDATES=n, SEEDS=n; DIR=folder: on public sets there)
 	@tests/run.sh bench-quality
 
 .PHONY: lock

@@ -204,6 +204,13 @@ audit)
     in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/tools/audit.py
     ;;
 bench-quality)
+    if [ -n "${DIR:-}" ]; then
+        [ -d "$DIR" ] || die "DIR: there is no folder '$DIR'."
+        docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --volume "$repo:/repo:ro" --env SETS=/sets \
+            --volume "$(realpath "$DIR"):/sets:ro" --env "MODEL=${MODEL:-}" --env "SEEDS=${SEEDS:-}" \
+            --entrypoint /opt/venv/bin/python "tarmac/trainer-test:$TARMAC_TAG" /repo/tests/bench/bench_public.py
+        exit
+    fi
     docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --volume "$repo:/repo:ro" --env EXAMPLES=/repo/examples \
         --env "MODEL=${MODEL:-}" --env "UPDATES=${UPDATES:-}" --env "SEEDS=${SEEDS:-}" --entrypoint /opt/venv/bin/python \
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench/bench_quality.py

@@ -73,33 +73,21 @@ def conllu(path: Path, _: str) -> Values:
 
 
 def gap(path: Path, _: str) -> Values:
-    """Read the two pairs of a passage: the name in the passage up to its sentence's end, the pronoun in its own."""
+    """Read the two pairs of a passage: the sentence of the name, and that of the pronoun."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
-            text = row["Text"]
-            pronoun_at = int(row["Pronoun-offset"])
-            start, end = _around(text, pronoun_at, row["Pronoun"])
-            references = []
+            second = _around(row["Text"], int(row["Pronoun-offset"]), row["Pronoun"])
             for one in "AB":
-                name_start, name_end = _around(text, int(row[f"{one}-offset"]), row[one])
-                references.append(
-                    {
-                        "sentence": _tokens(text[name_start:name_end]),
-                        "coreference": [
-                            {
-                                "sentence_2": _tokens(text[start:end]),
-                                "references": [
-                                    {
-                                        "sentence_1_entity": _tokens(row[one]),
-                                        "sentence_2_entity": row["Pronoun"],
-                                        "coreferent": row[f"{one}-coref"] == "TRUE",
-                                    }
-                                ],
-                            }
-                        ],
-                    }
-                )
-            yield from references
+                reference = {
+                    "sentence_1_entity": _tokens(row[one]),
+                    "sentence_2_entity": row["Pronoun"],
+                    "coreferent": row[f"{one}-coref"] == "TRUE",
+                }
+                first = _around(row["Text"], int(row[f"{one}-offset"]), row[one])
+                sides = ((reference["sentence_1_entity"], first), (reference["sentence_2_entity"], second))
+                # A few mentions are a part of a token.
+                if all(f" {mention} " in f" {sentence} " for mention, sentence in sides):
+                    yield {"sentence": first, "coreference": [{"sentence_2": second, "references": [reference]}]}
 
 
 def semeval(path: Path, _: str) -> Values:
@@ -152,12 +140,13 @@ def movielens(liked: bool) -> Callable[[Path, str], Values]:
     return read
 
 
-def _around(text: str, place: int, mention: str) -> tuple[int, int]:
-    """Where the sentence of a mention at a place starts and ends, by its full stops."""
+def _around(text: str, place: int, mention: str) -> str:
+    """The tokens of the sentence of a mention at a place, by its full stops; of the whole text where they mislead."""
     ends = [match.end() for match in re.finditer(r"[.!?](?=\s+[A-Z])", text)]
-    return max([0, *(end for end in ends if end <= place)]), min(
-        [len(text), *(end for end in ends if end > place + len(mention))]
-    )
+    start = max([0, *(end for end in ends if end <= place)])
+    end = min([len(text), *(end for end in ends if end > place + len(mention))])
+    sentence = _tokens(text[start:end])
+    return sentence if f" {_tokens(mention)} " in f" {sentence} " else _tokens(text)
 
 
 def _tokens(text: str) -> str:

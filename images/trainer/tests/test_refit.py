@@ -12,7 +12,7 @@ from tarmac_trainer.data import overlap, splits
 from tarmac_trainer.runtime.errors import RequestError
 
 KIND = models.get("named_entity_recognition")
-QUICK = {"max_steps": 6, "eval_frequency": 2, "plain_share": 1}
+QUICK = {"max_steps": 6, "eval_frequency": 2, "plain_share": 1, "perceptron": "never"}
 LINES = NINE + "".join(line(f"Bob{i} met Eve{i} today", "B-person O B-person O") for i in range(11))
 
 

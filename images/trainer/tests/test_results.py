@@ -117,7 +117,7 @@ def test_a_training_with_many_evaluations_is_told(session: Session, monkeypatch:
     session.request(
         {"d": {"train": reference, "eval": reference}},
         model="named_entity_recognition",
-        parameters={"max_steps": 30, "eval_frequency": 1, "patience": 100},
+        parameters={"max_steps": 30, "eval_frequency": 1, "patience": 100, "perceptron": "never"},
     )
     assert session.run("prep").code == 0
     outcome = session.run("train")

@@ -27,6 +27,7 @@ QUICK = {
     "disguise": 0,
     "learn_rate": 0.003,
     "plain_share": 1,
+    "perceptron": "never",
 }
 
 

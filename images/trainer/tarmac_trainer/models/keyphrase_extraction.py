@@ -19,11 +19,11 @@ from tarmac_trainer.data.readers import BrokenLineError, check_storable, shown, 
 from tarmac_trainer.model import COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
-from tarmac_trainer.text import augmentation, pipelines
+from tarmac_trainer.text import augmentation, perceptron
 from tarmac_trainer.text.entities import Sentence, Span
 from tarmac_trainer.text.mentions import find_all
 from tarmac_trainer.text.scoring import SpanCounts
-from tarmac_trainer.text.spans import compare, example, predict_spans
+from tarmac_trainer.text.spans import compare, example, predict_spans, tags
 
 CONFIG = Path(__file__).with_suffix(".cfg")
 KEY = "keyphrases"
@@ -42,7 +42,7 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     name = "keyphrase_extraction"
     title = "finds the phrases that tell what a sentence is about (spaCy)"
-    parameters = {**COMMON, "disguise": augmentation.SHARE}
+    parameters = {**COMMON, "disguise": augmentation.SHARE, "perceptron": perceptron.PERCEPTRON}
     key = KEY
     example = {"sentence": "the transitive law holds for equality"}
 
@@ -80,7 +80,11 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     @override
     def train(self, training: Training[Keyphrased]) -> None:
-        pipelines.train(training, CONFIG, example, batches=augmentation.batches(training, plain_share=1))
+        perceptron.train(training, CONFIG, example, tags, batches=augmentation.batches(training, plain_share=1))
+
+    @override
+    def load(self, folder: Path) -> Any:
+        return perceptron.with_tagger(super().load(folder), folder)
 
     @override
     def score(self, predictor: Any, lines: Sequence[Keyphrased], *, tick: Callable[[], Any] = lambda: None) -> Scores:

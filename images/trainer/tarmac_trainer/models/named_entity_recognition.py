@@ -14,9 +14,9 @@ from tarmac_trainer.data.readers import check_number
 from tarmac_trainer.model import COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
-from tarmac_trainer.text import augmentation, pipelines
+from tarmac_trainer.text import augmentation, perceptron
 from tarmac_trainer.text.entities import Sentence, read_sentence, tags_of
-from tarmac_trainer.text.spans import count_spans, example, predict_spans
+from tarmac_trainer.text.spans import count_spans, example, predict_spans, tags
 
 CONFIG = Path(__file__).with_suffix(".cfg")
 KEY = "named_entity"
@@ -31,6 +31,7 @@ class NamedEntityRecognition(Model[Sentence]):
         **COMMON,
         "disguise": augmentation.SHARE,
         "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
+        "perceptron": perceptron.PERCEPTRON,
     }
     key = KEY
     tags_key = KEY
@@ -54,7 +55,11 @@ class NamedEntityRecognition(Model[Sentence]):
     @override
     def train(self, training: Training[Sentence]) -> None:
         batches = augmentation.batches(training, plain_share=training.parameters["plain_share"])
-        pipelines.train(training, CONFIG, example, batches=batches)
+        perceptron.train(training, CONFIG, example, tags, batches=batches)
+
+    @override
+    def load(self, folder: Path) -> Any:
+        return perceptron.with_tagger(super().load(folder), folder)
 
     @override
     def score(self, predictor: Any, lines: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None) -> Scores:

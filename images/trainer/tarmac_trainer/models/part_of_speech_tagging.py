@@ -15,7 +15,8 @@ from tarmac_trainer.data.readers import check_number, word_labels, words_of
 from tarmac_trainer.model import COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
-from tarmac_trainer.text import pipelines
+from tarmac_trainer.text import perceptron
+from tarmac_trainer.text.perceptron import Tagging
 from tarmac_trainer.text.scoring import LabelCounts, batches
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class PartOfSpeechTagging(Model[Tagged]):
 
     name = "part_of_speech_tagging"
     title = "tells the part of speech of each token (spaCy)"
-    parameters = COMMON
+    parameters = {**COMMON, "perceptron": perceptron.PERCEPTRON}
     key = KEY
     tags_key = KEY
     score_name = "accuracy"
@@ -69,13 +70,17 @@ class PartOfSpeechTagging(Model[Tagged]):
 
     @override
     def train(self, training: Training[Tagged]) -> None:
-        pipelines.train(training, CONFIG, example)
+        perceptron.train(training, CONFIG, example, lambda line: line.tags, spans=False)
+
+    @override
+    def load(self, folder: Path) -> Any:
+        return perceptron.with_tagger(super().load(folder), folder)
 
     @override
     def score(self, predictor: Any, lines: Sequence[Tagged], *, tick: Callable[[], Any] = lambda: None) -> Scores:
         counts = LabelCounts()
         for batch in batches(lines):
-            with predictor.memory_zone():
+            with perceptron.memory_zone(predictor):
                 for tags, line in zip(_tags(predictor, [line.words for line in batch]), batch, strict=True):
                     for predicted, wanted in zip(tags, line.tags, strict=True):
                         counts.add(predicted, wanted)
@@ -90,7 +95,9 @@ class PartOfSpeechTagging(Model[Tagged]):
         return [{KEY: tags} for tags in found]
 
 
-def _tags(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+def _tags(nlp: "Language | Tagging", sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    if isinstance(nlp, Tagging):
+        return [nlp.tagger.tagged(words) for words in sentences]
     from spacy.tokens import Doc
 
     docs = nlp.pipe(Doc(nlp.vocab, words=list(words)) for words in sentences)

@@ -175,6 +175,8 @@ def train(
     if training.base is not None or training.parameters["linear"] == NEVER or (chosen and not chosen["linear_share"]):
         return
     nlp, updates = load_model(training.partial), training.best_how["updates"]
+    if chosen is not None:
+        training.progress(0, 1)
     texts, labels = [line.text for line in lines], [line.label for line in lines]
     found = linear.fit(texts, labels, at_blanks=doc is at_blanks, tick=training.alive)
     for share in SHARES if chosen is None else (chosen["linear_share"],):

@@ -27,6 +27,7 @@ def train(
     batches: Iterator[Sequence[Line]] | None = None,
     prepare: "Callable[[Language], None] | None" = None,
     how: Mapping[str, Any] | None = None,
+    behind: float = -1.0,
 ) -> None:
     """Train a pipeline with the request's parameters; equal requests give equal models on a CPU.
 
@@ -40,6 +41,7 @@ def train(
         batches: of lines to train with, endless; None: all lines in an ever new order.
         prepare: changes the first weights of a pipeline that was just initialised.
         how: what besides the number of updates it takes to repeat a candidate.
+        behind: a score; a pipeline that is below it after as many updates as `patience` says is not trained on.
 
     Raises:
         RequestError: the base is no pipeline of this kind.
@@ -74,7 +76,7 @@ def train(
         optimizer = _start_from(training.base, nlp, fresh, initialize)
         nlp = fresh
     batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
-    fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches), how or {})
+    fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches), how or {}, behind)
 
 
 def fit(
@@ -83,6 +85,7 @@ def fit(
     optimizer: "Optimizer",
     batches: "Iterator[list[Example]]",
     how: Mapping[str, Any],
+    behind: float,
 ) -> None:
     """Update a pipeline until an evaluation stops improving, as spaCy's own loop does.
 
@@ -95,7 +98,7 @@ def fit(
         nlp: initialised; holds the last, not the best weights afterwards.
         optimizer: its averages, where it keeps any, are what is evaluated and saved.
         batches: endless; made one by one, inside spaCy's memory zone.
-        how: see `train`.
+        how, behind: see `train`.
     """
     parameters = training.parameters
     max_steps, eval_frequency = parameters["max_steps"], parameters["eval_frequency"]
@@ -111,7 +114,12 @@ def fit(
             continue
         with nlp.use_params(optimizer.averages or {}):
             training.evaluated(nlp, step=step, how={**how, "updates": step})
-        if training.chosen is None and step - training.best_step >= parameters["patience"]:
+        if training.chosen is not None:
+            continue
+        if step >= parameters["patience"] and training.best_score < behind:
+            events.say(f"the network is behind after {step} steps: its training ends here")
+            return
+        if step - training.best_step >= parameters["patience"]:
             events.say(f"no better {training.score_name} for {step - training.best_step} steps: the training ends here")
             return
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tarmac_trainer.data.readers import words_of
-from tarmac_trainer.text.entities import Sentence, Span
+from tarmac_trainer.text.entities import Sentence, Span, spans_of, tags_of
+from tarmac_trainer.text.perceptron import Tagging, memory_zone
 from tarmac_trainer.text.scoring import SpanCounts, batches
 
 if TYPE_CHECKING:
@@ -26,20 +27,37 @@ def example(nlp: "Language", sentence: Sentence) -> "Example":
     return Example(Doc(nlp.vocab, words=words), reference)
 
 
-def find_spans(nlp: "Language", sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
-    """The spans that a pipeline finds in each sentence, in order.
+def tags(sentence: Sentence) -> list[str]:
+    """The tags that stand for the spans of a sentence. Pure."""
+    return tags_of(sentence.spans, len(sentence.words))
+
+
+def find_spans(nlp: "Language | Tagging", sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
+    """The spans that a predictor finds in each sentence, in order.
 
     Args:
-        nlp: with an `ner`.
+        nlp: a pipeline with an `ner`, or a tagger.
         sentences: the tokens of each.
     """
+    if isinstance(nlp, Tagging):
+        tagged = [spans_of(nlp.tagger.tagged(words)) for words in sentences]
+        if not nlp.union or nlp.nlp is None:
+            return tagged
+        return [_united(first, second) for first, second in zip(find_spans(nlp.nlp, sentences), tagged, strict=True)]
     from spacy.tokens import Doc
 
     docs = nlp.pipe(Doc(nlp.vocab, words=list(words)) for words in sentences)
     return [[(entity.start, entity.end, entity.label_) for entity in doc.ents] for doc in docs]
 
 
-def predict_spans(nlp: "Language", values: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[str, ...], list[Span]]]:
+def _united(first: list[Span], second: list[Span]) -> list[Span]:
+    """The first spans, and those of the second that overlap none of them, in order. Pure."""
+    return sorted(first + [one for one in second if all(one[1] <= other[0] or other[1] <= one[0] for other in first)])
+
+
+def predict_spans(
+    nlp: "Language | Tagging", values: Sequence[Mapping[str, Any]]
+) -> list[tuple[tuple[str, ...], list[Span]]]:
     """The tokens of the sentence in each object, and the spans that a pipeline finds among them; all in one go.
 
     Raises:
@@ -50,18 +68,18 @@ def predict_spans(nlp: "Language", values: Sequence[Mapping[str, Any]]) -> list[
 
 
 def compare(
-    nlp: "Language", lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None
+    nlp: "Language | Tagging", lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None
 ) -> Iterator[tuple[list[Span], Line]]:
     """The spans that a pipeline finds in each line, and the line; `tick` is called between batches."""
     for batch in batches(lines):
-        with nlp.memory_zone():  # or the words of the eval lines would become part of the model
+        with memory_zone(nlp):  # or the words of the eval lines would become part of the model
             found = find_spans(nlp, [line.words for line in batch])
         yield from zip(found, batch, strict=True)
         tick()
 
 
 def count_spans(
-    nlp: "Language", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None
+    nlp: "Language | Tagging", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None
 ) -> SpanCounts:
     """Compare what a pipeline finds with the spans of the sentences; `tick` is called between batches."""
     counts = SpanCounts()
