@@ -124,6 +124,8 @@ def test_any_line_is_usable_skipped_or_broken_for_every_model(capsys: pytest.Cap
     counts: Counter[str] = Counter()
 
     @settings(max_examples=800)
+    # Of 800 lines by chance between none and a dozen are usable.
+    @example(b'{"sentence": "Ada sleeps", "named_entity": ["B-person", "O"]}', "named_entity_recognition")
     @given(_lines | st.binary(max_size=60), st.sampled_from(models.names()))
     def fuzz(line: bytes, name: str) -> None:
         try:
