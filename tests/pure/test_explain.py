@@ -77,6 +77,12 @@ def test_a_failure_has_its_cause_and_remedy_from_the_page_of_troubles():
     assert todo.startswith("Make up, then clear the task.")
 
 
+@pytest.mark.parametrize("cause", ["data set news: line 3 is not JSON", "the script ended with exit code 2"])
+def test_what_is_named_by_its_content_is_not_mended_by_a_retry(cause: str):
+    _, _, todo = explained("failed", {"retrieve_resources": "failed"}, cause=f"retrieve_resources: {cause}")
+    assert "A corrected data set or script has a new id: store it, and send the request again with that." in todo
+
+
 def test_a_request_that_was_refused_is_to_be_corrected_not_tried_again():
     _, _, todo = explained(
         "failed", {"check_request_body": "failed"}, cause="check_request_body: the request was refused"
@@ -129,7 +135,7 @@ def test_commands_are_those_of_the_reader():
     assert (make_command("retry", "r"), client_command("gpus")) == ("`make retry RUN=r`", "`tarmac gpus`")
     run = {"dag_run_id": "r", "state": "failed", "note": ""}
     found = explanation(Known(run, [], NOWHERE, cause="no reason"), ROWS, make_command)
-    assert lines(found, "r")[:2] == ["r: done", "  why    It has failed: no reason"]
+    assert lines(found, "r")[:2] == ["r: done (failed)", "  why    It has failed: no reason"]
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if len(row.parts) > 1][::7], ids=lambda row: row.parts[0][:40])

@@ -151,6 +151,7 @@ class Explanation:
     state: str
     why: tuple[str, ...] = ()
     todo: tuple[str, ...] = ()
+    run_state: str = ""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Explanation:

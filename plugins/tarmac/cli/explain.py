@@ -46,12 +46,13 @@ TODO: Mapping[Reason | None, str] = {
 class Explanation:
     """Sentences for people: why a session is where it is, and what to do; both may be empty of a session that is well.
 
-    `state` is that of docs/session-states.md.
+    `state` is that of docs/session-states.md; `run_state` is Airflow's, which says how one that is done has ended.
     """
 
     state: str
     why: list[str] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
+    run_state: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,12 +113,18 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
             why, todo = [PAUSED], ["Switch the DAG on, on its page in Airflow."]
         found = _under_way(known, state, remedies, command)
         why, todo = why + found[0], todo + found[1]
-    return Explanation(state.value, why, todo)
+    return Explanation(state.value, why, todo, run["state"])
 
 
 def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[list[str], list[str]]:
     first = first_to_clear(known.instances)
     again = f"When the cause is gone, {retry} takes it up again at {first}."
+    if "data set" in (known.cause or "") or "script" in (known.cause or ""):
+        # Both are named by their content: a retry would meet the same.
+        again = (
+            "A corrected data set or script has a new id: store it, and send the request again with that. "
+            f"Where the cause lies elsewhere, {retry} takes it up again at {first}."
+        )
     if said := cancellation(known.run.get("note")):
         return [said], [f"{retry} takes it up again at {first}."]
     cause = known.cause or "no reason is known"
@@ -207,7 +214,7 @@ def explain(api: AirflowApi, run: Json, place: Json, command: Callable[..., str]
 def lines(found: Explanation, run_id: str) -> list[str]:
     """Return what `make explain` prints. Pure."""
     return [
-        f"{run_id}: {found.state}",
+        f"{run_id}: {found.state}" + (f" ({found.run_state})" if found.run_state in RUN_OVER_STATES else ""),
         *(f"  why    {one}" for one in found.why),
         *(f"  do     {one}" for one in found.todo),
     ]

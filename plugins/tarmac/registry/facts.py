@@ -86,7 +86,12 @@ def training_facts(trained: Trained) -> dict[str, dict[str, str]]:
     for name in ("gpu_peak_bytes", "memory_peak_bytes"):
         if name in metrics:
             training[name.removesuffix("_bytes").replace("_", " ")] = format_size(int(metrics[name]))
-    measured = {name: _metric(value) for name, value in metrics.items() if name not in _BOOKKEEPING}
+    measured = {
+        name: _metric(value)
+        for name, value in metrics.items()
+        # What the training used of its machine differs from run to run, and says nothing of the model.
+        if name not in _BOOKKEEPING and not name.startswith("system/")
+    }
     if run is None and (ranked := version.tags.get(tag.SCORE_NAME)):
         measured = {ranked: score(version).removeprefix(f"{ranked} ")}
     origin = {

@@ -159,6 +159,7 @@ class Explanation(BaseModel):
     state: str = Field(description="docs/session-states.md")
     why: list[str]
     todo: list[str]
+    run_state: str = Field("", description="Airflow's, which says how a session that is done has ended")
 
 
 class Retried(BaseModel):

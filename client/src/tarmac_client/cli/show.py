@@ -263,7 +263,9 @@ def _queue(queue: Sequence[Mapping[str, Any]]) -> list[str]:
 def explanation_lines(found: Explanation) -> list[str]:
     """Why a session waits or failed, and what to do."""
     why, todo = ([one_line(text) for text in texts] for texts in (found.why, found.todo))
-    return [f"{found.id}: {found.state}", *(f"  why    {text}" for text in why), *(f"  do     {text}" for text in todo)]
+    ended = f" ({found.run_state})" if found.run_state in ("success", "failed") else ""
+    head = f"{found.id}: {found.state}{ended}"
+    return [head, *(f"  why    {text}" for text in why), *(f"  do     {text}" for text in todo)]
 
 
 def finding_lines(found: Sequence[Finding]) -> list[str]:
