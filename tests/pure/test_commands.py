@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, ExitCode
+from tarmac.base.errors import ApiError, CheckerUnavailableError, ExitCode
 from tarmac.cli import main as commands
 from tarmac.cli.main import main
 from tarmac.cli.values import account, one_line
@@ -31,6 +31,32 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str, stdin: bytes = b"") -> int
         return main(list(words))
     except SystemExit as end:
         return int(end.code or 0)
+
+
+def test_one_answer_names_what_is_wrong_with_a_request_and_what_it_names_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    async def world(conf: Any) -> list[str]:
+        return [f"base_model: there is no model 'nix' (got {conf['base_model']!r})."]
+
+    monkeypatch.setattr(commands, "ask_checker", world)
+    sent = b'{"model": "nosuch", "base_model": "nix/1", "datasets": {"a": {"train": "a"}}}'
+    assert run(monkeypatch, "trigger", stdin=sent) == ExitCode.BAD_INPUT
+    text = capsys.readouterr().err
+    for field in ("model: ", "datasets.a.train: ", "base_model: there is no model 'nix'"):
+        assert field in text, text
+
+
+@pytest.mark.parametrize("sent", [b"[1]", b"null", b"{", b'{"model": NaN}'])
+def test_a_checker_that_is_away_costs_no_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sent: bytes
+):
+    async def away(_: Any) -> list[str]:
+        raise CheckerUnavailableError("it is not there")
+
+    monkeypatch.setattr(commands, "ask_checker", away)
+    assert run(monkeypatch, "trigger", stdin=sent) == ExitCode.BAD_INPUT
+    assert "The request has " in capsys.readouterr().err
 
 
 BAD_IDS = ["", " ", ".", "..", "a/b", "../a", "a b", "a\n", "a\0b", "é", "٣", "x" * 129, "%2e"]

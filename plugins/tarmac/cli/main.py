@@ -6,6 +6,7 @@ Exit codes are `ExitCode`: 0 success, 1 the run failed, 2 bad input, 3 the stack
 from __future__ import annotations
 
 import argparse
+import asyncio
 import re
 import sys
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from tarmac.base.airflow_api import log_in
-from tarmac.base.errors import DatasetError, ExitCode, RequestError, TarmacError
+from tarmac.base.errors import CheckerUnavailableError, DatasetError, ExitCode, RequestError, TarmacError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
@@ -31,9 +32,11 @@ from tarmac.ledger import database
 from tarmac.ledger.ledger import Ledger
 from tarmac.request import datasets
 from tarmac.request.catalogue import OUR_IMAGE, catalogue
+from tarmac.request.checker import ask_checker
 from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import read_request
 from tarmac.request.starting import check_key, start
+from tarmac.request.text import read_json
 from tarmac.scheduler.board import facts, show
 
 
@@ -67,11 +70,19 @@ def _read_request(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         byte = f"byte {error.start + 1} is 0x{content[error.start]:02x}"
         raise RequestError([f"request: is not UTF-8 text ({byte}): save the file as UTF-8."]) from error
-    conf, request = read_request(text)
-    stack = settings()
-    if problems := datasets.check(request, stack.store_url, stack.url_schemes):
-        raise RequestError(problems)
-    return conf
+    try:
+        return read_request(text)[0]
+    except RequestError as error:
+        raise RequestError([*error.problems, *_world_problems(text)]) from None
+
+
+def _world_problems(text: str) -> list[str]:
+    """Say what the world contradicts of a request that is wrong already, so that one answer names it all."""
+    try:
+        conf, _ = read_json(text, what="request")
+        return asyncio.run(ask_checker(conf)) if isinstance(conf, dict) else []
+    except (RequestError, CheckerUnavailableError, ValueError):
+        return []  # what the form lacks is told in any case
 
 
 def trigger(arguments: argparse.Namespace) -> int:
