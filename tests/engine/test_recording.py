@@ -21,6 +21,7 @@ from tarmac.ledger.recordings import Recordings
 from tarmac.reaper.orphans import Run, Task
 from tarmac.reaper.recordings import settle
 from tarmac.registry.client import Registry
+from tarmac.registry.origins import session_run
 from tarmac.tasks import recorder
 from tarmac.tasks.cached_training import CachedTrainingOperator
 
@@ -220,3 +221,18 @@ def test_a_record_is_ended_when_mlflow_is_back(
         mlflow.call("POST", "/runs/delete", run_id=runs(mlflow, kind)[0]["info"]["run_id"])
         assert len(settle(recordings, cancelled, Registry)) == 1
     assert query(database, "SELECT * FROM recording") == []
+
+
+@pytest.mark.parametrize("has_curve", [True, False])
+def test_a_session_whose_model_is_in_another_run_is_found_by_that_one_alone(
+    session: Session, mlflow: Mlflow, kind: str, database: str, has_curve: bool
+):
+    point = say(event="metric", name="loss", value=0.5, step=10) if has_curve else "true"
+    training(session, kind, f"{point}; {RESULT}").run()
+    saved, _ = mlflow.saved(run_id=session.run_id)
+    success: Any = Airflow(Run("success", {}), "")
+    with Recordings(database) as recordings:
+        assert len(settle(recordings, success, Registry)) == 1
+    assert session_run(Registry(), session.run_id).run_id == saved
+    left = [(run["info"]["status"], pairs(run["data"]["tags"])["tarmac.curves_of"]) for run in runs(mlflow, kind)]
+    assert left == ([("FINISHED", session.run_id)] if has_curve else [])

@@ -91,9 +91,18 @@ def settle(recordings: Recordings, airflow: AirflowState, registry: Callable[[],
 
 
 def _end(registry: Registry, container: str, end: End) -> None:
-    """End what still runs; where the model was saved before the session failed, only say so: it can be trained on."""
+    """End what still runs; where the model was saved before the session failed, only say so: it can be trained on.
+
+    Of a session that ended well `save` has ended the run, unless it made one of its own: then this one is set aside.
+    """
     try:
         for one in registry.find_runs(tag.CONTAINER, container, status="RUNNING"):
+            if end.ending == "FINISHED":
+                kept = tracking.set_aside(registry, one)
+                log.info(
+                    "%s the MLflow run %s: the model is in another one.", "Ended" if kept else "Deleted", one.run_id
+                )
+                continue
             tracking.end(registry, one.run_id, end.ending, end.reason)
             log.info("Ended the MLflow run %s as %s.", one.run_id, end.ending)
         if end.reason:

@@ -90,7 +90,7 @@ def training_facts(trained: Trained) -> dict[str, dict[str, str]]:
         name: _metric(value)
         for name, value in metrics.items()
         # What the training used of its machine differs from run to run, and says nothing of the model.
-        if name not in _BOOKKEEPING and not name.startswith("system/")
+        if name not in _BOOKKEEPING and not name.startswith(tag.SYSTEM_METRICS)
     }
     if run is None and (ranked := version.tags.get(tag.SCORE_NAME)):
         measured = {ranked: score(version).removeprefix(f"{ranked} ")}

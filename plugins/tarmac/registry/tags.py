@@ -18,6 +18,8 @@ AIRFLOW_URL = "tarmac.airflow_url"
 # Of a run, written while its session trains: the container that trains, and why it did not end well.
 CONTAINER = "tarmac.container"
 FAILURE = "tarmac.failure"
+# In the place of RUN_ID, of a run that has a training's curves while another one has its model.
+CURVES_OF = "tarmac.curves_of"
 
 # Of a run, written when its model is registered.
 CACHE_KEY = "tarmac.cache_key"
@@ -35,6 +37,9 @@ SCORE = "tarmac.score"
 SEEN = "tarmac.seen"
 # What it is the same model as, because it was taken from there instead of trained.
 SAME_AS = "tarmac.same_as"
+
+# How MLflow's names of metrics begin that say what a run used of its machine.
+SYSTEM_METRICS = "system/"
 
 # Of a run and of a version.
 EVALUATION_SET = "tarmac.evaluation_set"

@@ -208,6 +208,25 @@ def end(registry: Registry, run_id: str, ending: Ending, reason: str, *, ended_m
     )
 
 
+def set_aside(registry: Registry, run: Run) -> bool:
+    """Take a running run out of its session's, whose model is in another one. Returns whether it was kept.
+
+    One with curves is ended and kept, under another tag, so that whoever looks for the session's run does not find it;
+    one without is deleted.
+
+    Raises:
+        RegistryError: MLflow refuses or does not answer.
+    """
+    if all(name.startswith(tag.SYSTEM_METRICS) for name in run.metrics):
+        registry.call("POST", "/runs/delete", {"run_id": run.run_id})
+        return False
+    registry.tag_run(run.run_id, {tag.CURVES_OF: run.tags.get(tag.RUN_ID, "")})
+    if tag.RUN_ID in run.tags:
+        registry.call("POST", "/runs/delete-tag", {"run_id": run.run_id, "key": tag.RUN_ID})
+    end(registry, run.run_id, "FINISHED", "")
+    return True
+
+
 def curve_name(name: str, *, score: str, scripted: bool) -> str:
     """Return what a curve of a training is called in MLflow, as the trainer's `save` calls it. Pure.
 

@@ -35,8 +35,8 @@ SEND_SECONDS = 2.0
 SAMPLE_SECONDS = 10.0
 # MLflow is left alone for longer and longer while it does not answer.
 _LONGEST_PAUSE = 60.0
-# A call takes milliseconds; how long the end of a training waits for the last points.
-_CALL_SECONDS, _LAST_SECONDS = 5.0, 5.0
+# A call takes milliseconds, on a busy machine seconds; the end of a training waits for the last ones while they answer.
+_CALL_SECONDS, _LAST_SECONDS = 10.0, 30.0
 # So many points wait at most, of so many curves; a curve of t seconds gets one point in t/500 seconds.
 _WAITING, _CURVES, _DENSITY = 5_000, 100, 500
 _MIB = 1024**2
@@ -149,7 +149,9 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         """Send the last points; an MLflow that does not answer is not waited for."""
         self._over.set()
-        self._thread.join(0.1 if self._troubled else _LAST_SECONDS)
+        deadline = time.monotonic() + _LAST_SECONDS
+        while self._thread.is_alive() and not self._troubled and time.monotonic() < deadline:
+            self._thread.join(0.1)
 
     def tell(self, ti: Any) -> None:
         """Leave the run's id and address as an XCom, once: for `save`, and for people who look at the session.
