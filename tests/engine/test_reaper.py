@@ -20,7 +20,8 @@ IMAGE = "debian:trixie-slim"
 CPU, GPU, PREFLIGHT = "train_model_cpu", "train_model_gpu", "gpu_preflight_configuration"
 # Of Airflow's tables, the columns that are read.
 TABLES = """
-    CREATE TABLE dag_run (dag_id text, run_id text, state text);
+    CREATE TABLE dag_run (id serial, dag_id text, run_id text, state text);
+    CREATE TABLE dag_run_note (dag_run_id integer, content text);
     CREATE TABLE task_instance (dag_id text, run_id text, task_id text, state text, max_tries integer);
     CREATE TABLE job (id serial, job_type text, state text, hostname text, latest_heartbeat timestamptz)
 """
@@ -33,7 +34,7 @@ class Airflow:
         self.url = url
 
     def run(self, run_id: str, state: str = "running", **tasks: str | None) -> None:
-        query(self.url, "INSERT INTO dag_run VALUES (%s, %s, %s)", (DAG_ID, run_id, state))
+        query(self.url, "INSERT INTO dag_run (dag_id, run_id, state) VALUES (%s, %s, %s)", (DAG_ID, run_id, state))
         for task, found in tasks.items():
             values = (DAG_ID, run_id, task, found, 2)
             query(self.url, "INSERT INTO task_instance VALUES (%s, %s, %s, %s, %s)", values)

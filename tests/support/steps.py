@@ -141,6 +141,7 @@ class Session:
             max_tries=2,
             pushed=pushed,
             xcom_push=lambda key, value: pushed.append((key, value)),
+            xcom_pull=lambda **_: None,
         )
         return {"ti": ti, "run_id": self.run_id, "task_state_store": self.state.setdefault(task_id, TaskState())}
 
