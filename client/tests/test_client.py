@@ -246,6 +246,7 @@ def foreign(status: int, **more: Any) -> httpx.Client:
 
 FOREIGN: list[tuple[int, dict[str, str], type[Exception], str]] = [
     (200, {}, VersionError, "has no Tarmac API"),
+    (401, {}, VersionError, "has no Tarmac API"),
     (404, {}, VersionError, "has no Tarmac API"),
     (302, {"location": "https://y/"}, VersionError, "leads to https://y/"),
     (502, {}, NoAnswerError, "is the stack up"),
