@@ -36,7 +36,7 @@ SAMPLE_SECONDS = 10.0
 # MLflow is left alone for longer and longer while it does not answer.
 _LONGEST_PAUSE = 60.0
 # A call takes milliseconds, on a busy machine seconds; the end of a training waits for the last ones while they answer.
-_CALL_SECONDS, _LAST_SECONDS = 10.0, 30.0
+_CALL_SECONDS, _LAST_SECONDS = 20.0, 30.0
 # So many points wait at most, of so many curves; a curve of t seconds gets one point in t/500 seconds.
 _WAITING, _CURVES, _DENSITY = 5_000, 100, 500
 _MIB = 1024**2
