@@ -4,7 +4,6 @@ Robertson, Walker: Some simple effective approximations to the 2-Poisson model f
 SIGIR 1994. By the library implicit.
 """
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
-from tarmac_trainer.recommender.recommending import NAMES_FILE, Predictor, read_arrays
+from tarmac_trainer.recommender.recommending import NAMES_FILE, Predictor, read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -52,10 +51,7 @@ class Neighbours(Predictor):
 
     @override
     def to_disk(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        names = {"users": self.users, "items": self.items}
-        (folder / NAMES_FILE).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
-        np.savez(folder / NEIGHBOURS_FILE, allow_pickle=False, **{name: getattr(self, name) for name in _ARRAYS})
+        write_arrays(self, folder, NEIGHBOURS_FILE, _ARRAYS)
 
     @classmethod
     def from_disk(cls, folder: Path) -> "Neighbours":

@@ -111,10 +111,7 @@ class Recommender(Predictor):
 
     @override
     def to_disk(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        names = {"users": self.users, "items": self.items}
-        (folder / NAMES_FILE).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
-        np.savez(folder / ARRAYS_FILE, allow_pickle=False, **{name: getattr(self, name) for name in _ARRAYS})
+        write_arrays(self, folder, ARRAYS_FILE, _ARRAYS)
 
     @classmethod
     def from_disk(cls, folder: Path) -> "Recommender":
@@ -131,6 +128,14 @@ class Recommender(Predictor):
 
 
 _ARRAYS = ("user_factors", "item_factors", "seen_starts", "seen_items")
+
+
+def write_arrays(predictor: Predictor, folder: Path, file: str, wanted: Sequence[str]) -> None:
+    """Write the names and the arrays of a predictor into a new folder, for `read_arrays`."""
+    folder.mkdir(parents=True)
+    names = {"users": predictor.users, "items": predictor.items}
+    (folder / NAMES_FILE).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
+    np.savez(folder / file, allow_pickle=False, **{name: getattr(predictor, name) for name in wanted})
 
 
 def read_arrays(folder: Path, file: str, wanted: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, np.ndarray]]:
