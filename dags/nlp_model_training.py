@@ -24,7 +24,7 @@ from tarmac.tasks.gpu_preflight import GpuPreflight
 from tarmac.tasks.gpu_sensor import TrainingRunningSensor
 from tarmac.tasks.gpu_training import GpuTrainingOperator
 from tarmac.tasks.links import ModelRunLink, ModelVersionLink
-from tarmac.tasks.run_end import RUN_NAME_CHARACTERS, description, tell_failure
+from tarmac.tasks.run_end import run_name, tell_failure
 
 STACK = settings()
 DESCRIPTIONS = field_descriptions()
@@ -63,9 +63,9 @@ def recorded_run(runs: Iterable[dict[str, str] | None] | None) -> str:
     return next((f"runs:/{run['id']}" for run in runs or () if run), "")
 
 
-def run_name(request: dict[str, Any] | None, dag_run: Any) -> str:
-    """Name a session's MLflow run as its note in Airflow does."""
-    return description(request or {}, dag_run.triggering_user_name)[:RUN_NAME_CHARACTERS]
+def named(request: dict[str, Any] | None, dag_run: Any) -> str:
+    """Name a session's MLflow run."""
+    return run_name(request or {}, dag_run.triggering_user_name)
 
 
 def step(
@@ -128,7 +128,7 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
         "session_container": partial(container_name, STACK.stack, DAG_ID),
         "session_trainer": session_trainer,
         "recorded_run": recorded_run,
-        "run_name": run_name,
+        "run_name": named,
     },
 )
 def nlp_model_training() -> None:

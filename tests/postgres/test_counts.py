@@ -1,4 +1,4 @@
-"""What a monitoring system reads of a real ledger: who waits and for how long, who trains, how trainings ended."""
+"""What Prometheus reads of a real ledger: sessions that wait or train, the longest wait, and how trainings ended."""
 
 from __future__ import annotations
 

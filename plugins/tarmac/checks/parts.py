@@ -56,7 +56,7 @@ def attempts(hours: int) -> dict[str, Any]:
 
 
 def counts() -> dict[str, Any]:
-    """Return what a monitoring system reads: devices, hosts, what holds them, who waits, how attempts ended."""
+    """Return what Prometheus reads: devices, hosts, their reservations, and counts of queued sessions and attempts."""
     with Ledger(settings().database_url) as ledger, ledger.transaction():
         return {
             "devices": [asdict(device) for device in ledger.devices()],

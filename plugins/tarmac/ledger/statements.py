@@ -555,7 +555,7 @@ ADD_STEP = f"""
 # Which registered model the history is of, and where its alias is.
 REMEMBER_MODEL = "UPDATE promoted_model SET created_ms = %s, alias_version = %s WHERE model = %s"
 
-# ---- counts, for those who watch the stack from outside --------------------------------------------------------------
+# ---- counts for Prometheus -------------------------------------------------------------------------------------------
 
 # Of each queue: how many wait, and for how many seconds the first of them has.
 WAITING_COUNTS = """

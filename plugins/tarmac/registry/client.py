@@ -23,8 +23,8 @@ from tarmac.registry import tags as tag
 PRODUCTION = "production"
 # What MLflow takes in no name, and Postgres in no text.
 _IN_NO_NAME = "/:\0"
-_NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
-_EXISTS = "RESOURCE_ALREADY_EXISTS"
+NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
+EXISTS = "RESOURCE_ALREADY_EXISTS"
 # The call is wrong, so it is refused every time.
 _WRONG = "INVALID_PARAMETER_VALUE"
 # An answer that does not come from MLflow's API, such as a page of a proxy.
@@ -214,7 +214,7 @@ class Registry:
             try:
                 created = self.call("POST", "/model-versions/create", version)
             except RegistryError as error:
-                if error.code != _NOT_THERE:
+                if error.code != NOT_THERE:
                     raise
                 self._create_model(name, kind)
                 created = self.call("POST", "/model-versions/create", version)
@@ -248,7 +248,7 @@ class Registry:
             self.call("POST", "/registered-models/create", {"name": name, "tags": [{"key": tag.MODEL, "value": kind}]})
         except RegistryError as error:
             # Another session may have made it between the check and this call.
-            if error.code != _EXISTS:
+            if error.code != EXISTS:
                 raise
 
     def tag_run(self, run_id: str, tags: dict[str, str]) -> None:
@@ -276,7 +276,7 @@ class Registry:
         try:
             return _model(self.call("GET", "/registered-models/get", {"name": name})["registered_model"])
         except RegistryError as error:
-            if error.code == _NOT_THERE:
+            if error.code == NOT_THERE:
                 return None
             raise
 
@@ -309,7 +309,7 @@ class Registry:
         try:
             self.call("GET", "/model-versions/get", {"name": name, "version": str(number)})
         except RegistryError as error:
-            if error.code == _NOT_THERE:
+            if error.code == NOT_THERE:
                 return False
             raise
         return True
@@ -340,7 +340,7 @@ class Registry:
         try:
             return read_run(self.call("GET", "/runs/get", {"run_id": run_id})["run"])
         except RegistryError as error:
-            if error.code not in (_NOT_THERE, _WRONG):
+            if error.code not in (NOT_THERE, _WRONG):
                 raise
             raise UnknownModelError(f"There is no MLflow run {run_id!r}.") from error
 
@@ -386,7 +386,7 @@ class Registry:
         try:
             found = self.call("GET", f"/logged-models/{model_id}/artifacts/directories", {})
         except RegistryError as error:
-            if error.code == _NOT_THERE:
+            if error.code == NOT_THERE:
                 return False
             raise
         return any(item.get("path") == "MLmodel" for item in found.get("files", []))
@@ -473,7 +473,7 @@ def _refused_for_good(what: str) -> Iterator[None]:
     except UnknownModelError as error:
         raise NothingToRegisterError(f"{what}: {str(error).rstrip('.')}.") from error
     except RegistryError as error:
-        if error.code not in (_WRONG, _NOT_THERE):
+        if error.code not in (_WRONG, NOT_THERE):
             raise
         raise NothingToRegisterError(f"{what}, and would not the next time: {error}") from error
 

@@ -15,14 +15,12 @@ from typing import Any, Literal
 
 from tarmac.base.errors import RegistryError
 from tarmac.registry import tags as tag
-from tarmac.registry.client import BATCH, Registry, Run, metric_key, quoted, read_run
+from tarmac.registry.client import BATCH, EXISTS, NOT_THERE, Registry, Run, metric_key, quoted, read_run
 
 # As much of a parameter's value as the trainer's `save` writes, and of a data set's digest as MLflow keeps.
 _VALUE_CHARACTERS, _DIGEST_CHARACTERS = 500, 36
 _PARAMETERS = 100
 _PAGE = 1000
-_EXISTS = "RESOURCE_ALREADY_EXISTS"
-_NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 
 Ending = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -121,12 +119,12 @@ def _experiment(registry: Registry, name: str) -> str:
     try:
         return _active(registry, name)
     except RegistryError as error:
-        if error.code != _NOT_THERE:
+        if error.code != NOT_THERE:
             raise
     try:
         return str(registry.call("POST", "/experiments/create", {"name": name})["experiment_id"])
     except RegistryError as error:
-        if error.code != _EXISTS:
+        if error.code != EXISTS:
             raise
     return _active(registry, name)
 
@@ -211,8 +209,8 @@ def end(registry: Registry, run_id: str, ending: Ending, reason: str, *, ended_m
 def set_aside(registry: Registry, run: Run) -> bool:
     """Take a running run out of its session's, whose model is in another one. Returns whether it was kept.
 
-    One with curves is ended and kept, under another tag, so that whoever looks for the session's run does not find it;
-    one without is deleted.
+    A run with curves is ended and kept. Its tag `tarmac.run_id` goes, so that a search for the session's run does not
+    find it. A run without curves is deleted.
 
     Raises:
         RegistryError: MLflow refuses or does not answer.

@@ -17,7 +17,7 @@ from tarmac.admission.estimate import Outcome
 from tarmac.base.errors import ContainerError, LedgerError
 from tarmac.base.session import SessionKey
 from tarmac.base.states import ContainerHealth
-from tarmac.base.units import format_size
+from tarmac.base.units import MIB, format_size
 from tarmac.containers import engine
 from tarmac.devices.snapshot import FATAL_XIDS, Health, Snapshot, State, XidWatch, snapshot
 from tarmac.ledger.ledger import Ledger
@@ -25,7 +25,6 @@ from tarmac.ledger.records import Reservation
 from tarmac.scheduler.cycle import UNHEALTHY, own_bytes
 
 CHECK_SECONDS = 1.0
-_MIB = 1024**2
 # The engine's health check may fail for this long (a machine under load) before that counts as hung.
 UNHEALTHY_SECONDS = 60.0
 # A device that is missing from a snapshot this often in a row is lost.
@@ -262,7 +261,7 @@ class Watch:
             own = own_bytes(device, sessions)
             if own is not None:
                 found[uuid] = own.get(self.held.key, 0)
-                sample[f"system/gpu_{number}_memory_usage_megabytes"] = found[uuid] / _MIB
+                sample[f"system/gpu_{number}_memory_usage_megabytes"] = found[uuid] / MIB
             if device.utilisation_percent is not None:
                 sample[f"system/gpu_{number}_utilization_percentage"] = device.utilisation_percent
         self._sample = sample  # as a whole: the recorder's thread reads it

@@ -18,13 +18,14 @@ from tarmac.base.errors import RegistryError, ResultError, TarmacError
 from tarmac.base.ids import MLFLOW_RUN, RETRIEVE_RESOURCES
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
+from tarmac.base.units import MIB
 from tarmac.containers.calls import EngineCalls
 from tarmac.containers.protocol import Event
 from tarmac.containers.usage import Usage, started_ms, usage
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import TrainingRequest
 from tarmac.tasks.results import Prepared
-from tarmac.tasks.run_end import RUN_NAME_CHARACTERS, description
+from tarmac.tasks.run_end import run_name
 
 # Imported where it is used, as in gpu_training.py: MLflow's client, by the thread only.
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _LONGEST_PAUSE = 60.0
 _CALL_SECONDS, _LAST_SECONDS = 20.0, 30.0
 # So many points wait at most, of so many curves; a curve of t seconds gets one point in t/500 seconds.
 _WAITING, _CURVES, _DENSITY = 5_000, 100, 500
-_MIB = 1024**2
 
 Sample = Callable[[], Mapping[str, float]]
 
@@ -91,18 +91,12 @@ def beginning(
         experiment=request.model,
         container=container,
         started_ms=started_ms,
-        name=run_name(request, owner),
+        name=run_name({"model": request.model, "name": request.name, "datasets": request.datasets}, owner or None),
         owner=owner,
         tags=tags,
         parameters={**(prep.parameters or {}), **parameters},
         data=trained_on(request, prep),
     )
-
-
-def run_name(request: TrainingRequest, owner: str | None) -> str:
-    """Name a session's run in MLflow as its note in Airflow does: model, data, owner. Pure."""
-    facts = {"model": request.model, "name": request.name, "datasets": request.datasets}
-    return description(facts, owner or None)[:RUN_NAME_CHARACTERS]
 
 
 class Recorder:
@@ -170,22 +164,28 @@ class Recorder:
 
     def note(self, event: Event) -> None:
         """Take a point of a curve; returns at once."""
-        from tarmac.registry.tracking import Point
-
         if event.kind != "metric":
             return
-        name, seconds = self._name_of(event.data["name"]), time.monotonic() - self._since
-        step = event.data.get("step")
+        name, step = self._name_of(event.data["name"]), event.data.get("step")
         with self._lock:
             if name not in self._last and len(self._last) >= _CURVES:
                 return
-            last, before = self._last.get(name, (None, 0))
             if not isinstance(step, int | float) or isinstance(step, bool):
-                step = before + 1
-            # What was said before this process followed is replayed at once: `save` adds what is left out here.
-            if is_due(seconds, last) and len(self._waiting) < _WAITING:
-                self._last[name] = (seconds, int(step))
-                self._waiting.append(Point(name, float(event.data["value"]), int(step), int(time.time() * 1000)))
+                step = self._last.get(name, (0.0, 0))[1] + 1
+            self._keep(name, float(event.data["value"]), int(step), int(time.time() * 1000))
+
+    def _keep(self, name: str, value: float, step: int, when_ms: int) -> None:
+        """Let a point wait to be sent, if its curve gets another one now. Called with the lock held.
+
+        What was said before this process followed is replayed at once: `save` adds what is left out here.
+        """
+        from tarmac.registry.tracking import Point
+
+        seconds = time.monotonic() - self._since
+        last, _ = self._last.get(name, (None, 0))
+        if is_due(seconds, last) and len(self._waiting) < _WAITING:
+            self._last[name] = (seconds, step)
+            self._waiting.append(Point(name, value, step, when_ms))
 
     # ---- the thread --------------------------------------------------------------------------------------------------
 
@@ -239,7 +239,7 @@ class Recorder:
         self._registry = self._registry or Registry(seconds=_CALL_SECONDS)
         if not self.run_id:
             begun = self._begin()
-            # First: a run that nobody would end must not be there.
+            # Before the run is begun: the reaper ends only the runs whose rows it finds.
             with Recordings(settings().database_url) as recordings:
                 recordings.add(self._key, begun.container)
             run, self._is_new = tracking.begin(self._registry, begun)
@@ -250,18 +250,12 @@ class Recorder:
 
     def _take_sample(self) -> None:
         """Add what the training uses now; the step is the number of the interval since its start."""
-        from tarmac.registry.tracking import Point
-
         now = int(time.time() * 1000)
         step = max(0, round((now - self._started_ms) / 1000 / SAMPLE_SECONDS))
-        seconds = time.monotonic() - self._since
         found = self._sample()
         with self._lock:
             for name, value in found.items():
-                last, _ = self._last.get(name, (None, 0))
-                if is_due(seconds, last) and len(self._waiting) < _WAITING:
-                    self._last[name] = (seconds, step)
-                    self._waiting.append(Point(name, value, step, now))
+                self._keep(name, value, step, now)
 
 
 class ContainerSample:
@@ -289,7 +283,7 @@ class ContainerSample:
         now, at = usage(self.api, self._container_id), time.monotonic()
         if now is None:
             return {}
-        found = {"system/system_memory_usage_megabytes": now.memory_bytes / _MIB}
+        found = {"system/system_memory_usage_megabytes": now.memory_bytes / MIB}
         if self._before is not None:
             then, first = self._before
             percent = (now.cpu_ns - first.cpu_ns) / max(at - then, 1e-3) / 1e9 * 100

@@ -31,8 +31,8 @@ PIPELINE = tuple(task for task in TASKS if task != CHECK_DAG_SUCCESS)
 
 LAST_STEP = UPDATE_MODEL_METADATA_REGISTRY
 _MAX_SENTENCE = 700
-RUN_NAME_CHARACTERS = 250
-"""As much of a run's description as its name in MLflow takes."""
+# As much of a run's description as its name in MLflow takes.
+_RUN_NAME_CHARACTERS = 250
 
 
 def failed_first(states: Mapping[str, str | None]) -> str | None:
@@ -150,6 +150,15 @@ def description(request: Mapping[str, Any], user: str | None) -> str:
     parts += [f"data {names if len(names) <= 200 else names[:199] + '…'}"] if names else []
     parts += [f"by {user}"] if user else []
     return ", ".join(parts)
+
+
+def run_name(request: Mapping[str, Any], user: str | None) -> str:
+    """Name a session's run in MLflow as its note in Airflow describes it. Pure.
+
+    Args:
+        request, user: as of `description`.
+    """
+    return description(request, user)[:_RUN_NAME_CHARACTERS]
 
 
 def begun_note(note: str | None, text: str) -> str | None:

@@ -453,7 +453,7 @@ def create_app(stack: Stack) -> FastAPI:
 
     @app.get("/metrics", include_in_schema=False)
     async def show_metrics(request: Request) -> Response:
-        """Say for Prometheus what there is, who holds it and who waits. Basic authentication, or a token."""
+        """Answer Prometheus: devices, hosts, reservations and queues. A name and a password will do, or a token."""
         person = await login(request.headers)
         if not await stack.may(person, Right.READ):
             raise HTTPException(403, f"{person.name!r} has no role in Airflow that allows to {_WORDS[Right.READ]}.")
