@@ -26,6 +26,9 @@ TASKS = [
 ]  # fmt: skip
 
 
+# Beside two other processes that test, the UI's editor alone can take longer to load than Playwright's 5 s.
+expect.set_options(timeout=120_000)
+
 # One browser for all of them.
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -67,7 +70,7 @@ def fill_form(page: Page, datasets: str) -> None:
 def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str) -> None:
     task = f"dags/nlp_model_training/runs/{run_id}/tasks/update_model_metadata_registry"
     page.goto(f"http://localhost:{stack.web}/{task}/details")
-    expect(page.get_by_role("link", name="Model version in MLflow")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("link", name="Model version in MLflow")).to_be_visible()
     address = page.get_by_role("link", name="Training in MLflow").get_attribute("href")
     assert address
     lines = (stack.env_dir / "registry.env").read_text().splitlines()
@@ -84,7 +87,7 @@ def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str
         mlflow = context.new_page()
         mlflow.goto(address)
         back = mlflow.get_by_text(f"/dags/nlp_model_training/runs/{run_id}").first
-        expect(back).to_be_visible(timeout=60_000)
+        expect(back).to_be_visible()
         shoot(mlflow, "mlflow-run.png")
     finally:
         context.close()
@@ -144,34 +147,34 @@ def test_the_tarmac_page_in_the_navigation_starts_shows_and_ends_a_session(stack
     page.goto(f"http://localhost:{stack.web}/")
     page.get_by_role("link", name="Tarmac", exact=True).click()
     tower = page.frame_locator("iframe[title=Tarmac]")
-    expect(tower.get_by_role("heading", name="Host local")).to_be_visible(timeout=30_000)
+    expect(tower.get_by_role("heading", name="Host local")).to_be_visible()
 
     tower.get_by_role("link", name="New session").click()
     tower.get_by_label("Model").select_option("test_model")
     tower.get_by_role("button", name="Continue").click()
     tower.get_by_label("A file of your own").set_input_files(str(REPO / "examples" / "tiny.jsonl"))
-    expect(tower.get_by_text("Stored: 22 lines")).to_be_visible(timeout=30_000)
+    expect(tower.get_by_text("Stored: 22 lines")).to_be_visible()
     expect(tower.get_by_label("Train on").first).to_have_value(tiny)
     tower.get_by_label("train seconds").fill("3600")
     tower.get_by_text("More", exact=True).click()
     tower.get_by_label("Register as").fill("seen-on-the-page")
     tower.get_by_label("Train anew").check()
     tower.get_by_role("button", name="Check and preview").click()
-    expect(tower.get_by_text("The request is good.")).to_be_visible(timeout=30_000)
+    expect(tower.get_by_text("The request is good.")).to_be_visible()
     shoot(page, "page-new-in-airflow.png")
     tower.get_by_role("button", name="Start").click()
 
     # The page tells of the training by itself; nobody reloads it.
-    expect(tower.get_by_text("training", exact=True)).to_be_visible(timeout=60_000)
+    expect(tower.get_by_text("training", exact=True)).to_be_visible()
     run_id = tower.locator("dd").first.inner_text()
     tower.get_by_role("link", name="Now").click()
     row = tower.get_by_role("row").filter(has_text="seen-on-the-page")
-    expect(row).to_contain_text("trains", timeout=30_000)
+    expect(row).to_contain_text("trains")
     shoot(page, "page-in-airflow.png")
     row.get_by_role("link").click()
     tower.get_by_text("Cancel", exact=True).click()
     tower.get_by_role("button", name="End this session").click()
-    expect(tower.get_by_text("The session was ended.")).to_be_visible(timeout=60_000)
+    expect(tower.get_by_text("The session was ended.")).to_be_visible()
     assert stack.finish(run_id) == "failed"
     tower.get_by_role("link", name="Run in Airflow").click()
     page.wait_for_url(f"**/dags/nlp_model_training/runs/{run_id}*")
