@@ -10,19 +10,21 @@ import pytest
 
 from tarmac.base.errors import SettingsError
 from tarmac.reaper.airflow_state import database_url
-from tarmac.reaper.supervisor import SILENT_SECONDS, START_SECONDS, Pulse, listens
+from tarmac.reaper.supervisor import SILENT_SECONDS, START_SECONDS, Pulse, listens, patience
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SILENT, START = int(SILENT_SECONDS), int(START_SECONDS)
 
 
-def life(*checks: tuple[float, datetime | None | str], before: datetime | None = None) -> list[float]:
+def life(
+    *checks: tuple[float, datetime | None | str], before: datetime | None = None, times: float = 1.0
+) -> list[float]:
     """The times at which a scheduler started at 0 is found dead; "unavailable" is a database that does not answer."""
     pulse = Pulse(0.0, before)
     found = []
     for now, beat in checks:
         answers = beat != "unavailable"
-        if pulse.dead(now, answers=answers, beat=beat if isinstance(beat, datetime) else None):
+        if pulse.dead(now, answers=answers, beat=beat if isinstance(beat, datetime) else None, patience=times):
             found.append(now)
     return found
 
@@ -42,6 +44,21 @@ def test_silence_counts_only_while_the_database_answers():
     back = [(float(t), beat) for t in range(90, 90 + SILENT + 1)]
     assert life((0, NOON), (2, beat), *unavailable, *back, before=NOON) == []
     assert life((0, NOON), (2, beat), *unavailable, *back, (90 + SILENT + 1, beat), before=NOON) == [90 + SILENT + 1]
+
+
+def test_a_slow_scheduler_on_an_overloaded_host_is_not_taken_for_a_dead_one():
+    slow = [(float(t), NOON + timedelta(seconds=40 * (t // 40))) for t in range(0, 400)]  # a beat every 40 s
+    assert life(*slow, times=patience(2.0, 2)) != []
+    assert life(*slow, times=patience(24.0, 2)) == []
+    silent = [(float(t), NOON + timedelta(seconds=min(t, 2))) for t in range(0, 400)]
+    assert life(*silent, times=patience(24.0, 2))[0] == 2 + 6 * SILENT + 1
+
+
+@pytest.mark.parametrize(
+    ("load", "processors", "times"), [(0.0, 2, 1.0), (4.0, 2, 1.0), (8.0, 2, 2.0), (32.0, 16, 1.0), (500.0, 2, 8.0)]
+)
+def test_the_patience_grows_with_the_queue_of_a_processor_up_to_a_bound(load: float, processors: int, times: float):
+    assert patience(load, processors) == times
 
 
 @pytest.mark.parametrize("hours", [1, -1])

@@ -10,6 +10,7 @@ to end by themselves, not the hours that a training takes.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -25,7 +26,8 @@ from tarmac.reaper.airflow_state import AirflowState, database_url
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
-# A scheduler beats every 2 s. One that is silent for so long, while its database answers all the time, is dead.
+# A scheduler beats every 2 s. One that is silent for so long, while its database answers all the time, is dead; on a
+# host whose processors have a queue it gets more time (see patience).
 SILENT_SECONDS = 15.0
 # It imports Airflow and looks for orphaned tasks before its first beat.
 START_SECONDS = 90.0
@@ -35,6 +37,22 @@ GRACE_SECONDS = 8.0
 DEAF_SECONDS = 15.0
 SOCKET = "/var/run/docker.sock"
 _PAUSE_SECONDS = 2.0
+# Processes for each processor up to which a scheduler beats as usual, and by how much the limits grow at most.
+_USUAL_LOAD = 2.0
+_MOST_PATIENCE = 8.0
+
+
+def patience(load: float, processors: int) -> float:
+    """Return by what the limits are multiplied on a host with this load: 1 to 8. Pure.
+
+    A scheduler that only waits for a processor, or for a database that does, is slow and not dead. Another one in its
+    place would be as slow, and would have to start first.
+
+    Args:
+        load: processes that run or wait to, averaged over a minute.
+        processors: how many the host has.
+    """
+    return min(max(load / max(processors, 1) / _USUAL_LOAD, 1.0), _MOST_PATIENCE)
 
 
 @dataclass
@@ -52,13 +70,14 @@ class Pulse:
     _since: float | None = None
     _alive: bool = False
 
-    def dead(self, now: float, *, answers: bool, beat: datetime | None) -> bool:
+    def dead(self, now: float, *, answers: bool, beat: datetime | None, patience: float = 1.0) -> bool:
         """Take in one check; tell whether the scheduler is dead.
 
         Args:
             now: this process's monotonic seconds, never less than the last time.
             answers: whether the database did.
             beat: the newest heartbeat there.
+            patience: by what the limits are multiplied.
         """
         if not answers:
             self._since = None  # silence counts only while the scheduler could have written
@@ -68,8 +87,8 @@ class Pulse:
             self._beat, self._since = beat, now
             return False
         if not self._alive:
-            return now - self.started > START_SECONDS
-        return now - self._since > SILENT_SECONDS
+            return now - self.started > START_SECONDS * patience
+        return now - self._since > SILENT_SECONDS * patience
 
 
 def listens(path: str) -> bool:
@@ -150,7 +169,6 @@ class Supervisor:
                     log.error("No process has listened on %s for %g s.", SOCKET, DEAF_SECONDS)
                     return 1
                 if self._dead(pulse):
-                    log.error("The scheduler has not beaten for %g s although its database answers.", SILENT_SECONDS)
                     return 1
             return self._end(scheduler)
         finally:
@@ -182,7 +200,16 @@ class Supervisor:
             beat = self._airflow.scheduler_beat()
         except AirflowStateError:
             return pulse.dead(time.monotonic(), answers=False, beat=None)
-        return pulse.dead(time.monotonic(), answers=True, beat=beat)
+        load = os.getloadavg()[0]
+        times = patience(load, os.cpu_count() or 1)
+        if not pulse.dead(time.monotonic(), answers=True, beat=beat, patience=times):
+            return False
+        log.error(
+            "The scheduler has not beaten for %.0f s although its database answers; the host's load is %.1f.",
+            SILENT_SECONDS * times,
+            load,
+        )
+        return True
 
     def _end(self, scheduler: subprocess.Popen[bytes]) -> int:
         """Ask the scheduler to end; whatever is left of it ends with this container."""
