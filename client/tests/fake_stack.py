@@ -32,6 +32,14 @@ STEP = {
     "model": "ner", "kind": "person", "from_version": None, "to_version": 3, "who": "ada", "why": "better",
     "at": "2026-11-28T06:00:00Z", "margin": None,
 }  # fmt: skip
+KIND = {
+    "name": "ner", "title": "Named entities", "score": "f1", "scripts": True, "parameters": [
+        {"name": "patience", "type": "int", "low": 1.0, "high": 100000.0, "choices": [], "default": 600.0,
+         "help": "so many updates without a better score end the training"},
+        {"name": "refit", "type": "choice", "low": None, "high": None, "choices": ["always", "never"], "default": None,
+         "help": "trained again"},
+    ],
+}  # fmt: skip
 URL = "http://stack.example:8081"
 LINE = '{"sentence": "Ada met Bob", "entities": []}\n'
 OVER = {"run_state": "success", "state": "done", "result": {"metrics": {"f1": 0.41}, "model": "ner", "version": "3"}}
@@ -153,6 +161,10 @@ class Stack:
             return self.file(method, match[1], body, request)
         if path == "/models":
             return 200, [{"name": "ner", "version": 3, "created": "2026-11-28T06:00:00Z", "aliases": ["production"]}]
+        if path == "/kinds":
+            return 200, {"ner": "Named entities"}
+        if path.startswith("/kinds/"):
+            return (200, KIND) if path == "/kinds/ner" else (404, {"detail": "There is no kind of model 'nre'."})
         if path == "/gpus":
             return 200, {"devices": [], "reservations": [], "queue": [{"run_id": "s", "reason": "no device"}]}
         return 404, {"detail": f"no {path}"}

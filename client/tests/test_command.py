@@ -21,7 +21,7 @@ VERBS = {
     "login", "train", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
     "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
     "models reproduce", "data rm", "models rm", "gpus", "hosts", "completion",
-    "gpu check", "doctor",
+    "gpu check", "doctor", "kinds",
 }  # fmt: skip
 Command = Callable[..., "tuple[int, str, str]"]
 
@@ -74,6 +74,21 @@ def test_a_request_in_a_file_is_sent_as_it_is(tarmac: Command, stack: Stack, dat
     assert (code, json.loads(out)) == (0, {"id": "mine"})
     assert stack.started["mine"]["parameters"] == {"a": 1, "b": 2}
     assert len(stack.stored) == 1
+
+
+def test_the_kinds_and_the_parameters_of_one_are_explained(tarmac: Command):
+    code, out, _ = tarmac("kinds")
+    assert code == 0
+    assert out.splitlines()[1] == "ner    Named entities"
+    code, out, _ = tarmac("kinds", "ner")
+    assert code == 0
+    assert out.splitlines()[2:9] == [
+        "", "  patience  1 to 100,000, default 600", "    so many updates without a better score end the training",
+        "", '  refit  "always" or "never"', "    trained again", "",
+    ]  # fmt: skip
+    code, _, err = tarmac("kinds", "nre")
+    assert code == 2
+    assert err == "There is no kind of model 'nre'.\n"
 
 
 def test_a_session_that_fails_says_why_and_exits_with_1(tarmac: Command, stack: Stack):

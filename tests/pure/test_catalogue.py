@@ -46,6 +46,16 @@ def test_each_model_has_a_score_that_ranks_it():
         assert model.title, name
 
 
+def test_each_parameter_of_ours_is_explained_in_the_docs_as_in_the_forms():
+    page = (Path(__file__).parents[2] / "docs/train-your-own.md").read_text().splitlines()
+    for name, model in combine([("ours", OURS.read_bytes())]).models.items():
+        for key, one in model.parameters.items():
+            assert one.help, f"{name}.{key}"
+            begin, end = f"| `{key}` | {one.range_text()} |", f"| {one.help} |"
+            found = any(line.startswith(begin) and line.endswith(end) for line in page)
+            assert found or name == "test_model", f"docs/train-your-own.md lacks of {name}: {begin} ... {end}"
+
+
 TEAM = b"""
 [word_count]
 title = "Counts words"
@@ -54,7 +64,7 @@ image = "team/word-count:3"
 command = ["/bin/sh", "/trainer.sh"]
 gpu_memory = "2GiB"
 memory = "512MiB"
-parameters.top = { type = "int", low = 1, high = 100, default = 10 }
+parameters.top = { type = "int", low = 1, high = 100, default = 10, help = "words that are listed" }
 parameters.case = { type = "choice", choices = ["lower", "keep"], default = "lower" }
 """
 
@@ -65,7 +75,7 @@ def test_a_team_s_trainer_is_read():
     model = models["word_count"]
     assert (model.image, model.command, model.score) == ("team/word-count:3", ("/bin/sh", "/trainer.sh"), "coverage")
     assert (model.gpu_memory_bytes, model.memory_bytes) == (2 * 1024**3, 512 * 1024**2)
-    assert model.parameters["top"] == Parameter("int", 1, 100, default=10)
+    assert model.parameters["top"] == Parameter("int", 1, 100, default=10, help="words that are listed")
     assert model.parameters["case"].choices == (None, "lower", "keep")
 
 

@@ -144,6 +144,8 @@ def test_every_kind_has_a_form_with_its_parameters_and_their_bounds(browser: Tes
     text = see(browser, "/new?model=test_model")
     assert re.search(r'name="parameter.train_seconds" type="number"[^>]* min="0" max="86400" step="any"', text)
     assert '<option value="prep">prep</option>' in text
+    assert "seconds that the training takes, for tests of pipelines; 0 to 86400, default 0" in text
+    assert "the step that fails on purpose, for tests of pipelines" in text
 
 
 def test_a_ledger_that_is_away_leaves_the_form(browser: TestClient, fakes: Fakes):

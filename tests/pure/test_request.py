@@ -434,8 +434,10 @@ def test_data_sets_start_with_an_example_that_cannot_be_sent_unchanged():
 
 def test_the_form_describes_the_parameters_of_each_model():
     text = form_schema()["parameters"]["description_md"]
-    (line,) = [line for line in text.splitlines() if "**named_entity_recognition**" in line]
-    assert "*max_steps* 1 to 100,000 (default 3,000)" in line
+    _, _, own = text.partition("**named_entity_recognition**")
+    assert own.splitlines()[1] == (
+        "  - *max_steps* (1 to 100,000, default 3,000): updates of the weights at most, each with one batch"
+    )
     assert all(name in text for name in catalogue().models)
 
 

@@ -35,9 +35,10 @@ for name in models.names():
     found = {}
     for key, parameter in model.parameters.items():
         if isinstance(parameter, Number):
-            found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high, parameter.default]
+            found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high]
         else:
-            found[key] = ["choice", [None, *parameter.choices], parameter.default]
+            found[key] = ["choice", [None, *parameter.choices]]
+        found[key] += [parameter.default, parameter.help]
     declared[name] = [model.score_name, found]
 
 def read(sent):
@@ -111,7 +112,7 @@ def test_the_catalogue_lists_the_models_and_parameters_that_the_trainer_declares
         name: [
             model.score,
             {
-                key: [p.kind, list(p.choices), p.default] if p.kind == "choice" else [p.kind, p.low, p.high, p.default]
+                key: [p.kind, *([list(p.choices)] if p.kind == "choice" else [p.low, p.high]), p.default, p.help]
                 for key, p in model.parameters.items()
             },
         ]

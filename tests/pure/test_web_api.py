@@ -434,6 +434,7 @@ def test_a_kind_says_the_bounds_of_its_parameters(call: Callable[..., httpx.Resp
     known = {one["name"]: one for one in found["parameters"]}
     assert (known["train_seconds"]["type"], known["train_seconds"]["high"]) == ("number", 86400)
     assert known["fail"]["choices"] == ["prep", "train", "save", "eval"]
+    assert known["fail"]["help"] == "the step that fails on purpose, for tests of pipelines"
     unknown = call("viewer", "GET", "/kinds/none")
     assert (unknown.status_code, unknown.json()["detail"]) == (404, "There is no kind of model 'none'.")
 

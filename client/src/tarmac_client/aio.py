@@ -204,6 +204,14 @@ class AsyncTarmac:
         """Return the kinds of models that a request may name, with a title each."""
         return dict(await self.run(self.verbs.raw("/kinds")))
 
+    async def kind(self, name: str) -> dict[str, Any]:
+        """Return a kind of model: `title`, `score`, and `parameters` with type, bounds, default and what each does.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return dict(await self.run(self.verbs.kind(name)))
+
     async def gpus(self) -> dict[str, Any]:
         """Return `devices`, `reservations` and `queue`, as the API has them."""
         return dict(await self.run(self.verbs.raw("/gpus")))

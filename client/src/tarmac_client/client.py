@@ -196,6 +196,14 @@ class Tarmac:
         """Return the kinds of models that a request may name, with a title each."""
         return dict(self.run(self.verbs.raw("/kinds")))
 
+    def kind(self, name: str) -> dict[str, Any]:
+        """Return a kind of model: `title`, `score`, and `parameters` with type, bounds, default and what each does.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        return dict(self.run(self.verbs.kind(name)))
+
     def gpus(self) -> dict[str, Any]:
         """Return `devices`, `reservations` and `queue`, as the API has them."""
         return dict(self.run(self.verbs.raw("/gpus")))

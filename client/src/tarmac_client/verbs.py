@@ -298,6 +298,10 @@ class Verbs:
         """Remove a registered version; return what was removed."""
         return dict((yield from self.calls.call("DELETE", _model(name, str(version)), once=True)))
 
+    def kind(self, name: str) -> Flow[dict[str, Any]]:
+        """Return a kind of model with its parameters."""
+        return dict((yield from self.calls.call("GET", f"/kinds/{quote(name, safe='')}")))
+
     def models(self, name: str | None) -> Flow[list[ModelVersion]]:
         """Return the registered versions, of one model or of all."""
         rows = yield from self.calls.call("GET", "/models", params={} if name is None else {"name": name})

@@ -59,17 +59,23 @@ Parameter = Number | Choice
 ALWAYS, NEVER = "always", "never"
 
 REFIT = Choice(
-    (ALWAYS, NEVER), "train again on all lines of train, those held out included; null: always, unless promote is auto"
+    (ALWAYS, NEVER),
+    "whether the best model is trained again on all train lines, those held out included; "
+    "without it always, unless promote is auto",
 )
 """The parameter `refit`."""
 
 COMMON: dict[str, Parameter] = {
-    "max_steps": Number(3000, 1, 100_000, "updates at most", whole=True),
-    "patience": Number(600, 1, 100_000, "updates without a better score that end it", whole=True),
-    "eval_frequency": Number(100, 1, 100_000, "updates between two evaluations", whole=True),
+    "max_steps": Number(3000, 1, 100_000, "updates of the weights at most, each with one batch", whole=True),
+    "patience": Number(600, 1, 100_000, "so many updates without a better score end the training", whole=True),
+    "eval_frequency": Number(
+        100, 1, 100_000, "updates from one scoring on the evaluation lines to the next", whole=True
+    ),
     "batch_size": Number(32, 1, 1024, "lines in an update", whole=True),
-    "dropout": Number(0.3, 0, 0.9, "share of features left out in an update"),
-    "learn_rate": Number(0.001, 1e-6, 1, "Adam's learn rate"),
+    "dropout": Number(
+        0.3, 0, 0.9, "share of the network's values that an update leaves out at random, against learning by heart"
+    ),
+    "learn_rate": Number(0.001, 1e-6, 1, "how far an update moves the weights (Adam); less is slower and steadier"),
     "refit": REFIT,
 }
 """What every pipeline that `pipelines.train` trains can be told."""

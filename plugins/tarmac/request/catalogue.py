@@ -38,13 +38,28 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyperparameter. `kind` is int, number or choice; bounds are inclusive; `choices` may hold None."""
+    """One hyperparameter. `kind` is int, number or choice; bounds are inclusive; `choices` may hold None.
+
+    `help`: what it does, for people, as a part of a sentence; empty: a team's file does not say.
+    """
 
     kind: str
     low: float = 0
     high: float = 0
     choices: tuple[str | None, ...] = ()
     default: float | str | None = None
+    help: str = ""
+
+    def range_text(self) -> str:
+        """Say what a value may be and what it is where a request gives none, for people. Pure."""
+        if self.kind == "choice":
+            allowed = " or ".join(f'"{one}"' for one in self.choices if one is not None)
+        else:
+            allowed = f"{self.low:,.10g} to {self.high:,.10g}"
+        if self.default is None:
+            return allowed
+        default = f'"{self.default}"' if isinstance(self.default, str) else f"{self.default:,.10g}"
+        return f"{allowed}, default {default}"
 
     def problem(self, value: object) -> str | None:
         """Say what is wrong with a value, or None. Pure."""
@@ -104,16 +119,17 @@ class _Parameter(BaseModel):
     high: float = 0
     choices: tuple[StrictStr, ...] = ()
     default: float | StrictStr | None = None
+    help: Annotated[StrictStr, Field(max_length=300)] = ""
 
     def parameter(self) -> Parameter:
         if self.type == "choice":
             if not self.choices:
                 raise ValueError("a choice needs choices, a list of words")
             # TOML has no null: leaving the parameter out is always a choice.
-            made = Parameter("choice", choices=(None, *self.choices), default=self.default)
+            made = Parameter("choice", choices=(None, *self.choices), default=self.default, help=self.help)
         else:
             default = int(self.default) if self.type == "int" and isinstance(self.default, float) else self.default
-            made = Parameter(self.type, self.low, self.high, default=default)
+            made = Parameter(self.type, self.low, self.high, default=default, help=self.help)
         if self.default is not None and (problem := made.problem(made.default)):
             raise ValueError(f"its default {problem}")
         return made

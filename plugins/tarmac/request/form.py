@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from tarmac.request.catalogue import Model, Parameter, catalogue
+from tarmac.request.catalogue import Model, catalogue
 from tarmac.request.schema import TrainingRequest
 
 EXAMPLE_DATASETS: dict[str, Any] = {"my-data": {"train": "<id>/<id>.jsonl", "eval": None}}
@@ -72,18 +72,10 @@ def parameters_help() -> str:
 
 
 def _parameters_of(model: Model) -> str:
-    return "; ".join(f"*{name}* {_range_of(one)}" for name, one in model.parameters.items())
-
-
-def _range_of(parameter: Parameter) -> str:
-    if parameter.kind == "choice":
-        values = ", ".join("null" if one is None else f'"{one}"' for one in parameter.choices)
-    else:
-        values = f"{parameter.low:,.10g} to {parameter.high:,.10g}"
-    if parameter.default is None:
-        return values
-    default = f'"{parameter.default}"' if isinstance(parameter.default, str) else f"{parameter.default:,.10g}"
-    return f"{values} (default {default})"
+    return "".join(
+        f"\n  - *{name}* ({one.range_text()}){f': {one.help}' if one.help else ''}"
+        for name, one in model.parameters.items()
+    )
 
 
 def _inline(node: Any, definitions: dict[str, Any]) -> Any:

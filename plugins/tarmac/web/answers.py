@@ -218,6 +218,7 @@ class Parameter(BaseModel):
     high: float | None = None
     choices: list[str] = []
     default: float | str | None = None
+    help: str = Field("", description="what it does; empty: a team's own trainer does not say")
 
 
 class Kind(BaseModel):

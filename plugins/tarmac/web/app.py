@@ -481,9 +481,9 @@ def create_app(stack: Stack) -> FastAPI:
 def _parameter(name: str, one: Parameter) -> answers.Parameter:
     if one.kind == "choice":
         choices = [choice for choice in one.choices if choice is not None]
-        return answers.Parameter(name=name, type="choice", choices=choices, default=one.default)
+        return answers.Parameter(name=name, type="choice", choices=choices, default=one.default, help=one.help)
     kind: Literal["int", "number"] = "int" if one.kind == "int" else "number"
-    return answers.Parameter(name=name, type=kind, low=one.low, high=one.high, default=one.default)
+    return answers.Parameter(name=name, type=kind, low=one.low, high=one.high, default=one.default, help=one.help)
 
 
 _WORDS = {

@@ -257,6 +257,14 @@ def data_rm(arguments: argparse.Namespace) -> int:
     return _print(arguments, removed, lambda _: [])
 
 
+def kinds(arguments: argparse.Namespace) -> int:
+    """List the kinds of models, or show one with its parameters."""
+    with connect() as tarmac:
+        if arguments.kind is None:
+            return _print(arguments, tarmac.kinds(), show.kinds_lines)
+        return _print(arguments, tarmac.kind(arguments.kind), show.kind_lines)
+
+
 def models_rm(arguments: argparse.Namespace) -> int:
     """Remove a registered version."""
     with connect() as tarmac:

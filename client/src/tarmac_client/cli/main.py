@@ -72,7 +72,13 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--train", metavar="FILE", help="what to train on: a file, an id of the store, or a URL")
     train.add_argument("--eval", metavar="FILE", help="what to score on; default: about a tenth of what is trained on")
     train.add_argument("--gpu", action="store_true", help="train on a GPU; waits until it fits on one")
-    train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a parameter; may be repeated")
+    train.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="a parameter, as `tarmac kinds MODEL` lists them; may be repeated",
+    )
     train.add_argument("--name", help="under which the model is registered")
     train.add_argument("--key", help="the session's id: the same request sent again with it starts nothing")
     train.add_argument("--detach", action="store_true", help="print the session's id and return at once")
@@ -157,6 +163,11 @@ def parser() -> argparse.ArgumentParser:
         "tarmac models reproduce SESSION", of_models,
     )  # fmt: skip
     one.add_argument("session", metavar="SESSION", help="whose model it was")
+    one = add(
+        "kinds", commands.kinds, "list the kinds of models; of one, show each parameter and what it does",
+        "tarmac kinds named_entity_recognition",
+    )  # fmt: skip
+    one.add_argument("kind", metavar="MODEL", nargs="?", help="whose parameters are shown")
     add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
     gpu = verbs.add_parser("gpu", help="try the GPUs", description="Try the GPUs.")
     of_gpu = gpu.add_subparsers(required=True, metavar="VERB")

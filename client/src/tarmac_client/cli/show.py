@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -146,6 +147,33 @@ def content_lines(file: StoredFile) -> list[str]:
 
 def _words(found: Mapping[str, int] | None) -> str:
     return "" if not found else f", {found['least']} to {found['most']} words, half have at most {found['median']}"
+
+
+def kinds_lines(found: Mapping[str, str]) -> list[str]:
+    """A table of the kinds of models."""
+    return [*table(["MODEL", "WHAT"], list(found.items())), "", "Parameters of one: tarmac kinds MODEL"]
+
+
+def kind_lines(found: Mapping[str, Any]) -> list[str]:
+    """A kind of model, and each of its parameters with what it may be and what it does."""
+    lines = [f"{found['name']}: {one_line(found['title'])}", f"  its versions are ranked by {found['score']}"]
+    for one in found["parameters"]:
+        lines += ["", f"  {one['name']}  {_range(one)}"]
+        lines += textwrap.wrap(one_line(one.get("help") or ""), 76, initial_indent="    ", subsequent_indent="    ")
+    return (
+        [*lines, "", "Set one: tarmac train MODEL --train FILE --set PARAMETER=VALUE"] if found["parameters"] else lines
+    )
+
+
+def _range(one: Mapping[str, Any]) -> str:
+    if one["type"] == "choice":
+        allowed = " or ".join(json.dumps(choice) for choice in one["choices"])
+    else:
+        allowed = f"{one['low']:,.10g} to {one['high']:,.10g}"
+    default = one["default"]
+    if default is None:
+        return allowed
+    return f"{allowed}, default {default if isinstance(default, str) else format(default, ',.10g')}"
 
 
 def model_lines(versions: Sequence[ModelVersion]) -> list[str]:

@@ -60,11 +60,16 @@ class CollaborativeFiltering(Model[Interaction]):
     leaves_out_trained = True
     parameters = {
         "factors": Number(64, 1, 1024, "numbers that describe a user or an item", whole=True),
-        "regularization": Number(10, 1e-4, 1e6, "how much large factors cost"),
+        "regularization": Number(10, 1e-4, 1e6, "how much large factors cost; more is smoother"),
         "alpha": Number(5, 1e-3, 1e4, "how much a count of 1 weighs against an item that was not used"),
         "iterations": Number(15, 1, 1000, "iterations of alternating least squares", whole=True),
-        "eval_frequency": Number(3, 1, 1000, "iterations between two evaluations", whole=True),
-        "method": Choice((ALS, NEIGHBOURS), "null: three ways are tried, and the best on the eval lines is taken"),
+        "eval_frequency": Number(
+            3, 1, 1000, "iterations from one scoring on the evaluation lines to the next", whole=True
+        ),
+        "method": Choice(
+            (ALS, NEIGHBOURS),
+            "how it learns; without it three ways are tried, and the best on the evaluation lines is taken",
+        ),
         "refit": REFIT,
     }
 

@@ -30,7 +30,7 @@ class NamedEntityRecognition(Model[Sentence]):
     parameters = {
         **COMMON,
         "disguise": augmentation.SHARE,
-        "plain_share": Number(0.1, 0, 1, "share of the sentences without entity used in each round"),
+        "plain_share": Number(0.1, 0, 1, "share of the sentences without an entity that each round uses"),
         "perceptron": perceptron.PERCEPTRON,
     }
     key = KEY

@@ -12,7 +12,9 @@ from tarmac_trainer.text.entities import Sentence, Span
 RARE = 2
 """A word that is in the train lines at most so often may be replaced."""
 
-SHARE = Number(0.5, 0, 1, "share of spans and rare words replaced by others in an update")
+SHARE = Number(
+    0.5, 0, 1, "share of spans and rare words that an update replaces by others, to learn contexts and not names"
+)
 """The parameter `disguise` of these models: the request's name for how much is augmented."""
 
 

@@ -19,7 +19,8 @@ from tarmac_trainer.text.scoring import LabelCounts, batches
 CONFIG = Path(__file__).with_suffix(".cfg")
 
 LINEAR = Choice(
-    (NEVER,), "never: no linear model is tried beside the network; null: where it scores higher, it is used"
+    (NEVER,),
+    "never: the network alone is trained; without it a linear model is trained too, and used where it scores higher",
 )
 """The parameter `linear`."""
 

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from spacy.training import Example
 
 PERCEPTRON = Choice(
-    (NEVER,), "never: no perceptron is tried beside the network; null: where it scores higher, it is used"
+    (NEVER,),
+    "never: the network alone is trained; without it a perceptron is trained too, and used where it scores higher",
 )
 """The parameter `perceptron`."""
 

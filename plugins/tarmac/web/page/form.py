@@ -37,7 +37,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Input:
-    """The field of a parameter. `step`: as HTML has it; `choices`: it is a list to choose from, else a number."""
+    """The field of a parameter. `step`: as HTML has it; `choices`: it is a list to choose from, else a number.
+
+    `help`: what it does.
+    """
 
     name: str
     label: str
@@ -46,6 +49,7 @@ class Input:
     step: str
     default: str
     choices: list[Choice]
+    help: str
 
 
 def request_of(fields: Mapping[str, str]) -> dict[str, Any]:
@@ -141,6 +145,7 @@ def inputs(kind: answers.Kind) -> list[Input]:
             if isinstance(one.default, float)
             else one.default,
             choices=[Choice(choice, choice) for choice in one.choices],
+            help=one.help,
         )
         for one in kind.parameters
     ]
