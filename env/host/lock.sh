@@ -7,10 +7,12 @@ set -euo pipefail
 cd "$(root_of_repo)"
 command -v uv >/dev/null || die "this needs uv: 'pip install uv'."
 groups=("$@")
-[ "${#groups[@]}" -gt 0 ] || groups=(build airflow mlflow trainer trainer-cuda trainer-test test)
+[ "${#groups[@]}" -gt 0 ] || groups=(build airflow mlflow trainer trainer-cuda trainer-test test predict)
 for group in "${groups[@]}"; do
+    python=3.13
+    [ "$group" != predict ] || python=3.11
     uv pip compile --quiet --no-config --generate-hashes --no-header --no-annotate --no-emit-index-url \
-        --python-version 3.13 --python-platform x86_64-manylinux_2_40 \
+        --python-version "$python" --python-platform x86_64-manylinux_2_40 \
         --group "pyproject.toml:$group" --output-file "requirements-$group.lock"
     say "requirements-$group.lock: $(grep -c '==' "requirements-$group.lock") packages"
 done

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +19,19 @@ from support.stack import REPO, Stack
 from support.waiting import wait_for
 from tarmac.request.catalogue import OURS, combine
 
-TAG = os.environ.get("TARMAC_TAG") or "test"
 MODELS = [name for name in combine([("ours", OURS.read_bytes())]).models if name != "test_model"]
 QUICK = {"max_steps": 10, "eval_frequency": 5}
 
 EXAMPLES = """
 import json, mlflow, sys
-from tarmac_trainer import models
 for uri in sys.argv[1:]:
-    name = uri.split("/")[1]
-    print(json.dumps(mlflow.pyfunc.load_model(uri).predict([dict(models.get(name).example)])))
+    model = mlflow.pyfunc.load_model(uri)
+    from tarmac_trainer import models  # it came with the model
+    print(json.dumps(model.predict([dict(models.get(uri.split("/")[1]).example)])))
 """
+
+PREDICT = Path("/opt/predict")
+"""In the test image: what README's `pip install` gives, on another Python than the trainer's."""
 
 SCRIPT = """
 import json, os, spacy
@@ -43,33 +49,67 @@ def multitask(stack: Stack) -> dict[str, Any]:
     return {"multitask": {"train": train, "eval": dev}}
 
 
-def test_every_model_trains_from_one_file_and_predicts_with_one_line(stack: Stack, multitask: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def versions(stack: Stack, multitask: dict[str, Any]) -> dict[str, str]:
+    """Each kind of model, trained from one file: the address of its version by its name."""
     known = combine([("ours", OURS.read_bytes())]).models
     runs = {}
     for name in MODELS:
         parameters = {key: value for key, value in QUICK.items() if key in known[name].parameters}
         runs[name] = stack.start({"model": name, "datasets": multitask, "parameters": parameters})
-    versions = {}
+    found = {}
     for name, run_id in runs.items():
         assert stack.finish(run_id, seconds=600) == "success", name
         registered = stack.xcom(run_id, "update_model_metadata_registry")
         assert registered["score_name"] == known[name].score
         assert all(0 <= value <= 1 for value in registered["metrics"].values()), registered
-        versions[name] = f"models:/{registered['name']}/{registered['version']}"
+        found[name] = f"models:/{registered['name']}/{registered['version']}"
         prepared = stack.xcom(run_id, "retrieve_resources")
         assert prepared["skipped_lines"] > 0, "the lines of the other models"
         assert prepared["train_lines"] > 0
-    out = subprocess.run(
-        ["docker", "run", "--rm", "--network", f"{stack.project}_registry",
-         "--env-file", stack.env_dir / "registry.env", "--entrypoint", "python", f"tarmac/trainer:{TAG}",
-         "-c", EXAMPLES, *versions.values()],
-        text=True, capture_output=True,
-    )  # fmt: skip
-    assert out.returncode == 0, out.stderr
-    answers = [json.loads(line) for line in out.stdout.splitlines() if line.startswith("[")]
+    stack.assert_nothing_left(*runs.values())
+    return found
+
+
+def outside(stack: Stack, *command: str, script: str = "") -> str:
+    """Run README's lines to predict, or a command, as a person does who has no more of the stack than its address."""
+    environment = {"PATH": f"{PREDICT}/bin:/usr/bin:/bin", "HOME": os.environ["HOME"]}
+    done = subprocess.run(
+        [*(command or ("bash", "-e", "-c", script))], cwd=REPO, env=environment, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(
+    not PREDICT.exists(), reason="README's line to predict is NOT tried: there is no second Python here"
+)
+def test_each_model_predicts_on_another_python_outside_of_the_stack_as_readme_says(
+    stack: Stack, versions: dict[str, str]
+) -> None:
+    ours, theirs = (
+        subprocess.run([python, "-c", "import sys; print(sys.version_info[:2])"], text=True, capture_output=True).stdout
+        for python in (sys.executable, f"{PREDICT}/bin/python")
+    )
+    assert ours != theirs, "the models were saved on the Python of these tests, Debian's"
+    (block,) = (part for part in (REPO / "README.md").read_text().split("```bash\n") if "load_model" in part)
+    install, *lines = block.partition("```")[0].splitlines()
+    groups = tomllib.loads((REPO / "pyproject.toml").read_text())["dependency-groups"]
+    assert install.partition("#")[0].split() == ["pip", "install", *groups["predict"]], "what the image was made with"
+    script = "\n".join(lines)
+    for readme, here in (
+        ("env/registry.env", str(stack.env_dir / "registry.env")),
+        ("localhost:5000", f"localhost:{stack.mlflow_port}"),
+        ("models:/named_entity_recognition/1", versions["named_entity_recognition"]),
+    ):
+        assert script.count(readme) == 1
+        script = script.replace(readme, here)
+    assert "named_entity" in outside(stack, script=script)
+    settings = script.rpartition("python -c")[0]
+    out = outside(stack, script=f"{settings}\npython -c {shlex.quote(EXAMPLES)} {shlex.join(versions.values())}")
+    answers = [json.loads(line) for line in out.splitlines() if line.startswith("[")]
     assert len(answers) == len(versions)
     assert all(len(answer) == 1 and answer[0] for answer in answers)
-    stack.assert_nothing_left(*runs.values())
 
 
 @pytest.fixture
