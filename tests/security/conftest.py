@@ -133,7 +133,8 @@ def images_of(stack: AttackedStack) -> Iterator[None]:
         subprocess.run(["docker", "image", "rm", "--force", *names], check=True, capture_output=True)
 
 
-@pytest.fixture(scope="session")
+# Removed when its last test has run: it would cost a quarter of a processor until those of tests/stack have run.
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AttackedStack]:
     running = AttackedStack(tmp_path_factory.mktemp("security-env"))
     with images_of(running):
@@ -201,7 +202,7 @@ def told(stack: Stack, run_id: str, task_id: str) -> dict[str, Any]:
     raise AssertionError(f"the intruder told nothing in {task_id} of {run_id}: {stack.log(run_id, task_id)[-3000:]}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def attack(stack: AttackedStack, tmp_path_factory: pytest.TempPathFactory) -> Attack:
     tiny = REPO / "examples" / "tiny.jsonl"
     stored = stack.store(tiny)

@@ -34,7 +34,7 @@ READS = [
 Call = Callable[..., httpx.Response]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def callers(stack: AttackedStack) -> dict[str, Call]:
     """A caller for each role, an anonymous one, and one with a forged token."""
     stack.store_false_content("2" * 44)

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from support.faults import docker
-from support.stack import REPO, ROOMY
+from support.stack import REPO
+from support.stack import SETTINGS as STACK
 from support.waiting import wait_for
 
 # On the machine's disk, which outlives a reboot; its /tmp does not.
 ENV_DIR = "/var/lib/docker/tarmac-env"
-SETTINGS = [f"{name}={value}" for name, value in ROOMY.items()]
+SETTINGS = [f"{name}={value}" for name, value in STACK.items()]
 FORM = '{{.ID}} {{.Label "tarmac.run"}}'
 
 
