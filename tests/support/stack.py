@@ -21,8 +21,8 @@ from support.waiting import wait_for
 
 REPO = Path(__file__).parents[2]
 DAG = "/api/v2/dags/nlp_model_training"
-# No session of a test waits for another one's cores and memory, unless it asks for most of them. An idle scheduler of a test
-# looks for work every half of a second, not every fifth of one: that costs a stack less while it waits.
+# No session of a test waits for another one's cores and memory, unless it asks for most of them. The scheduler of a
+# test's stack looks for work every half of a second, not every fifth of one: that costs less while a test waits.
 SETTINGS = {"TARMAC_HOST_CPUS": "32", "TARMAC_HOST_MEMORY": "258g", "TARMAC_SCHEDULER_IDLE_SLEEP": "0.5"}
 
 
