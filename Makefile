@@ -86,6 +86,10 @@ dataset: ## Store FILE=data.jsonl, print what to put in a request
 script: ## Store FILE=train.py, your own training code, print what to put in a request
 	@$(CLI) script "$$FILE"
 
+.PHONY: weights
+weights: ## Store a transformer's weights of DIR=folder (safetensors), print what to put in a request as base_model
+	@$(CLI) weights "$$DIR"
+
 .PHONY: trainers
 trainers: ## List the models a request may name, and the trainer of each (JSON=1: as JSON)
 	@$(CLI) trainers

@@ -136,8 +136,11 @@ build-client)
     ;;
 trainer)
     env/host/engine.sh
-    image=${TARMAC_REGISTRY:-tarmac}/trainer-test:${TARMAC_TEST_TAG:-test}
-    docker image inspect "$image" >/dev/null 2>&1 || tests/run.sh build-trainer
+    name=trainer-test build=build-trainer
+    # With PyTorch, which the tests of transformers are skipped without.
+    if [ "${TARMAC_TRANSFORMERS:-no}" = yes ]; then name=trainer-torch-test build=build-transformers; fi
+    image=${TARMAC_REGISTRY:-tarmac}/$name:${TARMAC_TEST_TAG:-test}
+    docker image inspect "$image" >/dev/null 2>&1 || tests/run.sh "$build"
     # The image's own libraries, this working tree's code.
     docker run --rm --network none --tmpfs /tmp:exec --volume "$repo/examples:/examples:ro" \
         --volume "$repo/images/trainer/tarmac_trainer:/opt/tarmac/tarmac_trainer:ro" \

@@ -4,7 +4,7 @@
 #   all                                      every part of `make test`, some beside each other
 #   trainer|host|stack|faults|gpu [pytest arguments]     one part by itself
 #   long [pytest arguments]                  the long proofs, which are outside `make test`
-#   unit|build-trainer|chaos|bench-admission|bench-handover|bench-quality|sbom|audit|lint|types
+#   unit|build-trainer|build-transformers|chaos|bench-admission|bench-handover|bench-quality|sbom|audit|lint|types
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR/../env/host source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../env/host/lib.sh"
@@ -84,7 +84,15 @@ on_machine() {
     "$machine" stop
 }
 
-part_trainer() { docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG" "$@"; }
+# Then, in the image with PyTorch, the tests that are skipped without.
+part_trainer() {
+    local code=0
+    docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG" "$@" || code=$?
+    docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --entrypoint /opt/venv/bin/python \
+        "tarmac/trainer-torch-test:$TARMAC_TAG" -P -m pytest -p no:cacheprovider /opt/tarmac/tests/test_fine_tuned.py "$@" ||
+        more_failed $?
+    return "$code"
+}
 # The client's tests run here on one Python; `make check-client` runs them on each that is there.
 part_host() {
     local code=0
@@ -174,7 +182,9 @@ case $what in
 all) build ;;
 stack | faults | long | gpu | chaos | bench-handover) build airflow-init mlflow trainer test ;;
 host) build mlflow trainer test ;;
-bench-quality | build-trainer | trainer) build trainer-test ;;
+trainer) build trainer-test trainer-torch-test ;;
+bench-quality | build-trainer) build trainer-test ;;
+build-transformers) build trainer-torch-test ;;
 *) build test ;;
 esac
 
@@ -186,7 +196,7 @@ lint | types) in_test_image env TARMAC_TOOLS=/opt/venv/bin tests/check.sh "$what
 unit)
     in_test_image pytest -p no:cacheprovider tests/pure "$@"
     ;;
-build-trainer) ;; # built above
+build-trainer | build-transformers) ;; # built above
 chaos)
     where=on_machine
     [ "${GPUS:-2}" != 0 ] || where=in_test_image
@@ -216,6 +226,6 @@ bench-quality)
         "tarmac/trainer-test:$TARMAC_TAG" -P /repo/tests/bench/bench_quality.py
     ;;
 bench-handover) on_machine env "MEASUREMENTS=${MEASUREMENTS:-}" "TRAIN_SECONDS=${TRAIN_SECONDS:-}" python tests/bench/bench_handover.py ;;
-*) die "run.sh knows all, trainer, host, stack, faults, gpu, long, unit, build-trainer, chaos, bench-admission, bench-handover, \
+*) die "run.sh knows all, trainer, host, stack, faults, gpu, long, unit, build-trainer, build-transformers, chaos, bench-admission, bench-handover, \
 bench-quality, sbom, audit, lint and types, not '$what'." ;;
 esac

@@ -75,6 +75,20 @@ script)
     use_stack
     tarmac dataset --suffix=".${1##*.}" <"$1"
     ;;
+weights)
+    [ -n "${1:-}" ] || refuse 'DIR: is missing. Say which folder has the weights: make weights DIR=minilm'
+    [ -d "$1" ] || refuse "DIR: '$1' is not a folder: name the one that a transformer was saved to"
+    names=()
+    # Links are followed: a hub's cache holds its files behind them.
+    for file in "$1"/*; do if [ -f "$file" ]; then names+=("${file##*/}"); fi; done
+    [ "${#names[@]}" -gt 0 ] || refuse "DIR: '$1' has no file in it"
+    use_stack
+    chosen=$(tarmac weights -- "${names[@]}")
+    say "Storing $(tr '\n' ' ' <<<"$chosen")..."
+    # In the order of the list. Options of tar that all know; what differs between them is made equal in the stack.
+    # shellcheck disable=SC2086 # names without blanks
+    tar -C "$1" -c -h -f - $chosen | tarmac weights
+    ;;
 ps)
     use_stack
     if ! is_on JSON "${JSON:-}"; then

@@ -7,7 +7,9 @@ set -euo pipefail
 cd "$(root_of_repo)"
 command -v uv >/dev/null || die "this needs uv: 'pip install uv'."
 groups=("$@")
-[ "${#groups[@]}" -gt 0 ] || groups=(build airflow mlflow trainer trainer-cuda trainer-test test predict)
+if [ "${#groups[@]}" -eq 0 ]; then
+    groups=(build airflow mlflow trainer trainer-cuda trainer-torch trainer-torch-cuda trainer-test test predict)
+fi
 for group in "${groups[@]}"; do
     python=3.13
     [ "$group" != predict ] || python=3.11

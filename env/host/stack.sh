@@ -90,7 +90,21 @@ ensure_up() {
 
 # Builds all of our images, or those of the given services. Compose writes the project's name into an image that it
 # builds: with one name for all, another stack's build leaves the images, and so this stack's containers, as they are.
-compose_build() { compose --project-name tarmac-images --profile build build "$@"; }
+compose_build() {
+    local profiles=(--profile build)
+    if wants_transformers; then profiles+=(--profile transformers); fi
+    compose --project-name tarmac-images "${profiles[@]}" build "$@"
+}
+
+# True if the trainer of transformers is to be built: by the setting, or again since it was built before.
+wants_transformers() {
+    case ${TARMAC_TRANSFORMERS:-no} in
+    yes) ;;
+    no) docker image inspect "$(transformers_image)" >/dev/null 2>&1 ;;
+    *) die "TARMAC_TRANSFORMERS is '$TARMAC_TRANSFORMERS', must be yes or no." ;;
+    esac
+}
+transformers_image() { printf '%s\n' "${TARMAC_REGISTRY:-tarmac}/${TRAINER_VARIANT/trainer/trainer-torch}:${TARMAC_TAG:-latest}"; }
 
 # True if all of our images are built.
 images_are_here() {
@@ -98,6 +112,7 @@ images_are_here() {
     for name in airflow mlflow "$TRAINER_VARIANT"; do
         docker image inspect "${TARMAC_REGISTRY:-tarmac}/$name:${TARMAC_TAG:-latest}" >/dev/null 2>&1 || return 1
     done
+    ! wants_transformers || docker image inspect "$(transformers_image)" >/dev/null 2>&1
 }
 
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then compose "$@" <&7; fi

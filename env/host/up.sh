@@ -48,6 +48,9 @@ want_images() {
         image=${TARMAC_REGISTRY:-tarmac}/$name:${TARMAC_TAG:-latest}
         docker image inspect "$image" >/dev/null 2>&1 || missing="$missing $image"
     done
+    if [ "${TARMAC_TRANSFORMERS:-no}" = yes ] && ! docker image inspect "$(transformers_image)" >/dev/null 2>&1; then
+        missing="$missing $(transformers_image)"
+    fi
     [ -z "$missing" ] || die "TARMAC_BUILD is no, and this machine lacks:$missing. Bring them (docker save ... | docker \
 load), or set TARMAC_BUILD=yes."
 }

@@ -284,9 +284,9 @@ def test_a_run_id_that_is_taken_is_said_in_a_sentence(behind: Behind):
 
 def test_what_the_world_contradicts_is_told_with_what_is_wrong_by_itself(behind: Behind):
     behind.world = ["gpu: this machine has no working GPU."]
-    bad = {**GOOD, "model": "gpt", "parameters": {"epochs": 3}, "gpu": True}
+    bad = {**GOOD, "model": "gpt", "parameters": {"rounds": 3}, "gpu": True}
     fields = [problem.split(":")[0] for problem in refused(behind, trigger_body(bad))]
-    assert fields == ["model", "parameters.epochs", "gpu"]
+    assert fields == ["model", "parameters.rounds", "gpu"]
     assert behind.asked == [bad]
 
 

@@ -49,7 +49,8 @@ def test_each_model_has_a_score_that_ranks_it():
 def test_each_parameter_of_ours_is_explained_in_the_docs_as_in_the_forms():
     page = (Path(__file__).parents[2] / "docs/train-your-own.md").read_text().splitlines()
     for name, model in combine([("ours", OURS.read_bytes())]).models.items():
-        for key, one in model.parameters.items():
+        transformer = model.transformer.parameters.items() if model.transformer else ()
+        for key, one in (*model.parameters.items(), *transformer):
             assert one.help, f"{name}.{key}"
             begin, end = f"| `{key}` | {one.range_text()} |", f"| {one.help} |"
             found = any(line.startswith(begin) and line.endswith(end) for line in page)

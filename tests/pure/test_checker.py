@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tarmac.base import settings as settings_module
-from tarmac.base.errors import CheckerUnavailableError, RegistryError, RequestError
+from tarmac.base.errors import CheckerUnavailableError, ContainerError, RegistryError, RequestError
 from tarmac.base.units import GIB
 from tarmac.checks import server, world
 from tarmac.devices import snapshot
@@ -56,6 +56,28 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fields(problems: list[str]) -> list[str]:
     return [problem.partition(": ")[0] for problem in problems]
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_transformer_is_refused_with_the_command_that_builds_its_trainer(monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def image_id(_: object, image: str) -> str:
+        asked.append(image)
+        if "torch" in image:
+            raise ContainerError("it is not there")
+        return "sha256:0"
+
+    monkeypatch.setattr(world.engine, "image_id", image_id)
+    weights = "weights:AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+    tuned = {**GOOD, "model": "named_entity_recognition", "base_model": weights}
+    problems, _ = world.world_problems(tuned, contents=False)
+    said = next(problem for problem in problems if problem.startswith("parameters.architecture: "))
+    assert "run `TARMAC_TRANSFORMERS=yes make up`, which builds it" in said
+    small = {**tuned, "base_model": "mine/1"}
+    problems, _ = world.world_problems(small, contents=False)
+    assert "parameters.architecture" not in fields(problems)
+    assert asked == [world.settings().transformers_image, world.settings().trainer_image]
 
 
 ALL_WRONG = {**GOOD, "gpu": True, "base_model": "none/1"}

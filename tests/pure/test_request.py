@@ -436,8 +436,10 @@ def test_the_form_describes_the_parameters_of_each_model():
     text = form_schema()["parameters"]["description_md"]
     _, _, own = text.partition("**named_entity_recognition**")
     assert own.splitlines()[1] == (
-        "  - *max_steps* (1 to 100,000, default 3,000): updates of the weights at most, each with one batch"
+        '  - *architecture* ("small" or "transformer"): small: this network, from nothing; transformer: weights that '
+        "base_model names are fine-tuned; without it what base_model is"
     )
+    assert "named_entity_recognition with a transformer" in text
     assert all(name in text for name in catalogue().models)
 
 
@@ -558,9 +560,9 @@ def test_a_number_that_json_lacks_is_refused_by_its_field(number: str):
 
 
 def test_the_parameters_of_an_unknown_model_are_judged_in_the_same_answer():
-    conf = {**GOOD, "model": "gpt", "parameters": {"max_steps": -1, "epochs": 3, "patience": 10}}
+    conf = {**GOOD, "model": "gpt", "parameters": {"max_steps": -1, "rounds": 3, "patience": 10}}
     assert [problem.split(":")[0] for problem in problems_of(conf)] == [
         "model",
         "parameters.max_steps",
-        "parameters.epochs",
+        "parameters.rounds",
     ]

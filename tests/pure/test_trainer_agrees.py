@@ -13,7 +13,9 @@ import pytest
 from tarmac.base.errors import RequestError
 from tarmac.registry import client, tags
 from tarmac.registry.origins import REQUEST_RECORD
-from tarmac.request.catalogue import OUR_IMAGE, OURS, combine
+from tarmac.request import weights
+from tarmac.request.catalogue import OUR_IMAGE, OURS, WEIGHTS, Model, architecture, combine
+from tarmac.request.datasets import is_id
 from tarmac.request.schema import parse_request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -24,14 +26,13 @@ ASK = """
 import json, sys, unittest.mock
 sys.modules["numpy"] = unittest.mock.MagicMock()
 from tarmac_trainer import models
-from tarmac_trainer.data import store
+from tarmac_trainer.data import store, weights
 from tarmac_trainer.mlflow_io import fetching, saving
 from tarmac_trainer.model import Number
+from tarmac_trainer.models import fine_tuned
 from tarmac_trainer.runtime import request
 
-declared = {}
-for name in models.names():
-    model = models.get(name)
+def parameters_of(model):
     found = {}
     for key, parameter in model.parameters.items():
         if isinstance(parameter, Number):
@@ -39,7 +40,14 @@ for name in models.names():
         else:
             found[key] = ["choice", [None, *parameter.choices]]
         found[key] += [parameter.default, parameter.help]
-    declared[name] = [model.score_name, found]
+    return found
+
+declared, tuned = {}, {}
+for name in models.names():
+    model = models.get(name)
+    declared[name] = [model.score_name, parameters_of(model)]
+    if name in fine_tuned.MODELS:
+        tuned[name] = parameters_of(models.get(name, "transformer"))
 
 def read(sent):
     got = request.parse_request(sent)
@@ -47,11 +55,14 @@ def read(sent):
         **{key: getattr(got, key) for key in ("model", "gpu", "seed", "parameters", "name", "script", "base_model")},
         "datasets": {one.name: {"train": one.train, "eval": one.eval} for one in got.datasets},
         "promote": "auto" if got.promote else "never",
+        "architecture": got.architecture,
     }
 
 requests, references = json.load(sys.stdin)
 print(json.dumps({
     "declared": declared,
+    "tuned": tuned,
+    "weights": [weights.NAMES.pattern, weights.MOST_FILES, weights.MOST_TEXT_BYTES, weights.PREFIX],
     "read": [read(sent) for sent in requests],
     "stored": [bool(store._STORE_REFERENCE.fullmatch(reference)) for reference in references],
     "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
@@ -72,6 +83,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "parameters": {**NER, "parameters": {"max_steps": 7, "dropout": 0.5, "disguise": 0}},
     "a script": {**NER, "script": f"{ID}/{ID}.py"},
     "a name, a base model, promotion": {**NER, "name": "mine", "base_model": "mine/3", "promote": "auto"},
+    "weights": {**NER, "base_model": f"weights:{ID}", "parameters": {"epochs": 2}},
+    "a transformer to train on": {**NER, "base_model": "mine/3", "parameters": {"architecture": "transformer"}},
+    "small, said": {**NER, "parameters": {"architecture": "small"}},
     "a base model of a run": {**NER, "base_model": "run:manual__2026-01-01T00:00:00+00:00"},
     "all that is the stack's alone": {**NER, "priority": 5, "no_cache": True, "resources": {"gpu_memory": "2GiB"}},
 }
@@ -80,6 +94,7 @@ REFERENCES = {
     f"{ID[:43]}/{ID[:43]}.jsonl": True,
     f"{ID}/{ID}.py": True,
     f"{ID}/{ID}.sh": True,
+    f"{ID}/{ID}.weights": True,
     f"{ID}/{OTHER}.jsonl": False,
     f"{ID[:42]}/{ID[:42]}.jsonl": False,
     f"{ID}/{ID}.csv": False,
@@ -107,32 +122,42 @@ def told() -> dict[str, Any]:
     return ask(kept, list(REFERENCES))
 
 
+def parameters_of(model: Model) -> dict[str, Any]:
+    return {
+        key: [p.kind, *([list(p.choices)] if p.kind == "choice" else [p.low, p.high]), p.default, p.help]
+        for key, p in model.parameters.items()
+    }
+
+
 def test_the_catalogue_lists_the_models_and_parameters_that_the_trainer_declares(told: dict[str, Any]):
     ours = {
-        name: [
-            model.score,
-            {
-                key: [p.kind, *([list(p.choices)] if p.kind == "choice" else [p.low, p.high]), p.default, p.help]
-                for key, p in model.parameters.items()
-            },
-        ]
-        for name, model in combine([("ours", OURS.read_bytes())]).models.items()
-        if model.image == OUR_IMAGE
+        name: model for name, model in combine([("ours", OURS.read_bytes())]).models.items() if model.image == OUR_IMAGE
     }
-    assert told["declared"] == ours
+    assert told["declared"] == {name: [model.score, parameters_of(model)] for name, model in ours.items()}
+    assert told["tuned"] == {
+        name: parameters_of(model.transformer) for name, model in ours.items() if model.transformer is not None
+    }
+
+
+def test_both_take_the_same_files_for_weights(told: dict[str, Any]):
+    assert told["weights"] == [weights.NAMES.pattern, weights.MOST_FILES, weights.MOST_TEXT_BYTES, WEIGHTS]
 
 
 @pytest.mark.parametrize("case", range(len(REQUESTS)), ids=list(REQUESTS))
 def test_the_trainer_reads_an_accepted_request_as_the_stack_does(told: dict[str, Any], case: int):
     sent = parse_request(list(REQUESTS.values())[case]).model_dump(mode="json")
     read = told["read"][case]
-    assert read == {**{key: sent[key] for key in read}, "name": sent["name"] or sent["model"]}
+    known = {**sent, "architecture": architecture(sent["model"], sent["parameters"], sent["base_model"])}
+    assert read == {**{key: known[key] for key in read}, "name": sent["name"] or sent["model"]}
     assert list(read["datasets"]) == list(sent["datasets"])
 
 
 def test_both_know_the_same_stored_files(told: dict[str, Any]):
     assert dict(zip(REFERENCES, told["stored"], strict=True)) == REFERENCES
     for reference, stored in REFERENCES.items():
+        if reference.endswith(".weights"):
+            assert is_id(reference)  # a request names it in another way
+            continue
         script = not reference.endswith("jsonl")
         sent = {**NER, "script": reference} if script else {**NER, "datasets": {"a": {"train": reference}}}
         if stored:

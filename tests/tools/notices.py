@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
-IMAGES = ("airflow", "mlflow", "trainer", "trainer-cuda")
+IMAGES = ("airflow", "mlflow", "trainer", "trainer-cuda", "trainer-torch", "trainer-torch-cuda")
 """Our images by the name of their lock file."""
 
 TRACES = next(path.relative_to(REPOSITORY).parent.as_posix() for path in REPOSITORY.glob("tests/**/traces/README.md"))
@@ -201,14 +201,15 @@ its images carries.
 Nothing else in the repository is by others.
 
 **In the images**: the packages below. Their licence texts are inside the images: for Python packages in
-`/opt/venv/lib/python3.13/site-packages/<package>.dist-info/`, for Debian's packages in
+`/opt/venv/lib/python3.13/site-packages/<package>.dist-info/` or `/opt/torch/lib/...`, for Debian's packages in
 `/usr/share/doc/<package>/copyright`. Keep these files when you pass an image on. Versions of Debian's packages depend
 on the day of the build: `make sbom` lists them.
 
 ## Python packages with conditions on passing them on
 
 Copyleft licences, licences of NVIDIA, and packages whose metadata states no licence. Read these before you pass an
-image on. The image `trainer-cuda` holds NVIDIA's libraries, which are not free software.
+image on. The images `trainer-cuda` and `trainer-torch-cuda` hold NVIDIA's libraries, which are not free
+software.
 """
 
 _SYSTEM = """
@@ -223,11 +224,11 @@ the PostgreSQL Licence, and Debian's packages with their copyright files.
 def main(path: str = str(REPOSITORY / "THIRD-PARTY-NOTICES.md")) -> None:
     """Write the page, from the lock files and the images of TARMAC_REGISTRY and TARMAC_TAG."""
     registry, tag = os.environ.get("TARMAC_REGISTRY") or "tarmac", os.environ.get("TARMAC_TAG") or "latest"
-    # The CUDA variant has the trainer's packages of Debian.
-    images = {name: f"{registry}/{name}:{tag}" for name in ("airflow", "mlflow", "trainer")}
+    # The CUDA variants have the trainer's packages of Debian.
+    images = {name: f"{registry}/{name}:{tag}" for name in ("airflow", "mlflow", "trainer", "trainer-torch")}
     for image in images.values():
         if subprocess.run(["docker", "image", "inspect", image], capture_output=True).returncode:
-            sys.exit(f"There is no image {image}: run `make up` first.")
+            sys.exit(f"There is no image {image}: run `TARMAC_TRANSFORMERS=yes make up` first.")
     locked = {name: packages(REPOSITORY / f"requirements-{name}.lock") for name in IMAGES}
     installed = {name: debian(image) for name, image in images.items()}
     Path(path).write_text(document(locked, installed))

@@ -58,6 +58,16 @@ Parameter = Number | Choice
 
 ALWAYS, NEVER = "always", "never"
 
+SMALL, TRANSFORMER = "small", "transformer"
+"""What the parameter `architecture` may be."""
+
+ARCHITECTURE = Choice(
+    (SMALL, TRANSFORMER),
+    "small: this network, from nothing; transformer: weights that base_model names are fine-tuned; "
+    "without it what base_model is",
+)
+"""The parameter `architecture` of the kinds that have both."""
+
 REFIT = Choice(
     (ALWAYS, NEVER),
     "whether the best model is trained again on all train lines, those held out included; "
@@ -151,7 +161,9 @@ class Model(ABC, Generic[Line]):
         limits: what its users have to know, a sentence for the model card.
         packages: what a saved model needs to be loaded, by name: the installed version, unless a range is given.
         spacy_on_gpu: whether spaCy itself is to compute on the GPU; else only CuPy is turned on.
+        on_torch: whether PyTorch computes.
         is_spacy: whether a predictor is a spaCy pipeline.
+        architecture: whether it is a small model, or a transformer that is fine-tuned.
         leaves_out_trained: whether `score` leaves out by itself what the predictor was trained on.
     """
 
@@ -167,6 +179,8 @@ class Model(ABC, Generic[Line]):
     packages: Sequence[str] = ("spacy",)
     spacy_on_gpu: bool = True
     is_spacy: bool = True
+    on_torch: bool = False
+    architecture: str = SMALL
     leaves_out_trained: bool = False
 
     @abstractmethod

@@ -1,16 +1,29 @@
 """The commands of the contract, one function each: read, do, leave behind, return the result."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tarmac_trainer import models
-from tarmac_trainer.data import overlap, splits, store
-from tarmac_trainer.model import ALWAYS, MOST_TYPES, NEVER, Model, Scores, check_parameters, shortened
+from tarmac_trainer.data import overlap, splits, store, weights
+from tarmac_trainer.model import (
+    ALWAYS,
+    MOST_TYPES,
+    NEVER,
+    SMALL,
+    TRANSFORMER,
+    Model,
+    Scores,
+    check_parameters,
+    shortened,
+)
 from tarmac_trainer.runtime import events, files, memory, scripts
 from tarmac_trainer.runtime.errors import DataError, InputError, RequestError, SessionError
 from tarmac_trainer.runtime.request import Request, read_request
+
+_NAMED = {SMALL: "small model", TRANSFORMER: "transformer"}
 
 
 def prep(session: Path) -> dict[str, Any]:
@@ -34,10 +47,19 @@ def prep(session: Path) -> dict[str, Any]:
     remarks = {what: count for what, count in model.remark(lines).items() if count}
     for what, count in remarks.items():
         events.say(f"in the train lines: {count:,} {what}")
-    if base := os.environ.get("TARMAC_BASE_MODEL"):
-        from tarmac_trainer.mlflow_io import fetching
+    base = os.environ.get("TARMAC_BASE_MODEL")
+    if base and base.startswith(weights.PREFIX):
+        weights.fetch(base, session / "base", store_url=store_url)
+    elif base:
+        from tarmac_trainer.mlflow_io import fetching, predicting
 
         fetching.fetch_base(session, base)
+        is_one = predicting.saved_architecture(session / "base")
+        if is_one != model.architecture:
+            raise RequestError(
+                f"base_model: it is a {_NAMED[is_one]}, and this request trains a {_NAMED[model.architecture]}: set "
+                f"parameters.architecture to {is_one!r}, or name another model"
+            )
     known = overlap.count(session, model, overlap.trained_on(session, model))
     if known.get("eval_lines_seen"):
         events.say(
@@ -87,7 +109,7 @@ def train(session: Path) -> dict[str, Any]:
         eval_lines = splits.read_prepared(session, "eval", model)
         model.check(train_lines)
         held_out = splits.read_prepared(session, splits.HELD_OUT, model) if parameters.get("refit") == ALWAYS else []
-        where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
+        where = device.activate(spacy_on_gpu=model.spacy_on_gpu, on_torch=model.on_torch)
         heartbeat.beat(0, 0)
         events.say(
             f"training {model.name} on {where.name}: {len(train_lines):,} train lines, "
@@ -175,7 +197,7 @@ def evaluate(session: Path) -> dict[str, Any]:
 
     _, model, _ = _begin(session, "eval")
     lines = splits.read_prepared(session, "eval", model)
-    where = device.activate(spacy_on_gpu=model.spacy_on_gpu)
+    where = device.activate(spacy_on_gpu=model.spacy_on_gpu, on_torch=model.on_torch)
     before = scored_before(session)
     with where.guarded():
         predictor = load_model(session, model)
@@ -213,10 +235,14 @@ def _score_production(session: Path, model: Model[Any], lines: Sequence[Any]) ->
     folder = session / "production"
     if not folder.is_dir():
         return None
+    from tarmac_trainer.mlflow_io.predicting import saved_architecture
+
     version = files.read_json(folder / "version.json", made_by="save")["version"]
     try:
-        predictor = load_model(folder, model)
-    except SessionError as error:
+        # It may be of the other architecture, which only the larger of the two images can load.
+        other = models.get(model.name, saved_architecture(folder / "model"))
+        predictor = load_model(folder, other)
+    except (SessionError, RequestError) as error:
         events.say(f"version {version}, which is in production, cannot be scored: {error}")
         return None
     metrics = model.score(predictor, lines).overall
@@ -272,8 +298,22 @@ def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any
     """Read and check the request, as every step does that works for one."""
     request = read_request(session)
     # An image made from ours may be in the catalogue under a name of its own.
-    model = models.get(os.environ.get("TARMAC_KIND") or request.model)
+    model = models.get(os.environ.get("TARMAC_KIND") or request.model, request.architecture)
     parameters = check_parameters(model, request.parameters)
+    if "architecture" in parameters:
+        parameters["architecture"] = model.architecture
+    if model.on_torch and importlib.util.find_spec("torch") is None:
+        raise RequestError(
+            "parameters.architecture: this trainer's image has no PyTorch to fine-tune a transformer with: run it in "
+            "the image trainer-torch"
+        )
+    if model.architecture == TRANSFORMER and request.script is not None:
+        raise RequestError("script: a script trains no transformer; leave script or base_model out")
+    if model.architecture == TRANSFORMER and request.base_model is None:
+        raise RequestError(
+            "parameters.architecture: a transformer starts from weights: set base_model to 'weights:<id>' as "
+            "`make weights DIR=...` prints it, or to a registered model that is one"
+        )
     if parameters.get("fail") == step:
         raise InputError(f"{step} fails because parameters.fail asks for it")
     if "refit" in parameters:

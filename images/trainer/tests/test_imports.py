@@ -14,6 +14,7 @@ LAYERS = (
     {"model"},
     {"data"},
     {"text", "recommender"},
+    {"transformer"},
     {"models"},
     {"mlflow_io"},
     {"steps"},

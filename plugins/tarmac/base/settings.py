@@ -41,6 +41,7 @@ class Settings:
     version: str
     commit: str
     trainer_image: str
+    transformers_image: str
     trainer_memory_bytes: int
     trainer_processes: int
     trainer_shm_bytes: int
@@ -122,6 +123,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         version=get("TARMAC_VERSION", "unknown"),
         commit=get("TARMAC_COMMIT", "unknown"),
         trainer_image=get("TARMAC_TRAINER_IMAGE", "tarmac/trainer:latest"),
+        transformers_image=get("TARMAC_TRANSFORMERS_IMAGE", "tarmac/trainer-torch:latest"),
         trainer_memory_bytes=_size(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
         trainer_processes=int(processes),
         trainer_shm_bytes=_size(get("TARMAC_TRAINER_SHM", "1g"), variable="TARMAC_TRAINER_SHM"),

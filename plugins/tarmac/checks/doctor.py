@@ -140,7 +140,10 @@ def images(found: Sequence[Mapping[str, Any]], current: str) -> Finding:
         current: the trainer's image, `registry/trainer:tag`.
     """
     registry, tag = current.rpartition("/trainer")[0], current.rpartition(":")[2]
-    names = {f"{registry}/{image}" for image in ("airflow", "mlflow", "trainer", "trainer-cuda")}
+    names = {
+        f"{registry}/{image}"
+        for image in ("airflow", "mlflow", "trainer", "trainer-cuda", "trainer-torch", "trainer-torch-cuda")
+    }
     ours = [name for one in found for name in one.get("RepoTags") or [] if name.rpartition(":")[0] in names]
     others = sorted(name for name in ours if name.rpartition(":")[2] != tag)
     if not others:

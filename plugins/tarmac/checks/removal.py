@@ -11,6 +11,7 @@ from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.registry import tags as tag
 from tarmac.registry.client import PRODUCTION, Registry, Run, Version
 from tarmac.request import datasets, stored
+from tarmac.request.catalogue import stored_weights
 
 _NAMED = 3
 """Of those that need something, as many are named."""
@@ -24,6 +25,7 @@ def sessions_with_file(reference: str, requests: Requests) -> list[str]:
 
     def named(request: Mapping[str, Any]) -> Iterable[object]:
         yield request.get("script")
+        yield stored_weights(request.get("base_model"))
         sets = request.get("datasets")
         for one in sets.values() if isinstance(sets, Mapping) else ():
             if isinstance(one, Mapping):

@@ -32,7 +32,7 @@ from tarmac.hosts.capacity import measure
 from tarmac.registry.client import Registry
 from tarmac.registry.origins import find_base, registry_problems
 from tarmac.request import datasets
-from tarmac.request.catalogue import OUR_IMAGE, catalogue
+from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, catalogue, entry
 from tarmac.request.schema import TrainingRequest
 from tarmac.scheduler.cycle import device_statuses
 
@@ -102,7 +102,7 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
     problems = []
     if part.datasets:
         problems += datasets.check(request, stack.store_url, stack.url_schemes, contents=contents)
-    image = trainer_image(request.model) if part.model else stack.trainer_image
+    image = trainer_image(request) if part.model else stack.trainer_image
     missing = _trainer_problems(request.model, image)
     if part.model:
         problems += missing
@@ -119,20 +119,29 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
     return problems + wrong, base
 
 
-def trainer_image(model: str) -> str:
-    """Return the image of a model's trainer.
+def trainer_image(request: TrainingRequest) -> str:
+    """Return the image of the trainer that trains what a request asks for.
 
     Raises:
         KeyError: the catalogue has no such model.
     """
-    image = catalogue().models[model].image
-    return settings().trainer_image if image == OUR_IMAGE else image
+    found = entry(request.model, request.parameters, request.base_model)
+    if found is None:
+        raise KeyError(request.model)
+    stack = settings()
+    ours = {OUR_IMAGE: stack.trainer_image, TRANSFORMERS_IMAGE: stack.transformers_image}
+    return ours.get(found.image, found.image)
 
 
 def _trainer_problems(model: str, image: str) -> list[str]:
     try:
         engine.image_id(engine.client(), image)
     except ContainerError:
+        if image == settings().transformers_image:
+            return [
+                f"parameters.architecture: the trainer of transformers, {image}, is not on this machine: run "
+                "`TARMAC_TRANSFORMERS=yes make up`, which builds it (got 'transformer')."
+            ]
         return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
     return []
 

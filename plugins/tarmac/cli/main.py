@@ -31,7 +31,8 @@ from tarmac.cli.values import account, text_problem
 from tarmac.ledger import database
 from tarmac.ledger.ledger import Ledger
 from tarmac.request import datasets
-from tarmac.request.catalogue import OUR_IMAGE, catalogue
+from tarmac.request import weights as weight_files
+from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, WEIGHTS, catalogue
 from tarmac.request.checker import ask_checker
 from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import read_request
@@ -61,6 +62,19 @@ def dataset(arguments: argparse.Namespace) -> int:
         said = "Stored" if new else "Already there:"
         print(f"{said} {format_size(size)}. The line with the id is what goes into a request.", file=sys.stderr)
     print(reference)
+    return 0
+
+
+def weights(arguments: argparse.Namespace) -> int:
+    """Store the weights on standard input, print what a request names them by. With names: choose of them."""
+    if arguments.names:
+        print("\n".join(weight_files.choose(arguments.names)))
+        return 0
+    archive = weight_files.canonical(sys.stdin.buffer)
+    reference, size, new = datasets.put(archive, settings().store_url, ".weights")
+    said = "Stored" if new else "Already there:"
+    print(f"{said} {format_size(size)}. The line with weights: goes into a request, as base_model.", file=sys.stderr)
+    print(f"{WEIGHTS}{reference.partition('/')[0]}")
     return 0
 
 
@@ -210,7 +224,8 @@ def release_gpu(arguments: argparse.Namespace) -> int:
 def trainers(arguments: argparse.Namespace) -> int:
     """List the catalogue; fail if a file of it has a problem."""
     found = catalogue()
-    names = {name: "Tarmac's own" if model.image == OUR_IMAGE else model.image for name, model in found.models.items()}
+    ours = (OUR_IMAGE, TRANSFORMERS_IMAGE)
+    names = {name: "Tarmac's own" if model.image in ours else model.image for name, model in found.models.items()}
     if arguments.json:
         print_json([{"model": name, "trainer": names[name], **asdict(model)} for name, model in found.models.items()])
     else:
@@ -256,6 +271,9 @@ def main(argv: list[str] | None = None) -> int:
     store.add_argument("--quiet", action="store_true", help="print the reference only")
     store.add_argument("--suffix", choices=(".jsonl", ".py", ".sh"), default=".jsonl", help="a data set, or a script")
     store.set_defaults(run=dataset)
+    brought = commands.add_parser("weights", help="store weights of a transformer from standard input, a tar of files")
+    brought.add_argument("names", nargs="*", help="the names of a folder's files: print those that are to be sent")
+    brought.set_defaults(run=weights)
     send = commands.add_parser("trigger", help="check a request from standard input and start it")
     send.add_argument("--key", help="the run's id: the same request sent again with it starts nothing")
     send.set_defaults(run=trigger)

@@ -13,9 +13,12 @@ from typing import Any
 from tarmac.base.errors import UnknownModelError
 from tarmac.registry import tags as tag
 from tarmac.registry.client import PRODUCTION, Registry, Run
+from tarmac.request.catalogue import SMALL, TRANSFORMER, WEIGHTS, architecture
 from tarmac.request.schema import BASE_PATTERN
 
 log = logging.getLogger(__name__)
+
+_NAMED = {SMALL: "small model", TRANSFORMER: "transformer"}
 
 # The request of a session and the result of its training, among the artifacts of its MLflow run.
 REQUEST_RECORD = "tarmac/request.json"
@@ -24,11 +27,15 @@ TRAINING_RECORD = "tarmac/training.json"
 
 @dataclass(frozen=True)
 class Base:
-    """A model to train on from: `reference` as a request names it for good, `uri` as MLflow does, `kind` of model."""
+    """A model to train on from: `reference` as a request names it for good, `uri` as MLflow does, `kind` of model.
+
+    Stored weights have no kind, and themselves as `uri`. `architecture`: small, or transformer.
+    """
 
     reference: str
     uri: str
     kind: str
+    architecture: str = SMALL
 
 
 def find_base(registry: Registry, reference: str) -> Base:
@@ -41,12 +48,14 @@ def find_base(registry: Registry, reference: str) -> Base:
     match = re.fullmatch(BASE_PATTERN, reference)
     if match is None:
         raise ValueError(f"{reference!r} is no base model; parse_request refuses it")
+    if match["weights"]:
+        return Base(reference, reference, "", TRANSFORMER)
     if run_id := match["run"]:
         run = session_run(registry, run_id)
         uri = registry.saved_model(run)
         if uri is None:
             raise UnknownModelError(f"The run {run_id!r} saved no model, or its files were deleted from MLflow.")
-        return Base(reference, uri, run.params.get("model", ""))
+        return Base(reference, uri, run.params.get("model", ""), run.params.get("architecture", SMALL))
     name = match["name"]
     if match["alias"]:
         inside = [version for version in registry.versions(name) if PRODUCTION in version.aliases]
@@ -59,7 +68,8 @@ def find_base(registry: Registry, reference: str) -> Base:
         raise UnknownModelError(f"The files of {name}/{version.version} were deleted from MLflow.")
     # Its run may be deleted, too, and it is not needed any more.
     kind = version.tags.get(tag.MODEL) or registry.run(version.run_id).params.get("model", "")
-    return Base(f"{name}/{version.version}", f"models:/{name}/{version.version}", kind)
+    architecture = version.tags.get(tag.ARCHITECTURE, SMALL)
+    return Base(f"{name}/{version.version}", f"models:/{name}/{version.version}", kind, architecture)
 
 
 def session_run(registry: Registry, run_id: str) -> Run:
@@ -88,14 +98,19 @@ def registry_problems(registry: Registry, request: Mapping[str, Any]) -> tuple[l
     model, name, base = request["model"], request["name"], request["base_model"]
     if name is not None and (kind := registry.kind_of(name)) and kind != model:
         problems.append(f"name: {name!r} holds models of another kind, {kind}; choose another name (got {name!r}).")
-    if base is None:
-        return problems, None
+    if base is None or request["base_model"].startswith(WEIGHTS):
+        return problems, base
     try:
         found = find_base(registry, base)
     except UnknownModelError as error:
         return [*problems, f"base_model: {error} (got {base!r})."], None
     if found.kind != model:
         problems.append(f"base_model: is of the kind {found.kind or 'unknown'}, not {model} (got {base!r}).")
+    elif found.architecture != (asked := architecture(model, request["parameters"], base)):
+        problems.append(
+            f"base_model: is a {_NAMED[found.architecture]}, and this request trains a {_NAMED[asked]}: set "
+            f"parameters.architecture to {found.architecture!r}, or name another model (got {base!r})."
+        )
     return problems, found.reference
 
 

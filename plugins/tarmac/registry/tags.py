@@ -29,6 +29,9 @@ MODEL_VERSION = "tarmac.model_version"
 # Of a registered model and of its versions.
 MODEL = "tarmac.model"
 
+# Of a version that is a transformer; a small model has none.
+ARCHITECTURE = "tarmac.architecture"
+
 # Of a version.
 DATA = "tarmac.data"
 DATASETS = "tarmac.datasets"

@@ -14,8 +14,8 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,15 @@ log = logging.getLogger(__name__)
 OURS = Path(__file__).with_name("catalogue.toml")
 OUR_IMAGE = "tarmac"
 """The image of a model that Tarmac's own trainer trains."""
+
+TRANSFORMERS_IMAGE = "tarmac-transformers"
+"""The image of Tarmac's own trainer that has PyTorch and transformers besides."""
+
+SMALL, TRANSFORMER = "small", "transformer"
+"""What `parameters.architecture` of a request may be, where a kind of model has both."""
+
+WEIGHTS = "weights:"
+"""How a `base_model` begins that names stored weights of a transformer."""
 
 MARGIN = 0.005
 """By how much a version has to be better to be promoted, where the catalogue says nothing else."""
@@ -90,6 +99,7 @@ class Model:
             before anything like it was measured.
         millicpus: cores that a training on the CPU reserves, in thousandths.
         parameters: by name.
+        transformer: the same kind where a transformer is fine-tuned; None: there is no such training of it.
     """
 
     title: str
@@ -102,6 +112,7 @@ class Model:
     memory_bytes: int | None = None
     millicpus: int = 1000
     parameters: dict[str, Parameter] = field(default_factory=dict)
+    transformer: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +121,45 @@ class Catalogue:
 
     models: dict[str, Model]
     problems: tuple[str, ...] = ()
+
+    def trained_by(self, fingerprint: str) -> Model | None:
+        """Return the entry that a workload's fingerprint begins with; None: it left the catalogue since. Pure."""
+        name, _, architecture = fingerprint.partition(":")[0].partition(".")
+        model = self.models.get(name)
+        return model.transformer if model and architecture == TRANSFORMER else model
+
+
+def stored_weights(base_model: object) -> str | None:
+    """Return the reference in the store of the weights that a `base_model` names; None: it names none. Pure."""
+    if not isinstance(base_model, str) or not base_model.startswith(WEIGHTS):
+        return None
+    weights_id = base_model.removeprefix(WEIGHTS)
+    return f"{weights_id}/{weights_id}.weights"
+
+
+def architecture(model: str, parameters: Mapping[str, Any], base_model: str | None) -> str:
+    """Say what a request asks to train: a small model, or a transformer; one without a transformer's is SMALL.
+
+    This is the one place that decides it; the trainer reads requests by the same rule (docs/decisions/0015).
+    """
+    found = catalogue().models.get(model)
+    if found is None or found.transformer is None:
+        return SMALL
+    asked = parameters.get("architecture")
+    if asked is None:
+        return TRANSFORMER if isinstance(base_model, str) and base_model.startswith(WEIGHTS) else SMALL
+    return TRANSFORMER if asked == TRANSFORMER else SMALL
+
+
+def entry(model: str, parameters: Mapping[str, Any], base_model: str | None) -> Model | None:
+    """Return the catalogue's entry for what a request asks to train: who trains it, in which image, with what.
+
+    None: the catalogue does not have the model.
+    """
+    found = catalogue().models.get(model)
+    if found is None or architecture(model, parameters, base_model) == SMALL:
+        return found
+    return found.transformer
 
 
 class _Parameter(BaseModel):
@@ -135,6 +185,15 @@ class _Parameter(BaseModel):
         return made
 
 
+class _Transformer(BaseModel):
+    """What differs where a transformer is fine-tuned; scripts of users run with small models only."""
+
+    model_config = ConfigDict(extra="forbid")
+    title: Annotated[StrictStr, Field(min_length=1, max_length=200)]
+    image: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
+    parameters: dict[Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], _Parameter] = {}
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
     title: Annotated[StrictStr, Field(min_length=1, max_length=200)]
@@ -147,6 +206,7 @@ class _Model(BaseModel):
     memory: Any = None
     cpus: Any = None
     parameters: dict[Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")], _Parameter] = {}
+    transformer: _Transformer | None = None
 
     @field_validator("gpu_memory", "memory")
     @classmethod
@@ -165,13 +225,7 @@ class _Model(BaseModel):
             raise ValueError("must be a number of cores such as 2 or 0.5, from 0.1 to 1024") from error
 
     def model(self) -> Model:
-        parameters = {}
-        for name, given in self.parameters.items():
-            try:
-                parameters[name] = given.parameter()
-            except ValueError as error:
-                raise ValueError(f"parameters.{name}: {error}") from error
-        return Model(
+        made = Model(
             title=self.title,
             score=self.score,
             margin=self.margin,
@@ -181,8 +235,32 @@ class _Model(BaseModel):
             gpu_memory_bytes=self.gpu_memory,
             memory_bytes=self.memory,
             millicpus=self.cpus or 1000,
+            parameters=_made(self.parameters, "parameters"),
+        )
+        if (tuned := self.transformer) is None:
+            return made
+        parameters = _made(tuned.parameters, "transformer.parameters")
+        transformer = replace(
+            made,
+            title=tuned.title,
+            image=tuned.image,
+            command=(),
+            scripts=False,
+            # How much depends on the weights: a whole device before anything like it was measured.
+            gpu_memory_bytes=None,
             parameters=parameters,
         )
+        return replace(made, transformer=transformer)
+
+
+def _made(given: Mapping[str, _Parameter], where: str) -> dict[str, Parameter]:
+    parameters = {}
+    for name, one in given.items():
+        try:
+            parameters[name] = one.parameter()
+        except ValueError as error:
+            raise ValueError(f"{where}.{name}: {error}") from error
+    return parameters
 
 
 def parse(content: bytes, name: str) -> tuple[dict[str, Model], list[str]]:

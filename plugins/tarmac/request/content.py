@@ -9,6 +9,8 @@ import re
 import warnings
 from collections.abc import Sequence
 
+from tarmac.request.weights import NAMES
+
 # How much of a file's beginning is read, in bytes.
 HEAD_BYTES = 1024 * 1024
 _LINES = 100
@@ -42,13 +44,25 @@ def problem_with_content(head: bytes, suffix: str) -> str | None:
 
     Args:
         head: the file's first HEAD_BYTES bytes, or all of it.
-        suffix: `.jsonl`, `.py` or `.sh`.
+        suffix: `.jsonl`, `.py`, `.sh` or `.weights`.
     """
+    if suffix == ".weights":
+        return _no_weights(head)
     found = _not_text(head)
     if found is None:
         text = _text(head)
         found = {".jsonl": _not_json_lines, ".py": _not_python, ".sh": _not_shell}[suffix](text, len(head) < HEAD_BYTES)
     return None if found is None else f"FILE: the file {found}. {_EXPECTED[suffix]}. Nothing was stored."
+
+
+def _no_weights(head: bytes) -> str | None:
+    # What is in it is checked by the trainer that unpacks it.
+    if head[257:262] == b"ustar" and NAMES.fullmatch(head[:100].rstrip(b"\0").decode("ascii", "replace")):
+        return None
+    return (
+        "FILE: the file is no archive of weights. Expected is what `make weights` makes of a folder: a tar of "
+        "config.json, model.safetensors and tokenizer.json. Nothing was stored."
+    )
 
 
 def _text(head: bytes) -> str:

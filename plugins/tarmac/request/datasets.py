@@ -18,15 +18,18 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from tarmac.base.errors import DatasetError
-from tarmac.request.schema import ID_PATTERN, SCRIPT_PATTERN, TrainingRequest
+from tarmac.request.schema import ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN, TrainingRequest
 
 FILES_ROOT = "/files"
+_SCRIPT = ("script", "script FILE")
+_KINDS = {"jsonl": ("data set", "dataset FILE"), "weights": ("weights", "weights DIR")}
+"""What a stored file is by its suffix, and the command that stores one."""
 _CHUNK = 1024 * 1024
 
 
 def is_id(reference: str) -> bool:
     """Tell whether a reference names a file of the store (else it is a URL). Pure."""
-    return any(re.fullmatch(pattern, reference) for pattern in (ID_PATTERN, SCRIPT_PATTERN))
+    return any(re.fullmatch(pattern, reference) for pattern in (ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN))
 
 
 def is_remote(reference: str, store_url: str) -> bool:
@@ -43,6 +46,8 @@ def references(request: TrainingRequest) -> list[tuple[str, str]]:
             found.append((f"datasets.{name}.eval", dataset.eval))
     if request.script is not None:
         found.append(("script", request.script))
+    if request.weights is not None:
+        found.append(("base_model", request.weights))
     return found
 
 
@@ -119,7 +124,7 @@ def put(
     """Store a file under the id of its content. Idempotent; a reader never sees half a file.
 
     Args:
-        suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script.
+        suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script, `.weights` for weights.
         head: what was read of the stream before, to see what it is.
         expected: the id that the content must have; None: any.
 
@@ -220,9 +225,9 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...], *, co
                 return None if stream.read(1) else "the file is empty"
             found, size = _digest(stream)
     except FileNotFoundError:
-        command = "dataset" if reference.endswith(".jsonl") else "script"
-        hint = f"store it with `make {command} FILE=...` and use the id that prints" if stored else url
-        return f"there is no such {'data set' if command == 'dataset' else 'script'}: {hint}"
+        what, command = _KINDS.get(reference.rpartition(".")[2] if stored else "jsonl", _SCRIPT)
+        hint = f"store it with `make {command}=...` and use the id that prints" if stored else url
+        return f"there is no such {what}: {hint}"
     except Exception as error:  # the storage libraries behind fsspec share no base class
         if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
             return f"{url} does not exist, or lies behind a symbolic link, which is not followed"

@@ -67,6 +67,8 @@ def parameters_help() -> str:
     alike: dict[str, list[str]] = {}
     for name, model in catalogue().models.items():
         alike.setdefault(_parameters_of(model) or "takes none", []).append(name)
+        if model.transformer is not None:
+            alike.setdefault(_parameters_of(model.transformer), []).append(f"{name} with a transformer")
     lines += [f"- **{', '.join(names)}**: {text}" for text, names in alike.items()]
     return "\n".join(lines)
 

@@ -22,7 +22,7 @@ from pydantic_core import PydanticCustomError
 
 from tarmac.base.errors import RequestError
 from tarmac.base.units import gpu_bytes, host_bytes, millicpus
-from tarmac.request.catalogue import Catalogue, catalogue
+from tarmac.request.catalogue import TRANSFORMER, WEIGHTS, Catalogue, architecture, catalogue, entry, stored_weights
 from tarmac.request.text import key_text, read_json, short, text_problems
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -31,12 +31,14 @@ _BASE58_CLASS = r"[1-9A-HJ-NP-Za-km-z]"
 # SHA-256 as base58 is 44 characters, or 43 for one hash in seventeen.
 ID_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.jsonl"
 SCRIPT_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.(?:py|sh)"
+WEIGHTS_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.weights"
 _URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _NAME_HELP = "letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit"
 BASE_PATTERN = (
     rf"(?P<name>{_NAME_PATTERN})(?:/(?P<version>[1-9]\d{{0,8}})|@(?P<alias>production))"
     r"|run:(?P<run>[^\s'\"\x00-\x1f\x7f]{1,250})"
+    rf"|{WEIGHTS}(?P<weights>{_BASE58_CLASS}{{43,44}})"
 )
 _REFERENCE_HELP = (
     "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
@@ -212,8 +214,8 @@ class TrainingRequest(BaseModel):
     base_model: StrictStr | None = Field(
         None,
         title="Base model",
-        description="Train on from a registered model ('name/3', 'name@production') or from what another run saved "
-        "('run:<run id>').",
+        description="Train on from a registered model ('name/3', 'name@production'), from what another run saved "
+        "('run:<run id>'), or from a transformer's weights ('weights:<id>', as `make weights DIR=...` prints it).",
     )
     no_cache: StrictBool = Field(
         False, title="No cache", description="Train anew although the same training was done before."
@@ -262,7 +264,8 @@ class TrainingRequest(BaseModel):
     def _base_reference(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(BASE_PATTERN, value):
             raise PydanticCustomError(
-                "base_reference", "must be 'name/3', 'name@production' or 'run:<id of an Airflow run>'"
+                "base_reference",
+                "must be 'name/3', 'name@production', 'run:<id of an Airflow run>' or 'weights:<id>'",
             )
         return value
 
@@ -270,6 +273,11 @@ class TrainingRequest(BaseModel):
     def registered_name(self) -> str:
         """The name under which the model is registered."""
         return self.name or self.model
+
+    @property
+    def weights(self) -> str | None:
+        """The reference in the store of the weights that `base_model` names; None: it names none."""
+        return stored_weights(self.base_model)
 
 
 _WORDS = {
@@ -311,7 +319,8 @@ def _parameter_problems_of_any(parameters: dict[str, Any]) -> list[str]:
     problems = []
     for name, value in parameters.items():
         path = f"parameters.{key_text(name)}"
-        declared = [model.parameters[name] for model in catalogue().models.values() if name in model.parameters]
+        entries = [one for model in catalogue().models.values() for one in (model, model.transformer) if one]
+        declared = [one.parameters[name] for one in entries if name in one.parameters]
         if not declared:
             problems.append(f"{path}: no model takes it (got {short(value)}).")
         elif all(one.problem(value) for one in declared):
@@ -319,23 +328,48 @@ def _parameter_problems_of_any(parameters: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _parameter_problems(model: str, parameters: dict[str, Any]) -> list[str]:
-    declared = catalogue().models[model].parameters
+def _parameter_problems(model: str, parameters: dict[str, Any], base_model: str | None) -> list[str]:
+    found = entry(model, parameters, base_model)
+    assert found is not None  # noqa: S101  the catalogue has the model
+    declared = found.parameters
+    tuned = found is catalogue().models[model].transformer
     problems = []
     for name, value in parameters.items():
         path = f"parameters.{key_text(name)}"
         if name not in declared:
             known = ", ".join(declared) or "no parameters"
-            problems.append(f"{path}: unknown for {model}, which takes {known}.")
+            what = f"a transformer for {model}" if tuned else model
+            problems.append(f"{path}: unknown for {what}, which takes {known}.")
         elif problem := declared[name].problem(value):
             problems.append(f"{path}: {problem} (got {short(value)}).")
     return problems
 
 
-def _script_problems(model: str, script: object) -> list[str]:
-    if script is None or catalogue().models[model].scripts:
+def _script_problems(model: str, script: object, *, tuned: bool) -> list[str]:
+    if script is None or (catalogue().models[model].scripts and not tuned):
         return []
+    if tuned:
+        return [f"script: a script trains no transformer; leave script or base_model out (got {short(script)})."]
     return [f"script: the trainer of {model} runs no scripts of users; leave it out (got {short(script)})."]
+
+
+def _architecture_problems(model: str, parameters: dict[str, Any], base_model: str | None) -> list[str]:
+    """Say why a model cannot be trained from what it is to start from. Pure but for the catalogue."""
+    weights = base_model is not None and base_model.startswith(WEIGHTS)
+    if catalogue().models[model].transformer is None:
+        return [f"base_model: {model} is not trained from weights (got {short(base_model)})."] if weights else []
+    tuned = architecture(model, parameters, base_model) == TRANSFORMER
+    if tuned and base_model is None:
+        return [
+            "parameters.architecture: a transformer starts from weights: set base_model to 'weights:<id>' as "
+            "`make weights DIR=...` prints it, or to a registered model that is one (got 'transformer')."
+        ]
+    if weights and not tuned:
+        return [
+            "base_model: weights are a transformer's, and parameters.architecture asks for a small model: leave one of "
+            f"the two out (got {short(base_model)})."
+        ]
+    return []
 
 
 def parse_request(conf: object) -> TrainingRequest:
@@ -358,11 +392,17 @@ def parse_request(conf: object) -> TrainingRequest:
         model, parameters = conf.get("model"), conf.get("parameters")
         known = model if isinstance(model, str) and model in catalogue().models else None
         # Parameters are judged even when other fields are wrong, so that one answer names every bad field.
+        asked, base = conf.get("base_model"), None
+        if isinstance(asked, str) and re.fullmatch(BASE_PATTERN, asked):
+            base = asked
+        given = {str(key): value for key, value in parameters.items()} if isinstance(parameters, dict) else {}
         if isinstance(parameters, dict):
-            given = {str(key): value for key, value in parameters.items()}
-            judged += _parameter_problems(known, given) if known else _parameter_problems_of_any(given)
+            judged += _parameter_problems(known, given, base) if known else _parameter_problems_of_any(given)
         if known:
-            judged += _script_problems(known, conf.get("script"))
+            tuned = entry(known, given, base) is not catalogue().models[known]
+            judged += _script_problems(known, conf.get("script"), tuned=tuned)
+            if asked is None or base is not None:
+                judged += _architecture_problems(known, given, base)
     # One sentence a field: a text that cannot be kept is of no known form either.
     named = {problem.partition(": ")[0] for problem in unkept}
     problems = unkept + [problem for problem in judged if problem.partition(": ")[0] not in named]

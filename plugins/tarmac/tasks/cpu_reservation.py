@@ -15,7 +15,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import format_cores, format_size, host_bytes, millicpus
 from tarmac.containers.calls import EngineCalls
-from tarmac.request.catalogue import catalogue
+from tarmac.request.catalogue import entry
 from tarmac.request.schema import TrainingRequest
 from tarmac.tasks.gpu_preflight import workload_fingerprint
 from tarmac.tasks.results import Prepared
@@ -83,7 +83,7 @@ def _cores(request: TrainingRequest, hosts: Sequence[HostRow]) -> tuple[int, str
         cores = millicpus(request.resources.cpus)
         return cores, f"{format_cores(cores)}, as resources.cpus asks for"
     # The model may have been removed from the catalogue since the session started.
-    model = catalogue().models.get(request.model)
+    model = entry(request.model, request.parameters, request.base_model)
     cores = model.millicpus if model else 1000
     largest = max((host.capacity_millicpus for host in hosts), default=cores)
     if cores > largest > 0:

@@ -14,7 +14,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import gpu_bytes, host_bytes, millicpus
 from tarmac.containers import engine
-from tarmac.request.catalogue import catalogue
+from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry
 from tarmac.request.schema import TrainingRequest
 from tarmac.tasks.results import Prepared, checked_request
 
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
 
 
 def workload_fingerprint(request: TrainingRequest) -> str:
-    """Name the workload that history compares: the model and its parameters. Pure."""
-    parameters = json.dumps(request.parameters, sort_keys=True)
-    return f"{request.model}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
+    """Name the workload that history compares: model and parameters; of a transformer its weights, too. Pure."""
+    parameters, name = json.dumps(request.parameters, sort_keys=True), request.model
+    if architecture(request.model, request.parameters, request.base_model) == TRANSFORMER:
+        name, parameters = f"{name}.{TRANSFORMER}", f"{parameters} {request.base_model}"
+    return f"{name}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
 
 
 def entry_for(ledger: Ledger, key: SessionKey, request: TrainingRequest, prep: Prepared, task_id: str) -> Entry:
@@ -61,7 +63,7 @@ def container_need(request: TrainingRequest) -> HostNeed:
     """Return what a GPU session's container may take of its host: its memory limit, and the cores that it asks for."""
     from tarmac.admission.placement import HostNeed
 
-    resources, model = request.resources, catalogue().models.get(request.model)
+    resources, model = request.resources, entry(request.model, request.parameters, request.base_model)
     memory = host_bytes(resources.memory) if resources.memory is not None else model.memory_bytes if model else None
     cores = 0 if resources.cpus is None else millicpus(resources.cpus)
     return HostNeed(memory or settings().trainer_memory_bytes, cores)
@@ -74,7 +76,7 @@ def _estimate(
     from tarmac.admission.estimate import bounded, estimate
 
     # The model may have left the catalogue since the session started: a whole device then.
-    default = catalogue().models.get(kind.partition(":")[0])
+    default = catalogue().trained_by(kind)
     found = estimate(
         requested_bytes=requested,
         own=ledger.own_attempts(key),

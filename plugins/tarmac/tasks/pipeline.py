@@ -21,7 +21,7 @@ from tarmac.registry.origins import cache_key, find_base, find_cached, same_mode
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, evaluation_set_id
 from tarmac.request import datasets
-from tarmac.request.catalogue import catalogue
+from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
 from tarmac.tasks.results import Deleted, Plan, Prepared, Registered, Saved, Scored, Session
@@ -83,13 +83,16 @@ def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
     base = ""
     if request.base_model:
         base = find_base(Registry(), request.base_model).uri
-        networks.append(stack.registry_network)
-    model = catalogue().models[request.model]
+        if request.weights is None:
+            networks.append(stack.registry_network)
+    model = entry(request.model, request.parameters, request.base_model)
+    if model is None:
+        raise KeyError(request.model)
     return {
         "volume": name,
         "network": ",".join(networks) or "none",
         "base": base,
-        "image": trainer_image(request.model),
+        "image": trainer_image(request),
         "command": list(model.command),
         "memory_bytes": model.memory_bytes,
     }
@@ -160,6 +163,7 @@ def register_model(
         NothingToRegisterError: `eval` gave no metric that ranks this model.
     """
     kind, name = request.model, request.registered_name
+    trains = architecture(kind, request.parameters, request.base_model)
     score_name = catalogue().models[kind].score
     metrics = dict(scored.metrics)
     if score_name not in metrics:
@@ -189,6 +193,7 @@ def register_model(
             tag.SCORE: repr(measured.score),
             tag.SEEN: repr(measured.seen),
             **({tag.SAME_AS: same_as} if same_as else {}),
+            **({tag.ARCHITECTURE: TRANSFORMER} if trains == TRANSFORMER else {}),
         },
     )
     run_tags = {

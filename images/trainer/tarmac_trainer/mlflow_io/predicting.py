@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer import models
-from tarmac_trainer.model import Model
+from tarmac_trainer.model import SMALL, TRANSFORMER, Model
 from tarmac_trainer.runtime import files
+from tarmac_trainer.runtime.errors import SessionError
 
 if TYPE_CHECKING:
     from mlflow.models import Model as Described
@@ -57,7 +58,7 @@ def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Mode
     """
     from mlflow import pyfunc
 
-    files.write_json(folder / NAME_FILE, {"model": kind.name})
+    files.write_json(folder / NAME_FILE, {"model": kind.name, "architecture": kind.architecture})
     pyfunc.save_model(
         path,
         loader_module=__name__,
@@ -75,6 +76,15 @@ def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Mode
     (Path(path) / "README.md").write_text(card, encoding="utf-8")
 
 
+def saved_architecture(folder: Path) -> str:
+    """What a saved predictor in a folder is: small, as all that were saved earlier, or a transformer."""
+    try:
+        found = files.read_json(folder / NAME_FILE, made_by="save")
+    except SessionError:
+        return SMALL
+    return TRANSFORMER if isinstance(found, dict) and found.get("architecture") == TRANSFORMER else SMALL
+
+
 def _requirement(package: str) -> str:
     """A package with its installed version, if it does not say which versions will do."""
     return f"{package}=={version(package)}" if package.isidentifier() else package
@@ -82,5 +92,5 @@ def _requirement(package: str) -> str:
 
 def _load_pyfunc(data_path: str) -> Predictor:
     folder = Path(data_path)
-    model = models.get(files.read_json(folder / NAME_FILE, made_by="save")["model"])
+    model = models.get(files.read_json(folder / NAME_FILE, made_by="save")["model"], saved_architecture(folder))
     return Predictor(model, model.load(folder))

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from tarmac_trainer.model import Model
+from tarmac_trainer.model import SMALL, Model
 from tarmac_trainer.runtime.errors import RequestError
 
 # A module for each, so that a step loads what its own model needs and nothing more.
@@ -25,14 +25,26 @@ def names() -> list[str]:
     return sorted(_MODULES)
 
 
-def get(name: str) -> Model[Any]:
+_FINE_TUNED = "fine_tuned"
+"""The module of those that are transformers."""
+
+
+def get(name: str, architecture: str = SMALL) -> Model[Any]:
     """Load a model by its name.
+
+    Args:
+        name: as a request calls it.
+        architecture: small, or transformer.
 
     Raises:
         RequestError: there is no such model; names those there are.
     """
     if name not in _MODULES:
         raise RequestError(f'unknown model "{name}"; this trainer knows {", ".join(names())}')
-    module = importlib.import_module(f"tarmac_trainer.models.{_MODULES[name]}")
+    module = importlib.import_module(
+        f"tarmac_trainer.models.{_MODULES[name] if architecture == SMALL else _FINE_TUNED}"
+    )
+    if name not in module.MODELS:
+        raise RequestError(f"parameters.architecture: {name} is not trained by fine-tuning a transformer")
     model: Model[Any] = module.MODELS[name]
     return model

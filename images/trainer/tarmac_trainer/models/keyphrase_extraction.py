@@ -16,7 +16,7 @@ from typing import Any
 from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_storable, shown, words_of
-from tarmac_trainer.model import COMMON, Model, Scores
+from tarmac_trainer.model import ARCHITECTURE, COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import augmentation, perceptron
@@ -42,7 +42,12 @@ class KeyphraseExtraction(Model[Keyphrased]):
 
     name = "keyphrase_extraction"
     title = "finds the phrases that tell what a sentence is about (spaCy)"
-    parameters = {**COMMON, "disguise": augmentation.SHARE, "perceptron": perceptron.PERCEPTRON}
+    parameters = {
+        "architecture": ARCHITECTURE,
+        **COMMON,
+        "disguise": augmentation.SHARE,
+        "perceptron": perceptron.PERCEPTRON,
+    }
     key = KEY
     example = {"sentence": "the transitive law holds for equality"}
 

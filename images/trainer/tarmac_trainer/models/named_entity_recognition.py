@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tarmac_trainer.data import limits
 from tarmac_trainer.data.readers import check_number
-from tarmac_trainer.model import COMMON, Model, Number, Scores
+from tarmac_trainer.model import ARCHITECTURE, COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import augmentation, perceptron
@@ -28,6 +28,7 @@ class NamedEntityRecognition(Model[Sentence]):
     name = "named_entity_recognition"
     title = "finds named entities (spaCy)"
     parameters = {
+        "architecture": ARCHITECTURE,
         **COMMON,
         "disguise": augmentation.SHARE,
         "plain_share": Number(0.1, 0, 1, "share of the sentences without an entity that each round uses"),

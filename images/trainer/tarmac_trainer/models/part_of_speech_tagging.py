@@ -12,11 +12,12 @@ from typing_extensions import override
 
 from tarmac_trainer.data import limits
 from tarmac_trainer.data.readers import check_number, word_labels, words_of
-from tarmac_trainer.model import COMMON, Model, Scores
+from tarmac_trainer.model import ARCHITECTURE, COMMON, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import perceptron
 from tarmac_trainer.text.perceptron import Tagging
+from tarmac_trainer.text.predictors import TagsWords
 from tarmac_trainer.text.scoring import LabelCounts, batches
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class PartOfSpeechTagging(Model[Tagged]):
 
     name = "part_of_speech_tagging"
     title = "tells the part of speech of each token (spaCy)"
-    parameters = {**COMMON, "perceptron": perceptron.PERCEPTRON}
+    parameters = {"architecture": ARCHITECTURE, **COMMON, "perceptron": perceptron.PERCEPTRON}
     key = KEY
     tags_key = KEY
     score_name = "accuracy"
@@ -95,7 +96,9 @@ class PartOfSpeechTagging(Model[Tagged]):
         return [{KEY: tags} for tags in found]
 
 
-def _tags(nlp: "Language | Tagging", sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+def _tags(nlp: "Language | Tagging | TagsWords", sentences: Sequence[Sequence[str]]) -> list[list[str]]:
+    if isinstance(nlp, TagsWords):
+        return nlp.tag_all(sentences)
     if isinstance(nlp, Tagging):
         return [nlp.tagger.tagged(words) for words in sentences]
     from spacy.tokens import Doc

@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, label_of, shown, text_of, words_of
-from tarmac_trainer.model import CONFUSION, Scores
+from tarmac_trainer.model import ARCHITECTURE, CONFUSION, Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
 from tarmac_trainer.text.mentions import Place, apart, find, marked
@@ -35,6 +35,7 @@ class RelationExtraction(PairModel):
 
     name = "relation_extraction"
     title = "tells how two entities of a sentence are related (spaCy)"
+    parameters = {"architecture": ARCHITECTURE, **PairModel.parameters}
     key = KEY
     score_name = "micro_f1"
     example = {
@@ -46,9 +47,17 @@ class RelationExtraction(PairModel):
         KEY: [{"sub": {"entity": "Ada"}, "obj": {"entity": "London"}, "relation": "lived"}],
     }
 
+    def text_of_pair(self, value: dict[str, Any], pair: dict[str, Any]) -> str:
+        """What the classifier reads of a pair, blanks between tokens: the marked sentence, then what is known. Pure.
+
+        Raises:
+            BrokenLineError: an entity is missing, or does not occur in the sentence.
+        """
+        return " ".join([*marked_sentence(value, pair), *_known_of_pair(value, pair)])
+
     @override
     def read(self, value: dict[str, Any]) -> Pairs | None:
-        pairs = [Labelled(_text(value, pair), _relation(pair)) for pair in _pairs(value)]
+        pairs = [Labelled(self.text_of_pair(value, pair), _relation(pair)) for pair in _pairs(value)]
         return Pairs(tuple(pairs)) if pairs else None
 
     @override
@@ -69,7 +78,7 @@ class RelationExtraction(PairModel):
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         lines = [dict(value) for value in values]
         asked = [_pairs(line) for line in lines]
-        texts = [_text(line, pair) for line, pairs in zip(lines, asked, strict=True) for pair in pairs]
+        texts = [self.text_of_pair(line, pair) for line, pairs in zip(lines, asked, strict=True) for pair in pairs]
         labels = iter(categories.predict(predictor, texts, categories.at_blanks))
         return [{KEY: [{**pair, "relation": next(labels)} for pair in pairs]} for pairs in asked]
 
@@ -97,8 +106,8 @@ def _pairs(value: dict[str, Any]) -> list[dict[str, Any]]:
     return pairs
 
 
-def _text(value: dict[str, Any], pair: dict[str, Any]) -> str:
-    """What the classifier reads, a blank between tokens: the marked sentence, then what is known of the pair. Pure.
+def _places(value: dict[str, Any], pair: dict[str, Any]) -> tuple[Place, str, Place, str]:
+    """Where subject and object are, and the type of each. Pure.
 
     Raises:
         BrokenLineError: an entity is missing, or does not occur in the sentence.
@@ -106,9 +115,24 @@ def _text(value: dict[str, Any], pair: dict[str, Any]) -> str:
     words = words_of(value)
     (sub, sub_type), (obj, obj_type) = _entity(pair, "sub"), _entity(pair, "obj")
     sub_place, obj_place = apart(find(words, sub, "the subject"), find(words, obj, "the object"))
-    sentence = marked(words, (sub_place, f"[S:{sub_type}]", "[/S]"), (obj_place, f"[O:{obj_type}]", "[/O]"))
-    order = "S-O" if sub_place <= obj_place else "O-S"
-    return " ".join([*sentence, f"{order}:{sub_type}:{obj_type}", *_between(words, order, sub_place, obj_place)])
+    return sub_place, sub_type, obj_place, obj_type
+
+
+def marked_sentence(value: dict[str, Any], pair: dict[str, Any]) -> list[str]:
+    """The sentence with both entities of a pair marked. Pure.
+
+    Raises:
+        BrokenLineError: as `_places`.
+    """
+    sub, sub_type, obj, obj_type = _places(value, pair)
+    return marked(words_of(value), (sub, f"[S:{sub_type}]", "[/S]"), (obj, f"[O:{obj_type}]", "[/O]"))
+
+
+def _known_of_pair(value: dict[str, Any], pair: dict[str, Any]) -> list[str]:
+    """The order and the types of a pair, and what is between, as tokens of their own. Pure."""
+    sub, sub_type, obj, obj_type = _places(value, pair)
+    order = "S-O" if sub <= obj else "O-S"
+    return [f"{order}:{sub_type}:{obj_type}", *_between(words_of(value), order, sub, obj)]
 
 
 def _between(words: Sequence[str], order: str, sub: Place, obj: Place) -> list[str]:

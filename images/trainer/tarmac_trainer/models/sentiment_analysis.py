@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from tarmac_trainer.data import limits
 from tarmac_trainer.data.readers import BrokenLineError, shown, text_of, whole_number
-from tarmac_trainer.model import COMMON, Model, Number, Scores
+from tarmac_trainer.model import ARCHITECTURE, COMMON, Model, Number, Scores
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
@@ -23,6 +23,7 @@ class SentimentAnalysis(Model[Labelled]):
     """See the module. `kind` is the key below `sentiment`; `most` its highest class, None: that of `limits.CLASSES`."""
 
     parameters = {
+        "architecture": ARCHITECTURE,
         **COMMON,
         "batch_size": Number(16, 1, 1024, "lines in an update", whole=True),
         "linear": categories.LINEAR,
@@ -86,10 +87,13 @@ class SentimentAnalysis(Model[Labelled]):
         return [{KEY: {self._kind: int(label)}} for label in labels]
 
 
+SENTIMENTS: tuple[tuple[str, int | None, str], ...] = (
+    ("binary", 1, "tells whether a sentence is positive (1) or negative (0)"),
+    ("categorical", None, "puts a sentence into one of several classes of mood"),
+)
+"""The two kinds: the key below `sentiment`, the highest class, what it does."""
+
 MODELS = {
     model.name: model
-    for model in (
-        SentimentAnalysis("binary", 1, "tells whether a sentence is positive (1) or negative (0) (spaCy)"),
-        SentimentAnalysis("categorical", None, "puts a sentence into one of several classes of mood (spaCy)"),
-    )
+    for model in (SentimentAnalysis(kind, most, f"{title} (spaCy)") for kind, most, title in SENTIMENTS)
 }

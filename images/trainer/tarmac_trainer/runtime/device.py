@@ -20,6 +20,14 @@ CUDA_ERROR_MEMORY_ALLOCATION = 2
 _ALLOCATION = re.compile(r"allocating ([\d,]+) bytes(?: \(allocated so far: ([\d,]+) bytes)?")
 """CuPy's message: what was asked for, and what its pool held then."""
 
+_TRIED = re.compile(r"Tried to allocate (\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)")
+"""PyTorch's message: what was asked for."""
+
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""What PyTorch's other errors say where a library of CUDA got no memory."""
+
 
 @dataclass
 class Device:
@@ -28,7 +36,7 @@ class Device:
     Attributes:
         name: `cpu` or `cuda`.
         limit_bytes: the share of device memory, context included; None: no limit.
-        pool: CuPy's memory pool on a GPU.
+        pool: CuPy's memory pool on a GPU, or PyTorch's.
         peak_bytes: most that the pool held when it was looked at.
     """
 
@@ -44,7 +52,7 @@ class Device:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn an out-of-memory error of CuPy, whatever wraps it, into one with numbers.
+        """Turn an out-of-memory error of CuPy or PyTorch, whatever wraps it, into one with numbers.
 
         Raises:
             GpuMemoryError: the pool could not grow, or the device is full.
@@ -59,7 +67,25 @@ class Device:
             raise _explained(cause, self.limit_bytes, self.peak_bytes) from error
 
 
-def activate(environment: Mapping[str, str] = os.environ, *, spacy_on_gpu: bool = True) -> Device:
+@dataclass(frozen=True)
+class TorchPool:
+    """PyTorch's memory on the first GPU, as a pool is asked and limited."""
+
+    torch: Any
+
+    def set_limit(self, *, size: int) -> None:
+        """Take at most so many bytes. To be called before anything is allocated."""
+        total = int(self.torch.cuda.get_device_properties(0).total_memory)
+        self.torch.cuda.set_per_process_memory_fraction(min(1.0, size / total), 0)
+
+    def total_bytes(self) -> int:
+        """The most that was held."""
+        return int(self.torch.cuda.max_memory_reserved(0))
+
+
+def activate(
+    environment: Mapping[str, str] = os.environ, *, spacy_on_gpu: bool = True, on_torch: bool = False
+) -> Device:
     """Turn on the device that `TARMAC_DEVICE` names, within `TARMAC_GPU_MEMORY_BYTES`.
 
     To be called before the first pipeline is made.
@@ -67,6 +93,7 @@ def activate(environment: Mapping[str, str] = os.environ, *, spacy_on_gpu: bool 
     Args:
         environment: the variables of the contract.
         spacy_on_gpu: whether spaCy is to compute there too; else only CuPy is turned on.
+        on_torch: whether PyTorch is to compute there, instead of both.
 
     Raises:
         DeviceError: a variable is wrong, or there is no usable GPU.
@@ -79,7 +106,7 @@ def activate(environment: Mapping[str, str] = os.environ, *, spacy_on_gpu: bool 
         return Device(name)
     limit = _limit(environment.get("TARMAC_GPU_MEMORY_BYTES"))
     try:
-        pool = _turn_on(spacy_on_gpu)
+        pool = _turn_on_torch(environment) if on_torch else _turn_on(spacy_on_gpu)
     except Exception as error:  # CuPy missing, no device, no driver: each has an exception of its own
         if _out_of_memory(error) is not None:
             raise _full(CUDA_CONTEXT_BYTES, limit) from error
@@ -101,6 +128,18 @@ def _turn_on(spacy_on_gpu: bool) -> Any:
     return cupy.get_default_memory_pool()
 
 
+def _turn_on_torch(environment: Mapping[str, str]) -> TorchPool:
+    """Make this process's CUDA context on its first GPU; returns PyTorch's memory there."""
+    # Segments that grow leave less memory in pieces that nothing fits in. It is read when PyTorch begins.
+    if "PYTORCH_CUDA_ALLOC_CONF" not in environment:
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+    import torch
+
+    torch.cuda.init()
+    torch.cuda.set_device(0)
+    return TorchPool(torch)
+
+
 def _limit(text: str | None) -> int | None:
     if not text:
         return None
@@ -115,9 +154,13 @@ def _limit(text: str | None) -> int | None:
 
 
 def _out_of_memory(error: BaseException | None) -> BaseException | None:
-    """The error of CuPy that says that memory ran out, somewhere in a chain of errors. Pure."""
+    """The error of CuPy or PyTorch that says that memory ran out, somewhere in a chain of errors. Pure."""
     while error is not None:
         kind = type(error)
+        if kind.__module__.partition(".")[0] == "torch" and kind.__name__ == "OutOfMemoryError":
+            return error
+        if kind is RuntimeError and "CU" in str(error) and any(words in str(error) for words in _NO_ROOM):
+            return error
         if kind.__module__.partition(".")[0] in ("cupy", "cupy_backends"):
             status = getattr(error, "status", None)
             if kind.__name__ == "OutOfMemoryError" or (
@@ -130,13 +173,16 @@ def _out_of_memory(error: BaseException | None) -> BaseException | None:
 
 def _explained(cause: BaseException, limit: int | None, peak: int) -> GpuMemoryError:
     """Say with numbers why memory ran out. Pure."""
-    found = _ALLOCATION.search(str(cause))
-    if found is None:
+    found, tried = _ALLOCATION.search(str(cause)), _TRIED.search(str(cause))
+    if found is None and tried is None:
         told = _told(limit)
         return GpuMemoryError(
             f"out of GPU memory: the training held {peak:,} bytes and needs more; {told}", limit_bytes=limit
         )
-    asked, held = (int(text.replace(",", "")) if text else None for text in found.groups())
+    if found is not None:
+        asked, held = (int(text.replace(",", "")) if text else None for text in found.groups())
+    elif tried is not None:
+        asked, held = round(float(tried[1]) * _UNITS[tried[2]]), None
     needed = (peak if held is None else held) + (asked or 0) + CUDA_CONTEXT_BYTES
     if limit is None or needed <= limit:
         return _full(needed, limit)

@@ -43,6 +43,14 @@ class Request:
     base_model: str | None = None
     promote: bool = False
 
+    @property
+    def architecture(self) -> str:
+        """What is asked to be trained: `small`, or `transformer`. Pure."""
+        asked = self.parameters.get("architecture")
+        if asked is None:
+            return "transformer" if (self.base_model or "").startswith("weights:") else "small"
+        return "transformer" if asked == "transformer" else "small"
+
 
 def read_request(session: Path) -> Request:
     """Read `request.json` of a session.

@@ -3,6 +3,7 @@ model beside it."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from tarmac_trainer.runtime import events
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import linear, pipelines
+from tarmac_trainer.text.predictors import TellsClasses
 from tarmac_trainer.text.scoring import LabelCounts, batches
 
 CONFIG = Path(__file__).with_suffix(".cfg")
@@ -191,9 +193,11 @@ def train(
 
 
 def predict(
-    predictor: "Language | Both", texts: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized
+    predictor: "Language | Both | TellsClasses", texts: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized
 ) -> list[str]:
     """The likeliest class of each text."""
+    if isinstance(predictor, TellsClasses):
+        return predictor.tell_all(texts)
     if isinstance(predictor, Both):
         return _mixed(predictor, texts, doc)
     found = predictor.pipe(doc(predictor, text) for text in texts)
@@ -210,7 +214,7 @@ def _mixed(both: Both, texts: Sequence[str], doc: "Callable[[Language, str], Doc
 
 
 def count(
-    predictor: "Language | Both",
+    predictor: "Language | Both | TellsClasses",
     lines: Sequence[Labelled],
     doc: "Callable[[Language, str], Doc]" = tokenized,
     *,
@@ -220,7 +224,7 @@ def count(
     counts = LabelCounts()
     nlp = predictor.nlp if isinstance(predictor, Both) else predictor
     for batch in batches(lines):
-        with nlp.memory_zone():
+        with nullcontext() if isinstance(nlp, TellsClasses) else nlp.memory_zone():
             for label, line in zip(predict(predictor, [line.text for line in batch], doc), batch, strict=True):
                 counts.add(label, line.label)
         tick()

@@ -22,6 +22,7 @@ from tarmac_trainer.model import NEVER, Choice
 from tarmac_trainer.runtime import events
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import pipelines
+from tarmac_trainer.text.predictors import TagsWords
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -135,8 +136,10 @@ def with_tagger(nlp: "Language", folder: Path) -> "Language | Tagging":
     return Tagging(nlp, *Tagger.from_disk(folder)) if (folder / NAMES_FILE).exists() else nlp
 
 
-def memory_zone(predictor: "Language | Tagging") -> "AbstractContextManager[Any]":
+def memory_zone(predictor: "Language | Tagging | TagsWords") -> "AbstractContextManager[Any]":
     """What keeps words that a pipeline reads out of it."""
+    if isinstance(predictor, TagsWords):
+        return nullcontext()
     nlp = predictor.nlp if isinstance(predictor, Tagging) else predictor
     return nullcontext() if nlp is None else nlp.memory_zone()
 

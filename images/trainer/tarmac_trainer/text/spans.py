@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from tarmac_trainer.data.readers import words_of
 from tarmac_trainer.text.entities import Sentence, Span, spans_of, tags_of
 from tarmac_trainer.text.perceptron import Tagging, memory_zone
+from tarmac_trainer.text.predictors import TagsWords
 from tarmac_trainer.text.scoring import SpanCounts, batches
 
 if TYPE_CHECKING:
@@ -32,13 +33,15 @@ def tags(sentence: Sentence) -> list[str]:
     return tags_of(sentence.spans, len(sentence.words))
 
 
-def find_spans(nlp: "Language | Tagging", sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
+def find_spans(nlp: "Language | Tagging | TagsWords", sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
     """The spans that a predictor finds in each sentence, in order.
 
     Args:
-        nlp: a pipeline with an `ner`, or a tagger.
+        nlp: a pipeline with an `ner`, a tagger, or a transformer.
         sentences: the tokens of each.
     """
+    if isinstance(nlp, TagsWords):
+        return [spans_of(tags) for tags in nlp.tag_all(sentences)]
     if isinstance(nlp, Tagging):
         tagged = [spans_of(nlp.tagger.tagged(words)) for words in sentences]
         if not nlp.union or nlp.nlp is None:
@@ -56,7 +59,7 @@ def _united(first: list[Span], second: list[Span]) -> list[Span]:
 
 
 def predict_spans(
-    nlp: "Language | Tagging", values: Sequence[Mapping[str, Any]]
+    nlp: "Language | Tagging | TagsWords", values: Sequence[Mapping[str, Any]]
 ) -> list[tuple[tuple[str, ...], list[Span]]]:
     """The tokens of the sentence in each object, and the spans that a pipeline finds among them; all in one go.
 
@@ -68,7 +71,7 @@ def predict_spans(
 
 
 def compare(
-    nlp: "Language | Tagging", lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None
+    nlp: "Language | Tagging | TagsWords", lines: Sequence[Line], *, tick: Callable[[], Any] = lambda: None
 ) -> Iterator[tuple[list[Span], Line]]:
     """The spans that a pipeline finds in each line, and the line; `tick` is called between batches."""
     for batch in batches(lines):
@@ -79,7 +82,7 @@ def compare(
 
 
 def count_spans(
-    nlp: "Language | Tagging", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None
+    nlp: "Language | Tagging | TagsWords", sentences: Sequence[Sentence], *, tick: Callable[[], Any] = lambda: None
 ) -> SpanCounts:
     """Compare what a pipeline finds with the spans of the sentences; `tick` is called between batches."""
     counts = SpanCounts()

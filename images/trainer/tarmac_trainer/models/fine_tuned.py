@@ -1,0 +1,154 @@
+"""The kinds of models where a transformer is fine-tuned: they read, score and predict as the small ones do."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from typing_extensions import override
+
+from tarmac_trainer.model import TRANSFORMER, Model
+from tarmac_trainer.models.keyphrase_extraction import KeyphraseExtraction
+from tarmac_trainer.models.named_entity_recognition import NamedEntityRecognition
+from tarmac_trainer.models.part_of_speech_tagging import PartOfSpeechTagging
+from tarmac_trainer.models.relation_extraction import RelationExtraction, marked_sentence
+from tarmac_trainer.models.sentiment_analysis import SENTIMENTS, SentimentAnalysis
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text.entities import Sentence, tags_of
+from tarmac_trainer.text.pairs import flat
+from tarmac_trainer.transformer import fitting, network
+
+PACKAGES = ("torch>=2.6", "transformers", "safetensors", "tokenizers")
+"""What a saved transformer needs to be loaded; PyTorch for a CPU and for any GPU gives the same answers."""
+
+WORDS_LIMITS = (
+    "Words are what white space separates. A sentence that is longer than the tokens read at once is read in windows."
+)
+TEXTS_LIMITS = "Of a text that is longer than the tokens read at once only the beginning is read."
+
+_WINDOWS = fitting.most_tokens("longer sentences are read in overlapping windows")
+_BEGINNING = fitting.most_tokens("of longer texts the beginning is read")
+
+
+class FineTuned(Model[Any]):
+    """What all of them have in common: they come before the small kind among the bases of a class."""
+
+    architecture = TRANSFORMER
+    task: ClassVar[str]
+    packages = PACKAGES
+    is_spacy = False
+    spacy_on_gpu = False
+    on_torch = True
+
+    @override
+    def needs(self, train: Sequence[Any]) -> Any:
+        return None  # its need does not grow with what makes small models large
+
+    @override
+    def load(self, folder: Path) -> network.Tuned:
+        found = network.load(folder)
+        if found.task != self.task:
+            raise ValueError(f"it tells {found.task}, and this kind of model {self.task}")
+        return found
+
+
+def _parameters(kind: Mapping[str, Any], longer: Any) -> dict[str, Any]:
+    common = dict(fitting.COMMON)
+    refit, precision = common.pop("refit"), common.pop("precision")
+    return {
+        "architecture": kind["architecture"],
+        **common,
+        "max_tokens": longer,
+        "precision": precision,
+        "refit": refit,
+    }
+
+
+def _train_tags(training: Training[Any], tags: Callable[[Any], Sequence[str]]) -> None:
+    lines = [(line.words, tags(line)) for line in training.train]
+    labels = sorted({tag for _, row in lines for tag in row})
+    fitting.train(training, network.TAGS, lines, labels)
+
+
+def _sentence_tags(line: Sentence) -> list[str]:
+    return tags_of(line.spans, len(line.words))
+
+
+class TunedEntities(FineTuned, NamedEntityRecognition):
+    """Named entities."""
+
+    title = "finds named entities (transformer)"
+    task = network.TAGS
+    parameters = _parameters(NamedEntityRecognition.parameters, _WINDOWS)
+    limits = WORDS_LIMITS
+
+    @override
+    def train(self, training: Training[Any]) -> None:
+        _train_tags(training, _sentence_tags)
+
+
+class TunedKeyphrases(FineTuned, KeyphraseExtraction):
+    """Keyphrases."""
+
+    title = "finds the phrases that tell what a sentence is about (transformer)"
+    task = network.TAGS
+    parameters = _parameters(KeyphraseExtraction.parameters, _WINDOWS)
+    limits = WORDS_LIMITS
+
+    @override
+    def train(self, training: Training[Any]) -> None:
+        _train_tags(training, _sentence_tags)
+
+
+class TunedPartOfSpeech(FineTuned, PartOfSpeechTagging):
+    """Parts of speech."""
+
+    title = "tells the part of speech of each token (transformer)"
+    task = network.TAGS
+    parameters = _parameters(PartOfSpeechTagging.parameters, _WINDOWS)
+    limits = WORDS_LIMITS
+
+    @override
+    def train(self, training: Training[Any]) -> None:
+        _train_tags(training, lambda line: line.tags)
+
+
+class TunedSentiment(FineTuned, SentimentAnalysis):
+    """Sentiment, in two classes or in several."""
+
+    task = network.CLASSES
+    parameters = _parameters(SentimentAnalysis.parameters, _BEGINNING)
+    limits = TEXTS_LIMITS
+
+    @override
+    def train(self, training: Training[Any]) -> None:
+        lines = [(line.text, line.label) for line in training.train]
+        fitting.train(training, network.CLASSES, lines, sorted({label for _, label in lines}))
+
+
+class TunedRelations(FineTuned, RelationExtraction):
+    """Relations: the sentence with both entities marked is the text whose class is told."""
+
+    title = "tells how two entities of a sentence are related (transformer)"
+    task = network.CLASSES
+    parameters = _parameters(RelationExtraction.parameters, _BEGINNING)
+    limits = TEXTS_LIMITS
+
+    @override
+    def text_of_pair(self, value: dict[str, Any], pair: dict[str, Any]) -> str:
+        return " ".join(marked_sentence(value, pair))
+
+    @override
+    def train(self, training: Training[Any]) -> None:
+        lines = [(pair.text, pair.label) for pair in flat(training.train)]
+        fitting.train(training, network.CLASSES, lines, sorted({label for _, label in lines}))
+
+
+_KINDS: tuple[Model[Any], ...] = (
+    TunedEntities(),
+    TunedKeyphrases(),
+    TunedPartOfSpeech(),
+    TunedRelations(),
+    *(TunedSentiment(kind, most, f"{title} (transformer)") for kind, most, title in SENTIMENTS),
+)
+
+MODELS = {kind.name: kind for kind in _KINDS}

@@ -1,0 +1,210 @@
+"""Fine-tuning: the parameters, the loop, and the batches."""
+
+import math
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tarmac_trainer.model import REFIT, Choice, Number, Parameter
+from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime.errors import RequestError
+from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.transformer import network
+from tarmac_trainer.transformer.network import Encoded, Tuned
+
+FLOAT32, BFLOAT16 = "float32", "bfloat16"
+
+COMMON: dict[str, Parameter] = {
+    "epochs": Number(
+        4, 1, 100, "rounds over the train lines at most; the learn rate falls to nothing over them", whole=True
+    ),
+    "max_steps": Number(20_000, 1, 1_000_000, "updates of the weights at most, where the rounds are more", whole=True),
+    "patience": Number(3, 1, 100, "so many scorings without a better score end the training", whole=True),
+    "evaluations": Number(2, 1, 20, "scorings on the evaluation lines in each round", whole=True),
+    "batch_size": Number(16, 1, 1024, "lines that are computed at once; less needs less memory", whole=True),
+    "accumulate": Number(1, 1, 1024, "batches in an update: a large batch in little memory", whole=True),
+    "learn_rate": Number(1e-4, 1e-7, 0.01, "how far an update moves the weights (AdamW); less is slower and steadier"),
+    "precision": Choice(
+        (FLOAT32, BFLOAT16), "numbers to compute with; without it bfloat16 on a GPU that has it, else float32"
+    ),
+    "refit": REFIT,
+}
+"""What every transformer can be told."""
+
+
+def most_tokens(where_more: str) -> Number:
+    """The parameter `max_tokens`; `where_more` says what becomes of longer texts."""
+    text = "tokens that are read at once, at most as many as the weights can; "
+    return Number(128, 16, 8192, text + where_more, whole=True)
+
+
+WARM_UP = 0.1
+"""Share of the updates over which the learn rate rises to what it is to be."""
+
+WEIGHT_DECAY = 0.01
+MOST_GRADIENT = 1.0
+
+BATCHES_OF_LIKE_LENGTH = 32
+"""So many batches are drawn at once and sorted by length, so that little is computed for filling tokens."""
+
+
+def train(
+    training: Training[Any],
+    task: str,
+    lines: Sequence[tuple[Any, Any]],
+    labels: Sequence[str],
+) -> None:
+    """Fine-tune what is in the training's `base`; equal requests give equal models on a CPU with equally many threads.
+
+    Args:
+        training: whose parameters are `COMMON` and `max_tokens`.
+        task: what is to be told, as `network` names it.
+        lines: what is read, and the names of its labels.
+        labels: all that the lines have.
+
+    Raises:
+        RequestError: the base cannot be fine-tuned; says why.
+    """
+    if training.base is None:
+        raise RequestError("base_model: a transformer starts from weights, or from a registered transformer")
+    torch, _ = network.libraries()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads):
+        torch.set_num_threads(int(threads))
+    torch.manual_seed(training.seed)
+    parameters = training.parameters
+    try:
+        tuned = network.start(training.base, task, labels, parameters["max_tokens"])
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(f"base_model: it is no transformer that can be fine-tuned ({error})") from error
+    on_gpu = training.device.name == "cuda"
+    if on_gpu:
+        tuned.network.to("cuda")
+    else:
+        torch.use_deterministic_algorithms(True)
+    precision = parameters["precision"]
+    tuned.precision = precision or (BFLOAT16 if on_gpu and torch.cuda.is_bf16_supported() else FLOAT32)
+    encoded = [one for line, targets in lines for one in _encoded(training, tuned, line, targets)]
+    _tell(tuned, len(lines))
+    fit(training, tuned, encoded, torch)
+
+
+def _encoded(training: Training[Any], tuned: Tuned, line: Any, targets: Any) -> list[Encoded]:
+    training.alive()
+    return tuned.encode(line, targets)
+
+
+def _tell(tuned: Tuned, lines: int) -> None:
+    """Say what the network is, and how much it does not read as it stands."""
+    events.say(
+        f"{tuned.network.config.model_type}: {tuned.network.num_parameters():,} numbers, {len(tuned.labels):,} labels, "
+        f"{tuned.max_tokens} tokens at once, {tuned.precision}"
+    )
+    if tuned.cut.texts:
+        events.say(
+            f"{tuned.cut.texts:,} of {lines:,} train texts are longer than that: their beginning is read "
+            "(parameters.max_tokens)"
+        )
+    if tuned.cut.sentences:
+        events.say(
+            f"{tuned.cut.sentences:,} of {lines:,} train sentences are longer than that: they are read in windows "
+            "(parameters.max_tokens)"
+        )
+    if tuned.cut.words:
+        events.say(f"{tuned.cut.words:,} words of the train lines have very many tokens: their beginning is read")
+
+
+def fit(training: Training[Any], tuned: Tuned, encoded: Sequence[Encoded], torch: Any) -> None:
+    """Update a transformer until the rounds are over or the scorings stop improving."""
+    parameters = training.parameters
+    size, parts = parameters["batch_size"], parameters["accumulate"]
+    in_a_round = math.ceil(math.ceil(len(encoded) / size) / parts)
+    planned = min(parameters["epochs"] * in_a_round, parameters["max_steps"])
+    every, last = max(1, math.ceil(in_a_round / parameters["evaluations"])), planned
+    if training.chosen is not None:  # as many updates as were best, of as many; one candidate, which is kept
+        planned, last = training.chosen.how["of"], training.chosen.how["updates"]
+        every = last
+    optimizer = torch.optim.AdamW(_groups(tuned.network), lr=parameters["learn_rate"])
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate(planned))
+    batches = like_long(encoded, size, seed=training.seed)
+    without_better = 0
+    training.progress(0, last)
+    for step in range(1, last + 1):
+        tuned.network.train()
+        taken = [next(batches) for _ in range(parts)]
+        told = sum(sum(target != network.NO_TARGET for target in one.targets) for batch in taken for one in batch)
+        loss_of_all = 0.0
+        for batch in taken:
+            loss = _loss(tuned, batch, torch) / max(told, 1)
+            loss.backward()
+            loss_of_all += float(loss.detach())
+            training.alive()
+        if not math.isfinite(loss_of_all):
+            raise RequestError(f"its loss is {loss_of_all} after {step:,} updates: lower parameters.learn_rate")
+        torch.nn.utils.clip_grad_norm_(tuned.network.parameters(), MOST_GRADIENT)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        training.progress(step, last)
+        if step % every and step != last:
+            continue
+        if training.evaluated(tuned, step=step, how={"updates": step, "of": planned}):
+            without_better = 0
+            continue
+        without_better += 1
+        if without_better >= parameters["patience"]:
+            events.say(f"no better {training.score_name} in {without_better} scorings: the training ends here")
+            return
+
+
+def rate(planned: int) -> Callable[[int], float]:
+    """What share of the learn rate an update has, by its number from 0: it rises, then falls to nothing. Pure."""
+    rising = max(1, round(planned * WARM_UP))
+
+    def share(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        return max(0.0, (planned - step) / max(1, planned - rising + 1))
+
+    return share
+
+
+def _groups(model: Any) -> list[dict[str, Any]]:
+    """The numbers of a network, those that shrink and those that do not: biases and what normalizes."""
+    shrinking = [one for one in model.parameters() if one.requires_grad and one.ndim > 1]
+    others = [one for one in model.parameters() if one.requires_grad and one.ndim <= 1]
+    return [{"params": shrinking, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+
+
+def _loss(tuned: Tuned, batch: Sequence[Encoded], torch: Any) -> Any:
+    """The sum of the losses of all targets of a batch."""
+    read = tuned.batch([one.ids for one in batch])
+    width = read["input_ids"].shape[1]
+    if tuned.task == network.TAGS:
+        targets = [[*one.targets, *[network.NO_TARGET] * (width - len(one.targets))] for one in batch]
+    else:
+        targets = [one.targets for one in batch]
+    wanted = torch.tensor(targets).to(tuned.network.device)
+    with tuned.computing():
+        logits = tuned.network(**read).logits
+    return torch.nn.functional.cross_entropy(
+        logits.float().view(-1, logits.shape[-1]),
+        wanted.view(-1),
+        ignore_index=network.NO_TARGET,
+        reduction="sum",
+    )
+
+
+def like_long(encoded: Sequence[Encoded], size: int, *, seed: int) -> Iterator[list[Encoded]]:
+    """Batches of at most `size`, each of like length, endless; each round has everything once, in a new order."""
+    chance = random.Random(seed)
+    while True:
+        order = list(encoded)
+        chance.shuffle(order)
+        made = []
+        for start in range(0, len(order), size * BATCHES_OF_LIKE_LENGTH):
+            drawn = sorted(order[start : start + size * BATCHES_OF_LIKE_LENGTH], key=lambda one: len(one.ids))
+            made += [drawn[at : at + size] for at in range(0, len(drawn), size)]
+        chance.shuffle(made)
+        yield from made

@@ -1,0 +1,313 @@
+"""Fine-tuning a tiny transformer with random weights, which is made here: from stored weights to a registered model."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import base58
+import pytest
+from conftest import Session
+
+from tarmac_trainer import models
+from tarmac_trainer.data import weights
+from tarmac_trainer.runtime.errors import DataError
+from tarmac_trainer.text.entities import Sentence
+
+torch = pytest.importorskip("torch", reason="this image has no PyTorch")
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PLAIN = "ada bob lives in paris rome works at acme . good bad film a the very ##s ##ly"
+VOCABULARY = [*SPECIAL, *PLAIN.split(" ")]
+
+SENTENCES = [
+    ("ada lives in paris .", "B-person O O B-place O"),
+    ("bob works at acme .", "B-person O O B-group O"),
+    ("ada works in rome .", "B-person O O B-place O"),
+    ("the film .", "O O O"),
+]
+SMALLEST = {"epochs": 40, "learn_rate": 0.01, "batch_size": 4, "evaluations": 1, "patience": 40, "max_tokens": 16}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a BERT of 2 layers, as a hub has them."""
+    import transformers
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+    transformers.BertTokenizerFast(str(folder / "vocab.txt"), do_lower_case=True).save_pretrained(folder)
+    return folder
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if weights.NAMES.fullmatch(path.name)}
+
+
+def put(session: Session, content: bytes) -> str:
+    """Store weights; returns what a request names them by."""
+    weights_id = base58.b58encode(hashlib.sha256(content).digest()).decode()
+    (session.store / weights_id).mkdir(exist_ok=True)
+    (session.store / weights_id / f"{weights_id}.weights").write_bytes(content)
+    return f"weights:{weights_id}"
+
+
+def lines(rows: list[tuple[str, str]], key: str = "named_entity") -> str:
+    return "".join(json.dumps({"sentence": text, key: tags.split()}) + "\n" for text, tags in rows)
+
+
+def begin(
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    base: str,
+    data: str,
+    model: str = "named_entity_recognition",
+    **parameters: Any,
+) -> None:
+    reference = session.put(data)
+    session.request(
+        {"d": {"train": reference, "eval": reference}},
+        model=model,
+        base_model=base,
+        parameters={**SMALLEST, **parameters},
+    )
+    monkeypatch.setenv("TARMAC_BASE_MODEL", base)
+
+
+@pytest.mark.usefixtures("mlruns")
+def test_entities_are_learned_saved_and_told_by_one_line_in_another_process(
+    session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begin(session, monkeypatch, put(session, archive(files_of(tiny))), lines(SENTENCES))
+    prepared = session.run("prep").result
+    assert prepared["parameters"]["architecture"] == "transformer"
+    trained = session.run("train").result
+    assert trained["best_score"] == 1
+    assert trained["parameters"]["epochs"] == 40
+    assert session.run("eval").result["metrics"]["f1"] == 1
+    saved = session.run("save").result
+    asked = """
+import json, socket, sys
+def refuse(*arguments, **named):
+    raise OSError("no network")
+socket.getaddrinfo = refuse
+import mlflow
+loaded = mlflow.pyfunc.load_model(sys.argv[1])
+print(json.dumps(loaded.predict([{"sentence": "bob lives in rome ."}, {"sentence": "ada"}])))
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", asked, saved["model_uri"]], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert answer.returncode == 0, answer.stderr
+    told = json.loads(answer.stdout.splitlines()[-1])
+    assert told[0]["named_entity"] == ["B-person", "O", "O", "B-place", "O"]
+    assert told[1]["named_entity"] == ["B-person"]
+
+
+def test_equal_requests_give_equal_models(make_session: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = []
+    for name in ("one", "other"):
+        session = make_session(name)
+        begin(session, monkeypatch, put(session, archive(files_of(tiny))), lines(SENTENCES), epochs=3, accumulate=2)
+        session.run("prep")
+        assert session.run("train").code == 0
+        digests.append(hashlib.sha256((session.folder / "model" / "model.safetensors").read_bytes()).hexdigest())
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "score"),
+    [
+        (
+            "sentiment_analysis_binary",
+            '{"sentence": "a good film", "sentiment": {"binary": 1}}\n{"sentence": "bad , the film is very very very '
+            'very very very very very very very very very bad", "sentiment": {"binary": 0}}\n',
+            "macro_f1",
+        ),
+        ("part_of_speech_tagging", lines([("ada lives .", "N V S"), ("bob works .", "N V S")], "pos"), "accuracy"),
+        (
+            "relation_extraction",
+            "".join(
+                json.dumps(
+                    {
+                        "sentence": "ada works at acme in paris .",
+                        "relations": [{"sub": {"entity": "ada"}, "obj": {"entity": other}, "relation": told}],
+                    }
+                )
+                + "\n"
+                for other, told in (("acme", "at"), ("paris", "no_relation"))
+            ),
+            "micro_f1",
+        ),
+        ("keyphrase_extraction", '{"sentence": "ada works at acme", "keyphrases": ["acme"]}\n', "f1"),
+    ],
+)  # fmt: skip
+def test_the_other_kinds_learn(
+    model: str, data: str, score: str, session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(session, monkeypatch, put(session, archive(files_of(tiny))), data, model)
+    assert session.run("prep").code == 0
+    trained = session.run("train")
+    assert trained.result["best_score"] == 1
+    assert session.run("eval").result["metrics"][score] == 1
+    if model == "sentiment_analysis_binary":  # the other texts are shorter
+        assert "1 of 2 train texts are longer than that: their beginning is read" in trained.out
+
+
+def test_a_registered_transformer_is_trained_on_and_keeps_its_labels(
+    make_session: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, mlruns: None
+) -> None:
+    first = make_session("first")
+    begin(first, monkeypatch, put(first, archive(files_of(tiny))), lines(SENTENCES))
+    for step in ("prep", "train"):
+        assert first.run(step).code == 0
+    uri = first.run("save").result["model_uri"]
+    second = make_session("second")
+    begin(second, monkeypatch, "mine/1", lines(SENTENCES[:1]), architecture="transformer", epochs=1, learn_rate=1e-7)
+    monkeypatch.setenv("TARMAC_BASE_MODEL", uri)
+    assert second.run("prep").code == 0
+    # One update that is next to nothing: what it knows is what it knew.
+    assert second.run("train").result["best_score"] == 1
+    kept = models.get("named_entity_recognition", "transformer").load(second.folder / "model").labels
+    assert "B-group" in kept
+    request = json.loads((second.folder / "request.json").read_text())
+    second.request(**{**request, "parameters": {}})
+    assert "set parameters.architecture to 'transformer'" in second.run("prep").error["message"]
+
+
+@pytest.mark.parametrize("words", [1, 5, 40, 400])
+def test_each_word_of_a_long_sentence_has_a_tag(words: int, tiny: Path, tmp_path: Path) -> None:
+    from tarmac_trainer.transformer import network
+
+    made = network.start(tiny, network.TAGS, ["B-x", "O"], 16)
+    (tags,) = made.tag_all([["ada", "\u200b", "good" * 50, "x"][: max(1, words)] * (words // 4 or 1)])  # type: ignore[attr-defined]
+    assert set(tags) <= {"B-x", "O"}
+
+
+def test_held_out_lines_are_given_back(session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = put(session, archive(files_of(tiny)))
+    rows = [(f"{text} {'good ' * at}", f"{tags} {'O ' * at}") for text, tags in SENTENCES for at in range(6)]
+    reference = session.put(lines(rows))
+    session.request({"d": {"train": reference, "eval": None}}, model="named_entity_recognition", base_model=base,
+                    parameters={**SMALLEST, "epochs": 2})  # fmt: skip
+    monkeypatch.setenv("TARMAC_BASE_MODEL", base)
+    assert session.run("prep").code == 0
+    result = session.run("train").result
+    assert result["trained_again_on"] == 24
+    assert result["chosen"]["updates"] == result["best_step"]
+
+
+WRONG: dict[str, tuple[dict[str, bytes | None], str]] = {
+    "a pickle": ({"pytorch_model.bin": b"x"}, "'pytorch_model.bin', which is none of the files"),
+    "a way out": ({"../config.json": b"{}"}, "'../config.json', which is none of the files"),
+    "no network": ({"config.json": None}, "no config.json"),
+    "no weights": ({"model.safetensors": None}, "no .safetensors file"),
+    "no tokenizer": ({"tokenizer.json": None, "vocab.txt": None}, "no tokenizer.json and no vocab.txt"),
+    "code": ({"config.json": b'{"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}'}, "auto_map"),
+    "a tokenizer with code": ({"tokenizer_config.json": b'{"auto_map": {}}'}, "tokenizer_config.json names code"),
+    "no kind": ({"config.json": b"{}"}, 'no "model_type"'),
+    "a broken json": ({"config.json": b"{"}, "config.json is no JSON"),
+    "a pickle by another name": ({"model.safetensors": b"\x80\x04\x95" + b"x" * 99}, "is no safetensors file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_weights_is_refused(
+    case: str, session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, said = WRONG[case]
+    content = {name: one for name, one in {**files_of(tiny), **change}.items() if one is not None}
+    begin(session, monkeypatch, put(session, archive(content)), lines(SENTENCES))
+    failed = session.run("prep")
+    assert failed.code == 2
+    assert said in failed.error["message"]
+    assert not (session.folder / "base").exists()
+
+
+def test_links_and_what_is_there_twice_are_refused(tmp_path: Path) -> None:
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            member = tarfile.TarInfo("config.json")
+            member.type, member.linkname = kind, "/etc/passwd"
+            tar.addfile(member)
+        out.seek(0)
+        with pytest.raises(DataError, match="is a link, a folder or a device"):
+            weights.unpack(out, tmp_path / "out")
+    with pytest.raises(DataError, match="twice"):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as tar:
+            tar.addfile(tarfile.TarInfo("config.json"))
+            tar.addfile(tarfile.TarInfo("config.json"))
+        out.seek(0)
+        weights.unpack(out, tmp_path / "out")
+    with pytest.raises(DataError, match="no tar archive"):
+        weights.unpack(io.BytesIO(b"x" * 5000), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"config.json": b'{"model_type": "no-such-network"}'}, "it is no transformer that can be fine-tuned"),
+        ({"model.safetensors": (2).to_bytes(8, "little") + b"{}"}, "are not those of the network"),
+        ({"model.safetensors": (9**6).to_bytes(8, "little") + b"{}"}, "it is no transformer that can be fine-tuned"),
+    ],
+)
+def test_weights_that_cannot_be_loaded_are_said_in_a_sentence(
+    change: dict[str, bytes], said: str, session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(session, monkeypatch, put(session, archive({**files_of(tiny), **change})), lines(SENTENCES))
+    assert session.run("prep").code == 0
+    failed = session.run("train")
+    assert failed.code == 2
+    assert said in failed.error["message"]
+    assert len(failed.error["message"]) < 500
+
+
+def test_out_of_gpu_memory_is_told_with_numbers() -> None:
+    from tarmac_trainer.runtime import device
+    from tarmac_trainer.runtime.errors import GpuMemoryError
+
+    class Pool:
+        def total_bytes(self) -> int:
+            return 3 * 2**30
+
+    where = device.Device("cuda", limit_bytes=4 * 2**30, pool=Pool())
+    with pytest.raises(GpuMemoryError) as caught, where.guarded():
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 79.10 GiB."
+        )
+    assert caught.value.needed_bytes == int(4.5 * 2**30) + device.CUDA_CONTEXT_BYTES
+    with pytest.raises(GpuMemoryError), where.guarded():
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    with pytest.raises(RuntimeError, match="CUBLAS_STATUS_EXECUTION_FAILED"), where.guarded():
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED")
+
+
+def test_spans_that_are_read_give_the_tags_that_are_learned() -> None:
+    from tarmac_trainer.models.fine_tuned import _sentence_tags
+
+    assert _sentence_tags(Sentence(("a", "b"), ((0, 2, "x"),))) == ["B-x", "I-x"]
