@@ -101,9 +101,16 @@ def _component(package: Package) -> Component:
 
 
 def images_of_the_stack() -> list[str]:
-    """Name the images that a stack runs: built ones by TARMAC_REGISTRY and TARMAC_TAG, and Postgres."""
+    """Name the images that a stack runs: built ones by TARMAC_REGISTRY and TARMAC_TAG, and Postgres.
+
+    The trainer of transformers is among them where it was built.
+    """
     registry, tag = os.environ.get("TARMAC_REGISTRY") or "tarmac", os.environ.get("TARMAC_TAG") or "latest"
-    return [*(f"{registry}/{name}:{tag}" for name in ("airflow", "mlflow", "trainer")), "postgres:17-trixie"]
+    ours = [f"{registry}/{name}:{tag}" for name in ("airflow", "mlflow", "trainer")]
+    tuned = f"{registry}/trainer-torch:{tag}"
+    if not subprocess.run(["docker", "image", "inspect", tuned], capture_output=True).returncode:
+        ours.append(tuned)
+    return [*ours, "postgres:17-trixie"]
 
 
 def main(folder: str, *images: str) -> None:
