@@ -6,6 +6,7 @@ A fake `docker` stands first on PATH. It notes each call with its standard input
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import termios
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +51,8 @@ if words[0] == "run" and "stat" in words:
 if "config" in words:
     print("mlflow")
     print("scheduler")
+if "weights" in words and "--" in words:
+    print("config.json\\nmodel.safetensors")
 if words[-1:] in (["sessions"], ["models"], ["gpus"], ["hosts"]):
     print("a list of", words[-1])
 """
@@ -206,6 +210,30 @@ def test_a_file_of_any_name_is_read(clone: Clone, name: str, target: str, variab
     assert clone.commands() == [Call(wanted or ["trigger", f"--key={ODD}"], f"content of {name}")]
 
 
+@pytest.mark.parametrize("name", ["-x", "host:x", "$(touch done) `x`"])
+def test_of_a_folder_of_any_name_the_chosen_files_are_sent(clone: Clone, name: str):
+    folder = clone.folder / name
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "a file $(touch done).bin").write_text("left out")
+    (folder / "kept").mkdir()
+    (folder / "kept" / "blob").write_text("numbers")
+    (folder / "model.safetensors").symlink_to("kept/blob")  # as in a hub's cache
+    try:
+        done = clone.make("weights", f"DIR={name}")
+    finally:
+        shutil.rmtree(folder)
+    assert done.returncode == 0, done.stderr
+    asked, sent = clone.commands()
+    assert asked.words == ["weights", "--", "a file $(touch done).bin", "config.json", "model.safetensors"]
+    assert sent.words == ["weights"]
+    with tarfile.open(fileobj=io.BytesIO(sent.stdin.encode())) as archive:
+        assert [(one.name, one.isreg(), one.size) for one in archive] == [
+            ("config.json", True, 2),
+            ("model.safetensors", True, 7),
+        ]
+
+
 @pytest.mark.parametrize("name", ["-x.tar", "host:x.tar", "$(touch done) `x`.tar"])
 def test_a_backup_goes_into_a_file_of_any_name_and_comes_back_from_it(clone: Clone, name: str):
     try:
@@ -262,6 +290,9 @@ MISSING = {
     "dataset FILE=env": "FILE: 'env' is a folder.",
     "dataset FILE=/dev/null": "FILE: '/dev/null' is not a regular file.",
     "script FILE=pyproject.toml": "FILE: 'pyproject.toml' must end in .py or .sh",
+    "weights": "DIR: is missing. Say which folder has the weights",
+    "weights DIR=Makefile": "DIR: 'Makefile' is not a folder",
+    "weights DIR=examples": "DIR: 'examples' has no file in it",
     "backup": "FILE: is missing.",
     "backup FILE=Makefile": "FILE: 'Makefile' is there already",
     "backup FILE=nowhere/x.tar": "FILE: you cannot write into the folder of 'nowhere/x.tar'.",
@@ -285,7 +316,7 @@ def test_what_is_missing_or_wrong_is_said_with_what_to_write(clone: Clone, words
     done = clone.make(*words.split())
     assert done.returncode == 2
     assert message in done.stderr
-    changes = ("trigger", "dataset", "promote", "rollback", "cancel", "release-gpu")
+    changes = ("trigger", "dataset", "weights", "promote", "rollback", "cancel", "release-gpu")
     assert not [call for call in clone.commands() if call.words[0] in changes]
 
 
