@@ -137,7 +137,13 @@ class AsyncTarmac:
     # ---- data sets, models, devices --------------------------------------------------------------------------------
 
     async def push(
-        self, path: str | Path, *, script: bool = False, text: str | None = None, label: str | None = None
+        self,
+        path: str | Path,
+        *,
+        script: bool = False,
+        text: str | None = None,
+        label: str | None = None,
+        encoding: str | None = None,
     ) -> str:
         """Store a file unless it is stored already; return what a request names it by.
 
@@ -145,8 +151,11 @@ class AsyncTarmac:
             path: lines as Tarmac trains on, or an export of a label tool (docs/exports.md), which is read as such.
             script: it is a .py or .sh file.
             text, label: columns of a table; None: known by their names.
+            encoding: of the text, such as ISO-8859-1; None: UTF-8, or UTF-16 that says so itself.
         """
-        file = files.identify(path, field="FILE", script=script, text_column=text, label_column=label)
+        file = files.identify(
+            path, field="FILE", script=script, text_column=text, label_column=label, encoding=encoding
+        )
         return await self.run(self.verbs.push(file))
 
     async def datasets(self, limit: int = 100) -> list[StoredFile]:

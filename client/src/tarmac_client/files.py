@@ -7,14 +7,15 @@ import functools
 import hashlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tarmac_client.errors import SettingsError
-from tarmac_client.exports import recognise
-from tarmac_client.exports.lines import ExportError
+from tarmac_client.exports import packed, recognise
+from tarmac_client.exports.brat import brat
+from tarmac_client.exports.lines import ExportError, Found
 
 CHUNK = 1024 * 1024
 _LARGEST_EXPORT = 512 * CHUNK
@@ -75,32 +76,82 @@ def identify(
     script: bool = False,
     text_column: str | None = None,
     label_column: str | None = None,
+    encoding: str | None = None,
 ) -> LocalFile:
     """Read a file and say what reference it has. Of a label tool's export lines are made, kept until the program ends.
 
     Args:
+        path: a file, or a folder with brat's documents.
         field: what a message calls it.
         script: it is a .py or .sh file, not a data set.
         text_column, label_column: of a table; None: known by their names.
+        encoding: of the text; None: UTF-8, or UTF-16 that says so itself.
 
     Raises:
         SettingsError: it cannot be read, is empty, or is an export that cannot be read; says why.
     """
     if script:
         return _identify(Path(path), field, script=True)
-    file = _identify(Path(path), field)
-    if file.size > _LARGEST_EXPORT or recognise.is_own(head(file)):
-        return file
+    given = Path(path)
     try:
-        found = recognise.read(file.path.read_bytes(), text_column=text_column, label_column=label_column)
+        if given.is_dir() and (documents := _documents(given, field, encoding)):
+            return _kept_lines(brat(documents), given, field)
+        file = _identify(given, field)
+        changed = packed.is_packed(head(file)) or encoding is not None
+        if not changed and (file.size > _LARGEST_EXPORT or recognise.is_own(head(file))):
+            return file
+        content = file.path.read_bytes()
+        if is_packed := packed.is_packed(content):
+            content = packed.unpack(content, _LARGEST_EXPORT)
+        if encoding is not None:
+            content = packed.as_utf8(content, encoding)
+        found = None
+        if not recognise.is_own(content[:CHUNK]):
+            found = recognise.read(content, text_column=text_column, label_column=label_column)
     except ExportError as error:
         raise SettingsError(f"{field}: {str(path)!r} {error}") from error
-    if found is None:
+    if found is not None:
+        return _kept_lines(found, given, field)
+    if not changed:
         return file
-    kept = Path(_folder().name) / f"{file.name}"
-    kept.write_bytes(recognise.as_lines(found))
-    made = _identify(kept, field)
-    return replace(made, title=file.title, told=tuple(recognise.told(found, file.short)))
+    told = f"{file.short}: unpacked from gzip" if is_packed else f"{file.short}: read as {encoding}"
+    return _kept(content, given, field, [told])
+
+
+def _kept_lines(found: Found, given: Path, field: str) -> LocalFile:
+    return _kept(recognise.as_lines(found), given, field, recognise.told(found, given.name))
+
+
+def _kept(content: bytes, given: Path, field: str, told: Sequence[str]) -> LocalFile:
+    """Keep what was made of a file until the program ends."""
+    kept = Path(_folder().name) / f"{base58(hashlib.sha256(content).digest())}.jsonl"
+    kept.write_bytes(content)
+    return replace(_identify(kept, field), title=str(given), told=tuple(told))
+
+
+def _documents(folder: Path, field: str, encoding: str | None) -> dict[str, str]:
+    """Read the texts and annotations of brat in a folder; none where it has no annotation.
+
+    Raises:
+        SettingsError: one cannot be read.
+        ExportError: one is not in its encoding.
+    """
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix in (".txt", ".ann") and path.is_file()]
+    if not any(path.suffix == ".ann" for path in paths):
+        return {}
+    if sum(path.stat().st_size for path in paths) > _LARGEST_EXPORT:
+        raise SettingsError(f"{field}: {str(folder)!r} has more than {_LARGEST_EXPORT // CHUNK} MiB of documents.")
+    found = {}
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        try:
+            # The places count each character, those of line ends too.
+            found[name] = packed.as_utf8(path.read_bytes(), encoding or "utf-8").decode()
+        except OSError as error:
+            raise SettingsError(f"{field}: {str(path)!r} cannot be read: {error.strerror}.") from error
+        except ExportError as error:
+            raise ExportError(f"has {name}, which {error}") from error
+    return found
 
 
 @functools.cache

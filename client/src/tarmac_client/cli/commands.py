@@ -230,6 +230,7 @@ def data_push(arguments: argparse.Namespace) -> int:
     """Store files; print what a request names each by."""
     with connect() as tarmac:
         how = {"script": arguments.script, "text": arguments.text, "label": arguments.label}
+        how["encoding"] = arguments.encoding
         found = {name: tarmac.push(name, **how) for name in arguments.files}
         return _print(arguments, found, lambda value: list(value.values()))
 

@@ -111,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     push.add_argument("--script", action="store_true", help="they are scripts")
     push.add_argument("--text", metavar="COLUMN", help="of a table: the text; default: known by its name")
     push.add_argument("--label", metavar="COLUMN", help="of a table: the label; default: known by its name")
+    push.add_argument("--encoding", metavar="NAME", help="of the text, for example ISO-8859-1; default: UTF-8")
     listing = add("ls", commands.data_ls, "list what is stored, newest first", "tarmac data ls", data_verbs)
     listing.add_argument("--limit", type=_count, default=100)
     show = add("show", commands.data_show, "say what is in a data set", "tarmac data show ID", data_verbs)
