@@ -11,7 +11,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 ARGUMENTS := A ARGS AT B CONFIG DIR FILE FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL PART QUICK ROUNDS RUN SEED SEEDS \
-	SERVICE STEPS SUITES TRAIN_SECONDS UPDATES VERSION WHY YES
+	SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES VERSION WHY YES
 GIVEN :=
 define take_literally
 ifeq "$$(origin $(1))" "command line"
@@ -113,6 +113,10 @@ gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a
 .PHONY: doctor
 doctor: ## Say what is wrong with the stack, part by part, and what to do (JSON=1: as JSON)
 	@$(CLI) doctor
+
+.PHONY: notify-test
+notify-test: ## Send a test message to each target of env/notify.toml, or to TARGET=name, and say which takes it
+	@$(CLI) notify-test "$$TARGET"
 
 .PHONY: release-gpu
 release-gpu: ## Take GPU=uuid out of quarantine

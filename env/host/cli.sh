@@ -110,6 +110,11 @@ release-gpu)
     use_stack
     tarmac release-gpu --by="$(account)" -- "$1"
     ;;
+notify-test)
+    use_stack
+    # The file as it is now, not as it was at the last `make up`.
+    compose exec -T --env TARMAC_NOTIFY airflow-cli python -m tarmac.cli notify-test -- ${1:+"$1"} || ended $?
+    ;;
 models)
     use_stack
     list models -- ${1:+"$1"}

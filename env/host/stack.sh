@@ -36,6 +36,15 @@ TARMAC_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$_repo/pyproject.toml" | h
 TARMAC_COMMIT=$([ ! -e "$_repo/.git" ] || git -c safe.directory="$_repo" -C "$_repo" describe --always --dirty 2>/dev/null || true)
 export TARMAC_VERSION TARMAC_COMMIT=${TARMAC_COMMIT:-unknown}
 
+# Who is told what, and where: the notifier's file, whose addresses are secrets like those of the env files.
+TARMAC_NOTIFY=''
+if [ -e "$ENV_DIR/notify.toml" ]; then
+    TARMAC_NOTIFY=$(cat "$ENV_DIR/notify.toml") || die "you may not read $ENV_DIR/notify.toml: change its permissions."
+    # As much as the engine passes on in one variable.
+    [ "${#TARMAC_NOTIFY}" -lt 100000 ] || die "$ENV_DIR/notify.toml is larger than 100000 characters."
+fi
+export TARMAC_NOTIFY
+
 # A working GPU is a driver that lists one and an engine that knows how to pass it on.
 _compose_files=(--file "$_repo/compose.yaml")
 TRAINER_VARIANT=trainer

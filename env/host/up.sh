@@ -167,7 +167,18 @@ wait_until_ready() {
     done
 }
 
+# Before anything is started: a file that is wrong would tell nobody anything, in silence.
+check_notify() {
+    [ -n "$TARMAC_NOTIFY" ] || return 0
+    docker run --rm --network none --read-only --env TARMAC_NOTIFY --env PYTHONPATH=/opt/airflow/plugins \
+        --volume "$repo/plugins:/opt/airflow/plugins:ro" --entrypoint /opt/venv/bin/python \
+        "${TARMAC_REGISTRY:-tarmac}/airflow:${TARMAC_TAG:-latest}" -m tarmac.cli notify-test --check >"$log" 2>&1 && return
+    show_end_of "$log"
+    die "env/notify.toml is wrong, as it says above: mend it, or move it away to send no messages (docs/notifications.md)."
+}
+
 build_images
+check_notify
 # The socket's group as the containers see it: with an engine in a virtual machine it is not this machine's.
 TARMAC_DOCKER_GID=$(docker run --rm --network none --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/socket:ro" \
     --entrypoint stat debian:trixie-slim --format %g /socket)

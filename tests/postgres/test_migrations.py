@@ -35,8 +35,8 @@ def tables(url: str) -> set[str]:
 def test_a_new_database_gets_every_table(empty_database: str):
     assert migrate(empty_database) == (0, NEWEST)
     assert tables(empty_database) == {
-        "admission", "arrival", "device", "history", "host", "promoted_model", "promotion", "quarantine", "recording",
-        "reservation", "schema_version", "tower", "waiting",
+        "admission", "arrival", "delivery", "device", "history", "host", "notice", "notifier", "promoted_model",
+        "promotion", "quarantine", "recording", "reservation", "schema_version", "tower", "waiting",
     }  # fmt: skip
 
 

@@ -131,6 +131,19 @@ def test_no_command_goes_through_a_shell(stack: dict[str, Any], name: str):
     assert not test or test[1].rsplit("/", 1)[-1] not in ("sh", "bash")
 
 
+def test_who_is_told_is_known_to_who_tells_and_to_no_other(render: Render):
+    text = '[[target]]\nname = "a $HOME b"\nurl = "json://h/${x}"\n'
+    told = {
+        name
+        for name, found in render(TARMAC_NOTIFY=text)["services"].items()
+        if "TARMAC_NOTIFY" in found.get("environment", {})
+    }
+    assert told == {"scheduler", "airflow-cli"}
+    for name in told:
+        shown = service(render(TARMAC_NOTIFY=text), name)["environment"]["TARMAC_NOTIFY"]
+        assert shown.replace("$$", "$") == text, "Compose fills in nothing"
+
+
 def test_ports_are_open_to_this_machine_only(stack: dict[str, Any]):
     ports = {name: found["ports"] for name, found in stack["services"].items() if found.get("ports")}
     assert set(ports) == {"webserver", "mlflow"}

@@ -155,5 +155,5 @@ def test_what_no_row_has_leads_nowhere_and_a_stack_without_the_page_says_less(mo
 
 def test_the_stack_reads_the_page_where_compose_puts_it(repository: Path):
     compose = (repository / "compose.yaml").read_text()
-    assert compose.count("./docs:/opt/airflow/docs:ro") == 2
+    assert compose.count("./docs:/opt/airflow/docs:ro") == 3
     assert remedies._PAGE == "/opt/airflow/docs/trouble.md"

@@ -32,7 +32,10 @@ def stack(pytestconfig: pytest.Config) -> Stack:
         "AWS_ACCESS_KEY_ID=e2e-key\nAWS_SECRET_ACCESS_KEY=e2e-secret-never-shown\n"
         "AWS_ENDPOINT_URL=http://s3:5000\nAWS_DEFAULT_REGION=us-east-1\n"
     )
-    return shared.shared_stack(pytestconfig, {"object-store.env": object_store})
+    # A receiver that test_registry starts there, late: until then this target does not answer.
+    notify = '[[target]]\nname = "receiver"\nurl = "json://airflow-cli:9911/hook"\n'
+    notify = 'at_once = 1000\nwaits_longer_than = "1d"\n' + notify
+    return shared.shared_stack(pytestconfig, {"object-store.env": object_store, "notify.toml": notify})
 
 
 @pytest.fixture(scope="session")

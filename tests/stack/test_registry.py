@@ -226,6 +226,51 @@ def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_l
     }
 
 
+RECEIVER = """
+import http.server
+class Keep(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers['Content-Length']))
+        with open('/tmp/received', 'ab') as kept: kept.write(body + b'\\n')
+        self.send_response(200); self.end_headers()
+http.server.ThreadingHTTPServer(('', 9911), Keep).serve_forever()
+"""
+
+
+@KNOWN
+def test_a_target_of_messages_that_answers_late_is_told_of_a_session_s_model_and_score(
+    stack: Stack, known: Known
+) -> None:
+    waits = "SELECT count(*) FROM delivery JOIN notice ON id = notice_id WHERE fact LIKE 'session %s %%'"
+
+    def inside(service: str, *words: str) -> str:
+        command = ["env/host/stack.sh", "exec", "-T", service, *words]
+        done = subprocess.run(command, cwd=REPO, env=stack.environment, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def sql(statement: str) -> str:
+        return inside("postgres", "psql", "-U", "postgres", "-d", "tarmac", "-Atc", statement)
+
+    wait_for("the message in the outbox", lambda: sql(waits % known.run_id) == "1")
+    said = stack.make("notify-test")
+    assert said.returncode != 0
+    assert "receiver: did not take the message: " in said.stdout
+    compose(stack, "exec", "-d", "airflow-cli", "python", "-c", RECEIVER)
+    wait_for("the receiver", lambda: stack.make("notify-test", "TARGET=receiver").returncode == 0)
+    # It would be tried again within minutes, after those of other tests.
+    other = f"notice_id NOT IN (SELECT id FROM notice WHERE fact LIKE 'session {known.run_id} %')"
+    sql(f"UPDATE delivery SET given_up_at = now() WHERE sent_at IS NULL AND {other}")
+    sql("UPDATE delivery SET next_at = '-infinity' WHERE sent_at IS NULL")
+
+    def received() -> list[dict[str, Any]]:
+        found = [json.loads(line) for line in inside("airflow-cli", "cat", "/tmp/received").splitlines()]
+        return [one for one in found if f"/sessions/{known.run_id}" in one["message"]]
+
+    (message,) = wait_for("the message", received)
+    assert message["title"] == "Finished: known (test_model), data people, by airflow"
+    assert message["message"].startswith("known version 1: f1 0.800.")
+
+
 # Before the repetition, which would be the one that is found.
 @KNOWN
 def test_the_same_training_is_not_done_twice_and_says_so(stack: Stack, mlflow: Mlflow, known: Known) -> None:

@@ -17,6 +17,7 @@ TarmacError
  ├─ AirflowStateError       Airflow's database does not answer or refuses
  ├─ CheckerUnavailableError the checker does not answer
  ├─ SettingsError           an environment variable of the stack is missing or malformed
+ ├─ NotifyError             env/notify.toml has entries that are wrong
  ├─ SnapshotError           what was read of the devices contradicts itself
  ├─ DriverRefusedError      NVML, or the driver below it, answers with an error
  └─ LedgerError             the ledger does not answer, or its schema is not this version's
@@ -191,6 +192,22 @@ class SettingsError(TarmacError):
     """An environment variable of the stack is missing or malformed."""
 
     final = True
+
+
+class NotifyError(TarmacError):
+    """env/notify.toml has entries that are wrong.
+
+    Args:
+        problems: one sentence for each, which begins with the entry's name.
+    """
+
+    final = True
+    exit_code = ExitCode.BAD_INPUT
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"env/notify.toml has entries that are wrong, so no message is sent:{lines}")
 
 
 class SnapshotError(TarmacError):

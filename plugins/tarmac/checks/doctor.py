@@ -11,11 +11,12 @@ from typing import Any
 
 from tarmac.base.errors import TarmacError
 from tarmac.base.settings import settings
-from tarmac.base.units import format_size
+from tarmac.base.units import format_seconds, format_size
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
 from tarmac.ledger import database
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.outbox import Outbox
 from tarmac.ledger.records import DeviceRow
 from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
@@ -164,6 +165,28 @@ def quarantine(rows: Sequence[DeviceRow]) -> list[Finding]:
     return found
 
 
+def notifications(counts: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Judge how the targets of env/notify.toml take their messages. Pure.
+
+    Args:
+        counts: as the outbox gives them.
+    """
+    found = []
+    todo = "`make notify-test` sends each a message and says what it answers; docs/notifications.md."
+    for row in counts:
+        says = []
+        if row["open"] and row["problem"]:
+            waits = format_seconds(row["seconds"], about=True)
+            says.append(f"takes no message, {row['open']} wait, the oldest for {waits}: {row['problem']}")
+        if row["given_up"]:
+            says.append(f"gave up {row['given_up']} in the last day")
+        if says:
+            found.append(Finding("notifications", State.WRONG, f"target {row['target']!r} {'; '.join(says)}", todo))
+    if counts and not found:
+        found.append(Finding("notifications", State.OK, f"{len(counts)} targets take their messages"))
+    return found
+
+
 def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
 
@@ -222,7 +245,9 @@ def _database() -> list[Finding]:
         with ledger.cursor() as cursor:
             version = database.version(cursor)
     found = [schema(version, len(database.migrations())), clock("Postgres", now, before)]
-    return [*found, reservations(holders, now), *quarantine(rows)]
+    with Outbox(settings().database_url) as outbox:
+        told = notifications(outbox.counts())
+    return [*found, reservations(holders, now), *quarantine(rows), *told]
 
 
 def _registry() -> list[Finding]:

@@ -578,3 +578,94 @@ ADD_RECORDING = "INSERT INTO recording (container_id, dag_id, run_id) VALUES (%s
 RECORDINGS = "SELECT container_id, dag_id, run_id FROM recording ORDER BY began_at, container_id"
 
 REMOVE_RECORDING = "DELETE FROM recording WHERE container_id = %s"
+
+# ---- what people are told --------------------------------------------------------------------------------------------
+
+# Of several processes that send messages, one does, for as long as its connection lasts. Repeating it is harmless.
+CLAIM_NOTIFIER = "SELECT pg_try_advisory_lock(%s)"
+
+# Since when people are told; the first call decides it.
+TOLD_FROM = """
+    INSERT INTO notifier DEFAULT VALUES ON CONFLICT DO NOTHING;
+    SELECT told_from FROM notifier
+"""
+
+# Those of some facts that are not noted yet, in the order given.
+NEW_FACTS = """
+    SELECT fact FROM unnest(%s::text[]) WITH ORDINALITY AS asked (fact, number)
+    WHERE NOT EXISTS (SELECT FROM notice WHERE notice.fact = asked.fact) ORDER BY number
+"""
+
+# Notes a fact once, for its targets: (fact, kind, title, body, targets).
+ADD_NOTICE = """
+    WITH made AS (
+        INSERT INTO notice (fact, kind, title, body) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id
+    ) INSERT INTO delivery (notice_id, target) SELECT id, target FROM made, unnest(%s::text[]) AS target
+"""
+
+# Devices that came into quarantine since a time.
+QUARANTINED_SINCE = """
+    SELECT quarantine.id, device_uuid, name, reason, since FROM quarantine JOIN device ON uuid = device_uuid
+    WHERE since >= %s ORDER BY quarantine.id
+"""
+
+# Steps of the history of promotions since a time.
+PROMOTED_SINCE = """
+    SELECT id, model, kind, from_version, to_version, who, why FROM promotion WHERE at >= %s ORDER BY id
+"""
+
+# Sessions that have waited for more than (seconds).
+LONG_WAITING = f"""
+    SELECT dag_id, run_id, memory_bytes, device_count, host_bytes, millicpus, enqueued_at, {_SNAPSHOT},
+        extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited
+    FROM waiting WHERE enqueued_at < clock_timestamp() - make_interval(secs => %s)
+    ORDER BY enqueued_at LIMIT 1000
+"""
+
+_OPEN = "sent_at IS NULL AND given_up_at IS NULL"
+
+# The open deliveries of a target, oldest first: (target, how many at most).
+OPEN_DELIVERIES = f"""
+    SELECT id, kind, title, body, attempts, next_at <= clock_timestamp() AS due,
+        extract(epoch FROM clock_timestamp() - made_at)::float8 AS age
+    FROM delivery JOIN notice ON id = notice_id WHERE target = %s AND {_OPEN} ORDER BY id LIMIT %s
+"""
+
+# How many messages a target got in the last (seconds).
+MESSAGES_SENT = """
+    SELECT count(DISTINCT sent_at) FROM delivery
+    WHERE target = %s AND sent_at > clock_timestamp() - make_interval(secs => %s)
+"""
+
+# A message of these notices has arrived at a target.
+DELIVERED = f"UPDATE delivery SET sent_at = now() WHERE target = %s AND notice_id = ANY(%s) AND {_OPEN}"
+
+# It has not. It is tried again in (seconds), and what is older than (seconds) is given up.
+NOT_DELIVERED = f"""
+    UPDATE delivery SET attempts = attempts + 1, problem = %s,
+        next_at = clock_timestamp() + make_interval(secs => %s),
+        given_up_at = CASE WHEN made_at < clock_timestamp() - make_interval(secs => %s) THEN clock_timestamp() END
+    FROM notice WHERE id = notice_id AND target = %s AND notice_id = ANY(%s) AND {_OPEN}
+"""
+
+# Targets that are configured no more get nothing: (those that are).
+CLOSE_TARGETS = f"""
+    UPDATE delivery SET given_up_at = clock_timestamp(), problem = 'the target is in env/notify.toml no more'
+    WHERE {_OPEN} AND target <> ALL(%s::text[])
+"""
+
+# Forgets notices older than (seconds) that wait for no target.
+PRUNE_NOTICES = f"""
+    DELETE FROM notice WHERE made_at < clock_timestamp() - make_interval(secs => %s)
+        AND NOT EXISTS (SELECT FROM delivery WHERE notice_id = id AND {_OPEN})
+"""
+
+# Of each target: messages that wait, the age of the oldest in seconds, the newest problem of those, and how many were
+# given up in the last day.
+DELIVERY_COUNTS = f"""
+    SELECT target, count(*) FILTER (WHERE {_OPEN}) AS open,
+        extract(epoch FROM clock_timestamp() - min(made_at) FILTER (WHERE {_OPEN}))::float8 AS seconds,
+        coalesce((array_agg(problem ORDER BY attempts DESC) FILTER (WHERE {_OPEN}))[1], '') AS problem,
+        count(*) FILTER (WHERE given_up_at > clock_timestamp() - interval '1 day') AS given_up
+    FROM delivery JOIN notice ON id = notice_id GROUP BY target ORDER BY target
+"""

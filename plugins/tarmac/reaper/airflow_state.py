@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +19,31 @@ import psycopg2
 from tarmac.base.errors import AirflowStateError, SettingsError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
+from tarmac.base.states import RUN_OVER_STATES
 from tarmac.reaper.orphans import Run, Task
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run of the pipeline as Airflow has it.
+
+    Attributes:
+        started, ended: aware; None: it has not.
+        request: as it was sent.
+        owner: who sent it; "": not known.
+        tasks: the state of each.
+        results: what each left.
+    """
+
+    run_id: str
+    state: str
+    started: datetime | None
+    ended: datetime | None
+    request: Mapping[str, Any]
+    owner: str
+    note: str
+    tasks: Mapping[str, str | None]
+    results: Mapping[str, Any]
 
 
 def database_url(environment: Mapping[str, str] = os.environ) -> str:
@@ -111,6 +136,64 @@ class AirflowState:
                 "SELECT run_id, conf FROM dag_run WHERE dag_id = %s AND state IN ('queued', 'running')", (DAG_ID,)
             )
             return {str(run_id): conf if isinstance(conf, dict) else {} for run_id, conf in cursor.fetchall()}
+
+    def ended(self, since: datetime) -> list[tuple[str, datetime]]:
+        """Return the ids of the pipeline's runs that ended since a time, and when, oldest first.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT run_id, end_date FROM dag_run"
+                " WHERE dag_id = %s AND end_date >= %s AND state = ANY(%s) ORDER BY end_date, run_id",
+                (DAG_ID, since, sorted(RUN_OVER_STATES)),
+            )
+            return [(str(run_id), ended) for run_id, ended in cursor.fetchall()]
+
+    def sessions(self, run_ids: Collection[str]) -> dict[str, Session]:
+        """Return those of some runs of the pipeline that Airflow knows, all of one instant.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        asked = (DAG_ID, sorted(set(run_ids)))
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT run_id, state, start_date, end_date, conf, triggering_user_name, coalesce(content, '')"
+                " FROM dag_run LEFT JOIN dag_run_note ON dag_run_note.dag_run_id = dag_run.id"
+                " WHERE dag_id = %s AND run_id = ANY(%s)",
+                asked,
+            )
+            rows = cursor.fetchall()
+            cursor.execute(
+                "SELECT run_id, task_id, state FROM task_instance WHERE dag_id = %s AND run_id = ANY(%s)", asked
+            )
+            tasks: dict[str, dict[str, str | None]] = {}
+            for run_id, task, state in cursor.fetchall():
+                tasks.setdefault(run_id, {})[task] = state
+            cursor.execute(
+                "SELECT run_id, task_id, value FROM xcom"
+                " WHERE dag_id = %s AND run_id = ANY(%s) AND key = 'return_value' AND map_index < 0",
+                asked,
+            )
+            results: dict[str, dict[str, Any]] = {}
+            for run_id, task, value in cursor.fetchall():
+                results.setdefault(run_id, {})[task] = value
+        return {
+            str(run_id): Session(
+                run_id,
+                state,
+                start,
+                end,
+                conf if isinstance(conf, dict) else {},
+                user or "",
+                note,
+                tasks.get(run_id, {}),
+                results.get(run_id, {}),
+            )
+            for run_id, state, start, end, conf, user, note in rows
+        }
 
     def scheduler_beat(self) -> datetime | None:
         """Return the last heartbeat of the scheduler that was started last; None: there has been none.

@@ -1,4 +1,5 @@
-"""What the scheduler's container runs: Airflow's scheduler, the reaper, the checker, and a watch over them.
+"""What the scheduler's container runs: Airflow's scheduler, the reaper, the checker, a watch over them, and
+the notifier where env/notify.toml is.
 
 A scheduler whose database was unavailable for some seconds loses its loop, and lingers until its tasks end, for hours,
 scheduling nothing (Airflow 3.3). Here it is ended as soon as the database answers again, and with it the container,
@@ -111,7 +112,7 @@ class Helper:
     """
 
     def __init__(self, name: str, module: str) -> None:
-        self._name, self._module = name, module
+        self._name, self.module = name, module
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = -_PAUSE_SECONDS
 
@@ -124,12 +125,20 @@ class Helper:
         if self._process is not None:
             log.error("The %s ended with exit code %d; starting it again.", self._name, self._process.returncode)
         self._started_at = time.monotonic()
-        self._process = subprocess.Popen([sys.executable, "-m", self._module])
+        self._process = subprocess.Popen([sys.executable, "-m", self.module])
 
     def end(self) -> None:
         """Ask it to end."""
         if self._process is not None:
             self._process.terminate()
+
+
+def helpers() -> list[Helper]:
+    """Return what runs beside the scheduler; the notifier where env/notify.toml is."""
+    found = [Helper("reaper", "tarmac.reaper.reaper"), Helper("checker", "tarmac.checks.server")]
+    if os.environ.get("TARMAC_NOTIFY"):
+        found.append(Helper("notifier", "tarmac.notify.notifier"))
+    return found
 
 
 class Supervisor:
@@ -142,7 +151,7 @@ class Supervisor:
     def __init__(self, airflow: AirflowState) -> None:
         self._airflow = airflow
         self._stop = threading.Event()
-        self._helpers = [Helper("reaper", "tarmac.reaper.reaper"), Helper("checker", "tarmac.checks.server")]
+        self._helpers = helpers()
         self._heard_at = time.monotonic()
 
     def ask_to_stop(self) -> None:

@@ -1,0 +1,3 @@
+DROP TABLE notifier;
+DROP TABLE delivery;
+DROP TABLE notice;

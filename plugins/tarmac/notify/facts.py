@@ -1,0 +1,188 @@
+"""What people are told of a fact, in words. Pure.
+
+A fact has a key, by which it is told once: a session that is run again ends again, which is another fact.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from tarmac.base import ids
+from tarmac.base.session import cancellation, failure_in, lack_in
+from tarmac.base.states import ACTIVE_STATES, RUN_OVER_STATES
+from tarmac.base.texts import one_line
+from tarmac.base.units import format_seconds
+from tarmac.cli.explain import Explanation, Known, explanation, make_command
+from tarmac.cli.remedies import Remedy
+from tarmac.notify.config import Kind
+from tarmac.reaper.airflow_state import Session
+from tarmac.registry.promotion import MODEL_DELETED, SET_IN_MLFLOW, VERSION_DELETED
+from tarmac.tasks.run_end import description
+
+_TITLE, _LINE = 200, 900
+"""Characters: as much of a title and of a line as is told. A trainer's words can be of any length."""
+_BEGUN = (*ACTIVE_STATES, "queued", "scheduled", "restarting")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A fact as people are told it; `owner` "": it belongs to no person."""
+
+    fact: str
+    kind: Kind
+    owner: str
+    title: str
+    body: str
+
+
+def harmless(text: str, most: int) -> str:
+    """Return a text on one line, in which no chat service finds a call for everyone or a link of its own notation.
+
+    Args:
+        most: characters; what is longer is cut.
+    """
+    text = one_line(text)
+    # A word joiner is not seen, and keeps the services from reading @everyone, @here or <!channel>.
+    text = re.sub(r"@(?=everyone\b|here\b|channel\b|all\b|room\b)", "@\u2060", text)
+    text = re.sub(r"<(?=[!@#])", "<\u2060", text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def ended_key(run_id: str, ended: datetime) -> str:
+    """Return the key of a session's end."""
+    return f"session {run_id} ended {ended.isoformat()}"
+
+
+def is_settled(session: Session) -> bool:
+    """Tell whether a session is over to its last task: until then its note may lack the cause."""
+    return session.state in RUN_OVER_STATES and not any(state in _BEGUN for state in session.tasks.values())
+
+
+def ended(session: Session, remedies: tuple[Remedy, ...], page: str) -> Notice:
+    """Tell how a session ended.
+
+    Args:
+        session: one that has ended.
+        remedies: those of docs/trouble.md.
+        page: the stack's address.
+    """
+    if session.ended is None:
+        raise ValueError(f"{session.run_id} has not ended")
+    what = description(session.request, session.owner or None)
+    link = f"{page}/tarmac/sessions/{quote(session.run_id, safe='')}"
+    key = ended_key(session.run_id, session.ended)
+    if session.state == "success":
+        lines = [*_result(session), *_took(session)]
+        if lack := lack_in(session.note):
+            lines = [f"It has no model: {lack}"]
+        return _notice(key, Kind.FINISHED, session.owner, f"Finished: {what}", [*lines, link])
+    found = _why_failed(session, remedies)
+    kind, verb = (Kind.CANCELLED, "Cancelled") if cancellation(session.note) else (Kind.FAILED, "Failed")
+    todo = [f"To do: {' '.join(found.todo)}"] if found.todo else []
+    return _notice(key, kind, session.owner, f"{verb}: {what}", [*found.why, *todo, link])
+
+
+def _why_failed(session: Session, remedies: tuple[Remedy, ...]) -> Explanation:
+    """Explain a failure as `make explain` does."""
+    run = {"dag_run_id": session.run_id, "state": session.state, "note": session.note}
+    instances = [{"task_id": task, "state": state} for task, state in session.tasks.items()]
+    place: Mapping[str, Any] = {"ledger": "nothing", "waits": None}
+    cause = failure_in(session.note) or (
+        "Airflow ended the session's run: it was marked as failed, or took longer than a session may."
+    )
+    return explanation(Known(run, instances, place, cause=cause), remedies, make_command)
+
+
+def _result(session: Session) -> list[str]:
+    registered = session.results.get(ids.UPDATE_MODEL_METADATA_REGISTRY)
+    if not isinstance(registered, Mapping) or not registered.get("name"):
+        return []
+    score = registered.get("score")
+    said = f": {registered.get('score_name')} {score:.3f}" if isinstance(score, int | float) else ""
+    return [f"{registered['name']} version {registered.get('version')}{said}."]
+
+
+def _took(session: Session) -> list[str]:
+    if session.started is None or session.ended is None:
+        return []
+    return [f"It took {format_seconds((session.ended - session.started).total_seconds())}."]
+
+
+def waits_key(run_id: str, since: datetime) -> str:
+    """Return the key of a session's wait."""
+    return f"session {run_id} waits since {since.isoformat()}"
+
+
+def waits(row: Mapping[str, Any], session: Session, page: str) -> Notice:
+    """Tell that a session waits for long.
+
+    Args:
+        row: of `Outbox.long_waiting`.
+    """
+    what = description(session.request, session.owner or None)
+    waited = format_seconds(row["waited"], about=True)
+    listing = make_command("hosts" if row["on_host"] else "gpus")
+    lines = [
+        f"It has waited for {'cores and memory' if row['on_host'] else 'a GPU'} for {waited}: it {row['why']}.",
+        f"To do: nothing, or ask for less or a higher priority; {listing} shows all that wait and what they wait for.",
+        f"{page}/tarmac/sessions/{quote(session.run_id, safe='')}",
+    ]
+    return _notice(waits_key(session.run_id, row["enqueued_at"]), Kind.WAITING, session.owner, f"Waits: {what}", lines)
+
+
+def quarantined(row: Mapping[str, Any], page: str) -> Notice:
+    """Tell that a device takes no session until a person releases it.
+
+    Args:
+        row: of `Outbox.quarantined`.
+    """
+    uuid = str(row["device_uuid"])
+    lines = [
+        f"{uuid}: {row['reason']}.",
+        f"To do: mend it, then `make release-gpu GPU={uuid}` on the stack's machine. Until then it takes no session.",
+        f"{page}/tarmac/",
+    ]
+    return _notice(quarantine_key(row), Kind.QUARANTINE, "", f"GPU in quarantine: {row['name']}", lines)
+
+
+def quarantine_key(row: Mapping[str, Any]) -> str:
+    """Return the key of a device's quarantine."""
+    return f"quarantine {row['id']}"
+
+
+def promoted_key(row: Mapping[str, Any]) -> str:
+    """Return the key of a step in a model's history."""
+    return f"promotion {row['id']}"
+
+
+def promoted(row: Mapping[str, Any], owner: str, page: str) -> Notice:
+    """Tell what came into production, or that nothing is.
+
+    Args:
+        row: of `Outbox.promoted`.
+        owner: whose session or step it was.
+    """
+    model, before, after = str(row["model"]), row["from_version"], row["to_version"]
+    if after is None:
+        title = f"No version of {model} is in production any more"
+    else:
+        title = f"In production: {model} version {after}" + ("" if before is None else f", in place of {before}")
+    how = {
+        "rule": f"The rule decided, of session {row['who']}",
+        "rollback": f"{row['who']} took the last promotion back",
+        SET_IN_MLFLOW: "It was set in MLflow",
+        VERSION_DELETED: "The version was deleted in MLflow",
+        MODEL_DELETED: "The model was deleted in MLflow",
+    }.get(str(row["kind"]), f"{row['who']} decided")
+    link = f"{page}/tarmac/models/{quote(model, safe='')}"
+    return _notice(promoted_key(row), Kind.PROMOTED, owner, title, [f"{how}: {row['why']}", link])
+
+
+def _notice(fact: str, kind: Kind, owner: str, title: str, lines: list[str]) -> Notice:
+    body = "\n".join(harmless(line, _LINE) for line in lines if line)
+    return Notice(fact, kind, owner, harmless(title, _TITLE), body)
