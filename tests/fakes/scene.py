@@ -12,6 +12,7 @@ from tarmac.admission.estimate import Outcome
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.samples import Reading, Samples
 from tarmac.request import datasets
 from tarmac.scheduler.host_cycle import run_host_cycle
 
@@ -57,6 +58,15 @@ def fill_ledger(ledger: Ledger) -> None:
         run_host_cycle(ledger)
         if held := ledger.claim(SessionKey(DAG_ID, name)):
             assert ledger.renew(held, running=True)
+    with Samples(ledger._url) as samples:
+        samples.add([Reading("GPU-3f1c", 0, 0, 35, 71.0), Reading("GPU-88a0", 47 * GIB, 93, 61, 310.0)])
+    # Twenty minutes of the same, warming up.
+    query(
+        ledger._url,
+        "INSERT INTO session_sample SELECT span, at - n * interval '2 seconds', dag_id, run_id, samples,"
+        " reserved_bytes, used_bytes * (1 - n / 900.0), utilisation - n % 23, watts"
+        " FROM session_sample, generate_series(1, 600) n",
+    )
     query(ledger._url, "UPDATE reservation SET running_at = running_at - interval '21 minutes'")
     query(ledger._url, "UPDATE waiting SET enqueued_at = enqueued_at - interval '4 minutes'")
 
@@ -138,6 +148,7 @@ def fill_store(fakes: Fakes, store_url: str) -> list[str]:
 
 def fill_airflow(fakes: Fakes) -> None:
     """Give Airflow the runs of the same sessions."""
+    fakes.usage = None  # as the ledger has it
     began = datetime.now(UTC) - timedelta(minutes=25)
     for number, (run_id, facts) in enumerate(SESSIONS.items()):
         fakes.airflow_api.add(run_id, "running", {**GOOD, "gpu": True, **facts})

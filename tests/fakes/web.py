@@ -103,6 +103,7 @@ class Fakes:
         self.world: list[str] = []
         self.log_ins: list[str] = []
         self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": []}
+        self.usage: dict[str, Any] | None = {"samples": [], "summary": None}
         self.checker: Callable[[str, str, dict[str, str], bytes], tuple[int, Any]] = self._answer
 
     async def identify(self, token: str | None) -> Person:
@@ -143,6 +144,8 @@ class Fakes:
     def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         if path == "/place":
             return 200, self.place
+        if path == "/usage" and self.usage is not None:
+            return 200, self.usage
         try:
             return 200, json.loads(json.dumps(server.answer_to(method, path, query, io.BytesIO(body)), default=str))
         except LookupError as error:

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from fakes import scene
 from fakes.web import Fakes
 from tarmac.base.settings import settings
+from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
 from tarmac.web.app import create_app
 from tarmac.web.mounted import beside
@@ -30,8 +31,14 @@ def test_a_viewer_sees_devices_hosts_sessions_and_the_queue(
         answer = browser.get("/parts/now", headers={"Cookie": "_token=viewer"})
         past = browser.get("/api/v1/attempts", headers={"Authorization": "Bearer viewer"}).json()["attempts"]
         history = browser.get("/history?hours=168", headers={"Cookie": "_token=viewer"})
+        used = browser.get("/api/v1/sessions/ner/usage", headers={"Authorization": "Bearer viewer"}).json()
+        page = browser.get("/sessions/ner", headers={"Cookie": "_token=viewer"}).text
         found = browser.get("/api/v1/now", headers={"Authorization": "Bearer viewer"}).json()
     assert answer.status_code == 200, answer.text
+    assert "GPU-88a0, 93 % busy, 61 °C, 310 W" in answer.text
+    assert 200 < len(used["samples"]) <= 302
+    assert (used["samples"][-1]["reserved_bytes"], used["samples"][-1]["used_bytes"]) == (24 * GIB, 19 * GIB)
+    assert "GPU memory, GiB" in page
     text = re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", answer.text)))
     for words in (
         "5 sessions hold a reservation, 4 in the queue, 1 of 3 GPUs out of use",

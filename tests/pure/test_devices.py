@@ -61,6 +61,7 @@ def test_a_device_is_told_with_everything_the_driver_knows(gpus: FakeGpus, obser
         mig_enabled=False,
         health=Health.OK,
         fault="",
+        watts=70.0,
     )
     assert all(device.usable for device in found.devices)
 
@@ -185,12 +186,13 @@ def test_a_device_that_does_not_tell_its_uuid_is_counted_not_hidden(gpus: FakeGp
 
 
 def test_what_a_device_does_not_support_is_unknown_and_no_fault(gpus: FakeGpus, observer: Observer):
-    unknown = ["gpu_util", "temp", "mig", "remap_corr", "ecc_uncorrected", "retired_pending", "name"]
+    unknown = ["gpu_util", "temp", "power_mw", "mig", "remap_corr", "ecc_uncorrected", "retired_pending", "name"]
     gpus.set(ONE, **dict.fromkeys(unknown))
     device = observer.snapshot().get(ONE)
     assert device is not None
     assert device.usable
     assert (device.utilisation_percent, device.temperature_celsius, device.mig_enabled) == (None, None, None)
+    assert device.watts is None
     assert device.name == "unnamed GPU"
 
 

@@ -51,6 +51,14 @@ def seen(**fields: Any) -> View:
     return view(answers.Now(**({"at": AT, "devices": [], "hosts": [], "queue": [], "sessions": []} | fields)))
 
 
+def test_a_device_says_what_it_does_as_far_as_that_is_known():
+    (one, other) = seen(
+        devices=[device(utilisation_percent=93.4, temperature_celsius=61, watts=310.2), device(temperature_celsius=30)]
+    ).devices
+    assert one.detail == "GPU-a, 93 % busy, 61 °C, 310 W"
+    assert other.detail == "GPU-a, 30 °C"
+
+
 def test_a_device_shows_who_holds_what_of_it_and_what_is_left():
     far = answers.Progress(done=25, total=100)
     point = answers.Metric(name="f1", step=3, value=0.51234)

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from fakes.scene import HOSTILE
 from fakes.web import GOOD, Fakes
+from tarmac.base.units import GIB
 from tarmac.web import answers
 from tarmac.web.app import create_app
 from tarmac.web.mounted import beside
@@ -41,8 +42,41 @@ def task(name: str, state: str | None, minute: int | None = None) -> answers.Tas
     return answers.Task(id=name, state=state, attempt=1, seconds=61, started=started)
 
 
-def seen(about: answers.About = EVERYTHING, points: list[answers.Metric] | None = None, **fields: Any) -> View:
-    return view(session(**fields), points or [], None, about)
+UNUSED = answers.Usage(samples=[], summary=None)
+
+
+def seen(
+    about: answers.About = EVERYTHING,
+    points: list[answers.Metric] | None = None,
+    used: answers.Usage = UNUSED,
+    **fields: Any,
+) -> View:
+    return view(session(**fields), points or [], None, about, used)
+
+
+def sample(second: int, used: float | None, busy: float | None) -> answers.Sample:
+    held = None if used is None else int(used * GIB)
+    at = AT + timedelta(seconds=second)
+    return answers.Sample(at=at, reserved_bytes=24 * GIB, used_bytes=held, utilisation=busy, watts=None)
+
+
+def test_what_a_session_used_of_gpus_is_drawn_over_time_and_said_in_all():
+    used = [sample(0, None, None), sample(1, 18.5, 40), sample(61, 19, 90.04)]
+    whole = answers.UsageSummary(
+        first_at=AT, last_at=AT, samples=3, reserved_bytes=24 * GIB, peak_bytes=19 * GIB, utilisation=65.2, watts=310
+    )
+    found = seen(used=answers.Usage(samples=used, summary=whole))
+    assert json.loads(found.usage) == [
+        ["GPU memory, GiB", [0, 1, 61], [["reserved", [24.0, 24.0, 24.0]], ["used", [None, 18.5, 19.0]]]],
+        ["GPU utilisation, %", [0, 1, 61], [["busy", [None, 40, 90.0]]]],
+    ]
+    assert ("GPU use", "19.0 GiB of memory at most, 24.0 GiB reserved, 65 % busy, 310 W") in found.facts
+
+
+def test_a_session_on_the_cpu_shows_nothing_of_gpus():
+    found = seen()
+    assert found.usage == "[]"
+    assert "GPU use" not in dict(found.facts)
 
 
 def test_a_session_that_trains_says_how_far_it_is_and_what_it_holds():

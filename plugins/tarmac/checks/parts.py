@@ -16,6 +16,7 @@ from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Place
+from tarmac.ledger.samples import Samples
 from tarmac.registry import actions
 from tarmac.registry import repetition as registry_repetition
 from tarmac.registry.client import Registry
@@ -43,6 +44,8 @@ def now() -> dict[str, Any]:
     """Return what the ledger has of devices, hosts and both queues at one instant: `now`, `gpus` and `hosts`."""
     with Ledger(settings().database_url) as ledger:
         found = board.all_facts(ledger, queued=QUEUED)
+    with Samples(settings().database_url) as samples:
+        found["samples"] = samples.latest()
     for part in ("gpus", "hosts"):
         for row in found[part]["queue"]:
             del row["view"]  # of the whole tower, in each row
@@ -66,6 +69,13 @@ def counts() -> dict[str, Any]:
             "waiting": ledger.waiting_counts(),
             "outcomes": ledger.outcomes(),
         }
+
+
+def usage(run_id: str) -> dict[str, Any]:
+    """Return what a session used of devices: `samples` over time, and `summary`, None where it has none."""
+    key = SessionKey(DAG_ID, run_id)
+    with Samples(settings().database_url) as samples, samples.transaction():
+        return {"samples": samples.of_session(key), "summary": samples.summary(key)}
 
 
 def place(run_id: str) -> dict[str, Any]:

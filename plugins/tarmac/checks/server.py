@@ -92,6 +92,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.counts()
         case ("GET", "/attempts"):
             return parts.attempts(int(query["hours"]))
+        case ("GET", "/usage"):
+            return parts.usage(query["run"])
         case ("GET", "/place"):
             return parts.place(query["run"])
         case ("GET", "/models"):

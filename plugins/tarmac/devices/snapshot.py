@@ -58,6 +58,7 @@ class Device:
 
     `reserved_bytes` is the driver's own share; None where the driver does not tell it apart, and then `used_bytes`
     includes it. `processes` is None where the list cannot be read. `fault` is "" when the health is OK.
+    `watts` is the power that it draws.
     """
 
     uuid: str
@@ -74,6 +75,7 @@ class Device:
     mig_enabled: bool | None
     health: Health
     fault: str
+    watts: float | None = None
 
     @property
     def usable(self) -> bool:
@@ -211,6 +213,7 @@ def _device(handle: nvml.Handle, index: int | None, proc: Path) -> Device:
         mig_enabled=None if mig is None else bool(mig[0]),
         health=Health.OK,
         fault="",
+        watts=None if (milliwatts := handle.ask("nvmlDeviceGetPowerUsage")) is None else milliwatts / 1000,
     )
     health, fault = _judge(handle, device)
     return dataclasses.replace(device, health=health, fault=fault)

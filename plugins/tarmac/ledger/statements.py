@@ -669,3 +669,81 @@ DELIVERY_COUNTS = f"""
         count(*) FILTER (WHERE given_up_at > clock_timestamp() - interval '1 day') AS given_up
     FROM delivery JOIN notice ON id = notice_id GROUP BY target ORDER BY target
 """
+
+# ---- samples of devices and of sessions ------------------------------------------------------------------------------
+
+# Whether any session trains on a device.
+ANY_ON_DEVICES = "SELECT EXISTS (SELECT FROM reservation WHERE device_uuid IS NOT NULL AND running_at IS NOT NULL)"
+
+# What was read of devices just now: (uuids, used bytes, utilisations, temperatures, watts), and with it a sample of
+# each session that trains on them: (uuids, utilisations, watts).
+ADD_SAMPLES = """
+    INSERT INTO device_sample (span, at, device_uuid, used_bytes, utilisation, temperature, watts)
+    SELECT 1, now(), * FROM unnest(%s::text[], %s::bigint[], %s::real[], %s::smallint[], %s::real[])
+    ON CONFLICT DO NOTHING;
+    INSERT INTO session_sample (span, at, dag_id, run_id, samples, reserved_bytes, used_bytes, utilisation, watts)
+    SELECT 1, now(), dag_id, run_id, 1, max(bytes), max(used_bytes), avg(seen.utilisation), sum(seen.watts)
+    FROM reservation
+        JOIN unnest(%s::text[], %s::real[], %s::real[]) AS seen (uuid, utilisation, watts) ON device_uuid = uuid
+    WHERE running_at IS NOT NULL GROUP BY dag_id, run_id ON CONFLICT DO NOTHING
+"""
+
+_OVER = "span = 1 AND at < date_trunc('minute', now()) AND at >= date_trunc('minute', now()) - interval '1 hour'"
+
+# Makes a sample of each minute that is over, once, and adds those of sessions to their summaries; forgets seconds after
+# an hour and minutes after 30 days.
+ROLL_UP = f"""
+    INSERT INTO device_sample (span, at, device_uuid, used_bytes, utilisation, temperature, watts)
+    SELECT 60, date_trunc('minute', at), device_uuid, max(used_bytes), avg(utilisation), max(temperature), avg(watts)
+    FROM device_sample WHERE {_OVER} GROUP BY 2, 3 ON CONFLICT DO NOTHING;
+    WITH made AS (
+        INSERT INTO session_sample (span, at, dag_id, run_id, samples, reserved_bytes, used_bytes, utilisation, watts)
+        SELECT 60, date_trunc('minute', at), dag_id, run_id, count(*), max(reserved_bytes), max(used_bytes),
+            avg(utilisation), avg(watts)
+        FROM session_sample WHERE {_OVER} GROUP BY 2, 3, 4 ON CONFLICT DO NOTHING RETURNING *
+    ) INSERT INTO session_usage AS known (dag_id, run_id, first_at, last_at, samples, reserved_bytes, peak_bytes,
+        utilisation, watts)
+    SELECT dag_id, run_id, min(at), max(at) + interval '1 minute', sum(samples), max(reserved_bytes), max(used_bytes),
+        sum(utilisation * samples) / sum(samples) FILTER (WHERE utilisation IS NOT NULL),
+        sum(watts * samples) / sum(samples) FILTER (WHERE watts IS NOT NULL)
+    FROM made GROUP BY dag_id, run_id
+    ON CONFLICT (dag_id, run_id) DO UPDATE SET
+        last_at = excluded.last_at, samples = known.samples + excluded.samples,
+        reserved_bytes = greatest(known.reserved_bytes, excluded.reserved_bytes),
+        peak_bytes = greatest(known.peak_bytes, excluded.peak_bytes),
+        utilisation = coalesce((known.utilisation * known.samples + excluded.utilisation * excluded.samples)
+            / (known.samples + excluded.samples), known.utilisation, excluded.utilisation),
+        watts = coalesce((known.watts * known.samples + excluded.watts * excluded.samples)
+            / (known.samples + excluded.samples), known.watts, excluded.watts);
+    DELETE FROM device_sample WHERE (span = 1 AND at < now() - interval '61 minutes')
+        OR (span = 60 AND at < now() - interval '30 days');
+    DELETE FROM session_sample WHERE (span = 1 AND at < now() - interval '61 minutes')
+        OR (span = 60 AND at < now() - interval '30 days')
+"""
+
+# What each device did last, where that is no longer ago than (seconds).
+LATEST_SAMPLES = """
+    SELECT uuid AS device_uuid, utilisation, temperature, watts FROM device CROSS JOIN LATERAL (
+        SELECT * FROM device_sample WHERE device_uuid = uuid AND span = 1
+            AND at > clock_timestamp() - make_interval(secs => %s) ORDER BY at DESC LIMIT 1
+    ) AS last
+"""
+
+# A session's samples, oldest first, so many at most: seconds as far as they are kept, minutes before that.
+SESSION_SAMPLES = f"""
+    WITH mine AS (
+        SELECT * FROM session_sample WHERE {OF_SESSION} AND (span = 1 OR at < coalesce(
+            (SELECT min(at) FROM session_sample WHERE {OF_SESSION} AND span = 1), 'infinity'))
+    ), edge AS (
+        SELECT min(at) AS first, greatest(extract(epoch FROM max(at) - min(at)) / %s, 1) AS step FROM mine
+    )
+    SELECT min(at) AS at, max(reserved_bytes) AS reserved_bytes, max(used_bytes) AS used_bytes,
+        avg(utilisation) AS utilisation, avg(watts) AS watts
+    FROM mine, edge GROUP BY floor(extract(epoch FROM at - first) / step) ORDER BY 1
+"""
+
+# A session's summary.
+SESSION_USAGE = f"""
+    SELECT first_at, last_at, samples, reserved_bytes, peak_bytes, utilisation, watts
+    FROM session_usage WHERE {OF_SESSION}
+"""

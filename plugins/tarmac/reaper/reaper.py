@@ -26,6 +26,7 @@ from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
 from tarmac.reaper.recordings import Settler
+from tarmac.reaper.samples import Sampler
 from tarmac.scheduler.host_cycle import note_host
 
 log = logging.getLogger(__name__)
@@ -159,6 +160,7 @@ def main() -> int:
     stack = settings()
     trouble = ""
     Settler(stack.database_url, AirflowState(database_url()), stop).start()
+    Sampler(stack.database_url, stop).start()
     with Ledger(stack.database_url) as ledger:
         reaper = None
         while not stop.wait(ROUND_SECONDS):

@@ -405,7 +405,39 @@ class Device(BaseModel):
     free_bytes: Bytes
     unusable: str = Field(description='why no session can be admitted; "": it can')
     quarantine: str = Field(description='why it is in quarantine; "": it is not')
+    utilisation_percent: float | None = Field(None, description="how busy it is; null: not sampled now")
+    temperature_celsius: float | None = None
+    watts: float | None = None
     sessions: list[Holding]
+
+
+class Sample(BaseModel):
+    """What a session held and used of a device, and what its devices did, about one instant."""
+
+    at: datetime
+    reserved_bytes: Bytes = Field(description="of each of its devices")
+    used_bytes: Bytes | None = Field(description="of one of its devices, the most; null: not known")
+    utilisation: float | None = Field(description="of its devices, in percent, whoever else uses them: the mean")
+    watts: float | None = Field(description="of its devices: the sum")
+
+
+class UsageSummary(BaseModel):
+    """What a session used of devices in all, to the minute. It is kept for ever."""
+
+    first_at: datetime
+    last_at: datetime
+    samples: int
+    reserved_bytes: Bytes
+    peak_bytes: Bytes | None
+    utilisation: float | None = Field(description="the mean, in percent")
+    watts: float | None = Field(description="the mean")
+
+
+class Usage(BaseModel):
+    """What a session used of devices: seconds of the last hour, minutes of 30 days, thinned to about 300 samples."""
+
+    samples: list[Sample]
+    summary: UsageSummary | None
 
 
 class Host(BaseModel):

@@ -242,6 +242,12 @@ def create_app(stack: Stack) -> FastAPI:
         """List the points of a session's curves, also while it trains."""
         return await work(person, lambda api: sessions.points(api, sessions.run_of(api, id)))
 
+    @app.get(f"{PREFIX}/sessions/{{id}}/usage", response_model=answers.Usage)
+    async def show_usage(person: Reader, id: Id) -> Any:
+        """Show what a session held and used of GPUs over time, and in all."""
+        await work(person, lambda api: sessions.run_of(api, id))
+        return await asked("GET", "/usage", {"run": id})
+
     @app.get(f"{PREFIX}/sessions/{{id}}/logs", response_model=answers.Log)
     async def show_log(
         person: Reader,

@@ -44,7 +44,7 @@ def overview(ledger: Json, under_way: Sequence[Json]) -> answers.Now:
     """Put together what the ledger and Airflow know.
 
     Args:
-        ledger: `now`, `gpus` and `hosts`, as the checker says.
+        ledger: `now`, `gpus`, `hosts` and `samples`, as the checker says.
         under_way: as `sessions` returns them.
     """
     at = datetime.fromisoformat(str(ledger["now"]))
@@ -53,7 +53,9 @@ def overview(ledger: Json, under_way: Sequence[Json]) -> answers.Now:
     ends = {row["run_id"]: float(row["ends"]) for row in held if row["ends"] is not None}
     return answers.Now(
         at=at,
-        devices=sorted((_device(one, gpus["reservations"]) for one in gpus["devices"]), key=_position),
+        devices=sorted(
+            (_device(one, gpus["reservations"], ledger.get("samples", {})) for one in gpus["devices"]), key=_position
+        ),
         hosts=[_host(one, hosts["reservations"]) for one in hosts["hosts"]],
         queue=[*_queue(gpus["queue"], "gpu"), *_queue(hosts["queue"], "cpu")],
         sessions=[_session(row, ends.get(row["id"]), at) for row in under_way],
@@ -83,7 +85,8 @@ def _position(device: answers.Device) -> tuple[bool, int, str]:
     return device.position is None, device.position or 0, device.uuid
 
 
-def _device(row: Json, reservations: Sequence[Json]) -> answers.Device:
+def _device(row: Json, reservations: Sequence[Json], samples: Json) -> answers.Device:
+    last = samples.get(row["uuid"], {})
     free = max(0, row["capacity_bytes"] - row["reserved_bytes"] - row["external_bytes"])
     return answers.Device(
         uuid=row["uuid"],
@@ -96,6 +99,9 @@ def _device(row: Json, reservations: Sequence[Json]) -> answers.Device:
         free_bytes=free,
         unusable=row["unusable"],
         quarantine=row["quarantine"],
+        utilisation_percent=last.get("utilisation"),
+        temperature_celsius=last.get("temperature"),
+        watts=last.get("watts"),
         sessions=[_holding(one) for one in reservations if one["device_uuid"] == row["uuid"]],
     )
 

@@ -133,12 +133,22 @@ def _device(device: answers.Device, known: Mapping[str, answers.UnderWay], at: d
     return Resource(
         key=device.uuid,
         title=f"{number}: {device.name}",
-        detail=device.uuid,
+        detail=", ".join([device.uuid, *_does(device)]),
         badge=badge,
         reasons=reasons,
         bars=[bar(device.total_bytes, parts, "; ".join(words))],
         lines=[_line(one, one.session, known.get(one.session), at) for one in device.sessions],
     )
+
+
+def _does(device: answers.Device) -> list[str]:
+    """Say what a device does now, as far as it was sampled."""
+    words = [
+        (device.utilisation_percent, "{:.0f} % busy"),
+        (device.temperature_celsius, "{:.0f} °C"),
+        (device.watts, "{:.0f} W"),
+    ]
+    return [text.format(value) for value, text in words if value is not None]
 
 
 def _host(host: answers.Host, known: Mapping[str, answers.UnderWay], at: datetime) -> Resource:

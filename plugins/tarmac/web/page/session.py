@@ -11,7 +11,7 @@ from typing import Any
 
 from tarmac.base import ids
 from tarmac.base.states import SessionState
-from tarmac.base.units import format_seconds, format_size
+from tarmac.base.units import GIB, format_seconds, format_size
 from tarmac.web import answers
 from tarmac.web.page.now import Badge, metric_text
 
@@ -50,7 +50,8 @@ class TaskLine:
 class View:
     """All that the page of a session shows but for its log.
 
-    `curves`: JSON, `[[name, [steps], [values]], ...]`. `request`: JSON to read.
+    `curves`: JSON, `[[name, [steps], [values]], ...]`. `usage`: JSON, charts over seconds, as `usage` makes them.
+    `request`: JSON to read.
     """
 
     id: str
@@ -65,6 +66,7 @@ class View:
     left: str
     tasks: list[TaskLine]
     curves: str
+    usage: str
     scores: list[tuple[str, str]]
     request: str
     airflow: str
@@ -81,6 +83,7 @@ def view(
     points: Sequence[answers.Metric],
     explained: answers.Explanation | None,
     about: answers.About,
+    used: answers.Usage,
 ) -> View:
     """Return what the page shows.
 
@@ -88,6 +91,7 @@ def view(
         points: of its curves.
         explained: why it waits or failed; None: it does neither.
         about: what the person who looks may do.
+        used: of GPUs.
     """
     over = session.run_state in ("success", "failed")
     far = session.progress
@@ -95,7 +99,7 @@ def view(
         id=session.id,
         title=session.name or session.id,
         badge=_badge(session),
-        facts=_facts(session),
+        facts=[*_facts(session), *_used(used.summary)],
         history=_history(session),
         why=explained.why if explained else [],
         todo=explained.todo if explained else [],
@@ -104,6 +108,7 @@ def view(
         left=format_seconds(far.eta_seconds, about=True) if far and far.eta_seconds is not None else "",
         tasks=[_task(task) for task in session.tasks],
         curves=curves(points),
+        usage=usage(used.samples),
         scores=sorted((name, f"{value:.4g}") for name, value in session.result.metrics.items())
         if session.result
         else [],
@@ -179,6 +184,34 @@ def curves(points: Sequence[answers.Metric]) -> str:
         steps = dict(sorted(pairs))
         made.append([name, list(steps), list(steps.values())])
     return json.dumps(made)
+
+
+def usage(samples: Sequence[answers.Sample]) -> str:
+    """Return what a session used of GPUs as JSON for the script that draws it.
+
+    Returns:
+        `[[title, [seconds], [[label, [values]], ...]], ...]`, in GiB and in percent; null where it is not known.
+    """
+    if len(samples) < 2:
+        return "[]"
+    seconds = [round((one.at - samples[0].at).total_seconds()) for one in samples]
+    reserved = [round(one.reserved_bytes / GIB, 3) for one in samples]
+    used = [None if one.used_bytes is None else round(one.used_bytes / GIB, 3) for one in samples]
+    made: list[list[Any]] = [["GPU memory, GiB", seconds, [["reserved", reserved], ["used", used]]]]
+    if any(one.utilisation is not None for one in samples):
+        busy = [None if one.utilisation is None else round(one.utilisation, 1) for one in samples]
+        made.append(["GPU utilisation, %", seconds, [["busy", busy]]])
+    return json.dumps(made)
+
+
+def _used(summary: answers.UsageSummary | None) -> list[tuple[str, str]]:
+    if summary is None:
+        return []
+    words = [f"{format_size(summary.peak_bytes)} of memory at most"] if summary.peak_bytes is not None else []
+    words += [f"{format_size(summary.reserved_bytes)} reserved"]
+    words += [f"{summary.utilisation:.0f} % busy"] if summary.utilisation is not None else []
+    words += [f"{summary.watts:.0f} W"] if summary.watts is not None else []
+    return [("GPU use", ", ".join(words))]
 
 
 def progress_words(view: View) -> str:

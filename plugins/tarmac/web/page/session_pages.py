@@ -33,7 +33,8 @@ def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: C
         points = await call.get(list[answers.Metric], f"{path}/metrics")
         quiet = found.run_state == "success" or found.progress is not None
         explained = None if quiet else await call.get(answers.Explanation, f"{path}/explain")
-        return session.view(found, points, explained, about)
+        used = await call.get(answers.Usage, f"{path}/usage")
+        return session.view(found, points, explained, about, used)
 
     async def log_of(request: Request, id: str) -> answers.Log:
         return await calls(request).get(answers.Log, f"/sessions/{quote(id, safe='')}/logs", {"end": True})

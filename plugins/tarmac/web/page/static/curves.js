@@ -1,4 +1,4 @@
-// Draws a session's metrics with uPlot: a chart for each, whose numbers the page carries as JSON.
+// Draws a session's metrics, and what it uses of GPUs, with uPlot. The page carries the numbers as JSON.
 "use strict";
 
 const MOST = 12; // charts
@@ -8,42 +8,65 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function chart(name, data, into) {
+// series: [[label, values, colour], ...]
+function chart(title, below, steps, series, into) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
   const box = document.createElement("div");
   box.className = "chart";
   into.append(box);
   const plot = new uPlot(
     {
-      title: name,
+      title,
       width: box.clientWidth || 400,
       height: 220,
-      scales: { x: { time: false } },
-      axes: [{ ...axis, label: "step" }, { ...axis, size: 60 }],
+      // Bytes and percent begin at nothing; a metric's curve fills its chart.
+      scales: { x: { time: false }, ...(below === "seconds" && { y: { range: (_, __, most) => [0, most * 1.05 || 1] } }) },
+      axes: [{ ...axis, label: below }, { ...axis, size: 60 }],
       series: [
-        { label: "step" },
-        { label: name, stroke: colour("--used"), width: 2, points: { show: data[0].length < 60 } },
+        { label: below },
+        ...series.map(([label, , name]) => ({
+          label,
+          stroke: colour(name),
+          width: 2,
+          points: { show: steps.length < 60 },
+        })),
       ],
     },
-    data,
+    [steps, ...series.map(([, values]) => values)],
     box,
   );
-  return { plot, box };
+  return { plot, box, last: steps.at(-1) };
+}
+
+function show(title, below, steps, series, into) {
+  const key = `${below} ${title}`;
+  const known = made.get(key);
+  if (!known) made.set(key, chart(title, below, steps, series, into));
+  else if (known.last !== steps.at(-1)) {
+    known.last = steps.at(-1);
+    known.plot.setData([steps, ...series.map(([, values]) => values)]);
+  }
 }
 
 function draw() {
   const source = document.querySelector("[data-curves]");
   const place = document.querySelector("[data-charts]");
-  if (!source || !place) return;
+  const used = document.querySelector("[data-usage-charts]");
+  if (!source || !place || !used) return;
   const curves = JSON.parse(source.dataset.curves).filter(([, steps]) => steps.length > 1).slice(0, MOST);
   place.hidden = curves.length === 0;
   for (const [name, steps, values] of curves) {
-    const known = made.get(name);
-    if (!known) made.set(name, { ...chart(name, [steps, values], place.querySelector(".charts")), size: steps.length });
-    else if (known.size !== steps.length) {
-      known.size = steps.length;
-      known.plot.setData([steps, values]);
-    }
+    show(name, "step", steps, [[name, values, "--used"]], place.querySelector(".charts"));
+  }
+  const usage = JSON.parse(source.dataset.usage);
+  used.hidden = usage.length === 0;
+  for (const [title, seconds, series] of usage) {
+    const coloured = series.map(([label, values], number) => [
+      label,
+      values,
+      series.length > 1 && number === 0 ? "--reserved" : "--used",
+    ]);
+    show(title, "seconds", seconds, coloured, used.querySelector(".charts"));
   }
 }
 
