@@ -11,7 +11,7 @@ import httpx
 from fastapi import HTTPException
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, DatasetError, PartError
+from tarmac.base.errors import ApiError, DatasetError, PartError, RunStateError
 from tarmac.checks import server
 from tarmac.request.callers import Right
 from tarmac.web.stack import Person
@@ -103,6 +103,7 @@ class Fakes:
         self.world: list[str] = []
         self.log_ins: list[str] = []
         self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": []}
+        self.real_place = False  # the ledger is asked, not `place`
         self.usage: dict[str, Any] | None = {"samples": [], "summary": None}
         self.checker: Callable[[str, str, dict[str, str], bytes], tuple[int, Any]] = self._answer
 
@@ -142,7 +143,7 @@ class Fakes:
         return self.checker(method, path, dict(query), body)
 
     def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
-        if path == "/place":
+        if path == "/place" and not self.real_place:
             return 200, self.place
         if path == "/usage" and self.usage is not None:
             return 200, self.usage
@@ -150,7 +151,7 @@ class Fakes:
             return 200, json.loads(json.dumps(server.answer_to(method, path, query, io.BytesIO(body)), default=str))
         except LookupError as error:
             return 404, {"detail": str(error.args[0])}
-        except PartError as error:
+        except (PartError, RunStateError) as error:
             return 409, {"detail": str(error)}
         except DatasetError as error:
             return 400, {"detail": str(error)}

@@ -62,7 +62,7 @@ CALLS = [
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
     ("POST", "/datasets", "start"), ("GET", "/kinds/one", "read"), ("GET", "/attempts", "read"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
-    ("POST", "/sessions/one/retry", "change"),
+    ("POST", "/sessions/one/retry", "change"), ("POST", "/sessions/one/priority", "change"),
 ]  # fmt: skip
 
 

@@ -5,11 +5,12 @@ Values are as JSON takes them, but for times, which are aware.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from datetime import datetime
 from typing import IO, Any
 
-from tarmac.base.errors import DatasetError
+from tarmac.base.errors import DatasetError, RunStateError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
@@ -23,6 +24,8 @@ from tarmac.registry.client import Registry
 from tarmac.registry.facts import compared_facts, step_facts, version_facts
 from tarmac.request import datasets, stored, uploads
 from tarmac.scheduler import board
+
+log = logging.getLogger(__name__)
 
 QUEUED = 200
 """Sessions of each queue that the page shows, at most."""
@@ -86,18 +89,36 @@ def place(run_id: str) -> dict[str, Any]:
         holds.
     """
     with Ledger(settings().database_url) as ledger, ledger.transaction():
-        found = ledger.place_in_queue(SessionKey(DAG_ID, run_id))
+        key = SessionKey(DAG_ID, run_id)
+        found, priority = ledger.place_in_queue(key), ledger.priority(key)
         held = [row for row in ledger.holders() if row["run_id"] == run_id]
         on_host = [row for row in ledger.host_holders() if row["run_id"] == run_id]
     if rows := held + on_host:
         state = LedgerState.RUNNING if any(row["running_at"] for row in rows) else LedgerState.RESERVED
     else:
         state = LedgerState.NOTHING if found is None else LedgerState.QUEUED
-    waits = None if found is None else _waits(found)
+    waits = None if found is None else {**_waits(found), "priority": priority or 0}
     devices = [
         {"uuid": row["device_uuid"], "reserved_bytes": row["bytes"], "used_bytes": row["used_bytes"]} for row in held
     ]
     return {"ledger": state.value, "waits": waits, "devices": devices}
+
+
+def prioritise(run_id: str, priority: int, who: str) -> dict[str, Any]:
+    """Give a queued session another priority; return what the ledger has of it then, as `place` does.
+
+    Args:
+        priority: from -100 to 100.
+        who: for the log.
+
+    Raises:
+        RunStateError: it is not queued.
+    """
+    with Ledger(settings().database_url) as ledger:
+        if not ledger.prioritise(SessionKey(DAG_ID, run_id), priority):
+            raise RunStateError(f"The session {run_id!r} is not queued: only one that waits has a priority to change.")
+    log.info("%s gave %s priority %d.", who, run_id, priority)
+    return place(run_id)
 
 
 def _waits(found: Place) -> dict[str, Any]:

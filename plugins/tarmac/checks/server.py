@@ -20,7 +20,15 @@ from types import FrameType
 from typing import IO, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
-from tarmac.base.errors import DatasetError, ExitCode, InUseError, PartError, TarmacError, UnknownModelError
+from tarmac.base.errors import (
+    DatasetError,
+    ExitCode,
+    InUseError,
+    PartError,
+    RunStateError,
+    TarmacError,
+    UnknownModelError,
+)
 from tarmac.request.checker import CHECKER_PORT, checker_token
 
 log = logging.getLogger(__name__)
@@ -92,6 +100,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.counts()
         case ("GET", "/attempts"):
             return parts.attempts(int(query["hours"]))
+        case ("POST", "/priority"):
+            return parts.prioritise(query["run"], int(query["priority"]), query["who"])
         case ("GET", "/usage"):
             return parts.usage(query["run"])
         case ("GET", "/place"):
@@ -187,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
         body = io.BufferedReader(_Body(self.rfile, int(length)))
         try:
             found = answer_to(self.command, url.path, dict(parse_qsl(url.query)), body)
-        except (InUseError, PartError) as error:
+        except (InUseError, PartError, RunStateError) as error:
             self._answer(409, {"detail": str(error)})
         except UnknownModelError as error:
             self._answer(404, {"detail": str(error)})

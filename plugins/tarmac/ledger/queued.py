@@ -68,6 +68,7 @@ class Waitlist(Database):
                     *key,
                     *key,
                     entry.task_id,
+                    *key,
                     entry.priority,
                     *key,
                     entry.need.memory_bytes,
@@ -84,6 +85,19 @@ class Waitlist(Database):
                     *key,
                 ),
             )
+
+    def prioritise(self, key: SessionKey, priority: int) -> bool:
+        """Give a queued session another priority, which it keeps. Idempotent; returns whether it is queued."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.PRIORITISE, (priority, *key, priority, *key))
+            return bool(cursor.fetchone()[0])
+
+    def priority(self, key: SessionKey) -> int | None:
+        """Return the priority of a queued session; None: it is not queued."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.PRIORITY, key)
+            row = cursor.fetchone()
+            return None if row is None else int(row[0])
 
     def withdraw(self, key: SessionKey) -> bool:
         """Take a session out of the queue for good. Idempotent; returns whether it was there."""

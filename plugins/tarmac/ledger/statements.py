@@ -121,7 +121,7 @@ ENQUEUE = f"""
     {ARRIVE};
     INSERT INTO waiting (dag_id, run_id, task_id, priority, sequence, memory_bytes, device_count, policy, rule,
         estimate, data_bytes, signature, deadline_at, host_bytes, millicpus)
-    VALUES (%s, %s, %s, %s,
+    VALUES (%s, %s, %s, coalesce((SELECT priority FROM arrival WHERE {OF_SESSION}), %s),
         (SELECT sequence FROM arrival WHERE {OF_SESSION}),
         %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s)
     ON CONFLICT (dag_id, run_id) DO UPDATE SET
@@ -134,6 +134,20 @@ ENQUEUE = f"""
 
 # Takes a session out of the queue for good.
 WITHDRAW = f"DELETE FROM arrival WHERE {OF_SESSION}; DELETE FROM waiting WHERE {OF_SESSION}"
+
+# Another priority for a queued session, which makes cycles due: (priority, DAG, run, priority, DAG, run). Answers with
+# 1 if it was queued, else with 0.
+PRIORITISE = f"""
+    SELECT FROM tower FOR UPDATE;
+    UPDATE arrival SET priority = %s
+    WHERE {OF_SESSION} AND EXISTS (SELECT FROM waiting w WHERE w.dag_id = arrival.dag_id AND w.run_id = arrival.run_id);
+    WITH changed AS (UPDATE waiting SET priority = %s WHERE {OF_SESSION} RETURNING dag_id),
+        due AS (UPDATE tower SET dirty = true, host_dirty = true FROM changed RETURNING pg_notify('{CHANNEL}', ''))
+    SELECT count(*) FROM changed LEFT JOIN due ON true
+"""
+
+# The priority of a queued session.
+PRIORITY = f"SELECT priority FROM waiting WHERE {OF_SESSION}"
 
 # All queued sessions, in no order.
 QUEUED = "SELECT dag_id, run_id FROM waiting"

@@ -88,6 +88,7 @@ class Waits(BaseModel):
     waited_seconds: float | None = None
     estimate: str = Field("", description="how its need was estimated")
     on_host: bool = Field(False, description="it waits for cores and memory, not for a GPU")
+    priority: int = Field(0, description="higher goes first")
 
 
 class Progress(BaseModel):
@@ -284,6 +285,22 @@ class Compared(Version):
     data: dict[str, str]
     training: dict[str, str]
     origin: dict[str, str]
+
+
+class Prioritise(BaseModel):
+    """The priority of a session that waits."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    priority: int = Field(ge=-100, le=100, description="higher goes first among those that wait; equals go by arrival")
+
+
+class Prioritised(BaseModel):
+    """A session that waits with another priority, or no longer, since that let it go first."""
+
+    id: str
+    priority: int
+    waits: Waits | None
 
 
 class Promote(BaseModel):

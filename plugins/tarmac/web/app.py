@@ -282,6 +282,14 @@ def create_app(stack: Stack) -> FastAPI:
 
         return answers.Retried(id=id, task=await work(person, retry), said=said)
 
+    @app.post(f"{PREFIX}/sessions/{{id}}/priority", openapi_extra=_takes(answers.Prioritise))
+    async def prioritise_session(person: Changer, id: Id, request: Request) -> answers.Prioritised:
+        """Give a session that waits another priority. Refused (409) if it does not wait. Idempotent."""
+        priority = (await _body(request, answers.Prioritise)).priority
+        await work(person, lambda api: sessions.run_of(api, id))
+        place = await asked("POST", "/priority", {"run": id, "priority": str(priority), "who": person.name})
+        return answers.Prioritised(id=id, priority=priority, waits=place["waits"])
+
     @app.get(f"{PREFIX}/sessions/{{id}}/explain")
     async def explain_session(person: Reader, id: Id) -> answers.Explanation:
         """Say why a session waits or failed, with the numbers, and what to do."""

@@ -51,7 +51,7 @@ class View:
     """All that the page of a session shows but for its log.
 
     `curves`: JSON, `[[name, [steps], [values]], ...]`. `usage`: JSON, charts over seconds, as `usage` makes them.
-    `request`: JSON to read.
+    `request`: JSON to read. `priority`: of one that waits, for those who may change it; else None.
     """
 
     id: str
@@ -75,6 +75,7 @@ class View:
     over: bool
     can_end: bool
     can_retry: bool
+    priority: int | None
     can_start: bool
 
 
@@ -119,6 +120,7 @@ def view(
         over=over,
         can_end=about.may_change and not over,
         can_retry=about.may_change and session.run_state == "failed",
+        priority=session.waits.priority if session.waits and about.may_change else None,
         can_start=about.may_start,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import quote
@@ -15,9 +16,11 @@ from tarmac.web.page import session
 from tarmac.web.page.calls import Calls
 from tarmac.web.page.forgery import sent_form
 
+_NUMBER = re.compile(r"-?[0-9]{1,4}")
 _DONE = {
     "cancelled": "The session was ended.",
     "retried": "The session runs again.",
+    "prioritised": "The session has another priority.",
 }
 """What a page says after a button: by a word in its address, so that no address puts text of its own there."""
 
@@ -80,6 +83,15 @@ def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: C
         await sent_form(request)
         await calls(request).post(answers.Retried, f"/sessions/{quote(id, safe='')}/retry")
         return _back(request, id, "retried")
+
+    @page.post("/sessions/{id}/priority")
+    async def prioritise(request: Request, id: str) -> Response:
+        """Give a session that waits another priority."""
+        given = (await sent_form(request)).get("priority", "")
+        # What is no number is refused by the API, in its words.
+        body = {"priority": int(given) if _NUMBER.fullmatch(given) else given}
+        await calls(request).post(answers.Prioritised, f"/sessions/{quote(id, safe='')}/priority", body)
+        return _back(request, id, "prioritised")
 
 
 def _back(request: Request, id: str, done: str) -> RedirectResponse:
