@@ -148,7 +148,7 @@ def fill_store(fakes: Fakes, store_url: str) -> list[str]:
 
 def fill_airflow(fakes: Fakes) -> None:
     """Give Airflow the runs of the same sessions."""
-    fakes.usage = None  # as the ledger has it
+    fakes.usage, fakes.real_place = None, True  # as the ledger has them
     began = datetime.now(UTC) - timedelta(minutes=25)
     for number, (run_id, facts) in enumerate(SESSIONS.items()):
         fakes.airflow_api.add(run_id, "running", {**GOOD, "gpu": True, **facts})
@@ -167,10 +167,6 @@ def fill_airflow(fakes: Fakes) -> None:
     admitted = ("gpu_training_sensor", "gpu_preflight_configuration", "gpu_pool_setup")
     done = dict.fromkeys((*prepared, *admitted), "success")
     fakes.airflow_api.tasks = {**done, "train_model_gpu": "running", "train_model_cpu": "skipped"}
-    fakes.place = {
-        "ledger": "running", "waits": None,
-        "devices": [{"uuid": "GPU-88a0", "reserved_bytes": 24 * GIB, "used_bytes": 19 * GIB}],
-    }  # fmt: skip
     fakes.airflow_api.log = [f"step {step * 100:,} of 2,000: ents_f {value}" for step, value in CURVE] + [HOSTILE]
     fakes.airflow_api.add("failed", "failed", {**GOOD, "name": "last night's", "gpu": True})
     fakes.airflow_api.runs["failed"]["note"] = (

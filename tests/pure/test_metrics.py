@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from fakes.web import Fakes
@@ -130,3 +133,48 @@ def test_a_checker_that_is_away_is_seen_by_who_watches(client: TestClient, fakes
     answer = client.get("/metrics", headers=coded("viewer:right"))
     assert answer.status_code == 200
     assert values(answer.text) == {"tarmac_up": 0}
+
+
+def expressions(repository: Path) -> dict[str, list[str]]:
+    """What the dashboard and the alert rules ask Prometheus, by file."""
+    folder = repository / "docs/monitoring"
+    dashboard = json.loads((folder / "grafana.json").read_text())
+    rules = yaml.safe_load((folder / "alerts.yml").read_text())
+    return {
+        "grafana.json": [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]],
+        "alerts.yml": [rule["expr"] for group in rules["groups"] for rule in group["rules"]],
+    }
+
+
+@pytest.mark.parametrize("file", ["grafana.json", "alerts.yml"])
+def test_the_dashboard_and_the_alerts_ask_for_metrics_and_labels_that_there_are(repository: Path, file: str):
+    labels: dict[str, set[str]] = {}
+    for line in exposition(FACTS).splitlines():
+        if found := re.match(r"(tarmac_\w+)(?:\{(.*)\})? ", line):
+            labels.setdefault(found[1], set()).update(re.findall(r"(\w+)=\"", found[2] or ""))
+    asked = expressions(repository)[file]
+    assert len(asked) >= 5
+    for expression in asked:
+        for name, matchers in re.findall(r"(tarmac_\w+)(\{[^}]*\})?", expression):
+            assert name in labels, f"{name} is no metric: {expression}"
+            assert set(re.findall(r"(\w+)\s*[=!]", matchers)) <= labels[name], expression
+        for grouped in re.findall(r"\bby \(([^)]*)\)", expression):
+            assert {word.strip() for word in grouped.split(",")} <= set().union(*labels.values()), expression
+
+
+def test_the_dashboard_can_be_imported_and_no_panel_covers_another(repository: Path):
+    dashboard = json.loads((repository / "docs/monitoring/grafana.json").read_text())
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + x, place["y"] + y) for x in range(place["w"]) for y in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert all(x < 24 for x, _ in cells), panel["title"]
+        taken |= cells
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        for target in panel["targets"]:
+            for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
+                assert label in {"gpu", "name", "host", "queue", "state", "outcome"}, panel["title"]
+    assert [one["name"] for one in dashboard["templating"]["list"]] == ["datasource"]
