@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -264,7 +265,7 @@ def test_a_target_of_messages_that_answers_late_is_told_of_a_session_s_model_and
 
     def received() -> list[dict[str, Any]]:
         found = [json.loads(line) for line in inside("airflow-cli", "cat", "/tmp/received").splitlines()]
-        return [one for one in found if f"/sessions/{known.run_id}" in one["message"]]
+        return [one for one in found if f"/sessions/{quote(known.run_id, safe='')}" in one["message"]]
 
     (message,) = wait_for("the message", received)
     assert message["title"] == "Finished: known (test_model), data people, by airflow"
