@@ -63,7 +63,13 @@ def test_a_session_is_followed_in_plain_lines_to_its_result(tarmac: Command, sta
     assert [line for line in lines if "check_request_body" in line] == [
         "  ✓ check_request_body                   0.4 s"
     ]
-    assert lines[-4:] == ["  f1 0.410", "  model  ner version 3  ", f"  page   {URL}/run", "  success after 1 min 15 s"]
+    assert lines[-5:-4] == ["  f1 0.410   on 3 evaluation lines"]
+    assert lines[-4:] == [
+        "  warning: it says little",
+        "  model  ner version 3  ",
+        f"  page   {URL}/run",
+        "  success after 1 min 15 s",
+    ]
     assert "\x1b" not in out
 
 
@@ -119,7 +125,7 @@ def test_a_terminal_shows_one_live_line():
     for done in (5, 10):
         screen.show(SessionInfo.of({"id": "s", **TRAINS, "progress": {"done": done, "total": 20}}))
     screen.show(SessionInfo.of({"id": "s", "url": "u", **OVER}))
-    assert stream.getvalue().count("\n") == 4
+    assert stream.getvalue().count("\n") == 5
     assert "[██████··················] 25 % of 20" in stream.getvalue()
     assert stream.getvalue().count("\r\x1b[K") == 6
 

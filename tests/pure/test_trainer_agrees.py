@@ -13,6 +13,7 @@ import pytest
 from tarmac.base.errors import RequestError
 from tarmac.registry import client, tags
 from tarmac.registry.origins import REQUEST_RECORD
+from tarmac.registry.promotion import LEAST_LINES
 from tarmac.request.catalogue import OUR_IMAGE, OURS, combine
 from tarmac.request.schema import parse_request
 
@@ -24,7 +25,7 @@ ASK = """
 import json, sys, unittest.mock
 sys.modules["numpy"] = unittest.mock.MagicMock()
 from tarmac_trainer import models
-from tarmac_trainer.data import store
+from tarmac_trainer.data import splits, store
 from tarmac_trainer.mlflow_io import fetching, saving
 from tarmac_trainer.model import Number
 from tarmac_trainer.runtime import request
@@ -54,6 +55,7 @@ print(json.dumps({
     "declared": declared,
     "read": [read(sent) for sent in requests],
     "stored": [bool(store._STORE_REFERENCE.fullmatch(reference)) for reference in references],
+    "few": splits.FEW_EVAL_LINES,
     "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
 }))
 """
@@ -148,6 +150,10 @@ def test_the_readme_s_line_to_predict_installs_what_the_trainer_has(package: str
     found = re.search(rf"^{package}(?:-skinny)?==(\S+)", lock, re.MULTILINE)
     assert found
     assert f"{package}=={found[1]}" in (REPOSITORY / "README.md").read_text()
+
+
+def test_both_mean_the_same_by_few_evaluation_lines(told: dict[str, Any]):
+    assert told["few"] == LEAST_LINES
 
 
 def test_names_in_the_registry_are_the_same(told: dict[str, Any]):

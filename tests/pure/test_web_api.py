@@ -191,6 +191,10 @@ def test_a_session_that_trains_shows_its_progress_and_its_latest_metric(
     assert (found["progress"]["done"], found["progress"]["eta_seconds"]) == (5, 9)
     assert found["metric"] == {"name": "f1", "step": 2, "value": 0.4}
     assert [one["value"] for one in call("viewer", "GET", "/sessions/one/metrics").json()] == [0.2, 0.4]
+    fakes.airflow_api.tasks["train_model_cpu"] = "success"
+    found = call("viewer", "GET", "/sessions/one").json()
+    assert found["progress"] is None, "what it told last is not how far it is"
+    assert found["metric"]["value"] == 0.4
 
 
 def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[..., httpx.Response], fakes: Fakes):
@@ -198,11 +202,18 @@ def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[
     fakes.airflow_api.tasks = {"train_model_cpu": "success", "eval_model": "success"}
     fakes.airflow_api.xcoms = {
         ("train_model_cpu", "return_value"): {"curve": [[1, 0.5]], "score_name": "f1"},
-        ("eval_model", "return_value"): {"metrics": {"f1": 0.41}},
+        ("eval_model", "return_value"): {"metrics": {"f1": 0.41}, "eval_lines": 3, "eval_lines_seen": 1},
         ("update_model_metadata_registry", "return_value"): {"name": "ner", "version": 3, "url": "http://m"},
     }
     result = call("viewer", "GET", "/sessions/good").json()["result"]
     assert (result["metrics"], result["model"], result["version"]) == ({"f1": 0.41}, "ner", "3")
+    assert (result["eval_lines"], result["warnings"]) == (
+        3,
+        [
+            "the score is from 3 evaluation lines only: from fewer than 30 it says little",
+            "it, or its base model, was trained on 1 of these lines: expect less on others",
+        ],
+    )
     fakes.airflow_api.add("bad", "failed")
     fakes.airflow_api.runs["bad"]["note"] = "Failed: train_model_cpu: no memory left"
     found = call("viewer", "GET", "/sessions/bad").json()

@@ -91,9 +91,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Result:
-    """What a session gave: the metrics of its evaluation, and the registered version of its model."""
+    """What a session gave: the metrics of its evaluation, and the registered version of its model.
+
+    `eval_lines`: that the metrics are from; None: not known. `warnings`: why they say less than they seem to.
+    """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
+    eval_lines: int | None = None
+    warnings: Sequence[str] = ()
     model: str | None = None
     version: str | None = None
     model_url: str | None = None

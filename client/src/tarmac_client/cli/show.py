@@ -180,8 +180,20 @@ def model_lines(versions: Sequence[ModelVersion]) -> list[str]:
     """A table of registered versions."""
     if not versions:
         return ["No model yet: tarmac train --help"]
-    rows = [[one.name, str(one.version), ", ".join(one.aliases) or "-", age(one.created), one.url] for one in versions]
-    return table(["NAME", "VERSION", "ALIAS", "AGE", "PAGE"], rows)
+    rows = [
+        [one.name, str(one.version), ", ".join(one.aliases) or "-", _score(one), age(one.created), one.url]
+        for one in versions
+    ]
+    return table(["NAME", "VERSION", "ALIAS", "METRIC", "AGE", "PAGE"], rows)
+
+
+def _score(version: ModelVersion) -> str:
+    name, value, lines = (version.tags.get(f"tarmac.{key}", "") for key in ("score_name", "score", "eval_lines"))
+    try:
+        text = f"{name} {float(value):.4f}"
+    except ValueError:  # there is none, or a person wrote something else into the tag
+        return "-"
+    return text + (f" on {_evaluation_lines(int(lines))}" if lines.isdecimal() else "")
 
 
 def comparison_lines(both: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -349,7 +361,10 @@ def end_lines(info: SessionInfo) -> list[str]:
         if info.result.cached_from:
             lines.append(f"  nothing was trained: the same training was done before, by {info.result.cached_from}")
         if info.result.metrics:
-            lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()))
+            count = info.result.eval_lines
+            on = "" if count is None else f"   on {_evaluation_lines(count)}"
+            lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()) + on)
+        lines += [f"  warning: {one_line(text)}" for text in info.result.warnings]
         if info.result.model:
             lines.append(f"  model  {info.result.model} version {info.result.version}  {info.result.model_url or ''}")
         if info.result.promotion:
@@ -358,6 +373,10 @@ def end_lines(info: SessionInfo) -> list[str]:
         first, *more = info.why_failed.splitlines() or [""]
         lines += [f"  why    {one_line(first)}", *(f"         {one_line(line)}" for line in more[:20])]
     return [*lines, f"  page   {info.url}"]
+
+
+def _evaluation_lines(count: int) -> str:
+    return f"{count:,} evaluation line{'' if count == 1 else 's'}"
 
 
 def _task(name: str, state: str | None, took: float | None) -> str:
