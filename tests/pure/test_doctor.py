@@ -47,7 +47,7 @@ JUDGED: dict[str, tuple[Finding, State, str]] = {
     "a clock that is behind": (doctor.clock("it", NOW - timedelta(hours=1), NOW), State.WRONG, "is 3600.0 s behind"),
     "the schema": (doctor.schema(9, 9), State.OK, "version 9"),
     "an old schema": (doctor.schema(8, 9), State.WRONG, "version 8, and this Tarmac's is 9"),
-    "leases": (doctor.reservations([held("a", False), held("a", False)], NOW), State.OK, "1 sessions"),
+    "leases": (doctor.reservations([held("a", False), held("a", False)], NOW), State.OK, "held by 1 session"),
     "expired leases": (
         doctor.reservations([held("a", True), held("b", False)], NOW),
         State.NOTE,

@@ -40,7 +40,7 @@ for name in models.names():
         else:
             found[key] = ["choice", [None, *parameter.choices]]
         found[key] += [parameter.default, parameter.help]
-    declared[name] = [model.score_name, found]
+    declared[name] = [model.score_name, model.key, found]
 
 def read(sent):
     got = request.parse_request(sent)
@@ -113,6 +113,7 @@ def test_the_catalogue_lists_the_models_and_parameters_that_the_trainer_declares
     ours = {
         name: [
             model.score,
+            model.reads,
             {
                 key: [p.kind, *([list(p.choices)] if p.kind == "choice" else [p.low, p.high]), p.default, p.help]
                 for key, p in model.parameters.items()

@@ -123,7 +123,7 @@ def test_a_session_is_started_once_for_a_key_and_as_the_caller(call: Callable[..
     assert set(fakes.airflow_api.callers) == {"Bearer user"}
     other = call("user", "POST", "/sessions", json={"request": {**GOOD, "seed": 1}, "key": "k"})
     assert other.status_code == 400
-    assert other.json()["problems"] == ["KEY: 'k' was used for another request; use another key."]
+    assert other.json()["problems"] == ["key: 'k' was used for another request; use another key."]
 
 
 BAD: dict[str, tuple[bytes, list[str]]] = {
@@ -132,7 +132,7 @@ BAD: dict[str, tuple[bytes, list[str]]] = {
     "no JSON": (b"{", ["body"]),
     "no request": (b"{}", ["request"]),
     "an unknown key": (b'{"conf": {}}', ["conf"]),
-    "a key that is no id": (json.dumps({"request": GOOD, "key": "a b"}).encode(), ["KEY"]),
+    "a key that is no id": (json.dumps({"request": GOOD, "key": "a b"}).encode(), ["key"]),
 }
 
 
@@ -388,7 +388,7 @@ def test_a_file_is_uploaded_in_parts_that_go_on_where_the_last_ended(call: Calla
     assert last.json()["whole"] is True
     assert call("user", "GET", f"/datasets/{name}").json()["size"] == len(content)
     wrong = call("user", "PATCH", f"{path}?offset=0&total=14", content=b"PAR1 and so on")
-    assert wrong.json()["detail"].startswith("FILE: the file is a Parquet file")
+    assert wrong.json()["detail"].startswith("The file is a Parquet file")
     assert call("user", "PATCH", f"{path}?offset=0&total=9999", content=LINE).status_code == 413
 
 
@@ -435,9 +435,11 @@ def test_a_file_of_unknown_id_is_stored_and_listed_with_what_sessions_called_it(
     for run_id, name in (("new", "news"), ("old", "old-news"), ("older", "news")):
         fakes.airflow_api.add(run_id, "success", {**GOOD, "datasets": {name: {"train": reference, "eval": reference}}})
     fakes.airflow_api.add("odd", "success", {"datasets": {"a": 1, "b": {"train": 2}}})
+    script = call("user", "POST", "/datasets?suffix=.py", content=b"print(1)\n").json()["reference"]
+    fakes.airflow_api.add("scripted", "success", {**GOOD, "script": script})
     fakes.airflow_api.add("odder", "success", {"datasets": []})
-    (listed,) = call("viewer", "GET", "/datasets").json()
-    assert (listed["reference"], listed["names"]) == (reference, ["news", "old-news"])
+    listed = {one["reference"]: one["names"] for one in call("viewer", "GET", "/datasets").json()}
+    assert listed == {reference: ["news", "old-news"], script: ["script of test_model"]}
 
 
 def test_a_kind_says_the_bounds_of_its_parameters(call: Callable[..., httpx.Response]):
@@ -457,7 +459,7 @@ def test_what_is_no_data_set_is_refused_by_what_it_is(
         call("user", "PUT", f"/datasets/{NAME}", content=b"PAR1 and so on").json()["detail"],
         call("user", "POST", "/checks/file", content=b"PAR1 and so on").json()["problems"][0],
     ):
-        assert answer.startswith("FILE: the file is a Parquet file. Expected is JSON Lines")
+        assert answer.startswith("The file is a Parquet file. Expected is JSON Lines")
     assert call("user", "POST", "/checks/file", content=LINE).json() == {"problems": []}
     assert not list(tmp_path.rglob("*.jsonl"))
     large = call("user", "PUT", f"/datasets/{NAME}", content=LINE * 100)

@@ -11,7 +11,8 @@ from typing import Any
 
 from tarmac.base.errors import TarmacError
 from tarmac.base.settings import settings
-from tarmac.base.units import format_size
+from tarmac.base.texts import counted
+from tarmac.base.units import format_cores, format_size
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
 from tarmac.ledger import database
@@ -112,7 +113,9 @@ def reservations(holders: Sequence[Mapping[str, Any]], now: datetime) -> Finding
     """
     stale = sorted({str(row["run_id"]) for row in holders if row["suspect"]})
     if not stale:
-        return Finding("reservations", State.OK, f"{len({row['run_id'] for row in holders})} sessions hold some")
+        return Finding(
+            "reservations", State.OK, f"held by {counted(len({row['run_id'] for row in holders}), 'session')}"
+        )
     says = f"the lease of {_named(stale)} has expired at {now:%H:%M:%S} UTC"
     return Finding(
         "reservations",
@@ -191,7 +194,10 @@ def examine() -> list[dict[str, Any]]:
 def _engine() -> list[Finding]:
     api = engine.client()
     info = api.info()
-    machine = f"version {info.get('ServerVersion', '?')}, {info['NCPU']} cores, {format_size(int(info['MemTotal']))}"
+    machine = (
+        f"version {info.get('ServerVersion', '?')}, {format_cores(1000 * int(info['NCPU']))}, "
+        f"{format_size(int(info['MemTotal']))}"
+    )
     found = [Finding("engine", State.OK, machine)]
     if text := info.get("SystemTime"):
         found.append(clock("the engine's machine", datetime.fromisoformat(text), datetime.now(UTC)))
@@ -223,7 +229,7 @@ def _database() -> list[Finding]:
 
 
 def _registry() -> list[Finding]:
-    return [Finding("registry", State.OK, f"MLflow answers; it has {len(Registry().models())} models")]
+    return [Finding("registry", State.OK, f"MLflow answers; it has {counted(len(Registry().models()), 'model')}")]
 
 
 def _airflow() -> list[Finding]:

@@ -329,6 +329,7 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
         first, *more = follower.cause().splitlines() or ["it gave no reason"]
         for line in [f"  why      {first}", *(f"           {line}" for line in more[:_MOST_LINES])]:
             write(line)
+        write(f"  next     make explain RUN={run_id}")
     write(f"  run      {settings().public_url}/dags/nlp_model_training/runs/{run_id}")
     took = run_seconds(follower.run, now=datetime.now(UTC))
     write(f"  {state}" if took is None else f"  {state} after {format_seconds(took)}")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tarmac.base import texts
+
 
 @dataclass(frozen=True)
 class Step:
@@ -146,7 +148,7 @@ def doubt(lines: int | None) -> str | None:
 
 def counted(lines: int) -> str:
     """Write a number of evaluation lines for people. Pure."""
-    return "1 evaluation line" if lines == 1 else f"{lines:,} evaluation lines"
+    return texts.counted(lines, "evaluation line")
 
 
 @dataclass(frozen=True)

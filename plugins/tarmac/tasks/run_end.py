@@ -103,7 +103,8 @@ def marked_state(mark: object, clear_number: int) -> str | None:
 def failure_sentence(error: BaseException) -> str:
     """Say on one line what an error of a task says, without more than a note can take. Pure."""
     if isinstance(error, RequestError):
-        text = "the request was refused: " + " ".join(error.problems)
+        numbered = [f"({number}) {one}" for number, one in enumerate(error.problems, 1)]
+        text = "the request was refused: " + " ".join(numbered if len(numbered) > 1 else error.problems)
     elif isinstance(error, TarmacError) or type(error).__module__.startswith("airflow."):
         text = str(error)
     else:

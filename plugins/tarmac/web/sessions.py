@@ -231,10 +231,15 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 
 def names_of_data(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return what sessions called the data that they trained on, by reference, in the order of the runs. Pure."""
+    """Return what sessions called the data that they trained on, by reference, in the order of the runs; of a script
+    which models it trained. Pure."""
     found: dict[str, list[str]] = {}
     for run in runs:
-        named = (run.get("conf") or {}).get("datasets")
+        conf = run.get("conf") or {}
+        script, trained = conf.get("script"), f"script of {conf.get('name') or conf.get('model')}"
+        if isinstance(script, str) and trained not in found.setdefault(script, []):
+            found[script].append(trained)
+        named = conf.get("datasets")
         for name, one in named.items() if isinstance(named, dict) else ():
             for reference in (one.get("train"), one.get("eval")) if isinstance(one, dict) else ():
                 if isinstance(reference, str) and name not in found.setdefault(reference, []):

@@ -14,6 +14,7 @@ from tarmac.registry import tags
 from tarmac.registry.facts import score_text
 from tarmac.web import answers
 from tarmac.web.page.bars import sparkline
+from tarmac.web.page.form import UNUSED
 from tarmac.web.page.now import Badge
 
 PRODUCTION = "production"
@@ -101,7 +102,7 @@ def file_lines(stored: Iterable[answers.Listed]) -> list[FileLine]:
     return [
         FileLine(
             file=one.reference.rpartition("/")[2],
-            names=", ".join(one.names),
+            names=", ".join(one.names) or (UNUSED if one.reference.endswith(".jsonl") else f"script, {UNUSED}"),
             size=format_size(one.size),
             stored=one.stored,
         )
