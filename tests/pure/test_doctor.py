@@ -47,6 +47,12 @@ JUDGED: dict[str, tuple[Finding, State, str]] = {
     "a clock that is behind": (doctor.clock("it", NOW - timedelta(hours=1), NOW), State.WRONG, "is 3600.0 s behind"),
     "the schema": (doctor.schema(9, 9), State.OK, "version 9"),
     "an old schema": (doctor.schema(8, 9), State.WRONG, "version 8, and this Tarmac's is 9"),
+    "the code that was started": (doctor.code([], NOW), State.OK, "as it was when"),
+    "code of another version, by git pull": (
+        doctor.code(["plugins/tarmac/a.py"], NOW),
+        State.NOTE,
+        "1 file changed since 2026-",
+    ),
     "leases": (doctor.reservations([held("a", False), held("a", False)], NOW), State.OK, "held by 1 session"),
     "expired leases": (
         doctor.reservations([held("a", True), held("b", False)], NOW),

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tarmac.base.errors import TarmacError
@@ -29,6 +30,8 @@ _SKEW_SECONDS = 2.0
 _NAMED = 3
 _HEALTHY = "healthy"
 GPU_LABEL = "tarmac.probe"
+_BEGAN = datetime.now(UTC)
+"""When this process read the code."""
 
 
 class State(enum.StrEnum):
@@ -135,6 +138,22 @@ def leftovers(found: Orphans) -> Finding:
     return Finding("leftovers", State.NOTE, f"of sessions that are over: {_named(names)}", todo)
 
 
+def code(changed: Sequence[str], since: datetime) -> Finding:
+    """Judge whether the code is that which the services have read. Pure.
+
+    Args:
+        changed: files that were changed since.
+        since: when the service began that looks; aware.
+    """
+    if not changed:
+        return Finding("code", State.OK, "as it was when the stack was started")
+    says = (
+        f"{counted(len(changed), 'file')} changed since {since:%Y-%m-%d %H:%M:%S} UTC: {_named(changed)}. Tasks that start "
+        "now read them, services do not"
+    )
+    return Finding("code", State.NOTE, says, "`make down`, then `make up`; before an upgrade `make down` first.")
+
+
 def images(found: Sequence[Mapping[str, Any]], current: str) -> Finding:
     """Judge the images by their tags. Pure.
 
@@ -176,6 +195,7 @@ def examine() -> list[dict[str, Any]]:
     """
     parts: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("engine", _engine),
+        ("code", _code),
         ("disk", _disks),
         ("database", _database),
         ("registry", _registry),
@@ -189,6 +209,13 @@ def examine() -> list[dict[str, Any]]:
         except (TarmacError, OSError, ValueError, KeyError) as error:  # requests', docker's and httpx's too
             found.append(Finding(part, State.WRONG, f"does not answer: {error}", "`make ps`, then `make up`."))
     return [asdict(one) for one in found]
+
+
+def _code() -> list[Finding]:
+    root = Path(__file__).parents[2]
+    files = [*root.rglob("*.py"), *root.rglob("*.toml"), *(root.parent / "dags").glob("*.py")]
+    changed = sorted(str(one.relative_to(root.parent)) for one in files if one.stat().st_mtime > _BEGAN.timestamp())
+    return [code(changed, _BEGAN)]
 
 
 def _engine() -> list[Finding]:

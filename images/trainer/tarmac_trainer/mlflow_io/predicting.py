@@ -53,7 +53,9 @@ class Predictor:
         except BrokenLineError as error:
             for number, value in enumerate(values, start=1):
                 if said := self._problem(value):
-                    raise ValueError(f"object {number} of {len(values)} cannot be read: {said}") from error
+                    raise ValueError(
+                        f"object {number} of {len(values)}, {shown(value)}, cannot be read: {said}"
+                    ) from error
             raise
 
     def _problem(self, value: Mapping[str, Any]) -> str | None:
