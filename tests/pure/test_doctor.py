@@ -96,12 +96,12 @@ def test_a_part_that_does_not_answer_is_a_finding_and_the_others_are_looked_at(m
     def away() -> list[Finding]:
         raise LedgerError("The database tarmac does not answer")
 
-    for name in ("_engine", "_disks", "_registry", "_airflow", "_leftovers"):
+    for name in ("_engine", "_code", "_disks", "_registry", "_airflow", "_leftovers"):
         monkeypatch.setattr(doctor, name, lambda: [Finding("it", State.OK, "well")])
     monkeypatch.setattr(doctor, "_database", away)
     found = doctor.examine()
-    assert [one["state"] for one in found] == ["ok", "ok", "wrong", "ok", "ok", "ok"]
-    assert found[2]["says"] == "does not answer: The database tarmac does not answer"
+    assert [one["state"] for one in found] == ["ok", "ok", "ok", "wrong", "ok", "ok", "ok"]
+    assert found[3]["says"] == "does not answer: The database tarmac does not answer"
 
 
 FOUND = [

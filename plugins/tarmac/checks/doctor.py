@@ -148,8 +148,8 @@ def code(changed: Sequence[str], since: datetime) -> Finding:
     if not changed:
         return Finding("code", State.OK, "as it was when the stack was started")
     says = (
-        f"{counted(len(changed), 'file')} changed since {since:%Y-%m-%d %H:%M:%S} UTC: {_named(changed)}. Tasks that start "
-        "now read them, services do not"
+        f"{counted(len(changed), 'file')} changed since {since:%Y-%m-%d %H:%M:%S} UTC: {_named(changed)}. Tasks that "
+        "start now read them, services do not"
     )
     return Finding("code", State.NOTE, says, "`make down`, then `make up`; before an upgrade `make down` first.")
 
