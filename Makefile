@@ -31,7 +31,7 @@ CLI := env/host/cli.sh
 .PHONY: help
 help: ## List the commands
 	@echo "Tarmac trains models on shared GPUs. Start with: make demo"; echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}' || [ "$$?" = 141 ]
 
 .PHONY: up
 up: ## Build what is missing, start the stack, wait until it answers

@@ -42,7 +42,9 @@ KIND = {
 }  # fmt: skip
 URL = "http://stack.example:8081"
 LINE = '{"sentence": "Ada met Bob", "entities": []}\n'
-OVER = {"run_state": "success", "state": "done", "result": {"metrics": {"f1": 0.41}, "model": "ner", "version": "3"}}
+OVER = {"run_state": "success", "state": "done", "result": {
+    "metrics": {"f1": 0.41}, "eval_lines": 3, "warnings": ["it says little"], "model": "ner", "version": "3",
+}}  # fmt: skip
 
 
 def version(text: str, score: str) -> dict[str, Any]:

@@ -63,7 +63,13 @@ def test_a_session_is_followed_in_plain_lines_to_its_result(tarmac: Command, sta
     assert [line for line in lines if "check_request_body" in line] == [
         "  ✓ check_request_body                   0.4 s"
     ]
-    assert lines[-4:] == ["  f1 0.410", "  model  ner version 3  ", f"  page   {URL}/run", "  success after 1 min 15 s"]
+    assert lines[-5:-4] == ["  f1 0.410   on 3 evaluation lines"]
+    assert lines[-4:] == [
+        "  warning: it says little",
+        "  model  ner version 3  ",
+        f"  page   {URL}/run",
+        "  success after 1 min 15 s",
+    ]
     assert "\x1b" not in out
 
 
@@ -119,9 +125,9 @@ def test_a_terminal_shows_one_live_line():
     for done in (5, 10):
         screen.show(SessionInfo.of({"id": "s", **TRAINS, "progress": {"done": done, "total": 20}}))
     screen.show(SessionInfo.of({"id": "s", "url": "u", **OVER}))
-    assert stream.getvalue().count("\n") == 4
+    assert stream.getvalue().count("\n") == 5
     assert "[██████··················] 25 % of 20" in stream.getvalue()
-    assert stream.getvalue().count("\r\x1b[K") == 6
+    assert stream.getvalue().count("\r\x1b[K") == 7
 
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {
@@ -137,7 +143,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "a time in words": (["models", "production", "ner", "--at", "yesterday"], 2, "'yesterday' is not a time"),
     "no verb": ([], 2, "VERB"),
     "a session that is not there": (["status", "../gpus"], 2, "no "),
-    "a data set that is not there": (["data", "show", "2" * 44], 2, "There is no file"),
+    "a data set that is not there": (["data", "show", "2" * 44], 2, "There is no "),
 }
 
 
@@ -184,7 +190,7 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
     assert reference in tarmac("data", "ls")[1]
     out = tarmac("data", "show", reference, "--beside", reference)[1]
     assert (
-        "  sentence             text in 1 lines, 1 to 3 words, half have at most 2\nlabels of tags: O 3, B-x 1\n" in out
+        "  sentence             text in 1 line, 1 to 3 words, half have at most 2\nlabels of tags: O 3, B-x 1\n" in out
     )
     assert "warning: look at it\n" in out
     assert tarmac("ls", "--limit", "3")[1].splitlines()[1].startswith("s0")
@@ -247,7 +253,9 @@ def test_what_nothing_needs_is_removed(tarmac: Command, stack: Stack, data: Path
     reference = tarmac("data", "push", data)[1].strip()
     assert tarmac("data", "rm", reference) == (0, f"Removed {reference} (132 bytes).\n", "")
     code, _, err = tarmac("data", "rm", reference.partition("/")[0])
-    assert (code, "There is no file" in err) == (2, True)
+    assert (code, f"There is no {reference.partition('/')[0]!r} in the data set store" in err) == (2, True)
+    code, _, err = tarmac("data", "show", "nix")
+    assert (code, err) == (2, "There is no 'nix' in the data set store: `tarmac data ls` lists what is there.\n")
     assert tarmac("models", "rm", "ner", "2")[1] == "Removed ner/2, with its files.\n"
     assert "its files stay" in tarmac("models", "rm", "ner", "3")[1]
     assert tarmac("models", "rm", "ner", "1") == (2, "", "ner/1 is in production\n")
@@ -261,8 +269,10 @@ def test_the_doctor_looks_at_both_sides(tarmac: Command, stack: Stack):
     assert any("this machine's clock and the stack's agree" in line for line in lines)
     stack.findings, stack.date = [], "Sat, 28 Nov 2020 06:00:00 GMT"
     code, out, _ = tarmac("doctor")
-    assert (code, out.splitlines()[-1]) == (0, "Nothing is wrong.")
+    assert (code, out.splitlines()[-1]) == (0, "Nothing is wrong. 1 note (!) to look at.")
     assert "s ahead of the stack's" in out
+    stack.findings = [{"part": "fence", "state": "note", "says": "old", "todo": ""}]
+    assert tarmac("doctor")[1].splitlines()[-1] == "Nothing is wrong. 2 notes (!) to look at."
     assert json.loads(tarmac("doctor", "--json")[1])[0]["part"] == "client"
 
 

@@ -366,7 +366,7 @@ def test_what_was_understood_and_left_out_is_told(
     code, out, err = tarmac("data", "push", export)
     assert code == 0
     assert err.splitlines()[:4] == [
-        "admin.jsonl: read as doccano's export: 1 lines; labels: PER 1",
+        "admin.jsonl: read as doccano's export: 1 line; labels: PER 1",
         "  1 words were split where a mention begins or ends in them",
         "  left out: mentions that overlap, which tags cannot say: 1",
         '  {"sentence": "Ada -Lovelace met", "named_entity": ["B-PER", "O", "O"]}',

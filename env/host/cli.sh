@@ -6,6 +6,7 @@ set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$here/lib.sh"
+end_with_reader "$0" "$@"
 command=${1:?} || exit 2
 shift
 

@@ -151,3 +151,16 @@ apt_install() {
     die "apt could not install: $*. Its last lines are above. If they speak of the network, check that \
 'apt-get update' works here; then run 'make up' again."
 }
+
+# Runs the script $0 again with its arguments where its output goes into a pipe, and exits as that does; with 0, and
+# without a word, when the reader of the pipe has ended before it: make would call that an error (`make models | head`).
+end_with_reader() {
+    if [ ! -p /dev/stdout ] || [ -n "${TARMAC_PIPED:-}" ]; then return 0; fi
+    local ended
+    set +e
+    trap : INT
+    TARMAC_PIPED=1 "$@" | cat 2>/dev/null
+    ended=("${PIPESTATUS[@]}")
+    [ "${ended[1]}" -ne 141 ] || exit 0
+    exit "${ended[0]}"
+}

@@ -5,6 +5,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+end_with_reader "$0" "$@"
 request=${1:-} follow=${2:-1}
 need_file CONFIG "$request" 'Say which request to send: make trigger CONFIG=examples/ner-wnut17.json'
 if is_on FOLLOW "$follow"; then follow=yes; else follow=no; fi

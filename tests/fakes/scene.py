@@ -96,7 +96,7 @@ def version(number: int, **fields: Any) -> dict[str, Any]:
         "same_as": None, "mlflow_run": "f" * 32, "source": "models:/m-1", "url": "http://localhost:5000/#/models",
         "tags": {
             "tarmac.model": "named_entity_recognition", "tarmac.score_name": "ents_f",
-            "tarmac.score": str(0.5 + number / 50), "tarmac.datasets": "news",
+            "tarmac.score": str(0.5 + number / 50), "tarmac.data": "news", "tarmac.datasets": "2" * 44,
         },
     }  # fmt: skip
     return known | fields

@@ -114,7 +114,7 @@ def test_a_file_of_many_pieces_arrives_whole(tarmac: Command, data: Path):
     data.write_bytes(LINE * 100_000)
     code, out, err = tarmac("data", "push", data)
     assert (code, "uploading 4.2 MiB" in err) == (0, True)
-    assert "100000 lines" in tarmac("data", "show", out.strip())[1]
+    assert "100,000 lines" in tarmac("data", "show", out.strip())[1]
 
 
 def test_every_bad_field_is_named_and_nothing_is_stored(tarmac: Command, fakes: Fakes, data: Path, tmp_path: Path):

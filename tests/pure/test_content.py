@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tarmac.request.content import HEAD_BYTES, problem_with_content
+from tarmac.request.catalogue import OURS, combine
+from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
 
 LINES = b'{"sentence": "Ada met Bob"}\n{"sentence": "caf\xc3\xa9"}\n'
 EXPECTED = "Expected is JSON Lines: UTF-8 text with one JSON object a line"
@@ -118,6 +119,39 @@ def test_the_examples_pass(repository: Path):
     assert len(files) > 5
     for file in files:
         assert problem_with_content(file.read_bytes()[:HEAD_BYTES], ".jsonl") is None, file.name
+
+
+KINDS: dict[str, tuple[bytes, str, bool]] = {
+    "what it reads": (b'{"sentence": "a", "pos": ["X"]}\n', "pos", True),
+    "what it reads, on the last line": (b'{"sentence": "a"}\n' * 3 + b'{"pos": []}', "pos", True),
+    "another kind": (b'{"sentence": "a", "sentiment": {"binary": 1}}\n', "pos", False),
+    "null, which counts as missing": (b'{"pos": null}\n', "pos", False),
+    "the one of two sentiments": (b'{"sentiment": {"categorical": 1}}\n', "sentiment.binary", False),
+    "the other": (b'{"sentiment": {"categorical": 1}}\n', "sentiment.categorical", True),
+    "something else than an object, which is another mistake": (b'{"sentiment": 1}\n', "sentiment.binary", True),
+    "a team's model that does not say what it reads": (b'{"a": 1}\n', "", True),
+    "more than is looked at": (b'{"sentence": "a"}\n' * (HEAD_BYTES // 18 + 1), "pos", True),
+}
+
+
+@pytest.mark.parametrize(("content", "key", "fits"), KINDS.values(), ids=KINDS)
+def test_a_data_set_for_another_kind_of_model_is_told(content: bytes, key: str, fits: bool):
+    problem = problem_with_kind(content[:HEAD_BYTES], model="tagger", key=key)
+    assert (problem is None) is fits
+    if problem:
+        assert f"has '{key}', which that reads; they have " in problem
+
+
+def test_a_model_that_a_file_of_the_examples_is_for_takes_it(repository: Path):
+    keys = {name: model.reads for name, model in combine([("ours", OURS.read_bytes())]).models.items()}
+    assert all(keys.values())
+    content = (repository / "examples" / "multitask.train.jsonl").read_bytes()[: HEAD_BYTES - 1]
+    for name, key in keys.items():
+        assert problem_with_kind(content, model=name, key=key) is None
+    relations = (repository / "examples" / "wordnet-relations.dev.jsonl").read_bytes()[: HEAD_BYTES - 1]
+    assert [name for name, key in keys.items() if problem_with_kind(relations, model=name, key=key) is None] == [
+        "relation_extraction", "test_model",
+    ]  # fmt: skip
 
 
 @given(st.binary(max_size=300), st.sampled_from([".jsonl", ".py", ".sh"]))

@@ -178,6 +178,18 @@ def test_the_check_names_the_field_and_the_reference_of_every_bad_data_set(store
     assert "'file:///etc/passwd'" in problems[1]
 
 
+def test_a_data_set_without_a_line_for_the_model_is_named_before_a_run_exists(store: str):
+    reference, _, _ = put(CONTENT, store)
+    request = TrainingRequest.model_validate(
+        {"model": "part_of_speech_tagging", "datasets": {"a": {"train": reference, "eval": reference}}}
+    )
+    problems = datasets.check(request, store, SCHEMES, contents=False, key="pos")
+    assert [problem.split(": no line of it is for part_of_speech_tagging")[0] for problem in problems] == [
+        "datasets.a.train", "datasets.a.eval",
+    ]  # fmt: skip
+    assert datasets.check(request, store, SCHEMES, contents=False, key="sentence") == []
+
+
 REMOTE = {
     "an id in a store on this machine": (f"{'A' * 44}/{'A' * 44}.jsonl", "file:///datasets", False),
     "an id in an object store": (f"{'A' * 44}/{'A' * 44}.jsonl", "s3://bucket/sets", True),

@@ -47,7 +47,13 @@ JUDGED: dict[str, tuple[Finding, State, str]] = {
     "a clock that is behind": (doctor.clock("it", NOW - timedelta(hours=1), NOW), State.WRONG, "is 3600.0 s behind"),
     "the schema": (doctor.schema(9, 9), State.OK, "version 9"),
     "an old schema": (doctor.schema(8, 9), State.WRONG, "version 8, and this Tarmac's is 9"),
-    "leases": (doctor.reservations([held("a", False), held("a", False)], NOW), State.OK, "1 sessions"),
+    "the code that was started": (doctor.code([], NOW), State.OK, "as it was when"),
+    "code of another version, by git pull": (
+        doctor.code(["plugins/tarmac/a.py"], NOW),
+        State.NOTE,
+        "1 file changed since 2026-",
+    ),
+    "leases": (doctor.reservations([held("a", False), held("a", False)], NOW), State.OK, "held by 1 session"),
     "expired leases": (
         doctor.reservations([held("a", True), held("b", False)], NOW),
         State.NOTE,
@@ -90,12 +96,12 @@ def test_a_part_that_does_not_answer_is_a_finding_and_the_others_are_looked_at(m
     def away() -> list[Finding]:
         raise LedgerError("The database tarmac does not answer")
 
-    for name in ("_engine", "_disks", "_registry", "_airflow", "_leftovers"):
+    for name in ("_engine", "_code", "_disks", "_registry", "_airflow", "_leftovers"):
         monkeypatch.setattr(doctor, name, lambda: [Finding("it", State.OK, "well")])
     monkeypatch.setattr(doctor, "_database", away)
     found = doctor.examine()
-    assert [one["state"] for one in found] == ["ok", "ok", "wrong", "ok", "ok", "ok"]
-    assert found[2]["says"] == "does not answer: The database tarmac does not answer"
+    assert [one["state"] for one in found] == ["ok", "ok", "ok", "wrong", "ok", "ok", "ok"]
+    assert found[3]["says"] == "does not answer: The database tarmac does not answer"
 
 
 FOUND = [

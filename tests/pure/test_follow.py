@@ -49,6 +49,22 @@ def test_the_summary_tells_curve_scores_types_and_the_model():
     assert "http://localhost:5000/#/models/ner/versions/3" in text
 
 
+def test_a_summary_says_on_how_many_lines_and_warns_of_few():
+    few = "\n".join(summary(None, {"metrics": {"f1": 1.0}, "eval_lines": 1}, None))
+    assert "  on 1 evaluation line\n" in few
+    assert "  warning: the score is from 1 evaluation line only: from fewer than 30 it says little" in few
+    many = "\n".join(summary(None, {"metrics": {"f1": 1.0}, "eval_lines": 1200}, None))
+    assert "  on 1,200 evaluation lines" in many
+    assert "warning" not in many
+
+
+def test_the_best_of_a_training_is_named_where_it_is_beside_the_curve():
+    trained = {"curve": [[100, 0.1]], "score_name": "f1", "best_score": 0.4, "best_step": 100}
+    assert "best 0.400: the perceptron alone" in "\n".join(
+        summary({**trained, "best_is": "the perceptron alone"}, None, None)
+    )
+
+
 def test_a_summary_shows_twenty_types_and_counts_the_others():
     row = {"precision": 1, "recall": 1, "f1": 1}
     text = "\n".join(summary(None, {"per_type": {f"type{number:02}": row for number in range(43)}}, None))
@@ -346,6 +362,26 @@ def test_without_a_terminal_the_progress_is_told_when_it_moves_on():
     _, lines = followed(Run(running, running, running, ("success",), progress=PROGRESS))
     assert len(lines) == 1
     assert "50 % of 60" in lines[0]
+
+
+def test_a_training_that_begins_anew_is_told_with_what_it_says():
+    running = ("running", ("train_model_cpu", "running", 1, None))
+    again = "training again, on all 1,200 lines"
+    told: list[Any] = [
+        {"done": 60, "total": 60},
+        {"done": 3, "total": 40, "message": again},
+        {"done": 3, "total": 40, "message": again},
+    ]
+
+    class Two(Run):
+        def xcom(self, *words: Any) -> Any:
+            return told.pop(0) if words[-1] == "progress" and told else None
+
+    _, lines = followed(Two(running, running, running, ("success",)))
+    assert [line.strip() for line in lines] == [
+        "train_model_cpu: 100 % of 60",
+        f"train_model_cpu: 7 % of 40  {again}",
+    ]
 
 
 UNAVAILABLE = {

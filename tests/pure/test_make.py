@@ -53,6 +53,12 @@ if "config" in words:
     print("scheduler")
 if "weights" in words and "--" in words:
     print("config.json\\nmodel.safetensors")
+if engine == "talkative" and "exec" in words:
+    try:
+        for number in range(100_000):
+            print("line", number)
+    except BrokenPipeError:
+        os._exit(255)
 if words[-1:] in (["sessions"], ["models"], ["gpus"], ["hosts"]):
     print("a list of", words[-1])
 """
@@ -126,6 +132,14 @@ def person() -> str:
     name = pwd.getpwuid(os.getuid()).pw_name
     by_sudo = os.environ.get("SUDO_USER", "root")
     return name if os.getuid() or by_sudo == "root" else f"{name} (sudo by {by_sudo})"
+
+
+@pytest.mark.parametrize("target", ["models", "compare A=a/1 B=a/2", "production MODEL=a", "follow RUN=r", "trainers"])
+def test_a_reader_that_has_seen_enough_is_no_error(clone: Clone, target: str):
+    done = clone.run("bash", "-o", "pipefail", "-c", f"make {target} | head -n 1", FAKE_ENGINE="talkative")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "line 0\n", "")
+    whole = clone.run("bash", "-o", "pipefail", "-c", f"make {target} | tail -n 1", FAKE_ENGINE="talkative")
+    assert (whole.returncode, whole.stdout) == (0, "line 99999\n")
 
 
 BY = f"--by={person()}"

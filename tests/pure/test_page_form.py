@@ -161,6 +161,10 @@ def test_a_form_that_is_checked_starts_nothing_and_says_what_is_wrong_at_each_fi
     text = unescape(answer.text)
     assert 'id="wrong-data.0.train-1">datasets.a.train: there is no such data set.' in text
     assert '"train_seconds"' not in text
+    empty = unescape(send(browser, do="check", **{"data.0.train": ""}).text)
+    assert 'id="wrong-data.0.train-1">datasets: choose a file to train on, or upload one of your own.' in empty
+    assert "1 thing is wrong" in empty
+    assert "The request</h2>" not in empty, "nothing that could be sent"
     answer = send(browser, do="check", **{"parameter.train_seconds": "-1", "seed": "x"})
     text = unescape(answer.text)
     assert 'id="wrong-seed-1">seed: must be a whole number' in text
@@ -216,14 +220,16 @@ def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: Tes
     assert bad.status_code == 200
     assert "line 2" in bad.text
     assert "&lt;b&gt;" in bad.text
-    assert upload(browser, LINE, "?only=check").text.strip() == ""
+    assert upload(browser, LINE, "?only=check&model=test_model").text.strip() == ""
+    other = unescape(upload(browser, LINE, "?only=check&model=part_of_speech_tagging").text)
+    assert "No line of it is for part_of_speech_tagging: none of its 1 has 'pos', which that reads" in other
     assert not list(tmp_path.rglob("*.jsonl"))
     stored = upload(browser, b'{"<script>": "<b>"}\n')
     assert re.search(r'data-reference="\w{43,44}/\w+\.jsonl"', stored.text)
     assert "1 line," in stored.text
     assert "<code>&lt;script&gt;</code>" in stored.text
     reference = re.findall(r'data-reference="([^"]+)"', stored.text)[0]
-    assert f'<option value="{reference}">never used' in see(browser, "/new?model=test_model")
+    assert f'<option value="{reference}">not used lately' in see(browser, "/new?model=test_model")
 
 
 def test_a_file_that_is_refused_says_why_and_stores_nothing(browser: TestClient, tmp_path: Path):

@@ -72,15 +72,17 @@ def test_sessions_are_listed_with_how_they_ended():
     known: dict[str, Any] = {
         "model": "ner", "name": None, "owner": "ada", "started": None, "ended": None, "seconds": 61.0, "now": "",
     }  # fmt: skip
-    good, bad, new = session_lines(
+    good, bad, scored, new = session_lines(
         [
             answers.Row(id="a", run_state="success", note="Trained well.\nMore", **known),
             answers.Row(id="b", run_state="failed", note="Failed: train_model_cpu: no memory left", **known),
+            answers.Row(id="d", run_state="success", note="ner, data a\nResult: ner/3, f1 0.4", **known),
             answers.Row(id="c", run_state="running", note="", **{**known, "now": "save_model (running)", "name": "C"}),
         ]
     )
     assert (good.badge.text, good.says, good.took) == ("ended well", "Trained well.", "1 min 1 s")
     assert (bad.badge.kind, bad.says) == ("bad", "train_model_cpu: no memory left")
+    assert scored.says == "ner/3, f1 0.4"
     assert (new.title, new.says) == ("C", "save_model (running)")
 
 
@@ -108,6 +110,7 @@ def test_models_are_shown_by_name_with_their_versions_newest_first():
     )
     assert [one.version for one in news.versions] == [4, 3, 2]
     assert (news.production, news.versions[0].score, news.versions[0].aliases) == (4, "ents_f 0.5800", ["x"])
+    assert news.versions[0].data == "news", "by what people call it"
     assert news.spark == "0.0,19.0 80.0,1.0"
     assert (other.production, other.versions[0].score, other.spark) == (None, "", "")
 

@@ -103,6 +103,14 @@ def test_the_history_has_the_states_in_their_order_and_leaves_out_what_was_skipp
     assert found.tasks[-1].badge.text == "to come"
 
 
+def test_scores_say_on_how_many_lines_and_what_is_to_be_doubted():
+    known: dict[str, Any] = {"model": "ner", "version": "3", "model_url": "", "promotion": None, "cached_from": None}
+    result = answers.Result(metrics={"f1": 1.0}, eval_lines=1, warnings=["it says little"], **known)
+    found = seen(run_state="success", result=result)
+    assert (found.scored_on, found.doubts) == ("1 evaluation line", ["it says little"])
+    assert seen(run_state="success", result=answers.Result(metrics={"f1": 1.0}, **known)).scored_on == ""
+
+
 @pytest.mark.parametrize(
     ("state", "about", "can_end", "can_retry"),
     [

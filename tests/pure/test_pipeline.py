@@ -97,6 +97,32 @@ def test_a_run_that_was_cancelled_is_failed_and_keeps_its_note(notes: Notes):
     assert notes.note.splitlines()[1:] == ["mine"], "it waits no longer"
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (None, "f1 0.8312"),
+        (1203, "f1 0.8312 on 1,203 evaluation lines"),
+        (
+            1,
+            "f1 0.8312 on 1 evaluation line; the score is from 1 evaluation line only: "
+            "from fewer than 30 it says little",
+        ),
+    ],
+)
+def test_a_run_s_note_says_what_its_model_scored_and_on_how_many_lines(notes: Notes, lines: int | None, said: str):
+    registered = {"name": "ner", "version": "3", "score_name": "f1", "score": 0.83123, "eval_lines": lines}
+    run = Run(
+        dict.fromkeys(run_end.PIPELINE, "success"), {("update_model_metadata_registry", "return_value"): registered}
+    )
+    notes.note = "mine"
+    assert judge_run(run, run) is None
+    assert notes.note == f"mine\nResult: ner/3, {said}"
+    assert judge_run(run, run) is None
+    assert notes.note == f"mine\nResult: ner/3, {said}", "said once"
+    describe_run(run)
+    assert notes.note == "mine", "it was cleared: that was an earlier end"
+
+
 def test_a_run_that_succeeded_gets_no_note(notes: Notes):
     notes.note = "mine"
     run = Run(dict.fromkeys(run_end.PIPELINE, "success"))

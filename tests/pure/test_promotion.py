@@ -55,6 +55,13 @@ DECISIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
         True,
         "nothing was in",
     ),
+    "it was scored on a single line and nothing is in production": (
+        {"production": None, "been": set(), "score": 1.0, "lines": 1},
+        False,
+        "f1 of 1.0000 is from 1 evaluation line, and the rule goes by 30 or more: evaluate on more lines",
+    ),
+    "it is better on one line too few": ({"lines": 29}, False, "is from 29 evaluation lines"),
+    "it is better on as many as are needed": ({"lines": 30}, True, "better by 0.4000"),
     "it is in production itself": ({"production": 7, "been": {3, 7}}, False, "version 7 is in production already"),
     "it was in production and was taken out": ({"score": 0.9, "been": {3, 7}}, False, "does not bring back"),
     "it was taken out and nothing is in production now": (
@@ -68,7 +75,7 @@ DECISIONS: dict[str, tuple[dict[str, Any], bool, str]] = {
 @pytest.mark.parametrize(("given", "promote", "words"), DECISIONS.values(), ids=DECISIONS.keys())
 def test_the_rule(given: dict[str, Any], promote: bool, words: str):
     known = {"margin": 0.005, "production": 3, "in_production": Measured(0.5), "been": {3}}
-    measured = Measured(given.pop("score", 0.9), given.pop("seen", 0.0))
+    measured = Measured(given.pop("score", 0.9), given.pop("seen", 0.0), given.pop("lines", None))
     decision = decide(Candidate("ner", 7, "f1", measured, "e1"), **(known | given))
     assert decision.promote is promote
     assert words in decision.why

@@ -119,7 +119,10 @@ def test_a_mark_counts_until_the_run_is_cleared(mark: object, number: int, state
 
 
 ERRORS: dict[str, tuple[BaseException, str]] = {
-    "of a request": (RequestError(["gpu: none.", "seed: bad."]), "the request was refused: gpu: none. seed: bad."),
+    "of a request": (
+        RequestError(["gpu: none.", "seed: bad."]),
+        "the request was refused: (1) gpu: none. (2) seed: bad.",
+    ),
     "of a step": (ContainerError("The step 'prep' failed:\n  line 3"), "The step 'prep' failed: line 3"),
     "that was not meant": (KeyError("curve"), "an unexpected KeyError: 'curve'. Its log says where; please report it"),
 }

@@ -13,6 +13,7 @@ import pytest
 from tarmac.base.errors import RequestError
 from tarmac.registry import client, tags
 from tarmac.registry.origins import REQUEST_RECORD
+from tarmac.registry.promotion import LEAST_LINES
 from tarmac.request import weights
 from tarmac.request.catalogue import OUR_IMAGE, OURS, WEIGHTS, Model, architecture, combine
 from tarmac.request.datasets import is_id
@@ -26,7 +27,7 @@ ASK = """
 import json, sys, unittest.mock
 sys.modules["numpy"] = unittest.mock.MagicMock()
 from tarmac_trainer import models
-from tarmac_trainer.data import store, weights
+from tarmac_trainer.data import splits, store, weights
 from tarmac_trainer.mlflow_io import fetching, saving
 from tarmac_trainer.model import Number
 from tarmac_trainer.models import fine_tuned
@@ -45,7 +46,7 @@ def parameters_of(model):
 declared, tuned = {}, {}
 for name in models.names():
     model = models.get(name)
-    declared[name] = [model.score_name, parameters_of(model)]
+    declared[name] = [model.score_name, model.key, parameters_of(model)]
     if name in fine_tuned.MODELS:
         tuned[name] = parameters_of(models.get(name, "transformer"))
 
@@ -65,6 +66,7 @@ print(json.dumps({
     "weights": [weights.NAMES.pattern, weights.MOST_FILES, weights.MOST_TEXT_BYTES, weights.PREFIX],
     "read": [read(sent) for sent in requests],
     "stored": [bool(store._STORE_REFERENCE.fullmatch(reference)) for reference in references],
+    "few": splits.FEW_EVAL_LINES,
     "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
 }))
 """
@@ -133,7 +135,7 @@ def test_the_catalogue_lists_the_models_and_parameters_that_the_trainer_declares
     ours = {
         name: model for name, model in combine([("ours", OURS.read_bytes())]).models.items() if model.image == OUR_IMAGE
     }
-    assert told["declared"] == {name: [model.score, parameters_of(model)] for name, model in ours.items()}
+    assert told["declared"] == {name: [model.score, model.reads, parameters_of(model)] for name, model in ours.items()}
     assert told["tuned"] == {
         name: parameters_of(model.transformer) for name, model in ours.items() if model.transformer is not None
     }
@@ -173,6 +175,10 @@ def test_the_readme_s_line_to_predict_installs_what_the_trainer_has(package: str
     found = re.search(rf"^{package}(?:-skinny)?==(\S+)", lock, re.MULTILINE)
     assert found
     assert f"{package}=={found[1]}" in (REPOSITORY / "README.md").read_text()
+
+
+def test_both_mean_the_same_by_few_evaluation_lines(told: dict[str, Any]):
+    assert told["few"] == LEAST_LINES
 
 
 def test_names_in_the_registry_are_the_same(told: dict[str, Any]):

@@ -124,7 +124,7 @@ def test_a_session_is_started_once_for_a_key_and_as_the_caller(call: Callable[..
     assert set(fakes.airflow_api.callers) == {"Bearer user"}
     other = call("user", "POST", "/sessions", json={"request": {**GOOD, "seed": 1}, "key": "k"})
     assert other.status_code == 400
-    assert other.json()["problems"] == ["KEY: 'k' was used for another request; use another key."]
+    assert other.json()["problems"] == ["key: 'k' was used for another request; use another key."]
 
 
 BAD: dict[str, tuple[bytes, list[str]]] = {
@@ -133,7 +133,7 @@ BAD: dict[str, tuple[bytes, list[str]]] = {
     "no JSON": (b"{", ["body"]),
     "no request": (b"{}", ["request"]),
     "an unknown key": (b'{"conf": {}}', ["conf"]),
-    "a key that is no id": (json.dumps({"request": GOOD, "key": "a b"}).encode(), ["KEY"]),
+    "a key that is no id": (json.dumps({"request": GOOD, "key": "a b"}).encode(), ["key"]),
 }
 
 
@@ -192,6 +192,10 @@ def test_a_session_that_trains_shows_its_progress_and_its_latest_metric(
     assert (found["progress"]["done"], found["progress"]["eta_seconds"]) == (5, 9)
     assert found["metric"] == {"name": "f1", "step": 2, "value": 0.4}
     assert [one["value"] for one in call("viewer", "GET", "/sessions/one/metrics").json()] == [0.2, 0.4]
+    fakes.airflow_api.tasks["train_model_cpu"] = "success"
+    found = call("viewer", "GET", "/sessions/one").json()
+    assert found["progress"] is None, "what it told last is not how far it is"
+    assert found["metric"]["value"] == 0.4
 
 
 def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[..., httpx.Response], fakes: Fakes):
@@ -199,11 +203,18 @@ def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[
     fakes.airflow_api.tasks = {"train_model_cpu": "success", "eval_model": "success"}
     fakes.airflow_api.xcoms = {
         ("train_model_cpu", "return_value"): {"curve": [[1, 0.5]], "score_name": "f1"},
-        ("eval_model", "return_value"): {"metrics": {"f1": 0.41}},
+        ("eval_model", "return_value"): {"metrics": {"f1": 0.41}, "eval_lines": 3, "eval_lines_seen": 1},
         ("update_model_metadata_registry", "return_value"): {"name": "ner", "version": 3, "url": "http://m"},
     }
     result = call("viewer", "GET", "/sessions/good").json()["result"]
     assert (result["metrics"], result["model"], result["version"]) == ({"f1": 0.41}, "ner", "3")
+    assert (result["eval_lines"], result["warnings"]) == (
+        3,
+        [
+            "the score is from 3 evaluation lines only: from fewer than 30 it says little",
+            "it, or its base model, was trained on 1 of these lines: expect less on others",
+        ],
+    )
     fakes.airflow_api.add("bad", "failed")
     fakes.airflow_api.runs["bad"]["note"] = "Failed: train_model_cpu: no memory left"
     found = call("viewer", "GET", "/sessions/bad").json()
@@ -378,7 +389,7 @@ def test_a_file_is_uploaded_in_parts_that_go_on_where_the_last_ended(call: Calla
     assert last.json()["whole"] is True
     assert call("user", "GET", f"/datasets/{name}").json()["size"] == len(content)
     wrong = call("user", "PATCH", f"{path}?offset=0&total=14", content=b"PAR1 and so on")
-    assert wrong.json()["detail"].startswith("FILE: the file is a Parquet file")
+    assert wrong.json()["detail"].startswith("The file is a Parquet file")
     assert call("user", "PATCH", f"{path}?offset=0&total=9999", content=LINE).status_code == 413
 
 
@@ -425,9 +436,11 @@ def test_a_file_of_unknown_id_is_stored_and_listed_with_what_sessions_called_it(
     for run_id, name in (("new", "news"), ("old", "old-news"), ("older", "news")):
         fakes.airflow_api.add(run_id, "success", {**GOOD, "datasets": {name: {"train": reference, "eval": reference}}})
     fakes.airflow_api.add("odd", "success", {"datasets": {"a": 1, "b": {"train": 2}}})
+    script = call("user", "POST", "/datasets?suffix=.py", content=b"print(1)\n").json()["reference"]
+    fakes.airflow_api.add("scripted", "success", {**GOOD, "script": script})
     fakes.airflow_api.add("odder", "success", {"datasets": []})
-    (listed,) = call("viewer", "GET", "/datasets").json()
-    assert (listed["reference"], listed["names"]) == (reference, ["news", "old-news"])
+    listed = {one["reference"]: one["names"] for one in call("viewer", "GET", "/datasets").json()}
+    assert listed == {reference: ["news", "old-news"], script: ["script of test_model"]}
 
 
 def test_a_kind_says_the_bounds_of_its_parameters(call: Callable[..., httpx.Response]):
@@ -447,7 +460,7 @@ def test_what_is_no_data_set_is_refused_by_what_it_is(
         call("user", "PUT", f"/datasets/{NAME}", content=b"PAR1 and so on").json()["detail"],
         call("user", "POST", "/checks/file", content=b"PAR1 and so on").json()["problems"][0],
     ):
-        assert answer.startswith("FILE: the file is a Parquet file. Expected is JSON Lines")
+        assert answer.startswith("The file is a Parquet file. Expected is JSON Lines")
     assert call("user", "POST", "/checks/file", content=LINE).json() == {"problems": []}
     assert not list(tmp_path.rglob("*.jsonl"))
     large = call("user", "PUT", f"/datasets/{NAME}", content=LINE * 100)

@@ -59,7 +59,9 @@ def test_while_its_first_task_waits_for_a_slot(stack: Stack, smoke: dict[str, An
     assert stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json={"dry_run": False, "only_failed": False}).is_success
     wait_for("the run to begin anew", lambda: stack.run_state(run_id) != "failed")
     assert stack.finish(run_id) == "success"
-    assert note(stack, run_id) == "test_model, data tiny, by airflow"
+    described, result = note(stack, run_id).splitlines()
+    assert described == "test_model, data tiny, by airflow"
+    assert result.startswith("Result: test_model/")
     stack.assert_nothing_left(run_id)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from support.stack import REPO, Stack
+from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 from tarmac.request.catalogue import OURS, combine
 
@@ -129,7 +129,8 @@ def word_count() -> Iterator[None]:
 
 
 def test_a_team_s_trainer_counts_without_a_restart(stack: Stack, tiny: str, word_count: None) -> None:
-    request = {"model": "word_count", "datasets": {"tiny": {"train": tiny, "eval": None}}}
+    # A tenth of 22 lines is held out: too few for the rule of promotion.
+    request = {"model": "word_count", "datasets": {"tiny": {"train": tiny, "eval": None}}, "promote": "auto"}
 
     def accepted() -> str | None:
         # Airflow's own check of the form's choices follows when it has read the DAG again.
@@ -142,6 +143,12 @@ def test_a_team_s_trainer_counts_without_a_restart(stack: Stack, tiny: str, word
     registered = stack.xcom(run_id, "update_model_metadata_registry")
     assert (registered["name"], registered["score_name"]) == ("word_count", "coverage")
     assert 0 < registered["score"] <= 1
+    count = registered["eval_lines"]
+    assert 0 < count < 22
+    assert f"is from {count} evaluation line" in registered["promotion"]
+    followed = stack.make("follow", f"RUN={run_id}").stdout
+    assert f"warning: the score is from {count} evaluation line" in followed
+    assert f"on {count} evaluation line" in stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["note"]
     stack.assert_nothing_left(run_id)
 
 

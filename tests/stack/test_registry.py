@@ -16,10 +16,16 @@ import pytest
 
 from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
+from tarmac.registry.promotion import LEAST_LINES
 
 
 def people(*names: str, do: str = "sleeps") -> str:
-    lines = ({"sentence": f"{name} {do}", "named_entity": ["B-person", "O"]} for name in names)
+    """As many lines as the rule of promotion needs, about each of them equally often."""
+    lines = (
+        {"sentence": f"{name} {do} {night}", "named_entity": ["B-person", "O", "O"]}
+        for night in range(LEAST_LINES // len(names))
+        for name in names
+    )
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
@@ -332,7 +338,7 @@ def test_a_model_that_is_scored_on_what_it_was_trained_on_is_told_and_not_promot
     version = registered["version"]
     assert f"not promoted: version {version} was trained on 100 % of the evaluation lines" in registered["promotion"]
     assert mlflow.production("known") == "1"
-    assert "was trained on 2 of these 2 lines: expect less on others" in stack.make("follow", f"RUN={run_id}").stdout
+    assert "was trained on 30 of these 30 lines: expect less on others" in stack.make("follow", f"RUN={run_id}").stdout
     # Here it was by way of its base model, whose file it does not name. All other cases: tests/pure/test_promotion.py.
     based = request(data, "one", "known", promote="auto", base_model=f"known/{version}")
     based["datasets"]["people"]["eval"] = data["two"]

@@ -91,9 +91,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class Result:
-    """What a session gave: the metrics of its evaluation, and the registered version of its model."""
+    """What a session gave: the metrics of its evaluation, and the registered version of its model.
+
+    `eval_lines`: that the metrics are from; None: not known. `warnings`: why they say less than they seem to.
+    """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
+    eval_lines: int | None = None
+    warnings: Sequence[str] = ()
     model: str | None = None
     version: str | None = None
     model_url: str | None = None
@@ -180,6 +185,7 @@ class StoredFile:
     """A file of the data set store. `size` in bytes. What is in it is known only if it was asked for.
 
     Attributes:
+        names: what the latest sessions called it.
         keys, kinds: in how many lines each key is, and what its values are.
         labels, labels_in_all: by key the most frequent labels with their counts, and how many different ones there are.
         words: of each text the `least`, `median` and `most` words.
@@ -192,6 +198,7 @@ class StoredFile:
     reference: str
     size: int
     stored: datetime | None = None
+    names: tuple[str, ...] = ()
     lines: int | None = None
     keys: Mapping[str, int] = field(default_factory=dict)
     kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -207,7 +214,7 @@ class StoredFile:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> StoredFile:
         """Read it from an answer."""
-        lists = {name: tuple(data.get(name, [])) for name in ("sample", "warnings")}
+        lists = {name: tuple(data.get(name, [])) for name in ("sample", "warnings", "names")}
         return known(cls, data, stored=_time(data.get("stored")), **lists)
 
 

@@ -79,7 +79,7 @@ class Verbs:
         told = yield from self.calls.call("POST", "/checks", params={"world": "false"}, json={"request": made})
         _refuse(told["problems"])
         for file in found:
-            yield from self.push(file)
+            yield from self.push(file, model=str(made.get("model") or ""))
         key = key or new_key(made, datetime.now(timezone.utc))
         started = yield from self.calls.call("POST", "/sessions", json={"request": made, "key": key})
         return str(started["id"])
@@ -101,8 +101,9 @@ class Verbs:
             told = yield from self.calls.call("POST", "/checks", params={"world": "false"}, json={"request": request})
             problems += [f"request {number}: {problem}" for problem in told["problems"]]
         _refuse(problems)
-        for file in {file.reference: file for _, found in made for file in found}.values():
-            yield from self.push(file)
+        models = {file.reference: (file, str(one.get("model") or "")) for one, found in made for file in found}
+        for file, model in models.values():
+            yield from self.push(file, model=model)
         started = []
         for number, (request, _) in enumerate(made, 1):
             own = f"{key}-{number}" if key else new_key(request, datetime.now(timezone.utc))
@@ -218,8 +219,11 @@ class Verbs:
 
     # ---- data sets, models, devices --------------------------------------------------------------------------------
 
-    def push(self, file: LocalFile) -> Flow[str]:
+    def push(self, file: LocalFile, *, model: str = "") -> Flow[str]:
         """Store a file unless it is stored already; return its reference.
+
+        Args:
+            model: a kind of model that it has to have lines for; "": it need not.
 
         Raises:
             RefusedError: it is no data set; nothing was uploaded.
@@ -234,9 +238,9 @@ class Verbs:
             self._say(f"{file.short}: already stored")
             return file.reference
         told = yield from self.calls.call(
-            "POST", "/checks/file", params={"suffix": file.suffix}, content=files.head(file)
+            "POST", "/checks/file", params={"suffix": file.suffix, "model": model}, content=files.head(file)
         )
-        _refuse([problem.replace("FILE: the file", f"{file.title}: it", 1) for problem in told["problems"]])
+        _refuse([_of_file(file.title, problem) for problem in told["problems"]])
         self._say(f"{file.short}: uploading {size(file.size)}")
         if file.size <= _WHOLE_BYTES or not (yield from self._push_parts(file)):
             yield from self.calls.call("PUT", f"/datasets/{file.name}", file=file, seconds=_UPLOAD_SECONDS)
@@ -288,11 +292,18 @@ class Verbs:
         """
         path = f"/datasets/{_file(reference)}/content"
         params = {} if beside is None else {"beside": _file(beside)}
-        return StoredFile.of((yield from self.calls.call("GET", path, params=params, seconds=_UPLOAD_SECONDS)))
+        try:
+            return StoredFile.of((yield from self.calls.call("GET", path, params=params, seconds=_UPLOAD_SECONDS)))
+        except NotFoundError as error:
+            lacks = beside if beside and repr(_file(beside)) in str(error) else reference
+            raise _not_stored(lacks) from error
 
     def remove_dataset(self, reference: str) -> Flow[dict[str, Any]]:
         """Remove a stored file; return its reference and size."""
-        return dict((yield from self.calls.call("DELETE", f"/datasets/{_file(reference)}", once=True)))
+        try:
+            return dict((yield from self.calls.call("DELETE", f"/datasets/{_file(reference)}", once=True)))
+        except NotFoundError as error:
+            raise _not_stored(reference) from error
 
     def remove_model(self, name: str, version: int) -> Flow[dict[str, Any]]:
         """Remove a registered version; return what was removed."""
@@ -371,6 +382,12 @@ class Verbs:
         return (yield from self.calls.call("GET", path, params=params))
 
 
+def _of_file(title: str, problem: str) -> str:
+    said = problem.removeprefix("FILE: ")  # of a stack of an earlier version
+    said = re.sub(r"^the file\b", "it", said, flags=re.IGNORECASE)
+    return f"{title}: {said[:1].lower()}{said[1:]}"
+
+
 def _session(session_id: str) -> str:
     # A client takes `..` for the folder above.
     return f"/sessions/{quote(session_id, safe='').replace('.', '%2E')}"
@@ -379,6 +396,12 @@ def _session(session_id: str) -> str:
 def _file(reference: str) -> str:
     name = reference.rpartition("/")[2]
     return quote(name if "." in name else f"{name}.jsonl", safe="")
+
+
+def _not_stored(reference: str) -> NotFoundError:
+    return NotFoundError(
+        f"There is no {reference!r} in the data set store: `tarmac data ls` lists what is there.", [], 404
+    )
 
 
 def _model(name: str, what: str) -> str:

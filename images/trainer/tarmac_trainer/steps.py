@@ -60,6 +60,8 @@ def prep(session: Path) -> dict[str, Any]:
                 f"base_model: it is a {_NAMED[is_one]}, and this request trains a {_NAMED[model.architecture]}: set "
                 f"parameters.architecture to {is_one!r}, or name another model"
             )
+    if doubt := splits.doubt(prepared.eval_lines):
+        events.say(f"warning: {doubt}")
     known = overlap.count(session, model, overlap.trained_on(session, model))
     if known.get("eval_lines_seen"):
         events.say(
@@ -132,6 +134,7 @@ def train(session: Path) -> dict[str, Any]:
             heartbeat=heartbeat,
             device=where,
             base=base if base.is_dir() else None,
+            about="then again on all lines" if held_out else None,
         )
         with where.guarded():
             if request.script is None:
@@ -143,8 +146,9 @@ def train(session: Path) -> dict[str, Any]:
                 scored = _scored(session, model, run.partial, eval_lines)
                 run.train_again([*train_lines, *held_out], scored)
                 events.say(
-                    f"{len(held_out):,} held-out lines are given back: training again on all {len(run.train):,} as at "
-                    f"step {run.best_step}; the scores are those of the model that did not know them"
+                    f"{len(held_out):,} held-out lines are given back: training again on all {len(run.train):,} as "
+                    f"{run.best_named or f'at step {run.best_step}'}; the scores are those of the model that did not "
+                    "know them"
                 )
                 model.train(run)
         overlap.write(session, model, run.partial, held_out=bool(held_out))
@@ -152,7 +156,8 @@ def train(session: Path) -> dict[str, Any]:
     except Exception:
         heartbeat.fail()
         raise
-    events.say(f"best {result['score_name']} {result['best_score']:.4f} at step {result['best_step']}")
+    best = run.best_named or f"step {run.best_step}"
+    events.say(f"best {run.score_name} {run.best_score:.4f}, of {best}, on {len(eval_lines):,} eval lines")
     return result
 
 
@@ -211,6 +216,9 @@ def evaluate(session: Path) -> dict[str, Any]:
     }
     if "per_type_left_out" in result:
         events.say(f"of {len(scores.per_type):,} types the numbers of the {MOST_TYPES} most frequent are kept")
+    events.say(f"scored on {len(lines):,} eval lines")
+    if doubt := splits.doubt(len(lines)):
+        events.say(f"warning: {doubt}")
     if scores.reason:
         events.say(scores.reason)
         result["reason"] = scores.reason

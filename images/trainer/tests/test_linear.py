@@ -98,7 +98,7 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
     ("values", "share", "said"),
     [
         ([0.1, 0.5, 0.4, 0.5], 0, "the network alone"),  # of equals the first
-        ([0.1, 0.2, 0.4, 0.3], 0.5, "the mean of both"),
+        ([0.1, 0.2, 0.4, 0.3], 0.5, "the mean of the network and the linear model"),
         ([0.3, 0.2, 0.4, 0.5], 1, "the linear model alone"),
     ],
 )
@@ -110,7 +110,9 @@ def test_what_scores_highest_is_taken_and_trained_again(
     assert session.run("prep").code == 0
     outcome = session.run("train")
     assert f"chosen by macro_f1: {said}" in outcome.out
-    assert [value for _, value in outcome.result["curve"]] == values
+    assert outcome.result["curve"] == [[2, values[0]], [4, values[1]]], "no step that was not made"
+    assert [value for _, value in outcome.result["candidates"]] == values[2:]
+    assert outcome.result.get("best_is", "the network alone") == said
     assert outcome.result["trained_again_on"] == len(TEXTS)
     best = values[:2].index(max(values[:2])) * 2 + 2
     assert outcome.result["chosen"] == {"linear_share": share, "updates": best}

@@ -107,9 +107,13 @@ def scores(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("values", "chosen", "said"),
     [
-        ([0.1, 0.4, 0.4, 0.3, 0.2], {"perceptron": None, "union": False}, "the network"),
-        ([0.1, 0.2, 0.4, 0.3, 0.2], {"perceptron": 0, "union": False}, "the perceptron"),
-        ([0.1, 0.2, 0.3, 0.5, 0.4], {"perceptron": 0, "union": True}, "what either finds"),
+        ([0.1, 0.4, 0.4, 0.3, 0.2], {"perceptron": None, "union": False}, "the network alone"),
+        ([0.1, 0.2, 0.4, 0.3, 0.2], {"perceptron": 0, "union": False}, "the perceptron alone"),
+        (
+            [0.1, 0.2, 0.3, 0.5, 0.4],
+            {"perceptron": 0, "union": True},
+            "what the network or the perceptron finds (penalty 0)",
+        ),
     ],
 )
 def test_what_scores_highest_is_taken_and_trained_again(
@@ -118,7 +122,12 @@ def test_what_scores_highest_is_taken_and_trained_again(
     scores(0.4, values)
     outcome = trained(session)
     assert f"chosen by f1: {said}" in outcome.out
-    assert [value for _, value in outcome.result["curve"]] == values
+    assert outcome.result["curve"] == [[2, values[0]], [4, values[1]]], "no step that was not made"
+    assert [value for _, value in outcome.result["candidates"]] == values[2:]
+    assert outcome.result.get("best_is", "the network alone") == said
+    assert outcome.of("progress")[0]["message"] == "then again on all lines"
+    last = outcome.of("progress")[-1]
+    assert (last["message"], last["done"]) == ("training again, on all 16 lines", last["total"])
     assert outcome.result["chosen"] == {**chosen, "updates": 4}
     assert outcome.result["trained_again_on"] == 16
     predictor = KIND.load(session.folder / "model")

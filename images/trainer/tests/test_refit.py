@@ -70,6 +70,10 @@ def test_other_eval_lines_are_scored_by_the_model_that_there_is(session: Session
 def test_lines_of_an_eval_file_are_not_trained_on(session: Session) -> None:
     outcome = prepared(session, line("Cy sleeps", "B-person O")).run("train")
     assert "trained_again_on" not in outcome.result
+    assert "on 1 eval lines" in outcome.out
+    few = "warning: only 1 line evaluates: scores from fewer than 30 say little"
+    assert few in session.run("prep").out
+    assert few in session.run("eval").out
     assert len(overlap.read(session.folder / "model") or ()) == 20
 
 

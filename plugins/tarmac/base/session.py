@@ -84,6 +84,10 @@ MARKED_FAILED = "the run was marked as failed"
 """How the cause of a run begins that a person or a program set to failed."""
 
 
+RESULT_PREFIX = "Result: "
+"""How the line of a run's note begins that says what its model scored, and on how many lines."""
+
+
 WAITING_PREFIX = "Waiting: "
 """How the line of a run's note begins that says why a session waits for cores and memory."""
 
@@ -96,6 +100,12 @@ def failure_in(note: str | None) -> str | None:
 def lack_in(note: str | None) -> str | None:
     """Return what a run lacks that was marked as a success, as its note says; None: it does not say. Pure."""
     return _last_line(note, MARKED_PREFIX)
+
+
+def ending(note: str) -> str:
+    """Return of a run's note how the run ended, else its first line. Pure."""
+    said = cancellation(note) or failure_in(note) or lack_in(note) or _last_line(note, RESULT_PREFIX)
+    return said or (note.splitlines() or [""])[0]
 
 
 def _last_line(note: str | None, prefix: str) -> str | None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: `1 session`, `1,200 sessions`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def visible(text: str) -> str:
     """Return a text with every character written out that is not seen: control characters, halves of characters.
 

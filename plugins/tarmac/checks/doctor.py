@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from tarmac.base.errors import TarmacError
 from tarmac.base.settings import settings
-from tarmac.base.units import format_seconds, format_size
+from tarmac.base.texts import counted
+from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
 from tarmac.ledger import database
@@ -29,6 +31,8 @@ _SKEW_SECONDS = 2.0
 _NAMED = 3
 _HEALTHY = "healthy"
 GPU_LABEL = "tarmac.probe"
+_BEGAN = datetime.now(UTC)
+"""When this process read the code."""
 
 
 class State(enum.StrEnum):
@@ -113,7 +117,9 @@ def reservations(holders: Sequence[Mapping[str, Any]], now: datetime) -> Finding
     """
     stale = sorted({str(row["run_id"]) for row in holders if row["suspect"]})
     if not stale:
-        return Finding("reservations", State.OK, f"{len({row['run_id'] for row in holders})} sessions hold some")
+        return Finding(
+            "reservations", State.OK, f"held by {counted(len({row['run_id'] for row in holders}), 'session')}"
+        )
     says = f"the lease of {_named(stale)} has expired at {now:%H:%M:%S} UTC"
     return Finding(
         "reservations",
@@ -131,6 +137,22 @@ def leftovers(found: Orphans) -> Finding:
         return Finding("leftovers", State.OK, "no container, volume or reservation of a session that is over")
     todo = "Nothing: the reaper removes them within seconds. If they stay, `make logs SERVICE=scheduler` says why."
     return Finding("leftovers", State.NOTE, f"of sessions that are over: {_named(names)}", todo)
+
+
+def code(changed: Sequence[str], since: datetime) -> Finding:
+    """Judge whether the code is that which the services have read. Pure.
+
+    Args:
+        changed: files that were changed since.
+        since: when the service began that looks; aware.
+    """
+    if not changed:
+        return Finding("code", State.OK, "as it was when the stack was started")
+    says = (
+        f"{counted(len(changed), 'file')} changed since {since:%Y-%m-%d %H:%M:%S} UTC: {_named(changed)}. Tasks that "
+        "start now read them, services do not"
+    )
+    return Finding("code", State.NOTE, says, "`make down`, then `make up`; before an upgrade `make down` first.")
 
 
 def images(found: Sequence[Mapping[str, Any]], current: str) -> Finding:
@@ -199,6 +221,7 @@ def examine() -> list[dict[str, Any]]:
     """
     parts: list[tuple[str, Callable[[], list[Finding]]]] = [
         ("engine", _engine),
+        ("code", _code),
         ("disk", _disks),
         ("database", _database),
         ("registry", _registry),
@@ -214,10 +237,20 @@ def examine() -> list[dict[str, Any]]:
     return [asdict(one) for one in found]
 
 
+def _code() -> list[Finding]:
+    root = Path(__file__).parents[2]
+    files = [*root.rglob("*.py"), *root.rglob("*.toml"), *(root.parent / "dags").glob("*.py")]
+    changed = sorted(str(one.relative_to(root.parent)) for one in files if one.stat().st_mtime > _BEGAN.timestamp())
+    return [code(changed, _BEGAN)]
+
+
 def _engine() -> list[Finding]:
     api = engine.client()
     info = api.info()
-    machine = f"version {info.get('ServerVersion', '?')}, {info['NCPU']} cores, {format_size(int(info['MemTotal']))}"
+    machine = (
+        f"version {info.get('ServerVersion', '?')}, {format_cores(1000 * int(info['NCPU']))}, "
+        f"{format_size(int(info['MemTotal']))}"
+    )
     found = [Finding("engine", State.OK, machine)]
     if text := info.get("SystemTime"):
         found.append(clock("the engine's machine", datetime.fromisoformat(text), datetime.now(UTC)))
@@ -251,7 +284,7 @@ def _database() -> list[Finding]:
 
 
 def _registry() -> list[Finding]:
-    return [Finding("registry", State.OK, f"MLflow answers; it has {len(Registry().models())} models")]
+    return [Finding("registry", State.OK, f"MLflow answers; it has {counted(len(Registry().models()), 'model')}")]
 
 
 def _airflow() -> list[Finding]:

@@ -101,7 +101,8 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
     request, stack = part.request, settings()
     problems = []
     if part.datasets:
-        problems += datasets.check(request, stack.store_url, stack.url_schemes, contents=contents)
+        key = catalogue().models[request.model].reads if part.model else ""
+        problems += datasets.check(request, stack.store_url, stack.url_schemes, contents=contents, key=key)
     image = trainer_image(request) if part.model else stack.trainer_image
     missing = _trainer_problems(request.model, image)
     if part.model:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tarmac.base.errors import CheckerUnavailableError, ExitCode
-from tarmac.base.texts import one_line
+from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_size
 from tarmac.request.checker import call_checker
 
@@ -39,7 +39,9 @@ def finding_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
         if one["todo"]:
             lines.append(f"  {'':<20} {one_line(one['todo'])}")
     wrong = sum(one["state"] == "wrong" for one in found)
-    return [*lines, f"{wrong} wrong." if wrong else "Nothing is wrong."]
+    notes = sum(one["state"] == "note" for one in found)
+    look = f" {counted(notes, 'note')} (!) to look at." if notes else ""
+    return [*lines, (f"{wrong} wrong." if wrong else "Nothing is wrong.") + look]
 
 
 def gpu_lines(found: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.session import cancellation
 from tarmac.base.states import RUN_OVER_STATES, LedgerState, SessionState, session_state
-from tarmac.base.texts import one_line
+from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_seconds
 from tarmac.cli.follow import cause_of
 from tarmac.cli.remedies import Remedy, find, of_page
@@ -150,8 +150,9 @@ def _under_way(
     if waits := known.place.get("waits"):
         return _waits(waits, command)
     if known.run["state"] == "queued":
+        others = f"{counted(known.running, 'session')} {'is' if known.running == 1 else 'are'} under way"
         return (
-            [f"Airflow has not begun it: {known.running} sessions are under way, and tasks are run in turn."],
+            [f"Airflow has not begun it: {others}, and tasks are run in turn."],
             ["Wait, or raise TARMAC_PARALLELISM in env/stack.env and run `make up`."],
         )
     if by_state.get("up_for_reschedule"):

@@ -20,6 +20,7 @@ from tarmac.base.texts import one_line, visible
 from tarmac.base.units import format_seconds
 from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
 from tarmac.ledger.ledger import Ledger
+from tarmac.registry.promotion import counted, doubt
 
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
 NOT_ASKED = "not asked for"
@@ -64,7 +65,10 @@ def summary(
         name = trained.get("score_name", "score")
         facts = _numbers(trained)
         best = f"  best {facts['best_score']:.3f}" if "best_score" in facts else ""
-        best += f" at step {facts['best_step']:g}" if best and "best_step" in facts else ""
+        if best and isinstance(trained.get("best_is"), str):
+            best += f": {one_line(trained['best_is'])}"
+        elif best and "best_step" in facts:
+            best += f" at step {facts['best_step']:g}"
         lines += [
             "",
             f"  training curve ({name} on the evaluation set, steps {points[0][0]:g} to {points[-1][0]:g})",
@@ -81,6 +85,7 @@ def summary(
             lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
         if len(kinds) > _MOST_TYPES:
             lines.append(f"    and {len(kinds) - _MOST_TYPES} more, in the result of eval_model")
+        lines += [f"  {text}" for text in scored_on(scored)]
         if known := scored.get("eval_lines_seen"):
             lines.append(
                 f"  it, or its base model, was trained on {known} of these {scored.get('eval_lines', 'many')} lines: "
@@ -95,6 +100,15 @@ def summary(
         if (promotion := registered.get("promotion", NOT_ASKED)) != NOT_ASKED:
             lines.append(f"           {promotion}")
     return lines
+
+
+def scored_on(scored: dict[str, Any]) -> list[str]:
+    """Say how many lines the metrics are from, and that these are few; nothing where a trainer does not tell. Pure."""
+    count = scored.get("eval_lines")
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        return []
+    few = doubt(count)
+    return [f"on {counted(count)}", *([f"warning: {few}"] if few else [])]
 
 
 def _is_number(value: object) -> bool:
@@ -258,11 +272,12 @@ class Follower:
         text = f"    {task_id}: {percent} % of {progress['total']:g}" + (
             f", at most {format_seconds(float(eta))} left" if eta is not None else ""
         )
-        if isinstance(progress.get("message"), str):
-            text += f"  {one_line(progress['message'])}"
+        said = one_line(progress["message"]) if isinstance(progress.get("message"), str) else ""
+        text += f"  {said}" if said else ""
         if self._live:
             self._live(text)
-        elif percent // 10 > self._progress_shown // 10 or self._progress_shown < 0:
+        # A training that begins anew, on all lines for instance, has a lower one than before.
+        elif percent // 10 != self._progress_shown // 10 or self._progress_shown < 0:
             self._write(text)
         self._progress_shown = percent
 
@@ -314,6 +329,7 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
         first, *more = follower.cause().splitlines() or ["it gave no reason"]
         for line in [f"  why      {first}", *(f"           {line}" for line in more[:_MOST_LINES])]:
             write(line)
+        write(f"  next     make explain RUN={run_id}")
     write(f"  run      {settings().public_url}/dags/nlp_model_training/runs/{run_id}")
     took = run_seconds(follower.run, now=datetime.now(UTC))
     write(f"  {state}" if took is None else f"  {state} after {format_seconds(took)}")

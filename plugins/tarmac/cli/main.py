@@ -328,6 +328,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(given)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
     except TarmacError as error:
         print(error, file=sys.stderr)
         return error.exit_code

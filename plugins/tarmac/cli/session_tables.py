@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.base.ids import TRAIN_MODEL_CPU
-from tarmac.base.session import cancellation, failure_in, lack_in
+from tarmac.base.session import ending
 from tarmac.base.units import format_seconds
 
 HEADER = ("RUN", "STATE", "MODEL", "NAME", "BY", "FOR", "NOTE")
@@ -75,14 +75,10 @@ def session_rows(sessions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             str(one["name"] or "-"),
             str(one["by"] or "-"),
             "-" if one["seconds"] is None else format_seconds(one["seconds"]),
-            str(one["now"] or _note(one["note"])),
+            str(one["now"] or ending(one["note"])),
         ]
         for one in sessions
     ]
-
-
-def _note(note: str) -> str:
-    return cancellation(note) or failure_in(note) or lack_in(note) or (note.splitlines() or [""])[0]
 
 
 def run_seconds(run: Mapping[str, Any], *, now: datetime) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Any
 from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags as tag
 from tarmac.registry.client import Run, Version
-from tarmac.registry.promotion import Step
+from tarmac.registry.promotion import Step, counted, doubt
 
 
 def version_facts(version: Version) -> dict[str, Any]:
@@ -30,11 +31,18 @@ def version_facts(version: Version) -> dict[str, Any]:
 
 def score(version: Version) -> str:
     """A version's metric, as its session measured it; "-" where that is not recorded as a number."""
-    name, value = version.tags.get(tag.SCORE_NAME), version.tags.get(tag.SCORE)
+    return score_text(version.tags) or "-"
+
+
+def score_text(tags: Mapping[str, str]) -> str:
+    """Write a version's metric of its tags, and how many lines it is from where they are few; "": there is none."""
+    name, value, lines = (tags.get(key, "") for key in (tag.SCORE_NAME, tag.SCORE, tag.EVAL_LINES))
     try:
-        return f"{name} {float(value):.4f}" if name and value else "-"
-    except ValueError:
-        return "-"
+        text = f"{name} {float(value):.4f}" if name and value and math.isfinite(float(value)) else ""
+    except ValueError:  # a person may write anything into a tag
+        return ""
+    few = text and lines.isdecimal() and doubt(int(lines))
+    return f"{text} on {counted(int(lines))} only" if few else text
 
 
 @dataclass(frozen=True)

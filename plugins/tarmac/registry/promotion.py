@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tarmac.base import texts
+
 
 @dataclass(frozen=True)
 class Step:
@@ -116,12 +118,37 @@ SEEN_AT_MOST = 0.01
 """The share of the evaluation lines that a model may have been trained on to be compared by the rule."""
 
 
+LEAST_LINES = 30
+"""Evaluation lines that a score must be from for the rule to go by it.
+
+With fewer, one line that is right or wrong moves a score by more than 3 %, many times the margin that is asked for. The
+trainer warns with the same number.
+"""
+
+
 @dataclass(frozen=True)
 class Measured:
-    """What a version scored on an evaluation set, higher is better, and the share of it that it was trained on."""
+    """What a version scored on an evaluation set.
+
+    `score`: higher is better. `seen`: the share of the set that it was trained on. `lines`: how many the set has; None:
+    its trainer does not tell.
+    """
 
     score: float
     seen: float = 0.0
+    lines: int | None = None
+
+
+def doubt(lines: int | None) -> str | None:
+    """Say that a score is from few evaluation lines; None: there are enough, or it is not known how many. Pure."""
+    if lines is None or lines >= LEAST_LINES:
+        return None
+    return f"the score is from {counted(lines)} only: from fewer than {LEAST_LINES} it says little"
+
+
+def counted(lines: int) -> str:
+    """Write a number of evaluation lines for people. Pure."""
+    return texts.counted(lines, "evaluation line")
 
 
 @dataclass(frozen=True)
@@ -167,6 +194,13 @@ def decide(
         return Decision(
             False,
             f"version {candidate.version} was in production before; the rule does not bring back what was taken out",
+        )
+    lines = candidate.measured.lines
+    if lines is not None and lines < LEAST_LINES:
+        return Decision(
+            False,
+            f"{name} of {score:.4f} is from {counted(lines)}, and the rule goes by {LEAST_LINES} or more: evaluate on "
+            "more lines, or promote it yourself",
         )
     if production is None:
         return Decision(True, f"nothing was in production; {name} is {score:.4f}")

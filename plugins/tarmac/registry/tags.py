@@ -38,6 +38,7 @@ DATASETS = "tarmac.datasets"
 SCORE_NAME = "tarmac.score_name"
 SCORE = "tarmac.score"
 SEEN = "tarmac.seen"
+EVAL_LINES = "tarmac.eval_lines"
 # What it is the same model as, because it was taken from there instead of trained.
 SAME_AS = "tarmac.same_as"
 

@@ -90,6 +90,7 @@ class Model:
     Attributes:
         title: what it is, for people.
         score: the metric of `eval` that ranks its versions, higher is better.
+        reads: the key that a line of data needs to be of use for it; "": a team's file does not say.
         margin: by how much a version has to be better in it to be promoted by the rule.
         image: of its trainer; OUR_IMAGE: the one this stack has built.
         command: what the trainer's container runs, before the contract's command; empty: the image's own entrypoint.
@@ -104,6 +105,7 @@ class Model:
 
     title: str
     score: str
+    reads: str = ""
     margin: float = MARGIN
     image: str = OUR_IMAGE
     command: tuple[str, ...] = ()
@@ -198,6 +200,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
     title: Annotated[StrictStr, Field(min_length=1, max_length=200)]
     score: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9_.@ -]{1,64}$")]
+    reads: Annotated[StrictStr, Field(max_length=100)] = ""
     margin: Annotated[float, Field(ge=0, le=1_000_000)] = MARGIN
     image: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
     command: tuple[StrictStr, ...] = ()
@@ -228,6 +231,7 @@ class _Model(BaseModel):
         made = Model(
             title=self.title,
             score=self.score,
+            reads=self.reads,
             margin=self.margin,
             image=self.image,
             command=self.command,

@@ -8,6 +8,7 @@ import json
 import re
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from tarmac.request.weights import NAMES
 
@@ -63,6 +64,47 @@ def _no_weights(head: bytes) -> str | None:
         "FILE: the file is no archive of weights. Expected is what `make weights` makes of a folder: a tar of "
         "config.json, model.safetensors and tokenizer.json. Nothing was stored."
     )
+
+
+def problem_with_kind(head: bytes, *, model: str, key: str) -> str | None:
+    """Say that a data set is none for a model: no line of it has what that reads; None: nothing is known to be wrong.
+
+    Of a file that is longer than its head nothing is known: lines of the model may follow. Pure.
+
+    Args:
+        head: as for `problem_with_content`, which has passed it.
+        key: what a line needs to be of use for the model, `a.b` for b in the object a; "": that is not known.
+    """
+    if not key or len(head) >= HEAD_BYTES:
+        return None
+    keys: dict[str, None] = {}
+    lines = 0
+    for line in _text(head).split("\n"):
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict):
+            if _has(value, key):
+                return None
+            lines += 1
+            keys |= dict.fromkeys(value)
+    have = ", ".join(repr(one[:40]) for one in list(keys)[:8]) or "nothing"
+    return (
+        f"no line of it is for {model}: none of its {lines} has {key!r}, which that reads; they have {have}. "
+        "docs/train-your-own.md says what each model reads"
+    )
+
+
+def _has(value: dict[str, Any], key: str) -> bool:
+    found: Any = value
+    for part in key.split("."):
+        if not isinstance(found, dict):
+            return True  # it is something else than an object: what is wrong with it is another matter
+        found = found.get(part)
+        if found is None:
+            return False
+    return True
 
 
 def _text(head: bytes) -> str:

@@ -18,6 +18,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from tarmac.base.errors import DatasetError
+from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
 from tarmac.request.schema import ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN, TrainingRequest
 
 FILES_ROOT = "/files"
@@ -206,11 +207,14 @@ def _file_url_problem(url: str) -> str | None:
     return None
 
 
-def problem_with(reference: str, store_url: str, schemes: tuple[str, ...], *, contents: bool = True) -> str | None:
-    """Say why a reference cannot be fetched, or None.
+def problem_with(
+    reference: str, store_url: str, schemes: tuple[str, ...], *, contents: bool = True, model: str = "", key: str = ""
+) -> str | None:
+    """Say why a reference cannot be fetched or has nothing for a model, or None.
 
     Args:
-        contents: read the whole file when it is an id, to compare its content with it; False: only its first byte.
+        contents: read the whole file when it is an id, to compare its content with it; False: only its beginning.
+        model, key: a model, and what a line needs to be of use for it; "": any line is.
     """
     stored = is_id(reference)
     scheme = "" if stored else urlsplit(reference).scheme
@@ -222,7 +226,16 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...], *, co
     try:
         with _open(url) if is_remote(reference, store_url) else _open_local(reference, store_url) as stream:
             if not stored or not contents:
-                return None if stream.read(1) else "the file is empty"
+                # What is remote costs a download; the first task reads it in any case.
+                own = key and not is_remote(reference, store_url) and reference.endswith(".jsonl")
+                head = stream.read(HEAD_BYTES if own else 1)
+                if not head:
+                    return "the file is empty"
+                return (
+                    problem_with_kind(head, model=model, key=key)
+                    if own and not problem_with_content(head, ".jsonl")
+                    else None
+                )
             found, size = _digest(stream)
     except FileNotFoundError:
         what, command = _KINDS.get(reference.rpartition(".")[2] if stored else "jsonl", _SCRIPT)
@@ -240,14 +253,20 @@ def problem_with(reference: str, store_url: str, schemes: tuple[str, ...], *, co
     return None
 
 
-def check(request: TrainingRequest, store_url: str, schemes: tuple[str, ...], *, contents: bool = True) -> list[str]:
+def check(
+    request: TrainingRequest, store_url: str, schemes: tuple[str, ...], *, contents: bool = True, key: str = ""
+) -> list[str]:
     """Say what is wrong with each data set of a request; an empty list when all can be fetched.
 
     Args:
-        contents: read every file that an id names and compare its content with the id; False: only that it is there.
+        contents: read every file that an id names and compare its content with the id; False: only that it is there,
+            and whether a small one has a line that the model can use.
+        key: what such a line has; "": that is not known.
     """
     problems = []
     for path, reference in references(request):
-        if problem := problem_with(reference, store_url, schemes, contents=contents):
+        if problem := problem_with(
+            reference, store_url, schemes, contents=contents, model=request.model, key=key if path != "script" else ""
+        ):
             problems.append(f"{path}: {problem} (got {reference!r}).")
     return problems

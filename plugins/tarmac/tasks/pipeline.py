@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tarmac.base.errors import NothingToRegisterError, RegistryError, RequestError, TarmacError
-from tarmac.base.ids import GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU
+from tarmac.base.ids import GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU, UPDATE_MODEL_METADATA_REGISTRY
 from tarmac.base.session import SessionKey, cancellation, session_labels, volume_name
 from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
@@ -19,7 +19,7 @@ from tarmac.registry import tags as tag
 from tarmac.registry.client import Registry, Run
 from tarmac.registry.origins import cache_key, find_base, find_cached, same_model
 from tarmac.registry.production import Production
-from tarmac.registry.promotion import Candidate, Measured, evaluation_set_id
+from tarmac.registry.promotion import Candidate, Measured, counted, doubt, evaluation_set_id
 from tarmac.request import datasets
 from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry
 from tarmac.request.schema import TrainingRequest, parse_request
@@ -174,7 +174,7 @@ def register_model(
     # A model that could not be fetched any more was trained after all.
     taken = plan["cached_run"] if tag.CACHED_FROM in registry.run(saved.mlflow_run_id).tags else ""
     same_as = same_model(registry, taken)
-    measured = Measured(metrics[score_name], scored.seen)
+    measured = Measured(metrics[score_name], scored.seen, scored.lines)
     evaluation_set = evaluation_set_id(kind, [asdict(one) for one in prep.datasets])
     version = registry.register(
         name=name,
@@ -182,7 +182,7 @@ def register_model(
         run_id=saved.mlflow_run_id,
         source=saved.model_uri,
         metrics=metrics,
-        description=_description(metrics, score_name, same_as),
+        description=_description(metrics, score_name, same_as, scored.lines),
         tags={
             tag.RUN_ID: run_id,
             tag.MODEL: kind,
@@ -192,6 +192,7 @@ def register_model(
             tag.SCORE_NAME: score_name,
             tag.SCORE: repr(measured.score),
             tag.SEEN: repr(measured.seen),
+            **({} if scored.lines is None else {tag.EVAL_LINES: str(scored.lines)}),
             **({tag.SAME_AS: same_as} if same_as else {}),
             **({tag.ARCHITECTURE: TRANSFORMER} if trains == TRANSFORMER else {}),
         },
@@ -205,6 +206,8 @@ def register_model(
         run_tags[tag.CACHE_KEY] = plan["cache_key"]  # a model that was taken from another run is found there
     registry.tag_run(saved.mlflow_run_id, run_tags)
     log.info("Registered %s version %s: %s", name, version.version, version.url)
+    if few := doubt(scored.lines):
+        log.warning("Of %s %.4f: %s.", score_name, metrics[score_name], few)
     candidate = Candidate(name, version.version, score_name, measured, evaluation_set)
     return {
         "name": name,
@@ -213,19 +216,23 @@ def register_model(
         "run_url": registry.run(saved.mlflow_run_id).url,
         "score_name": score_name,
         "score": metrics[score_name],
+        "eval_lines": scored.lines,
         "metrics": metrics,
         "same_as": same_as,
         "promotion": _promote(registry, run_id, request, candidate, _production(scored, score_name)),
     }
 
 
-def _description(metrics: Mapping[str, float], score_name: str, same_as: str) -> str:
-    """Describe a version by its metrics, the one that ranks it first; of many some, since MLflow keeps 5,000
-    characters. Pure."""
+def _description(metrics: Mapping[str, float], score_name: str, same_as: str, lines: int | None) -> str:
+    """Describe a version by its metrics, the one that ranks it first, and the lines that they are from; of many some,
+    since MLflow keeps 5,000 characters. Pure."""
     names = [score_name, *(name for name in metrics if name != score_name)]
     told = ", ".join(f"{name[:100]} {metrics[name]:.4f}" for name in names[:_DESCRIBED])
     more = f", and {len(names) - _DESCRIBED} more" if len(names) > _DESCRIBED else ""
-    return (f"The same model as {same_as}. " if same_as else "") + told + more
+    told += more + ("" if lines is None else f", on {counted(lines)}")
+    if few := doubt(lines):
+        told += f". {few[0].upper()}{few[1:]}."
+    return (f"The same model as {same_as}. " if same_as else "") + told
 
 
 def _fitting(metrics: Mapping[str, float], score_name: str) -> dict[str, float]:
@@ -290,12 +297,13 @@ def judge_run(ti: Any, dag_run: Any) -> str | None:
     lacks = run_end.what_it_lacks(states, marked=marked)
     if cause:
         cause = run_end.with_names(cause, dag_run.conf)
+    result = run_end.scored_sentence(ti.xcom_pull(task_ids=UPDATE_MODEL_METADATA_REGISTRY, key="return_value"))
 
     def ended(note: str | None) -> str | None:
         # The note of a run that was cancelled says so already, and who did it.
         if marked == "failed" and cancellation(note):
             return run_end.waiting_note(note, None)
-        return run_end.ended_note(note, cause, lacks)
+        return run_end.ended_note(note, cause, lacks, result)
 
     change_note(dag_run.run_id, ended)
     return cause

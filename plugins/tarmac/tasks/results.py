@@ -50,6 +50,7 @@ class Plan(TypedDict):
 class Registered(TypedDict):
     """A registered version.
 
+    `eval_lines`: that it was scored on; None: its trainer does not tell, or an earlier version of Tarmac registered it.
     `same_as`: what it is the same model as, "" unless it was taken from an earlier session; `promotion`: what became of
     it, in one sentence.
     """
@@ -60,6 +61,7 @@ class Registered(TypedDict):
     run_url: str
     score_name: str
     score: float
+    eval_lines: int | None
     metrics: dict[str, float]
     same_as: str
     promotion: str
@@ -249,11 +251,13 @@ class ScoredVersion:
 class Scored:
     """The result of `eval`.
 
-    `seen`: the share of the evaluation lines that the model was trained on; 0 where its trainer does not tell.
+    `seen`: the share of the evaluation lines that the model was trained on; 0 where its trainer does not tell. `lines`:
+    how many there are; None: likewise.
     """
 
     metrics: Mapping[str, float]
     seen: float
+    lines: int | None
     production: ScoredVersion | None
 
     @classmethod
@@ -269,7 +273,7 @@ class Scored:
         if fields.mapping("production"):
             other = fields.inside("production")
             production = ScoredVersion(other.whole("version"), other.numbers("metrics"), _seen(other, lines))
-        return cls(fields.numbers("metrics"), _seen(fields, lines), production)
+        return cls(fields.numbers("metrics"), _seen(fields, lines), fields.maybe_count("eval_lines"), production)
 
 
 def _seen(fields: _Fields, lines: float) -> float:

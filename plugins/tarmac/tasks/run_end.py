@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import MissingResultError, RequestError, TarmacError
 from tarmac.base.ids import CHECK_DAG_SUCCESS, CHECK_REQUEST_BODY, TASKS, UPDATE_MODEL_METADATA_REGISTRY
-from tarmac.base.session import FAILED_PREFIX, MARKED_FAILED, MARKED_PREFIX, NOTE_CHARACTERS, WAITING_PREFIX
+from tarmac.base.session import (
+    FAILED_PREFIX,
+    MARKED_FAILED,
+    MARKED_PREFIX,
+    NOTE_CHARACTERS,
+    RESULT_PREFIX,
+    WAITING_PREFIX,
+)
 from tarmac.base.texts import one_line
+from tarmac.registry.promotion import counted, doubt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -95,7 +103,8 @@ def marked_state(mark: object, clear_number: int) -> str | None:
 def failure_sentence(error: BaseException) -> str:
     """Say on one line what an error of a task says, without more than a note can take. Pure."""
     if isinstance(error, RequestError):
-        text = "the request was refused: " + " ".join(error.problems)
+        numbered = [f"({number}) {one}" for number, one in enumerate(error.problems, 1)]
+        text = "the request was refused: " + " ".join(numbered if len(numbered) > 1 else error.problems)
     elif isinstance(error, TarmacError) or type(error).__module__.startswith("airflow."):
         text = str(error)
     else:
@@ -173,7 +182,7 @@ def begun_note(note: str | None, text: str) -> str | None:
 
 
 def _without_cause(note: str | None) -> str:
-    ours = (FAILED_PREFIX, MARKED_PREFIX, WAITING_PREFIX)
+    ours = (FAILED_PREFIX, MARKED_PREFIX, WAITING_PREFIX, RESULT_PREFIX)
     return "\n".join(line for line in (note or "").splitlines() if not line.startswith(ours))
 
 
@@ -187,7 +196,7 @@ def waiting_note(note: str | None, reason: str | None) -> str | None:
     return _with_line(note, WAITING_PREFIX, reason)
 
 
-def ended_note(note: str | None, cause: str | None, lacks: str | None = None) -> str | None:
+def ended_note(note: str | None, cause: str | None, lacks: str | None = None, result: str | None = None) -> str | None:
     """Return what a run's note is to be when it ends; None: as it is. Pure.
 
     What it says already stays, below; a cause of an earlier end is replaced, and a reason for waiting goes.
@@ -196,8 +205,26 @@ def ended_note(note: str | None, cause: str | None, lacks: str | None = None) ->
         note: as it is.
         cause: why the run failed; None: it succeeded.
         lacks: as what_it_lacks says it, of a run that succeeded.
+        result: what its model scored; goes last, since the first line describes the run.
     """
-    return _with_line(note, FAILED_PREFIX, cause) if cause or not lacks else _with_line(note, MARKED_PREFIX, lacks)
+    if cause or lacks:
+        return _with_line(note, FAILED_PREFIX, cause) if cause else _with_line(note, MARKED_PREFIX, lacks)
+    kept = _without_cause(note)
+    line = (
+        f"{RESULT_PREFIX}{result}" if result and len(kept) + len(RESULT_PREFIX) + len(result) < NOTE_CHARACTERS else ""
+    )
+    wanted = "\n".join(part for part in (kept, line) if part)
+    return None if wanted == (note or "") else wanted
+
+
+def scored_sentence(registered: object) -> str | None:
+    """Say what a model scored and on how many lines, of what its registration left; None: that says nothing. Pure."""
+    if not isinstance(registered, Mapping) or not {"name", "version", "score_name", "score"} <= registered.keys():
+        return None
+    lines = registered.get("eval_lines")
+    text = f"{registered['name']}/{registered['version']}, {registered['score_name']} {registered['score']:.4f}"
+    few = doubt(lines)
+    return text + ("" if lines is None else f" on {counted(lines)}") + (f"; {few}" if few else "")
 
 
 def _with_line(note: str | None, prefix: str, text: str | None) -> str | None:

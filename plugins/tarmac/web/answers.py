@@ -120,6 +120,8 @@ class Result(BaseModel):
     """What a session gave."""
 
     metrics: dict[str, float] = Field(description="of eval_model")
+    eval_lines: int | None = Field(None, description="that they are from; null: the trainer does not tell")
+    warnings: list[str] = Field([], description="why the metrics say less than they seem to, a sentence each")
     model: str | None = Field(description="the registered model's name")
     version: str | None
     model_url: str | None

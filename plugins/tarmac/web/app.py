@@ -29,7 +29,7 @@ from tarmac.cli.retry import retry_run
 from tarmac.request import stored
 from tarmac.request.callers import Right, basic, bearer, cookie_token
 from tarmac.request.catalogue import Parameter, catalogue
-from tarmac.request.content import HEAD_BYTES, problem_with_content
+from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
 from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json, text_problems
@@ -37,6 +37,7 @@ from tarmac.web import answers, metrics, now, sessions
 from tarmac.web.recently import Recently
 from tarmac.web.stack import Person, Stack
 from tarmac.web.versions import API_HEADER, API_VERSION, VERSION_HEADER, mismatch
+from tarmac.web.words import for_client
 
 T = TypeVar("T")
 
@@ -227,8 +228,8 @@ def create_app(stack: Stack) -> FastAPI:
         try:
             parse_request(conf)
         except RequestError as error:
-            return answers.Problems(problems=error.problems)
-        return answers.Problems(problems=await stack.check(conf) if world else [])
+            return answers.Problems(problems=[for_client(one) for one in error.problems])
+        return answers.Problems(problems=[for_client(one) for one in await stack.check(conf)] if world else [])
 
     @app.get(f"{PREFIX}/sessions/{{id}}", response_model=answers.Session)
     async def show_session(person: Reader, id: Id) -> Any:
@@ -296,7 +297,8 @@ def create_app(stack: Stack) -> FastAPI:
         run = await work(person, lambda api: sessions.run_of(api, id))
         place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
         found = await work(person, lambda api: explain(api, run, place, client_command))
-        return answers.Explanation(id=id, **asdict(found))
+        words = {"why": [for_client(one) for one in found.why], "todo": [for_client(one) for one in found.todo]}
+        return answers.Explanation(id=id, **asdict(found) | words)
 
     @app.post(f"{PREFIX}/sessions/{{id}}/reproduce", status_code=201, openapi_extra=_takes(answers.Repeat))
     async def reproduce_session(person: Starter, id: Id, request: Request) -> answers.Repeated:
@@ -381,12 +383,25 @@ def create_app(stack: Stack) -> FastAPI:
 
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
     async def check_file(
-        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl"
+        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl", model: str = ""
     ) -> answers.Problems:
-        """Say what a file is that is not what its suffix promises, by its beginning: 1 MiB is looked at."""
+        """Say what a file is that is not what its suffix promises, by its beginning: 1 MiB is looked at.
+
+        model: a kind of model; a data set without any line for it is refused, too.
+        """
         head = (await _head(request))[0]
-        problem = await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter)
-        return answers.Problems(problems=[problem] if problem else [])
+        known = catalogue().models.get(model)
+
+        def check() -> str | None:
+            if problem := problem_with_content(head, suffix):
+                return problem
+            if known is None or suffix != ".jsonl":
+                return None
+            problem = problem_with_kind(head, model=model, key=known.reads)
+            return None if problem is None else f"FILE: {problem}. Nothing was stored."
+
+        problem = await anyio.to_thread.run_sync(check, limiter=limiter)
+        return answers.Problems(problems=[for_client(problem)] if problem else [])
 
     @app.get(f"{PREFIX}/models", response_model=list[answers.Version])
     async def list_models(_: Reader, name: str | None = None) -> Any:
@@ -569,7 +584,8 @@ async def _head(request: Request) -> tuple[bytes, AsyncIterator[bytes]]:
 
 
 def _refusal(status: int, detail: str, problems: list[str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": detail, "problems": problems or []}, status)
+    found = [for_client(problem) for problem in problems or []]
+    return JSONResponse({"detail": for_client(detail), "problems": found}, status)
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -14,6 +14,7 @@ from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES, LedgerState, session_state
 from tarmac.cli.follow import NOT_ASKED, cause_of
 from tarmac.cli.session_tables import session_facts
+from tarmac.registry.promotion import doubt
 
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
 # Marks of Airflow's UI.
@@ -74,6 +75,7 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
     over = run["state"] in RUN_OVER_STATES
     training = training_of(instances)
     shown = api.xcom(run_id, training, "progress") if training and not over else None
+    trains = training and {one["task_id"]: one["state"] for one in instances}[training] not in FINISHED_STATES
     told = (training, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
     results = [api.xcom(run_id, task) if task and over else None for task in told]
     return {
@@ -85,7 +87,7 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
         "tasks": tasks(instances),
         "waits": place["waits"],
         "devices": place["devices"],
-        "progress": progress(shown),
+        "progress": progress(shown) if trains else None,
         "metric": latest(metrics(shown, results[0])),
         "result": result(*results) if run["state"] == "success" else None,
         "why_failed": cause_of(api, run_id) if run["state"] == "failed" else None,
@@ -156,8 +158,17 @@ def result(trained: object, scored: object, registered: object) -> Json:
     """Return what a session gave, of what its tasks left. Pure."""
     trained, scored, registered = (one if isinstance(one, dict) else {} for one in (trained, scored, registered))
     promotion = registered.get("promotion", NOT_ASKED)
+    lines, seen = (
+        one if isinstance(one := scored.get(key), int) and not isinstance(one, bool) and one >= 0 else None
+        for key in ("eval_lines", "eval_lines_seen")
+    )
+    warnings = [few] if (few := doubt(lines)) else []
+    if seen:
+        warnings.append(f"it, or its base model, was trained on {seen:,} of these lines: expect less on others")
     return {
         "metrics": scored.get("metrics", {}),
+        "eval_lines": lines,
+        "warnings": warnings,
         "model": registered.get("name"),
         "version": None if registered.get("version") is None else str(registered["version"]),
         "model_url": registered.get("url"),
@@ -220,10 +231,15 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 
 def names_of_data(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return what sessions called the data that they trained on, by reference, in the order of the runs. Pure."""
+    """Return what sessions called the data that they trained on, by reference, in the order of the runs; of a script
+    which models it trained. Pure."""
     found: dict[str, list[str]] = {}
     for run in runs:
-        named = (run.get("conf") or {}).get("datasets")
+        conf = run.get("conf") or {}
+        script, trained = conf.get("script"), f"script of {conf.get('name') or conf.get('model')}"
+        if isinstance(script, str) and trained not in found.setdefault(script, []):
+            found[script].append(trained)
+        named = conf.get("datasets")
         for name, one in named.items() if isinstance(named, dict) else ():
             for reference in (one.get("train"), one.get("eval")) if isinstance(one, dict) else ():
                 if isinstance(reference, str) and name not in found.setdefault(reference, []):

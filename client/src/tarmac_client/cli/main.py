@@ -212,7 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     arguments = parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()  # here, where a reader that has ended is no error
+        return code
     except TarmacClientError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -121,16 +121,22 @@ def file_lines(files: Sequence[StoredFile]) -> list[str]:
     """A table of stored files."""
     if not files:
         return ["No data set yet: tarmac data push FILE"]
-    return table(["STORED", "SIZE", "REFERENCE"], [[age(one.stored), size(one.size), one.reference] for one in files])
+    return table(
+        ["STORED", "SIZE", "CALLED", "REFERENCE"],
+        [[age(one.stored), size(one.size), _cut(", ".join(one.names), 40) or "-", one.reference] for one in files],
+    )
 
 
 def content_lines(file: StoredFile) -> list[str]:
     """What is in a stored file."""
     lines = [f"{file.reference}  {size(file.size)}, stored {age(file.stored)} ago"]
     if file.lines is not None:
-        lines.append(f"{file.lines} lines" + (f", {file.duplicates} of them repeated" if file.duplicates else ""))
+        lines.append(
+            _counted(file.lines, "line") + (f", {file.duplicates} of them repeated" if file.duplicates else "")
+        )
     lines += [
-        f"  {one_line(key):<20} {', '.join(file.kinds.get(key, ()))} in {count} lines" + _words(file.words.get(key))
+        f"  {one_line(key):<20} {', '.join(file.kinds.get(key, ()))} in {_counted(count, 'line')}"
+        + _words(file.words.get(key))
         for key, count in file.keys.items()
     ]
     for path, counts in file.labels.items():
@@ -139,7 +145,9 @@ def content_lines(file: StoredFile) -> list[str]:
         more = f", and {in_all - _MOST_LABELS} more" if in_all > _MOST_LABELS else ""
         lines.append(f"labels of {one_line(path)}: {shown}{more}")
     if file.overlap is not None:
-        lines.append(f"{file.overlap} lines are in the other data set too")
+        lines.append(
+            f"{_counted(file.overlap, 'line')} {'is' if file.overlap == 1 else 'are'} in the other data set too"
+        )
     lines += [f"warning: {one_line(text)}" for text in file.warnings]
     lines += [_cut(one_line(json.dumps(line, ensure_ascii=False)), 200) for line in file.sample]
     return lines
@@ -180,8 +188,20 @@ def model_lines(versions: Sequence[ModelVersion]) -> list[str]:
     """A table of registered versions."""
     if not versions:
         return ["No model yet: tarmac train --help"]
-    rows = [[one.name, str(one.version), ", ".join(one.aliases) or "-", age(one.created), one.url] for one in versions]
-    return table(["NAME", "VERSION", "ALIAS", "AGE", "PAGE"], rows)
+    rows = [
+        [one.name, str(one.version), ", ".join(one.aliases) or "-", _score(one), age(one.created), one.url]
+        for one in versions
+    ]
+    return table(["NAME", "VERSION", "ALIAS", "METRIC", "AGE", "PAGE"], rows)
+
+
+def _score(version: ModelVersion) -> str:
+    name, value, lines = (version.tags.get(f"tarmac.{key}", "") for key in ("score_name", "score", "eval_lines"))
+    try:
+        text = f"{name} {float(value):.4f}"
+    except ValueError:  # there is none, or a person wrote something else into the tag
+        return "-"
+    return text + (f" on {_evaluation_lines(int(lines))}" if lines.isdecimal() else "")
 
 
 def comparison_lines(both: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -278,7 +298,8 @@ def host_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _taken(row: Mapping[str, Any]) -> str:
-    cores = f"{row['millicpus'] / 1000:g} cores and " if row["millicpus"] else ""
+    count = row["millicpus"] / 1000
+    cores = f"{count:g} core{'' if count == 1 else 's'} and " if count else ""
     return f"{cores}{size(row['bytes'])}"
 
 
@@ -306,7 +327,9 @@ def finding_lines(found: Sequence[Finding]) -> list[str]:
         if one.todo:
             lines.append(f"  {'':<20} {one_line(one.todo)}")
     wrong = sum(one.state == "wrong" for one in found)
-    return [*lines, f"{wrong} wrong." if wrong else "Nothing is wrong."]
+    notes = sum(one.state == "note" for one in found)
+    look = f" {_counted(notes, 'note')} (!) to look at." if notes else ""
+    return [*lines, (f"{wrong} wrong." if wrong else "Nothing is wrong.") + look]
 
 
 def gpu_check_lines(found: Mapping[str, Any]) -> list[str]:
@@ -349,7 +372,10 @@ def end_lines(info: SessionInfo) -> list[str]:
         if info.result.cached_from:
             lines.append(f"  nothing was trained: the same training was done before, by {info.result.cached_from}")
         if info.result.metrics:
-            lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()))
+            count = info.result.eval_lines
+            on = "" if count is None else f"   on {_evaluation_lines(count)}"
+            lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()) + on)
+        lines += [f"  warning: {one_line(text)}" for text in info.result.warnings]
         if info.result.model:
             lines.append(f"  model  {info.result.model} version {info.result.version}  {info.result.model_url or ''}")
         if info.result.promotion:
@@ -357,7 +383,16 @@ def end_lines(info: SessionInfo) -> list[str]:
     if info.why_failed:
         first, *more = info.why_failed.splitlines() or [""]
         lines += [f"  why    {one_line(first)}", *(f"         {one_line(line)}" for line in more[:20])]
+        lines.append(f"  next   tarmac explain {info.id}")
     return [*lines, f"  page   {info.url}"]
+
+
+def _evaluation_lines(count: int) -> str:
+    return _counted(count, "evaluation line")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _task(name: str, state: str | None, took: float | None) -> str:

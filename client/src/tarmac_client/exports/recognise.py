@@ -102,7 +102,10 @@ def told(found: Found, name: str) -> list[str]:
     labels = found.labels()
     shown = ", ".join(f"{label} {count}" for label, count in labels.most_common(_MOST_LABELS))
     more = f", and {len(labels) - _MOST_LABELS} more" if len(labels) > _MOST_LABELS else ""
-    lines = [f"{name}: read as {found.kind}: {len(found.lines)} lines" + (f"; labels: {shown}{more}" if labels else "")]
+    lines = [
+        f"{name}: read as {found.kind}: {len(found.lines)} line{'' if len(found.lines) == 1 else 's'}"
+        + (f"; labels: {shown}{more}" if labels else "")
+    ]
     lines += [f"  {note}" for note in found.notes]
     if found.split_words:
         lines.append(f"  {found.split_words} words were split where a mention begins or ends in them")

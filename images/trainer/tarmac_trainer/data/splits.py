@@ -24,6 +24,9 @@ Line = TypeVar("Line")
 
 HOLD_OUT_ONE_IN = 10
 
+FEW_EVAL_LINES = 30
+"""With fewer, one line moves a score by more than what promotes a version; the stack's rule has the same number."""
+
 Split = Literal["train", "eval"]
 
 HELD_OUT: Literal["held_out"] = "held_out"
@@ -40,6 +43,14 @@ class Prepared:
     train_lines: int
     eval_lines: int
     skipped_lines: int
+
+
+def doubt(eval_lines: int) -> str | None:
+    """Say that a score is from few lines; None: there are enough. Pure."""
+    if eval_lines >= FEW_EVAL_LINES:
+        return None
+    lines = "1 line evaluates" if eval_lines == 1 else f"{eval_lines} lines evaluate"
+    return f"only {lines}: scores from fewer than {FEW_EVAL_LINES} say little"
 
 
 def data_folder(session: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer import models
+from tarmac_trainer.data.readers import BrokenLineError, shown
 from tarmac_trainer.model import SMALL, TRANSFORMER, Model
 from tarmac_trainer.runtime import files
 from tarmac_trainer.runtime.errors import SessionError
@@ -38,11 +39,32 @@ class Predictor:
             An object for each, with the keys that a line of data has for this kind of model.
 
         Raises:
-            BrokenLineError: one of them cannot be read; says why.
+            ValueError: one of them cannot be read; says which one and why.
         """
-        values: Sequence[Mapping[str, Any]]
+        values: Sequence[Any]
         values = model_input.to_dict("records") if hasattr(model_input, "to_dict") else list(model_input)
-        return self._model.predict(self._predictor, values)
+        for number, value in enumerate(values, start=1):
+            if not isinstance(value, Mapping):
+                raise ValueError(
+                    f"object {number} of {len(values)} cannot be read: it is {shown(value)}, and must be a dictionary "
+                    f"such as {dict(self._model.example)}"
+                )
+        try:
+            return self._model.predict(self._predictor, values)
+        except BrokenLineError as error:
+            for number, value in enumerate(values, start=1):
+                if said := self._problem(value):
+                    raise ValueError(
+                        f"object {number} of {len(values)}, {shown(value)}, cannot be read: {said}"
+                    ) from error
+            raise
+
+    def _problem(self, value: Mapping[str, Any]) -> str | None:
+        try:
+            self._model.predict(self._predictor, [value])
+        except BrokenLineError as error:
+            return str(error)
+        return None
 
 
 def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Model[Any], card: str, **more: Any) -> None:

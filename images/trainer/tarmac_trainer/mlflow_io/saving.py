@@ -175,7 +175,7 @@ def _log_facts(
         "seed": training["seed"],
         "device": training["device"],
         **({"chosen": json.dumps(training["chosen"])} if "chosen" in training else {}),
-        **{key: training[key] for key in ("trained_again_on",) if key in training},
+        **{key: training[key] for key in ("best_is", "trained_again_on") if key in training},
         **{name: count for name, count in manifest.items() if name in COUNTS},
     }
     for entry in manifest["datasets"]:
@@ -258,12 +258,15 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
     known = ""
     if overlapping := manifest.get("eval_lines_seen"):
         known = f", {overlapping:,} of which it or its base model was trained on, so its metrics are better than it is"
+    if doubt := splits.doubt(manifest["eval_lines"]):
+        known += f" ({doubt})"
     again = ""
     if lines := training.get("trained_again_on"):
         again = (
             f"\nThen it was trained again on {lines:,} lines, those held out to evaluate included, in the way that\n"
             "was best. The metrics are those of the model that did not know them.\n"
         )
+    of = f"of {training['best_is']}" if "best_is" in training else "at step {best_step} of {steps}".format_map(training)
     url = os.environ.get("TARMAC_AIRFLOW_URL")
     origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
     return f"""# {request.model}
@@ -274,8 +277,8 @@ A model that {model.title}. Load it and predict, with the MLflow it came from as
 mlflow.pyfunc.load_model("models:/{request.name}/<version>").predict([{example}])
 ```
 {spacy}{origin}
-Best {training["score_name"]} on the eval lines while training: {training["best_score"]:.4f}
-at step {training["best_step"]} of {training["steps"]}, after {training["seconds"]:.0f} s
+Best {training["score_name"]} on the eval lines while training: {training["best_score"]:.4f},
+{of}, after {training["seconds"]:.0f} s
 on {training["device"]}, seed {request.seed}. Trained on {manifest["train_lines"]:,} lines,
 evaluated on {manifest["eval_lines"]:,}{known}.
 {again}

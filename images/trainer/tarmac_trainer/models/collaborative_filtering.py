@@ -107,12 +107,18 @@ class CollaborativeFiltering(Model[Interaction]):
         total = sum(way.iterations for way in ways)
         training.progress(0, total)
         done = 0
-        for way in ways:
+        for number, way in enumerate(ways):
+            beside = number > 0  # the curve is that of the first way
             if way.method == NEIGHBOURS:
                 training.progress(done + 1, total)
-                training.evaluated(neighbours.found(users, items, counts), step=done + 1, how=way.record(1))
+                training.evaluated(
+                    neighbours.found(users, items, counts),
+                    step=1,
+                    how=way.record(1),
+                    named=_said(way.record(1)) if beside else None,
+                )
             else:
-                _factorize(training, way, users, items, counts, base, done=done, total=total)
+                _factorize(training, way, users, items, counts, base, beside=beside, done=done, total=total)
             done += way.iterations
         if len(ways) > 1:
             events.say(f"chosen by {self.score_name}: {_said(training.best_how)}")
@@ -177,6 +183,7 @@ def _factorize(
     counts: "csr_matrix",
     base: Recommender | None,
     *,
+    beside: bool,
     done: int,
     total: int,
 ) -> None:
@@ -188,6 +195,7 @@ def _factorize(
         users, items: the names of rows and columns.
         counts: how often each pair occurred.
         base: to start from; None: from nothing.
+        beside: another way's curve is drawn.
         done: iterations that were done before in this training.
         total: iterations of the whole training.
 
@@ -219,7 +227,8 @@ def _factorize(
                 "the factors grew beyond all bounds: lower parameters.alpha, or raise parameters.regularization"
             )
         found = Recommender(users, items, counts.indptr, counts.indices, user_factors, item_factors)
-        training.evaluated(found, step=done + iteration, how=way.record(iteration))
+        how = way.record(iteration)
+        training.evaluated(found, step=iteration, how=how, named=_said(how) if beside else None)
 
     solve(counts, start, way, training.parameters["regularization"], after)
 

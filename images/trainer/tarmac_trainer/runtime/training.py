@@ -55,6 +55,7 @@ class Training(Generic[Line]):
         score_name: what that score is called.
         base: the folder of the predictor to start from; None: from nothing.
         chosen: what was best, when it is repeated; None: it is to be found.
+        about: what people are told beside the progress, of a training in two parts.
         scored: what `score` in full said of the best candidate before it was trained again, for the record.
     """
 
@@ -69,12 +70,15 @@ class Training(Generic[Line]):
     device: Device
     base: Path | None = None
     chosen: Chosen | None = None
+    about: str | None = None
     scored: Mapping[str, Any] | None = None
     curve: list[tuple[int, float]] = field(default_factory=list)
+    candidates: list[tuple[str, float]] = field(default_factory=list)
     measurements: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     best_step: int = 0
     best_score: float = -1.0
     best_how: Mapping[str, Any] = field(default_factory=dict)
+    best_named: str = ""
     steps: int = 0
     started: float = field(default_factory=time.monotonic)
     _phase_started: float = field(default_factory=time.monotonic)
@@ -100,7 +104,7 @@ class Training(Generic[Line]):
         at_an_end = done in (0, total) and (moved or self._last_progress == float("-inf"))
         if at_an_end or now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
-            events.progress(_short(done), _short(total), seconds=now - self._phase_started)
+            events.progress(_short(done), _short(total), seconds=now - self._phase_started, message=self.about)
 
     def alive(self) -> None:
         """Give a sign of life where nothing is to be counted."""
@@ -121,13 +125,17 @@ class Training(Generic[Line]):
             if len(points) > 20 * CURVE_POINTS:
                 points[:] = thinned(points, 10 * CURVE_POINTS, keep=step or 0)
 
-    def evaluated(self, predictor: Any, *, step: int, how: Mapping[str, Any] | None = None) -> bool:
+    def evaluated(
+        self, predictor: Any, *, step: int, how: Mapping[str, Any] | None = None, named: str | None = None
+    ) -> bool:
         """Score a predictor on the eval lines and keep it if it is the best so far; when the best is repeated, keep it.
 
         Args:
             predictor: the candidate.
-            step: by which the curve and the record name it.
+            step: by which the curve and the record name it: as many updates or iterations as were made.
             how: what besides `step` it takes to repeat it, as JSON can hold it.
+            named: what it is, of a candidate beside the model whose curve is drawn: it is no point of that curve, and
+                the record has its score under this name.
 
         Returns:
             Whether it is the best.
@@ -137,13 +145,17 @@ class Training(Generic[Line]):
             self._keep(predictor)
             return True
         value = self.score(predictor, self.alive)
-        self.steps = step
-        self.curve.append((step, value))
         self.device.sample()
-        events.metric(self.score_name, value, step)
+        if named is None:
+            self.steps = step
+            self.curve.append((step, value))
+            events.metric(self.score_name, value, step)
+        else:
+            self.candidates.append((named, value))
+            events.say(f"{self.score_name} of {named}: {value:.4f}")
         if value <= self.best_score:
             return False
-        self.best_step, self.best_score, self.best_how = step, value, dict(how or {})
+        self.best_step, self.best_score, self.best_how, self.best_named = step, value, dict(how or {}), named or ""
         self._keep(predictor)
         return True
 
@@ -159,6 +171,7 @@ class Training(Generic[Line]):
             scored: what the record says of the best candidate's scores, since the one that takes its place has none.
         """
         self.train, self.scored = lines, scored
+        self.about = f"training again, on all {len(lines):,} lines"
         self.chosen = Chosen(self.best_step, self.best_how)
         self._phase_started = time.monotonic()
         self._progress, self._last_progress = (0, 0), float("-inf")
@@ -169,6 +182,8 @@ class Training(Generic[Line]):
         Returns:
             The contract's result of `train`, which is also written to `training.json`.
         """
+        if self._progress[1] > 0:
+            self.progress(self._progress[1], self._progress[1])
         files.replace_folder(self.partial, self.session / "model")
         result: dict[str, Any] = {
             "best_step": self.best_step,
@@ -184,6 +199,10 @@ class Training(Generic[Line]):
         }
         if self.best_how:
             result["chosen"] = dict(self.best_how)
+        if self.candidates:
+            result["candidates"] = [list(one) for one in self.candidates[:CURVE_POINTS]]
+        if self.best_named:
+            result["best_is"] = self.best_named
         if self.chosen is not None:
             result["trained_again_on"] = len(self.train)
         if self.device.pool is not None:

@@ -183,13 +183,11 @@ def train(
     texts, labels = [line.text for line in lines], [line.label for line in lines]
     found = linear.fit(texts, labels, at_blanks=doc is at_blanks, tick=training.alive)
     for share in SHARES if chosen is None else (chosen["linear_share"],):
-        # After the network's last step, for the curve.
         how = {"linear_share": share, "updates": updates}
-        training.evaluated(Both(nlp, found, share), step=training.steps + 1, how=how)
+        named = "the linear model alone" if share == 1 else "the mean of the network and the linear model"
+        training.evaluated(Both(nlp, found, share), step=updates, how=how, named=named)
     if chosen is None:
-        share = training.best_how["linear_share"]
-        said = "the network alone" if not share else "the linear model alone" if share == 1 else "the mean of both"
-        events.say(f"chosen by {training.score_name}: {said}")
+        events.say(f"chosen by {training.score_name}: {training.best_named or 'the network alone'}")
 
 
 def predict(

@@ -194,12 +194,11 @@ def train(
     # With the network's spans besides, a tagger that dares less may be better.
     ways = [(tagger.penalty, False), *([(tagger.penalty / 2, True), (tagger.penalty, True)] if spans else [])]
     for penalty, union in ways:
-        # After the network's last step, for the curve.
         how = {"perceptron": penalty, "union": union, "updates": updates}
-        training.evaluated(Tagging(network, replace(tagger, penalty=penalty), union), step=training.steps + 1, how=how)
-    best = training.best_how
-    said = "the network" if best["perceptron"] is None else "what either finds" if best["union"] else "the perceptron"
-    events.say(f"chosen by {training.score_name}: {said}")
+        named = f"what the network or the perceptron finds (penalty {penalty:g})" if union else "the perceptron alone"
+        trial = Tagging(network, replace(tagger, penalty=penalty), union)
+        training.evaluated(trial, step=updates, how=how, named=named)
+    events.say(f"chosen by {training.score_name}: {training.best_named or 'the network alone'}")
 
 
 def _set_penalty(training: Training[Any], tagger: Tagger, penalties: Sequence[float]) -> float:

@@ -23,6 +23,9 @@ _SWITCHES = ("gpu", "no_cache")
 NAMES = ["model", *_SWITCHES, *_TOP, *_RESOURCES]
 """The fields that the form has for every model, data sets aside."""
 
+UNUSED = "not used lately"
+"""What stands in the place of a file's names: the sessions that are looked through are the latest ones."""
+
 PARAMETER = "parameter."
 """What the name of a parameter's field begins with."""
 
@@ -130,6 +133,18 @@ def errors(problems: Sequence[str], fields: Iterable[str], given: Mapping[str, s
     return found
 
 
+def in_words(problems: Sequence[str], request: Mapping[str, Any]) -> list[str]:
+    """Return the problems of a form's request as a person reads them who has not seen JSON.
+
+    Args:
+        request: that the form says.
+    """
+    if request.get("datasets"):
+        return list(problems)
+    rest = [one for one in problems if one.partition(":")[0] != "datasets"]
+    return ["datasets: choose a file to train on, or upload one of your own.", *rest]
+
+
 def inputs(kind: answers.Kind) -> list[Input]:
     """Return the fields of a model's parameters."""
     return [
@@ -154,7 +169,7 @@ def inputs(kind: answers.Kind) -> list[Input]:
 def files(stored: Iterable[answers.Listed]) -> list[Choice]:
     """Return the data sets to choose from: what people call them, their size, and the beginning of their id."""
     return [
-        Choice(one.reference, f"{', '.join(one.names[:3]) or 'never used'} · {format_size(one.size)} · {_day(one)}")
+        Choice(one.reference, f"{', '.join(one.names[:3]) or UNUSED} · {format_size(one.size)} · {_day(one)}")
         for one in stored
         if one.reference.endswith(".jsonl")
     ]

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tarmac.base.session import cancellation, failure_in
+from tarmac.base.session import ending
 from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags
+from tarmac.registry.facts import score_text
 from tarmac.web import answers
 from tarmac.web.page.bars import sparkline
+from tarmac.web.page.form import UNUSED
 from tarmac.web.page.now import Badge
 
 PRODUCTION = "production"
@@ -81,7 +83,7 @@ def session_lines(rows: Iterable[answers.Row]) -> list[SessionLine]:
             badge=_BADGES.get(row.run_state, Badge("warning", row.run_state)),
             started=row.started,
             took="" if row.seconds is None else format_seconds(row.seconds),
-            says=row.now or cancellation(row.note) or failure_in(row.note) or (row.note.splitlines() or [""])[0],
+            says=row.now or ending(row.note),
         )
         for row in rows
     ]
@@ -100,7 +102,7 @@ def file_lines(stored: Iterable[answers.Listed]) -> list[FileLine]:
     return [
         FileLine(
             file=one.reference.rpartition("/")[2],
-            names=", ".join(one.names),
+            names=", ".join(one.names) or (UNUSED if one.reference.endswith(".jsonl") else f"script, {UNUSED}"),
             size=format_size(one.size),
             stored=one.stored,
         )
@@ -145,12 +147,11 @@ def _score(version: answers.Version) -> float | None:
 
 
 def _version(one: answers.Version) -> VersionLine:
-    value = _score(one)
     return VersionLine(
         version=one.version,
         created=one.created,
-        score="" if value is None else f"{one.tags.get(tags.SCORE_NAME, 'score')} {value:.4f}",
-        data=one.tags.get(tags.DATASETS, ""),
+        score=score_text(one.tags),
+        data=one.tags.get(tags.DATA, ""),
         in_production=PRODUCTION in one.aliases,
         aliases=[alias for alias in one.aliases if alias != PRODUCTION],
         same_as=one.same_as or "",

@@ -75,14 +75,15 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         call = calls(request)
         if given.get("do") != "start":
             found = await call.post(answers.Problems, "/checks", {"request": made})
-            return await show_form(request, given, found.problems, preview=form.as_json(made))
+            problems = form.in_words(found.problems, made)
+            return await show_form(request, given, problems, preview="" if problems else form.as_json(made))
         try:
             started = await call.post(answers.Started, "/sessions", {"request": made, "key": given.get("key")})
         except RefusedError as error:
             if error.status != HTTPStatus.BAD_REQUEST:
                 raise
-            problems = error.refusal.problems or [error.refusal.detail]
-            return await show_form(request, given, problems, preview=form.as_json(made), status=HTTPStatus.BAD_REQUEST)
+            problems = form.in_words(error.refusal.problems or [error.refusal.detail], made)
+            return await show_form(request, given, problems, status=HTTPStatus.BAD_REQUEST)
         root = request.scope.get("root_path", "")
         return RedirectResponse(f"{root}/sessions/{quote(started.id, safe='')}", HTTPStatus.SEE_OTHER)
 
@@ -91,13 +92,14 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         request: Request,
         tarmac_proof: Annotated[str, Header()] = "",
         only: Literal["check", ""] = "",
+        model: str = "",
     ) -> Response:
         """Check the beginning of a data set, or store one; answer with what it is."""
         if is_forged(request.headers, cookie_token(request.headers), tarmac_proof):
             raise RefusedError(HTTPStatus.FORBIDDEN, answers.Refusal(detail=FORGED, problems=[]))
         call = calls(request)
         if only:
-            found = await call.send_file(answers.Problems, "/checks/file", request)
+            found = await call.send_file(answers.Problems, f"/checks/file?model={quote(model, safe='')}", request)
             return shown(request, "upload_part.html", problems=found.problems, content=None)
         kept = await call.send_file(answers.Kept, "/datasets", request)
         name = quote(kept.reference.rpartition("/")[2])

@@ -154,13 +154,16 @@ def _does(device: answers.Device) -> list[str]:
 def _host(host: answers.Host, known: Mapping[str, answers.UnderWay], at: datetime) -> Resource:
     own = [one for one in host.sessions if not one.beside]
     cores = [
-        *(Part("used", one.millicpus, f"{_title(one.session, known)}: {format_cores(one.millicpus)}") for one in own),
+        *(
+            Part("reserved", one.millicpus, f"{_title(one.session, known)}: {format_cores(one.millicpus)}")
+            for one in own
+        ),
         Part("free", host.free_millicpus, f"{format_cores(host.free_millicpus)} free"),
         Part("headroom", host.headroom_millicpus, f"{format_cores(host.headroom_millicpus)} headroom"),
     ]
     memory = [
         *(
-            Part("used", one.reserved_bytes, f"{_title(one.session, known)}: {format_size(one.reserved_bytes)}")
+            Part("reserved", one.reserved_bytes, f"{_title(one.session, known)}: {format_size(one.reserved_bytes)}")
             for one in own
         ),
         Part("others", host.beside_bytes, f"{format_size(host.beside_bytes)} for GPU sessions"),

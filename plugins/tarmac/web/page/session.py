@@ -12,6 +12,7 @@ from typing import Any
 from tarmac.base import ids
 from tarmac.base.states import SessionState
 from tarmac.base.units import GIB, format_seconds, format_size
+from tarmac.registry.promotion import counted
 from tarmac.web import answers
 from tarmac.web.page.now import Badge, metric_text
 
@@ -68,6 +69,8 @@ class View:
     curves: str
     usage: str
     scores: list[tuple[str, str]]
+    scored_on: str
+    doubts: list[str]
     request: str
     airflow: str
     mlflow: str
@@ -113,6 +116,10 @@ def view(
         scores=sorted((name, f"{value:.4g}") for name, value in session.result.metrics.items())
         if session.result
         else [],
+        scored_on=counted(session.result.eval_lines)
+        if session.result and session.result.eval_lines is not None
+        else "",
+        doubts=session.result.warnings if session.result else [],
         request=json.dumps(session.request, indent=2, ensure_ascii=False),
         airflow=f"/dags/{ids.DAG_ID}/runs/",
         mlflow=(session.result.model_url if session.result else None) or "",

@@ -6,7 +6,8 @@ const HEAD = 1024 * 1024; // bytes that are looked at before the file is sent
 function send(place, body, only, onProgress) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest(); // fetch does not tell how far an upload is
-    call.open("POST", place.dataset.upload + (only ? "?only=check" : ""));
+    const model = encodeURIComponent(place.dataset.model || "");
+    call.open("POST", place.dataset.upload + (only ? `?only=check&model=${model}` : ""));
     call.setRequestHeader("Tarmac-Proof", place.dataset.proof);
     call.setRequestHeader("Content-Type", "application/octet-stream");
     if (onProgress) call.upload.addEventListener("progress", (event) => onProgress(event.loaded / event.total));
@@ -30,16 +31,21 @@ function complain(place, text) {
 
 function offer(place, file) {
   const stored = place.querySelector("[data-reference]");
-  const empty = [...document.querySelectorAll("[data-set]")].find((row) => !row.querySelector("select").value);
+  const use = place.querySelector("[data-use]")?.value;
+  const rows = [...document.querySelectorAll("[data-set]")];
+  const row = use === "more" ? rows.find((one) => !one.querySelector("select").value) : rows[0];
   for (const select of document.querySelectorAll("[data-set] select")) {
     if ([...select.options].some((option) => option.value === stored.dataset.reference)) continue;
     select.add(new Option(`${file.name} · ${stored.dataset.text}`, stored.dataset.reference));
   }
-  if (!empty) return;
-  empty.closest("details")?.setAttribute("open", "");
-  empty.querySelector("select").value = stored.dataset.reference;
-  const name = empty.querySelector("input");
-  if (!name.value) name.value = file.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]/g, "-").slice(0, 60);
+  if (!rows.length) return; // the page of data sets has no form
+  if (!row) return complain(place, `It is stored. All ${rows.length} data sets are chosen already: choose it in place of one.`);
+  row.closest("details")?.setAttribute("open", "");
+  row.querySelectorAll("select")[use === "eval" ? 1 : 0].value = stored.dataset.reference;
+  const name = row.querySelector("input");
+  // A name that was made of the file before goes with it; one that a person wrote stays.
+  if (use === "eval" || (name.value && name.value !== name.dataset.made)) return;
+  name.value = name.dataset.made = file.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]/g, "-").slice(0, 60);
 }
 
 async function take(place, file) {
