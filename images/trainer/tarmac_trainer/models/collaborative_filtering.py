@@ -11,7 +11,7 @@ found on the CPU.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from tarmac_trainer.data.readers import BrokenLineError, check_storable, compose
 from tarmac_trainer.model import REFIT, Choice, Model, Number, Scores
 from tarmac_trainer.recommender import neighbours, recommending
 from tarmac_trainer.recommender.recommending import Interaction, Predictor, Recommender, rows_of
-from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime import events, stopping
 from tarmac_trainer.runtime.errors import DataError, RequestError
 from tarmac_trainer.runtime.training import Chosen, Training
 
@@ -111,8 +111,10 @@ class CollaborativeFiltering(Model[Interaction]):
             if way.method == NEIGHBOURS:
                 training.progress(done + 1, total)
                 training.evaluated(neighbours.found(users, items, counts), step=done + 1, how=way.record(1))
-            else:
-                _factorize(training, way, users, items, counts, base, done=done, total=total)
+            elif not training.has_ended(loop := f"ALS from {done}"):
+                with stopping.delayed():
+                    _factorize(training, way, users, items, counts, base, done=done, total=total, loop=loop)
+                training.end_loop(loop)
             done += way.iterations
         if len(ways) > 1:
             events.say(f"chosen by {self.score_name}: {_said(training.best_how)}")
@@ -179,6 +181,7 @@ def _factorize(
     *,
     done: int,
     total: int,
+    loop: str,
 ) -> None:
     """Train by ALS and hand over what each `eval_frequency` iterations give, and the last.
 
@@ -190,6 +193,7 @@ def _factorize(
         base: to start from; None: from nothing.
         done: iterations that were done before in this training.
         total: iterations of the whole training.
+        loop: by which a checkpoint knows this way among the others.
 
     Raises:
         RequestError: the factors are no numbers any more, or the base does not fit.
@@ -208,8 +212,17 @@ def _factorize(
     if base is not None:
         _take_over(start, base, way.factors)
     solve = _on_the_cpu if training.device.pool is None else _on_the_gpu
+    before = 0
+    if (resumed := training.gone_on(loop)) is not None:
+        before = resumed.values["at"] - done
+        start = replace(start, user_factors=resumed.arrays["users"], item_factors=resumed.arrays["items"])
 
     def after(iteration: int, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
+        iteration += before
+        evaluate(iteration, user_factors, item_factors)
+        training.offer(loop, done + iteration, lambda: ({}, {"users": user_factors, "items": item_factors}))
+
+    def evaluate(iteration: int, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
         training.device.sample()
         training.progress(done + iteration, total)
         if iteration % every and iteration != way.iterations:
@@ -221,7 +234,8 @@ def _factorize(
         found = Recommender(users, items, counts.indptr, counts.indices, user_factors, item_factors)
         training.evaluated(found, step=done + iteration, how=way.record(iteration))
 
-    solve(counts, start, way, training.parameters["regularization"], after)
+    left = replace(way, iterations=way.iterations - before)
+    solve(counts, start, left, training.parameters["regularization"], after)
 
 
 After = Callable[[int, np.ndarray, np.ndarray], None]
