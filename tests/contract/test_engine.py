@@ -38,12 +38,17 @@ def session(request: pytest.FixtureRequest, tmp_path: Path, stack: str) -> Itera
     api.close()
 
 
-def started(session: Any, script: str, **labels: str) -> str:
+def started(session: Any, script: str, stop_timeout: int | None = None, **labels: str) -> str:
     host = session.api.create_host_config(
         mounts=[{"Type": "volume", "Source": session.volume, "Target": "/session", "ReadOnly": False}], init=True
     )
     made: str = session.api.create_container(
-        IMAGE, None, entrypoint=["sh", "-c", script], labels={**session.labels, **labels}, host_config=host
+        IMAGE,
+        None,
+        entrypoint=["sh", "-c", script],
+        labels={**session.labels, **labels},
+        stop_timeout=stop_timeout,
+        host_config=host,
     )["Id"]
     session.api.start(made)
     return made
@@ -91,6 +96,24 @@ def test_containers_are_found_by_their_labels_newest_first(session: Any):
     assert {one["State"] for one in found} == {"running"}
     engine.stop_and_remove(session.api, other)
     assert other not in [one["Id"] for one in session.containers()]
+
+
+@pytest.mark.parametrize(
+    ("asked", "goes_on", "written"),
+    [(30, True, True), (30, False, False), (None, True, False)],
+    ids=["it goes on later", "it does not", "it has not asked"],
+)
+def test_a_container_that_is_stopped_gets_the_time_that_it_asked_for_where_it_goes_on_later(
+    session: Any, asked: int | None, goes_on: bool, written: bool
+):
+    # Longer than a container gets that has not asked.
+    script = f"trap 'sleep {engine.STOP_SECONDS + 1}; touch /session/written; exit' TERM; echo ready; sleep 60 & wait"
+    container = started(session, script, asked)
+    assert next(records(session.api, container, Position(), follow=True)).content == b"ready\n"
+    engine.stop(session.api, container, goes_on=goes_on)
+    assert session.has_ended(container)
+    look = started(session, "ls /session")
+    assert (b"written" in said(session, look)) == written
 
 
 def test_a_file_comes_out_of_an_ended_container(session: Any, until: Any):

@@ -224,6 +224,7 @@ class MemoryEngine:
                 "Env": [f"{key}={value}" for key, value in given.items()],
                 "User": one.options.get("user", ""),
                 "Healthcheck": one.options.get("healthcheck"),
+                "StopTimeout": one.options.get("stop_timeout"),
             },
             "HostConfig": one.options["host_config"],
             "NetworkSettings": {"Networks": one.networks},

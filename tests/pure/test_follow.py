@@ -30,6 +30,21 @@ def test_a_long_curve_keeps_its_ends_and_fits_the_width():
     assert (drawn[0], drawn[-1]) == ("▁", "█")
 
 
+@pytest.mark.parametrize(
+    ("resumed", "said"),
+    [
+        (
+            {"times": 2, "step": 1200, "seconds_saved": 240.0},
+            "  went on from a checkpoint of an earlier attempt: 4 min",
+        ),
+        ({"times": 1}, "  went on from a checkpoint of an earlier attempt"),
+    ],
+)
+def test_the_summary_tells_the_time_that_a_checkpoint_saved(resumed: dict[str, float], said: str):
+    assert any(line.startswith(said) for line in summary({"resumed": resumed}, None, None))
+    assert summary({"resumed": "once"}, None, None) == summary({}, None, None) == []
+
+
 def test_the_summary_tells_curve_scores_types_and_the_model():
     lines = summary(
         {"curve": [[100, 0.1], [200, 0.4]], "score_name": "f1", "best_score": 0.4, "best_step": 200, "seconds": 75},

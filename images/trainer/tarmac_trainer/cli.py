@@ -8,15 +8,12 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from tarmac_trainer import __version__, steps
-from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime import events, stopping
 from tarmac_trainer.runtime.errors import TrainerError
 from tarmac_trainer.runtime.health import DEFAULT_MAX_AGE
-
-STOPPED = 128 + signal.SIGTERM
 
 _STEPS = {
     "prep": (steps.prep, "fetch and check the data sets of request.json into data/"),
@@ -70,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Every failure ends in an `error` event."""
-    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGTERM, stopping.handle)
     parser = build_parser()
     given = parser.parse_args(arguments)
     if given.command is None:
@@ -100,13 +97,6 @@ def _fail(message: str, exit_code: int, *, retryable: bool, **fields: Any) -> in
     print(message, file=sys.stderr, flush=True)
     events.emit("error", message=message, retryable=retryable, **fields)
     return exit_code
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End at once: every file of a session is put in place in one piece, so there is nothing to
-    undo."""
-    os.write(1, b"stopped by SIGTERM\n")
-    os._exit(STOPPED)
 
 
 def _sentence(text: str) -> str:

@@ -101,7 +101,7 @@ def train(session: Path) -> dict[str, Any]:
     Raises:
         TrainerError: see `errors`.
     """
-    from tarmac_trainer.runtime import device, health, training
+    from tarmac_trainer.runtime import checkpoint, device, health, training
 
     heartbeat = health.Heartbeat(session, "cuda" if os.environ.get("TARMAC_DEVICE") == "cuda" else "cpu")
     heartbeat.restart()
@@ -136,13 +136,17 @@ def train(session: Path) -> dict[str, Any]:
             base=base if base.is_dir() else None,
             about="then again on all lines" if held_out else None,
         )
+        if request.script is None:  # a script's checkpoint is its own
+            run.resume(checkpoint.key(session))
         with where.guarded():
-            if request.script is None:
+            if run.chosen is not None:
+                run.train = [*train_lines, *held_out]
+            elif request.script is None:
                 model.train(run)
             else:
                 script = scripts.path(session, request.script)
                 scripts.train(run, script, kind=model.name, load=model.load)
-            if held_out:
+            if held_out and run.chosen is None:
                 scored = _scored(session, model, run.partial, eval_lines)
                 run.train_again([*train_lines, *held_out], scored)
                 events.say(
@@ -150,6 +154,7 @@ def train(session: Path) -> dict[str, Any]:
                     f"{run.best_named or f'at step {run.best_step}'}; the scores are those of the model that did not "
                     "know them"
                 )
+            if held_out:
                 model.train(run)
         overlap.write(session, model, run.partial, held_out=bool(held_out))
         result = run.finish()

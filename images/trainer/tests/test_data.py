@@ -28,7 +28,7 @@ def test_several_data_sets_are_combined(session: Session) -> None:
     )
     result = session.run("prep").result
     own = [Sentence.load({"words": [f"Ada{i}", "sleeps"], "spans": [[0, 1, "person"]]}) for i in range(9)]
-    kept, held = splits.hold_out(own, mark)
+    kept, held = held_out_of(own)
     numbers = (result["train_lines"], result["eval_lines"], result["skipped_lines"])
     assert numbers == (len(kept) + 1, len(held) + 1, 1)
     assert [(d["name"], d["split"], d["lines"]) for d in result["datasets"]] == [
@@ -53,6 +53,10 @@ def mark(sentence: Sentence) -> bytes:
     return splits.fingerprint(models.get("named_entity_recognition"), splits.as_json(sentence))
 
 
+def held_out_of(sentences: list[Sentence]) -> tuple[list[Sentence], list[Sentence]]:
+    return splits.hold_out(sentences, [mark(sentence) for sentence in sentences])
+
+
 def numbered(count: int) -> list[Sentence]:
     return [Sentence((str(number),)) for number in range(count)]
 
@@ -60,29 +64,80 @@ def numbered(count: int) -> list[Sentence]:
 @pytest.mark.parametrize("lines", [2, 3, 9, 10, 22, 100, 1000])
 def test_about_a_tenth_is_held_out_and_never_trained_on(lines: int) -> None:
     sentences = numbered(lines)
-    train, evaluation = splits.hold_out(sentences, mark)
+    train, evaluation = held_out_of(sentences)
     assert train
     assert evaluation
     assert abs(len(evaluation) - lines / 10) <= 3 * (lines * 0.09) ** 0.5 + 1
     assert sorted(train + evaluation, key=lambda s: int(s.words[0])) == sentences
-    assert splits.hold_out(sentences, mark) == (train, evaluation)
+    assert held_out_of(sentences) == (train, evaluation)
 
 
 def test_the_same_lines_are_on_the_same_side() -> None:
-    train, evaluation = splits.hold_out(numbered(50) + numbered(50), mark)
+    train, evaluation = held_out_of(numbered(50) + numbered(50))
     assert not set(train) & set(evaluation)
     assert len(evaluation) == 2 * len(set(evaluation))
 
 
 def test_a_line_stays_on_its_side_when_the_file_grows() -> None:
-    train, evaluation = splits.hold_out(numbered(100), mark)
-    more_train, more_evaluation = splits.hold_out(numbered(300), mark)
+    train, evaluation = held_out_of(numbered(100))
+    more_train, more_evaluation = held_out_of(numbered(300))
     assert set(train) < set(more_train)
     assert set(evaluation) < set(more_evaluation)
 
 
+def grouped(groups: list[str | float | None]) -> str:
+    return "".join(line(f"Ada{place} sleeps", "B-person O", group=group) for place, group in enumerate(groups))
+
+
+def prepare(session: Session, lines: str) -> str:
+    session.request({"d": {"train": session.put(lines), "eval": None}}, model="named_entity_recognition")
+    outcome = session.run("prep")
+    assert outcome.code == 0, outcome.err
+    return outcome.out
+
+
+def test_a_group_is_held_out_as_a_whole(session: Session) -> None:
+    groups = [f"document {place % 30}" for place in range(300)]
+    said = prepare(session, grouped(groups))
+    of_word = {f"Ada{place}": group for place, group in enumerate(groups)}
+    train, held = ({of_word[word] for word in words(session, split)} for split in ("train", "eval"))
+    assert held
+    assert not train & held
+    assert f"{10 * len(held)} of 300 lines held out to evaluate, each of the 30 groups as a whole" in said
+
+
+def test_a_group_is_on_its_side_by_its_name_and_lines_without_one_by_what_they_say(
+    make_session: Callable[[str], Session],
+) -> None:
+    one, other = make_session("one"), make_session("other")
+    prepare(one, grouped([7, "a ", *[None] * 100]))
+    prepare(other, grouped([7.0, "a", *[None] * 100]))
+    assert words(one, "eval") == words(other, "eval")
+    plain = make_session("plain")
+    prepare(plain, grouped([None] * 102))
+    assert set(words(plain, "eval")) - {"Ada0", "Ada1"} == set(words(one, "eval")) - {"Ada0", "Ada1"}
+
+
+def test_lines_of_a_group_that_is_the_only_one_are_held_out(session: Session) -> None:
+    said = prepare(session, grouped(["a"] * 100))
+    assert 'all lines have the same "group", so that lines of it are held out' in said
+    assert not set(words(session, "train")) & set(words(session, "eval"))
+
+
+@pytest.mark.parametrize(
+    ("group", "why"), [("[1]", "must be a string or a whole number, not [1]"), ('" "', "is blank"), ("1.5", "not 1.5")]
+)
+def test_a_group_that_is_none_is_refused(session: Session, group: str, why: str) -> None:
+    lines = NINE + f'{{"sentence": "Eve", "named_entity": ["O"], "group": {group}}}\n'
+    session.request({"d": {"train": session.put(lines), "eval": None}}, model="named_entity_recognition")
+    failed = session.run("prep")
+    assert failed.code == 2
+    assert '"group" ' in failed.error["message"]
+    assert why in failed.error["message"]
+
+
 def test_lines_that_are_all_the_same_are_trained_and_evaluated_on() -> None:
-    assert splits.hold_out(2 * numbered(1), mark) == (2 * numbered(1), 2 * numbered(1))
+    assert held_out_of(2 * numbered(1)) == (2 * numbered(1), 2 * numbered(1))
 
 
 def test_the_held_out_part_is_the_same_for_another_seed(

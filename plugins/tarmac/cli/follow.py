@@ -74,6 +74,9 @@ def summary(
             f"  training curve ({name} on the evaluation set, steps {points[0][0]:g} to {points[-1][0]:g})",
             f"  {curve(points)}{best}" + (f", {format_seconds(facts['seconds'])}" if "seconds" in facts else ""),
         ]
+    if trained and (resumed := _numbers(trained.get("resumed"))):
+        saved = f": {format_seconds(resumed['seconds_saved'])} saved" if "seconds_saved" in resumed else ""
+        lines.append(f"  went on from a checkpoint of an earlier attempt{saved}")
     if scored:
         metrics = _numbers(scored.get("metrics"))
         names = sorted(metrics, key=lambda name: (_METRIC_ORDER.index(name) if name in _METRIC_ORDER else 9, name))

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,8 @@ from tarmac.containers.calls import EngineCalls
 
 # A stopping container gets this long; Airflow kills the task's process 5 s after SIGTERM.
 STOP_SECONDS = 2
+# A training whose image asks for it, so that it can write a checkpoint, gets longer where it is to be gone on with.
+LABEL_STOP_SECONDS, MOST_STOP_SECONDS = "tarmac.stop_seconds", 30
 
 
 def client() -> EngineCalls:
@@ -129,10 +132,17 @@ def remove_container(api: EngineCalls, container_id: str) -> None:
             raise ContainerError(f"Container {container_id[:12]} cannot be removed: {error.explanation}.") from error
 
 
-def stop(api: EngineCalls, container_id: str) -> None:
-    """Ask a container to stop; kill it after STOP_SECONDS. One that has ended or is gone is fine."""
+def stop(api: EngineCalls, container_id: str, *, goes_on: bool = False) -> None:
+    """Ask a container to stop; kill it after STOP_SECONDS. One that has ended or is gone is fine.
+
+    Args:
+        api: the engine.
+        container_id: of the container.
+        goes_on: whether its step is done once more, so that it gets the time that it asked for to write a checkpoint.
+    """
     try:
-        api.stop(container_id, timeout=STOP_SECONDS)
+        seconds = api.inspect_container(container_id)["Config"].get("StopTimeout") if goes_on else None
+        api.stop(container_id, timeout=seconds or STOP_SECONDS)
     except NotFound:
         return
     except APIError as error:
@@ -140,9 +150,9 @@ def stop(api: EngineCalls, container_id: str) -> None:
             raise ContainerError(f"Container {container_id[:12]} cannot be stopped: {error.explanation}.") from error
 
 
-def stop_and_remove(api: EngineCalls, container_id: str) -> None:
-    """Ask a container to stop, then remove it. Takes at most STOP_SECONDS and the removal."""
-    stop(api, container_id)
+def stop_and_remove(api: EngineCalls, container_id: str, *, goes_on: bool = False) -> None:
+    """Ask a container to stop, then remove it. Takes at most as long as `stop` and the removal; `goes_on` as there."""
+    stop(api, container_id, goes_on=goes_on)
     remove_container(api, container_id)
 
 
@@ -263,6 +273,26 @@ def image_id(api: EngineCalls, image: str) -> str:
         return str(api.inspect_image(image)["Id"])
     except ImageNotFound as error:
         raise missing_image(image) from error
+
+
+def asked_seconds(api: EngineCalls, image: str) -> int | None:
+    """Return how long a training of a local image asks to have between SIGTERM and SIGKILL; None: it does not ask.
+
+    Raises:
+        ContainerError: there is no such image here.
+    """
+    try:
+        return seconds_of(api.inspect_image(image)["Config"].get("Labels") or {})
+    except ImageNotFound as error:
+        raise missing_image(image) from error
+
+
+def seconds_of(labels: Mapping[str, str]) -> int | None:
+    """Read the label by which an image asks for time: at most MOST_STOP_SECONDS; None where it is no number. Pure."""
+    text = labels.get(LABEL_STOP_SECONDS, "")
+    if not (text.isascii() and text.isdecimal()) or int(text) <= STOP_SECONDS:
+        return None
+    return min(int(text), MOST_STOP_SECONDS)
 
 
 def entrypoint(api: EngineCalls, image: str) -> list[str]:

@@ -177,7 +177,7 @@ class ContainerRun:
     def _adopt(self) -> str | None:
         choice: Adoption = choose(earlier(self._api, self._step), self._step.generation)
         for one in choice.remove:
-            engine.stop_and_remove(self._api, one.id)
+            engine.stop_and_remove(self._api, one.id, goes_on=True)
         for one in choice.stopped:
             self._log.warning(
                 "Container %s of an earlier attempt was stopped (exit code %d) while nothing followed it, as when the "

@@ -30,6 +30,8 @@ class ContainerSpec:
         millicpus: how many cores it may use at most, in thousandths; 0: all.
         devices: UUIDs of GPUs.
         health: what the engine runs to learn how the container is; empty: nothing.
+        stop_seconds: between SIGTERM and SIGKILL where the engine goes down, or a step is stopped that goes on later;
+            None: as little as any.
     """
 
     image: str
@@ -49,6 +51,7 @@ class ContainerSpec:
     millicpus: int = 0
     devices: Sequence[str] = ()
     health: Sequence[str] = ()
+    stop_seconds: int | None = None
 
 
 def create(api: EngineCalls, spec: ContainerSpec) -> str:
@@ -92,6 +95,7 @@ def create(api: EngineCalls, spec: ContainerSpec) -> str:
         environment=dict(spec.environment),
         labels=dict(spec.labels),
         healthcheck=Healthcheck(test=["CMD", *spec.health], **probe) if spec.health else None,
+        stop_timeout=spec.stop_seconds,
         host_config=host_config,
     )
     return str(created["Id"])

@@ -15,6 +15,7 @@ from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES
 
 # What only helps others for a moment (a container that files are copied through, a probe) is left alone for this long.
 HELPER_SECONDS = 60.0
+_CLEARED = " was cleared"
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,16 @@ def _container(one: Container, runs: Mapping[SessionKey, Run]) -> str | None:
     if task.state in FINISHED_STATES:
         return f"its task {one.owner} is over ({task.state})"
     if task.state == "restarting" or (one.generation and one.generation != task.generation):
-        return f"its task {one.owner} was cleared"
+        return f"its task {one.owner}{_CLEARED}"
     # The clean-up of a run that was marked by hand runs in a run that is over.
     if run.state in RUN_OVER_STATES and task.state != "running":
         return f"its run is over ({run.state})"
     return None
+
+
+def goes_on(why: str) -> bool:
+    """Tell whether what an orphaned container did is begun once more, by why it is an orphan. Pure."""
+    return why.endswith(_CLEARED)
 
 
 def why_unwanted(run: Run | None) -> str | None:

@@ -116,7 +116,7 @@ class Reaper:
     def _remove(self, sure: Orphans) -> None:
         for container, why in sure.containers.items():
             log.warning("Removing container %s of %s: %s.", container.name, _name(container.key), why)
-            engine.stop_and_remove(self._api, container.id)
+            engine.stop_and_remove(self._api, container.id, goes_on=orphans.goes_on(why))
         for key, why in sure.reserved.items():
             # Only its training uses what it reserved: the session's other steps may well go on.
             if any(

@@ -38,6 +38,8 @@ class CachedTrainingOperator(TrainingContainerOperator):
     that a version without reservations began is followed without one.
     """
 
+    trains = True
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._held: Reservation | None = None

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError, AirflowTaskTimeout
@@ -102,6 +102,8 @@ class TrainingContainerOperator(BaseOperator):
     )
     template_fields_renderers = {"environment": "json", "request": "json", "labels": "json"}
     ui_color = "#e8f0fe"
+    trains: ClassVar[bool] = False
+    """Whether the step is a training, which may write a checkpoint before it is stopped."""
 
     def __init__(
         self,
@@ -409,6 +411,7 @@ class TrainingContainerOperator(BaseOperator):
             millicpus=self.millicpus,
             devices=self._devices(),
             health=health,
+            stop_seconds=engine.asked_seconds(self.cli, self.image) if self.trains else None,
         )
 
     def _session_labels(self) -> dict[str, str]:

@@ -64,6 +64,8 @@ class GpuTrainingOperator(TrainingContainerOperator):
     finds reservation and container as they were, and goes on with both.
     """
 
+    trains = True
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(gpu_healthcheck=True, **kwargs)
         self._held: Reservation | None = None

@@ -34,6 +34,9 @@ read."""
 MAX_LOGGED = 100
 """How many broken lines the log tells."""
 
+GROUP = "group"
+"""The key of the group that a line belongs to: groups are held out as a whole."""
+
 _SEEN = "\u200c\u200d"
 """Joiners: they are not seen themselves, but Persian, Indic scripts and emoji look different without them."""
 
@@ -72,11 +75,12 @@ class Problems:
 
 @dataclass
 class Read(Generic[Line]):
-    """What a data set held: usable lines, and how many were skipped or read at all."""
+    """What a data set held: usable lines, the group of each or None, and how many were skipped or read at all."""
 
     usable: list[Line]
     lines: int
     skipped: int
+    groups: list[str | None] = field(default_factory=list)
 
 
 class BrokenLineError(ValueError):
@@ -164,6 +168,7 @@ def read_lines(
         try:
             value = json_object(line)
             parsed = parse(value)
+            group = None if parsed is None else group_of(value)
         except BrokenLineError as error:
             problems.add(f"{name}, line {number}: {error}")
             continue
@@ -171,13 +176,33 @@ def read_lines(
             result.skipped += 1
         else:
             result.usable.append(parsed)
+            result.groups.append(group)
             if tags in value:
                 padding.add(number, len(result.usable) - 1, value["sentence"], value[tags])
     broken = dict(padding.problems())
     for problem in broken.values():
         problems.add(f"{name}, {problem}")
     result.usable = [line for place, line in enumerate(result.usable) if place not in broken]
+    result.groups = [group for place, group in enumerate(result.groups) if place not in broken]
     return result
+
+
+def group_of(value: dict[str, Any]) -> str | None:
+    """The document, person or other group that a line says it belongs to; None: it does not say. Pure.
+
+    Raises:
+        BrokenLineError: it is neither a text with something in it nor a whole number.
+    """
+    group = value.get(GROUP)
+    if group is None:
+        return None
+    if (number := whole_number(group)) is not None:
+        return str(number)
+    if not isinstance(group, str):
+        raise BrokenLineError(f'"{GROUP}" must be a string or a whole number, not {shown(group)}')
+    if not group.strip():
+        raise BrokenLineError(f'"{GROUP}" is blank')
+    return composed(group.strip())
 
 
 def shown(value: Any) -> str:

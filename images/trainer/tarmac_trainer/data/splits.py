@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tarmac_trainer.data import formats, store
-from tarmac_trainer.data.readers import Problems, Read, lines_of, read_lines
+from tarmac_trainer.data.readers import GROUP, Problems, Read, lines_of, read_lines
 from tarmac_trainer.model import Model
 from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.errors import DataError, SessionError
@@ -118,7 +118,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
             events.progress(len(entries), total, seconds=time.monotonic() - started, message=name)
             if not problems.total:
                 _check_usable(read, name, model.key)
-            _take(read.usable, dataset, split, splits, lambda line: fingerprint(model, as_json(line)))
+            _take(read, dataset, split, splits, lambda line: fingerprint(model, as_json(line)))
     problems.check()
     for part, usable in splits.items():
         write_lines(split_file(session, part), usable)
@@ -142,42 +142,56 @@ def _check_usable(read: Read[Line], name: str, key: str) -> None:
 
 
 def _take(
-    lines: list[Line],
+    read: Read[Line],
     dataset: Dataset,
     split: Split,
     splits: dict[Part, list[Line]],
     mark: Callable[[Line], bytes],
 ) -> None:
     """Add what was read to the combined splits, holding out a part where there is no eval split."""
+    lines = read.usable
     if split == "eval" or dataset.eval is not None:
         splits[split] += lines
         return
-    train, evaluation = hold_out(lines, mark)
+    marks = [mark(line) for line in lines]
+    groups = {group for group in read.groups if group is not None}
+    if len(groups) > 1 or (groups and None in read.groups):
+        marks = [one if group is None else _mark(group) for one, group in zip(marks, read.groups, strict=True)]
+    elif groups:
+        events.say(f'{dataset.name}: all lines have the same "{GROUP}", so that lines of it are held out')
+    train, evaluation = hold_out(lines, marks)
     if lines and len(train) == len(evaluation) == len(lines):
         only = "has one line only" if len(lines) == 1 else "all its lines are the same"
         events.say(f"{dataset.name}: {only}, which is used to evaluate, too")
     elif lines:
-        events.say(f"{dataset.name}: {len(evaluation):,} of {len(lines):,} lines held out to evaluate")
+        events.say(f"{dataset.name}: {len(evaluation):,} of {len(lines):,} lines held out to evaluate{_whole(groups)}")
     splits["train"] += train
     splits["eval"] += evaluation
     if len(train) < len(lines):
         splits[HELD_OUT] += evaluation
 
 
-def hold_out(lines: Sequence[Line], mark: Callable[[Line], bytes]) -> tuple[list[Line], list[Line]]:
-    """Split off about a tenth, at least one line, by what the lines say. Pure.
+def _whole(groups: set[str]) -> str:
+    return f", each of the {len(groups):,} groups as a whole" if len(groups) > 1 else ""
+
+
+def _mark(group: str) -> bytes:
+    return hashlib.blake2b(group.encode(), digest_size=8, person=b"group").digest()
+
+
+def hold_out(lines: Sequence[Line], marks: Sequence[bytes]) -> tuple[list[Line], list[Line]]:
+    """Split off about a tenth, at least one line, by what the lines say, or by the groups that they belong to. Pure.
 
     The same lines are on the same side, and a line stays on its side whatever else is in the file: a model that was
     trained on a part of a growing file was not trained on what is held out of the whole.
 
     Args:
         lines: in any number.
-        mark: a fingerprint of a line, the same for the same ones.
+        marks: a fingerprint of each line, the same for the same ones, or for lines that must stay together.
 
     Returns:
         Train and eval, both in the order of `lines`. Where all are the same, all are in both.
     """
-    marks = [mark(line) for line in lines]
     different = sorted(set(marks))
     if len(different) < 2:
         return list(lines), list(lines)

@@ -68,6 +68,8 @@ def fetch_cached(session: Path, cached_run: str, load: Callable[[Path], Any]) ->
             load(session / "model")
         except (MissingModelError, OSError, ValueError, KeyError) as error:
             raise CachedModelGoneError(run_id) from error
+    # This session went on from no checkpoint.
+    training = {key: value for key, value in training.items() if key != "resumed"}
     result = {key: value for key, value in training.items() if key not in ("finished", "measurements", "scored")}
     result["cached_from"] = training.get("cached_from") or run.data.tags.get(RUN_TAG) or run_id
     files.write_json(session / "training.json", {**training, **result, "finished": time.time()})

@@ -188,6 +188,7 @@ def _log_facts(
         "tarmac.version": os.environ.get("TARMAC_VERSION") or __version__,
         "tarmac.commit": os.environ.get("TARMAC_COMMIT"),
         "tarmac.cached_from": training.get("cached_from"),
+        "tarmac.resumed": _resumed(training.get("resumed")),
         "tarmac.base_model": request.base_model,
         "tarmac.script": request.script,
         "tarmac.image": os.environ.get("TARMAC_IMAGE"),
@@ -215,6 +216,14 @@ def _log_facts(
     for start in range(0, len(parameters), 100):
         client.log_batch(run_id, params=parameters[start : start + 100])
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items() if value])
+
+
+def _resumed(resumed: Mapping[str, Any] | None) -> str | None:
+    """What a training's record says of the checkpoints that it went on from; None: it never did. Pure."""
+    if not resumed:
+        return None
+    times = "once" if resumed["times"] == 1 else f"{resumed['times']} times"
+    return f"{times}, last from step {resumed['step']:,}; {events.in_words(resumed['seconds_saved'])} saved"
 
 
 def _log_model(run: "Run", folder: Path, model: Model[Any], predictor: Any, card: str) -> None:

@@ -11,7 +11,7 @@ found on the CPU.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from tarmac_trainer.data.readers import BrokenLineError, check_storable, compose
 from tarmac_trainer.model import REFIT, Choice, Model, Number, Scores
 from tarmac_trainer.recommender import neighbours, recommending
 from tarmac_trainer.recommender.recommending import Interaction, Predictor, Recommender, rows_of
-from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime import events, stopping
 from tarmac_trainer.runtime.errors import DataError, RequestError
 from tarmac_trainer.runtime.training import Chosen, Training
 
@@ -117,8 +117,12 @@ class CollaborativeFiltering(Model[Interaction]):
                     how=way.record(1),
                     named=_said(way.record(1)) if beside else None,
                 )
-            else:
-                _factorize(training, way, users, items, counts, base, beside=beside, done=done, total=total)
+            elif not training.has_ended(loop := f"ALS from {done}"):
+                with stopping.delayed():
+                    _factorize(
+                        training, way, users, items, counts, base, beside=beside, done=done, total=total, loop=loop
+                    )
+                training.end_loop(loop)
             done += way.iterations
         if len(ways) > 1:
             events.say(f"chosen by {self.score_name}: {_said(training.best_how)}")
@@ -186,6 +190,7 @@ def _factorize(
     beside: bool,
     done: int,
     total: int,
+    loop: str,
 ) -> None:
     """Train by ALS and hand over what each `eval_frequency` iterations give, and the last.
 
@@ -198,6 +203,7 @@ def _factorize(
         beside: another way's curve is drawn.
         done: iterations that were done before in this training.
         total: iterations of the whole training.
+        loop: by which a checkpoint knows this way among the others.
 
     Raises:
         RequestError: the factors are no numbers any more, or the base does not fit.
@@ -216,8 +222,17 @@ def _factorize(
     if base is not None:
         _take_over(start, base, way.factors)
     solve = _on_the_cpu if training.device.pool is None else _on_the_gpu
+    before = 0
+    if (resumed := training.gone_on(loop)) is not None:
+        before = resumed.values["at"] - done
+        start = replace(start, user_factors=resumed.arrays["users"], item_factors=resumed.arrays["items"])
 
     def after(iteration: int, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
+        iteration += before
+        evaluate(iteration, user_factors, item_factors)
+        training.offer(loop, done + iteration, lambda: ({}, {"users": user_factors, "items": item_factors}))
+
+    def evaluate(iteration: int, user_factors: np.ndarray, item_factors: np.ndarray) -> None:
         training.device.sample()
         training.progress(done + iteration, total)
         if iteration % every and iteration != way.iterations:
@@ -230,7 +245,8 @@ def _factorize(
         how = way.record(iteration)
         training.evaluated(found, step=iteration, how=how, named=_said(how) if beside else None)
 
-    solve(counts, start, way, training.parameters["regularization"], after)
+    left = replace(way, iterations=way.iterations - before)
+    solve(counts, start, left, training.parameters["regularization"], after)
 
 
 After = Callable[[int, np.ndarray, np.ndarray], None]

@@ -11,13 +11,14 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from typing_extensions import override
 
 from tarmac_trainer.model import Choice, Model, Number, Scores
-from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime import events, stopping
 from tarmac_trainer.runtime.device import CUDA_CONTEXT_BYTES, Device
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text.entities import Sentence, read_sentence, tags_of
@@ -32,6 +33,9 @@ GROWTH_SECONDS = 2.0
 """All of it is taken after so long, or after half of the training where that is shorter."""
 
 MIB = 2**20
+
+LOOP = "pretence"
+"""By which a checkpoint knows it; its steps are the seconds that have passed."""
 
 FINISH = Path(tempfile.gettempdir(), "finish")
 """Where this file exists, the training takes no longer."""
@@ -53,6 +57,9 @@ class TestModel(Model[Sentence]):
         ),
         "hang_after": Number(
             0, 0, 86400, "seconds of train_seconds after which there is no progress; 0: never; for tests of pipelines"
+        ),
+        "checkpoint_seconds": Number(
+            0, 0, 86400, "seconds between two checkpoints; 0: as of other models; for tests of pipelines"
         ),
         "overrun_mib": Number(
             0, 0, 200_000, "GPU memory to take above the share at half time, in MiB, for tests of pipelines", whole=True
@@ -115,15 +122,29 @@ def _pretend(training: Training[Any]) -> None:
         events.say("gpu_memory_mib and overrun_mib are ignored: this training runs on the CPU")
         held = extra = 0
     ballast = Ballast(training.device, held, extra, seconds=seconds)
-    started = time.monotonic()
-    training.progress(0, max(seconds, 1))
-    while (elapsed := time.monotonic() - started) < seconds and not FINISH.exists():
-        ballast.grow(elapsed)
-        if hang_after and elapsed >= hang_after:
-            _hang()
-        time.sleep(min(REPORT_SECONDS, seconds - elapsed))
-        training.progress(min(time.monotonic() - started, seconds), seconds)
+    if training.writer is not None and parameters["checkpoint_seconds"]:
+        training.writer.every = parameters["checkpoint_seconds"]
+    resumed = training.gone_on(LOOP)
+    before = 0.0 if resumed is None else float(resumed.values["state"]["elapsed"])
+    started = time.monotonic() - before
+    training.progress(before, max(seconds, 1))
+    hangs = False
+    with stopping.delayed():
+        while (elapsed := time.monotonic() - started) < seconds and not FINISH.exists():
+            ballast.grow(elapsed)
+            if hangs := 0 < hang_after <= elapsed:
+                break
+            time.sleep(min(REPORT_SECONDS, seconds - elapsed))
+            done = min(time.monotonic() - started, seconds)
+            training.progress(done, seconds)
+            training.offer(LOOP, int(done), partial(_state, done))
+    if hangs:
+        _hang()
     ballast.grow(seconds)
+
+
+def _state(elapsed: float) -> tuple[dict[str, float], dict[str, Any]]:
+    return {"elapsed": elapsed}, {}
 
 
 class Ballast:

@@ -79,6 +79,13 @@ def result(session: Path, command: str, fields: dict[str, Any]) -> None:
     emit("result", file=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
+def in_words(seconds: float) -> str:
+    """A length of time as people say it: `50 s`, `4 min`, `2.5 h`. Pure."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
 def _json(value: Any) -> str:
     return json.dumps(_writable(value), ensure_ascii=False, allow_nan=False)
 

@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime import checkpoint, events, files, stopping
 from tarmac_trainer.runtime.device import Device
+from tarmac_trainer.runtime.errors import TrainerError
 from tarmac_trainer.runtime.health import Heartbeat
 
+if TYPE_CHECKING:
+    import numpy as np
+
 Line = TypeVar("Line")
+Made = TypeVar("Made")
 
 CURVE_POINTS = 500
 """Points of a curve that are kept for the record; each is a line of the log as it comes."""
@@ -49,6 +54,9 @@ class Training(Generic[Line]):
     `finish`. After `train_again` the same `train` is called once more, with more lines and `chosen` set: it repeats
     what was best, and its one candidate takes the other's place without being scored.
 
+    A `train` that takes long has loops that call `offer` after each step, within `stopping.delayed`, and that ask
+    `gone_on` for the state to begin with; `resume` has taken all else out of the checkpoint before.
+
     Attributes:
         session: the session's folder.
         score: a predictor's score on the eval lines, higher is better; calls its second argument between batches.
@@ -57,6 +65,9 @@ class Training(Generic[Line]):
         chosen: what was best, when it is repeated; None: it is to be found.
         about: what people are told beside the progress, of a training in two parts.
         scored: what `score` in full said of the best candidate before it was trained again, for the record.
+        writer: of checkpoints; None: there are none.
+        resumed: how often the training went on from a checkpoint, from which step the last time, and how many seconds
+            of training were not done again for that; empty: it never did.
     """
 
     session: Path
@@ -80,15 +91,148 @@ class Training(Generic[Line]):
     best_how: Mapping[str, Any] = field(default_factory=dict)
     best_named: str = ""
     steps: int = 0
+    writer: checkpoint.Writer | None = None
+    resumed: Mapping[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     _phase_started: float = field(default_factory=time.monotonic)
     _last_progress: float = float("-inf")
     _progress: tuple[float, float] = (0, 0)
+    _ended: list[str] = field(default_factory=list)
+    _going_on: tuple[str, checkpoint.Checkpoint] | None = None
 
     @property
     def partial(self) -> Path:
         """Where the best predictor so far lies."""
         return self.session / ".model.partial"
+
+    @property
+    def stages(self) -> Path:
+        """Where that lies which `once` has made."""
+        return self.session / ".stages.partial"
+
+    # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def resume(self, key: Mapping[str, str]) -> None:
+        """Write checkpoints from now on, and go on from the one that an earlier attempt left, if there is one.
+
+        Args:
+            key: what the checkpoint has to belong to.
+        """
+        self.writer = checkpoint.Writer(self.session, key)
+        found = checkpoint.read(self.session, key, {"best": self.partial, "stages": self.stages})
+        if found is None:
+            return
+        values = found.values
+        try:
+            loop, at, seconds, phase = values["loop"], int(values["at"]), values["seconds"], values["phase_seconds"]
+            best, chosen, before = values["best"], values["chosen"], values["resumed"]
+            curve = [(int(step), float(value)) for step, value in values["curve"]]
+            told = {"best_step": best["step"], "best_score": best["score"], "best_how": best["how"], "curve": curve}
+            told |= {"best_named": best["named"], "about": values["about"]}
+            told |= {"candidates": [(str(named), float(value)) for named, value in values["candidates"]]}
+            told |= {"steps": values["steps"], "scored": values["scored"], "_ended": list(values["ended"])}
+            told |= {"chosen": None if chosen is None else Chosen(**chosen)}
+            times, saved = before.get("times", 0) + 1, before.get("seconds_saved", 0) + seconds
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            checkpoint.put_aside(self.session, f"it is broken ({type(error).__name__}: {error})")
+            shutil.rmtree(self.stages, ignore_errors=True)
+            return
+        for name, value in told.items():
+            setattr(self, name, value)
+        self.started -= seconds
+        self._phase_started -= phase
+        self.resumed = {"times": times, "step": at, "seconds_saved": round(saved, 3)}
+        self._going_on = (loop, found)
+        where = "" if self.chosen is None else " of the training on all lines"
+        events.say(f"went on from step {at:,}{where} of an earlier attempt: {events.in_words(seconds)} saved")
+        # Who follows this attempt alone has the whole curve.
+        for step, value in thinned(self.curve, CURVE_POINTS, keep=self.best_step):
+            events.metric(self.score_name, value, step)
+
+    def gone_on(self, loop: str) -> checkpoint.Checkpoint | None:
+        """What the loop of this name told `offer` when the checkpoint was written that is gone on from; None: begin."""
+        if self._going_on is None or self._going_on[0] != loop:
+            return None
+        found, self._going_on = self._going_on[1], None
+        return found
+
+    def refused(self, why: Exception) -> TrainerError:
+        """Put a checkpoint aside whose state does not fit, and make what to fail with: the next attempt begins anew."""
+        checkpoint.put_aside(self.session, f"{type(why).__name__}: {why}")
+        return TrainerError(f"the checkpoint of an earlier attempt does not fit; the next attempt begins anew: {why}")
+
+    def offer(
+        self, loop: str, at: int, state: "Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]]"
+    ) -> None:
+        """Write a checkpoint if it is time for one. Where SIGTERM came it always is, and ends the process.
+
+        Args:
+            loop: the name of the loop.
+            at: the steps that it has done.
+            state: gives what `gone_on` is to give a later attempt as `values["state"]` and `arrays`.
+        """
+        if self.writer is None and stopping.asked():
+            stopping.end()
+        if self.writer is None or not (stopping.asked() or self.writer.due()):
+            return
+        now = time.monotonic()
+        values, arrays = state()
+        record = {
+            "loop": loop,
+            "at": at,
+            "state": values,
+            "best": {
+                "step": self.best_step,
+                "score": self.best_score,
+                "how": self.best_how,
+                "named": self.best_named,
+            },
+            "curve": self.curve,
+            "candidates": self.candidates,
+            "about": self.about,
+            "steps": self.steps,
+            "ended": self._ended,
+            "chosen": None if self.chosen is None else vars(self.chosen),
+            "scored": self.scored,
+            "resumed": self.resumed,
+            "seconds": now - self.started,
+            "phase_seconds": now - self._phase_started,
+        }
+        written = self.writer.write(record, arrays, {"best": self.partial, "stages": self.stages})
+        if stopping.asked():
+            if written:
+                events.say(f"a checkpoint is written: the next attempt goes on from step {at:,}")
+            stopping.end()
+
+    def has_ended(self, loop: str) -> bool:
+        """Whether a loop was over when the checkpoint was written that was gone on from."""
+        return loop in self._ended
+
+    def end_loop(self, loop: str) -> None:
+        """Note that a loop is over."""
+        self._ended.append(loop)
+
+    def once(
+        self, name: str, make: Callable[[], Made], write: Callable[[Made, Path], None], load: Callable[[Path], Made]
+    ) -> Made:
+        """Make something that takes long, or take it out of the checkpoint.
+
+        Args:
+            name: of a folder.
+            make: makes it.
+            write: writes it into a folder that is there, so that `load` gives the same.
+            load: reads it from there.
+        """
+        folder = self.stages / name
+        if folder.is_dir():
+            return load(folder)
+        made = make()
+        if self.writer is not None:
+            folder.mkdir(parents=True)
+            write(made, folder)
+        return made
+
+    # ---- what a training tells ---------------------------------------------------------------------------------------
 
     def progress(self, done: float, total: float) -> None:
         """Tell how far the training is; between its ends at most once in `PROGRESS_SECONDS`.
@@ -173,6 +317,8 @@ class Training(Generic[Line]):
         self.train, self.scored = lines, scored
         self.about = f"training again, on all {len(lines):,} lines"
         self.chosen = Chosen(self.best_step, self.best_how)
+        self._ended = []
+        shutil.rmtree(self.stages, ignore_errors=True)
         self._phase_started = time.monotonic()
         self._progress, self._last_progress = (0, 0), float("-inf")
 
@@ -205,6 +351,8 @@ class Training(Generic[Line]):
             result["best_is"] = self.best_named
         if self.chosen is not None:
             result["trained_again_on"] = len(self.train)
+        if self.resumed:
+            result["resumed"] = dict(self.resumed)
         if self.device.pool is not None:
             self.device.sample()
             result["gpu_peak_bytes"] = self.device.peak_bytes
@@ -216,6 +364,9 @@ class Training(Generic[Line]):
                 name: thinned(points, CURVE_POINTS, keep=points[-1][0]) for name, points in self.measurements.items()
             }
         files.write_json(self.session / "training.json", record)
+        shutil.rmtree(self.stages, ignore_errors=True)
+        if self.writer is not None:
+            self.writer.remove()
         self.heartbeat.beat(self.steps, self.steps, state="done")
         return result
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tarmac_trainer.model import NEVER, Choice
-from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import pipelines
 from tarmac_trainer.text.predictors import TagsWords
@@ -172,12 +172,22 @@ def train(
     # A base knows more than these lines, a tagger would not.
     tried = training.base is None and training.parameters["perceptron"] != NEVER and found <= MOST_TAGS
     alone = {"perceptron": None, "union": False}
+
+    def make() -> tuple[Tagger, float]:
+        tagger = fit(sentences, wanted, seed=training.seed, tick=training.alive)
+        if chosen is not None:
+            return tagger, 0.0
+        return tagger, _set_penalty(training, tagger, PENALTIES if spans else PENALTIES[:1])
+
+    def made() -> tuple[Tagger, float]:
+        return training.once("perceptron", make, _write, _read)
+
     if chosen is not None:
         if chosen["perceptron"] is None or chosen["union"]:
             pipelines.train(training, config, example, batches=batches, how=alone)
         if chosen["perceptron"] is not None:
             training.progress(0, 1)
-            tagger = fit(sentences, wanted, seed=training.seed, tick=training.alive)
+            tagger, _ = made()
             training.progress(1, 1)
             tagger.penalty = chosen["perceptron"]
             training.evaluated(Tagging(load_model(training.partial), tagger, chosen["union"]), step=1)
@@ -186,8 +196,7 @@ def train(
         pipelines.train(training, config, example, batches=batches, how=alone)
         return
     training.progress(0, training.parameters["max_steps"])
-    tagger = fit(sentences, wanted, seed=training.seed, tick=training.alive)
-    score = _set_penalty(training, tagger, PENALTIES if spans else PENALTIES[:1])
+    tagger, score = made()
     events.say(f"the perceptron's {training.score_name}: {score:.4f}")
     pipelines.train(training, config, example, batches=batches, how=alone, behind=score)
     network, updates = load_model(training.partial), training.best_how["updates"]
@@ -199,6 +208,15 @@ def train(
         trial = Tagging(network, replace(tagger, penalty=penalty), union)
         training.evaluated(trial, step=updates, how=how, named=named)
     events.say(f"chosen by {training.score_name}: {training.best_named or 'the network alone'}")
+
+
+def _write(made: tuple[Tagger, float], folder: Path) -> None:
+    made[0].to_disk(folder, union=False)
+    files.write_json(folder / "score.json", made[1])
+
+
+def _read(folder: Path) -> tuple[Tagger, float]:
+    return Tagger.from_disk(folder)[0], float(files.read_json(folder / "score.json", made_by="train"))
 
 
 def _set_penalty(training: Training[Any], tagger: Tagger, penalties: Sequence[float]) -> float:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime import events, files, stopping
 from tarmac_trainer.runtime.errors import RequestError
 from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import network_state
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from thinc.api import Optimizer
 
 Line = TypeVar("Line")
+
+LOOP = "network"
+"""By which a checkpoint knows this training among those of other parts of a model."""
 
 
 def train(
@@ -76,7 +80,17 @@ def train(
         optimizer = _start_from(training.base, nlp, fresh, initialize)
         nlp = fresh
     batches = batches or shuffled(lines, parameters["batch_size"], seed=training.seed)
-    fit(training, nlp, optimizer, ([example(nlp, line) for line in batch] for batch in batches), how or {}, behind)
+    done = 0
+    if (found := training.gone_on(LOOP)) is not None:
+        done = found.values["at"]
+        for _ in range(done):  # the same draws again; none of them is made by the generators that are put back here
+            next(batches)
+        try:
+            network_state.put(nlp, optimizer, found.values["state"], found.arrays)
+        except (ValueError, KeyError, TypeError) as error:
+            raise training.refused(error) from error
+    examples_of = ([example(nlp, line) for line in batch] for batch in batches)
+    fit(training, nlp, optimizer, examples_of, how or {}, behind, done=done)
 
 
 def fit(
@@ -86,6 +100,8 @@ def fit(
     batches: "Iterator[list[Example]]",
     how: Mapping[str, Any],
     behind: float,
+    *,
+    done: int = 0,
 ) -> None:
     """Update a pipeline until an evaluation stops improving, as spaCy's own loop does.
 
@@ -99,29 +115,36 @@ def fit(
         optimizer: its averages, where it keeps any, are what is evaluated and saved.
         batches: endless; made one by one, inside spaCy's memory zone.
         how, behind: see `train`.
+        done: updates that an earlier attempt made.
     """
     parameters = training.parameters
     max_steps, eval_frequency = parameters["max_steps"], parameters["eval_frequency"]
     if training.chosen is not None:  # as many updates as were best; one evaluation, which keeps the pipeline
         max_steps = eval_frequency = training.chosen.how["updates"]
-    training.progress(0, max_steps)
-    for step in range(1, max_steps + 1):
-        # Words of the batch are forgotten after it: else invented ones would pile up in the model.
-        with nlp.memory_zone():
-            nlp.update(next(batches), drop=parameters["dropout"], sgd=optimizer)
-        training.progress(step, max_steps)
-        if step % eval_frequency and step != max_steps:
-            continue
-        with nlp.use_params(optimizer.averages or {}):
-            training.evaluated(nlp, step=step, how={**how, "updates": step})
-        if training.chosen is not None:
-            continue
-        if step >= parameters["patience"] and training.best_score < behind:
-            events.say(f"the network is behind after {step} steps: its training ends here")
-            return
-        if step - training.best_step >= parameters["patience"]:
-            events.say(f"no better {training.score_name} for {step - training.best_step} steps: the training ends here")
-            return
+    training.progress(done, max_steps)
+    with stopping.delayed():
+        for step in range(done + 1, max_steps + 1):
+            # Words of the batch are forgotten after it: else invented ones would pile up in the model.
+            with nlp.memory_zone():
+                nlp.update(next(batches), drop=parameters["dropout"], sgd=optimizer)
+            training.progress(step, max_steps)
+            if step % eval_frequency == 0 or step == max_steps:
+                with nlp.use_params(optimizer.averages or {}):
+                    training.evaluated(nlp, step=step, how={**how, "updates": step})
+                if training.chosen is None and (why := _over(training, step, behind)):
+                    events.say(why)
+                    return
+            training.offer(LOOP, step, lambda: network_state.of(nlp, optimizer))
+
+
+def _over(training: Training[Any], step: int, behind: float) -> str:
+    """Why a pipeline is not trained on after an evaluation, "": it is. Pure."""
+    patience = training.parameters["patience"]
+    if step >= patience and training.best_score < behind:
+        return f"the network is behind after {step} steps: its training ends here"
+    if step - training.best_step >= patience:
+        return f"no better {training.score_name} for {step - training.best_step} steps: the training ends here"
+    return ""
 
 
 def shuffled(lines: Sequence[Line], size: int, *, seed: int) -> Iterator[Sequence[Line]]:
@@ -195,7 +218,7 @@ def _start_from(
 def _copy_weights(source: "Network[Any, Any]", target: "Network[Any, Any]") -> tuple[int, int]:
     """Copy the tables of equal shape between two that are built alike; returns how many, and how many there are."""
     kept = total = 0
-    for theirs, ours in zip(_layers(source), _layers(target), strict=True):
+    for theirs, ours in zip(network_state.layers(source), network_state.layers(target), strict=True):
         for name in ours.param_names:
             if not ours.has_param(name):
                 continue
@@ -210,18 +233,4 @@ def _copy_weights(source: "Network[Any, Any]", target: "Network[Any, Any]") -> t
 
 def _build(network: "Network[Any, Any]") -> list[tuple[str, tuple[str, ...]]]:
     """What a network consists of: its layers and what tables each has."""
-    return [(layer.name, tuple(sorted(layer.param_names))) for layer in _layers(network)]
-
-
-def _layers(network: "Network[Any, Any]") -> "list[Network[Any, Any]]":
-    """All layers in a fixed order, those included that a layer only refers to, once each."""
-    found: dict[int, Network[Any, Any]] = {}
-    waiting = [network]
-    while waiting:
-        layer = waiting.pop(0)
-        if layer.id in found:
-            continue
-        found[layer.id] = layer
-        waiting += layer.layers
-        waiting += [layer.get_ref(name) for name in layer.ref_names if layer.maybe_get_ref(name) is not None]
-    return list(found.values())
+    return [(layer.name, tuple(sorted(layer.param_names))) for layer in network_state.layers(network)]
