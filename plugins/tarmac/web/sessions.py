@@ -18,7 +18,8 @@ from tarmac.registry.promotion import doubt
 
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
 # Marks of Airflow's UI.
-_GROUPS = ("::group::", "::endgroup::")
+_OF_AIRFLOW = ("::group::", "::endgroup::", "DAG bundles loaded: ", "Filling up the DagBag from ")
+"""What Airflow begins each task's log with. It says nothing of the session; Airflow's own page has it."""
 Json = dict[str, Any]
 
 
@@ -217,7 +218,7 @@ def log(api: AirflowApi, run_id: str, task: str | None, first: int | None) -> Js
     return {
         "task": task,
         "attempt": attempt,
-        "lines": [_line(entry) for entry in entries if not str(entry.get("event")).startswith(_GROUPS)],
+        "lines": [_line(entry) for entry in entries if not str(entry.get("event")).startswith(_OF_AIRFLOW)],
         "next": following,
         "ended": ended and (first is None or not entries),
     }
