@@ -13,6 +13,8 @@ BASE_MODEL = "tarmac.base_model"
 SCRIPT = "tarmac.script"
 # The Airflow run that trained the model, where it was taken instead of trained.
 CACHED_FROM = "tarmac.cached_from"
+# How often its training went on from a checkpoint, and what that saved.
+RESUMED = "tarmac.resumed"
 AIRFLOW_URL = "tarmac.airflow_url"
 
 # Of a run, written while its session trains: the container that trains, and why it did not end well.
