@@ -10,8 +10,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG DIR FILE FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL PART QUICK ROUNDS RUN SEED SEEDS \
-	SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES VERSION WHY YES
+ARGUMENTS := A ARGS AT B CONFIG DIR FILE FINGERPRINT FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
+	ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES URL VERSION WHY YES
 GIVEN :=
 define take_literally
 ifeq "$$(origin $(1))" "command line"
@@ -105,6 +105,26 @@ gpus: ## Show the GPUs, their reservations, and the queue with a reason for each
 .PHONY: hosts
 hosts: ## Show cores and memory of the hosts, what is reserved of them, and the queue of CPU sessions (JSON=1: as JSON)
 	@$(CLI) hosts
+
+.PHONY: host-add
+host-add: ## Let another machine train: NAME=gpu2 URL=ssh://user@machine; shows its host key first (FINGERPRINT=: pins it)
+	@$(CLI) host-add "$$NAME" "$$URL" "$$FINGERPRINT"
+
+.PHONY: host-key
+host-key: ## Print the line that lets this stack in on another machine (for its authorized_keys)
+	@$(CLI) host-key
+
+.PHONY: host-drain
+host-drain: ## Give host NAME=gpu2 no new session; those that train there go on
+	@$(CLI) host-drain "$$NAME"
+
+.PHONY: host-resume
+host-resume: ## Give host NAME=gpu2 sessions again
+	@$(CLI) host-resume "$$NAME"
+
+.PHONY: host-remove
+host-remove: ## Forget host NAME=gpu2; refused while sessions hold something of it
+	@$(CLI) host-remove "$$NAME"
 
 .PHONY: gpu-check
 gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a container once (JSON=1: as JSON)

@@ -116,6 +116,21 @@ notify-test)
     # The file as it is now, not as it was at the last `make up`.
     compose exec -T --env TARMAC_NOTIFY airflow-cli python -m tarmac.cli notify-test -- ${1:+"$1"} || ended $?
     ;;
+host-key)
+    use_stack
+    tarmac host-key
+    ;;
+host-add)
+    need NAME "${1:-}" 'Say what to call the host: make host-add NAME=gpu2 URL=ssh://user@machine'
+    need URL "${2:-}" 'Say where it is: make host-add NAME=gpu2 URL=ssh://user@machine'
+    use_stack
+    tarmac host-add --fingerprint="${3:-}" -- "$1" "$2"
+    ;;
+host-drain | host-resume | host-remove)
+    need_one_of NAME "${1:-}" "Say which host: make $command NAME=..." hosts
+    use_stack
+    tarmac "$command" -- "$1"
+    ;;
 models)
     use_stack
     list models -- ${1:+"$1"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,8 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ class MemoryEngine:
 
     def __init__(self, folder: Path, *images: str, log_bytes: int = 60_000_000) -> None:
         self._folder, self._log_bytes = folder, log_bytes
+        self.engine_id = uuid.uuid4().hex
         self._images = {image: f"sha256:{hashlib.sha256(image.encode()).hexdigest()}" for image in images}
         self._containers: dict[str, _Container] = {}
         self._volumes: dict[str, dict[str, str]] = {}
@@ -66,7 +69,14 @@ class MemoryEngine:
 
     def info(self) -> dict[str, Any]:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return {"MemTotal": memory, "NCPU": len(os.sched_getaffinity(0))}
+        return {
+            "ID": self.engine_id,
+            "MemTotal": memory,
+            "NCPU": len(os.sched_getaffinity(0)),
+            "Architecture": os.uname().machine,
+            "ServerVersion": "29.0.0",
+            "SystemTime": datetime.now(UTC).isoformat(),
+        }
 
     # ---- containers --------------------------------------------------------------------------------------------------
 
@@ -211,7 +221,7 @@ class MemoryEngine:
         return {
             "Id": one.id,
             "Name": f"/{one.name}",
-            "Image": self._images[one.options["image"]],
+            "Image": self.inspect_image(one.options["image"])["Id"],
             "State": {
                 "Status": one.status,
                 "Running": one.status == "running",
@@ -291,18 +301,23 @@ class MemoryEngine:
         if not os.path.lexists(file):
             raise _refuse(NotFound, 404, f"Could not find the file {path} in container {container}")
         kept = io.BytesIO()
+        # A volume's folder is called as its target is, not as it is kept here.
         with tarfile.open(fileobj=kept, mode="w") as archive:
-            archive.add(file, arcname=file.name)
+            archive.add(file, arcname=path.rstrip("/").rpartition("/")[2])
         content = kept.getvalue()
         return (content[at : at + 4096] for at in range(0, len(content), 4096)), {"name": file.name}
 
-    def put_archive(self, container: str, path: str, data: bytes) -> bool:
+    def put_archive(self, container: str, path: str, data: bytes | Iterable[bytes]) -> bool:
         one = self._find(container)
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        whole = data if isinstance(data, bytes) else b"".join(data)
+        with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
             for entry in archive:
                 target = self._host_path(one, f"{path.rstrip('/')}/{entry.name}")
                 if entry.isdir():
                     target.mkdir(exist_ok=True)
+                elif entry.issym():
+                    target.unlink(missing_ok=True)
+                    target.symlink_to(entry.linkname)
                 else:
                     found = archive.extractfile(entry)
                     target.write_bytes(found.read() if found else b"")
@@ -337,9 +352,18 @@ class MemoryEngine:
         return [{"RepoTags": [image], "Size": 1} for image in self._images]
 
     def inspect_image(self, image: str) -> dict[str, Any]:
+        image = next((name for name, known in self._images.items() if known == image), image)
         if image not in self._images:
             raise _refuse(ImageNotFound, 404, f"No such image: {image}")
         return {"Id": self._images[image], "Config": {"Entrypoint": None, "Labels": None}}
+
+    def get_image(self, image: str) -> Iterator[bytes]:
+        yield json.dumps({"name": image, "id": self.inspect_image(image)["Id"]}).encode()
+
+    def load_image(self, data: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+        given = json.loads(b"".join(data))
+        self._images[given["name"]] = given["id"]
+        yield {"stream": f"Loaded image: {given['name']}"}
 
     def close(self) -> None:
         """End what still runs."""

@@ -21,8 +21,10 @@ from tarmac.base.errors import CheckerUnavailableError, ContainerError, Registry
 from tarmac.base.units import GIB
 from tarmac.checks import server, world
 from tarmac.devices import snapshot
+from tarmac.ledger.records import HostRow
 from tarmac.request import checker, command_guard
 from tarmac.request.checker import ask_checker, call_checker, checker_token
+from tarmac.request.schema import parse_request
 from tarmac.tasks import pipeline
 
 GOOD: dict[str, Any] = {"model": "test_model", "datasets": {"a": {"train": "file:///files/a.jsonl"}}}
@@ -42,6 +44,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.engine, "client", Machine)
     monkeypatch.setattr(world.engine, "image_id", lambda *_: "sha256:0")
     monkeypatch.setattr(world.devices, "snapshot", lambda: BROKEN)
+    monkeypatch.setattr(world, "other_hosts", list)
     monkeypatch.setattr(world, "Registry", lambda: None)
 
     def none_there(registry: object, request: dict[str, Any]) -> tuple[list[str], None]:
@@ -136,6 +139,16 @@ HOST: dict[str, tuple[dict[str, Any], dict[str, str], list[str]]] = {
          "TARMAC_HOST_CPU_HEADROOM or TARMAC_HOST_MEMORY_HEADROOM in env/stack.env and run `make up`."],
     ),
 }  # fmt: skip
+
+
+@pytest.mark.usefixtures("machine")
+def test_what_another_host_offers_counts_too(monkeypatch: pytest.MonkeyPatch):
+    other = HostRow("gpu2", 64 * GIB, 8000, 62 * GIB, 8000, 0, 0, 0, 0, url="ssh://a@b", closed="does not answer")
+    monkeypatch.setattr(world, "other_hosts", lambda: [other])
+    asked = parse_request({**GOOD, "resources": {"memory": "60GiB", "cpus": 8}})
+    assert world.host_problems(asked) == []
+    (problem,) = world.host_problems(parse_request({**GOOD, "resources": {"memory": "63GiB"}}))
+    assert "offers 62.0 GiB to sessions" in problem
 
 
 @pytest.mark.parametrize(("resources", "environment", "wanted"), HOST.values(), ids=HOST.keys())

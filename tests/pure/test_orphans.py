@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tarmac.base.session import SessionKey
-from tarmac.reaper.orphans import Container, Inventory, Orphans, Run, Task, Volume, find
-from tarmac.reaper.reaper import twice
+from tarmac.reaper.orphans import Container, Inventory, Orphans, Run, Task, Volume, find, twice
 
 KEY = SessionKey("nlp_model_training", "run-1")
 CPU, GPU, PREFLIGHT = "train_model_cpu", "train_model_gpu", "gpu_preflight_configuration"

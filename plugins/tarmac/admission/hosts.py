@@ -28,6 +28,7 @@ class HostLoad:
         capacity_bytes, capacity_millicpus: what CPU sessions may reserve in all: what it has less the headroom.
         reserved_bytes, reserved_millicpus: sums of the live reservations.
         beside_bytes, beside_millicpus: what containers of GPU sessions may take beside them.
+        closed: why it takes no session now, such as "does not answer"; "": it does.
     """
 
     name: str
@@ -37,10 +38,13 @@ class HostLoad:
     reserved_millicpus: int = 0
     beside_bytes: int = 0
     beside_millicpus: int = 0
+    closed: str = ""
 
     @property
     def free(self) -> HostNeed:
-        """What may still be reserved, at least 0 of each."""
+        """What may still be reserved, at least 0 of each; nothing of a host that is closed."""
+        if self.closed:
+            return HostNeed()
         return HostNeed(
             max(0, self.capacity_bytes - self.reserved_bytes - self.beside_bytes),
             max(0, self.capacity_millicpus - self.reserved_millicpus - self.beside_millicpus),
@@ -127,6 +131,8 @@ def place_on_host(
 
 
 def _offer(host: HostLoad) -> str:
+    if host.closed:
+        return f"{host.name} {host.closed}"
     text = (
         f"{host.name} has {host.free.millicpus / 1000:g} of {format_cores(host.capacity_millicpus)} and "
         f"{format_size(host.free.memory_bytes)} of {format_size(host.capacity_bytes)} free"
@@ -197,6 +203,7 @@ def host_view(hosts: Iterable[HostLoad], held: Mapping[str, str], holders: Itera
             host.reserved_millicpus,
             host.beside_bytes,
             host.beside_millicpus,
+            host.closed,
         ]
         for host in hosts
     ]
@@ -256,6 +263,8 @@ def seconds_until_host_free(
     """How long until a need fits if sessions take as long as their like did; None: history does not know. Pure."""
     found = []
     for host in hosts:
+        if host.closed:
+            continue
         ends = sorted(
             ((one.end, one) for one in holders if one.host == host.name and one.end and one.end > now),
             key=lambda pair: (pair[0], pair[1].run_id),

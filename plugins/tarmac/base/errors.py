@@ -12,6 +12,7 @@ TarmacError
  ├─ PromotionError          a promotion or a step back that makes no sense
  ├─ PartError               a part of an upload does not go on where the one before ended
  ├─ InUseError              what is to be removed is still needed
+ ├─ HostError               a machine that is to train cannot be reached, or does not suit
  ├─ RunStateError           a command does not fit the state that a run is in
  ├─ ApiError                Airflow refused a call of its API or does not answer
  ├─ AirflowStateError       Airflow's database does not answer or refuses
@@ -153,6 +154,12 @@ class InUseError(TarmacError):
     """What is to be removed is still needed; the message says by what."""
 
     final = True
+    exit_code = ExitCode.BAD_INPUT
+
+
+class HostError(TarmacError):
+    """Another machine cannot be reached, does not suit, or is named wrongly; the message says what to do."""
+
     exit_code = ExitCode.BAD_INPUT
 
 

@@ -66,6 +66,8 @@ class Settings:
     host_memory_headroom_bytes: int
     host_headroom_millicpus: int
     session_limit: timedelta | None
+    host_lost_seconds: int
+    host_return_bytes: int
 
 
 def _size(text: str, *, variable: str) -> int:
@@ -79,6 +81,12 @@ def _cores(text: str, *, variable: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
         raise SettingsError(f"{variable}={text!r} is no number of cores: write for example 4 or 0.5.")
     return round(float(text) * 1000)
+
+
+def _seconds(text: str, *, variable: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise SettingsError(f"{variable}={text!r} is no number of seconds: write for example 3600.")
+    return int(text)
 
 
 def _limit(hours: str) -> timedelta | None:
@@ -150,6 +158,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         ),
         host_headroom_millicpus=_cores(get("TARMAC_HOST_CPU_HEADROOM", "0"), variable="TARMAC_HOST_CPU_HEADROOM"),
         session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
+        host_lost_seconds=_seconds(get("TARMAC_HOST_LOST_AFTER", "3600"), variable="TARMAC_HOST_LOST_AFTER"),
+        host_return_bytes=_size(get("TARMAC_HOST_RETURN_SIZE", "20g"), variable="TARMAC_HOST_RETURN_SIZE"),
     )
 
 

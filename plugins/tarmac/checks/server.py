@@ -94,6 +94,14 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return doctor.gpu_check()
         case ("GET", "/hosts"):
             return parts.hosts()
+        case ("GET", "/host-key"):
+            from tarmac.checks import adding
+
+            return adding.key_line()
+        case ("POST", "/host"):
+            from tarmac.checks import adding
+
+            return adding.add(query["name"], query["url"], query.get("fingerprint", ""))
         case ("GET", "/now"):
             return parts.now()
         case ("GET", "/counts"):

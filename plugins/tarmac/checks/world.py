@@ -29,6 +29,8 @@ from tarmac.base.units import (
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
 from tarmac.hosts.capacity import measure
+from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.records import HostRow
 from tarmac.registry.client import Registry
 from tarmac.registry.origins import find_base, registry_problems
 from tarmac.request import datasets
@@ -160,22 +162,41 @@ def _registry_problems(request: TrainingRequest, *, kind_known: bool) -> tuple[l
     return [], None
 
 
+def other_hosts() -> list[HostRow]:
+    """Return the other machines that train."""
+    with Ledger(settings().database_url) as ledger:
+        return [host for host in ledger.hosts() if host.url]
+
+
+def _largest_host(memory_bytes: int, cores: int) -> tuple[int, int]:
+    """Return the most bytes and thousandths of a core that a host offers; others are asked for if this one has less."""
+    here = measure(engine.client(), settings())
+    offers = [(here.capacity_bytes, here.capacity_millicpus)]
+    if memory_bytes > here.capacity_bytes or cores > here.capacity_millicpus:
+        offers += [(host.capacity_bytes, host.capacity_millicpus) for host in other_hosts()]
+    return max(memory for memory, _ in offers), max(cores for _, cores in offers)
+
+
 def host_problems(request: TrainingRequest) -> list[str]:
     """Say why a session can never get the cores and memory of a host that it asks for; a busy host is no reason."""
-    asked, found = request.resources, measure(engine.client(), settings())
-    memory, cores = format_size(found.capacity_bytes), format_cores(found.capacity_millicpus)
-    if not request.gpu and (found.capacity_bytes < LEAST_BYTES or found.capacity_millicpus < LEAST_MILLICPUS):
+    asked = request.resources
+    most_bytes, most_millicpus = _largest_host(
+        LEAST_BYTES if asked.memory is None else host_bytes(asked.memory),
+        LEAST_MILLICPUS if asked.cpus is None else millicpus(asked.cpus),
+    )
+    memory, cores = format_size(most_bytes), format_cores(most_millicpus)
+    if not request.gpu and (most_bytes < LEAST_BYTES or most_millicpus < LEAST_MILLICPUS):
         return [
             f"resources: this machine offers {cores} and {memory} of memory to sessions, too little for any training: "
             "lower TARMAC_HOST_CPU_HEADROOM or TARMAC_HOST_MEMORY_HEADROOM in env/stack.env and run `make up`."
         ]
     problems = []
-    if asked.memory is not None and host_bytes(asked.memory) > found.capacity_bytes:
+    if asked.memory is not None and host_bytes(asked.memory) > most_bytes:
         problems.append(
             f"resources.memory: this machine offers {memory} to sessions: ask for less, or train on a larger machine "
             f"(got {asked.memory!r})."
         )
-    if asked.cpus is not None and millicpus(asked.cpus) > found.capacity_millicpus:
+    if asked.cpus is not None and millicpus(asked.cpus) > most_millicpus:
         problems.append(
             f"resources.cpus: this machine offers {cores} to sessions: ask for fewer, or train on a larger machine "
             f"(got {asked.cpus!r})."

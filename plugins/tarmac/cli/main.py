@@ -19,7 +19,7 @@ from tarmac.base.ids import DAG_ID
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.checks import parts
-from tarmac.cli import doctor, model_commands, notify_test
+from tarmac.cli import doctor, host_commands, model_commands, notify_test
 from tarmac.cli.cancel import cancel_run
 from tarmac.cli.explain import explain as explain_session
 from tarmac.cli.explain import lines, make_command
@@ -172,20 +172,6 @@ def gpus(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def hosts(arguments: argparse.Namespace) -> int:
-    """Show hosts, what sessions hold of them, and the queue of CPU sessions."""
-    from tarmac.ledger.ledger import Ledger
-    from tarmac.scheduler import board
-
-    with Ledger(settings().database_url) as ledger:
-        if arguments.json:
-            print_json(board.host_facts(ledger))
-            return 0
-        for line in board.show_hosts(ledger):
-            print(line)
-    return 0
-
-
 def examine(arguments: argparse.Namespace) -> int:
     """Say what is wrong with the stack; fail if something is."""
     found = doctor.ask("GET", "/doctor")
@@ -298,9 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     listing = commands.add_parser("gpus", help="show the GPUs, their reservations and the queue")
     add_json(listing)
     listing.set_defaults(run=gpus)
-    listing = commands.add_parser("hosts", help="show the hosts, what is reserved of them, and the queue")
-    add_json(listing)
-    listing.set_defaults(run=hosts)
+    host_commands.add_to(commands)
     look = commands.add_parser("doctor", help="say what is wrong with the stack, and what to do")
     add_json(look)
     look.set_defaults(run=examine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 JsonDict = dict[str, Any]
@@ -16,7 +16,10 @@ class EngineCalls(Protocol):
     """
 
     def info(self) -> JsonDict:
-        """Tell about the engine's machine: memory in bytes under "MemTotal", the number of cores under "NCPU"."""
+        """Tell about the engine's machine: memory in bytes under "MemTotal", the number of cores under "NCPU".
+
+        "ID" is the engine's own, and "Architecture" the machine's.
+        """
 
     def containers(self, *, all: bool = False, filters: dict[str, list[str]] | None = None) -> list[JsonDict]:
         """List containers, newest first; without `all` those that run."""
@@ -64,8 +67,8 @@ class EngineCalls(Protocol):
     def get_archive(self, container: str, path: str) -> tuple[Iterator[bytes], JsonDict]:
         """Return a file of a container as a tar archive in chunks, and what it is."""
 
-    def put_archive(self, container: str, path: str, data: bytes) -> bool:
-        """Unpack a tar archive into a folder of a container."""
+    def put_archive(self, container: str, path: str, data: bytes | Iterable[bytes]) -> bool:
+        """Unpack a tar archive, whole or in chunks, into a folder of a container."""
 
     def volumes(self, filters: dict[str, list[str]] | None = None) -> JsonDict:
         """List volumes, under "Volumes"."""
@@ -84,6 +87,12 @@ class EngineCalls(Protocol):
 
     def inspect_image(self, image: str) -> JsonDict:
         """Tell all about a local image."""
+
+    def get_image(self, image: str) -> Iterator[bytes]:
+        """Yield a local image as an archive, in chunks."""
+
+    def load_image(self, data: Iterable[bytes]) -> Iterator[JsonDict]:
+        """Take an image from an archive; yield what the engine says of it, until it has all."""
 
     def close(self) -> None:
         """Close the connections to the engine."""

@@ -6,7 +6,8 @@ import io
 import json
 import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,23 @@ def client() -> EngineCalls:
         calls: EngineCalls = docker.from_env().api
     except DockerException as error:
         raise ContainerError(f"The Docker Engine does not answer: {error}. Is the socket mounted?") from error
+    return calls
+
+
+def client_at(socket: str) -> EngineCalls:
+    """Connect to the engine behind a Unix socket, such as that of a link to another machine.
+
+    Raises:
+        OSError: no engine answers there.
+    """
+    import docker
+    from docker.errors import DockerException
+
+    try:
+        # An engine that takes an image in says nothing for minutes.
+        calls: EngineCalls = docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=600)
+    except DockerException as error:
+        raise OSError(str(error)) from error
     return calls
 
 
@@ -215,16 +233,7 @@ def create_session_volume(
 
 def _write_request(api: EngineCalls, name: str, labels: dict[str, str], request: dict[str, Any], image: str) -> None:
     uid, gid = (int(part) for part in SESSION_USER.split(":"))
-    helper = api.create_container(
-        image=image,
-        entrypoint=["true"],  # never started, but the engine refuses an image that names no command
-        labels=labels,
-        network_disabled=True,
-        host_config=api.create_host_config(
-            mounts=[{"Type": "volume", "Source": name, "Target": SESSION_PATH, "ReadOnly": False}]
-        ),
-    )["Id"]
-    try:
+    with holder_of(api, name, labels, image) as helper:
         content = json.dumps(request, indent=2, ensure_ascii=False).encode()
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
@@ -239,6 +248,26 @@ def _write_request(api: EngineCalls, name: str, labels: dict[str, str], request:
             entry.mtime = int(time.time())
             tar.addfile(entry, io.BytesIO(content))
         api.put_archive(helper, "/", archive.getvalue())
+
+
+@contextmanager
+def holder_of(api: EngineCalls, volume: str, labels: dict[str, str], image: str) -> Iterator[str]:
+    """Give the id of a container that has a session's volume and is never started, to copy files through.
+
+    Raises:
+        APIError: the engine refused.
+    """
+    helper = api.create_container(
+        image=image,
+        entrypoint=["true"],  # never started, but the engine refuses an image that names no command
+        labels=labels,
+        network_disabled=True,
+        host_config=api.create_host_config(
+            mounts=[{"Type": "volume", "Source": volume, "Target": SESSION_PATH, "ReadOnly": False}]
+        ),
+    )["Id"]
+    try:
+        yield helper
     finally:
         remove_container(api, helper)
 

@@ -48,13 +48,14 @@ def result_file(data: dict[str, Any], command: str) -> ResultFile | None:
     return ResultFile(name, size, digest)
 
 
-class _Chunks:
+class Chunks:
     """A file-like of what an iterator yields, for tarfile, which reads on and never back."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest = chunks, b""
 
     def read(self, size: int) -> bytes:
+        """Return so many bytes, fewer at the end."""
         parts, missing = [], size
         while missing > 0:
             if not self._rest:
@@ -86,7 +87,7 @@ def fetch(
         )
     try:
         chunks, _ = api.get_archive(container_id, f"{SESSION_PATH}/{file.name}")
-        with tarfile.open(fileobj=cast(IO[bytes], _Chunks(iter(chunks))), mode="r|") as archive:
+        with tarfile.open(fileobj=cast(IO[bytes], Chunks(iter(chunks))), mode="r|") as archive:
             entry = archive.next()
             if entry is None or not entry.isreg():
                 raise ValueError(f"{file.name} is no file")

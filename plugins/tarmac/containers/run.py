@@ -32,7 +32,7 @@ PROGRESS_SECONDS = 10.0
 
 
 class EngineSilentError(Exception):
-    """The engine has not answered for ENGINE_SECONDS. That says nothing about the step: it may well go on."""
+    """The engine has not answered for long. That says nothing about the step: it may well go on."""
 
 
 class Log(Protocol):
@@ -53,6 +53,12 @@ class Listener(Protocol):
 
     def noticed(self, event: Event) -> None:
         """Take note of an event; `progress` and `metric` tell that it lives."""
+
+    def unreachable(self, why: str) -> None:
+        """Take note that the engine does not answer; "": it does again. The step may well go on.
+
+        Called again and again while it does not. May raise, as `still_wanted` may.
+        """
 
     def still_wanted(self) -> None:
         """Raise, to end the following and leave the container alone."""
@@ -126,6 +132,7 @@ class ContainerRun:
         log: Log,
         *,
         ahead_bytes: int = AHEAD_BYTES,
+        silent_seconds: float = ENGINE_SECONDS,
     ) -> None:
         self._api, self._step, self._listener, self._log = api, step, listener, log
         self.container_id = ""
@@ -135,7 +142,7 @@ class ContainerRun:
         self._result: dict[str, Any] | None = None
         self._unreadable = ""
         self._progress_at = float("-inf")
-        self._ahead = ahead_bytes
+        self._ahead, self._silent_seconds = ahead_bytes, silent_seconds
         self._brake: Brake | None = None
         self._position = Position()
         self._splitter = LineSplitter()
@@ -238,6 +245,8 @@ class ContainerRun:
             try:
                 self._show(brake, follow=True)
                 state: dict[str, Any] = _inspect(self._api, self.container_id)["State"]
+                if away_since is not None:
+                    self._listener.unreachable("")
                 away_since = None
                 if state["Status"] in ("exited", "dead"):
                     # The engine may end a followed stream before the last output is in it; the log itself is whole now.
@@ -250,9 +259,11 @@ class ContainerRun:
                 if away_since is None:
                     away_since = time.monotonic()
                     self._log.warning("The Docker Engine does not answer; waiting for it: %s", error)
-                if time.monotonic() - away_since > ENGINE_SECONDS:
+                self._listener.unreachable(str(error))
+                if time.monotonic() - away_since > self._silent_seconds:
                     raise EngineSilentError(
-                        f"The Docker Engine has not answered for {ENGINE_SECONDS:g} s; the next attempt asks it again."
+                        f"The Docker Engine has not answered for {self._silent_seconds:g} s; the next attempt asks it "
+                        "again."
                     ) from error
             self._listener.still_wanted()
             time.sleep(0.2 if away_since is None else 1.0)

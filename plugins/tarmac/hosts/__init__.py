@@ -1,1 +1,1 @@
-"""Hosts: what the machine of an engine has, and what of it sessions may reserve."""
+"""Hosts: engines near and far, how another machine is reached, what a machine has and what sessions may reserve."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.settings import Settings
 from tarmac.containers.calls import EngineCalls
 
@@ -18,13 +19,17 @@ class Capacity:
     capacity_millicpus: int
 
 
-def measure(api: EngineCalls, stack: Settings) -> Capacity:
+def measure(api: EngineCalls, stack: Settings, host: str = LOCAL_HOST) -> Capacity:
     """Ask an engine what its machine has. Takes 10 ms.
+
+    TARMAC_HOST_CPUS and TARMAC_HOST_MEMORY are about the stack's own machine, the headroom is that of every host.
 
     Raises:
         OSError: the engine does not answer.
     """
     info = api.info()
+    if host != LOCAL_HOST:
+        stack = replace(stack, host_memory_bytes=None, host_millicpus=None)
     return capacity(int(info["MemTotal"]), 1000 * int(info["NCPU"]), stack)
 
 

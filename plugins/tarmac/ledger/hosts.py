@@ -11,7 +11,7 @@ from tarmac.admission.placement import HostNeed, Need, Waiting
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
 from tarmac.ledger.database import Database
-from tarmac.ledger.records import HostRow, session_key, session_name
+from tarmac.ledger.records import Connection, HostRow, session_key, session_name
 
 
 class HostOpening(NamedTuple):
@@ -47,6 +47,48 @@ class Hosts(Database):
         """Note what was measured of a host. A capacity never shrinks below what is reserved already. Idempotent."""
         with self.cursor() as cursor:
             cursor.execute(sql.PUT_HOST, (name, name, total_bytes, total_millicpus, capacity_bytes, capacity_millicpus))
+
+    def add_host(self, name: str, connection: Connection, measured: Sequence[int]) -> bool:
+        """Let another machine train.
+
+        Args:
+            measured: bytes and thousandths of a core that it has, then those that sessions may reserve.
+
+        Returns:
+            False: there is a host of this name.
+        """
+        with self.cursor() as cursor:
+            cursor.execute(sql.ADD_HOST, (name, connection.url, connection.host_key, connection.engine_id, *measured))
+            return cursor.fetchone() is not None
+
+    def remove_host(self, name: str) -> bool:
+        """Forget another machine. False: there is none of this name, or a session holds something of it."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.REMOVE_HOST, (name,))
+            return cursor.fetchone() is not None
+
+    def drain_host(self, name: str, draining: bool) -> bool:
+        """Let a host take no new session, or take them again. Idempotent. False: there is no such host."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.DRAIN_HOST, (draining, name))
+            return cursor.fetchone() is not None
+
+    def connection(self, name: str) -> Connection | None:
+        """Return how another machine is reached; None: it is no other machine, or is not known."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.CONNECTION, (name,))
+            row = cursor.fetchone()
+        return None if row is None else Connection(*row)
+
+    def host_answers(self, name: str) -> None:
+        """Note that another machine answered, now."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.HOST_ANSWERS, (name,))
+
+    def host_is_silent(self, name: str, why: str) -> None:
+        """Note that another machine does not answer: it takes no session until it does. What it holds, it keeps."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.HOST_IS_SILENT, (why, name, why))
 
     def open_host_cycle(self, key: SessionKey | None = None) -> HostOpening | None:
         """Lock the tower and all hosts until the transaction ends, and note that a cycle is made.

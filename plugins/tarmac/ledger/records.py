@@ -79,7 +79,11 @@ class DeviceRow:
 
 @dataclass(frozen=True)
 class HostRow:
-    """A host as the ledger knows it: bytes, and thousandths of a core. See the table `host`."""
+    """A host as the ledger knows it: bytes, and thousandths of a core. See the table `host`.
+
+    `url`: "" for the machine of the stack. `closed`: why it takes no session now, "" where it does. `trouble`: what
+    went wrong when it was asked last. `silent_seconds`: since it answered last.
+    """
 
     name: str
     total_bytes: int
@@ -90,6 +94,10 @@ class HostRow:
     reserved_millicpus: int
     beside_bytes: int
     beside_millicpus: int
+    url: str = ""
+    closed: str = ""
+    trouble: str = ""
+    silent_seconds: float = 0.0
 
     @property
     def load(self) -> HostLoad:
@@ -102,7 +110,17 @@ class HostRow:
             self.reserved_millicpus,
             self.beside_bytes,
             self.beside_millicpus,
+            self.closed,
         )
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How another machine is reached, and where to: its URL, its pinned host key, the id of its engine."""
+
+    url: str
+    host_key: str
+    engine_id: str
 
 
 @dataclass(frozen=True)

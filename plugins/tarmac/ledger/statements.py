@@ -23,6 +23,8 @@ SEEN_SECONDS = 30
 CANDIDATES_AT_MOST = 64
 # A cycle counts queued sessions up to here: to count more costs more than to ask whether any is left.
 COUNTED = 4
+# Another machine that has not answered for so long takes no session.
+ANSWER_SECONDS = 30
 # What was noted of a device longer ago than this is noted again, also where nothing has changed.
 NOTE_SECONDS = 10
 
@@ -411,12 +413,19 @@ HOLDERS = f"""
 
 _HOST_COLUMNS = """
     name, total_bytes, total_millicpus, capacity_bytes, capacity_millicpus, reserved_bytes, reserved_millicpus,
-    beside_bytes, beside_millicpus
+    beside_bytes, beside_millicpus, url,
+    CASE WHEN draining THEN 'is drained' WHEN silent THEN 'does not answer' ELSE '' END AS closed,
+    trouble, CASE url WHEN '' THEN 0 ELSE extract(epoch FROM clock_timestamp() - answered_at) END::float8
+        AS silent_seconds
+"""
+_HOSTS = f"""
+    (SELECT *, url <> '' AND (trouble <> '' OR answered_at < clock_timestamp() - interval '{ANSWER_SECONDS} seconds')
+        AS silent FROM host) known_host
 """
 
 # All hosts, and whether each was measured in the last (seconds).
 HOSTS = f"""
-    SELECT {_HOST_COLUMNS}, measured_at > clock_timestamp() - make_interval(secs => %s) FROM host ORDER BY name
+    SELECT {_HOST_COLUMNS}, measured_at > clock_timestamp() - make_interval(secs => %s) FROM {_HOSTS} ORDER BY name
 """
 
 # What was measured of a host. A capacity never shrinks below what is reserved already. One that has changed makes a
@@ -437,6 +446,48 @@ PUT_HOST = """
             IS DISTINCT FROM (before.capacity_bytes, before.capacity_millicpus)
 """
 
+# Another machine that is to train, unless there is a host of this name.
+ADD_HOST = """
+    SELECT FROM tower FOR UPDATE;
+    WITH made AS (
+        INSERT INTO host (name, url, host_key, engine_id, total_bytes, total_millicpus, capacity_bytes,
+            capacity_millicpus)
+        VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name
+    ) UPDATE tower SET host_dirty = true FROM made RETURNING name
+"""
+
+# How a host is reached.
+CONNECTION = "SELECT url, host_key, engine_id FROM host WHERE name = %s AND url <> ''"
+
+# Forgets a host that no session holds anything of.
+REMOVE_HOST = """
+    SELECT FROM tower FOR UPDATE;
+    DELETE FROM host WHERE name = %s AND url <> '' AND NOT EXISTS (SELECT FROM reservation WHERE host = name)
+        RETURNING name
+"""
+
+# Whether a host takes no new session: (draining, name).
+DRAIN_HOST = """
+    SELECT FROM tower FOR UPDATE;
+    WITH changed AS (UPDATE host SET draining = %s WHERE name = %s RETURNING name)
+    UPDATE tower SET host_dirty = true FROM changed RETURNING name
+"""
+
+# A host answered: (name). One that was silent takes sessions again, so a cycle is due, and those that wait hear of it.
+HOST_ANSWERS = f"""
+    SELECT FROM tower FOR UPDATE;
+    WITH before AS (SELECT name, silent FROM {_HOSTS} WHERE name = %s), now AS (
+        UPDATE host SET trouble = '', answered_at = clock_timestamp() FROM before WHERE host.name = before.name
+            RETURNING before.silent
+    ), due AS (
+        UPDATE tower SET host_dirty = true FROM now WHERE now.silent
+            RETURNING pg_notify('{CHANNEL}', '{HOST_RELEASED}')
+    ) SELECT count(*) FROM due
+"""
+
+# A host did not answer: (why, name). When it answered last is kept.
+HOST_IS_SILENT = "UPDATE host SET trouble = %s WHERE name = %s AND trouble IS DISTINCT FROM %s"
+
 # Begins a cycle of CPU sessions: (in any case, or else only if the session (DAG, run) is queued). The locks are those
 # of every cycle, on hosts in place of devices; what is read after them is what was committed before.
 OPEN_HOST_CYCLE = f"""
@@ -444,7 +495,7 @@ OPEN_HOST_CYCLE = f"""
     WITH opened AS (
         UPDATE tower SET host_dirty = false, host_passed_at = clock_timestamp()
         WHERE %s OR EXISTS (SELECT FROM waiting WHERE {OF_SESSION}) RETURNING host_view
-    ), known AS (SELECT {_HOST_COLUMNS} FROM host ORDER BY name)
+    ), known AS (SELECT {_HOST_COLUMNS} FROM {_HOSTS} ORDER BY name)
     SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
         (SELECT count(*) FROM (SELECT FROM waiting WHERE device_count = 0 LIMIT {CANDIDATES_AT_MOST}) counted),
         host_view

@@ -106,6 +106,58 @@ def find(inventory: Inventory) -> Orphans:
     )
 
 
+def twice(before: Orphans, now: Orphans) -> Orphans:
+    """Keep what was orphaned in the round before too. Pure."""
+
+    def both[T](old: Mapping[T, str], new: Mapping[T, str], name: str) -> dict[T, str]:
+        known = {getattr(one, name, one) for one in old}
+        return {one: why for one, why in new.items() if getattr(one, name, one) in known}
+
+    return Orphans(
+        both(before.containers, now.containers, "id"),
+        both(before.reserved, now.reserved, ""),
+        both(before.waiting, now.waiting, ""),
+        both(before.volumes, now.volumes, "name"),
+    )
+
+
+def find_there(
+    host: str,
+    reserved: Mapping[SessionKey, str],
+    containers: Collection[Container],
+    volumes: Collection[Volume],
+    runs: Mapping[SessionKey, Run],
+) -> Orphans:
+    """Decide what is orphaned on another machine than the stack's. Pure.
+
+    There a session has its training and a copy of its volume, for as long as it holds something of that host, or its
+    container has a result that is not kept yet.
+
+    Args:
+        host: that machine.
+        reserved: where each session that holds a reservation trains.
+        containers, volumes: those on that machine, listed before `reserved` and `runs` were read.
+    """
+
+    def of_container(one: Container) -> str | None:
+        if one.key and one.owner and reserved.get(one.key, host) != host:
+            return f"its session trains on {reserved[one.key]} now"
+        return _container(one, runs)
+
+    def of_volume(one: Volume) -> str | None:
+        if reserved.get(one.key) == host or any(container.key == one.key for container in containers):
+            return None
+        return "nothing of its session trains there"
+
+    held = [key for key, where in reserved.items() if where == host]
+    return Orphans(
+        {one: why for one in containers if (why := of_container(one))},
+        {key: why for key in held if (why := why_unwanted(runs.get(key)))},
+        {},
+        {one: why for one in volumes if (why := of_volume(one))},
+    )
+
+
 def _container(one: Container, runs: Mapping[SessionKey, Run]) -> str | None:
     if one.key is None or not one.owner:
         return "it was to live for a moment only" if one.seconds > HELPER_SECONDS else None

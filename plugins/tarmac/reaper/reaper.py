@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.base.errors import ContainerError, TarmacError
-from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
+from tarmac.base.ids import LOCAL_HOST, TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
 from tarmac.base.settings import settings
 from tarmac.containers import engine
@@ -24,7 +24,8 @@ from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Reservation
 from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
-from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
+from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume, twice
+from tarmac.reaper.other_hosts import OtherHosts
 from tarmac.reaper.recordings import Settler
 from tarmac.reaper.samples import Sampler
 from tarmac.scheduler.host_cycle import note_host
@@ -35,21 +36,6 @@ ROUND_SECONDS = 2.0
 PRUNE_SECONDS = 60.0
 # How often the host is measured again: a machine may get more memory, or a virtual one less.
 HOST_SECONDS = 60.0
-
-
-def twice(before: Orphans, now: Orphans) -> Orphans:
-    """Keep what was orphaned in the round before too. Pure."""
-
-    def both[T](old: Mapping[T, str], new: Mapping[T, str], name: str) -> dict[T, str]:
-        known = {getattr(one, name, one) for one in old}
-        return {one: why for one, why in new.items() if getattr(one, name, one) in known}
-
-    return Orphans(
-        both(before.containers, now.containers, "id"),
-        both(before.reserved, now.reserved, ""),
-        both(before.waiting, now.waiting, ""),
-        both(before.volumes, now.volumes, "name"),
-    )
 
 
 class Reaper:
@@ -94,7 +80,8 @@ class Reaper:
             self._prune_at = time.monotonic() + PRUNE_SECONDS
 
     def _inventory(self) -> Inventory:
-        self._held = {one.key: one for one in self._ledger.reservations()}
+        # Of what is held of another machine, its keeper decides (other_hosts.py).
+        self._held = {one.key: one for one in self._ledger.reservations() if one.host in ("", LOCAL_HOST)}
         waiting = [*self._ledger.waiting(), *self._ledger.arrived()]
         containers = self._containers()
         volumes = [Volume(name, key) for name, key in engine.session_volumes(self._api, self._stack).items()]
@@ -161,10 +148,11 @@ def main() -> int:
     trouble = ""
     Settler(stack.database_url, AirflowState(database_url()), stop).start()
     Sampler(stack.database_url, stop).start()
-    with Ledger(stack.database_url) as ledger:
+    with Ledger(stack.database_url) as ledger, OtherHosts(stack) as others:
         reaper = None
         while not stop.wait(ROUND_SECONDS):
             try:
+                others.keep(ledger)
                 if reaper is None:
                     reaper = Reaper(engine.client(), ledger, AirflowState(database_url()), stack.stack)
                 reaper.round()

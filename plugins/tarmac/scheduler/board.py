@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from tarmac.base.texts import one_line
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow, HostRow
@@ -62,6 +63,10 @@ def host_board(
             f"{format_size(free.memory_bytes)} free of {format_size(host.capacity_bytes)}"
         )
         lines.append(line + (f", {format_size(host.beside_bytes)} for GPU sessions" if host.beside_bytes else ""))
+        if host.closed:
+            since = f" for {format_seconds(host.silent_seconds)}" if host.trouble else ""
+            why = f": {one_line(host.trouble)}" if host.trouble else ""
+            lines.append(f"  takes no session: it {host.closed}{since}{why}")
         lines += [f"  {row['run_id']}  {_holding_of_host(row, now)}" for row in holders if row["host"] == host.name]
     return [*lines, "", *_queued(queue, now)]
 

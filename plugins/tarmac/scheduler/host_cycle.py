@@ -20,16 +20,14 @@ from tarmac.ledger.statements import CANDIDATES_AT_MOST
 MEASURED_SECONDS = 600.0
 
 
-def note_host(ledger: Ledger, api: EngineCalls) -> None:
+def note_host(ledger: Ledger, api: EngineCalls, host: str = LOCAL_HOST) -> None:
     """Measure the host of an engine and write down what sessions may reserve there. Idempotent.
 
     Raises:
         ContainerError, OSError: the engine does not answer; nothing was changed.
     """
-    found = measure(api, settings())
-    ledger.put_host(
-        LOCAL_HOST, found.total_bytes, found.total_millicpus, found.capacity_bytes, found.capacity_millicpus
-    )
+    found = measure(api, settings(), host)
+    ledger.put_host(host, found.total_bytes, found.total_millicpus, found.capacity_bytes, found.capacity_millicpus)
 
 
 def measured_hosts(ledger: Ledger, api: EngineCalls) -> list[HostRow]:

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tarmac.base.errors import ContainerError, LedgerError
-from tarmac.base.ids import RETRIEVE_RESOURCES
-from tarmac.base.session import SessionKey
+from tarmac.base.ids import LOCAL_HOST, RETRIEVE_RESOURCES
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.containers.run import earlier
 from tarmac.tasks.container_operator import TrainingContainerOperator
+from tarmac.tasks.other_host import HostLostError, begun_on, check_lost, is_elsewhere, train_on
 from tarmac.tasks.results import Prepared, Trained, checked_request
 
 # Imported where it is used, as in gpu_training.py.
@@ -28,6 +28,8 @@ FETCH, TRAIN = "restore", "train"
 
 # A database that is unavailable is waited for this long when a reservation is to be released; then the reaper does it.
 _RELEASE_SECONDS = 60
+# While a machine does not answer, the ledger is asked this often whether it counts as lost.
+_LOST_SECONDS = 5.0
 
 
 class CachedTrainingOperator(TrainingContainerOperator):
@@ -44,6 +46,9 @@ class CachedTrainingOperator(TrainingContainerOperator):
         super().__init__(**kwargs)
         self._held: Reservation | None = None
         self._waited = False
+        self._host = LOCAL_HOST
+        self._silent = False
+        self._ask_at = 0.0
 
     def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after waiting for cores and memory."""
@@ -69,9 +74,10 @@ class CachedTrainingOperator(TrainingContainerOperator):
                 self._explain(error)
         self.command, self.network_mode = [TRAIN], "none"
         if self._held is None and not self._has_begun():
-            self._held = self._reserve(context)
-        if self._held is not None:
-            self._tell_reserved(self._held)
+            # An attempt that was lost after its training may have left the result on another machine.
+            self._host = (begun_on(self._step()) if self._ti.try_number > 1 else "") or LOCAL_HOST
+            if self._host == LOCAL_HOST:
+                self._held = self._reserve(context)
         return self._train(context)
 
     def _tell_reserved(self, held: Reservation) -> None:
@@ -86,7 +92,7 @@ class CachedTrainingOperator(TrainingContainerOperator):
         from tarmac.tasks.pipeline import change_note
         from tarmac.tasks.run_end import waiting_note
 
-        change_note(self._key.run_id, lambda note: waiting_note(note, reason))
+        change_note(self.session_key.run_id, lambda note: waiting_note(note, reason))
 
     def _explain(self, error: ContainerError) -> None:
         if checked_request(self.request).gpu:
@@ -104,13 +110,23 @@ class CachedTrainingOperator(TrainingContainerOperator):
         from tarmac.admission.estimate import Outcome
         from tarmac.tasks.cpu_reservation import limit_of, threads
 
-        limit = limit_of(self.memory_bytes)
+        limit, environment = limit_of(self.memory_bytes), self.environment
         if held := self._held:
+            self._tell_reserved(held)
+            self._host = held.host
             self.memory_bytes, self.millicpus = held.host_bytes, held.millicpus
             # A library would start a thread for each core of the machine.
-            self.environment = {"OMP_NUM_THREADS": str(threads(held.millicpus)), **self.environment}
+            self.environment = {"OMP_NUM_THREADS": str(threads(held.millicpus)), **environment}
         try:
             result = super().run_step(context)
+        except HostLostError as lost:
+            self.log.warning("%s.", lost)
+            self._release(Outcome.FAILED, str(lost), limit, again=True)
+            self.memory_bytes, self.environment, self._host = limit, environment, LOCAL_HOST
+            self._silent = False
+            self._note(None)
+            self._held = self._reserve(context)
+            return self._train(context)
         except ContainerError as error:
             # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
             failure = self._release_after(error, context, limit)
@@ -119,17 +135,30 @@ class CachedTrainingOperator(TrainingContainerOperator):
         self._release(Outcome.SUCCESS, "", limit, peak_bytes=Trained.of(result).memory_peak_bytes)
         return result
 
-    # ---- the reservation ---------------------------------------------------------------------------------------------
+    def run_where(self, image_id: str) -> Any:
+        """Run the step's container on the host of the reservation."""
+        if self.command == [FETCH] or not is_elsewhere(self._host):
+            return super().run_where(image_id)
+        return train_on(self, self._host, image_id)
 
-    @property
-    def _key(self) -> SessionKey:
-        return SessionKey(self._ti.dag_id, self._ti.run_id)
+    def unreachable(self, why: str) -> None:
+        """Say in the run's note that the training's machine does not answer; "": it does again."""
+        if not is_elsewhere(self._host):
+            return
+        if bool(why) != self._silent:
+            self._silent = bool(why)
+            self._note(f"for host {self._host}, which does not answer" if why else None)
+        if why and time.monotonic() >= self._ask_at:
+            self._ask_at = time.monotonic() + _LOST_SECONDS
+            check_lost(self._host)
+
+    # ---- the reservation ---------------------------------------------------------------------------------------------
 
     def _claim(self) -> Reservation | None:
         from tarmac.ledger.ledger import Ledger
 
         with Ledger(settings().database_url) as ledger:
-            return ledger.claim(self._key)
+            return ledger.claim(self.session_key)
 
     def _has_begun(self) -> bool:
         """Whether the container of this task, as it is now, runs or has ended: it was begun without a reservation."""
@@ -147,8 +176,8 @@ class CachedTrainingOperator(TrainingContainerOperator):
 
         with Ledger(settings().database_url) as ledger:
             seek_host(ledger, self.cli, context, checked_request(self.request), limit_of(self.memory_bytes))
-            held = ledger.claim(self._key)
-            place = None if held else ledger.place_in_queue(self._key)
+            held = ledger.claim(self.session_key)
+            place = None if held else ledger.place_in_queue(self.session_key)
         if held is None:
             if place is not None:
                 self.log.info("%s", waiting_line(place))
@@ -159,7 +188,7 @@ class CachedTrainingOperator(TrainingContainerOperator):
     def _wait(self) -> NoReturn:
         from tarmac.tasks.gpu_trigger import ReservationTrigger
 
-        self.defer(trigger=ReservationTrigger(*self._key, on_host=True), method_name="resume")
+        self.defer(trigger=ReservationTrigger(*self.session_key, on_host=True), method_name="resume")
         raise AssertionError("defer always raises")
 
     def _release_after(self, error: ContainerError, context: Context, limit: int) -> ContainerError:
@@ -239,8 +268,8 @@ class CachedTrainingOperator(TrainingContainerOperator):
         if self.command == [FETCH]:
             yield
         elif self._held is None:  # a version without reservations began it
-            with self._recording(container_id):
+            with self._recording(container_id, host=self._host):
                 yield
         else:
-            with Lease(self._held, settings().database_url, self.log), self._recording(container_id):
+            with Lease(self._held, settings().database_url, self.log), self._recording(container_id, host=self._host):
                 yield

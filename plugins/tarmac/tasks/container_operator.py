@@ -19,6 +19,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError, AirflowTaskTimeout
 
 from tarmac.base.errors import ContainerError, RegistryError
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.retries import Repeat, may_repeat, repeats
 from tarmac.base.session import (
     LABEL_ATTEMPT,
@@ -28,6 +29,7 @@ from tarmac.base.session import (
     LABEL_TASK,
     SESSION_PATH,
     SESSION_USER,
+    SessionKey,
     session_labels,
 )
 from tarmac.base.settings import MLFLOW_VARIABLES, NO_TELEMETRY, OBJECT_STORE_VARIABLES, Settings, settings
@@ -35,7 +37,7 @@ from tarmac.containers import engine, mounts
 from tarmac.containers.calls import EngineCalls
 from tarmac.containers.output import AHEAD_BYTES
 from tarmac.containers.protocol import Event, note_metric, shown_progress
-from tarmac.containers.run import ContainerRun, EngineSilentError, Step, earlier, ended_well
+from tarmac.containers.run import ENGINE_SECONDS, ContainerRun, EngineSilentError, Step, earlier, ended_well
 from tarmac.containers.spec import ContainerSpec
 from tarmac.tasks.results import checked_request
 
@@ -159,6 +161,7 @@ class TrainingContainerOperator(BaseOperator):
         self.network_mode = network_mode
         self.user = user
         self._cli: EngineCalls | None = None
+        self._where: EngineCalls | None = None
         self._context: Context | None = None
         self._parent = 0
         self._run: ContainerRun | None = None
@@ -178,6 +181,11 @@ class TrainingContainerOperator(BaseOperator):
         if self._cli is None:
             self._cli = engine.client()
         return self._cli
+
+    @property
+    def where(self) -> EngineCalls:
+        """The engine that has the step's container."""
+        return self._where or self.cli
 
     # ---- an attempt --------------------------------------------------------------------------------------------------
 
@@ -247,8 +255,39 @@ class TrainingContainerOperator(BaseOperator):
             self.log.info("The session's volume is gone already; there is nothing to do.")
             return None
         image_id = engine.image_id(self.cli, self.image)
-        run = self._run = ContainerRun(self.cli, self._step(), self, self.log, ahead_bytes=self.ahead_bytes)
-        return run.run(self._spec(image_id), self._watching)
+        return self.run_where(image_id)
+
+    def run_where(self, image_id: str) -> Any:
+        """Run the step's container where this task runs it: on the stack's own machine."""
+        return self.run_on(self.cli, self._spec(image_id))
+
+    @property
+    def session_key(self) -> SessionKey:
+        """The session."""
+        return SessionKey(self._ti.dag_id, self._ti.run_id)
+
+    def step(self) -> Step:
+        """What is run, by which the containers of earlier attempts are found."""
+        return self._step()
+
+    def spec(self, image_id: str) -> ContainerSpec:
+        """What the step's container is made of."""
+        return self._spec(image_id)
+
+    def run_on(self, api: EngineCalls, spec: ContainerSpec, silent_seconds: float = ENGINE_SECONDS) -> Any:
+        """Run the step's container on an engine, or follow the one that is there.
+
+        Args:
+            silent_seconds: how long an engine is waited for that does not answer while it is followed.
+
+        Raises:
+            ContainerError, EngineSilentError: as of ContainerRun.run.
+        """
+        self._where = api
+        run = self._run = ContainerRun(
+            api, self._step(), self, self.log, ahead_bytes=self.ahead_bytes, silent_seconds=silent_seconds
+        )
+        return run.run(spec, self._watching)
 
     def on_kill(self) -> None:
         """Leave the container alone, at once: Airflow kills this process 5 s after it called this.
@@ -263,7 +302,7 @@ class TrainingContainerOperator(BaseOperator):
         if isinstance(sys.exception(), AirflowTaskTimeout):
             for step in (self, self.refill):
                 if step is not None and step.container:
-                    engine.stop_and_remove(self.cli, step.container["Id"])
+                    engine.stop_and_remove(step.where, step.container["Id"])
             return
         self.log.info("Detached from the container: the task was ended from outside.")
         raise AirflowException(
@@ -277,6 +316,9 @@ class TrainingContainerOperator(BaseOperator):
         """Detach if the process that speaks to Airflow for this one has died: another attempt has the container now."""
         if os.getppid() != self._parent:
             raise AirflowException("The task's supervising process is gone; the next attempt follows the container.")
+
+    def unreachable(self, why: str) -> None:
+        """Nothing here: an engine that is restarted answers again soon."""
 
     def noticed(self, event: Event) -> None:
         """Take note of an event of the trainer; progress goes to XCom, where `make trigger` and the UI see it."""
@@ -297,15 +339,19 @@ class TrainingContainerOperator(BaseOperator):
         return nullcontext()
 
     @contextmanager
-    def _recording(self, container_id: str, more: Callable[[], Mapping[str, float]] | None = None) -> Iterator[None]:
-        """Record a training in MLflow while it is followed."""
+    def _recording(
+        self, container_id: str, more: Callable[[], Mapping[str, float]] | None = None, host: str = LOCAL_HOST
+    ) -> Iterator[None]:
+        """Record a training in MLflow while it is followed; `host`: where its container is."""
         from tarmac.tasks.recorder import recording
 
         if self._context is None:
             raise RuntimeError("The operator is not running.")
         owner = str(getattr(self._context.get("dag_run"), "triggering_user_name", None) or "")
         request = checked_request(self.request)
-        with recording(self._ti, request, container_id, owner=owner, log=self.log, more=more) as self._recorder:
+        with recording(
+            self._ti, request, container_id, owner=owner, log=self.log, more=more, host=host
+        ) as self._recorder:
             yield
 
     def _record_failure(self, reason: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tarmac.base.errors import NothingToRegisterError, RegistryError, RequestError, TarmacError
+from tarmac.base.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError, TarmacError
 from tarmac.base.ids import GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU, UPDATE_MODEL_METADATA_REGISTRY
 from tarmac.base.session import SessionKey, cancellation, session_labels, volume_name
 from tarmac.base.settings import settings
@@ -24,6 +24,7 @@ from tarmac.request import datasets
 from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
+from tarmac.tasks.other_host import is_elsewhere, remove_from
 from tarmac.tasks.results import Deleted, Plan, Prepared, Registered, Saved, Scored, Session
 
 log = logging.getLogger(__name__)
@@ -143,14 +144,29 @@ def delete_session(dag_id: str, run_id: str, request: TrainingRequest | None) ->
     fenced = engine.fence(api, session_labels(stack.stack, dag_id, run_id))
     if fenced:
         log.info("Removed the session's containers: %s.", ", ".join(fenced))
+    name = volume_name(stack.stack, dag_id, run_id)
     if request:
         with Ledger(stack.database_url) as ledger:
-            if ledger.end_session(SessionKey(dag_id, run_id), "the session was ended"):
+            if _elsewhere_is_empty(ledger, SessionKey(dag_id, run_id), name) and ledger.end_session(
+                SessionKey(dag_id, run_id), "the session was ended"
+            ):
                 log.warning("The session still held a reservation; it is released.")
-    name = volume_name(stack.stack, dag_id, run_id)
     removed = engine.remove_volume(api, name)
     log.info("The session's volume %s is %s.", name, "removed" if removed else "gone already")
     return Deleted(volume=name, removed=removed, fenced=fenced)
+
+
+def _elsewhere_is_empty(ledger: Ledger, key: SessionKey, volume: str) -> bool:
+    """Remove what a session that still holds another machine has there. False: that cannot be done now."""
+    held = ledger.reservation(key)
+    if held is None or not is_elsewhere(held.host):
+        return True
+    try:
+        remove_from(held.host, session_labels(settings().stack, *key), volume)
+    except (ContainerError, OSError) as error:
+        log.warning("Host %s does not answer: what the session has there is removed when it does: %s", held.host, error)
+        return False
+    return True
 
 
 def register_model(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowRuntimeError
 
 from tarmac.base.errors import RegistryError, ResultError, TarmacError
-from tarmac.base.ids import MLFLOW_RUN, RETRIEVE_RESOURCES
+from tarmac.base.ids import LOCAL_HOST, MLFLOW_RUN, RETRIEVE_RESOURCES
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import MIB
@@ -294,7 +294,14 @@ class ContainerSample:
 
 @contextmanager
 def recording(
-    ti: Any, request: TrainingRequest, container_id: str, *, owner: str, log: Any, more: Sample | None = None
+    ti: Any,
+    request: TrainingRequest,
+    container_id: str,
+    *,
+    owner: str,
+    log: Any,
+    more: Sample | None = None,
+    host: str = LOCAL_HOST,
 ) -> Iterator[Recorder]:
     """Record a training while the block runs; in the end its MLflow run is left as an XCom, if it was not before.
 
@@ -304,8 +311,9 @@ def recording(
         owner: who sent the request; "": not known.
         log: the task's logger.
         more: what else is sampled.
+        host: where it trains.
     """
-    from tarmac.containers import engine
+    from tarmac.hosts.engines import engine_of
     from tarmac.registry.tracking import curve_name
 
     key = SessionKey(ti.dag_id, ti.run_id)
@@ -313,7 +321,7 @@ def recording(
     prep = _prepared(ti)
     model = catalogue().models.get(request.model)
     score = model.score if model else ""
-    sample = ContainerSample(engine.client, container_id, more)
+    sample = ContainerSample(lambda: engine_of(host), container_id, more)
 
     def begin() -> Beginning:
         when = started_ms(sample.api, container_id)

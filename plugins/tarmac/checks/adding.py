@@ -1,0 +1,139 @@
+"""Adds another machine: checks everything that a training there needs, with a sentence each, then enters it as a host.
+
+Runs in the checker: only there are the key and the local engine. What does not suit is a HostError, and nothing is
+entered.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tarmac.base.errors import HostError
+from tarmac.base.settings import settings
+from tarmac.base.units import format_cores, format_seconds, format_size
+from tarmac.containers import engine, moving
+from tarmac.hosts.address import check_name, read_url
+from tarmac.hosts.capacity import measure
+from tarmac.hosts.ssh import Link, fingerprint, host_key, public_key, socket_of
+from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.records import Connection
+
+# Engines from here on take what our containers are made with.
+OLDEST_ENGINE = 20
+# Tarmac goes by its database's clock alone; a person who reads two logs side by side does not.
+_SKEW_SECONDS = 60.0
+
+
+def key_line() -> dict[str, str]:
+    """Return the line for authorized_keys: with this key an account may forward, and run nothing."""
+    return {"line": f"restrict,port-forwarding {public_key()}"}
+
+
+def suits(far: Mapping[str, Any], near: Mapping[str, Any], name: str, now: datetime) -> list[str]:
+    """Judge what a machine's engine says of it. Pure.
+
+    Args:
+        far, near: what that engine and the local one say.
+        now: aware.
+
+    Returns:
+        A sentence for each thing that was looked at.
+
+    Raises:
+        HostError: it does not suit.
+    """
+    version, kind = str(far.get("ServerVersion", "")), str(far.get("Architecture", "?"))
+    major = version.split(".", 1)[0]
+    if major.isdecimal() and int(major) < OLDEST_ENGINE:
+        raise HostError(
+            f"The engine of {name} has version {version}: install Docker Engine {OLDEST_ENGINE} or newer there."
+        )
+    if far.get("ID") == near.get("ID"):
+        raise HostError(f"{name} is this machine: its engine has the same id. This machine trains already, as 'local'.")
+    if kind != near.get("Architecture"):
+        raise HostError(
+            f"{name} is a machine of kind {kind} and the trainer's image is for {near.get('Architecture')}: it cannot "
+            "train here built images. Use a machine of the same kind."
+        )
+    for limit, what in (("MemoryLimit", "memory"), ("CpuCfsQuota", "cores"), ("PidsLimit", "processes")):
+        if far.get(limit) is False:
+            raise HostError(
+                f"The engine of {name} cannot limit the {what} of a container: its kernel lacks that control group. "
+                "Turn it on there, as docker info says, and add the host again."
+            )
+    found = [
+        f"engine {version} on {kind}, {format_cores(1000 * int(far['NCPU']))}, {format_size(int(far['MemTotal']))}"
+    ]
+    if text := far.get("SystemTime"):
+        skew = abs((datetime.fromisoformat(text) - now).total_seconds())
+        late = f"its clock is {format_seconds(skew)} off: logs there show other times; no decision depends on it"
+        found.append(late if skew > _SKEW_SECONDS else "its clock is right")
+    return found
+
+
+def add(name: str, url: str, pinned: str) -> dict[str, Any]:
+    """Enter a machine as a host; without a pinned key, only say which one it shows.
+
+    Args:
+        name, url: as the person gave them.
+        pinned: the fingerprint that the person has compared; "": not yet.
+
+    Returns:
+        `fingerprint`, `key_file` of the machine, and `says`: a sentence for each check; empty: it was not added.
+
+    Raises:
+        HostError: it cannot be reached, does not suit, or is a host already.
+        ContainerError: an engine refused.
+    """
+    check_name(name)
+    address = read_url(url)
+    stack = settings()
+    with Ledger(stack.database_url) as ledger:
+        if any(host.name == name for host in ledger.hosts()):
+            raise HostError(f"NAME: there is a host {name!r} already: `make host-remove NAME={name}` first.")
+        key = host_key(address)
+        if not pinned:
+            kind = key.split()[0].removeprefix("ssh-").split("-")[0]
+            return {"fingerprint": fingerprint(key), "key_file": f"/etc/ssh/ssh_host_{kind}_key.pub", "says": []}
+        if fingerprint(key) != pinned:
+            raise HostError(
+                f"FINGERPRINT: {pinned!r} is none of {address.host}, which shows {fingerprint(key)}: another "
+                "machine may answer in its place. Nothing was added."
+            )
+        public_key()
+        link = Link(f"{name}-trial", address, key)
+        try:
+            link.open()
+            return _add_linked(ledger, name, Connection(url, key, ""), link)
+        except OSError as error:
+            why = link.why() if not link.runs else str(error)
+            raise HostError(
+                f"The engine of {name} does not answer on {address.socket} there: does Docker run, and may "
+                f"{address.user} use it (group docker)? {why}"
+            ) from error
+        finally:
+            link.close()
+
+
+def _add_linked(ledger: Ledger, name: str, connection: Connection, link: Link) -> dict[str, Any]:
+    far, near, stack = engine.client_at(socket_of(link.name)), engine.client(), settings()
+    info = far.info()
+    says = ["it can be reached, and shows the pinned key", *suits(info, near.info(), name, datetime.now(UTC))]
+    others = {found.engine_id: host.name for host in ledger.hosts() if (found := ledger.connection(host.name))}
+    if known := others.get(str(info["ID"])):
+        raise HostError(f"NAME: that machine is the host {known!r} already.")
+    began = time.monotonic()
+    moving.far_image(near, far, stack.trainer_image, name)
+    says.append(f"it has the image {stack.trainer_image} ({time.monotonic() - began:.0f} s)")
+    offers = measure(far, stack, name)
+    measured = [offers.total_bytes, offers.total_millicpus, offers.capacity_bytes, offers.capacity_millicpus]
+    entered = Connection(connection.url, connection.host_key, str(info["ID"]))
+    if not ledger.add_host(name, entered, measured):
+        raise HostError(f"NAME: there is a host {name!r} already: `make host-remove NAME={name}` first.")
+    says.append(
+        f"sessions may reserve {format_cores(offers.capacity_millicpus)} and {format_size(offers.capacity_bytes)} there"
+    )
+    return {"fingerprint": fingerprint(connection.host_key), "key_file": "", "says": says}

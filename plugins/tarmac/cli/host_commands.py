@@ -1,0 +1,133 @@
+"""The commands about hosts: hosts, host-key, host-add, host-drain, host-resume, host-remove."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tarmac.base.errors import CheckerUnavailableError, ExitCode, HostError
+from tarmac.base.ids import LOCAL_HOST
+from tarmac.base.settings import settings
+from tarmac.cli.tables import add_json, print_json
+from tarmac.hosts.address import read_url
+from tarmac.ledger.ledger import Ledger
+from tarmac.request.checker import call_checker
+from tarmac.scheduler import board
+
+
+def hosts(arguments: argparse.Namespace) -> int:
+    """Show hosts, what sessions hold of them, and the queue of CPU sessions."""
+    with Ledger(settings().database_url) as ledger:
+        if arguments.json:
+            print_json(board.host_facts(ledger))
+            return 0
+        for line in board.show_hosts(ledger):
+            print(line)
+    return 0
+
+
+def host_key(_: argparse.Namespace) -> int:
+    """Print the line that lets this stack in on another machine."""
+    print(_ask("GET", "/host-key", {})["line"])
+    return 0
+
+
+def host_add(arguments: argparse.Namespace) -> int:
+    """Enter another machine as a host, once its fingerprint was compared."""
+    name, url = arguments.name, arguments.url
+    query = {"name": name, "url": url, "fingerprint": arguments.fingerprint}
+    found = _ask("POST", "/host", query)
+    if not found["says"]:
+        print("\n".join(compare_lines(name, url, found, _ask("GET", "/host-key", {})["line"])))
+        return ExitCode.RUN_FAILED
+    for text in found["says"]:
+        print(f"✓ {text}")
+    print(f"Host {name} takes trainings on the CPU in a few seconds: make hosts")
+    return 0
+
+
+def compare_lines(name: str, url: str, found: Mapping[str, Any], line: str) -> list[str]:
+    """Say what to compare and what to do next, before a host is added. Pure."""
+    user = read_url(url).user
+    return [
+        f"{url} shows the host key {found['fingerprint']}. Nothing was added yet.",
+        "1. Compare it: on that machine, this prints the same fingerprint:",
+        f"     ssh-keygen -lf {found['key_file']}",
+        f"2. Let this stack in: add this line to ~{user}/.ssh/authorized_keys there, for a {user} who may use Docker:",
+        f"     {line}",
+        "3. Add the host:",
+        f"     make host-add NAME={name} URL={url} FINGERPRINT={found['fingerprint']}",
+    ]
+
+
+def host_drain(arguments: argparse.Namespace) -> int:
+    """Let a host take no new session."""
+    return _drain(arguments.name, draining=True, says="takes no new session; those that train there go on")
+
+
+def host_resume(arguments: argparse.Namespace) -> int:
+    """Let a host take sessions again."""
+    return _drain(arguments.name, draining=False, says="takes sessions again")
+
+
+def _drain(name: str, *, draining: bool, says: str) -> int:
+    with Ledger(settings().database_url) as ledger:
+        if not ledger.drain_host(name, draining):
+            raise _unknown(ledger, name)
+    print(f"Host {name} {says}.")
+    return 0
+
+
+def host_remove(arguments: argparse.Namespace) -> int:
+    """Forget another machine."""
+    name = arguments.name
+    with Ledger(settings().database_url) as ledger:
+        if name == LOCAL_HOST:
+            raise HostError(f"NAME: {LOCAL_HOST!r} is this machine and stays: `make host-drain NAME={LOCAL_HOST}`.")
+        if not ledger.remove_host(name):
+            if there := [row["run_id"] for row in ledger.host_holders() if row["host"] == name]:
+                raise HostError(
+                    f"NAME: {len(there)} sessions hold something of {name!r} ({', '.join(there[:4])}): "
+                    f"`make host-drain NAME={name}` and wait for them, or cancel them."
+                )
+            raise _unknown(ledger, name)
+    print(f"Host {name} is removed. On that machine, delete this stack's line from authorized_keys (make host-key).")
+    return 0
+
+
+def _unknown(ledger: Ledger, name: str) -> HostError:
+    known = ", ".join(host.name for host in ledger.hosts())
+    return HostError(f"NAME: there is no host {name!r}; there are: {known}.")
+
+
+def _ask(method: str, path: str, query: Mapping[str, str]) -> Any:
+    status, answer = asyncio.run(call_checker(method, path, query))
+    if status == 400:
+        raise HostError(str(answer.get("detail")))
+    if status != 200:
+        raise CheckerUnavailableError(f"the checker does not answer: {answer.get('detail', status)}")
+    return answer
+
+
+def add_to(commands: Any) -> None:
+    """Add these commands to the parser of main.py."""
+
+    def add(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = commands.add_parser(name, help=text)
+        parser.set_defaults(run=run)
+        return parser
+
+    add_json(add("hosts", hosts, "show the hosts, what is reserved of them, and the queue"))
+    add("host-key", host_key, "print the line that lets this stack in on another machine")
+    new = add("host-add", host_add, "let another machine train")
+    new.add_argument("name")
+    new.add_argument("url")
+    new.add_argument("--fingerprint", default="", help="of its host key, once it was compared")
+    for name, run, text in (
+        ("host-drain", host_drain, "let a host take no new session"),
+        ("host-resume", host_resume, "let a host take sessions again"),
+        ("host-remove", host_remove, "forget another machine"),
+    ):
+        add(name, run, text).add_argument("name")

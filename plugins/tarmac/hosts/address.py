@@ -1,0 +1,55 @@
+"""Where another machine is, and what it may be called. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tarmac.base.errors import HostError
+from tarmac.base.ids import LOCAL_HOST
+
+SOCKET = "/var/run/docker.sock"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+# No part may begin with a dash: it would be an option of ssh.
+_URL = re.compile(
+    r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9._-]{0,63})@(?P<host>[A-Za-z0-9][A-Za-z0-9.-]{0,252})"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?(?P<socket>/[A-Za-z0-9._/-]{1,100})?"
+)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A machine that sshd answers on, and the socket of its engine there."""
+
+    user: str
+    host: str
+    port: int = 22
+    socket: str = SOCKET
+
+
+def read_url(url: str) -> Address:
+    """Read where a machine is.
+
+    Raises:
+        HostError: it cannot be read.
+    """
+    found = _URL.fullmatch(url)
+    if not found or int(found["port"] or 22) > 65535:
+        raise HostError(
+            f"URL: {url!r} says no machine: write ssh://user@machine, with a port or the path of the engine's socket "
+            "where they are unusual (ssh://user@machine:2222/run/user/1000/docker.sock)."
+        )
+    return Address(found["user"], found["host"], int(found["port"] or 22), found["socket"] or SOCKET)
+
+
+def check_name(name: str) -> None:
+    """Refuse what a host cannot be called.
+
+    Raises:
+        HostError: it cannot.
+    """
+    if name == LOCAL_HOST or not _NAME.fullmatch(name):
+        raise HostError(
+            f"NAME: {name!r} is no name for a host: use a-z, 0-9 and -, at most 31 characters, and not {LOCAL_HOST!r}, "
+            "which is this machine."
+        )

@@ -1,0 +1,271 @@
+"""A training on another machine: task train_model_cpu on a real ledger and two engines in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from fakes.engine import MemoryEngine
+from support import engine_fixtures as fixtures
+from support.fleet import host_sums, query
+from support.steps import IMAGE, Session, Step
+from tarmac.base.errors import ContainerError
+from tarmac.base.ids import TRAIN_MODEL_CPU
+from tarmac.base.session import SessionKey, container_name
+from tarmac.base.settings import settings
+from tarmac.base.units import GIB, MIB
+from tarmac.containers import engine
+from tarmac.containers.mounts import TemplatedMount
+from tarmac.hosts import ssh
+from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.records import Connection
+from tarmac.scheduler.host_cycle import run_host_cycle
+from tarmac.tasks import other_host
+from tarmac.tasks.cached_training import CachedTrainingOperator
+
+api, session, new_session, until = fixtures.api, fixtures.session, fixtures.new_session, fixtures.until
+RESULT = json.dumps({"event": "result", "steps": 3, "memory_peak_bytes": 500 * MIB})
+TRAINS = f"mkdir -p /session/model && cat /session/data/lines >/session/model/weights && echo '{RESULT}'"
+FAR = "gpu2"
+
+
+class Cut(MemoryEngine):
+    """An engine whose connection can be cut: `cut` says after how many more calls of which kind; None: never."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.is_cut = False
+        self.breaks: dict[str, int] = {}
+
+    def _find(self, name: str) -> Any:  # a stream that is followed asks for it, too
+        if self.is_cut:
+            raise ConnectionError("cut off")
+        return super()._find(name)
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or name in ("is_cut", "breaks", "engine_id", "close") or not callable(found):
+            return found
+        if super().__getattribute__("is_cut"):
+            raise ConnectionError("cut off")
+        breaks = super().__getattribute__("breaks")
+        if breaks.get(name, 0) > 0:
+            breaks[name] -= 1
+
+            def broken(*args: Any, **kwargs: Any) -> Any:
+                raise ConnectionError("broke off")
+
+            return broken
+        return found
+
+
+@pytest.fixture
+def far(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, api: MemoryEngine) -> Iterator[Cut]:
+    """The other machine's engine, which has no image yet."""
+    made = Cut(tmp_path_factory.mktemp("far"))
+    monkeypatch.setattr(other_host, "engine_of", lambda name: {FAR: made, "local": api}[name])
+    yield made
+    made.is_cut = False
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def notes(
+    stack: str, database: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> list[str | None]:
+    """This machine offers nothing to speak of, the other one 3 cores and 12 GiB."""
+    for name, value in {
+        "TARMAC_DATABASE_URL": database, "TARMAC_HOST_CPUS": "0.1", "TARMAC_HOST_MEMORY": "14g",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    settings.cache_clear()
+    monkeypatch.setattr(ssh, "LINKS", tmp_path / "links")
+    monkeypatch.setattr(other_host, "LINKS", tmp_path / "links")
+    monkeypatch.setattr(other_host, "ASK_SECONDS", 0.01)
+    ledger.put_host("local", 14 * GIB, 100, 12 * GIB, 100)
+    assert ledger.add_host(FAR, Connection("ssh://a@b", "k", "e"), [14 * GIB, 3000, 12 * GIB, 3000])
+    written: list[str | None] = []
+    monkeypatch.setattr(CachedTrainingOperator, "_note", lambda _, reason: written.append(reason))
+    return written
+
+
+@pytest.fixture
+def data(session: Session, api: MemoryEngine) -> Path:
+    """The session's volume on this machine, with data in it."""
+    folder = Path(api.inspect_volume(session.volume)["Mountpoint"])
+    (folder / "data").mkdir()
+    (folder / "data" / "lines").write_text("what is trained on")
+    return folder
+
+
+def training(session: Session, script: str = TRAINS, *, attempt: int = 1) -> Step:
+    operator = CachedTrainingOperator(
+        task_id=TRAIN_MODEL_CPU,
+        image=IMAGE,
+        command=["train"],
+        entrypoint=["sh", "-c", script],
+        container_name=container_name(session.stack, "nlp_model_training", session.run_id, TRAIN_MODEL_CPU),
+        mounts=[TemplatedMount(source=session.volume, target="/session")],
+        request={"model": "test_model", "gpu": False, "parameters": {}},
+    )
+    operator._cli = session.api
+    context = session.context(TRAIN_MODEL_CPU, attempt)
+    context["ti"].xcom_pull = lambda **_: {"datasets": [{"name": "a", "split": "train", "id": "x", "bytes": 1000}]}
+    return Step(operator, context)
+
+
+def key_of(session: Session) -> SessionKey:
+    return SessionKey("nlp_model_training", session.run_id)
+
+
+def test_the_training_moves_and_its_model_comes_back(
+    session: Session, far: Cut, data: Path, ledger: Ledger, database: str
+):
+    step = training(session)
+    assert step.run()["steps"] == 3
+    assert (data / "model" / "weights").read_text() == "what is trained on"
+    assert engine.containers_with(session.api, session.labels) == [], "nothing of it ran here"
+    assert host_sums(database)[FAR] == (0, 0)
+    assert any("of memory on gpu2" in line for line in step.lines)
+    assert query(database, "SELECT host, outcome FROM history") == [(FAR, "success")]
+
+
+def test_what_a_container_gets_there_is_what_it_gets_here(session: Session, far: Cut, data: Path):
+    step = training(session, "until [ -e /session/go ]; do sleep 0.05; done; " + TRAINS).start()
+    container = far_container(far, session)
+    host = container["HostConfig"]
+    assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"]) == ("none", True, ["ALL"])
+    assert (host["Memory"], host["CpuQuota"]) == (4 * GIB, 100_000)
+    assert not [one for one in container["Config"]["Env"] if "PASSWORD" in one or "SECRET" in one]
+    folder = Path(far.inspect_volume(session.volume)["Mountpoint"])
+    assert json.loads((folder / "request.json").read_text()) == session.request
+    (folder / "go").touch()
+    step.join()
+
+
+def far_container(far: Cut, session: Session) -> dict[str, Any]:
+    from support.waiting import wait_for
+
+    def running() -> list[dict[str, Any]]:
+        return [one for one in engine.containers_with(far, session.labels) if one["State"] == "running"]
+
+    (found,) = wait_for("a training on the other machine", running, seconds=30, every=0.02)
+    return far.inspect_container(found["Id"])
+
+
+@pytest.mark.parametrize("call", ["put_archive", "get_archive", "load_image", "start", "create_container"])
+def test_a_connection_that_breaks_is_gone_on_with(
+    session: Session, far: Cut, data: Path, call: str, notes: list[str | None]
+):
+    far.breaks[call] = 2
+    step = training(session)
+    assert step.run()["steps"] == 3
+    assert (data / "model" / "weights").read_text() == "what is trained on"
+    assert any(line.startswith("Host gpu2 does not answer; waiting for it") for line in step.lines)
+    assert notes[-2:] == ["for host gpu2, which does not answer", None]
+
+
+def test_any_attempt_adopts_the_training_on_its_host(session: Session, far: Cut, data: Path):
+    first = training(session, "until [ -e /session/go ]; do sleep 0.05; done; " + TRAINS).start()
+    container = far_container(far, session)
+    second = training(session, "exit 1", attempt=2).start()
+    (Path(far.inspect_volume(session.volume)["Mountpoint"]) / "go").touch()
+    assert second.join()["steps"] == 3
+    assert any(f"Found container {container['Id'][:12]}" in line for line in second.lines)
+    first.join()
+
+
+def test_a_result_is_found_again_after_the_reservation_was_released(
+    session: Session, far: Cut, data: Path, ledger: Ledger
+):
+    training(session).run()
+    # A new reservation would be of this machine.
+    ledger.put_host("local", 14 * GIB, 4000, 12 * GIB, 4000)
+    ledger.drain_host(FAR, draining=True)
+    again = training(session, "exit 1", attempt=2)
+    assert again.run()["steps"] == 3
+
+
+def test_a_silent_host_is_waited_for(
+    session: Session, far: Cut, data: Path, until: Callable[..., Any], notes: list[str | None], ledger: Ledger
+):
+    step = training(session, "until [ -e /session/go ]; do sleep 0.05; done; " + TRAINS).start()
+    far_container(far, session)
+    folder = Path(far.inspect_volume(session.volume)["Mountpoint"])
+    far.is_cut = True
+    ledger.host_is_silent(FAR, "cut off")
+    until("a note", lambda: "for host gpu2, which does not answer" in notes)
+    assert ledger.reservation(key_of(session)) is not None, "it keeps what it holds"
+    far.is_cut = False
+    (folder / "go").touch()
+    assert step.join()["steps"] == 3
+    assert notes[-1] is None
+
+
+def test_after_the_limit_it_is_trained_elsewhere_under_another_token(
+    session: Session, far: Cut, data: Path, database: str, ledger: Ledger, until: Callable[..., Any]
+):
+    step = training(session, "until [ -e /session/go ]; do sleep 0.05; done; " + TRAINS).start()
+    far_container(far, session)
+    before = ledger.reservation(key_of(session))
+    assert before is not None
+    far.is_cut = True
+    ledger.put_host("local", 14 * GIB, 4000, 12 * GIB, 4000)
+    ledger.host_is_silent(FAR, "cut off")
+    run_host_cycle(ledger)
+    query_change(database, "UPDATE host SET answered_at = answered_at - interval '2 hours' WHERE name = 'gpu2'")
+    until("a reservation here", lambda: (now := ledger.reservation(key_of(session))) and now.host == "local")
+    after = ledger.reservation(key_of(session))
+    assert after is not None
+    assert after.token > before.token
+    session.let_end()
+    assert step.join()["steps"] == 3
+    assert not ledger.renew(before, running=True)
+    assert not (Path(far._folder) / session.volume / "model").exists()
+
+
+def query_change(database: str, statement: str) -> None:
+    from tarmac.ledger.database import connect, transaction
+
+    with transaction(connect(database)) as cursor:
+        cursor.execute(statement)
+
+
+def test_a_lost_host_and_no_other_one_makes_the_session_wait_with_a_reason(
+    session: Session, far: Cut, data: Path, database: str, ledger: Ledger
+):
+    ledger.host_is_silent(FAR, "cut off")
+    with pytest.raises(TaskDeferred):
+        training(session).run()
+    place = ledger.place_in_queue(key_of(session))
+    assert place is not None
+    assert str(place.why) == "needs 1 core and 4.0 GiB of memory: gpu2 does not answer"
+    ledger.host_answers(FAR)
+    assert run_host_cycle(ledger) == [key_of(session)]
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        ("ln -s ../../../etc /session/model/x", "leads out of /session"),
+        ("mkfifo /session/model/x", "neither a file nor a folder nor a link"),
+        ("echo other >/session/data/lines", "has not trained on what it was sent: 'session/data/lines'"),
+        ("truncate --size 30M /session/model/x", "holds more than"),
+    ],
+    ids=["a link that leads out", "a pipe", "other data", "too much"],
+)
+def test_what_must_not_come_back_does_not(
+    session: Session, far: Cut, data: Path, harm: str, reason: str, monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+):
+    monkeypatch.setenv("TARMAC_HOST_RETURN_SIZE", "20m")
+    settings.cache_clear()
+    with pytest.raises(ContainerError, match=reason) as failed:
+        training(session, f"mkdir -p /session/model; {harm}; {TRAINS}").run()
+    assert not failed.value.retryable
+    assert ledger.reservation(key_of(session)) is None
+    assert (data / "data" / "lines").read_text() == "what is trained on"
