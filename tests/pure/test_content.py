@@ -120,7 +120,7 @@ def test_the_examples_pass(repository: Path):
         assert problem_with_content(file.read_bytes()[:HEAD_BYTES], ".jsonl") is None, file.name
 
 
-@given(st.binary(max_size=300), st.sampled_from([".jsonl", ".py", ".sh"]))
+@given(st.binary(max_size=300), st.sampled_from([".jsonl", ".py", ".sh", ".tar"]))
 def test_any_bytes_get_an_answer(content: bytes, suffix: str):
     problem = problem_with_content(content, suffix)
     assert problem is None or problem.startswith("FILE: the file ")
@@ -131,6 +131,8 @@ def test_any_objects_a_line_each_pass(objects: list[dict[str, object]]):
     content = "\n".join(json.dumps(value, ensure_ascii=len(objects) % 2 == 0) for value in objects)
     assert problem_with_content(content.encode(errors="replace"), ".jsonl") is None
 
+
+TAR = tarfile.TarInfo("train.py").tobuf() + bytes(1024)
 
 SCRIPTS: dict[str, tuple[bytes, str, str | None]] = {
     "Python": (b"import sys\nprint(sys.argv)\n", ".py", None),
@@ -143,6 +145,9 @@ SCRIPTS: dict[str, tuple[bytes, str, str | None]] = {
     "UTF-16": ("echo x\n".encode("utf-16"), ".sh", "is UTF-16 text"),
     "a shell script": (b"#!/bin/sh\necho x\n", ".sh", None),
     "a shell script of Windows": (b"#!/bin/sh\r\necho x\r\n", ".sh", "has Windows line ends"),
+    "a tar archive": (TAR, ".tar", None),
+    "a compressed tar archive": (b"\x1f\x8b\x08", ".tar", "is compressed by gzip"),
+    "Python as code": (b"print(1)\n", ".tar", "is text"),
     "Python of Windows": (b"print(1)\r\nprint(2)\r\n", ".py", None),
 }
 
