@@ -84,7 +84,6 @@ def test_it_survives_the_way_through_the_database(dag: Any, stored: Any):
         "priority": 0,
         "resources": RESOURCES,
         "script": None,
-        "run": None,
         "parameters": {},
         "name": None,
         "base_model": None,
@@ -297,6 +296,7 @@ GOOD_VALUES = {
     # The catalogue may have it by now: the request guard reads it at that moment, Airflow's database has a copy.
     "a model that is newer than this copy of the form": {**GOOD, "model": "new_model"},
     "the shortest request": GOOD,
+    "a field that the form does not show": {**GOOD, "model": "own_code", "run": {"command": ["python", "train.py"]}},
     "everything given": {**GOOD, "gpu": True, "seed": 7, "parameters": {"train_seconds": 1}},
 }
 

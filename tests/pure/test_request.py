@@ -420,7 +420,6 @@ def test_the_form_has_each_field_and_no_key_that_airflow_chokes_on():
             "priority",
             "resources",
             "script",
-            "run",
             "parameters",
             "name",
             "base_model",
