@@ -45,6 +45,7 @@ PATH = f"ti.xcom_pull(task_ids='{ids.CREATE_UNIQUE_SESSION_PATH}')"
 PLAN = f"ti.xcom_pull(task_ids='{ids.DETERMINE_CPU_OR_GPU}', key='{ids.PLAN}')"
 # What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
 TRAINER = f"{{{{ session_trainer({PATH})%s }}}}"
+TRAINING = f"{{{{ session_training({PATH})%s }}}}"
 # The MLflow run that the training was recorded in while it went; "": none.
 TRAININGS = [ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU]
 RECORDED = f"{{{{ recorded_run(ti.xcom_pull(task_ids={TRAININGS}, key='{ids.MLFLOW_RUN}')) }}}}"
@@ -56,6 +57,12 @@ RETRIES, SLOWER, SLOWEST = 10_000, 2.0, timedelta(minutes=5)
 def session_trainer(settled: dict[str, Any] | None) -> dict[str, Any]:
     """Return the session's trainer; ours where none is settled."""
     return settled or {"image": STACK.trainer_image, "command": [], "memory_bytes": None}
+
+
+def session_training(settled: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what trains: the session's trainer, or code of one's own."""
+    trainer = session_trainer(settled)
+    return trainer.get("training") or trainer
 
 
 def recorded_run(runs: Iterable[dict[str, str] | None] | None) -> str:
@@ -77,12 +84,13 @@ def step(
 ) -> TrainingContainerOperator:
     """Make a task that runs one command of the trainer's image on the session's volume."""
     extra_mounts = kwargs.pop("extra_mounts", [])
+    who = TRAINING if task_id in TRAININGS else TRAINER
     kwargs.setdefault("retries", 2)
     return operator(
         task_id=task_id,
-        image=TRAINER % "['image']",
-        entrypoint=TRAINER % "['command']",
-        memory_bytes=TRAINER % "['memory_bytes']",
+        image=who % "['image']",
+        entrypoint=who % "['command']",
+        memory_bytes=who % "['memory_bytes']",
         command=[command],
         container_name="{{ session_container(run_id, '" + task_id + "') }}",
         mounts=[SESSION, *extra_mounts],
@@ -127,6 +135,7 @@ removed, and the run fails if any of its tasks failed. A GPU session first waits
         "session_volume": partial(volume_name, STACK.stack, DAG_ID),
         "session_container": partial(container_name, STACK.stack, DAG_ID),
         "session_trainer": session_trainer,
+        "session_training": session_training,
         "recorded_run": recorded_run,
         "run_name": named,
     },

@@ -18,7 +18,7 @@ from tarmac_client.cli.main import parser
 from tarmac_client.types import SessionInfo
 
 VERBS = {
-    "login", "train", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
+    "login", "train", "run", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
     "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
     "models reproduce", "data rm", "models rm", "gpus", "hosts", "completion",
     "gpu check", "doctor", "kinds",

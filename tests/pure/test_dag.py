@@ -251,6 +251,26 @@ def test_a_training_whose_volume_is_gone_fetches_its_data_again(dag: Any):
     assert dag.get_task("retrieve_resources").is_setup
 
 
+def test_own_code_trains_in_its_image_and_every_other_step_in_tarmac_s_trainer(dag: Any):
+    own = {"image": "team/train:3", "command": ["/bin/sh", "/session/own_code.sh"], "memory_bytes": None}
+    trainer = {"image": "tarmac/trainer:1", "command": [], "memory_bytes": None, "volume": "v"}
+    made = {}
+    for name in ("retrieve_resources", "train_model_cpu", "train_model_gpu", "save_model", "eval_model", "cleanup"):
+        task = dag.get_task(name)
+        pull = SimpleNamespace(xcom_pull=lambda **_: {**trainer, "training": own})
+        made[name] = [
+            dag.get_template_env(force_sandboxed=False).from_string(text).render(ti=pull, **dag.user_defined_macros)
+            for text in (task.image, task.entrypoint)
+        ]
+    ours, theirs = ["tarmac/trainer:1", []], [own["image"], own["command"]]
+    assert {name: [image, found or []] for name, (image, found) in made.items()} == {
+        "retrieve_resources": ours, "train_model_cpu": theirs, "train_model_gpu": theirs, "save_model": ours,
+        "eval_model": ours, "cleanup": ours,
+    }  # fmt: skip
+    # A session that the version before began has no such key.
+    assert dag.user_defined_macros["session_training"](trainer) == trainer
+
+
 BAD_VALUES = {
     "no model": ({"datasets": GOOD["datasets"]}, "model"),
     "data sets as a list": ({**GOOD, "datasets": []}, "datasets"),
@@ -276,6 +296,7 @@ GOOD_VALUES = {
     # The catalogue may have it by now: the request guard reads it at that moment, Airflow's database has a copy.
     "a model that is newer than this copy of the form": {**GOOD, "model": "new_model"},
     "the shortest request": GOOD,
+    "a field that the form does not show": {**GOOD, "model": "own_code", "run": {"command": ["python", "train.py"]}},
     "everything given": {**GOOD, "gpu": True, "seed": 7, "parameters": {"train_seconds": 1}},
 }
 

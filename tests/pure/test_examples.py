@@ -120,3 +120,9 @@ def test_what_is_evaluated_on_is_not_trained_on(name: str) -> None:
     assert held_out
     for path in held_out:
         assert train & {identity(line) for line in lines_of(path)} == set(), path.name
+
+
+@pytest.mark.parametrize("name", ["topic_by_words.py", "Dockerfile"])
+def test_the_page_on_own_kinds_shows_the_example_as_it_is(name: str):
+    page = (EXAMPLES.parent / "docs/own-kind.md").read_text()
+    assert f"\n{(EXAMPLES / 'trainers/topic-sklearn' / name).read_text()}```\n" in page

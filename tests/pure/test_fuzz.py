@@ -181,6 +181,7 @@ def guarded() -> FastAPI:
         model["properties"]["model"] |= {"enum": ["test_model", "another"]}
         for name in ("name", "base_model", "script"):  # of any text, hardly one is good
             model["properties"][name] = {"enum": [None, "a b"]}
+        model["properties"]["run"] = {"enum": [None, {"command": ["a"]}]}  # of the model own_code alone
         model["properties"]["parameters"] |= {"maxProperties": 0}
         body = {
             "type": "object",
@@ -207,9 +208,7 @@ def test_schemathesis_finds_no_body_that_breaks_the_guard(show: Show):
     schema = schemathesis.openapi.from_asgi("/openapi.json", guarded())
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=200)
-    @given(case=schema[TRIGGER]["POST"].as_strategy())
-    def fuzz(case: Any) -> None:
+    def look(case: Any) -> None:
         answer = case.call(headers={"Authorization": "Bearer x"})
         counts[str(answer.status_code)] += 1
         case.validate_response(answer, checks=[not_a_server_error])
@@ -217,9 +216,18 @@ def test_schemathesis_finds_no_body_that_breaks_the_guard(show: Show):
         if answer.status_code == 400:
             assert answer.json()["problems"]
 
+    @settings(max_examples=200)
+    @given(case=schema[TRIGGER]["POST"].as_strategy())
+    def fuzz(case: Any) -> None:
+        look(case)
+
     fuzz()
     show("bodies by schemathesis", counts)
     assert counts["400"] > 50
+    # Of those by chance hardly one is good.
+    good = {"model": "test_model", "datasets": {"a": {"train": f"{ID}/{ID}.jsonl"}}}
+    body = {"conf": good, "logical_date": None}
+    look(schema[TRIGGER]["POST"].Case(body=body, media_type="application/json"))
     assert counts["200"]
 
 

@@ -31,6 +31,7 @@ def run(**tags: str) -> Run:
 USES: dict[str, tuple[dict[str, Any], bool]] = {
     "to train on": ({"datasets": {"a": {"train": FILE, "eval": None}}}, True),
     "to score on": ({"datasets": {"a": {"train": "s3://b/c", "eval": FILE}}}, True),
+    "as its own code": ({"run": {"command": ["a"], "code": FILE}, "datasets": {}}, True),
     "as its script": ({"script": FILE, "datasets": {}}, True),
     "another file": ({"datasets": {"a": {"train": "x/x.jsonl", "eval": None}}}, False),
     "no request at all": ({"datasets": [FILE]}, False),

@@ -21,6 +21,14 @@ GOOD = {"model": "test_model", "datasets": {"tiny": {"train": STORED, "eval": No
 DEEP = 5_000
 
 
+CODE = f"{ID}/{ID}.tar"
+OWN = {**GOOD, "model": "own_code", "run": {"command": ["python", "train.py"], "code": CODE}}
+
+
+def with_run(**more: object) -> dict:
+    return {**OWN, "run": {**OWN["run"], **more}}
+
+
 def with_train(reference: object) -> dict:
     return {**GOOD, "datasets": {"tiny": {"train": reference}}}
 
@@ -57,6 +65,7 @@ def test_defaults_are_filled_in():
             "stall_seconds": 300,
         },
         "script": None,
+        "run": None,
         "parameters": {},
         "name": None,
         "base_model": None,
@@ -71,6 +80,8 @@ ACCEPTED = {
     "a URL of an object store": with_train("s3://bucket/folder/data.jsonl"),
     "a file URL": with_train("file:///files/data.jsonl"),
     "a script": {**GOOD, "model": NER, "script": SCRIPT},
+    "code of one's own": OWN,
+    "code that is in the image": {**OWN, "run": {"command": ["train"], "image": "tarmac/trainer:latest"}},
     "a URL with letters of other alphabets": with_train("s3://bucket/données-データ.jsonl"),
     "an eval set of its own": {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": "s3://bucket/eval.jsonl"}}},
     "32 data sets": {**GOOD, "datasets": {f"set-{i}": {"train": STORED} for i in range(32)}},
@@ -105,6 +116,14 @@ REFUSED = {
     "no data sets": ({"model": "test_model"}, "datasets", "", "is required"),
     "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "must be one of named_entity_recognition, "),
     "translation": ({**GOOD, "model": "translation"}, "model", "'translation'", "translation is not offered"),
+    "own code without what to run": ({**GOOD, "model": "own_code"}, "run", "'command'", "is required"),
+    "a command that is one text": (with_run(command="python"), "run.command", "'python'", "list"),
+    "a command without a word": (with_run(command=[]), "run.command", "[]", "at least 1 entry"),
+    "a word of a command that is a number": (with_run(command=["a", 3]), "run.command.1", "3", "must be a text"),
+    "code that is a script": (with_run(code=SCRIPT), "run.code", "AF4japp", "data push --code"),
+    "an image that nobody allowed": (with_run(image="evil/x"), "run.image", "'evil/x'", "allows no other image"),
+    "a key of own code that there is not": (with_run(args=[]), "run.args", "unknown key", "remove it"),
+    "own code with a model of the trainer's": ({**OWN, "model": NER}, "run", "command", "only the model own_code"),
     "a script of no store": ({**GOOD, "model": NER, "script": "train.py"}, "script", "'train.py'", "make script"),
     "a data set as a script": ({**GOOD, "model": NER, "script": STORED}, "script", "AF4japp", "make script"),
     "a script where none runs": ({**GOOD, "script": SCRIPT}, "script", "AF4japp", "runs no scripts"),

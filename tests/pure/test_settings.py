@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tarmac.base.errors import SettingsError
-from tarmac.base.settings import read
+from tarmac.base.settings import matches, read
 
 
 def test_an_empty_environment_is_a_stack_as_make_up_starts_it():
@@ -42,7 +42,20 @@ def test_addresses_lose_their_trailing_slash_and_schemes_their_spaces():
     assert (stack.store_url, stack.public_url, stack.url_schemes) == ("s3://bucket/sets", "http://h:1", ("s3", "gs"))
 
 
+def test_images_for_code_of_one_s_own_are_allowed_by_patterns():
+    assert read({}).run_images == ()
+    allowed = read({"TARMAC_RUN_IMAGES": "team/train:*, pytorch/pytorch:2.8*,"}).run_images
+    assert allowed == ("team/train:*", "pytorch/pytorch:2.8*")
+    names = {
+        "team/train:3": True, "team/train:": True, "team/train": False, "evil/team/train:3": False,
+        "pytorch/pytorch:2.8-cuda": True, "pytorch/pytorch:2a8": False, "team/train:3/../x": False,
+        "team/train:3\n": False,
+    }  # fmt: skip
+    assert {name: any(matches(name, one) for one in allowed) for name in names} == names
+
+
 MALFORMED = {
+    "a pattern of images with a blank": ("TARMAC_RUN_IMAGES", "team train"),
     "a size of zero": ("TARMAC_TRAINER_MEMORY", "0"),
     "a size with two points": ("TARMAC_TRAINER_MEMORY", "1.5.0g"),
     "a size in terabytes": ("TARMAC_TRAINER_MEMORY", "1t"),

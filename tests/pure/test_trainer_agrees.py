@@ -54,6 +54,7 @@ def read(sent):
     got = request.parse_request(sent)
     return {
         **{key: getattr(got, key) for key in ("model", "gpu", "seed", "parameters", "name", "script", "base_model")},
+        "run": got.run and {**vars(got.run), "command": list(got.run.command)},
         "datasets": {one.name: {"train": one.train, "eval": one.eval} for one in got.datasets},
         "promote": "auto" if got.promote else "never",
         "architecture": got.architecture,
@@ -83,6 +84,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
     },
     "the highest seed": {**NER, "seed": 2**32 - 1},
     "parameters": {**NER, "parameters": {"max_steps": 7, "dropout": 0.5, "disguise": 0}},
+    "code of one's own": {
+        **NER,
+        "model": "own_code",
+        "run": {"command": ["python", "train.py"], "code": f"{ID}/{ID}.tar", "image": None},
+    },
     "a script": {**NER, "script": f"{ID}/{ID}.py"},
     "a name, a base model, promotion": {**NER, "name": "mine", "base_model": "mine/3", "promote": "auto"},
     "weights": {**NER, "base_model": f"weights:{ID}", "parameters": {"epochs": 2}},
@@ -97,6 +103,7 @@ REFERENCES = {
     f"{ID}/{ID}.py": True,
     f"{ID}/{ID}.sh": True,
     f"{ID}/{ID}.weights": True,
+    f"{ID}/{ID}.tar": True,
     f"{ID}/{OTHER}.jsonl": False,
     f"{ID[:42]}/{ID[:42]}.jsonl": False,
     f"{ID}/{ID}.csv": False,
@@ -160,8 +167,11 @@ def test_both_know_the_same_stored_files(told: dict[str, Any]):
         if reference.endswith(".weights"):
             assert is_id(reference)  # a request names it in another way
             continue
-        script = not reference.endswith("jsonl")
-        sent = {**NER, "script": reference} if script else {**NER, "datasets": {"a": {"train": reference}}}
+        sent = {**NER, "script": reference}
+        if reference.endswith(".tar"):
+            sent = {**NER, "model": "own_code", "run": {"command": ["a"], "code": reference}}
+        elif reference.endswith(".jsonl"):
+            sent = {**NER, "datasets": {"a": {"train": reference}}}
         if stored:
             parse_request(sent)
         else:

@@ -132,6 +132,40 @@ def test_a_session_is_cancelled_explained_and_run_again_by_the_client(stack: Sta
     stack.assert_nothing_left(session_id)
 
 
+OWN_CODE = """
+import json, os, pathlib
+lines = pathlib.Path(os.environ["TARMAC_DATA"], "train.jsonl").read_text().splitlines()
+print("code of one's own was here")
+print(json.dumps({"event": "metric", "name": "loss", "value": 0.5, "step": 1}))
+print(json.dumps({"event": "progress", "done": 1, "total": 1}), flush=True)
+model = pathlib.Path(os.environ["TARMAC_MODEL"])
+(model / "count").write_text(str(len(lines)))
+(model / "metrics.json").write_text(json.dumps({"score": 0.75, "lines": len(lines)}))
+"""
+
+
+def test_code_of_one_s_own_trains_by_one_command_and_its_model_is_registered(stack: Stack, tmp_path: Path):
+    person = Person(stack, tmp_path, *add_user(stack, "User"))
+    person.log_in()
+    code = tmp_path / "train.py"
+    code.write_text(OWN_CODE)
+    data = ["--data", REPO / "examples/tiny.jsonl", "--code", code, "--name", "own_test"]
+    refused = person.tarmac("run", *data, "--image", "debian:trixie-slim", "--", "python", "train.py")
+    assert refused.returncode == 2
+    assert (
+        "run.image: is not allowed: TARMAC_RUN_IMAGES allows no other image than Tarmac's own trainer" in refused.stderr
+    )
+    done = person.tarmac("run", *data, "--", "python", "train.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    session_id = done.stderr.partition("Started session ")[2].split()[0]
+    assert "model  own_test version 1" in done.stdout
+    assert "score 0.750" in done.stdout
+    assert "code of one's own was here" in person.tarmac("logs", session_id, "--task", "train_model_cpu").stdout
+    with Tarmac(person.url, person.user, person.password) as tarmac:
+        assert "loss" in {row["name"] for row in tarmac.session(session_id).metrics()}
+    stack.assert_nothing_left(session_id)
+
+
 def test_a_viewer_looks_and_starts_nothing_and_a_stranger_gets_nothing(
     stack: Stack, tmp_path: Path, request_file: Path
 ):

@@ -19,7 +19,10 @@ from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 from tarmac.request.catalogue import OURS, combine
 
-MODELS = [name for name in combine([("ours", OURS.read_bytes())]).models if name != "test_model"]
+ELSEWHERE = {"test_model", "own_code"}
+"""Tried elsewhere: by every other test, and by tests/stack/test_client.py."""
+
+MODELS = [name for name in combine([("ours", OURS.read_bytes())]).models if name not in ELSEWHERE]
 QUICK = {"max_steps": 10, "eval_frequency": 5}
 
 EXAMPLES = """

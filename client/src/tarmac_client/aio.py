@@ -100,6 +100,38 @@ class AsyncTarmac:
         request = files.build_request(model, str(train), evaluate, gpu=gpu, parameters=parameters, name=name, more=more)
         return await self.send(request, key=key)
 
+    async def run_code(
+        self,
+        command: Sequence[str],
+        train: str | Path,
+        eval: str | Path | None = None,
+        *,
+        code: str | Path | Sequence[str | Path] | None = None,
+        image: str | None = None,
+        gpu: bool = False,
+        name: str | None = None,
+        key: str | None = None,
+        resources: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> AsyncSession:
+        """Start a session that trains with code of your own (docs/own-code.md).
+
+        Args:
+            command: its words, such as `["python", "train.py"]`.
+            train, eval: paths, ids of stored files or URLs; eval None: about a tenth of train is held out.
+            code: the folder that the command is run in, a file or several, or what is stored; None: it is in the image.
+            image: one that the stack allows; None: Tarmac's own trainer.
+            name: under which the model is registered; None: own_code.
+            key: sent again with the same request, it starts nothing and leads to the first session.
+            resources: such as `{"gpu_memory": "12GiB"}`.
+            more: other keys of a request, such as `seed`.
+        """
+        data = {files.data_name(str(train)): (str(train), None if eval is None else str(eval))}
+        request = files.build_run(
+            command, data, code=code, image=image, gpu=gpu, name=name, resources=resources, more=more
+        )
+        return await self.send(request, key=key)
+
     async def send(
         self, request: Mapping[str, Any], *, folder: str | Path = ".", key: str | None = None
     ) -> AsyncSession:
@@ -141,6 +173,7 @@ class AsyncTarmac:
         path: str | Path,
         *,
         script: bool = False,
+        code: bool = False,
         text: str | None = None,
         label: str | None = None,
         encoding: str | None = None,
@@ -150,9 +183,12 @@ class AsyncTarmac:
         Args:
             path: lines as Tarmac trains on, or an export of a label tool (docs/exports.md), which is read as such.
             script: it is a .py or .sh file.
+            code: it is a folder or a file of code, for `run_code`.
             text, label: columns of a table; None: known by their names.
             encoding: of the text, such as ISO-8859-1; None: UTF-8, or UTF-16 that says so itself.
         """
+        if code:
+            return await self.run(self.verbs.push(files.identify_code(path, field="FILE")))
         file = files.identify(
             path, field="FILE", script=script, text_column=text, label_column=label, encoding=encoding
         )

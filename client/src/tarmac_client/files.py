@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tarmac_client import packing
 from tarmac_client.errors import SettingsError
 from tarmac_client.exports import packed, recognise
 from tarmac_client.exports.brat import brat
@@ -21,7 +22,7 @@ CHUNK = 1024 * 1024
 _LARGEST_EXPORT = 512 * CHUNK
 """Bytes: what is larger is taken for lines, as it is. An export is read in memory."""
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_STORED = re.compile(rf"([{_ALPHABET}]{{43,44}})/\1\.(?:jsonl|py|sh)")
+_STORED = re.compile(rf"([{_ALPHABET}]{{43,44}})/\1\.(?:jsonl|py|sh|tar)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
@@ -51,7 +52,7 @@ class LocalFile:
 
     @property
     def suffix(self) -> str:
-        """What it is: .jsonl, .py or .sh."""
+        """What it is: .jsonl, .py, .sh or .tar."""
         return Path(self.reference).suffix
 
 
@@ -154,14 +155,38 @@ def _documents(folder: Path, field: str, encoding: str | None) -> dict[str, str]
     return found
 
 
+def identify_code(path: str | Path | Sequence[str | Path], *, field: str) -> LocalFile:
+    """Pack code into an archive, kept until the program ends, and say what reference it has.
+
+    Args:
+        path: a folder, a file, or several files.
+        field: what a message calls it.
+
+    Raises:
+        SettingsError: it cannot be read, is empty or too large, or holds a link.
+    """
+    several = [Path(one) for one in path] if not isinstance(path, (str, Path)) else []
+    found = several[0] if several else Path(path)  # type: ignore[arg-type]
+    for one in several or [found]:
+        if not one.exists():
+            raise SettingsError(f"{field}: {str(one)!r} is not there: name a folder or a file with the code.")
+    content, count = packing.pack_files(several, field=field) if several else packing.archive(found, field=field)
+    kept = Path(_folder().name) / f"{base58(hashlib.sha256(content).digest())}.tar"
+    kept.write_bytes(content)
+    made = _identify(kept, field, suffix=".tar")
+    names = ", ".join(one.name for one in several) or str(found)
+    return replace(made, title=names, told=(f"{names}: {count:,} {'file' if count == 1 else 'files'} of code",))
+
+
 @functools.cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="tarmac-")  # of this user only; removed when the program ends
 
 
-def _identify(found: Path, field: str, *, script: bool = False) -> LocalFile:
+def _identify(found: Path, field: str, *, script: bool = False, suffix: str = ".jsonl") -> LocalFile:
     path = found
-    suffix = found.suffix if script else ".jsonl"
+    if script:
+        suffix = found.suffix
     if script and suffix not in (".py", ".sh"):
         raise SettingsError(f"{field}: {str(path)!r} must end in .py or .sh, which says how it is run.")
     digest, size = hashlib.sha256(), 0
@@ -191,8 +216,8 @@ def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str,
     """Replace the files of this machine that a request names by the references that they have in a store.
 
     Args:
-        request: `train`, `eval` and `script` may be references, URLs, or paths. What is no text is left to the stack,
-            which names every bad field.
+        request: `train`, `eval`, `script` and `run.code` may be references, URLs, or paths; `run.code` a list of paths
+            too. What is no text is left to the stack, which names every bad field.
         folder: what paths are relative to.
 
     Raises:
@@ -214,7 +239,58 @@ def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str,
                 dataset[key] = replaced(dataset[key], f"datasets.{name}.{key}")
     if "script" in made:
         made["script"] = replaced(made["script"], "script", script=True)
+    run = made.get("run")
+    if isinstance(run, dict) and (own := run.get("code")) and not (isinstance(own, str) and is_reference(own)):
+        paths = own if isinstance(own, list) else [own]
+        if all(isinstance(one, (str, Path)) for one in paths):
+            there = [folder / Path(one).expanduser() for one in paths]
+            found.append(identify_code(there if isinstance(own, list) else there[0], field="run.code"))
+            run["code"] = found[-1].reference
     return made, list({file.reference: file for file in found}.values())
+
+
+def build_run(
+    command: Sequence[str],
+    data: Mapping[str, tuple[str, str | None]],
+    *,
+    code: str | Path | Sequence[str | Path] | None = None,
+    image: str | None = None,
+    gpu: bool = False,
+    name: str | None = None,
+    resources: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Make a request that trains with code of one's own. Pure.
+
+    Args:
+        command: its words.
+        data: train and eval of each data set by name: paths, references or URLs.
+        code: a folder, a file or several files, or a reference; None: all of it is in the image.
+        more: other keys of a request.
+    """
+    run: dict[str, Any] = {"command": list(command)}
+    if code is not None:
+        run["code"] = str(code) if isinstance(code, (str, Path)) else [str(one) for one in code]
+    if image is not None:
+        run["image"] = image
+    request: dict[str, Any] = {
+        **(more or {}),
+        "model": "own_code",
+        "datasets": {key: {"train": train, "eval": evaluate} for key, (train, evaluate) in data.items()},
+        "run": run,
+        "gpu": gpu,
+    }
+    if resources:
+        request["resources"] = dict(resources)
+    if name is not None:
+        request["name"] = name
+    return request
+
+
+def data_name(train: str) -> str:
+    """Return what a request calls a data set: after its file. Pure."""
+    stem = "data" if is_reference(train) else re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(train).stem).strip("-._")[:64]
+    return stem or "data"
 
 
 def build_request(
@@ -233,11 +309,10 @@ def build_request(
         train, evaluate: paths, references or URLs.
         more: other keys of a request.
     """
-    stem = "data" if is_reference(train) else re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(train).stem).strip("-._")[:64]
     request: dict[str, Any] = {
         **(more or {}),
         "model": model,
-        "datasets": {stem or "data": {"train": train, "eval": evaluate}},
+        "datasets": {data_name(train): {"train": train, "eval": evaluate}},
         "gpu": gpu,
     }
     if parameters:

@@ -165,6 +165,8 @@ class Model(ABC, Generic[Line]):
         is_spacy: whether a predictor is a spaCy pipeline.
         architecture: whether it is a small model, or a transformer that is fine-tuned.
         leaves_out_trained: whether `score` leaves out by itself what the predictor was trained on.
+        takes_scripts: whether a script of a user may leave its models: not where reading one can run what is in it.
+        has_signature: whether what goes in and comes out can be read off the examples when the model is saved.
     """
 
     name: str
@@ -182,6 +184,8 @@ class Model(ABC, Generic[Line]):
     on_torch: bool = False
     architecture: str = SMALL
     leaves_out_trained: bool = False
+    takes_scripts: bool = True
+    has_signature: bool = True
 
     @abstractmethod
     def read(self, value: dict[str, Any]) -> Line | None:

@@ -19,7 +19,7 @@ from tarmac_trainer.model import (
     check_parameters,
     shortened,
 )
-from tarmac_trainer.runtime import events, files, memory, scripts
+from tarmac_trainer.runtime import events, files, memory, own_code, scripts
 from tarmac_trainer.runtime.errors import DataError, InputError, RequestError, SessionError
 from tarmac_trainer.runtime.request import Request, read_request
 
@@ -40,6 +40,13 @@ def prep(session: Path) -> dict[str, Any]:
         fetched = store.fetch(request.script, target, name="script", store=store_url)
         events.say(f"script: {fetched.bytes:,} bytes, {fetched.id}")
         scripts.check(target)
+    if request.run is not None:
+        archive = None
+        if request.run.code is not None:
+            archive = session / "code.tar"
+            fetched = store.fetch(request.run.code, archive, name="code", store=store_url)
+            events.say(f"code: {fetched.bytes:,} bytes, {fetched.id}")
+        own_code.prepare(session, request.run, request.seed, archive)
     lines = splits.read_prepared(session, "train", model)
     model.check(lines)
     if not request.gpu:
@@ -69,7 +76,8 @@ def prep(session: Path) -> dict[str, Any]:
             f"{', or its base model was' if base else ''}: its metrics will be better than it is"
         )
     return {
-        "parameters": parameters,
+        # All parameters are a promise that equal trainings give equal models, which nobody gives for a person's code.
+        **({} if request.run is not None else {"parameters": parameters}),
         "datasets": [
             {key: entry[key] for key in ("name", "split", "id", "bytes", "lines")} for entry in prepared.datasets
         ],
@@ -274,7 +282,8 @@ def save(session: Path) -> dict[str, Any]:
     from tarmac_trainer.mlflow_io import fetching, saving
 
     result = saving.save(session, request, model, load_model(session, model), seen(session, model))
-    if request.promote:
+    # A person's code measures itself: the model in production cannot be measured on the same lines.
+    if request.promote and request.run is None:
         result["production"] = fetching.fetch_production(session, request.name)
     return result
 
@@ -312,6 +321,8 @@ def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any
     request = read_request(session)
     # An image made from ours may be in the catalogue under a name of its own.
     model = models.get(os.environ.get("TARMAC_KIND") or request.model, request.architecture)
+    if request.script is not None and not model.takes_scripts:
+        raise RequestError("script: a model of this kind is read as a pickle, which a script could fill with anything")
     parameters = check_parameters(model, request.parameters)
     if "architecture" in parameters:
         parameters["architecture"] = model.architecture

@@ -33,6 +33,7 @@ MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 class Settings:
     """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash.
 
+    `run_images`: patterns of the images that a request may run its own code in, beside the trainer's.
     `*millicpus` are thousandths of a core. What is None is not limited, or is measured. `data_limits`: variables that
     trainers get as they are, those that are set.
     """
@@ -42,6 +43,7 @@ class Settings:
     commit: str
     trainer_image: str
     transformers_image: str
+    run_images: tuple[str, ...]
     trainer_memory_bytes: int
     trainer_processes: int
     trainer_shm_bytes: int
@@ -107,6 +109,23 @@ def _data_limits(environment: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def _patterns(text: str) -> tuple[str, ...]:
+    found = tuple(one.strip() for one in text.split(",") if one.strip())
+    for one in found:
+        if not re.fullmatch(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,254}", one):
+            raise SettingsError(
+                f"TARMAC_RUN_IMAGES: {one!r} is no pattern of images: write for example team/train:*, several with "
+                "commas between."
+            )
+    return found
+
+
+def matches(image: str, pattern: str) -> bool:
+    """Tell whether an image's name is of a pattern; `*` stands for anything but a slash. Pure."""
+    made = "[^/]*".join(re.escape(part) for part in pattern.split("*"))
+    return bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}", image) and re.fullmatch(made, image))
+
+
 def read(environment: Mapping[str, str]) -> Settings:
     """Make settings of environment variables. Pure.
 
@@ -132,6 +151,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         commit=get("TARMAC_COMMIT", "unknown"),
         trainer_image=get("TARMAC_TRAINER_IMAGE", "tarmac/trainer:latest"),
         transformers_image=get("TARMAC_TRANSFORMERS_IMAGE", "tarmac/trainer-torch:latest"),
+        run_images=_patterns(get("TARMAC_RUN_IMAGES", "")),
         trainer_memory_bytes=_size(get("TARMAC_TRAINER_MEMORY", "4g"), variable="TARMAC_TRAINER_MEMORY"),
         trainer_processes=int(processes),
         trainer_shm_bytes=_size(get("TARMAC_TRAINER_SHM", "1g"), variable="TARMAC_TRAINER_SHM"),

@@ -26,6 +26,8 @@ def sessions_with_file(reference: str, requests: Requests) -> list[str]:
     def named(request: Mapping[str, Any]) -> Iterable[object]:
         yield request.get("script")
         yield stored_weights(request.get("base_model"))
+        run = request.get("run")
+        yield run.get("code") if isinstance(run, Mapping) else None
         sets = request.get("datasets")
         for one in sets.values() if isinstance(sets, Mapping) else ():
             if isinstance(one, Mapping):

@@ -109,6 +109,8 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
     missing = _trainer_problems(request.model, image)
     if part.model:
         problems += missing
+    if request.run is not None and request.run.image is not None:
+        problems += _image_problems(request.run.image)
     if request.gpu:
         problems += gpu_problems(request, None if missing else image)
     problems += host_problems(request)
@@ -146,6 +148,14 @@ def _trainer_problems(model: str, image: str) -> list[str]:
                 "`TARMAC_TRANSFORMERS=yes make up`, which builds it (got 'transformer')."
             ]
         return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
+    return []
+
+
+def _image_problems(image: str) -> list[str]:
+    try:
+        engine.image_id(engine.client(), image)
+    except ContainerError:
+        return [f"run.image: it is not on this machine: build, pull or load it there (got {image!r})."]
     return []
 
 

@@ -255,7 +255,9 @@ def main(argv: list[str] | None = None) -> int:
     commands.add_parser("init", help="migrate the databases, set the login, seed the pools").set_defaults(run=init)
     store = commands.add_parser("dataset", help="store a file from standard input, print its reference")
     store.add_argument("--quiet", action="store_true", help="print the reference only")
-    store.add_argument("--suffix", choices=(".jsonl", ".py", ".sh"), default=".jsonl", help="a data set, or a script")
+    store.add_argument(
+        "--suffix", choices=(".jsonl", ".py", ".sh", ".tar"), default=".jsonl", help="a data set, a script, or code"
+    )
     store.set_defaults(run=dataset)
     brought = commands.add_parser("weights", help="store weights of a transformer from standard input, a tar of files")
     brought.add_argument("names", nargs="*", help="the names of a folder's files: print those that are to be sent")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from tarmac.base.errors import ContainerError
@@ -12,6 +12,8 @@ from tarmac.containers.protocol import MAX_MESSAGE, Event
 EXIT_BAD_INPUT = 2
 # How a container ends that was stopped from outside: SIGKILL, SIGTERM, or with its engine.
 STOPPED_CODES = {137, 143, 255}
+# What a person's own code ends with that wants to be tried again (EX_TEMPFAIL of sysexits.h), or that was stopped.
+OWN_CODE_AGAIN = frozenset({75, *STOPPED_CODES})
 # The `code` of an error event: something that the step needs did not answer.
 UNAVAILABLE = "UNAVAILABLE"
 
@@ -80,8 +82,15 @@ class End:
     last_text: str = ""
 
 
-def verdict(step: str, end: End, memory_bytes: int) -> ContainerError | None:
-    """Say what an end means. None: the step succeeded."""
+def verdict(step: str, end: End, memory_bytes: int, *, again: Collection[int] | None = None) -> ContainerError | None:
+    """Say what an end means. None: the step succeeded.
+
+    Args:
+        step: the contract's command, for the message.
+        end: how its container ended.
+        memory_bytes: its limit.
+        again: exit codes after which it may be tried again; None: all but EXIT_BAD_INPUT.
+    """
     if end.exit_code == 0:
         return None
     if end.out_of_memory:
@@ -94,7 +103,8 @@ def verdict(step: str, end: End, memory_bytes: int) -> ContainerError | None:
     reason = str(said.get("message") or end.last_text or "it said nothing")[:MAX_MESSAGE]
     return ContainerError(
         f"The step {step!r} failed with exit code {end.exit_code}: {reason}",
-        retryable=end.exit_code != EXIT_BAD_INPUT and bool(said.get("retryable", True)),
+        retryable=(end.exit_code != EXIT_BAD_INPUT if again is None else end.exit_code in again)
+        and bool(said.get("retryable", True)),
         unavailable=said.get("code") == UNAVAILABLE,
     )
 

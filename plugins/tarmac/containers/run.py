@@ -75,6 +75,7 @@ class Step:
         needs_result: whether a step that ends well without a result has failed.
         result_bytes: the largest result that is taken.
         secrets: shown and kept as ***.
+        again: exit codes after which it may be tried again; None: as the trainer contract says.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Step:
     needs_result: bool = False
     result_bytes: int = 1024**2
     secrets: Collection[str] = ()
+    again: Collection[int] | None = None
 
 
 def earlier(api: EngineCalls, step: Step) -> list[Earlier]:
@@ -122,6 +124,7 @@ class ContainerRun:
         exit_code: None until it has ended.
         error: its last `error` event.
         last_text: the last line that was no event.
+        printed_at: when it last printed a line, by time.monotonic; 0: not yet.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class ContainerRun:
         self.exit_code: int | None = None
         self.error: Event | None = None
         self.last_text = ""
+        self.printed_at = 0.0
         self._result: dict[str, Any] | None = None
         self._unreadable = ""
         self._progress_at = float("-inf")
@@ -174,7 +178,7 @@ class ContainerRun:
         end = End(self.exit_code, bool(state.get("OOMKilled")), self.error, self.last_text)
         # One that ended well stays until its result is kept, which may take another attempt: then it is an orphan, and
         # the reaper or delete_volume removes it. Removed here, a process that is lost now would train again.
-        if failed := verdict(self._step.name, end, spec.memory_bytes):
+        if failed := verdict(self._step.name, end, spec.memory_bytes, again=self._step.again):
             engine.remove_container(self._api, self.container_id)
             raise failed
         return self._take_result()
@@ -300,6 +304,7 @@ class ContainerRun:
         return written
 
     def _say(self, line: str) -> None:
+        self.printed_at = time.monotonic()
         # Masked here, since the log's own masking reaches neither what is kept of a line nor other readers.
         for secret in self._step.secrets:
             line = line.replace(secret, "***")

@@ -19,6 +19,7 @@ _EXPECTED = {
     ".jsonl": 'Expected is JSON Lines: UTF-8 text with one JSON object a line, for example {"sentence": "Ada met Bob"}',
     ".py": "Expected is a Python program: UTF-8 text",
     ".sh": "Expected is a shell script: UTF-8 text with Unix line ends",
+    ".tar": "Expected is a folder of code as a tar archive that is not compressed: `tarmac data push --code FOLDER`",
 }
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "is compressed by gzip: unpack it first (gunzip)"),
@@ -45,10 +46,13 @@ def problem_with_content(head: bytes, suffix: str) -> str | None:
 
     Args:
         head: the file's first HEAD_BYTES bytes, or all of it.
-        suffix: `.jsonl`, `.py`, `.sh` or `.weights`.
+        suffix: `.jsonl`, `.py`, `.sh`, `.weights` or `.tar`.
     """
     if suffix == ".weights":
         return _no_weights(head)
+    if suffix == ".tar":
+        found = None if _is_tar(head) else _not_text(head) or "is text"
+        return None if found is None else f"FILE: the file {found}. {_EXPECTED[suffix]}. Nothing was stored."
     found = _not_text(head)
     if found is None:
         text = _text(head)
@@ -122,7 +126,7 @@ def _not_text(head: bytes) -> str | None:
     for magic, what in _MAGIC:
         if head.startswith(magic):
             return what
-    if head[257:262] == b"ustar":
+    if _is_tar(head):
         return "is a tar archive"
     if b"\0" in head:
         return f"is binary: byte {head.index(0) + 1} is zero"
@@ -135,6 +139,10 @@ def _not_text(head: bytes) -> str | None:
             "(iconv -f WINDOWS-1252 -t UTF-8)"
         )
     return None if text.strip() else "holds blank lines only"
+
+
+def _is_tar(head: bytes) -> bool:
+    return head[257:262] == b"ustar"
 
 
 def _every_other_byte_is_zero(head: bytes) -> bool:

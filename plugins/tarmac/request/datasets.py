@@ -19,18 +19,24 @@ from urllib.parse import unquote, urlsplit
 
 from tarmac.base.errors import DatasetError
 from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
-from tarmac.request.schema import ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN, TrainingRequest
+from tarmac.request.schema import CODE_PATTERN, ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN, TrainingRequest
 
 FILES_ROOT = "/files"
-_SCRIPT = ("script", "script FILE")
-_KINDS = {"jsonl": ("data set", "dataset FILE"), "weights": ("weights", "weights DIR")}
-"""What a stored file is by its suffix, and the command that stores one."""
 _CHUNK = 1024 * 1024
+_STORED_AS = {
+    "jsonl": ("data set", "make dataset FILE=..."),
+    "py": ("script", "make script FILE=..."),
+    "sh": ("script", "make script FILE=..."),
+    "weights": ("weights", "make weights DIR=..."),
+    "tar": ("code", "tarmac data push --code FOLDER"),
+}
+"""What a stored file is by its suffix, and the command that stores one."""
 
 
 def is_id(reference: str) -> bool:
     """Tell whether a reference names a file of the store (else it is a URL). Pure."""
-    return any(re.fullmatch(pattern, reference) for pattern in (ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN))
+    known = (ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN, CODE_PATTERN)
+    return any(re.fullmatch(pattern, reference) for pattern in known)
 
 
 def is_remote(reference: str, store_url: str) -> bool:
@@ -49,6 +55,8 @@ def references(request: TrainingRequest) -> list[tuple[str, str]]:
         found.append(("script", request.script))
     if request.weights is not None:
         found.append(("base_model", request.weights))
+    if request.run is not None and request.run.code is not None:
+        found.append(("run.code", request.run.code))
     return found
 
 
@@ -125,7 +133,8 @@ def put(
     """Store a file under the id of its content. Idempotent; a reader never sees half a file.
 
     Args:
-        suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script, `.weights` for weights.
+        suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script, `.weights` for
+            weights, `.tar` for code.
         head: what was read of the stream before, to see what it is.
         expected: the id that the content must have; None: any.
 
@@ -238,9 +247,9 @@ def problem_with(
                 )
             found, size = _digest(stream)
     except FileNotFoundError:
-        what, command = _KINDS.get(reference.rpartition(".")[2] if stored else "jsonl", _SCRIPT)
-        hint = f"store it with `make {command}=...` and use the id that prints" if stored else url
-        return f"there is no such {what}: {hint}"
+        suffix = reference.rpartition(".")[2] if stored else "jsonl"
+        what, command = _STORED_AS.get(suffix, _STORED_AS["py"])
+        return f"there is no such {what}: {f'store it with `{command}` and use the id that prints' if stored else url}"
     except Exception as error:  # the storage libraries behind fsspec share no base class
         if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
             return f"{url} does not exist, or lies behind a symbolic link, which is not followed"

@@ -11,6 +11,10 @@ EXAMPLE_DATASETS: dict[str, Any] = {"my-data": {"train": "<id>/<id>.jsonl", "eva
 """What the field Data sets starts with, to be edited. It names no file, so a run cannot start from it unchanged."""
 
 
+NOT_SHOWN = {"run"}
+"""Fields of a request that the form leaves out: code of one's own comes from `tarmac run`, which stores it."""
+
+
 class FieldSchema(dict[str, Any]):
     """A field's JSON schema, which is never changed: a copy of it is itself.
 
@@ -34,6 +38,8 @@ def form_schema() -> dict[str, FieldSchema]:
     dropped = ("default", "description", "source")
     found = {}
     for name, field in schema["properties"].items():
+        if name in NOT_SHOWN:
+            continue
         made = {key: value for key, value in _inline(field, definitions).items() if key not in dropped}
         if name not in schema["required"] and isinstance(made["type"], str):
             made["type"] = [made["type"], "null"]
@@ -45,7 +51,7 @@ def form_schema() -> dict[str, FieldSchema]:
 
 def form_defaults() -> dict[str, Any]:
     """Return what each field starts with: an optional one with its default, Data sets with an example."""
-    names = {name for name, field in TrainingRequest.model_fields.items() if not field.is_required()}
+    names = {name for name, field in TrainingRequest.model_fields.items() if not field.is_required()} - NOT_SHOWN
     found: dict[str, Any] = TrainingRequest.model_construct().model_dump(mode="json", include=names)
     return {**found, "datasets": EXAMPLE_DATASETS}
 
@@ -53,7 +59,11 @@ def form_defaults() -> dict[str, Any]:
 def field_descriptions() -> dict[str, str | None]:
     """Return each top-level field's description; None where the schema has one in Markdown."""
     fields = TrainingRequest.model_fields.items()
-    return {name: None if name == "parameters" else field.description or "" for name, field in fields}
+    return {
+        name: None if name == "parameters" else field.description or ""
+        for name, field in fields
+        if name not in NOT_SHOWN
+    }
 
 
 def parameters_help() -> str:

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tarmac.base.errors import RequestError
+from tarmac.base.settings import matches, settings
 from tarmac.base.units import gpu_bytes, host_bytes, millicpus
 from tarmac.request.catalogue import TRANSFORMER, WEIGHTS, Catalogue, architecture, catalogue, entry, stored_weights
 from tarmac.request.text import key_text, read_json, short, text_problems
@@ -32,6 +33,9 @@ _BASE58_CLASS = r"[1-9A-HJ-NP-Za-km-z]"
 ID_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.jsonl"
 SCRIPT_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.(?:py|sh)"
 WEIGHTS_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.weights"
+CODE_PATTERN = rf"({_BASE58_CLASS}{{43,44}})/\1\.tar"
+OWN_CODE = "own_code"
+"""The kind of model that a person's own code trains; it alone has `run`."""
 _URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _NAME_HELP = "letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit"
@@ -156,6 +160,44 @@ class Resources(BaseModel):
         return cast("str | int | None", value)
 
 
+class OwnRun(BaseModel):
+    """What trains in place of a trainer: a command, in code of one's own, in an image of one's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    command: Annotated[list[Annotated[StrictStr, Field(max_length=4096)]], Field(min_length=1, max_length=256)] = Field(
+        title="Command", description="The words of the command, for example ['python', 'train.py']."
+    )
+    code: Annotated[StrictStr, Field(max_length=128)] | None = Field(
+        None,
+        title="Code",
+        description="The folder that the command is run in: '<id>/<id>.tar' as `tarmac data push --code` prints it; "
+        "null: an empty one.",
+    )
+    image: Annotated[StrictStr, Field(max_length=255)] | None = Field(
+        None, title="Image", description="An image that TARMAC_RUN_IMAGES allows; null: Tarmac's own trainer."
+    )
+
+    @field_validator("code")
+    @classmethod
+    def _stored(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(CODE_PATTERN, value):
+            raise PydanticCustomError(
+                "code_reference", "must be '<id>/<id>.tar' as `tarmac data push --code FOLDER` prints it"
+            )
+        return value
+
+    @field_validator("image")
+    @classmethod
+    def _allowed(cls, value: str | None) -> str | None:
+        allowed = settings().run_images
+        if value is None or value == settings().trainer_image or any(matches(value, one) for one in allowed):
+            return value
+        named = f"allows {', '.join(allowed)}" if allowed else "allows no other image than Tarmac's own trainer"
+        said = f"is not allowed: TARMAC_RUN_IMAGES {named}; leave image out, or have it allowed in env/stack.env"
+        raise PydanticCustomError("image_allowed", "{said}", {"said": said})
+
+
 def _advice(model: str, known: Catalogue) -> str:
     advice = f"must be one of {', '.join(known.models)}"
     if model == "translation":
@@ -201,6 +243,12 @@ class TrainingRequest(BaseModel):
         title="Script",
         description="Your own code to train with, in place of the trainer's: '<id>/<id>.py' as "
         "`make script FILE=...` prints it. It runs inside the trainer's image.",
+    )
+    run: OwnRun | None = Field(
+        None,
+        title="Own code",
+        description="With the model own_code: {command, code, image}, what trains in place of a trainer. `tarmac run` "
+        "writes it.",
     )
     parameters: dict[StrictStr, Any] = Field(
         default_factory=dict,
@@ -345,6 +393,14 @@ def _parameter_problems(model: str, parameters: dict[str, Any], base_model: str 
     return problems
 
 
+def _run_problems(model: str, run: object) -> list[str]:
+    if model == OWN_CODE:
+        return [] if run is not None else ["run: is required with the model own_code: {'command': ['python', ...]}."]
+    if run is None:
+        return []
+    return [f"run: only the model own_code takes it; leave it out (got {short(run)})."]
+
+
 def _script_problems(model: str, script: object, *, tuned: bool) -> list[str]:
     if script is None or (catalogue().models[model].scripts and not tuned):
         return []
@@ -403,6 +459,7 @@ def parse_request(conf: object) -> TrainingRequest:
             judged += _script_problems(known, conf.get("script"), tuned=tuned)
             if asked is None or base is not None:
                 judged += _architecture_problems(known, given, base)
+            judged += _run_problems(known, conf.get("run"))
     # One sentence a field: a text that cannot be kept is of no known form either.
     named = {problem.partition(": ")[0] for problem in unkept}
     problems = unkept + [problem for problem in judged if problem.partition(": ")[0] not in named]

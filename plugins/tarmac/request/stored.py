@@ -21,7 +21,7 @@ def reference_of(name: str) -> str:
     reference = f"{name.partition('.')[0]}/{name}"
     if not is_id(reference):
         raise DatasetError(
-            f"{name!r} is not the name of a stored file: write <id>.jsonl, <id>.py, <id>.sh or <id>.weights."
+            f"{name!r} is not the name of a stored file: write <id>.jsonl, <id>.py, <id>.sh, <id>.weights or <id>.tar."
         )
     return reference
 

@@ -35,6 +35,7 @@ from tarmac.base.session import (
 from tarmac.base.settings import MLFLOW_VARIABLES, NO_TELEMETRY, OBJECT_STORE_VARIABLES, Settings, settings
 from tarmac.containers import engine, mounts
 from tarmac.containers.calls import EngineCalls
+from tarmac.containers.decisions import OWN_CODE_AGAIN
 from tarmac.containers.output import AHEAD_BYTES
 from tarmac.containers.protocol import Event, note_metric, shown_progress
 from tarmac.containers.run import ENGINE_SECONDS, ContainerRun, EngineSilentError, Step, earlier, ended_well
@@ -431,7 +432,12 @@ class TrainingContainerOperator(BaseOperator):
             needs_result=self.needs_result,
             result_bytes=settings().result_bytes,
             secrets=self._secrets(),
+            again=OWN_CODE_AGAIN if self._own_code() else None,
         )
+
+    def _own_code(self) -> bool:
+        """Whether the container runs a person's own code, which need not know the trainer contract."""
+        return self.request is not None and checked_request(self.request).run is not None
 
     def _spec(self, image_id: str) -> ContainerSpec:
         stack = settings()

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 
 def workload_fingerprint(request: TrainingRequest) -> str:
-    """Name the workload that history compares: model and parameters; of a transformer its weights, too. Pure."""
+    """Name the workload that history compares: model and parameters; of a transformer its weights, of own code that."""
     parameters, name = json.dumps(request.parameters, sort_keys=True), request.model
     if architecture(request.model, request.parameters, request.base_model) == TRANSFORMER:
         name, parameters = f"{name}.{TRANSFORMER}", f"{parameters} {request.base_model}"
+    if request.run is not None:
+        parameters += json.dumps(request.run.model_dump(mode="json"), sort_keys=True)
     return f"{name}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
 
 

@@ -290,7 +290,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         self._watch = Watch(
             self._held,
             container_id,
-            lambda: time.monotonic() - self._alive_at,
+            self._silent_seconds,
             stall_seconds=self._request.resources.stall_seconds,
             database_url=stack.database_url,
             stack=stack.stack,
@@ -298,6 +298,13 @@ class GpuTrainingOperator(TrainingContainerOperator):
         )
         with self._watch, self._recording(container_id, self._watch.sample):
             yield
+
+    def _silent_seconds(self) -> float:
+        """How long ago the training told a progress or a metric; own code has shown a sign of life with any line."""
+        at = self._alive_at
+        if self._own_code() and self._run is not None:
+            at = max(at, self._run.printed_at)
+        return time.monotonic() - at
 
     def _noticed(self, event: Event) -> None:
         super()._noticed(event)

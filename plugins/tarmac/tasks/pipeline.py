@@ -10,7 +10,7 @@ from typing import Any
 
 from tarmac.base.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError, TarmacError
 from tarmac.base.ids import GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU, UPDATE_MODEL_METADATA_REGISTRY
-from tarmac.base.session import SessionKey, cancellation, session_labels, volume_name
+from tarmac.base.session import SESSION_PATH, SessionKey, cancellation, session_labels, volume_name
 from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 # MLflow takes 8,000 characters as the value of a run's tag, and cuts what is longer.
 _TAG_CHARACTERS = 7_500
 _DESCRIBED = 20
+
+OWN_CODE_COMMAND = ("/bin/sh", f"{SESSION_PATH}/own_code.sh")
+"""What runs a person's own code in whatever image: the trainer's `prep` writes the script."""
 
 
 def check_request(conf: object) -> dict[str, Any]:
@@ -89,7 +92,7 @@ def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
     model = entry(request.model, request.parameters, request.base_model)
     if model is None:
         raise KeyError(request.model)
-    return {
+    session: Session = {
         "volume": name,
         "network": ",".join(networks) or "none",
         "base": base,
@@ -97,6 +100,13 @@ def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
         "command": list(model.command),
         "memory_bytes": model.memory_bytes,
     }
+    if request.run is not None:
+        session["training"] = {
+            "image": request.run.image or session["image"],
+            "command": list(OWN_CODE_COMMAND),
+            "memory_bytes": model.memory_bytes,
+        }
+    return session
 
 
 def plan_training(request: TrainingRequest, prep: Prepared, session: Session) -> Plan:

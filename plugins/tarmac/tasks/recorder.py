@@ -6,6 +6,7 @@ arrive while the training goes is written by `save`.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +81,9 @@ def beginning(
     from tarmac.registry.tracking import Beginning
 
     stack = settings()
-    given = {"script": request.script, "base_model": request.base_model}
+    given = {"script": request.run.code if request.run else request.script, "base_model": request.base_model}
+    if request.run:
+        given["command"] = json.dumps(request.run.command, ensure_ascii=False)  # as the trainer's `save` writes it
     tags = {
         tag.RUN_ID: key.run_id,
         tag.DAG: key.dag_id,
@@ -328,7 +331,7 @@ def recording(
         return beginning(key, request, prep, owner=owner, container=container_id, started_ms=when)
 
     def name_of(name: str) -> str:
-        return curve_name(name, score=score, scripted=bool(request.script))
+        return curve_name(name, score=score, scripted=bool(request.script or request.run))
 
     with Recorder(begin, key=key, name_of=name_of, sample=sample, log=log) as recorder:
         yield recorder

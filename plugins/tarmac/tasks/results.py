@@ -8,12 +8,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypedDict
+from typing import Any, NotRequired, Self, TypedDict
 
 from tarmac.base import ids
 from tarmac.base.errors import ResultError
-from tarmac.request.schema import Dataset, Resources, TrainingRequest
+from tarmac.request.schema import Dataset, OwnRun, Resources, TrainingRequest
 from tarmac.request.text import short
+
+
+class Trainer(TypedDict):
+    """What a step's container is made of: its image, what runs in it before the step's command, its memory limit."""
+
+    image: str
+    command: list[str]
+    memory_bytes: int | None
 
 
 class Session(TypedDict):
@@ -21,7 +29,8 @@ class Session(TypedDict):
 
     `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
     "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`, `command`,
-    `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue.
+    `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue; `training`: what trains
+    instead, where that is code of one's own.
     """
 
     volume: str
@@ -30,6 +39,7 @@ class Session(TypedDict):
     image: str
     command: list[str]
     memory_bytes: int | None
+    training: NotRequired[Trainer]
 
 
 class Plan(TypedDict):
@@ -157,6 +167,8 @@ def checked_request(value: object) -> TrainingRequest:
     fields: dict[str, Any] = dict(value)  # type: ignore[call-overload]
     fields["datasets"] = {name: Dataset.model_construct(**one) for name, one in (fields.get("datasets") or {}).items()}
     fields["resources"] = Resources.model_construct(**(fields.get("resources") or {}))
+    if fields.get("run") is not None:
+        fields["run"] = OwnRun.model_construct(**fields["run"])
     return TrainingRequest.model_construct(**fields)
 
 

@@ -327,7 +327,7 @@ def create_app(stack: Stack) -> FastAPI:
 
     @app.post(f"{PREFIX}/datasets", status_code=201, openapi_extra=_TAKES_A_FILE)
     async def store_new_file(
-        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl"
+        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh", ".tar"] = ".jsonl"
     ) -> answers.Kept:
         """Store a file whose id is not known yet. Idempotent."""
         size, content = await checked_file(request, suffix)
@@ -383,7 +383,7 @@ def create_app(stack: Stack) -> FastAPI:
 
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
     async def check_file(
-        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl", model: str = ""
+        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh", ".tar"] = ".jsonl", model: str = ""
     ) -> answers.Problems:
         """Say what a file is that is not what its suffix promises, by its beginning: 1 MiB is looked at.
 

@@ -87,6 +87,44 @@ def train(arguments: argparse.Namespace) -> int:
         return _follow(session, arguments)
 
 
+def run(arguments: argparse.Namespace) -> int:
+    """Train with code of one's own, and follow it."""
+    request = run_request_of(arguments)
+    with connect() as tarmac:
+        session = tarmac.send(request, key=arguments.key)
+        if arguments.detach:
+            return _print(arguments, {"id": session.id}, lambda value: [value["id"]])
+        _say(f"Started session {session.id}")
+        return _follow(session, arguments)
+
+
+def run_request_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the request that a command line of `run` means. Without --code the files that the command names are sent.
+
+    Raises:
+        SettingsError: options do not go together.
+    """
+    own: str | list[str] | None = arguments.code
+    if own is None:
+        own = [word for word in arguments.command if Path(word).is_file() and Path(word).parent == Path()] or None
+    if arguments.eval is not None and len(arguments.data) > 1:
+        raise SettingsError("--eval: goes with one --data; write a request for more (docs/own-code.md).")
+    data = {}
+    for number, train in enumerate(arguments.data):
+        name = files.data_name(train)
+        data[f"{name}-{number + 1}" if name in data else name] = (train, arguments.eval)
+    asked = {"gpu_memory": arguments.gpu_memory, "memory": arguments.memory, "cpus": arguments.cpus}
+    return files.build_run(
+        arguments.command,
+        data,
+        code=own,
+        image=arguments.image,
+        gpu=arguments.gpu or arguments.gpu_memory is not None,
+        name=arguments.name,
+        resources={key: value for key, value in asked.items() if value is not None},
+    )
+
+
 def request_of(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:
     """Return the request that a command line means, and the folder that its paths are relative to.
 
@@ -229,7 +267,7 @@ def explain(arguments: argparse.Namespace) -> int:
 def data_push(arguments: argparse.Namespace) -> int:
     """Store files; print what a request names each by."""
     with connect() as tarmac:
-        how = {"script": arguments.script, "text": arguments.text, "label": arguments.label}
+        how = {"script": arguments.script, "code": arguments.code, "text": arguments.text, "label": arguments.label}
         how["encoding"] = arguments.encoding
         found = {name: tarmac.push(name, **how) for name in arguments.files}
         return _print(arguments, found, lambda value: list(value.values()))

@@ -83,6 +83,30 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--key", help="the session's id: the same request sent again with it starts nothing")
     train.add_argument("--detach", action="store_true", help="print the session's id and return at once")
 
+    own = add(
+        "run",
+        commands.run,
+        "train with code of your own, and follow it",
+        "tarmac run --data my.jsonl -- python train.py\n"
+        "  tarmac run --image team/train:3 --gpu-memory 12GiB --code . --data my.jsonl -- python train.py --epochs 3",
+    )
+    own.add_argument("command", metavar="COMMAND", nargs="+", help="what trains, after --")
+    own.add_argument(
+        "--data", metavar="FILE", action="append", required=True, help="a file, an id or a URL; repeatable"
+    )
+    own.add_argument("--eval", metavar="FILE", help="what to score on; default: about a tenth of the data")
+    own.add_argument("--code", metavar="PATH", help="a folder or a file; default: the files that COMMAND names")
+    own.add_argument("--image", metavar="NAME", help="one that the stack allows; default: Tarmac's own trainer")
+    own.add_argument("--gpu", action="store_true", help="train on a GPU; waits until it fits on one")
+    own.add_argument(
+        "--gpu-memory", metavar="SIZE", help="of a GPU, for example 12GiB; with it --gpu goes without saying"
+    )
+    own.add_argument("--memory", metavar="SIZE", help="of the host, for example 4GiB")
+    own.add_argument("--cpus", metavar="NUMBER", type=float, help="cores of the host")
+    own.add_argument("--name", help="under which the model is registered; default: own_code")
+    own.add_argument("--key", help="the session's id: the same request sent again with it starts nothing")
+    own.add_argument("--detach", action="store_true", help="print the session's id and return at once")
+
     one = add("follow", commands.follow, "follow a session to its end", "tarmac follow SESSION")
     one.add_argument("session", metavar="SESSION")
     listing = add("ls", commands.ls, "list the latest sessions", "tarmac ls --limit 50")
@@ -108,7 +132,9 @@ def parser() -> argparse.ArgumentParser:
     data_verbs = data.add_subparsers(required=True, metavar="VERB")
     push = add("push", commands.data_push, "store a file unless it is stored", "tarmac data push my.jsonl", data_verbs)
     push.add_argument("files", metavar="FILE", nargs="+", help="a data set, or a .py or .sh script with --script")
-    push.add_argument("--script", action="store_true", help="they are scripts")
+    kind = push.add_mutually_exclusive_group()
+    kind.add_argument("--script", action="store_true", help="they are scripts")
+    kind.add_argument("--code", action="store_true", help="they are folders or files of code, for a request with run")
     push.add_argument("--text", metavar="COLUMN", help="of a table: the text; default: known by its name")
     push.add_argument("--label", metavar="COLUMN", help="of a table: the label; default: known by its name")
     push.add_argument("--encoding", metavar="NAME", help="of the text, for example ISO-8859-1; default: UTF-8")

@@ -2,7 +2,7 @@
 
 The id of a data set is the base58 (Bitcoin's alphabet) of the SHA-256 of its content: 44
 characters, 43 for one content in seventeen. Such a file is `<id>/<id>.jsonl` below the store; a script of a user is
-`<id>/<id>.py` or `.sh`.
+`<id>/<id>.py` or `.sh`, a folder of code `<id>/<id>.tar`.
 """
 
 import errno
@@ -27,7 +27,7 @@ CHUNK = 1 << 20
 
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _ID = re.compile(rf"[{_ALPHABET}]{{43,44}}")
-_STORE_REFERENCE = re.compile(rf"(?P<id>{_ID.pattern})/(?P=id)\.(?:jsonl|py|sh|weights)")
+_STORE_REFERENCE = re.compile(rf"(?P<id>{_ID.pattern})/(?P=id)\.(?:jsonl|py|sh|weights|tar)")
 
 # Names of fsspec that reach another machine. Everything else is refused: `local::`, `zip::`,
 # `dir://` and the like are ways round the rule for file:// URLs.
@@ -54,7 +54,7 @@ def content_id(digest: bytes) -> str:
 def promised_id(reference: str) -> str | None:
     """The id that an id or a URL ends in; None for a URL that names no id. Pure."""
     stem = reference.rsplit("/", 1)[-1].partition("?")[0]
-    stem = re.sub(r"\.(?:jsonl|py|sh|weights)$", "", stem)
+    stem = re.sub(r"\.(?:jsonl|py|sh|weights|tar)$", "", stem)
     return stem if _ID.fullmatch(stem) else None
 
 

@@ -4,9 +4,11 @@ MLflow calls `save_model` and `_load_pyfunc`; this package travels with the mode
 its requirements has to be installed.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tarmac_trainer import models
@@ -80,12 +82,14 @@ def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Mode
     """
     from mlflow import pyfunc
 
-    files.write_json(folder / NAME_FILE, {"model": kind.name, "architecture": kind.architecture})
+    own = models.own_module(kind)
+    named = {} if own is None else {"module": own.__name__}
+    files.write_json(folder / NAME_FILE, {"model": kind.name, "architecture": kind.architecture, **named})
     pyfunc.save_model(
         path,
         loader_module=__name__,
         data_path=str(folder),
-        code_paths=[str(Path(__file__).parents[1])],
+        code_paths=[str(Path(__file__).parents[1]), *([] if own is None else [_code_of(own)])],
         mlflow_model=mlflow_model,
         # Named, not inferred: inferring loads the model in another process.
         pip_requirements=[_requirement(package) for package in kind.packages],
@@ -109,10 +113,17 @@ def saved_architecture(folder: Path) -> str:
 
 def _requirement(package: str) -> str:
     """A package with its installed version, if it does not say which versions will do."""
-    return f"{package}=={version(package)}" if package.isidentifier() else package
+    return f"{package}=={version(package)}" if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", package) else package
+
+
+def _code_of(module: ModuleType) -> str:
+    """The file of a module, or the folder of a package."""
+    file = Path(str(module.__file__))
+    return str(file.parent if file.name == "__init__.py" else file)
 
 
 def _load_pyfunc(data_path: str) -> Predictor:
     folder = Path(data_path)
-    model = models.get(files.read_json(folder / NAME_FILE, made_by="save")["model"], saved_architecture(folder))
+    known = files.read_json(folder / NAME_FILE, made_by="save")
+    model = models.get(known["model"], saved_architecture(folder), known.get("module"))
     return Predictor(model, model.load(folder))

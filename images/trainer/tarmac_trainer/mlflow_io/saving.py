@@ -168,9 +168,11 @@ def _log_facts(
     """Parameters, tags and the curve, as far as an earlier attempt did not log them. Idempotent."""
     from mlflow.entities import Metric, Param, RunTag
 
+    code = request.script if request.run is None else request.run.code
     facts: dict[str, Any] = {
         **training["parameters"],
-        **{key: value for key, value in (("script", request.script), ("base_model", request.base_model)) if value},
+        **{key: value for key, value in (("script", code), ("base_model", request.base_model)) if value},
+        **({} if request.run is None else {"command": json.dumps(list(request.run.command), ensure_ascii=False)}),
         "model": request.model,
         "seed": training["seed"],
         "device": training["device"],
@@ -190,8 +192,8 @@ def _log_facts(
         "tarmac.cached_from": training.get("cached_from"),
         "tarmac.resumed": _resumed(training.get("resumed")),
         "tarmac.base_model": request.base_model,
-        "tarmac.script": request.script,
-        "tarmac.image": os.environ.get("TARMAC_IMAGE"),
+        "tarmac.script": code,
+        "tarmac.image": training.get("image") or os.environ.get("TARMAC_IMAGE"),
         "tarmac.airflow_url": os.environ.get("TARMAC_AIRFLOW_URL"),
     }
     run_id = run.info.run_id
@@ -239,8 +241,8 @@ def _log_model(run: "Run", folder: Path, model: Model[Any], predictor: Any, card
         name=ARTIFACT,
         flavor=predicting,
         run_id=run.info.run_id,
-        signature=_signature(model, predictor),
-        input_example=dict(model.example),
+        signature=_signature(model, predictor) if model.has_signature else None,
+        input_example=dict(model.example) if model.has_signature else None,
         folder=folder,
         kind=model,
         card=card,
@@ -262,7 +264,7 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
         for entry in manifest["datasets"]
     )
     parameters = "\n".join(f"- {name}: {value}" for name, value in training["parameters"].items())
-    example = json.dumps(dict(model.example), ensure_ascii=False)
+    example = json.dumps(dict(model.example), ensure_ascii=False) if model.example else "{...}"
     spacy = "\n`mlflow.spacy.load_model` gives the spaCy pipeline itself.\n" if model.is_spacy else ""
     known = ""
     if overlapping := manifest.get("eval_lines_seen"):
@@ -275,7 +277,14 @@ def _card(request: Request, model: Model[Any], training: Mapping[str, Any], mani
             f"\nThen it was trained again on {lines:,} lines, those held out to evaluate included, in the way that\n"
             "was best. The metrics are those of the model that did not know them.\n"
         )
-    of = f"of {training['best_is']}" if "best_is" in training else "at step {best_step} of {steps}".format_map(training)
+    command = "" if request.run is None else f"Command: `{_cell(' '.join(request.run.command))}`.\n"
+    best = ""
+    if "best_score" in training:
+        of = f"at step {training['best_step']} of {training['steps']}"
+        if "best_is" in training:
+            of = f"of {training['best_is']}"
+        score = f"{training['score_name']} on the eval lines while training: {training['best_score']:.4f}"
+        best = f"Best {score},\n{of}, after"
     url = os.environ.get("TARMAC_AIRFLOW_URL")
     origin = f"\nTrained in [this Airflow run]({url}).\n" if url else ""
     return f"""# {request.model}
@@ -286,8 +295,7 @@ A model that {model.title}. Load it and predict, with the MLflow it came from as
 mlflow.pyfunc.load_model("models:/{request.name}/<version>").predict([{example}])
 ```
 {spacy}{origin}
-Best {training["score_name"]} on the eval lines while training: {training["best_score"]:.4f},
-{of}, after {training["seconds"]:.0f} s
+{command}{best or "Trained for"} {training["seconds"]:.0f} s
 on {training["device"]}, seed {request.seed}. Trained on {manifest["train_lines"]:,} lines,
 evaluated on {manifest["eval_lines"]:,}{known}.
 {again}

@@ -24,6 +24,22 @@ class Dataset:
     eval: str | None
 
 
+OWN_CODE = "own_code"
+"""The kind of model that a person's own code trains; it alone has `run`."""
+
+
+@dataclass(frozen=True)
+class OwnRun:
+    """What trains in place of a trainer: a command, the reference of the code that it is run in, and an image.
+
+    `code` None: all is in the image. `image` None: this trainer's.
+    """
+
+    command: tuple[str, ...]
+    code: str | None = None
+    image: str | None = None
+
+
 @dataclass(frozen=True)
 class Request:
     """A checked request; `parameters` are as sent, for the model to check. `script` is the reference of a user's own
@@ -42,6 +58,7 @@ class Request:
     script: str | None = None
     base_model: str | None = None
     promote: bool = False
+    run: OwnRun | None = None
 
     @property
     def architecture(self) -> str:
@@ -105,6 +122,7 @@ def parse_request(raw: Any) -> Request:
     promote = raw.get("promote", "never")
     if promote not in ("never", "auto"):
         problems.append("promote: must be never or auto")
+    run = _own_run(raw.get("run"), own=model == OWN_CODE, problems=problems)
     if problems:
         raise RequestError("the request is wrong: " + "; ".join(problems))
     return Request(
@@ -117,7 +135,29 @@ def parse_request(raw: Any) -> Request:
         script=script,
         base_model=base_model,
         promote=promote == "auto",
+        run=run,
     )
+
+
+def _own_run(raw: Any, *, own: bool, problems: list[str]) -> OwnRun | None:
+    """Check `run`, adding what is wrong to `problems`."""
+    if raw is None:
+        if own:
+            problems.append(f"run: the model {OWN_CODE} needs it: an object with a command")
+        return None
+    if not own:
+        problems.append(f"run: only the model {OWN_CODE} takes it")
+    if not isinstance(raw, dict):
+        problems.append("run: must be an object with a command")
+        return None
+    command, code, image = raw.get("command"), raw.get("code"), raw.get("image")
+    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        problems.append("run.command: must be a list of words")
+        command = []
+    for key, value in (("code", code), ("image", image)):
+        if value is not None and (not isinstance(value, str) or not value):
+            problems.append(f"run.{key}: must be a text or null")
+    return OwnRun(tuple(command), code, image)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
