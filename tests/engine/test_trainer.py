@@ -86,7 +86,8 @@ def test_a_training_that_is_stopped_goes_on_where_it_was(store: Any, new_session
     third = train(attempt=3)
     third.context["ti"].max_tries += 1
     third.start()
-    until("it to go on", lambda: has_said(third, "went on from step"))
+    until("it to go on", lambda: has_said(third, "went on from step") or third.error)
+    assert third.error is None, third.error
     session.api.kill(session.running()["Id"])
     with pytest.raises(ContainerError, match="137"):
         third.join()

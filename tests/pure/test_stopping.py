@@ -1,8 +1,11 @@
 """How long a training is given to write a checkpoint."""
 
-import pytest
+from unittest.mock import Mock
 
-from tarmac.containers.engine import seconds_of
+import pytest
+from docker.errors import APIError, NotFound
+
+from tarmac.containers.engine import remove_container, seconds_of
 from tarmac.reaper import orphans
 
 
@@ -28,3 +31,11 @@ def test_an_image_asks_for_time_by_a_label(labels: dict[str, str], seconds: int 
 )
 def test_only_what_is_begun_once_more_is_waited_for(why: str, again: bool):
     assert orphans.goes_on(why) == again
+
+
+def test_a_removal_that_is_under_way_is_waited_for_since_the_name_is_taken_until_then():
+    api = Mock()
+    api.remove_container.side_effect = APIError("busy", response=Mock(status_code=409))
+    api.inspect_container.side_effect = [{}, {}, NotFound("gone")]
+    remove_container(api, "a" * 64)
+    assert api.inspect_container.call_count == 3

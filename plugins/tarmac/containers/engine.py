@@ -30,6 +30,8 @@ from tarmac.containers.calls import EngineCalls
 
 # A stopping container gets this long; Airflow kills the task's process 5 s after SIGTERM.
 STOP_SECONDS = 2
+# A removal that somebody else began: of a session's container it is a matter of moments.
+REMOVAL_SECONDS = 20
 # A training whose image asks for it, so that it can write a checkpoint, gets longer where it is to be gone on with.
 LABEL_STOP_SECONDS, MOST_STOP_SECONDS = "tarmac.stop_seconds", 30
 
@@ -138,16 +140,28 @@ def remove_container(api: EngineCalls, container_id: str) -> None:
     """Remove a container by force, with its anonymous volumes; one that is gone is fine.
 
     Raises:
-        ContainerError: the engine refused for another reason.
+        ContainerError: the engine refused for another reason, or does not end a removal that is under way.
     """
     try:
         api.remove_container(container_id, force=True, v=True)
     except NotFound:
         return
     except APIError as error:
-        # 409: another removal is under way, which is what we want.
-        if error.status_code != 409:
+        # 409: another removal is under way. Until it is done the container's name is taken.
+        if error.status_code != 409 or not _goes(api, container_id):
             raise ContainerError(f"Container {container_id[:12]} cannot be removed: {error.explanation}.") from error
+
+
+def _goes(api: EngineCalls, container_id: str) -> bool:
+    """Wait for the end of a removal that is under way; tell whether it came."""
+    deadline = time.monotonic() + REMOVAL_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            api.inspect_container(container_id)
+        except NotFound:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def stop(api: EngineCalls, container_id: str, *, goes_on: bool = False) -> None:
