@@ -78,8 +78,12 @@ def test_the_search_finds_what_is_there():
     assert found["privileged"], "what was installed after the base has its setuid bits"
 
 
+# The scheduler reaches other hosts' engines by it (decision 0024).
+WANTED = {"airflow": {"/bin/ssh", "/usr/bin/ssh"}}
+
+
 def test_no_build_tool_and_no_downloader_is_in_it(image: str):
-    assert look(image)["tools"] == []
+    assert set(look(image)["tools"]) == WANTED.get(image, set())
     assert look(image)["installers"] == []
     assert look(image)["headers"] == []
 
