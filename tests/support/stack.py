@@ -116,7 +116,7 @@ class Stack:
 
     def store_false_content(self, data_id: str) -> str:
         """Store a file whose content is not what its id says, as only a run's first task sees; return its reference."""
-        script = f"mkdir -p /datasets/{data_id} && echo '{{\"sentence\": \"a\"}}' >/datasets/{data_id}/{data_id}.jsonl"
+        script = f'mkdir -p /datasets/{data_id} && echo \'{{"sentence": "a"}}\' >/datasets/{data_id}/{data_id}.jsonl'
         command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "sh", "-c", script]
         subprocess.run(command, cwd=REPO, env=self.environment, check=True, capture_output=True, timeout=120)
         return f"{data_id}/{data_id}.jsonl"
