@@ -38,7 +38,15 @@ start)
 stop)
     cut_off
     docker --host "unix://$engine/docker.sock" ps --all --quiet | xargs -r docker --host "unix://$engine/docker.sock" rm --force >/dev/null
-    kill "$(cat "$engine/docker.pid")"
+    number=$(cat "$engine/docker.pid")
+    kill "$number"
+    # Another one may be started at once, which refuses while this one still runs.
+    for _ in {1..300}; do
+        [ -e "/proc/$number" ] || exit 0
+        sleep 0.1
+    done
+    echo "the other engine did not end" >&2
+    exit 1
     ;;
 cut) cut_off ;;
 join) serve ;;
