@@ -128,7 +128,7 @@ def test_the_model_is_the_one_of_a_training_that_was_not_interrupted(
     found, out = outcome.result, outcome.out
 
     assert model_of(other) == model_of(one)
-    same = ("best_step", "steps", "best_score", "curve", "chosen", "trained_again_on")
+    same = ("best_step", "steps", "best_score", "curve", "candidates", "best_is", "chosen", "trained_again_on")
     assert {key: found.get(key) for key in same} == {key: wanted.get(key) for key in same}
     resumed = found["resumed"]
     assert (resumed["times"], "resumed" in wanted) == (1, False)
@@ -150,10 +150,12 @@ def left(session: Session, elapsed: float = 3599.9) -> Path:
         "at": int(elapsed),
         "state": {"elapsed": elapsed},
         "curve": [],
+        "candidates": [],
+        "about": None,
         "steps": 0,
         "ended": [],
     }
-    best = {"step": 0, "score": -1.0, "how": {}}
+    best = {"step": 0, "score": -1.0, "how": {}, "named": ""}
     record |= {"best": best, "chosen": None, "scored": None, "resumed": {}, "seconds": 240.0, "phase_seconds": 240.0}
     writer = checkpoint.Writer(session.folder, checkpoint.key(session.folder))
     assert writer.write(record, {"numbers": np.arange(3)}, {"best": session.folder / "data"})
