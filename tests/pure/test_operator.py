@@ -335,7 +335,7 @@ def test_a_container_of_another_task_or_session_is_not_adopted(session: Any, new
 def test_a_container_that_was_made_and_never_started_is_made_anew(session: Any):
     step = session.step("echo ran")
     step.operator._context = step.context
-    created = create(session.api, step.operator._spec(engine.image_id(session.api, "debian:trixie-slim")))
+    created = create(session.api, step.operator.spec(engine.image_id(session.api, "debian:trixie-slim")))
     again = session.step("echo ran", attempt=2)
     again.run()
     assert "ran" in again.lines

@@ -124,7 +124,7 @@ class Session:
         """Start a step's container as an attempt does whose process is lost at once; returns its id."""
         step = self.step(script, task_id=task_id, **kwargs)
         step.operator._context = step.context
-        made = create(self.api, step.operator._spec(engine.image_id(self.api, IMAGE)))
+        made = create(self.api, step.operator.spec(engine.image_id(self.api, IMAGE)))
         self.api.start(made)
         return made
 

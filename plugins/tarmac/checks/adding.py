@@ -122,7 +122,7 @@ def _add_linked(ledger: Ledger, name: str, connection: Connection, link: Link) -
     far, near, stack = engine.client_at(socket_of(link.name)), engine.client(), settings()
     info = far.info()
     says = ["it can be reached, and shows the pinned key", *suits(info, near.info(), name, datetime.now(UTC))]
-    others = {found.engine_id: host.name for host in ledger.hosts() if (found := ledger.connection(host.name))}
+    others = {connected.engine_id: host for host, connected in ledger.connections().items()}
     if known := others.get(str(info["ID"])):
         raise HostError(f"NAME: that machine is the host {known!r} already.")
     began = time.monotonic()

@@ -27,6 +27,12 @@ class Address:
     socket: str = SOCKET
 
 
+def is_elsewhere(host: str) -> bool:
+    """Whether a host of the ledger is another machine than the stack's; "" is a reservation from before there were
+    hosts. Pure."""
+    return host not in ("", LOCAL_HOST)
+
+
 def read_url(url: str) -> Address:
     """Read where a machine is.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.settings import Settings
 from tarmac.containers.calls import EngineCalls
+from tarmac.hosts.address import is_elsewhere
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def measure(api: EngineCalls, stack: Settings, host: str = LOCAL_HOST) -> Capaci
         OSError: the engine does not answer.
     """
     info = api.info()
-    if host != LOCAL_HOST:
+    if is_elsewhere(host):
         stack = replace(stack, host_memory_bytes=None, host_millicpus=None)
     return capacity(int(info["MemTotal"]), 1000 * int(info["NCPU"]), stack)
 

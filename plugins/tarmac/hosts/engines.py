@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tarmac.base.ids import LOCAL_HOST
 from tarmac.containers import engine
 from tarmac.containers.calls import EngineCalls
+from tarmac.hosts.address import is_elsewhere
 from tarmac.hosts.ssh import socket_of
 
 
@@ -15,4 +15,4 @@ def engine_of(host: str) -> EngineCalls:
         ContainerError: the local engine does not answer.
         OSError: the other machine does not answer.
     """
-    return engine.client() if host in ("", LOCAL_HOST) else engine.client_at(socket_of(host))
+    return engine.client_at(socket_of(host)) if is_elsewhere(host) else engine.client()

@@ -41,6 +41,10 @@ class Hosts(Database):
             cursor.execute(sql.HOSTS, (within_seconds or 0.0,))
             return [HostRow(*row[:-1]) for row in cursor.fetchall() if within_seconds is None or row[-1]]
 
+    def host(self, name: str) -> HostRow | None:
+        """Return the host of this name; None: there is none."""
+        return next((host for host in self.hosts() if host.name == name), None)
+
     def put_host(
         self, name: str, total_bytes: int, total_millicpus: int, capacity_bytes: int, capacity_millicpus: int
     ) -> None:
@@ -73,12 +77,11 @@ class Hosts(Database):
             cursor.execute(sql.DRAIN_HOST, (draining, name))
             return cursor.fetchone() is not None
 
-    def connection(self, name: str) -> Connection | None:
-        """Return how another machine is reached; None: it is no other machine, or is not known."""
+    def connections(self) -> dict[str, Connection]:
+        """Return how the other machines are reached, by their names."""
         with self.cursor() as cursor:
-            cursor.execute(sql.CONNECTION, (name,))
-            row = cursor.fetchone()
-        return None if row is None else Connection(*row)
+            cursor.execute(sql.CONNECTIONS)
+            return {str(name): Connection(*how) for name, *how in cursor.fetchall()}
 
     def host_answers(self, name: str) -> None:
         """Note that another machine answered, now."""

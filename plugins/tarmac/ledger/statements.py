@@ -457,7 +457,7 @@ ADD_HOST = """
 """
 
 # How a host is reached.
-CONNECTION = "SELECT url, host_key, engine_id FROM host WHERE name = %s AND url <> ''"
+CONNECTIONS = "SELECT name, url, host_key, engine_id FROM host WHERE url <> '' ORDER BY name"
 
 # Forgets a host that no session holds anything of.
 REMOVE_HOST = """

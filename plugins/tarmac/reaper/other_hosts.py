@@ -85,7 +85,7 @@ class Keeper:
         self._beat_at = 0.0
         self._before = _NOTHING
         self._ledger.host_is_silent(self._name, why)
-        host = next((one for one in self._ledger.hosts() if one.name == self._name), None)
+        host = self._ledger.host(self._name)
         if host is None or host.silent_seconds < self._stack.host_lost_seconds:
             return
         # Those that are still wanted go elsewhere by themselves (tasks/other_host.py).
@@ -153,11 +153,7 @@ class OtherHosts:
 
     def keep(self, ledger: Ledger) -> None:
         """Start a thread for each machine that is new, and end those of machines that are gone."""
-        wanted = {
-            (host.name, found)
-            for host in ledger.hosts()
-            if host.url and (found := ledger.connection(host.name)) is not None
-        }
+        wanted = set(ledger.connections().items())
         for old in self._kept.keys() - wanted:
             self._kept.pop(old)[1].set()
         for name, connection in wanted - self._kept.keys():

@@ -16,10 +16,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.base.errors import ContainerError, TarmacError
-from tarmac.base.ids import LOCAL_HOST, TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
+from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
 from tarmac.base.settings import settings
 from tarmac.containers import engine
+from tarmac.hosts.address import is_elsewhere
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Reservation
 from tarmac.reaper import orphans
@@ -81,7 +82,7 @@ class Reaper:
 
     def _inventory(self) -> Inventory:
         # Of what is held of another machine, its keeper decides (other_hosts.py).
-        self._held = {one.key: one for one in self._ledger.reservations() if one.host in ("", LOCAL_HOST)}
+        self._held = {one.key: one for one in self._ledger.reservations() if not is_elsewhere(one.host)}
         waiting = [*self._ledger.waiting(), *self._ledger.arrived()]
         containers = self._containers()
         volumes = [Volume(name, key) for name, key in engine.session_volumes(self._api, self._stack).items()]

@@ -12,8 +12,9 @@ from tarmac.base.ids import LOCAL_HOST, RETRIEVE_RESOURCES
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.containers.run import earlier
+from tarmac.hosts.address import is_elsewhere
 from tarmac.tasks.container_operator import TrainingContainerOperator
-from tarmac.tasks.other_host import HostLostError, begun_on, check_lost, is_elsewhere, train_on
+from tarmac.tasks.other_host import HostLostError, begun_on, check_lost, train_on
 from tarmac.tasks.results import Prepared, Trained, checked_request
 
 # Imported where it is used, as in gpu_training.py.
@@ -75,7 +76,7 @@ class CachedTrainingOperator(TrainingContainerOperator):
         self.command, self.network_mode = [TRAIN], "none"
         if self._held is None and not self._has_begun():
             # An attempt that was lost after its training may have left the result on another machine.
-            self._host = (begun_on(self._step()) if self._ti.try_number > 1 else "") or LOCAL_HOST
+            self._host = (begun_on(self.step()) if self._ti.try_number > 1 else "") or LOCAL_HOST
             if self._host == LOCAL_HOST:
                 self._held = self._reserve(context)
         return self._train(context)
@@ -166,7 +167,7 @@ class CachedTrainingOperator(TrainingContainerOperator):
             one.generation == self._generation()
             and one.state in ("running", "paused", "exited")
             and not one.was_stopped
-            for one in earlier(self.cli, self._step())
+            for one in earlier(self.cli, self.step())
         )
 
     def _reserve(self, context: Context) -> Reservation:

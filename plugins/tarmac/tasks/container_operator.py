@@ -260,20 +260,12 @@ class TrainingContainerOperator(BaseOperator):
 
     def run_where(self, image_id: str) -> Any:
         """Run the step's container where this task runs it: on the stack's own machine."""
-        return self.run_on(self.cli, self._spec(image_id))
+        return self.run_on(self.cli, self.spec(image_id))
 
     @property
     def session_key(self) -> SessionKey:
         """The session."""
         return SessionKey(self._ti.dag_id, self._ti.run_id)
-
-    def step(self) -> Step:
-        """What is run, by which the containers of earlier attempts are found."""
-        return self._step()
-
-    def spec(self, image_id: str) -> ContainerSpec:
-        """What the step's container is made of."""
-        return self._spec(image_id)
 
     def run_on(self, api: EngineCalls, spec: ContainerSpec, silent_seconds: float = ENGINE_SECONDS) -> Any:
         """Run the step's container on an engine, or follow the one that is there.
@@ -286,7 +278,7 @@ class TrainingContainerOperator(BaseOperator):
         """
         self._where = api
         run = self._run = ContainerRun(
-            api, self._step(), self, self.log, ahead_bytes=self.ahead_bytes, silent_seconds=silent_seconds
+            api, self.step(), self, self.log, ahead_bytes=self.ahead_bytes, silent_seconds=silent_seconds
         )
         return run.run(spec, self._watching)
 
@@ -387,7 +379,7 @@ class TrainingContainerOperator(BaseOperator):
 
     def _ended_well(self) -> bool:
         """Whether an earlier attempt's container has the result already."""
-        return ended_well(earlier(self.cli, self._step()), self._generation())
+        return ended_well(earlier(self.cli, self.step()), self._generation())
 
     # ---- the session's volume ----------------------------------------------------------------------------------------
 
@@ -424,7 +416,8 @@ class TrainingContainerOperator(BaseOperator):
             raise RuntimeError("The operator is not running.")
         return self._context["ti"]
 
-    def _step(self) -> Step:
+    def step(self) -> Step:
+        """What is run, by which the containers of earlier attempts are found."""
         return Step(
             name=" ".join(words(self.command)),
             identity=self._identity(),
@@ -439,7 +432,8 @@ class TrainingContainerOperator(BaseOperator):
         """Whether the container runs a person's own code, which need not know the trainer contract."""
         return self.request is not None and checked_request(self.request).run is not None
 
-    def _spec(self, image_id: str) -> ContainerSpec:
+    def spec(self, image_id: str) -> ContainerSpec:
+        """What the step's container is made of."""
         stack = settings()
         entrypoint = words(self.entrypoint)
         health: list[str] = []

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from urllib3.exceptions import HTTPError
 
-from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.session import SESSION_PATH, session_labels
 from tarmac.base.settings import settings
 from tarmac.base.units import format_seconds, format_size
@@ -38,17 +37,12 @@ class HostLostError(Exception):
     """A machine has not answered for TARMAC_HOST_LOST_AFTER."""
 
 
-def is_elsewhere(host: str) -> bool:
-    """Whether a host is another machine than the stack's. Pure."""
-    return host not in ("", LOCAL_HOST)
-
-
 def begun_on(step: Step) -> str:
     """Return the other machine that has a container of a step as it is now; "": none that answers."""
     from tarmac.ledger.ledger import Ledger
 
     with Ledger(settings().database_url) as ledger:
-        names = [host.name for host in ledger.hosts() if host.url]
+        names = ledger.connections()
     for name in names:
         try:
             if choose(earlier(engine_of(name), step), step.generation).adopt is not None:
@@ -95,7 +89,7 @@ def check_lost(host: str) -> None:
 
     try:
         with Ledger(settings().database_url) as ledger:
-            found = next((one for one in ledger.hosts() if one.name == host), None)
+            found = ledger.host(host)
     except LedgerError:
         return  # nothing is known then
     if found is None or found.silent_seconds >= settings().host_lost_seconds:

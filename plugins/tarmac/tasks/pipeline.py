@@ -14,6 +14,7 @@ from tarmac.base.session import SESSION_PATH, SessionKey, cancellation, session_
 from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
+from tarmac.hosts.address import is_elsewhere
 from tarmac.ledger.ledger import Ledger
 from tarmac.registry import tags as tag
 from tarmac.registry.client import Registry, Run
@@ -24,7 +25,7 @@ from tarmac.request import datasets
 from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
-from tarmac.tasks.other_host import is_elsewhere, remove_from
+from tarmac.tasks.other_host import remove_from
 from tarmac.tasks.results import Deleted, Plan, Prepared, Registered, Saved, Scored, Session
 
 log = logging.getLogger(__name__)
