@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 from tarmac.base.errors import NotifyError, TarmacError
 from tarmac.base.settings import settings
+from tarmac.base.trouble import Trouble
 from tarmac.cli.remedies import of_page
 from tarmac.ledger.outbox import Outbox
 from tarmac.notify import facts, rules, sending
@@ -125,7 +126,14 @@ class Sender:
         self._outbox, self._config, self._send = outbox, config, send
         self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="tarmac-notify")
         self._under_way: dict[str, tuple[Message, Future[str]]] = {}
-        self._trouble: dict[str, str] = {}
+        self._trouble = {
+            target.name: Trouble(
+                log,
+                f"Target {target.name!r} takes no message; it is tried again for a day",
+                f"Target {target.name!r} takes messages again.",
+            )
+            for target in config.targets
+        }
 
     def round(self) -> None:
         """Note what has arrived and what has not, and begin to send what is due.
@@ -167,16 +175,8 @@ class Sender:
         else:
             self._outbox.delivered(target.name, message.ids)
         del self._under_way[target.name]
-        self._say(target.name, problem)
+        self._trouble[target.name].note(problem)
         return True
-
-    def _say(self, name: str, problem: str) -> None:
-        """Say once that a target takes no message, and once that it does again."""
-        if problem and not self._trouble.get(name):
-            log.warning("Target %r takes no message; it is tried again for a day: %s", name, problem)
-        elif self._trouble.get(name) and not problem:
-            log.warning("Target %r takes messages again.", name)
-        self._trouble[name] = problem
 
 
 class Notifier:
@@ -232,18 +232,15 @@ def main() -> int:
         stop.wait()  # `make up` with a mended file makes this container anew
         return 0
     socket.setdefaulttimeout(_SILENT_SECONDS)  # not every service of Apprise sets one
-    stack, trouble = settings(), ""
+    stack, trouble = settings(), Trouble(log, "Messages are sent later", "Messages are sent again.")
     with Outbox(stack.database_url) as outbox:
         notifier = Notifier(outbox, AirflowState(database_url()), config, config.page or stack.public_url)
         while not stop.wait(BUSY_SECONDS if notifier.sender.busy else ROUND_SECONDS):
             try:
                 notifier.round()
-                now = ""
+                trouble.note("")
             except TarmacError as error:
-                now = f"{type(error).__name__}: {error}"
-            if bool(now) != bool(trouble):
-                log.warning("%s", f"Messages are sent later: {now}" if now else "Messages are sent again.")
-            trouble = now
+                trouble.note(f"{type(error).__name__}: {error}")
         notifier.sender.close()
     return 0
 

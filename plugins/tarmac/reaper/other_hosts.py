@@ -15,6 +15,7 @@ from typing import Any
 from tarmac.base.errors import HostError, TarmacError
 from tarmac.base.session import SessionKey, session_labels
 from tarmac.base.settings import Settings
+from tarmac.base.trouble import Trouble
 from tarmac.containers import engine
 from tarmac.hosts.address import read_url
 from tarmac.hosts.engines import engine_of
@@ -22,7 +23,8 @@ from tarmac.hosts.ssh import Link
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
 from tarmac.reaper.airflow_state import AirflowState, database_url
-from tarmac.reaper.orphans import Container, Orphans, Volume, find_there, twice
+from tarmac.reaper.orphans import Orphans, Volume, find_there, twice
+from tarmac.reaper.sightings import Sightings
 from tarmac.scheduler.host_cycle import note_host
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Keeper:
         self._name, self._engine_id, self._stack = name, engine_id, stack
         self._ledger, self._airflow = ledger, airflow
         self._before = _NOTHING
-        self._first_seen: dict[str, float] = {}
+        self._sightings = Sightings(stack.stack)
         self._open = False
         self._known = False
         self._beat_at = self._measure_at = 0.0
@@ -67,7 +69,7 @@ class Keeper:
                     "machine was installed anew. `make host-remove` and `make host-add` it."
                 )
             self._known = True
-        containers = self._containers(api)
+        containers = self._sightings.containers(api)
         volumes = [Volume(name, key) for name, key in engine.session_volumes(api, self._stack.stack).items()]
         held = {one.key: one for one in self._ledger.reservations()}
         keys = {*held, *(one.key for one in volumes), *(one.key for one in containers if one.key)}
@@ -94,15 +96,6 @@ class Keeper:
         for key, text in find_there(self._name, dict.fromkeys(held, self._name), (), (), runs).reserved.items():
             if self._ledger.end_session(key, text, held[key]):
                 log.warning("Released the reservation of %s on %s, which is lost: %s.", key.run_id, self._name, text)
-
-    def _containers(self, api: Any) -> list[Container]:
-        now = time.monotonic()
-        found = engine.stack_containers(api, self._stack.stack)
-        self._first_seen = {one.id: self._first_seen.get(one.id, now) for one in found}
-        return [
-            Container(one.id, one.name, one.key, one.owner, one.generation, now - self._first_seen[one.id])
-            for one in found
-        ]
 
     def _remove(self, api: Any, sure: Orphans, held: dict[SessionKey, Any]) -> None:
         for container, why in sure.containers.items():
@@ -167,15 +160,12 @@ class OtherHosts:
     def _serve(self, name: str, connection: Connection, stop: threading.Event) -> None:
         link = Link(name, read_url(connection.url), connection.host_key)
         airflow = AirflowState(database_url())
-        said = ""
+        trouble = Trouble(log, f"Host {name} does not answer", f"Host {name} answers.")
         try:
             with Ledger(self._stack.database_url) as ledger:
                 keeper = Keeper(name, connection.engine_id, ledger, airflow, self._stack)
                 while not stop.is_set():
-                    now = _round(link, keeper)
-                    if bool(now) != bool(said):
-                        log.warning("%s", f"Host {name} does not answer: {now}" if now else f"Host {name} answers.")
-                    said = now
+                    trouble.note(_round(link, keeper))
                     stop.wait(ROUND_SECONDS)
         finally:
             link.close()

@@ -19,16 +19,18 @@ from tarmac.base.errors import ContainerError, TarmacError
 from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
 from tarmac.base.settings import settings
+from tarmac.base.trouble import Trouble
 from tarmac.containers import engine
 from tarmac.hosts.address import is_elsewhere
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Reservation
 from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
-from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume, twice
+from tarmac.reaper.orphans import Inventory, Orphans, Volume, twice
 from tarmac.reaper.other_hosts import OtherHosts
 from tarmac.reaper.recordings import Settler
 from tarmac.reaper.samples import Sampler
+from tarmac.reaper.sightings import Sightings
 from tarmac.scheduler.host_cycle import note_host
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ class Reaper:
     def __init__(self, api: Any, ledger: Ledger, airflow: AirflowState, stack: str) -> None:
         self._api, self._ledger, self._airflow, self._stack = api, ledger, airflow, stack
         self._before = Orphans({}, {}, {}, {})
-        self._first_seen: dict[str, float] = {}
+        self._sightings = Sightings(stack)
         self._held: dict[SessionKey, Reservation] = {}
         self._prune_at = 0.0
         self._host_at = 0.0
@@ -84,22 +86,12 @@ class Reaper:
         # Of what is held of another machine, its keeper decides (other_hosts.py).
         self._held = {one.key: one for one in self._ledger.reservations() if not is_elsewhere(one.host)}
         waiting = [*self._ledger.waiting(), *self._ledger.arrived()]
-        containers = self._containers()
+        containers = self._sightings.containers(self._api)
         volumes = [Volume(name, key) for name, key in engine.session_volumes(self._api, self._stack).items()]
         keys = {*self._held, *waiting, *(one.key for one in volumes), *(one.key for one in containers if one.key)}
         # Last: whatever was listed above was made before this is read.
         runs = self._airflow.runs(keys) if keys else {}
         return Inventory(self._held, waiting, containers, volumes, runs)
-
-    def _containers(self) -> list[Container]:
-        now = time.monotonic()
-        found = engine.stack_containers(self._api, self._stack)
-        # By this process's own clock: the engine's and ours may jump.
-        self._first_seen = {one.id: self._first_seen.get(one.id, now) for one in found}
-        return [
-            Container(one.id, one.name, one.key, one.owner, one.generation, now - self._first_seen[one.id])
-            for one in found
-        ]
 
     def _remove(self, sure: Orphans) -> None:
         for container, why in sure.containers.items():
@@ -146,7 +138,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     stack = settings()
-    trouble = ""
+    trouble = Trouble(log, "Removing nothing until all answer again", "All answer again.")
     Settler(stack.database_url, AirflowState(database_url()), stop).start()
     Sampler(stack.database_url, stop).start()
     with Ledger(stack.database_url) as ledger, OtherHosts(stack) as others:
@@ -157,16 +149,10 @@ def main() -> int:
                 if reaper is None:
                     reaper = Reaper(engine.client(), ledger, AirflowState(database_url()), stack.stack)
                 reaper.round()
-                trouble = _say(trouble, "")
+                trouble.note("")
             except (TarmacError, OSError) as error:  # requests' and docker's errors are OSErrors
-                trouble = _say(trouble, f"{type(error).__name__}: {error}")
+                trouble.note(f"{type(error).__name__}: {error}")
     return 0
-
-
-def _say(before: str, now: str) -> str:
-    if bool(before) != bool(now):
-        log.warning("%s", f"Removing nothing until all answer again: {now}" if now else "All answer again.")
-    return now
 
 
 if __name__ == "__main__":

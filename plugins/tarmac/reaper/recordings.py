@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tarmac.base.errors import NothingToRegisterError, RegistryError, TarmacError
 from tarmac.base.session import FAILED_PREFIX, MARKED_FAILED, MARKED_PREFIX, SessionKey, cancellation
 from tarmac.base.states import RUN_OVER_STATES
+from tarmac.base.trouble import Trouble
 from tarmac.ledger.recordings import Recordings
 from tarmac.reaper.airflow_state import AirflowState
 from tarmac.reaper.orphans import Run
@@ -130,18 +131,14 @@ class Settler(threading.Thread):
 
     def run(self) -> None:
         """Settle until told to stop. What does not answer is said once, and when it answers again."""
-        trouble = ""
+        trouble = Trouble(log, "MLflow's runs are ended later", "MLflow's runs are ended again.")
         with Recordings(self._url) as recordings:
             while not self._over.wait(ROUND_SECONDS):
                 try:
                     settle(recordings, self._airflow, self._connected)
-                    now = ""
+                    trouble.note("")
                 except TarmacError as error:
-                    now = f"{type(error).__name__}: {error}"
-                if bool(now) != bool(trouble):
-                    said = f"MLflow's runs are ended later: {now}" if now else "MLflow's runs are ended again."
-                    log.warning("%s", said)
-                trouble = now
+                    trouble.note(f"{type(error).__name__}: {error}")
 
     def _connected(self) -> Registry:
         self._registry = self._registry or Registry()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from tarmac.base.errors import LedgerError
+from tarmac.base.trouble import Trouble
 from tarmac.devices.snapshot import Snapshot, State, snapshot
 from tarmac.ledger.samples import Reading, Samples
 
@@ -44,17 +45,15 @@ class Sampler(threading.Thread):
 
     def run(self) -> None:
         """Sample until told to stop. A ledger that does not answer is said once, and when it answers again."""
-        trouble, pause = "", 0.0
+        trouble, pause = Trouble(log, "Devices are not sampled", "Devices are sampled again."), 0.0
         with Samples(self._url) as samples:
             while not self._over.wait(pause):
                 try:
                     pause = self.step(samples)
-                    now = ""
+                    trouble.note("")
                 except LedgerError as error:
-                    now, pause = str(error), IDLE_SECONDS
-                if bool(now) != bool(trouble):
-                    log.warning("%s", f"Devices are not sampled: {now}" if now else "Devices are sampled again.")
-                trouble = now
+                    pause = IDLE_SECONDS
+                    trouble.note(str(error))
 
     def step(self, samples: Samples) -> float:
         """Take one sample. Returns after how many seconds the next one is due.

@@ -112,27 +112,29 @@ class CachedTrainingOperator(TrainingContainerOperator):
         from tarmac.tasks.cpu_reservation import limit_of, threads
 
         limit, environment = limit_of(self.memory_bytes), self.environment
-        if held := self._held:
-            self._tell_reserved(held)
-            self._host = held.host
-            self.memory_bytes, self.millicpus = held.host_bytes, held.millicpus
-            # A library would start a thread for each core of the machine.
-            self.environment = {"OMP_NUM_THREADS": str(threads(held.millicpus)), **environment}
-        try:
-            result = super().run_step(context)
-        except HostLostError as lost:
-            self.log.warning("%s.", lost)
-            self._release(Outcome.FAILED, str(lost), limit, again=True)
-            self.memory_bytes, self.environment, self._host = limit, environment, LOCAL_HOST
-            self._silent = False
-            self._note(None)
-            self._held = self._reserve(context)
-            return self._train(context)
-        except ContainerError as error:
-            # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
-            failure = self._release_after(error, context, limit)
-            self._record_failure(str(failure))
-            raise failure from error
+        while True:
+            if held := self._held:
+                self._tell_reserved(held)
+                self._host = held.host
+                self.memory_bytes, self.millicpus = held.host_bytes, held.millicpus
+                # A library would start a thread for each core of the machine.
+                self.environment = {"OMP_NUM_THREADS": str(threads(held.millicpus)), **environment}
+            try:
+                result = super().run_step(context)
+                break
+            except HostLostError as lost:
+                self.log.warning("%s.", lost)
+                self._release(Outcome.FAILED, str(lost), limit, again=True)
+                self.memory_bytes, self.environment, self._host = limit, environment, LOCAL_HOST
+                self._silent = False
+                self._note(None)
+                self._held = self._reserve(context)
+            except ContainerError as error:
+                # After anything else the training may go on with what it holds: the next attempt or the reaper ends
+                # both.
+                failure = self._release_after(error, context, limit)
+                self._record_failure(str(failure))
+                raise failure from error
         self._release(Outcome.SUCCESS, "", limit, peak_bytes=Trained.of(result).memory_peak_bytes)
         return result
 
