@@ -308,6 +308,6 @@ def test_out_of_gpu_memory_is_told_with_numbers() -> None:
 
 
 def test_spans_that_are_read_give_the_tags_that_are_learned() -> None:
-    from tarmac_trainer.models.fine_tuned import _sentence_tags
+    from tarmac_trainer.models.fine_tuned import TunedEntities
 
-    assert _sentence_tags(Sentence(("a", "b"), ((0, 2, "x"),))) == ["B-x", "I-x"]
+    assert TunedEntities().tags(Sentence(("a", "b"), ((0, 2, "x"),))) == ["B-x", "I-x"]

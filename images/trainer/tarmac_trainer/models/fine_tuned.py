@@ -1,6 +1,6 @@
 """The kinds of models where a transformer is fine-tuned: they read, score and predict as the small ones do."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from tarmac_trainer.models.part_of_speech_tagging import PartOfSpeechTagging
 from tarmac_trainer.models.relation_extraction import RelationExtraction, marked_sentence
 from tarmac_trainer.models.sentiment_analysis import SENTIMENTS, SentimentAnalysis
 from tarmac_trainer.runtime.training import Training
-from tarmac_trainer.text.entities import Sentence, tags_of
+from tarmac_trainer.text.entities import tags_of
 from tarmac_trainer.text.pairs import flat
 from tarmac_trainer.transformer import fitting, network
 
@@ -63,53 +63,46 @@ def _parameters(kind: Mapping[str, Any], longer: Any) -> dict[str, Any]:
     }
 
 
-def _train_tags(training: Training[Any], tags: Callable[[Any], Sequence[str]]) -> None:
-    lines = [(line.words, tags(line)) for line in training.train]
-    labels = sorted({tag for _, row in lines for tag in row})
-    fitting.train(training, network.TAGS, lines, labels)
+class TellsTags(FineTuned):
+    """Those that tell a tag for each word: of the spans of a sentence, unless a kind says otherwise."""
+
+    task = network.TAGS
+    limits = WORDS_LIMITS
+
+    def tags(self, line: Any) -> Sequence[str]:
+        """The tag of each word of a line. Pure."""
+        return tags_of(line.spans, len(line.words))
+
+    @override
+    def train(self, training: Training[Any]) -> None:
+        lines = [(line.words, self.tags(line)) for line in training.train]
+        fitting.train(training, self.task, lines, sorted({tag for _, row in lines for tag in row}))
 
 
-def _sentence_tags(line: Sentence) -> list[str]:
-    return tags_of(line.spans, len(line.words))
-
-
-class TunedEntities(FineTuned, NamedEntityRecognition):
+class TunedEntities(TellsTags, NamedEntityRecognition):
     """Named entities."""
 
     title = "finds named entities (transformer)"
-    task = network.TAGS
     parameters = _parameters(NamedEntityRecognition.parameters, _WINDOWS)
-    limits = WORDS_LIMITS
-
-    @override
-    def train(self, training: Training[Any]) -> None:
-        _train_tags(training, _sentence_tags)
 
 
-class TunedKeyphrases(FineTuned, KeyphraseExtraction):
+class TunedKeyphrases(TellsTags, KeyphraseExtraction):
     """Keyphrases."""
 
     title = "finds the phrases that tell what a sentence is about (transformer)"
-    task = network.TAGS
     parameters = _parameters(KeyphraseExtraction.parameters, _WINDOWS)
-    limits = WORDS_LIMITS
-
-    @override
-    def train(self, training: Training[Any]) -> None:
-        _train_tags(training, _sentence_tags)
 
 
-class TunedPartOfSpeech(FineTuned, PartOfSpeechTagging):
+class TunedPartOfSpeech(TellsTags, PartOfSpeechTagging):
     """Parts of speech."""
 
     title = "tells the part of speech of each token (transformer)"
-    task = network.TAGS
     parameters = _parameters(PartOfSpeechTagging.parameters, _WINDOWS)
-    limits = WORDS_LIMITS
 
     @override
-    def train(self, training: Training[Any]) -> None:
-        _train_tags(training, lambda line: line.tags)
+    def tags(self, line: Any) -> Sequence[str]:
+        tags: Sequence[str] = line.tags
+        return tags
 
 
 class TunedSentiment(FineTuned, SentimentAnalysis):
