@@ -273,18 +273,7 @@ def build_run(
         run["code"] = str(code) if isinstance(code, (str, Path)) else [str(one) for one in code]
     if image is not None:
         run["image"] = image
-    request: dict[str, Any] = {
-        **(more or {}),
-        "model": "own_code",
-        "datasets": {key: {"train": train, "eval": evaluate} for key, (train, evaluate) in data.items()},
-        "run": run,
-        "gpu": gpu,
-    }
-    if resources:
-        request["resources"] = dict(resources)
-    if name is not None:
-        request["name"] = name
-    return request
+    return _request("own_code", data, gpu=gpu, name=name, more=more, run=run, resources=resources)
 
 
 def data_name(train: str) -> str:
@@ -309,14 +298,27 @@ def build_request(
         train, evaluate: paths, references or URLs.
         more: other keys of a request.
     """
+    data = {data_name(train): (train, evaluate)}
+    return _request(model, data, gpu=gpu, name=name, more=more, parameters=parameters)
+
+
+def _request(
+    model: str,
+    data: Mapping[str, tuple[str, str | None]],
+    *,
+    gpu: bool,
+    name: str | None,
+    more: Mapping[str, Any] | None,
+    **objects: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Put a request together; of `objects` the empty ones are left out. Pure."""
     request: dict[str, Any] = {
         **(more or {}),
         "model": model,
-        "datasets": {data_name(train): {"train": train, "eval": evaluate}},
+        "datasets": {key: {"train": train, "eval": evaluate} for key, (train, evaluate) in data.items()},
         "gpu": gpu,
+        **{key: dict(value) for key, value in objects.items() if value},
     }
-    if parameters:
-        request["parameters"] = dict(parameters)
     if name is not None:
         request["name"] = name
     return request
