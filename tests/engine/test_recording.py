@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
+from support.cpu_trainings import cpu_training
 from support.fleet import query
 from support.mlflow import Mlflow
-from support.steps import DAG_ID, IMAGE, Session, Step
+from support.steps import DAG_ID, Session, Step
 from tarmac.base.errors import ContainerError, RegistryError
-from tarmac.base.ids import MLFLOW_RUN, TRAIN_MODEL_CPU
-from tarmac.base.session import SessionKey, container_name
+from tarmac.base.ids import MLFLOW_RUN
+from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
-from tarmac.containers.mounts import TemplatedMount
 from tarmac.ledger.recordings import Recordings
 from tarmac.reaper.orphans import Run, Task
 from tarmac.reaper.recordings import settle
@@ -62,22 +62,11 @@ def kind(mlflow: Mlflow) -> str:
 
 
 def training(session: Session, kind: str, script: str, *, attempt: int = 1, **request: Any) -> Step:
-    operator = CachedTrainingOperator(
-        task_id=TRAIN_MODEL_CPU,
-        image=IMAGE,
-        command=["train"],
-        entrypoint=["sh", "-c", script],
-        container_name=container_name(session.stack, DAG_ID, session.run_id, TRAIN_MODEL_CPU),
-        mounts=[TemplatedMount(source=session.volume, target="/session")],
-        memory_bytes=256 * 1024**2,
-        request={"model": kind, "name": None, "datasets": {"tiny": {"train": REFERENCE, "eval": None}}, "seed": 7}
-        | {"script": None, "base_model": None, "priority": 0, "gpu": False}
-        | request,
-    )
-    context = session.context(TRAIN_MODEL_CPU, attempt)
-    context["ti"].xcom_pull = lambda **_: PREP
-    context["dag_run"] = SimpleNamespace(triggering_user_name="ada")
-    return Step(operator, context)
+    asked = {"model": kind, "name": None, "datasets": {"tiny": {"train": REFERENCE, "eval": None}}, "seed": 7}
+    asked |= {"script": None, "base_model": None, "priority": 0, "gpu": False} | request
+    step = cpu_training(session, script, attempt=attempt, request=asked, prep=PREP, memory_bytes=256 * 1024**2)
+    step.context["dag_run"] = SimpleNamespace(triggering_user_name="ada")
+    return step
 
 
 def runs(mlflow: Mlflow, kind: str) -> list[dict[str, Any]]:

@@ -13,17 +13,17 @@ import docker
 import pytest
 
 from support import ledger_fixtures
+from support.cpu_trainings import cpu_training
 from support.postgres import Postgres, running_postgres
 from support.stack import REPO
-from support.steps import IMAGE, Session, Step, close
+from support.steps import IMAGE, Session, close
 from support.waiting import wait_for
 from tarmac.base.errors import HostError
 from tarmac.base.ids import TRAIN_MODEL_CPU
-from tarmac.base.session import SessionKey, container_name
+from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import MIB
 from tarmac.checks import adding
-from tarmac.containers.mounts import TemplatedMount
 from tarmac.hosts import ssh
 from tarmac.ledger.ledger import Ledger
 from tarmac.reaper import other_hosts
@@ -118,21 +118,6 @@ def session(stack_name: str) -> Iterator[Session]:
     close(made)
 
 
-def training(session: Session) -> Step:
-    operator = CachedTrainingOperator(
-        task_id=TRAIN_MODEL_CPU,
-        image=IMAGE,
-        command=["train"],
-        entrypoint=["sh", "-c", TRAINS],
-        container_name=container_name(session.stack, "nlp_model_training", session.run_id, TRAIN_MODEL_CPU),
-        mounts=[TemplatedMount(source=session.volume, target="/session")],
-        request={"model": "test_model", "gpu": False, "parameters": {}},
-    )
-    context = session.context(TRAIN_MODEL_CPU, 1)
-    context["ti"].xcom_pull = lambda **_: {"datasets": [{"name": "a", "split": "train", "id": "x", "bytes": 1000}]}
-    return Step(operator, context)
-
-
 def add_as_the_page_says() -> None:
     """The steps of docs/hosts.md, and what a person may do wrong at each."""
     shown = adding.add("other", URL, "")
@@ -168,7 +153,7 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
     with other_hosts.OtherHosts(settings()) as kept:
         kept.keep(ledger)
         wait_for("the link", lambda: Path(ssh.socket_of("other")).exists(), 60)
-        step = training(session).start()
+        step = cpu_training(session, TRAINS).start()
         mine = ("--filter", f"label=tarmac.run={session.run_id}")
         container = wait_for("a training there", lambda: there("ps", "--quiet", *mine), 120)
         assert not ledger.remove_host("other"), "a session holds something of it"

@@ -11,15 +11,13 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from fakes.engine import MemoryEngine
 from support import engine_fixtures as fixtures
+from support.cpu_trainings import REQUEST, cpu_training, key_of
 from support.fleet import cpu_entry, host_sums, key, query
-from support.steps import IMAGE, Session, Step
+from support.steps import Session, Step
 from tarmac.admission.estimate import Outcome
 from tarmac.base.errors import ContainerError
-from tarmac.base.ids import TRAIN_MODEL_CPU
-from tarmac.base.session import SessionKey, container_name
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB, MIB
-from tarmac.containers.mounts import TemplatedMount
 from tarmac.ledger.ledger import Ledger
 from tarmac.scheduler.host_cycle import run_host_cycle
 from tarmac.tasks import cached_training
@@ -46,23 +44,8 @@ def notes(stack: str, database: str, monkeypatch: pytest.MonkeyPatch) -> list[st
 def training(
     session: Session, script: str = TRAINS, *, attempt: int = 1, command: str = "train", **request: Any
 ) -> Step:
-    operator = CachedTrainingOperator(
-        task_id=TRAIN_MODEL_CPU,
-        image=IMAGE,
-        command=[command],
-        entrypoint=["sh", "-c", script],
-        container_name=container_name(session.stack, "nlp_model_training", session.run_id, TRAIN_MODEL_CPU),
-        mounts=[TemplatedMount(source=session.volume, target="/session")],
-        request={"model": "test_model", "gpu": False, "parameters": {}, **request},
-    )
-    operator._cli = session.api
-    context = session.context(TRAIN_MODEL_CPU, attempt)
-    context["ti"].xcom_pull = lambda **_: {"datasets": [{"name": "a", "split": "train", "id": "x", "bytes": 1000}]}
-    return Step(operator, context)
-
-
-def key_of(session: Session) -> SessionKey:
-    return SessionKey("nlp_model_training", session.run_id)
+    asked = {**REQUEST, **request}
+    return cpu_training(session, script, attempt=attempt, command=command, request=asked, api=session.api)
 
 
 def fill(ledger: Ledger, gib: float = 12, cores: float = 3) -> None:

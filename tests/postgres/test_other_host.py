@@ -12,15 +12,13 @@ from airflow.sdk.exceptions import TaskDeferred
 
 from fakes.engine import MemoryEngine
 from support import engine_fixtures as fixtures
+from support.cpu_trainings import cpu_training, key_of
 from support.fleet import host_sums, query
-from support.steps import IMAGE, Session, Step
+from support.steps import Session, Step
 from tarmac.base.errors import ContainerError
-from tarmac.base.ids import TRAIN_MODEL_CPU
-from tarmac.base.session import SessionKey, container_name
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB, MIB
 from tarmac.containers import engine
-from tarmac.containers.mounts import TemplatedMount
 from tarmac.hosts import ssh
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
@@ -104,23 +102,7 @@ def data(session: Session, api: MemoryEngine) -> Path:
 
 
 def training(session: Session, script: str = TRAINS, *, attempt: int = 1) -> Step:
-    operator = CachedTrainingOperator(
-        task_id=TRAIN_MODEL_CPU,
-        image=IMAGE,
-        command=["train"],
-        entrypoint=["sh", "-c", script],
-        container_name=container_name(session.stack, "nlp_model_training", session.run_id, TRAIN_MODEL_CPU),
-        mounts=[TemplatedMount(source=session.volume, target="/session")],
-        request={"model": "test_model", "gpu": False, "parameters": {}},
-    )
-    operator._cli = session.api
-    context = session.context(TRAIN_MODEL_CPU, attempt)
-    context["ti"].xcom_pull = lambda **_: {"datasets": [{"name": "a", "split": "train", "id": "x", "bytes": 1000}]}
-    return Step(operator, context)
-
-
-def key_of(session: Session) -> SessionKey:
-    return SessionKey("nlp_model_training", session.run_id)
+    return cpu_training(session, script, attempt=attempt, api=session.api)
 
 
 def test_the_training_moves_and_its_model_comes_back(
