@@ -167,7 +167,7 @@ wait_until_ready() {
     done
 }
 
-# Before anything is started: a file that is wrong would tell nobody anything, in silence.
+# Before anything is started: with a wrong file no message would be sent, and nothing would say so.
 check_notify() {
     [ -n "$TARMAC_NOTIFY" ] || return 0
     docker run --rm --network none --read-only --env TARMAC_NOTIFY --env PYTHONPATH=/opt/airflow/plugins \

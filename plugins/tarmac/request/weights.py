@@ -156,4 +156,4 @@ def _check_json(text: bytes, name: str) -> None:
             "of a kind of network that the library transformers knows itself."
         )
     if name == "config.json" and not isinstance(value.get("model_type"), str):
-        raise DatasetError('DIR: config.json has no "model_type", so that nobody knows which network it is.')
+        raise DatasetError('DIR: config.json has no "model_type", so that its kind of network is not known.')

@@ -119,7 +119,7 @@ def check(folder: Path) -> None:
             with (folder / name).open("rb") as opened:
                 _check_safetensors(opened.read(9), name)
     if not isinstance(_json(folder / "config.json").get("model_type"), str):
-        raise DataError('base_model: config.json has no "model_type", so that nobody knows which network it is')
+        raise DataError('base_model: config.json has no "model_type", so that its kind of network is not known')
 
 
 def _json(path: Path) -> Any:
