@@ -3,8 +3,10 @@ a person does in MLflow itself is a step of the history."""
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -535,3 +537,22 @@ def test_every_version_is_listed_with_its_aliases_however_many_there_are(
     assert [(version.name, version.version) for version in found] == [(name, n) for name in names for n in (2, 1)]
     assert [version.aliases for version in found] == [(), ("production",)] * 3
     assert found[:2] == registry.versions(names[0])
+
+
+def test_the_tables_of_an_evaluation_are_in_the_run_s_record_and_shown_as_tables(mlflow: Mlflow, registry: Registry):
+    run = registry.run(mlflow.saved()[0])
+    table = {"columns": ["type", "f1"], "data": [['<b>, "place"', 1.0]]}
+    for _ in range(2):  # a task that is repeated
+        registry.keep_tables(run, "evaluation", {"by_type.json": table})
+    assert registry.record(run, "evaluation/by_type.json") == table
+    shown = json.loads(registry.run(run.run_id).tags["mlflow.loggedArtifacts"])
+    assert shown == [{"path": "evaluation/by_type.json", "type": "table"}]
+    gone = replace(run, run_id="0" * 32)
+    with pytest.raises(NothingToRegisterError, match="MLflow does not take the tags of run 0000"):
+        registry.keep_tables(gone, "evaluation", {"by_type.json": table})
+
+
+def test_a_run_whose_artifacts_are_kept_elsewhere_gets_no_tables(mlflow: Mlflow, registry: Registry):
+    run = replace(registry.run(mlflow.saved()[0]), files="s3://bucket/run")
+    registry.keep_tables(run, "evaluation", {"by_type.json": {"columns": ["type"], "data": []}})
+    assert "mlflow.loggedArtifacts" not in registry.run(run.run_id).tags

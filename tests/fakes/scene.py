@@ -9,6 +9,7 @@ from typing import Any
 from fakes.web import GOOD, Fakes
 from support.fleet import DAG_ID, World, cpu_entry, device, entry, query
 from tarmac.admission.estimate import Outcome
+from tarmac.base import ids
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
@@ -20,6 +21,23 @@ HOSTILE = "<script>alert(1)</script>'\"&"
 """What a person might give a session, a data set or a label as its name."""
 
 CURVE = [[step, round(0.62 - 0.5 / (step + 1), 4)] for step in range(1, 13)]
+
+
+EVALUATION = {
+    "metrics": {"accuracy": 0.777, "macro_f1": 0.6803},
+    "eval_lines": 1012,
+    "per_type": {
+        "angry": {"precision": 0.81, "recall": 0.7, "f1": 0.751},
+        "calm": {"precision": 0.83, "recall": 0.9, "f1": 0.863},
+        HOSTILE: {"precision": 0.5, "recall": 0.375, "f1": 0.4286},
+    },
+    "support": {"angry": 300, "calm": 680, HOSTILE: 32},
+    "confusion": {
+        "angry": {"angry": 210, "calm": 85, HOSTILE: 5}, "calm": {"angry": 41, "calm": 612, HOSTILE: 27},
+        HOSTILE: {"angry": 8, "calm": 12, HOSTILE: 12},
+    },
+}  # fmt: skip
+"""What `eval` leaves of a kind of model that chooses one of some labels."""
 
 
 def fill_ledger(ledger: Ledger) -> None:
@@ -177,3 +195,9 @@ def fill_airflow(fakes: Fakes) -> None:
         "retrieve_resources": "failed",
         "determine_cpu_or_gpu": "upstream_failed",
     }
+    fakes.airflow_api.add("ended", "success", {**GOOD, "model": "sentiment_analysis", "name": "tickets, five moods"})
+    fakes.airflow_api.tasks_of["ended"] = dict.fromkeys(ids.TASKS, "success") | {"train_model_cpu": "skipped"}
+    fakes.airflow_api.xcoms["eval_model", "return_value"] = EVALUATION
+    fakes.airflow_api.xcoms["update_model_metadata_registry", "return_value"] = {
+        "name": "tickets", "version": 3, "url": "http://localhost:5000/#/models/tickets/versions/3",
+    }  # fmt: skip

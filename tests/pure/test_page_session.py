@@ -20,7 +20,7 @@ from tarmac.web.app import create_app
 from tarmac.web.mounted import beside
 from tarmac.web.page.app import create_page
 from tarmac.web.page.forgery import is_forged, word_for
-from tarmac.web.page.render import code
+from tarmac.web.page.render import code, render
 from tarmac.web.page.session import View, curves, view
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -109,6 +109,26 @@ def test_scores_say_on_how_many_lines_and_what_is_to_be_doubted():
     found = seen(run_state="success", result=result)
     assert (found.scored_on, found.doubts) == ("1 evaluation line", ["it says little"])
     assert seen(run_state="success", result=answers.Result(metrics={"f1": 1.0}, **known)).scored_on == ""
+
+
+def test_the_evaluation_has_a_table_by_type_and_one_by_two_labels():
+    known: dict[str, Any] = {"model": "ner", "version": "3", "model_url": "", "promotion": None, "cached_from": None}
+    types = [answers.TypeScore(name="<b>", precision=1, recall=0.5, f1=2 / 3, support=1200)]
+    table = answers.Confusion(labels=["no", "yes"], counts=[[999, 1], [0, 0]])
+    result = answers.Result(metrics={"f1": 1.0}, by_type=types, types_left_out=2, confusion=table, **known)
+    found = seen(run_state="success", result=result)
+    assert [(one.name, one.precision, one.recall, one.f1, one.support) for one in found.types] == [
+        ("<b>", "1.000", "0.500", "0.667", "1,200")
+    ]
+    assert [[(cell.count, cell.shade, cell.right) for cell in row.cells] for row in found.confusion] == [
+        [(999, 9, True), (1, 1, False)],
+        [(0, 0, False), (0, 0, True)],
+    ]
+    page = render("session_part.html", {"view": found, "root": "/tarmac", "proof": "", "words": ""})
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert 'title="no taken for yes: 1 of 1000"' in page
+    assert "2 more are in the result of eval_model" in page
 
 
 @pytest.mark.parametrize(

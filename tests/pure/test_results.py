@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -102,6 +103,7 @@ class Taking:
     def __init__(self) -> None:
         self.registered: dict[str, Any] = {}
         self.run_tags: dict[str, str] = {}
+        self.tables: dict[str, Any] = {}
 
     def run(self, run_id: str) -> Run:
         return Run(run_id, "1", "FINISHED", {}, {}, {}, None)
@@ -113,6 +115,9 @@ class Taking:
     def tag_run(self, run_id: str, tags: dict[str, str]) -> None:
         self.run_tags = tags
 
+    def keep_tables(self, run: Run, folder: str, tables: Mapping[str, Any]) -> None:
+        self.tables = dict(tables)
+
 
 def test_metrics_without_an_end_fit_into_what_the_registry_keeps(monkeypatch: pytest.MonkeyPatch):
     taking = Taking()
@@ -120,13 +125,15 @@ def test_metrics_without_an_end_fit_into_what_the_registry_keeps(monkeypatch: py
     request = checked_request(parse_request(GOOD).model_dump(mode="json"))
     plan = Plan(task="train_model_cpu", command="train", network="none", cache_key="", cached_run="")
     metrics = {f"f1 of the class {number:04} {'x' * 90}": number / 1000 for number in range(1000)} | {"f1": 0.5}
-    scored = Scored.of({"metrics": metrics})
+    rows = {"place": {"precision": 1, "recall": 1, "f1": 1}}
+    scored = Scored.of({"metrics": metrics, "per_type": rows, "support": {"place": 3}})
     registered = register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
     assert registered["metrics"] == metrics
     assert taking.registered["metrics"] == metrics  # each is a metric of its own in MLflow
     assert len(taking.registered["description"]) < 5_000
     assert taking.registered["description"].startswith("f1 0.5000, ")
     assert taking.registered["description"].endswith(", and 981 more")
+    assert taking.tables["by_type.json"]["data"] == [["place", 1, 1, 1, 3]]
     kept = json.loads(taking.run_tags["tarmac.metrics"])
     assert len(taking.run_tags["tarmac.metrics"]) < 8_000
     assert kept["f1"] == 0.5

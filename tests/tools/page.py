@@ -15,26 +15,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "plugins"), str(TESTS.parent / "client/src")]
 
-import uvicorn  # noqa: E402
 from playwright.sync_api import sync_playwright  # noqa: E402
-from starlette.applications import Starlette  # noqa: E402
-from starlette.routing import Mount  # noqa: E402
 
-from fakes import scene  # noqa: E402
 from fakes.web import Fakes  # noqa: E402
 from support import airflow_home  # noqa: E402, F401
+from support.page_server import fill_with_scene, served  # noqa: E402
 from support.postgres import local_postgres, postgres_binaries  # noqa: E402
 from tarmac.base.settings import settings  # noqa: E402
 from tarmac.ledger.database import migrate  # noqa: E402
 from tarmac.ledger.ledger import Ledger  # noqa: E402
-from tarmac.web.app import create_app  # noqa: E402
-from tarmac.web.mounted import App, Message, beside  # noqa: E402
-from tarmac.web.page.app import create_page  # noqa: E402
 
 PORT = 8099
 ROLE = os.environ.get("ROLE", "user")
@@ -42,6 +35,7 @@ PAGES = {
     "now": "/",
     "session": "/sessions/ner",
     "failed": "/sessions/failed",
+    "ended": "/sessions/ended",
     "new": "/new?like=ner",
     "sessions": "/sessions",
     "history": "/history",
@@ -54,8 +48,8 @@ SIZES = {"": (1400, 900), "-phone": (390, 844)}
 
 
 @contextmanager
-def served() -> Iterator[str]:
-    """Serve the page on invented data; give its address."""
+def invented() -> Iterator[str]:
+    """Serve the page on a Postgres of its own; give its address."""
     binaries = postgres_binaries()
     if binaries is None:
         sys.exit("Postgres' programs are missing (apt-get install postgresql).")
@@ -64,35 +58,15 @@ def served() -> Iterator[str]:
         os.environ |= {"TARMAC_DATABASE_URL": url, "TARMAC_STORE": f"file://{store}/store"}
         settings.cache_clear()
         migrate(url)
-        fakes = Fakes()
-        with Ledger(url) as ledger:
-            scene.fill_ledger(ledger)
-        scene.fill_airflow(fakes)
-        # The tests look for what a hostile name does; a picture is for people.
-        fakes.airflow_api.runs["pos"]["conf"]["name"] = "verbs, second try"
-        fakes.airflow_api.log = fakes.airflow_api.log[:-1]
-        scene.fill_registry(fakes)
-        scene.fill_store(fakes, os.environ["TARMAC_STORE"])
-        api = create_app(fakes)
-        app = Starlette(routes=[Mount("/tarmac", app=logged_in(beside(api, create_page(api))))])
-        server = uvicorn.Server(uvicorn.Config(app, port=PORT, log_level="warning"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        try:
-            yield f"http://localhost:{PORT}/tarmac"
-        finally:
-            server.should_exit = True
-            thread.join()
+        with served(ROLE, PORT, fill=for_people) as address:
+            yield address
 
 
-def logged_in(app: App) -> App:
-    """Give every call the cookie that Airflow's login would set."""
-
-    async def call(scope: Message, receive: Any, send: Any) -> None:
-        headers = [*scope.get("headers", []), (b"cookie", f"_token={ROLE}".encode())]
-        await app({**scope, "headers": headers}, receive, send)
-
-    return call
+def for_people(ledger: Ledger, fakes: Fakes) -> None:
+    """Put the scene into a ledger and an Airflow, without the hostile names that the tests look for."""
+    fill_with_scene(ledger, fakes)
+    fakes.airflow_api.runs["pos"]["conf"]["name"] = "verbs, second try"
+    fakes.airflow_api.log = fakes.airflow_api.log[:-1]
 
 
 def take_pictures(url: str, folder: Path) -> None:
@@ -117,7 +91,7 @@ def take_pictures(url: str, folder: Path) -> None:
 
 def main() -> None:
     """Serve, or take pictures."""
-    with served() as url:
+    with invented() as url:
         if len(sys.argv) > 1:
             folder = Path(sys.argv[1])
             folder.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from tarmac_client.errors import (
     VersionError,
 )
 from tarmac_client.types import (
+    Confusion,
     Explanation,
     Finding,
     LogPart,
@@ -33,6 +34,7 @@ from tarmac_client.types import (
     SessionRow,
     StoredFile,
     TaskInfo,
+    TypeScore,
     Verdict,
     Waits,
 )
@@ -42,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AsyncSession",
     "AsyncTarmac",
+    "Confusion",
     "Explanation",
     "Finding",
     "LogPart",
@@ -65,6 +68,7 @@ __all__ = [
     "TarmacClientError",
     "TaskInfo",
     "TimeLimitError",
+    "TypeScore",
     "Verdict",
     "VersionError",
     "Waits",

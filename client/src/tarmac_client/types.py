@@ -90,20 +90,55 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class TypeScore:
+    """The scores of one type, label or tag. `support`: how many of it the evaluation lines have; None: not known."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int | None = None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each label was predicted for which: in `counts` a row a label that is right, a column a prediction."""
+
+    labels: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
 class Result:
     """What a session gave: the metrics of its evaluation, and the registered version of its model.
 
     `eval_lines`: that the metrics are from; None: not known. `warnings`: why they say less than they seem to.
+    `by_type`: the most frequent first, at most 200; `types_left_out`: beyond them. `confusion`: None where the kind of
+    model has no labels to confuse, or more than 50.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     eval_lines: int | None = None
     warnings: Sequence[str] = ()
+    by_type: Sequence[TypeScore] = ()
+    types_left_out: int = 0
+    confusion: Confusion | None = None
     model: str | None = None
     version: str | None = None
     model_url: str | None = None
     promotion: str | None = None
     cached_from: str | None = None
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> Result:
+        """Read it from an answer."""
+        table = data.get("confusion")
+        return known(
+            cls,
+            data,
+            by_type=tuple(known(TypeScore, row) for row in data.get("by_type", [])),
+            confusion=None if table is None else known(Confusion, table),
+        )
 
 
 @dataclass(frozen=True)
@@ -144,7 +179,7 @@ class SessionInfo(SessionRow):
             waits=one(Waits, "waits"),
             progress=one(Progress, "progress"),
             metric=one(Metric, "metric"),
-            result=one(Result, "result"),
+            result=None if data.get("result") is None else Result.of(data["result"]),
         )
 
 

@@ -124,13 +124,16 @@ def shortened(scores: Scores) -> dict[str, Any]:
     """What a result says of scores by type, label or tag, bounded in size. Pure.
 
     Returns:
-        `per_type`: of the types that are most frequent in the eval lines; where some are left out `per_type_left_out`,
-        how many, and `per_type_macro`, the means over all. The details, the table by two labels only where it is small.
+        `per_type`: of the types that are most frequent in the eval lines, and `support`, how many of each these have;
+        where some are left out `per_type_left_out`, how many, and `per_type_macro`, the means over all. The details,
+        the table by two labels only where it is small.
     """
     details = dict(scores.details)
     if len(details.get(CONFUSION, ())) > MOST_CONFUSED:
         del details[CONFUSION]
     names = sorted(scores.per_type, key=lambda name: (-scores.support.get(name, 0), name))
+    if scores.support:
+        details["support"] = {name: scores.support.get(name, 0) for name in sorted(names[:MOST_TYPES])}
     if len(names) <= MOST_TYPES:
         return {"per_type": scores.per_type, **details}
     keys = scores.per_type[names[0]]

@@ -73,6 +73,7 @@ def test_four_thousand_tags_are_trained_on_and_scored(session: Session) -> None:
     assert result["per_type_left_out"] == 4000 - MOST_TYPES
     assert "TAG3999" in result["per_type"]
     assert set(result["per_type_macro"]) == {"precision", "recall", "f1"}
+    assert result["support"].keys() == result["per_type"].keys()
     assert len(json.loads((session.folder / "metrics.json").read_text())["per_type"]) == 4000
 
 
@@ -83,6 +84,12 @@ def test_a_table_by_two_labels_is_in_the_result_while_it_is_small() -> None:
 
     assert shortened(scores(MOST_CONFUSED))["confusion"]
     assert shortened(scores(MOST_CONFUSED + 1)) == {"per_type": {}, "kept": 1}
+
+
+def test_a_result_says_how_many_of_each_type_the_eval_lines_have() -> None:
+    numbers = {"precision": 1.0, "recall": 1.0, "f1": 1.0}
+    scores = Scores({"f1": 1.0}, {"seen": numbers, "made up": numbers}, {"seen": 3})
+    assert shortened(scores)["support"] == {"made up": 0, "seen": 3}
 
 
 def test_a_name_that_cannot_be_stored_does_not_drop_an_event(capsys: pytest.CaptureFixture[str]) -> None:

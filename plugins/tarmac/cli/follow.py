@@ -20,6 +20,7 @@ from tarmac.base.texts import one_line, visible
 from tarmac.base.units import format_seconds
 from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
 from tarmac.ledger.ledger import Ledger
+from tarmac.registry import evaluation
 from tarmac.registry.promotion import counted, doubt
 
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
@@ -83,11 +84,14 @@ def summary(
         lines += ["", "  " + "   ".join(f"{name} {metrics[name]:.3f}" for name in names[:_MOST_TYPES])]
         if len(names) > _MOST_TYPES:
             lines.append(f"  and {len(names) - _MOST_TYPES} more metrics, in the result of eval_model")
-        kinds = _types(scored.get("per_type"))
-        for kind, row in kinds[:_MOST_TYPES]:
-            lines.append(f"    {kind:<24} P {row['precision']:.3f}   R {row['recall']:.3f}   F1 {row['f1']:.3f}")
-        if len(kinds) > _MOST_TYPES:
-            lines.append(f"    and {len(kinds) - _MOST_TYPES} more, in the result of eval_model")
+        kinds = evaluation.by_type(scored)
+        for kind in kinds[:_MOST_TYPES]:
+            of = "" if kind.support is None else f"   of {kind.support:,}"
+            lines.append(
+                f"    {one_line(kind.name):<24} P {kind.precision:.3f}   R {kind.recall:.3f}   F1 {kind.f1:.3f}{of}"
+            )
+        if more := max(0, len(kinds) - _MOST_TYPES) + evaluation.left_out(scored):
+            lines.append(f"    and {more} more, in the result of eval_model")
         lines += [f"  {text}" for text in scored_on(scored)]
         if known := scored.get("eval_lines_seen"):
             lines.append(
@@ -128,12 +132,6 @@ def _points(given: object) -> list[tuple[float, float]]:
     points = given if isinstance(given, list) else []
     pairs = [point for point in points if isinstance(point, list) and len(point) == 2 and all(map(_is_number, point))]
     return [(float(step), float(score)) for step, score in pairs]
-
-
-def _types(given: object) -> list[tuple[str, dict[str, float]]]:
-    """Return the numbers of each type, in alphabetical order, of those types that have all three. Pure."""
-    rows = {str(kind): _numbers(row) for kind, row in given.items()} if isinstance(given, dict) else {}
-    return sorted((kind, row) for kind, row in rows.items() if row.keys() >= set(_METRIC_ORDER))
 
 
 def failure_reason(entries: list[dict[str, Any]]) -> str:

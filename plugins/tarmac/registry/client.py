@@ -6,6 +6,7 @@ MLflow's stable REST API (2.0), and the trainer's `save` uses the library.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import posixpath
@@ -34,6 +35,9 @@ _LOGIN_REFUSED = "UNAUTHENTICATED"
 # What a server or a proxy answers that has no application behind it now, or too much to do.
 _BUSY = frozenset({408, 425, 429})
 _PAGE = 200
+# How the URI of artifacts begins that are kept in MLflow; MLflow's tag that says which of them are tables.
+_IN_MLFLOW = "mlflow-artifacts:/"
+_TABLES = "mlflow.loggedArtifacts"
 # The most that MLflow takes in one call of log-batch.
 BATCH = 1000
 _READY = ("LOGGED_MODEL_READY", "READY")
@@ -77,7 +81,7 @@ class Version:
 class Run:
     """An MLflow run: what a session recorded. `ended` is in seconds since 1970, UTC; None: it has not.
 
-    `deleted`: a person deleted it in MLflow, where it can be restored.
+    `deleted`: a person deleted it in MLflow, where it can be restored. `files`: MLflow's URI of its artifacts.
     """
 
     run_id: str
@@ -88,6 +92,7 @@ class Run:
     tags: Mapping[str, str]
     ended: float | None
     deleted: bool = False
+    files: str = ""
 
     @property
     def url(self) -> str:
@@ -261,6 +266,27 @@ class Registry:
             self.call(
                 "POST", "/runs/log-batch", {"run_id": run_id, "tags": [{"key": k, "value": v} for k, v in tags.items()]}
             )
+
+    def keep_tables(self, run: Run, folder: str, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Add tables to a run's artifacts, as `mlflow.log_table` does, so that MLflow shows them as such. Idempotent.
+
+        Nothing is done where the run's artifacts are kept elsewhere than in MLflow.
+
+        Args:
+            folder: among the artifacts.
+            tables: `columns`, and `data` by rows, by the name of the file.
+
+        Raises:
+            NothingToRegisterError: the run is gone, or MLflow calls a table wrong.
+        """
+        if not tables or not run.files.startswith(_IN_MLFLOW):
+            return
+        place = run.files.removeprefix(_IN_MLFLOW).strip("/")
+        with _refused_for_good(f"MLflow does not take the tables of run {run.run_id}"):
+            for name, table in tables.items():
+                self._request("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{place}/{folder}/{name}", dict(table))
+        listed = [{"path": f"{folder}/{name}", "type": "table"} for name in tables]
+        self.tag_run(run.run_id, {_TABLES: json.dumps(listed)})
 
     # ---- what is there -------------------------------------------------------------------------------------------
 
@@ -522,6 +548,7 @@ def read_run(found: dict[str, Any]) -> Run:
         tags=_pairs(data.get("tags")),
         ended=int(info["end_time"]) / 1000 if info.get("end_time") else None,
         deleted=info.get("lifecycle_stage") == "deleted",
+        files=str(info.get("artifact_uri", "")),
     )
 
 

@@ -232,6 +232,8 @@ def register_model(
     if plan["cache_key"] and not taken:
         run_tags[tag.CACHE_KEY] = plan["cache_key"]  # a model that was taken from another run is found there
     registry.tag_run(saved.mlflow_run_id, run_tags)
+    recorded = registry.run(saved.mlflow_run_id)
+    registry.keep_tables(recorded, "evaluation", scored.tables)
     log.info("Registered %s version %s: %s", name, version.version, version.url)
     if few := doubt(scored.lines):
         log.warning("Of %s %.4f: %s.", score_name, metrics[score_name], few)
@@ -240,7 +242,7 @@ def register_model(
         "name": name,
         "version": str(version.version),
         "url": version.url,
-        "run_url": registry.run(saved.mlflow_run_id).url,
+        "run_url": recorded.url,
         "score_name": score_name,
         "score": metrics[score_name],
         "eval_lines": scored.lines,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NotRequired, Self, TypedDict
 
 from tarmac.base import ids
 from tarmac.base.errors import ResultError
+from tarmac.registry import evaluation
 from tarmac.request.schema import Dataset, OwnRun, Resources, TrainingRequest
 from tarmac.request.text import short
 
@@ -264,13 +265,15 @@ class Scored:
     """The result of `eval`.
 
     `seen`: the share of the evaluation lines that the model was trained on; 0 where its trainer does not tell. `lines`:
-    how many there are; None: likewise.
+    how many there are; None: likewise. `tables`: numbers by type and by two labels, as MLflow shows them, by the name
+    of their file; those that its trainer leaves.
     """
 
     metrics: Mapping[str, float]
     seen: float
     lines: int | None
     production: ScoredVersion | None
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, value: object) -> Self:
@@ -285,7 +288,13 @@ class Scored:
         if fields.mapping("production"):
             other = fields.inside("production")
             production = ScoredVersion(other.whole("version"), other.numbers("metrics"), _seen(other, lines))
-        return cls(fields.numbers("metrics"), _seen(fields, lines), fields.maybe_count("eval_lines"), production)
+        return cls(
+            fields.numbers("metrics"),
+            _seen(fields, lines),
+            fields.maybe_count("eval_lines"),
+            production,
+            evaluation.tables(value),
+        )
 
 
 def _seen(fields: _Fields, lines: float) -> float:

@@ -116,12 +116,32 @@ class Held(BaseModel):
     used_bytes: int | None
 
 
+class TypeScore(BaseModel):
+    """The scores of one type, label or tag."""
+
+    name: str
+    precision: float
+    recall: float
+    f1: float
+    support: int | None = Field(None, description="in the evaluation lines; null: the trainer does not tell")
+
+
+class Confusion(BaseModel):
+    """How often each label was predicted for which."""
+
+    labels: list[str]
+    counts: list[list[int]] = Field(description="a row a label that is right, a column a label that was predicted")
+
+
 class Result(BaseModel):
     """What a session gave."""
 
     metrics: dict[str, float] = Field(description="of eval_model")
     eval_lines: int | None = Field(None, description="that they are from; null: the trainer does not tell")
     warnings: list[str] = Field([], description="why the metrics say less than they seem to, a sentence each")
+    by_type: list[TypeScore] = Field([], description="at most 200, the most frequent first")
+    types_left_out: int = Field(0, description="beyond those of by_type")
+    confusion: Confusion | None = Field(None, description="null: none, or of more than 50 labels")
     model: str | None = Field(description="the registered model's name")
     version: str | None
     model_url: str | None

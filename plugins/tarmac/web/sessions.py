@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES, LedgerState, session_state
 from tarmac.cli.follow import NOT_ASKED, cause_of
 from tarmac.cli.session_tables import session_facts
+from tarmac.registry import evaluation
 from tarmac.registry.promotion import doubt
 
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
@@ -170,6 +172,9 @@ def result(trained: object, scored: object, registered: object) -> Json:
         "metrics": scored.get("metrics", {}),
         "eval_lines": lines,
         "warnings": warnings,
+        "by_type": [asdict(one) for one in evaluation.by_type(scored)],
+        "types_left_out": evaluation.left_out(scored),
+        "confusion": asdict(table) if (table := evaluation.confusion(scored)) else None,
         "model": registered.get("name"),
         "version": None if registered.get("version") is None else str(registered["version"]),
         "model_url": registered.get("url"),

@@ -29,6 +29,7 @@ _MARKS = {"success": "✓", "failed": "✗"}
 _QUIET = ("skipped", "upstream_failed", "removed")
 _BAR = 24
 _MOST_LABELS = 12
+_MOST_TYPES = 20
 _WITHOUT_A_TERMINAL = 160
 
 
@@ -375,6 +376,13 @@ def end_lines(info: SessionInfo) -> list[str]:
             count = info.result.eval_lines
             on = "" if count is None else f"   on {_evaluation_lines(count)}"
             lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()) + on)
+        for kind in info.result.by_type[:_MOST_TYPES]:
+            of = "" if kind.support is None else f"   of {kind.support:,}"
+            lines.append(
+                f"    {one_line(kind.name):<24} P {kind.precision:.3f}   R {kind.recall:.3f}   F1 {kind.f1:.3f}{of}"
+            )
+        if others := max(0, len(info.result.by_type) - _MOST_TYPES) + info.result.types_left_out:
+            lines.append(f"    and {others} more: --json has all, or the 200 most frequent")
         lines += [f"  warning: {one_line(text)}" for text in info.result.warnings]
         if info.result.model:
             lines.append(f"  model  {info.result.model} version {info.result.version}  {info.result.model_url or ''}")

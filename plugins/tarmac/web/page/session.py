@@ -48,6 +48,39 @@ class TaskLine:
 
 
 @dataclass(frozen=True)
+class TypeLine:
+    """A type, label or tag in the table of an evaluation."""
+
+    name: str
+    precision: str
+    recall: str
+    f1: str
+    support: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A count in a row of the confusion matrix.
+
+    `label`: what was predicted. `shade`: from 0, for none, to 9, for the whole row. `right`: it was predicted rightly.
+    """
+
+    label: str
+    count: int
+    shade: int
+    right: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the confusion matrix: what was predicted for the items whose label is right."""
+
+    label: str
+    cells: list[Cell]
+    total: int
+
+
+@dataclass(frozen=True)
 class View:
     """All that the page of a session shows but for its log.
 
@@ -71,6 +104,9 @@ class View:
     scores: list[tuple[str, str]]
     scored_on: str
     doubts: list[str]
+    types: list[TypeLine]
+    types_left_out: int
+    confusion: list[Row]
     request: str
     airflow: str
     mlflow: str
@@ -120,6 +156,9 @@ def view(
         if session.result and session.result.eval_lines is not None
         else "",
         doubts=session.result.warnings if session.result else [],
+        types=[_type(one) for one in session.result.by_type] if session.result else [],
+        types_left_out=session.result.types_left_out if session.result else 0,
+        confusion=confusion(session.result.confusion) if session.result and session.result.confusion else [],
         request=json.dumps(session.request, indent=2, ensure_ascii=False),
         airflow=f"/dags/{ids.DAG_ID}/runs/",
         mlflow=(session.result.model_url if session.result else None) or "",
@@ -180,6 +219,24 @@ def _task(task: answers.Task) -> TaskLine:
         took="" if task.seconds is None or task.state == "skipped" else format_seconds(task.seconds),
         started=task.started,
     )
+
+
+def _type(one: answers.TypeScore) -> TypeLine:
+    precision, recall, f1 = (f"{value:.3f}" for value in (one.precision, one.recall, one.f1))
+    return TypeLine(one.name, precision, recall, f1, "" if one.support is None else f"{one.support:,}")
+
+
+def confusion(table: answers.Confusion) -> list[Row]:
+    """Return the rows of the confusion matrix; the shade of a cell is its share of the row."""
+    rows = []
+    for label, counts in zip(table.labels, table.counts, strict=True):
+        total = sum(counts)
+        cells = [
+            Cell(other, count, math.ceil(9 * count / total) if count else 0, other == label)
+            for other, count in zip(table.labels, counts, strict=True)
+        ]
+        rows.append(Row(label, cells, total))
+    return rows
 
 
 def curves(points: Sequence[answers.Metric]) -> str:
