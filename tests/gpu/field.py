@@ -76,6 +76,16 @@ class Field:
         query = f"{_DEVICES} AND run_id = '{run_id}' AND running_at IS NOT NULL"
         return wait_for(f"{run_id} to train", lambda: [row[0] for row in self.sql(query)], 120)
 
+    def checkpointed(self, run_id: str) -> None:
+        """Wait until a session's training has left a checkpoint."""
+
+        def there() -> bool:
+            found = self.stack.session_containers("tarmac.task=train_model_gpu", f"tarmac.run={run_id}")
+            command = ["docker", "exec", *found[:1], "ls", "/session/checkpoint/checkpoint.zip"]
+            return bool(found) and subprocess.run(command, capture_output=True).returncode == 0
+
+        wait_for(f"a checkpoint of {run_id}", there, 60)
+
     def waits_because(self, run_id: str, words: str) -> str:
         """Wait until `make gpus` says why a session waits, in these words; returns its line."""
 

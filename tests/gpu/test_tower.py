@@ -17,6 +17,8 @@ from tarmac.tasks.gpu_trigger import CYCLE_SECONDS
 GIB = 1024**3
 # What CUDA itself takes besides what the training asks for, as the stand-in for CuPy does it.
 CONTEXT_MIB = 512
+# What an attempt says that finds a checkpoint of an earlier one.
+WENT_ON = "of an earlier attempt: "
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def test_ten_sessions_share_two_devices_and_none_is_hurt(field: Field, gpus: Fak
     sizes = [("40GiB", 30_000), ("20GiB", 12_000), ("10GiB", 8_000), ("30GiB", 25_000), (None, 256)]
     runs = [*first, *(field.start(reserve=reserve, mib=mib, seconds=8) for reserve, mib in sizes)]
     # Reserves 2 GiB and needs 2.7: it runs out of memory, and fits the second time.
-    short = field.start(reserve="2GiB", mib=2_250, seconds=4)
+    short = field.start(reserve="2GiB", mib=2_250, seconds=4, checkpoint_seconds=0.1)
     cpus = [field.start(gpu=False, seconds=2) for _ in range(2)]
     field.waits_because(runs[2], "70.0 GiB reserved")
     field.stack.end_trainings(*first)
@@ -64,6 +66,7 @@ def test_ten_sessions_share_two_devices_and_none_is_hurt(field: Field, gpus: Fak
     assert field.stack.tasks(short)["train_model_gpu"]["try_number"] == 2
     text = field.log(short, "train_model_gpu")
     assert "ran out of GPU memory with 2.0 GiB reserved" in text
+    assert WENT_ON in text
     told = [run for run in runs if "Waiting for a GPU" in field.log(run, "gpu_preflight_configuration")]
     assert told, "40 GiB do not fit beside 70, so a session waited and said so"
     for run in told:
@@ -135,11 +138,13 @@ def test_an_offender_is_stopped_and_its_neighbour_is_not(field: Field, gpus: Fak
 
 
 def test_a_hung_training_is_found_stopped_and_tried_again(field: Field):
-    run = field.start(reserve="1GiB", seconds=600, hang_after=2, resources={"stall_seconds": 10})
+    often = {"checkpoint_seconds": 0.1}
+    run = field.start(reserve="1GiB", seconds=600, hang_after=2, resources={"stall_seconds": 10}, **often)
     field.trains(run)
     wait_for("the hung attempt to be recorded", lambda: field.outcomes(run) == ["hung"], 60)
     field.trains(run)
     assert field.stack.tasks(run)["train_model_gpu"]["try_number"] == 2
+    wait_for("it to go on where it was", lambda: WENT_ON in field.log(run, "train_model_gpu"), 60)
     # It would hang for ever, so it is ended here.
     field.cancel(run)
     assert field.stack.finish(run) == "failed"
@@ -151,8 +156,9 @@ def test_a_hung_training_is_found_stopped_and_tried_again(field: Field):
 
 
 def test_a_lost_device_is_quarantined_and_its_session_goes_on_elsewhere(field: Field, gpus: FakeGpus):
-    run = field.start(reserve="4GiB", seconds=3600)
+    run = field.start(reserve="4GiB", seconds=3600, checkpoint_seconds=0.1)
     (lost,) = field.trains(run)
+    field.checkpointed(run)
     gpus.set(lost, err="* 15")  # NVML_ERROR_GPU_IS_LOST, whatever is asked
     wait_for("the loss to be recorded", lambda: field.outcomes(run) == ["device_lost"], 120)
     other = ({ONE, OTHER} - {lost}).pop()
@@ -160,6 +166,7 @@ def test_a_lost_device_is_quarantined_and_its_session_goes_on_elsewhere(field: F
     field.stack.end_trainings(run)
     assert field.stack.finish(run) == "success"
     assert field.outcomes(run) == ["device_lost", "success"]
+    assert WENT_ON in field.log(run, "train_model_gpu")
     used = field.sql(f"SELECT devices FROM history WHERE run_id = '{run}' ORDER BY id")
     assert used == [["{" + lost + "}"], ["{" + other + "}"]]
     gpus.set(lost, err=None)
