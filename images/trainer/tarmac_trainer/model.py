@@ -120,6 +120,15 @@ class Scores:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Familiar:
+    """Of `total` things in eval lines, by what they are called, so many occur in the train lines, too."""
+
+    what: str
+    known: int
+    total: int
+
+
 def shortened(scores: Scores) -> dict[str, Any]:
     """What a result says of scores by type, label or tag, bounded in size. Pure.
 
@@ -228,6 +237,13 @@ class Model(ABC, Generic[Line]):
     def remark(self, lines: Sequence[Line]) -> dict[str, int]:
         """Counts of what is worth a remark in lines, by what it is; those that are 0 are not told. Pure."""
         return {}
+
+    def familiar(self, train: Sequence[Line], lines: Sequence[Line]) -> "Familiar | None":
+        """What there is to find in eval lines, and how much of it the train lines have, too. Pure.
+
+        None: such a count would say nothing of this kind.
+        """
+        return None
 
     @abstractmethod
     def train(self, training: Training[Line]) -> None:

@@ -54,6 +54,12 @@ def prep(session: Path) -> dict[str, Any]:
     remarks = {what: count for what, count in model.remark(lines).items() if count}
     for what, count in remarks.items():
         events.say(f"in the train lines: {count:,} {what}")
+    found = model.familiar(lines, splits.read_prepared(session, "eval", model))
+    if found is not None:
+        events.say(
+            f"of the {found.total:,} {found.what} in the eval lines, {found.known:,} ({found.known / found.total:.0%}) "
+            "occur in the train lines, too; new ones are harder to find"
+        )
     base = os.environ.get("TARMAC_BASE_MODEL")
     if base and base.startswith(weights.PREFIX):
         weights.fetch(base, session / "base", store_url=store_url)
@@ -86,6 +92,7 @@ def prep(session: Path) -> dict[str, Any]:
         "skipped_lines": prepared.skipped_lines,
         **known,
         **({"remarks": remarks} if remarks else {}),
+        **({} if found is None else {"familiar": vars(found)}),
     }
 
 

@@ -106,6 +106,18 @@ def test_a_group_is_held_out_as_a_whole(session: Session) -> None:
     assert f"{10 * len(held)} of 300 lines held out to evaluate, each of the 30 groups as a whole" in said
 
 
+def test_how_many_entities_to_find_are_known_from_the_train_lines_is_told(session: Session) -> None:
+    train = line("Ada Lovelace met Bob", "B-person I-person O B-person")
+    evaluation = line("ada lovelace met Ada and Eve", "B-person I-person O B-person O B-person") + line(
+        "Bob", "B-place"
+    )
+    sets = {"d": {"train": session.put(train), "eval": session.put(evaluation)}}
+    session.request(sets, model="named_entity_recognition")
+    outcome = session.run("prep")
+    assert outcome.result["familiar"] == {"what": "entities", "known": 2, "total": 4}
+    assert "of the 4 entities in the eval lines, 2 (50%) occur in the train lines, too" in outcome.out
+
+
 def test_a_group_is_on_its_side_by_its_name_and_lines_without_one_by_what_they_say(
     make_session: Callable[[str], Session],
 ) -> None:

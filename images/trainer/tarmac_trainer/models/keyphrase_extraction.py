@@ -16,14 +16,14 @@ from typing import Any
 from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_storable, shown, words_of
-from tarmac_trainer.model import ARCHITECTURE, COMMON, Model, Scores
+from tarmac_trainer.model import ARCHITECTURE, COMMON, Familiar, Model, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import augmentation, perceptron
 from tarmac_trainer.text.entities import Sentence, Span
 from tarmac_trainer.text.mentions import find_all
 from tarmac_trainer.text.scoring import SpanCounts
-from tarmac_trainer.text.spans import compare, example, predict_spans, tags
+from tarmac_trainer.text.spans import compare, example, familiar, predict_spans, tags
 
 CONFIG = Path(__file__).with_suffix(".cfg")
 KEY = "keyphrases"
@@ -82,6 +82,10 @@ class KeyphraseExtraction(Model[Keyphrased]):
     @override
     def remark(self, lines: Sequence[Keyphrased]) -> dict[str, int]:
         return {"phrases that do not occur in their sentence": sum(line.missing for line in lines)}
+
+    @override
+    def familiar(self, train: Sequence[Keyphrased], lines: Sequence[Keyphrased]) -> Familiar | None:
+        return familiar("keyphrases", train, lines)
 
     @override
     def train(self, training: Training[Keyphrased]) -> None:

@@ -11,12 +11,12 @@ from typing_extensions import override
 
 from tarmac_trainer.data import limits
 from tarmac_trainer.data.readers import check_number
-from tarmac_trainer.model import ARCHITECTURE, COMMON, Model, Number, Scores
+from tarmac_trainer.model import ARCHITECTURE, COMMON, Familiar, Model, Number, Scores
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import augmentation, perceptron
 from tarmac_trainer.text.entities import Sentence, read_sentence, tags_of
-from tarmac_trainer.text.spans import count_spans, example, predict_spans, tags
+from tarmac_trainer.text.spans import count_spans, example, familiar, predict_spans, tags
 
 CONFIG = Path(__file__).with_suffix(".cfg")
 KEY = "named_entity"
@@ -52,6 +52,10 @@ class NamedEntityRecognition(Model[Sentence]):
         if not kinds:
             raise DataError(f"there is no entity in any of the {len(train):,} train lines: every tag is O")
         check_number(kinds, "entity types", limits.LABELS)
+
+    @override
+    def familiar(self, train: Sequence[Sentence], lines: Sequence[Sentence]) -> Familiar | None:
+        return familiar("entities", train, lines)
 
     @override
     def train(self, training: Training[Sentence]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tarmac_trainer.data.readers import words_of
+from tarmac_trainer.model import Familiar
 from tarmac_trainer.text.entities import Sentence, Span, spans_of, tags_of
 from tarmac_trainer.text.perceptron import Tagging, memory_zone
 from tarmac_trainer.text.predictors import TagsWords
@@ -31,6 +32,23 @@ def example(nlp: "Language", sentence: Sentence) -> "Example":
 def tags(sentence: Sentence) -> list[str]:
     """The tags that stand for the spans of a sentence. Pure."""
     return tags_of(sentence.spans, len(sentence.words))
+
+
+def familiar(what: str, train: Sequence[Sentence], lines: Sequence[Sentence]) -> Familiar | None:
+    """How many of the spans in lines are spans of the train lines, too, whatever their type and case; see `Model`.
+
+    Args:
+        what: the spans are called, in the plural.
+        train: the train lines.
+        lines: the eval lines.
+    """
+    known = {text for sentence in train for text in _texts(sentence)}
+    texts = [text for sentence in lines for text in _texts(sentence)]
+    return Familiar(what, sum(text in known for text in texts), len(texts)) if texts else None
+
+
+def _texts(sentence: Sentence) -> list[str]:
+    return [" ".join(sentence.words[start:end]).lower() for start, end, _ in sentence.spans]
 
 
 def find_spans(nlp: "Language | Tagging | TagsWords", sentences: Sequence[Sequence[str]]) -> list[list[Span]]:
