@@ -145,6 +145,7 @@ trainer)
     docker run --rm --network none --tmpfs /tmp:exec --volume "$repo/examples:/examples:ro" \
         --volume "$repo/images/trainer/tarmac_trainer:/opt/tarmac/tarmac_trainer:ro" \
         --volume "$repo/images/trainer/tests:/opt/tarmac/tests:ro" \
+        --volume "$repo/images/trainer/pytest.ini:/opt/tarmac/pytest.ini:ro" \
         --entrypoint /opt/venv/bin/python "$image" \
         -P -m pytest -p no:cacheprovider --quiet /opt/tarmac/tests "$@" </dev/null
     ;;

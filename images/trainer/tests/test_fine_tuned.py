@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -12,6 +13,7 @@ from typing import Any
 import base58
 import pytest
 from conftest import Session
+from test_checkpoint import ALWAYS, at_step, interrupt, model_of
 
 from tarmac_trainer import models
 from tarmac_trainer.data import weights
@@ -218,6 +220,85 @@ def test_held_out_lines_are_given_back(session: Session, tiny: Path, monkeypatch
     result = session.run("train").result
     assert result["trained_again_on"] == 24
     assert result["chosen"]["updates"] == result["best_step"]
+
+
+STOPPED_WHILE_SCORING = """
+import os, signal
+from tarmac_trainer.transformer import network
+told, scorings = network.Tuned.told, []
+def stopped(self, rows):
+    scorings.append(None)
+    if len(scorings) == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    yield from told(self, rows)
+network.Tuned.told = stopped
+"""
+"""For the driver of test_checkpoint."""
+
+
+@pytest.mark.parametrize(
+    ("refit", "number", "settings", "when"),
+    [
+        ("always", signal.SIGKILL, ALWAYS, at_step(7, time=2)),
+        ("never", signal.SIGTERM, STOPPED_WHILE_SCORING, lambda told: False),
+    ],
+    ids=["killed-while-it-is-repeated", "stopped-while-it-is-scored"],
+)
+def test_a_transformer_that_is_trained_on_is_the_one_of_a_training_that_was_not_interrupted(
+    make_session: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, refit: str, number: int, settings: str, when: Any
+) -> None:
+    rows = [(f"{text} {'good ' * at}", f"{tags} {'O ' * at}") for text, tags in SENTENCES for at in range(6)]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    one, other = make_session("one"), make_session("other")
+    for session in (one, other):
+        base, reference = put(session, archive(files_of(tiny))), session.put(lines(rows))
+        parameters = {**SMALLEST, "epochs": 6, "learn_rate": 2e-3, "accumulate": 2, "refit": refit}
+        session.request({"d": {"train": reference, "eval": None}}, model="named_entity_recognition", base_model=base,
+                        parameters=parameters)  # fmt: skip
+        monkeypatch.setenv("TARMAC_BASE_MODEL", base)
+        assert session.run("prep").code == 0
+    wanted = one.run("train").result
+    assert wanted["best_step"] == 12, "it is still to come where it is interrupted"
+    out = interrupt(other, number, when, settings)
+    assert ("a checkpoint is written: the next attempt goes on from step" in out) == (number == signal.SIGTERM)
+    found = other.run("train").result
+    assert model_of(other) == model_of(one)
+    same = ("best_step", "steps", "best_score", "curve", "chosen", "trained_again_on")
+    assert {key: found.get(key) for key in same} == {key: wanted.get(key) for key in same}
+    assert found["resumed"]["step"] > 0
+
+
+def test_lines_that_a_gpu_does_not_hold_at_once_are_computed_in_pieces_for_the_same_updates(
+    make_session: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    from tarmac_trainer.transformer import fitting
+
+    # With dropout the draws would be others.
+    config = json.loads((tiny / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    content = archive({**files_of(tiny), "config.json": json.dumps(config).encode()})
+    loss = fitting._loss
+
+    def short_of_memory(tuned: Any, batch: Any, torch: Any) -> Any:
+        # Of two pieces of two lines the first one, with the short line, still fits.
+        if len(batch) > 2 or (len(batch) == 2 and len({len(one.ids) for one in batch}) == 1):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB.")
+        return loss(tuned, batch, torch)
+
+    weights_of, said = [], ""
+    for name, computes in (("one", loss), ("other", short_of_memory)):
+        session = make_session(name)
+        begin(session, monkeypatch, put(session, content), lines(SENTENCES), epochs=2, learn_rate=1e-3)
+        assert session.run("prep").code == 0
+        monkeypatch.setattr(fitting, "_loss", computes)
+        outcome = session.run("train")
+        said = outcome.out
+        assert outcome.result["steps"] == 2
+        weights_of.append(load_file(session.folder / "model" / "model.safetensors"))
+    assert said.count("lines are computed at once from here on, for the same updates") == 2  # 2, then 1, and no more
+    assert all(torch.allclose(one, weights_of[1][name], atol=1e-4) for name, one in weights_of[0].items())
 
 
 WRONG: dict[str, tuple[dict[str, bytes | None], str]] = {

@@ -270,7 +270,13 @@ class Training(Generic[Line]):
                 points[:] = thinned(points, 10 * CURVE_POINTS, keep=step or 0)
 
     def evaluated(
-        self, predictor: Any, *, step: int, how: Mapping[str, Any] | None = None, named: str | None = None
+        self,
+        predictor: Any,
+        *,
+        step: int,
+        how: Mapping[str, Any] | None = None,
+        named: str | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> bool:
         """Score a predictor on the eval lines and keep it if it is the best so far; when the best is repeated, keep it.
 
@@ -280,6 +286,7 @@ class Training(Generic[Line]):
             how: what besides `step` it takes to repeat it, as JSON can hold it.
             named: what it is, of a candidate beside the model whose curve is drawn: it is no point of that curve, and
                 the record has its score under this name.
+            meanwhile: is called now and then while it is scored, to `offer` a checkpoint from before the scoring.
 
         Returns:
             Whether it is the best.
@@ -288,7 +295,13 @@ class Training(Generic[Line]):
             self.device.sample()
             self._keep(predictor)
             return True
-        value = self.score(predictor, self.alive)
+
+        def tick() -> None:
+            self.alive()
+            if meanwhile is not None:
+                meanwhile()
+
+        value = self.score(predictor, tick)
         self.device.sample()
         if named is None:
             self.steps = step

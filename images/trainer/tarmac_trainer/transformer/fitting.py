@@ -4,13 +4,14 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from tarmac_trainer.model import REFIT, Choice, Number, Parameter
-from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime import events, stopping
 from tarmac_trainer.runtime.errors import RequestError
 from tarmac_trainer.runtime.training import Training
-from tarmac_trainer.transformer import network
+from tarmac_trainer.transformer import network, state
 from tarmac_trainer.transformer.network import Encoded, Tuned
 
 FLOAT32, BFLOAT16 = "float32", "bfloat16"
@@ -38,6 +39,9 @@ def most_tokens(where_more: str) -> Number:
     text = "tokens that are read at once, at most as many as the weights can; "
     return Number(128, 16, 8192, text + where_more, whole=True)
 
+
+LOOP = "transformer"
+"""By which a checkpoint knows this training."""
 
 WARM_UP = 0.1
 """Share of the updates over which the learn rate rises to what it is to be."""
@@ -128,34 +132,102 @@ def fit(training: Training[Any], tuned: Tuned, encoded: Sequence[Encoded], torch
     optimizer = torch.optim.AdamW(_groups(tuned.network), lr=parameters["learn_rate"])
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate(planned))
     batches = like_long(encoded, size, seed=training.seed)
-    without_better = 0
-    training.progress(0, last)
-    for step in range(1, last + 1):
-        tuned.network.train()
-        taken = [next(batches) for _ in range(parts)]
-        told = sum(sum(target != network.NO_TARGET for target in one.targets) for batch in taken for one in batch)
-        loss_of_all = 0.0
-        for batch in taken:
-            loss = _loss(tuned, batch, torch) / max(told, 1)
-            loss.backward()
-            loss_of_all += float(loss.detach())
-            training.alive()
-        if not math.isfinite(loss_of_all):
-            raise RequestError(f"its loss is {loss_of_all} after {step:,} updates: lower parameters.learn_rate")
-        torch.nn.utils.clip_grad_norm_(tuned.network.parameters(), MOST_GRADIENT)
-        optimizer.step()
-        schedule.step()
+    done, without_better, to_be_scored, at_once = 0, 0, False, size
+    if (found := training.gone_on(LOOP)) is not None:
+        done, told = found.values["at"], found.values["state"]
+        for _ in range(done * parts):  # the same draws again
+            next(batches)
+        try:
+            state.put(torch, tuned.network, optimizer, schedule, told["network"], found.arrays)
+            without_better, to_be_scored, at_once = told["without_better"], told["to_be_scored"], told["at_once"]
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise training.refused(error) from error
+
+    def offer(step: int, *, to_be_scored: bool) -> None:
+        def of() -> tuple[dict[str, Any], Any]:
+            values, arrays = state.of(torch, tuned.network, optimizer, schedule)
+            place = {"without_better": without_better, "to_be_scored": to_be_scored, "at_once": at_once}
+            return {"network": values, **place}, arrays
+
+        training.offer(LOOP, step, of)
+
+    training.progress(done, last)
+    with stopping.delayed():
+        # Where a checkpoint is from before a scoring, that scoring comes first.
+        for step in range(done + (not to_be_scored), last + 1):
+            if step > done:
+                taken = [next(batches) for _ in range(parts)]
+                at_once = _update(training, tuned, optimizer, taken, at_once, step, torch)
+                schedule.step()
+                training.progress(step, last)
+            if step % every == 0 or step == last:
+                better = training.evaluated(
+                    tuned,
+                    step=step,
+                    how={"updates": step, "of": planned},
+                    meanwhile=partial(offer, step, to_be_scored=True),
+                )
+                without_better = 0 if better else without_better + 1
+                if without_better >= parameters["patience"]:
+                    events.say(f"no better {training.score_name} in {without_better} scorings: the training ends here")
+                    return
+            offer(step, to_be_scored=False)
+
+
+def _update(
+    training: Training[Any],
+    tuned: Tuned,
+    optimizer: Any,
+    batches: Sequence[Sequence[Encoded]],
+    at_once: int,
+    step: int,
+    torch: Any,
+) -> int:
+    """Update the weights once by all lines of some batches, computing at most `at_once` of them together.
+
+    Where a GPU's memory does not hold so many, half as many are computed at once: the sum over all is the same.
+
+    Returns:
+        How many were computed at once in the end.
+
+    Raises:
+        RequestError: the loss is not finite.
+    """
+    tuned.network.train()
+    told = sum(sum(target != network.NO_TARGET for target in one.targets) for batch in batches for one in batch)
+    while True:
+        pieces = [batch[at : at + at_once] for batch in batches for at in range(0, len(batch), at_once)]
+        try:
+            loss = _gradients(training, tuned, pieces, max(told, 1), torch)
+            break
+        except torch.OutOfMemoryError:
+            if at_once == 1:
+                raise
+        # Outside of the handler, where nothing holds the tensors of the piece any more.
         optimizer.zero_grad(set_to_none=True)
-        training.progress(step, last)
-        if step % every and step != last:
-            continue
-        if training.evaluated(tuned, step=step, how={"updates": step, "of": planned}):
-            without_better = 0
-            continue
-        without_better += 1
-        if without_better >= parameters["patience"]:
-            events.say(f"no better {training.score_name} in {without_better} scorings: the training ends here")
-            return
+        if tuned.network.device.type == "cuda":
+            torch.cuda.empty_cache()
+        at_once = math.ceil(min(at_once, max(map(len, batches))) / 2)
+        events.say(f"out of GPU memory: {at_once:,} lines are computed at once from here on, for the same updates")
+    if not math.isfinite(loss):
+        raise RequestError(f"its loss is {loss} after {step:,} updates: lower parameters.learn_rate")
+    torch.nn.utils.clip_grad_norm_(tuned.network.parameters(), MOST_GRADIENT)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return at_once
+
+
+def _gradients(
+    training: Training[Any], tuned: Tuned, pieces: Sequence[Sequence[Encoded]], told: int, torch: Any
+) -> float:
+    """Add up the gradients of the mean loss of `told` targets; returns that loss."""
+    of_all = 0.0
+    for piece in pieces:
+        loss = _loss(tuned, piece, torch) / told
+        loss.backward()
+        of_all += float(loss.detach())
+        training.alive()
+    return of_all
 
 
 def rate(planned: int) -> Callable[[int], float]:
