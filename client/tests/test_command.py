@@ -104,6 +104,13 @@ def test_a_session_that_fails_says_why_and_exits_with_1(tarmac: Command, stack: 
     assert "  why    prep: \\x1b[2Jline 3:\n         \\x1b[2Jno JSON\n" in out
 
 
+def test_a_session_that_was_marked_as_a_success_without_a_model_says_so(tarmac: Command, stack: Stack):
+    stack.states = [{"run_state": "success", "state": "done", "lacks": "the run was marked as a success"}]
+    code, out, _ = tarmac("follow", "s")
+    assert code == 0
+    assert "  but    the run was marked as a success\n" in out
+
+
 def test_an_interrupt_leaves_the_session_and_says_how_to_come_back(
     tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch
 ):

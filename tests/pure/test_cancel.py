@@ -67,6 +67,11 @@ STATES: dict[str, tuple[str, dict[str, str | None], str]] = {
         begun(gpu_preflight_configuration="deferred"),
         "it was waiting for a GPU (gpu_pre",
     ),
+    "waiting for cores": (
+        "running",
+        begun(train_model_cpu="deferred"),
+        "it was waiting for cores and memory (train_model_cpu)",
+    ),
     "waiting by the sensor": ("running", begun(gpu_training_sensor="up_for_reschedule"), "it was waiting for a GPU"),
     "training on a CPU": ("running", begun(train_model_cpu="running"), "it was training (train_model_cpu)"),
     "training on a GPU": ("running", begun(train_model_gpu="running"), "it was training (train_model_gpu)"),

@@ -129,6 +129,8 @@ def test_a_run_that_airflow_has_not_begun_says_how_many_are_before_it():
 
 def test_a_session_that_ended_well_needs_nothing():
     assert explained("success") == ("done", "It has ended well, after 5 min 0 s.", "")
+    _, why, todo = explained("success", note="ner, by ada\nMarked: it has none, so clear the run")
+    assert (why, todo) == ("It has ended as a success, without a model: it has none, so clear the run", "")
 
 
 def test_commands_are_those_of_the_reader():

@@ -51,6 +51,7 @@ def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
     return found
 
 
+REGISTERED = {(run_end.LAST_STEP, "return_value"): {"name": "ner", "version": "1"}}
 MARKED = {(run_end.MARK_TASK, run_end.MARK_KEY): {"state": "failed", "clear_number": 0}}
 
 
@@ -72,6 +73,7 @@ def test_a_run_that_was_marked_failed_while_nothing_ran_is_failed(notes: Notes):
     assert "marked as failed" in cause
     run.clear_number = 1
     run.states = dict.fromkeys(run_end.PIPELINE, "success")
+    run.xcoms |= REGISTERED
     assert judge_run(run, run) is None, "cleared since, and trained"
     assert notes.note == "", "what it said of the end before is gone"
 
@@ -81,8 +83,10 @@ def test_a_run_that_was_marked_as_a_success_without_a_model_says_so_until_it_is_
     run = Run(dict.fromkeys(run_end.PIPELINE, "skipped"), mark)
     notes.note = "test_model, by ada"
     assert judge_run(run, run) is None
-    assert notes.note == f"Marked: {run_end.what_it_lacks(run.states, marked='success')}\ntest_model, by ada"
+    lacks = run_end.what_it_lacks(run.states, marked="success", registered=None)
+    assert notes.note == f"Marked: {lacks}\ntest_model, by ada"
     run.clear_number, run.states = 1, dict.fromkeys(run_end.PIPELINE, "success")
+    run.xcoms |= REGISTERED
     assert judge_run(run, run) is None
     assert notes.note == "test_model, by ada"
 
@@ -125,7 +129,7 @@ def test_a_run_s_note_says_what_its_model_scored_and_on_how_many_lines(notes: No
 
 def test_a_run_that_succeeded_gets_no_note(notes: Notes):
     notes.note = "mine"
-    run = Run(dict.fromkeys(run_end.PIPELINE, "success"))
+    run = Run(dict.fromkeys(run_end.PIPELINE, "success"), REGISTERED)
     assert judge_run(run, run) is None
     assert notes.written == []
 

@@ -27,6 +27,7 @@ from tarmac.tasks.run_end import (
 DONE = dict.fromkeys(PIPELINE, "success") | {
     name: "skipped" for name in PIPELINE if name.startswith("gpu_") or name == "train_model_gpu"
 }
+REGISTERED = {"name": "ner", "version": "1"}
 NOT_BEGUN: list[str | None] = [None, "scheduled", "queued", "up_for_retry", "skipped"]
 
 
@@ -90,11 +91,19 @@ def test_a_run_marked_as_a_success_is_one():
     states = until("train_model_cpu", "success", "skipped")
     assert first_cause(states, failure=None, marked="success") is None
     assert first_cause(states, failure=None, marked=None)
-    lacks = what_it_lacks(states, marked="success")
+    lacks = what_it_lacks(states, marked="success", registered=None)
     assert lacks
     assert "marked as a success before its model was registered" in lacks
-    assert what_it_lacks(DONE, marked="success") is None
-    assert what_it_lacks(states, marked="failed") is None
+    assert what_it_lacks(DONE, marked="success", registered=REGISTERED) is None
+    assert what_it_lacks(states, marked="failed", registered=None) is None
+
+
+def test_a_last_step_that_was_marked_as_a_success_has_registered_nothing():
+    assert first_cause(DONE, failure=None, marked=None) is None
+    lacks = what_it_lacks(DONE, marked=None, registered=None)
+    assert lacks
+    assert lacks.startswith(f"{LAST_STEP} was marked as a success before its model was registered")
+    assert what_it_lacks(DONE, marked=None, registered=REGISTERED) is None
 
 
 def test_a_clean_up_that_failed_fails_the_run():

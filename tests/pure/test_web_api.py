@@ -219,6 +219,9 @@ def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[
     fakes.airflow_api.runs["bad"]["note"] = "Failed: train_model_cpu: no memory left"
     found = call("viewer", "GET", "/sessions/bad").json()
     assert (found["result"], found["why_failed"]) == (None, "train_model_cpu: no memory left")
+    fakes.airflow_api.add("marked", "success")
+    fakes.airflow_api.runs["marked"]["note"] = "Marked: it has no model"
+    assert call("viewer", "GET", "/sessions/marked").json()["lacks"] == "it has no model"
 
 
 def test_a_log_is_read_on_from_where_it_was_read_to(call: Callable[..., httpx.Response], fakes: Fakes):

@@ -154,6 +154,7 @@ class SessionInfo(SessionRow):
     metric: Metric | None = None
     result: Result | None = None
     why_failed: str | None = None
+    lacks: str | None = None
     url: str = ""
     training_url: str | None = None
 

@@ -12,6 +12,7 @@ from tarmac.base.errors import ApiError, ExitCode, RunStateError
 from tarmac.base.ids import CLEAN_UP_TASKS, CREATE_UNIQUE_SESSION_PATH, DELETE_VOLUME
 from tarmac.base.session import cancellation, cancelled_note
 from tarmac.base.states import FINISHED_STATES
+from tarmac.cli.session_tables import awaited
 
 _ENDED = ("success", "failed")
 _POLL_SECONDS = 0.5
@@ -23,8 +24,8 @@ def doing(run_state: str, instances: Sequence[dict[str, Any]]) -> str:
     if run_state == "queued":
         return "it was queued, none of its tasks had begun"
     words = {
-        "deferred": "it was waiting for a GPU ({})",
-        "up_for_reschedule": "it was waiting for a GPU ({})",
+        "deferred": "it was waiting for {waited} ({})",
+        "up_for_reschedule": "it was waiting for {waited} ({})",
         "running": "it was in task {}",
         "up_for_retry": "it was waiting to try {} again after attempt {}",
         "queued": "it was about to begin {}",
@@ -37,7 +38,7 @@ def doing(run_state: str, instances: Sequence[dict[str, Any]]) -> str:
                 continue
             if state == "running" and task.startswith("train_model"):
                 text = "it was training ({})"
-            return text.format(task, instance.get("try_number") or 0)
+            return text.format(task, instance.get("try_number") or 0, waited=awaited(task))
     return "it was between two tasks"
 
 
@@ -51,7 +52,7 @@ def what_is_left(instances: Sequence[dict[str, Any]]) -> str:
     """Say what a cancelled run that has ended left. Pure."""
     states = {instance["task_id"]: instance["state"] for instance in instances}
     if states.get(DELETE_VOLUME) == "success":
-        return "Its containers, its volume and its reservation of a GPU, if any, are removed."
+        return "Its containers, its volume and its reservation, if any, are removed."
     if states.get(CREATE_UNIQUE_SESSION_PATH) != "success":
         return "It had no volume and no container yet."
     return "Its task delete_volume did not succeed; the reaper removes what is left (`make logs SERVICE=scheduler`)."

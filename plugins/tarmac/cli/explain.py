@@ -10,7 +10,7 @@ from typing import Any
 from tarmac.admission.placement import Reason
 from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.session import cancellation
+from tarmac.base.session import cancellation, lack_in
 from tarmac.base.states import RUN_OVER_STATES, LedgerState, SessionState, session_state
 from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_seconds
@@ -103,7 +103,9 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
     state = session_state(run["state"], states, LedgerState(known.place["ledger"]))
     why: list[str] = []
     todo: list[str] = []
-    if run["state"] == "success":
+    if run["state"] == "success" and (lack := lack_in(run.get("note"))):
+        why = [f"It has ended as a success, without a model: {lack}"]
+    elif run["state"] == "success":
         took = run_seconds(run, now=known.now)
         why = ["It has ended well" + (f", after {format_seconds(took)}." if took is not None else ".")]
     elif run["state"] == "failed":

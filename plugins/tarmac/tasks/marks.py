@@ -1,4 +1,4 @@
-"""Notes that a person or a program set a run's state: Airflow skips what has not begun and keeps no word of it."""
+"""Notes that a person or a program set a run's or a task's state: Airflow keeps no word of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from tarmac.base.ids import DAG_ID
-from tarmac.tasks.run_end import MARK_KEY, MARK_TASK, ended_note
+from tarmac.tasks.run_end import FAILURE_KEY, MARK_KEY, MARK_TASK, MARKED_TASK_FAILED, ended_note
 
 # Airflow's words.
 _BY_HAND, _TIMED_OUT = "manually set", "timed_out"
@@ -32,25 +32,36 @@ class RunMarks:
         """Airflow calls it when a run has succeeded or is marked as a success."""
         self._keep(dag_run, msg, "success")
 
-    def _keep(self, dag_run: Any, msg: str, state: str) -> None:
-        if dag_run.dag_id != DAG_ID or _BY_HAND not in msg:
-            return
-        from airflow.models.xcom import XComModel
-        from sqlalchemy.orm import object_session
+    @hookimpl
+    def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
+        """Airflow calls it when a task has failed or is marked as failed."""
+        if task_instance.dag_id == DAG_ID and isinstance(error, str) and _BY_HAND in error:
+            # Airflow removes it when the task is cleared.
+            _set(task_instance, FAILURE_KEY, MARKED_TASK_FAILED, task_id=task_instance.task_id)
 
-        session = object_session(dag_run)
-        if session is None:
-            raise RuntimeError(f"Airflow gave a run without its database session: {dag_run.run_id!r} is not marked.")
-        XComModel.set(
-            key=MARK_KEY,
+    def _keep(self, dag_run: Any, msg: str, state: str) -> None:
+        if dag_run.dag_id == DAG_ID and _BY_HAND in msg:
             # Of this life of the run: clearing it begins another.
-            value={"state": state, "clear_number": dag_run.clear_number},
-            dag_id=dag_run.dag_id,
-            run_id=dag_run.run_id,
-            task_id=MARK_TASK,
-            serialize=False,  # JSON already, as a task's values are when they arrive
-            session=session,
-        )
+            _set(dag_run, MARK_KEY, {"state": state, "clear_number": dag_run.clear_number}, task_id=MARK_TASK)
+
+
+def _set(row: Any, key: str, value: object, *, task_id: str) -> None:
+    """Keep a value as if a task of the run had left it; `row`: the run or the task that is marked."""
+    from airflow.models.xcom import XComModel
+    from sqlalchemy.orm import object_session
+
+    session = object_session(row)
+    if session is None:
+        raise RuntimeError(f"Airflow gave a row without its database session: {row.run_id!r} is not marked.")
+    XComModel.set(
+        key=key,
+        value=value,
+        dag_id=row.dag_id,
+        run_id=row.run_id,
+        task_id=task_id,
+        serialize=False,  # JSON already, as a task's values are when they arrive
+        session=session,
+    )
 
 
 def _append_to_note(dag_run: Any, note: str | None) -> None:

@@ -323,10 +323,11 @@ def judge_run(ti: Any, dag_run: Any) -> str | None:
     mark = ti.xcom_pull(task_ids=run_end.MARK_TASK, key=run_end.MARK_KEY)
     marked = run_end.marked_state(mark, dag_run.clear_number)
     cause = run_end.first_cause(states, failure=failure, marked=marked)
-    lacks = run_end.what_it_lacks(states, marked=marked)
+    registered = ti.xcom_pull(task_ids=UPDATE_MODEL_METADATA_REGISTRY, key="return_value")
+    lacks = run_end.what_it_lacks(states, marked=marked, registered=registered)
     if cause:
         cause = run_end.with_names(cause, dag_run.conf)
-    result = run_end.scored_sentence(ti.xcom_pull(task_ids=UPDATE_MODEL_METADATA_REGISTRY, key="return_value"))
+    result = run_end.scored_sentence(registered)
 
     def ended(note: str | None) -> str | None:
         # The note of a run that was cancelled says so already, and who did it.

@@ -68,7 +68,7 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
         return f"{MARKED_FAILED} {when}; send the request again, or clear the run, to train."
     if task:
         return (
-            f"{task} gave no reason: it was marked as failed, or its process was lost too often. "
+            f"{task} gave no reason: its process was lost too often. "
             "Its log says how far it came; clear it with everything after it, or send the request again."
         )
     if marked == "success" or states.get(LAST_STEP) == "success":
@@ -78,12 +78,19 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
     return f"no model was registered: {stopped} is {state}. Clear the run, or send the request again."
 
 
-def what_it_lacks(states: Mapping[str, str | None], *, marked: str | None) -> str | None:
-    """Say what a run lacks that was marked as a success before its model was registered; None: nothing. Pure."""
-    if marked != "success" or states.get(LAST_STEP) == "success":
+def what_it_lacks(states: Mapping[str, str | None], *, marked: str | None, registered: object) -> str | None:
+    """Say what a run lacks that was marked as a success before its model was registered; None: nothing. Pure.
+
+    Args:
+        states: of the run's tasks.
+        marked: as of `first_cause`.
+        registered: what the registration of its model left.
+    """
+    done = states.get(LAST_STEP) == "success"
+    if registered if done else marked != "success":
         return None
     return (
-        "the run was marked as a success before its model was registered, so it has none; "
+        f"{LAST_STEP if done else 'the run'} was marked as a success before its model was registered, so it has none; "
         "send the request again, or clear the run, to train."
     )
 
@@ -98,6 +105,13 @@ def marked_state(mark: object, clear_number: int) -> str | None:
     if isinstance(mark, dict) and mark.get("clear_number") == clear_number:
         return str(mark["state"])
     return None
+
+
+MARKED_TASK_FAILED = (
+    "it was marked as failed, by a person or a program; clear it with everything after it, or send the request again, "
+    "to train."
+)
+"""Why a task failed whose state was set in Airflow, and not by the task."""
 
 
 def failure_sentence(error: BaseException) -> str:

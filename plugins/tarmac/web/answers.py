@@ -161,6 +161,7 @@ class Session(Row):
     metric: Metric | None = Field(description="the latest one")
     result: Result | None
     why_failed: str | None
+    lacks: str | None = Field(None, description="why it has no model although it ended as a success")
     url: str
     training_url: str | None = Field(None, description="of the training's run in MLflow; null: it has not begun")
 

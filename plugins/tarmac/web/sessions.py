@@ -11,6 +11,7 @@ from urllib.parse import quote
 from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import ApiError
+from tarmac.base.session import lack_in
 from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES, LedgerState, session_state
 from tarmac.cli.follow import NOT_ASKED, cause_of
@@ -94,6 +95,7 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
         "metric": latest(metrics(shown, results[0])),
         "result": result(*results) if run["state"] == "success" else None,
         "why_failed": cause_of(api, run_id) if run["state"] == "failed" else None,
+        "lacks": lack_in(run.get("note")) if run["state"] == "success" else None,
         "url": page_of(run_id),
         "training_url": recorded(api.xcom(run_id, training, ids.MLFLOW_RUN) if training else None),
     }

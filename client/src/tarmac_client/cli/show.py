@@ -392,6 +392,8 @@ def end_lines(info: SessionInfo) -> list[str]:
         first, *more = info.why_failed.splitlines() or [""]
         lines += [f"  why    {one_line(first)}", *(f"         {one_line(line)}" for line in more[:20])]
         lines.append(f"  next   tarmac explain {info.id}")
+    if info.lacks:
+        lines.append(f"  but    {one_line(info.lacks)}")
     return [*lines, f"  page   {info.url}"]
 
 
