@@ -17,6 +17,7 @@ from tarmac.base.session import container_name, volume_name
 from tarmac.base.settings import settings
 from tarmac.containers.mounts import TemplatedMount
 from tarmac.request.form import field_descriptions, form_defaults, form_schema
+from tarmac.tasks.attempts import only_as_planned
 from tarmac.tasks.cached_training import CachedTrainingOperator
 from tarmac.tasks.container_operator import TrainingContainerOperator
 from tarmac.tasks.gpu_pools import GpuPoolSetup
@@ -65,6 +66,13 @@ def session_training(settled: dict[str, Any] | None) -> dict[str, Any]:
     return trainer.get("training") or trainer
 
 
+def tell_end(context: Any) -> None:
+    """Write the note of a run whose last task is given up."""
+    from tarmac.tasks import pipeline
+
+    pipeline.tell_end(context)
+
+
 def recorded_run(runs: Iterable[dict[str, str] | None] | None) -> str:
     """Return the MLflow run that one of the trainings left, as `runs:/<id>`."""
     return next((f"runs:/{run['id']}" for run in runs or () if run), "")
@@ -86,6 +94,8 @@ def step(
     extra_mounts = kwargs.pop("extra_mounts", [])
     who = TRAINING if task_id in TRAININGS else TRAINER
     kwargs.setdefault("retries", 2)
+    if task_id in TRAININGS:
+        kwargs["pre_execute"] = only_as_planned
     return operator(
         task_id=task_id,
         image=who % "['image']",
@@ -196,6 +206,7 @@ def nlp_model_training() -> None:
 
     gpu_training_sensor = TrainingRunningSensor(
         task_id=ids.GPU_TRAINING_SENSOR,
+        pre_execute=only_as_planned,
         pool="gpu_preflight_pool",
         priority_weight=1,
         weight_rule="absolute",
@@ -204,6 +215,7 @@ def nlp_model_training() -> None:
     )
     gpu_preflight_configuration = GpuPreflight(
         task_id=ids.GPU_PREFLIGHT_CONFIGURATION,
+        pre_execute=only_as_planned,
         request=REQUEST,
         pool="gpu_preflight_pool",
         # The session that is further goes first through the pool's one slot.
@@ -214,6 +226,7 @@ def nlp_model_training() -> None:
     )
     gpu_pool_setup = GpuPoolSetup(
         task_id=ids.GPU_POOL_SETUP,
+        pre_execute=only_as_planned,
         pool="gpu_preflight_pool",
         priority_weight=3,
         weight_rule="absolute",
@@ -309,18 +322,18 @@ def nlp_model_training() -> None:
         request = ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY)
         attempt(delete_session, ti.dag_id, ti.run_id, checked_request(request) if request else None)
 
-    @task
+    @task(on_failure_callback=tell_end)
     def check_DAG_success(ti: Any = None, dag_run: Any = None) -> None:  # noqa: N802  the ancestor's task id
         """Fail the run unless its model was registered, and say why in its note; leave nothing behind."""
         from tarmac.tasks.attempts import attempt
-        from tarmac.tasks.pipeline import delete_session, judge_run
+        from tarmac.tasks.pipeline import SESSION_FAILED, delete_session, judge_run
         from tarmac.tasks.results import checked_request
 
         # Clearing only the failed tasks of a finished run makes its volume again without running delete_volume.
         request = ti.xcom_pull(task_ids=ids.CHECK_REQUEST_BODY)
         attempt(delete_session, ti.dag_id, ti.run_id, checked_request(request) if request else None)
         if cause := judge_run(ti, dag_run):
-            raise AirflowFailException(f"The session failed. {cause}")
+            raise AirflowFailException(f"{SESSION_FAILED} {cause}")
 
     create = create_unique_session_path()
     registered: Any = update_model_metadata_registry()

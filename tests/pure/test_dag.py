@@ -150,6 +150,13 @@ def test_a_wrong_result_of_a_step_fails_the_task_at_once_and_is_named(
         dag.get_task(task).python_callable(Instance())
 
 
+def test_each_task_of_a_branch_asks_the_plan_before_it_runs(dag: Any):
+    from tarmac.tasks.attempts import only_as_planned
+
+    asks = {task.task_id for task in dag.tasks if task._pre_execute_hook is only_as_planned}
+    assert asks == {*POOLS, "train_model_cpu"}
+
+
 POOLS = {
     "gpu_training_sensor": "gpu_preflight_pool",
     "gpu_preflight_configuration": "gpu_preflight_pool",

@@ -18,9 +18,10 @@ from airflow.sdk.execution_time.comms import ErrorResponse
 from fakes.engine import MemoryEngine
 from support import engine_fixtures as fixtures
 from support.steps import IMAGE, Session
-from tarmac.base.errors import ContainerError
+from tarmac.base.errors import ContainerError, LedgerError, ResultError
 from tarmac.containers import engine
 from tarmac.containers.spec import create
+from tarmac.tasks.container_operator import TrainingContainerOperator
 
 api, session, new_session, stack, until = (
     fixtures.api,
@@ -156,6 +157,36 @@ def test_a_step_that_fails_again_and_again_is_given_up_and_begins_anew_when_it_i
     # Attempts 2 and 3 were lost with their processes: they are no failures.
     assert [attempt(number, 52) for number in (1, 4, 5)] == [AirflowException, AirflowException, AirflowFailException]
     assert attempt(6, 57) is AirflowException
+
+
+@pytest.mark.parametrize(
+    ("error", "tries"),
+    [
+        (TypeError("'Undefined' object is not iterable"), 3),
+        (ResultError("The result of check_request_body is missing"), 1),
+        (LedgerError("the database is unavailable"), 9),
+        (requests.exceptions.ChunkedEncodingError("the engine is restarted"), 9),
+        (AirflowException("The task was ended from outside."), 9),
+    ],
+    ids=["a fault", "what would fail again", "the ledger", "the engine", "ended from outside"],
+)
+def test_what_is_no_failure_of_the_container_is_given_up_too_where_nothing_can_come(
+    session: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int
+):
+    def run_step(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(TrainingContainerOperator, "run_step", run_step)
+    tried = 0
+    while tried < 9:
+        tried += 1
+        try:
+            session.step("true", attempt=tried, retries=2).execute()
+        except AirflowFailException:
+            break
+        except type(error):
+            continue
+    assert tried == tries
 
 
 def test_a_container_that_ended_well_stays_until_airflow_has_its_result(session: Any):

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
-from tarmac.base.errors import ApiError
+from tarmac.base.errors import ApiError, ContainerError
 from tarmac.base.session import cancelled_note
 from tarmac.tasks import run_end
-from tarmac.tasks.pipeline import describe_run, judge_run
+from tarmac.tasks.pipeline import SESSION_FAILED, describe_run, judge_run, tell_end
 
 
 class Run:
@@ -62,8 +63,24 @@ def test_a_run_s_error_and_its_note_tell_the_first_cause_alone(notes: Notes):
     run = Run(states, {("retrieve_resources", run_end.FAILURE_KEY): said})
     notes.note = "test_model, data sdk, by ada"
     cause = judge_run(run, run)
-    assert cause == "retrieve_resources: the step 'prep' failed: data set sdk: line 3"
+    assert cause
+    assert cause.startswith("retrieve_resources: the step 'prep' failed: data set sdk: line 3. When that is mended, ")
     assert notes.written == [f"Failed: {cause}\ntest_model, data sdk, by ada"]
+
+
+def test_a_run_whose_last_task_is_given_up_says_why(notes: Notes):
+    run = Run(dict.fromkeys(run_end.PIPELINE, "success"), REGISTERED)
+    context: Any = {"ti": run, "dag_run": run, "exception": ContainerError("The Docker Engine does not answer: no.")}
+    tell_end(context)
+    assert notes.note
+    assert notes.note.startswith("Failed: check_DAG_success: The Docker Engine does not answer: no. When that is")
+    run.states["delete_volume"] = "failed"
+    run.xcoms["delete_volume", run_end.FAILURE_KEY] = "The volume cannot be removed"
+    tell_end(context)
+    assert notes.note.startswith("Failed: delete_volume: The volume cannot be removed."), "what failed first"
+    before = list(notes.written)
+    tell_end({**context, "exception": AirflowFailException(f"{SESSION_FAILED} delete_volume: it")})
+    assert notes.written == before, "it has judged the run"
 
 
 def test_a_run_that_was_marked_failed_while_nothing_ran_is_failed(notes: Notes):

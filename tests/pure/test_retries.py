@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from tarmac.base.errors import (
     ApiError,
@@ -19,6 +19,7 @@ from tarmac.base.errors import (
     TarmacError,
     UnknownModelError,
 )
+from tarmac.base.ids import TASKS
 from tarmac.base.retries import FEW, Repeat, may_repeat, repeats
 from tarmac.tasks import attempts
 
@@ -114,6 +115,28 @@ def test_a_cleared_task_begins_to_count_anew(task: Task):
     assert task.tries(KeyError("x")) == FEW + 1
     task.max_tries += 11
     assert task.tries(KeyError("x")) == FEW + 1
+
+
+@pytest.mark.parametrize("task_id", TASKS[TASKS.index("gpu_training_sensor") : TASKS.index("save_model")])
+@pytest.mark.parametrize("planned", ["gpu_training_sensor", "train_model_cpu", None])
+def test_of_two_branches_only_the_planned_one_runs_whatever_a_person_marked(task_id: str, planned: str | None):
+    class Instance:
+        def __init__(self) -> None:
+            self.task_id = task_id
+
+        def xcom_pull(self, task_ids: str, key: str) -> Any:
+            assert (task_ids, key) == ("determine_cpu_or_gpu", "plan")
+            return planned and {"task": planned, "command": "train"}
+
+    context: Any = {"ti": Instance()}
+    if planned is None:
+        with pytest.raises(AirflowFailException, match="determine_cpu_or_gpu ended well but left no result"):
+            attempts.only_as_planned(context)
+    elif (planned == "train_model_cpu") is (task_id == "train_model_cpu"):
+        attempts.only_as_planned(context)
+    else:
+        with pytest.raises(AirflowSkipException, match=planned):
+            attempts.only_as_planned(context)
 
 
 def test_a_step_s_result_is_the_task_s(task: Task):

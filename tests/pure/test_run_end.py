@@ -48,7 +48,10 @@ def test_the_first_task_that_failed_is_the_cause_and_tasks_that_never_ran_are_no
     states = until("retrieve_resources", "failed", "upstream_failed")
     assert failed_first(states) == "retrieve_resources"
     cause = first_cause(states, failure="line 3 is no JSON", marked=None)
-    assert cause == "retrieve_resources: line 3 is no JSON"
+    assert cause == (
+        "retrieve_resources: line 3 is no JSON. "
+        "When that is mended, clear retrieve_resources with everything after it, or send the request again."
+    )
 
 
 def test_a_sentence_holds_nothing_that_a_database_or_a_terminal_takes_amiss():
@@ -81,10 +84,23 @@ def test_a_run_marked_failed_after_its_model_was_registered_is_failed():
     assert "after its model was registered" in cause
 
 
+@pytest.mark.parametrize("task", [*PIPELINE[:4], "train_model_cpu", *PIPELINE[PIPELINE.index("save_model") : -2]])
+def test_a_task_that_was_marked_as_skipped_is_named(task: str):
+    cause = first_cause(until(task, "skipped", "skipped"), failure=None, marked=None)
+    assert cause
+    assert cause.startswith(f"no model was registered: {task} is skipped. Clear the run")
+
+
+def test_a_task_of_the_gpu_branch_that_was_marked_as_skipped_is_named():
+    states = until("gpu_preflight_configuration", "skipped", "skipped") | {"gpu_training_sensor": "success"}
+    assert "gpu_preflight_configuration is skipped" in (first_cause(states, failure=None, marked=None) or "")
+
+
 def test_a_task_that_a_mark_ended_is_not_the_cause_but_one_that_failed_before_is():
     states = until("train_model_cpu", "failed", "skipped")
     assert "marked as failed" in (first_cause(states, failure=None, marked="failed") or "")
-    assert first_cause(states, failure="out of memory", marked="failed") == "train_model_cpu: out of memory"
+    cause = first_cause(states, failure="out of memory; clear the run", marked="failed")
+    assert cause == "train_model_cpu: out of memory; clear the run", "it says itself what to do"
 
 
 def test_a_run_marked_as_a_success_is_one():
@@ -110,7 +126,8 @@ def test_a_clean_up_that_failed_fails_the_run():
     states = {**DONE, "delete_volume": "failed"}
     assert (
         first_cause(states, failure="the engine is unavailable", marked=None)
-        == "delete_volume: the engine is unavailable"
+        == "delete_volume: the engine is unavailable. When that is mended, clear delete_volume with everything after "
+        "it, or send the request again."
     )
 
 

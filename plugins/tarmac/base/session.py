@@ -76,6 +76,10 @@ FAILED_PREFIX = "Failed: "
 """How the line of a run's note begins that says why the run failed."""
 
 
+GOING_ON = "When that is mended, "
+"""How the sentence begins that ends the cause of a failed run where the cause itself does not say what to do."""
+
+
 MARKED_PREFIX = "Marked: "
 """How the line of a run's note begins that says what the run lacks since it was marked as a success."""
 
@@ -90,6 +94,11 @@ RESULT_PREFIX = "Result: "
 
 WAITING_PREFIX = "Waiting: "
 """How the line of a run's note begins that says why a session waits for cores and memory."""
+
+
+def without_going_on(cause: str) -> str:
+    """Return the cause of a failed run without the sentence that says how to go on. Pure."""
+    return cause.partition(f" {GOING_ON}")[0]
 
 
 def failure_in(note: str | None) -> str | None:

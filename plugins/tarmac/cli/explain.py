@@ -10,7 +10,7 @@ from typing import Any
 from tarmac.admission.placement import Reason
 from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.session import cancellation, lack_in
+from tarmac.base.session import cancellation, lack_in, without_going_on
 from tarmac.base.states import RUN_OVER_STATES, LedgerState, SessionState, session_state
 from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_seconds
@@ -129,7 +129,7 @@ def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[lis
         )
     if said := cancellation(known.run.get("note")):
         return [said], [f"{retry} takes it up again at {first}."]
-    cause = known.cause or "no reason is known"
+    cause = without_going_on(known.cause or "no reason is known")
     why, todo = [f"It has failed: {one_line(cause)}"], []
     if row := find(cause, remedies):
         why.append(f"Cause: {row.cause}.")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import get_current_context
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from tarmac.base import ids
 from tarmac.base.errors import TarmacError
 from tarmac.base.retries import Repeat, may_repeat, repeats
-from tarmac.tasks.run_end import failure_sentence
+from tarmac.tasks.run_end import failure_sentence, required
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +38,26 @@ def attempt[**P, T](step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
             log.error("%s", sentence)
             raise AirflowFailException(sentence) from None
         raise AirflowFailException(sentence) from error
+
+
+def only_as_planned(context: Context) -> None:
+    """Let a task of a branch run only if determine_cpu_or_gpu chose its branch.
+
+    Airflow skips the other branch, but not one that a person marked or cleared, nor either where the choice itself was
+    marked: then one session would train twice, or wait for what no one plans.
+
+    Raises:
+        AirflowFailException: nothing is planned.
+        AirflowSkipException: the other branch is.
+    """
+    ti: Any = context["ti"]
+    plan = ti.xcom_pull(task_ids=ids.DETERMINE_CPU_OR_GPU, key=ids.PLAN)
+    try:
+        required([plan], [ids.DETERMINE_CPU_OR_GPU])
+    except TarmacError as error:
+        raise AirflowFailException(str(error)) from None
+    if (plan["task"] == ids.TRAIN_MODEL_CPU) is not (ti.task_id == ids.TRAIN_MODEL_CPU):
+        raise AirflowSkipException(f"The session trains by {plan['task']}, not by {ti.task_id}.")
 
 
 def _failures(error: Exception) -> int:

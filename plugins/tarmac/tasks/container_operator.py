@@ -41,6 +41,7 @@ from tarmac.containers.protocol import Event, note_metric, shown_progress
 from tarmac.containers.run import ENGINE_SECONDS, ContainerRun, EngineSilentError, Step, earlier, ended_well
 from tarmac.containers.spec import ContainerSpec
 from tarmac.tasks.results import checked_request
+from tarmac.tasks.run_end import failure_sentence
 
 # Imported where it is used, as in gpu_training.py: only a training is recorded.
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ _CREDENTIAL_VARIABLES: dict[str, tuple[str, ...]] = {
 _NOT_SECRET = {"MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "MLFLOW_TRACKING_USERNAME"}
 
 LOST_ATTEMPTS = 50
+# Whose errors say nothing of a step: the task was ended, or what it talks to does not answer.
+_OUTSIDE = frozenset({"airflow", "docker", "requests", "urllib3", "httpx", "httpcore"})
 _PROGRESS_EVERY_SECONDS = 1.0
 
 
@@ -194,13 +197,15 @@ class TrainingContainerOperator(BaseOperator):
         """Run the step. See the class for what it returns.
 
         Raises:
-            AirflowFailException: the same input would fail again; the task is not retried.
+            AirflowFailException: the same input would fail again, or it was tried a few times; the task is not retried.
             AirflowException: the step failed and may be retried.
+            Exception: something else failed, and the task may be retried.
         """
         return self.attempt(context)
 
     def attempt(self, context: Context) -> Any:
         """Do what execute does, also when Airflow resumes a task that was deferred."""
+        self._context = context
         try:
             return self.run_step(context)
         except ContainerError as error:
@@ -210,8 +215,12 @@ class TrainingContainerOperator(BaseOperator):
             raise (AirflowException if again else AirflowFailException)(str(error)) from None
         except EngineSilentError as error:
             raise AirflowException(str(error)) from error  # no failure of the step, which may go on
+        except Exception as error:
+            if _from_outside(error) or self.may_repeat(context, error):
+                raise
+            raise AirflowFailException(failure_sentence(error)) from error
 
-    def may_repeat(self, context: Context, error: ContainerError | None = None) -> bool:
+    def may_repeat(self, context: Context, error: Exception | None = None) -> bool:
         """Count this attempt's failure, once; tell whether the step may be tried again (base/retries.py).
 
         The count is Airflow's task state, which outlives the attempts, and begins anew when the task is cleared.
@@ -222,7 +231,7 @@ class TrainingContainerOperator(BaseOperator):
         if self._repeats is None:
             error = error or ContainerError("")
             if repeats(error) is Repeat.FEW_TIMES and not self._registry_answers():
-                error.unavailable = True
+                error = ContainerError(str(error), unavailable=True)
             store: Any = context["task_state_store"]
             counter = f"failures of generation {self._generation()}"
             failures = int(store.get(counter, 0))
@@ -508,6 +517,11 @@ class TrainingContainerOperator(BaseOperator):
 
     def _secrets(self) -> list[str]:
         return [value for variable, value in self._credentials().items() if variable not in _NOT_SECRET]
+
+
+def _from_outside(error: Exception) -> bool:
+    """Tell whether an error is Airflow's, or of a connection: neither is a failure of the step. Pure."""
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _OUTSIDE
 
 
 def words(command: str | Sequence[str] | None) -> list[str]:

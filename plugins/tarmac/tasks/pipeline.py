@@ -6,10 +6,10 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError, TarmacError
-from tarmac.base.ids import GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU, UPDATE_MODEL_METADATA_REGISTRY
+from tarmac.base.ids import CHECK_DAG_SUCCESS, GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU, UPDATE_MODEL_METADATA_REGISTRY
 from tarmac.base.session import SESSION_PATH, SessionKey, cancellation, session_labels, volume_name
 from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
@@ -28,11 +28,17 @@ from tarmac.tasks import run_end
 from tarmac.tasks.other_host import remove_from
 from tarmac.tasks.results import Deleted, Plan, Prepared, Registered, Saved, Scored, Session
 
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
 log = logging.getLogger(__name__)
 
 # MLflow takes 8,000 characters as the value of a run's tag, and cuts what is longer.
 _TAG_CHARACTERS = 7_500
 _DESCRIBED = 20
+
+SESSION_FAILED = "The session failed."
+"""How the error of check_DAG_success begins where the run has failed and its note says why."""
 
 OWN_CODE_COMMAND = ("/bin/sh", f"{SESSION_PATH}/own_code.sh")
 """What runs a person's own code in whatever image: the trainer's `prep` writes the script."""
@@ -311,18 +317,21 @@ def describe_run(dag_run: Any) -> None:
         change_note(dag_run.run_id, lambda note: run_end.begun_note(note, text))
 
 
-def judge_run(ti: Any, dag_run: Any) -> str | None:
+def judge_run(ti: Any, dag_run: Any, failure: str | None = None) -> str | None:
     """Say why a run failed, and write it into the run's note; None: it succeeded.
 
     Args:
         ti, dag_run: of the run's last task.
+        failure: why that task itself is given up; None: it is not.
     """
     states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
     first = run_end.failed_first(states)
-    failure = ti.xcom_pull(task_ids=first, key=run_end.FAILURE_KEY) if first else None
+    said = ti.xcom_pull(task_ids=first, key=run_end.FAILURE_KEY) if first else None
     mark = ti.xcom_pull(task_ids=run_end.MARK_TASK, key=run_end.MARK_KEY)
     marked = run_end.marked_state(mark, dag_run.clear_number)
-    cause = run_end.first_cause(states, failure=failure, marked=marked)
+    cause = run_end.first_cause(states, failure=said, marked=marked)
+    if failure and not cause:
+        cause = run_end.told(CHECK_DAG_SUCCESS, failure)
     registered = ti.xcom_pull(task_ids=UPDATE_MODEL_METADATA_REGISTRY, key="return_value")
     lacks = run_end.what_it_lacks(states, marked=marked, registered=registered)
     if cause:
@@ -337,6 +346,13 @@ def judge_run(ti: Any, dag_run: Any) -> str | None:
 
     change_note(dag_run.run_id, ended)
     return cause
+
+
+def tell_end(context: Context) -> None:
+    """Write the note of a run whose last task is given up before it has judged the run; Airflow calls this then."""
+    error: Any = context.get("exception")
+    if isinstance(error, BaseException) and not str(error).startswith(SESSION_FAILED):
+        judge_run(context["ti"], context["dag_run"], run_end.failure_sentence(error))
 
 
 def change_note(run_id: str, change: Callable[[str | None], str | None]) -> None:

@@ -12,9 +12,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import MissingResultError, RequestError, TarmacError
-from tarmac.base.ids import CHECK_DAG_SUCCESS, CHECK_REQUEST_BODY, TASKS, UPDATE_MODEL_METADATA_REGISTRY
+from tarmac.base.ids import (
+    CHECK_DAG_SUCCESS,
+    CHECK_REQUEST_BODY,
+    GPU_POOL_SETUP,
+    GPU_PREFLIGHT_CONFIGURATION,
+    GPU_TRAINING_SENSOR,
+    TASKS,
+    TRAIN_MODEL_CPU,
+    TRAIN_MODEL_GPU,
+    UPDATE_MODEL_METADATA_REGISTRY,
+)
 from tarmac.base.session import (
     FAILED_PREFIX,
+    GOING_ON,
     MARKED_FAILED,
     MARKED_PREFIX,
     NOTE_CHARACTERS,
@@ -37,6 +48,7 @@ MARK_TASK = CHECK_REQUEST_BODY
 PIPELINE = tuple(task for task in TASKS if task != CHECK_DAG_SUCCESS)
 """The tasks in the order in which they run, but for the last one."""
 
+_GPU_BRANCH = (GPU_TRAINING_SENSOR, GPU_PREFLIGHT_CONFIGURATION, GPU_POOL_SETUP, TRAIN_MODEL_GPU)
 LAST_STEP = UPDATE_MODEL_METADATA_REGISTRY
 _MAX_SENTENCE = 700
 # As much of a run's description as its name in MLflow takes.
@@ -62,7 +74,7 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
     """
     task = failed_first(states)
     if task and failure:
-        return f"{task}: {failure}"
+        return told(task, failure)
     if marked == "failed":
         when = "after its model was registered" if states.get(LAST_STEP) == "success" else "before it was finished"
         return f"{MARKED_FAILED} {when}; send the request again, or clear the run, to train."
@@ -73,9 +85,36 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
         )
     if marked == "success" or states.get(LAST_STEP) == "success":
         return None
-    stopped = next((name for name in PIPELINE if states.get(name) in ("upstream_failed", "removed", None)), LAST_STEP)
+    stopped = _stopped_at(states)
     state = (states.get(stopped) or "not run").replace("_", " ")
     return f"no model was registered: {stopped} is {state}. Clear the run, or send the request again."
+
+
+# Words of causes that say themselves how a person goes on.
+_SAID = ("end the request again", "lear the run", "with everything after it")
+
+
+def told(task: str, failure: str) -> str:
+    """Say why a task failed, and what a person should do where the cause does not say so. Pure.
+
+    Args:
+        failure: as failure_sentence makes it; it may be the words of a trainer, an engine or a registry.
+    """
+    if any(words in failure for words in _SAID):
+        return f"{task}: {failure}"
+    full_stop = "" if failure.endswith((".", "!", "?")) else "."
+    anew = "" if task == CHECK_REQUEST_BODY else f"clear {task} with everything after it, or "
+    return f"{task}: {failure}{full_stop} {GOING_ON}{anew}send the request again."
+
+
+def _stopped_at(states: Mapping[str, str | None]) -> str:
+    """Return the first task that kept a run in which none failed from registering a model. Pure."""
+    if name := next((one for one in PIPELINE if states.get(one) in ("upstream_failed", "removed", None)), None):
+        return name
+    # The branch that was not chosen is skipped, too.
+    other = (TRAIN_MODEL_CPU,) if states.get(GPU_TRAINING_SENSOR) == "success" else _GPU_BRANCH
+    steps = [one for one in PIPELINE if one not in other]
+    return next((one for one in steps if states.get(one) == "skipped"), LAST_STEP)
 
 
 def what_it_lacks(states: Mapping[str, str | None], *, marked: str | None, registered: object) -> str | None:
