@@ -458,6 +458,8 @@ def test_credentials_in_a_result_s_file_are_not_kept(session: Any, monkeypatch: 
 
 LOST_RESULTS = {
     "none": ("true", "", "printed none"),
+    "an error alone": ("cat /session/made", '{"event": "error", "message": "no room"}', "none, and said: no room"),
+    "behind other text": ("cat /session/made", '100 %{"event": "result", "a": 1}', "so print a line end first"),
     "a zero byte": ("cat /session/made", '{"event": "result", "tag": "a\\u0000b"}', "zero byte"),
     "half a surrogate pair": ("cat /session/made", '{"event": "result", "tag": "\\ud800"}', "half a surrogate"),
     "nan": ("cat /session/made", '{"event": "result", "f1": NaN}', "not finite"),

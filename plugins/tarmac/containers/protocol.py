@@ -64,6 +64,11 @@ def unreadable_result(line: str) -> str | None:
     return data if isinstance(data, str) else None
 
 
+def has_result_behind_text(line: str) -> bool:
+    """Tell whether a line that is no event holds what looks like a result behind other text. Pure."""
+    return (found := _RESULT.search(line)) is not None and found.start() > 0
+
+
 def _read(line: str) -> dict[str, Any] | str:
     """Return an event's object with its "event", or why the line is no event."""
     if not line.startswith("{"):

@@ -21,7 +21,15 @@ from tarmac.containers import engine
 from tarmac.containers.calls import EngineCalls
 from tarmac.containers.decisions import Adoption, Earlier, End, choose, no_result, verdict
 from tarmac.containers.output import AHEAD_BYTES, Brake, Position, may_lack_its_beginning, records, written_bytes
-from tarmac.containers.protocol import MAX_LINE, Event, LineSplitter, parse_line, render, unreadable_result
+from tarmac.containers.protocol import (
+    MAX_LINE,
+    Event,
+    LineSplitter,
+    has_result_behind_text,
+    parse_line,
+    render,
+    unreadable_result,
+)
 from tarmac.containers.results import fetch, result_file
 from tarmac.containers.spec import ContainerSpec, create
 
@@ -141,6 +149,7 @@ class ContainerRun:
         self.container_id = ""
         self.exit_code: int | None = None
         self.error: Event | None = None
+        self._behind_text = False
         self.last_text = ""
         self.printed_at = 0.0
         self._result: dict[str, Any] | None = None
@@ -312,6 +321,7 @@ class ContainerRun:
         if event is None:
             if why := unreadable_result(line):
                 self._unreadable = why
+            self._behind_text = self._behind_text or has_result_behind_text(line)
             self.last_text = line.strip() or self.last_text
             self._log.info("%s", line[:MAX_LINE])
             return
@@ -334,13 +344,18 @@ class ContainerRun:
 
     # ---- the result --------------------------------------------------------------------------------------------------
 
+    def _why_none(self) -> str:
+        if self._behind_text:
+            return "other text stands before it on its line, so print a line end first"
+        return f"it printed none, and said: {self.error.data['message']}" if self.error else "it printed none"
+
     def _take_result(self) -> dict[str, Any] | None:
         data, name = self._result, self._step.name
         if self._unreadable:
             raise no_result(name, f"the line that should be its result is none: {self._unreadable}")
         if data is None:
             if self._step.needs_result:
-                raise no_result(name, "it printed none")
+                raise no_result(name, self._why_none())
             return None
         try:
             if file := result_file(data, name):
