@@ -84,6 +84,9 @@ def test_what_a_person_ends_is_gone_within_seconds_with_and_without_its_process(
     for (mark, _), run_id in cases.items():
         if mark is not delete:
             assert stack.finish(run_id) == ("success" if mark is mark_success else "failed")
+        if mark is mark_the_training_failed:
+            note = stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["note"]
+            assert note.startswith("Failed: train_model_cpu: it was marked as failed, by a person or a program;"), note
 
 
 def test_a_run_id_that_was_deleted_and_is_used_again_finds_nothing_of_the_first(
