@@ -10,6 +10,7 @@ from tarmac.base.errors import ContainerError, MissingResultError, RequestError
 from tarmac.base.session import NOTE_CHARACTERS
 from tarmac.tasks.run_end import (
     LAST_STEP,
+    MARKED_TASK_FAILED,
     PIPELINE,
     begun_note,
     description,
@@ -99,6 +100,10 @@ def test_a_task_of_the_gpu_branch_that_was_marked_as_skipped_is_named():
 def test_a_task_that_a_mark_ended_is_not_the_cause_but_one_that_failed_before_is():
     states = until("train_model_cpu", "failed", "skipped")
     assert "marked as failed" in (first_cause(states, failure=None, marked="failed") or "")
+    assert "the run was marked as failed" in (first_cause(states, failure=MARKED_TASK_FAILED, marked="failed") or "")
+    alone = first_cause(states, failure=MARKED_TASK_FAILED, marked=None)
+    assert alone
+    assert alone.startswith("train_model_cpu: it was marked as failed")
     cause = first_cause(states, failure="out of memory; clear the run", marked="failed")
     assert cause == "train_model_cpu: out of memory; clear the run", "it says itself what to do"
 

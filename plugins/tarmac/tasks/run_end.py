@@ -73,7 +73,8 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
         marked: the state that a person or a program set the run to since it was started or cleared.
     """
     task = failed_first(states)
-    if task and failure:
+    # A run that is marked has its tasks marked with it.
+    if task and failure and not (marked == "failed" and failure == MARKED_TASK_FAILED):
         return told(task, failure)
     if marked == "failed":
         when = "after its model was registered" if states.get(LAST_STEP) == "success" else "before it was finished"
