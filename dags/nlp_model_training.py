@@ -180,6 +180,7 @@ def nlp_model_training() -> None:
         environment={
             "TARMAC_STORE": STACK.store_url,
             "TARMAC_BASE_MODEL": f"{{{{ {PATH}['base'] }}}}",
+            "TARMAC_HUB_URL": STACK.hub_url,
             # Without credentials of ours there are none: never those that a cloud's metadata service hands out.
             "AWS_EC2_METADATA_DISABLED": "true",
         },

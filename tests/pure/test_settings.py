@@ -68,6 +68,8 @@ MALFORMED = {
     "a limit in words": ("TARMAC_MAX_CLASSES", "many"),
     "a limit with a comma": ("TARMAC_MAX_TEXT_CHARACTERS", "2,000,000"),
     "a size of /tmp in words": ("TARMAC_TRAINER_TMP", "much"),
+    "a hub without http": ("TARMAC_HUB_URL", "hub.example"),
+    "a hub with a password": ("TARMAC_HUB_URL", "https://me:secret@hub.example"),
     "too few processes": ("TARMAC_TRAINER_PROCESSES", "15"),
     "processes in words": ("TARMAC_TRAINER_PROCESSES", "many"),
     "processes as a superscript digit": ("TARMAC_TRAINER_PROCESSES", "5²"),

@@ -17,7 +17,7 @@ from tarmac.registry.promotion import LEAST_LINES
 from tarmac.request import weights
 from tarmac.request.catalogue import OUR_IMAGE, OURS, WEIGHTS, Model, architecture, combine
 from tarmac.request.datasets import is_id
-from tarmac.request.schema import parse_request
+from tarmac.request.schema import HUB_PATTERN, parse_request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINER = REPOSITORY / "images" / "trainer"
@@ -27,7 +27,7 @@ ASK = """
 import json, sys, unittest.mock
 sys.modules["numpy"] = unittest.mock.MagicMock()
 from tarmac_trainer import models
-from tarmac_trainer.data import splits, store, weights
+from tarmac_trainer.data import hub, splits, store, weights
 from tarmac_trainer.mlflow_io import fetching, saving
 from tarmac_trainer.model import Number
 from tarmac_trainer.models import fine_tuned
@@ -66,6 +66,7 @@ print(json.dumps({
     "tuned": tuned,
     "weights": [weights.NAMES.pattern, weights.MOST_FILES, weights.MOST_TEXT_BYTES, weights.PREFIX],
     "read": [read(sent) for sent in requests],
+    "hub": hub.NAME.pattern,
     "stored": [bool(store._STORE_REFERENCE.fullmatch(reference)) for reference in references],
     "few": splits.FEW_EVAL_LINES,
     "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
@@ -92,6 +93,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "a script": {**NER, "script": f"{ID}/{ID}.py"},
     "a name, a base model, promotion": {**NER, "name": "mine", "base_model": "mine/3", "promote": "auto"},
     "weights": {**NER, "base_model": f"weights:{ID}", "parameters": {"epochs": 2}},
+    "weights of a hub": {**NER, "base_model": f"hf://org/bert@{'0a' * 20}", "parameters": {"epochs": 2}},
     "a transformer to train on": {**NER, "base_model": "mine/3", "parameters": {"architecture": "transformer"}},
     "small, said": {**NER, "parameters": {"architecture": "small"}},
     "a base model of a run": {**NER, "base_model": "run:manual__2026-01-01T00:00:00+00:00"},
@@ -150,6 +152,7 @@ def test_the_catalogue_lists_the_models_and_parameters_that_the_trainer_declares
 
 def test_both_take_the_same_files_for_weights(told: dict[str, Any]):
     assert told["weights"] == [weights.NAMES.pattern, weights.MOST_FILES, weights.MOST_TEXT_BYTES, WEIGHTS]
+    assert told["hub"].replace("?P<model>", "?P<hub>") == HUB_PATTERN
 
 
 @pytest.mark.parametrize("case", range(len(REQUESTS)), ids=list(REQUESTS))

@@ -11,15 +11,19 @@ from typing import Any
 import pytest
 
 from tarmac.base.errors import DatasetError, RequestError
+from tarmac.base.settings import settings
+from tarmac.checks import world
 from tarmac.checks.removal import sessions_with_file
 from tarmac.registry.origins import find_base
 from tarmac.request import datasets, weights
 from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, architecture, catalogue, entry
 from tarmac.request.content import problem_with_content
 from tarmac.request.schema import parse_request
+from tarmac.tasks import pipeline
 from tarmac.tasks.gpu_preflight import workload_fingerprint
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+HUB = f"hf://org/bert@{'0a' * 20}"
 NER: dict[str, Any] = {
     "model": "named_entity_recognition",
     "datasets": {"a": {"train": f"{ID}/{ID}.jsonl"}},
@@ -143,6 +147,7 @@ def asked(**more: Any) -> Any:
         ({}, "small"),
         ({"base_model": "mine/3"}, "small"),
         ({"base_model": f"weights:{ID}"}, "transformer"),
+        ({"base_model": HUB}, "transformer"),
         ({"base_model": "mine/3", "parameters": {"architecture": "transformer"}}, "transformer"),
         ({"base_model": "mine/3", "parameters": {"architecture": "small"}}, "small"),
     ],
@@ -177,6 +182,12 @@ def test_other_weights_are_another_workload():
         ({"base_model": f"weights:{ID}", "script": f"{ID}/{ID}.py"}, "script: a script trains no transformer"),
         ({"base_model": "weights:short"}, "base_model: must be 'name/3'"),
         (
+            {"base_model": "hf://org/bert@main"},
+            "'hf://org/name@<40 hex digits of a commit>' (got 'hf://org/bert@main')",
+        ),
+        ({"base_model": HUB.replace("org", "..")}, "base_model: must be 'name/3'"),
+        ({"base_model": HUB, "parameters": {"architecture": "small"}}, "base_model: weights are a transformer's"),
+        (
             {"model": "collaborative_filtering", "base_model": f"weights:{ID}"},
             "base_model: collaborative_filtering is not trained from weights",
         ),
@@ -196,3 +207,17 @@ def test_weights_are_a_file_of_the_store_and_their_own_base(tmp_path: Path):
     assert any("base_model: there is no such weights: store it with `make weights DIR=...`" in one for one in problems)
     found = find_base(None, f"weights:{ID}")  # type: ignore[arg-type]
     assert (found.reference, found.uri, found.architecture) == (f"weights:{ID}", f"weights:{ID}", "transformer")
+
+
+def test_only_prep_has_a_way_out_to_fetch_weights_of_a_hub(monkeypatch: pytest.MonkeyPatch):
+    for name in ("client", "fence", "create_session_volume"):
+        monkeypatch.setattr(pipeline.engine, name, lambda *_: [])
+    monkeypatch.setattr(pipeline, "Registry", object)
+    request = asked(base_model=HUB)
+    session = pipeline.make_session("d", "r", request)
+    assert (session["network"], session["base"]) == (settings().egress_network, HUB)
+    assert pipeline.make_session("d", "r", asked(base_model=f"weights:{ID}"))["network"] == "none"
+    (said,) = world.hub_problems(request, "")
+    assert said.startswith("base_model: this stack fetches from no hub: set TARMAC_HUB_URL in env/stack.env")
+    assert world.hub_problems(request, "https://hub.example") == []
+    assert world.hub_problems(asked(base_model=f"weights:{ID}"), "") == []

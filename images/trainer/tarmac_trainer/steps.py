@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tarmac_trainer import models
-from tarmac_trainer.data import overlap, splits, store, weights
+from tarmac_trainer.data import hub, overlap, splits, store, weights
 from tarmac_trainer.model import (
     ALWAYS,
     MOST_TYPES,
@@ -63,6 +63,8 @@ def prep(session: Path) -> dict[str, Any]:
     base = os.environ.get("TARMAC_BASE_MODEL")
     if base and base.startswith(weights.PREFIX):
         weights.fetch(base, session / "base", store_url=store_url)
+    elif base and base.startswith(hub.PREFIX):
+        hub.fetch(base, session / "base", hub_url=os.environ.get("TARMAC_HUB_URL", ""))
     elif base:
         from tarmac_trainer.mlflow_io import fetching, predicting
 

@@ -13,6 +13,7 @@ from typing import Any
 import base58
 import pytest
 from conftest import Session
+from hub_server import BASE, running_hub
 from test_checkpoint import ALWAYS, at_step, interrupt, model_of
 
 from tarmac_trainer import models
@@ -299,6 +300,15 @@ def test_lines_that_a_gpu_does_not_hold_at_once_are_computed_in_pieces_for_the_s
         weights_of.append(load_file(session.folder / "model" / "model.safetensors"))
     assert said.count("lines are computed at once from here on, for the same updates") == 2  # 2, then 1, and no more
     assert all(torch.allclose(one, weights_of[1][name], atol=1e-4) for name, one in weights_of[0].items())
+
+
+def test_weights_of_a_hub_are_fine_tuned(session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running_hub(files_of(tiny)) as hub:
+        monkeypatch.setenv("TARMAC_HUB_URL", hub.url)
+        begin(session, monkeypatch, BASE, lines(SENTENCES), epochs=1)
+        assert session.run("prep").result["parameters"]["architecture"] == "transformer"
+    # The hub is gone.
+    assert session.run("train").result["steps"] == 1
 
 
 WRONG: dict[str, tuple[dict[str, bytes | None], str]] = {

@@ -33,6 +33,7 @@ MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 class Settings:
     """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash.
 
+    `hub_url`: where weights are fetched from that a request names by hf://; "": nowhere.
     `run_images`: patterns of the images that a request may run its own code in, beside the trainer's.
     `*millicpus` are thousandths of a core. What is None is not limited, or is measured. `data_limits`: variables that
     trainers get as they are, those that are set.
@@ -56,6 +57,7 @@ class Settings:
     files_volume: str
     registry_network: str
     egress_network: str
+    hub_url: str
     url_schemes: tuple[str, ...]
     airflow_url: str
     checker_url: str
@@ -83,6 +85,14 @@ def _cores(text: str, *, variable: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
         raise SettingsError(f"{variable}={text!r} is no number of cores: write for example 4 or 0.5.")
     return round(float(text) * 1000)
+
+
+def _hub(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", text):
+        raise SettingsError(
+            f"TARMAC_HUB_URL={text!r} is not the address of a hub: write https:// and its name, or nothing."
+        )
+    return text.rstrip("/")
 
 
 def _seconds(text: str, *, variable: str) -> int:
@@ -164,6 +174,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         files_volume=f"{stack}_files",
         registry_network=f"{stack}_registry",
         egress_network=f"{stack}_egress",
+        hub_url=_hub(get("TARMAC_HUB_URL", "")),
         url_schemes=tuple(s.strip() for s in get("TARMAC_URL_SCHEMES", "file,s3").split(",") if s.strip()),
         airflow_url=get("TARMAC_AIRFLOW_URL", "http://webserver:8080").rstrip("/"),
         checker_url=get("TARMAC_CHECKER_URL", "http://scheduler:8975").rstrip("/"),

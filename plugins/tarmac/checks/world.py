@@ -114,6 +114,7 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
     if request.gpu:
         problems += gpu_problems(request, None if missing else image)
     problems += host_problems(request)
+    problems += hub_problems(request, stack.hub_url)
     try:
         wrong, base = _registry_problems(request, kind_known=part.model)
     except RegistryError as error:
@@ -122,6 +123,17 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
         log.warning("The base model cannot be looked up: %s", error)
         return problems, None
     return problems + wrong, base
+
+
+def hub_problems(request: TrainingRequest, hub_url: str) -> list[str]:
+    """Say that weights of a hub are named, and that this stack fetches from none. Pure."""
+    if not request.on_hub or hub_url:
+        return []
+    return [
+        "base_model: this stack fetches from no hub: set TARMAC_HUB_URL in env/stack.env to the hub's address and run "
+        "`make up`, or download the model where you can and store it with `make weights DIR=...` (got "
+        f"{request.base_model!r})."
+    ]
 
 
 def trainer_image(request: TrainingRequest) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from tarmac.base.errors import UnknownModelError
 from tarmac.registry import tags as tag
 from tarmac.registry.client import PRODUCTION, Registry, Run
-from tarmac.request.catalogue import SMALL, TRANSFORMER, WEIGHTS, architecture
+from tarmac.request.catalogue import SMALL, TRANSFORMER, architecture, from_weights
 from tarmac.request.schema import BASE_PATTERN
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ TRAINING_RECORD = "tarmac/training.json"
 class Base:
     """A model to train on from: `reference` as a request names it for good, `uri` as MLflow does, `kind` of model.
 
-    Stored weights have no kind, and themselves as `uri`. `architecture`: small, or transformer.
+    Weights, stored or of a hub, have no kind, and themselves as `uri`. `architecture`: small, or transformer.
     """
 
     reference: str
@@ -48,7 +48,7 @@ def find_base(registry: Registry, reference: str) -> Base:
     match = re.fullmatch(BASE_PATTERN, reference)
     if match is None:
         raise ValueError(f"{reference!r} is no base model; parse_request refuses it")
-    if match["weights"]:
+    if from_weights(reference):
         return Base(reference, reference, "", TRANSFORMER)
     if run_id := match["run"]:
         run = session_run(registry, run_id)
@@ -98,7 +98,7 @@ def registry_problems(registry: Registry, request: Mapping[str, Any]) -> tuple[l
     model, name, base = request["model"], request["name"], request["base_model"]
     if name is not None and (kind := registry.kind_of(name)) and kind != model:
         problems.append(f"name: {name!r} holds models of another kind, {kind}; choose another name (got {name!r}).")
-    if base is None or request["base_model"].startswith(WEIGHTS):
+    if base is None or from_weights(base):
         return problems, base
     try:
         found = find_base(registry, base)

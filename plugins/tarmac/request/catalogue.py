@@ -39,6 +39,9 @@ SMALL, TRANSFORMER = "small", "transformer"
 WEIGHTS = "weights:"
 """How a `base_model` begins that names stored weights of a transformer."""
 
+HUB = "hf://"
+"""How one begins that names weights of a transformer on a hub."""
+
 MARGIN = 0.005
 """By how much a version has to be better to be promoted, where the catalogue says nothing else."""
 
@@ -139,6 +142,11 @@ def stored_weights(base_model: object) -> str | None:
     return f"{weights_id}/{weights_id}.weights"
 
 
+def from_weights(base_model: object) -> bool:
+    """Tell whether a `base_model` names weights of a transformer, stored or of a hub, and no registered model. Pure."""
+    return isinstance(base_model, str) and base_model.startswith((WEIGHTS, HUB))
+
+
 def architecture(model: str, parameters: Mapping[str, Any], base_model: str | None) -> str:
     """Say what a request asks to train: a small model, or a transformer; one without a transformer's is SMALL.
 
@@ -149,7 +157,7 @@ def architecture(model: str, parameters: Mapping[str, Any], base_model: str | No
         return SMALL
     asked = parameters.get("architecture")
     if asked is None:
-        return TRANSFORMER if isinstance(base_model, str) and base_model.startswith(WEIGHTS) else SMALL
+        return TRANSFORMER if from_weights(base_model) else SMALL
     return TRANSFORMER if asked == TRANSFORMER else SMALL
 
 

@@ -23,7 +23,17 @@ from pydantic_core import PydanticCustomError
 from tarmac.base.errors import RequestError
 from tarmac.base.settings import matches, settings
 from tarmac.base.units import gpu_bytes, host_bytes, millicpus
-from tarmac.request.catalogue import TRANSFORMER, WEIGHTS, Catalogue, architecture, catalogue, entry, stored_weights
+from tarmac.request.catalogue import (
+    HUB,
+    TRANSFORMER,
+    WEIGHTS,
+    Catalogue,
+    architecture,
+    catalogue,
+    entry,
+    from_weights,
+    stored_weights,
+)
 from tarmac.request.text import key_text, read_json, short, text_problems
 
 MAX_REQUEST_BYTES = 1_000_000
@@ -39,10 +49,13 @@ OWN_CODE = "own_code"
 _URL_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s\x00-\x1f\x7f]+"
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}"
 _NAME_HELP = "letters, digits, '_', '.' and '-' only, at most 64, and starts with a letter or digit"
+_HUB_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+HUB_PATTERN = rf"{HUB}(?P<hub>{_HUB_PART}/{_HUB_PART})@(?P<commit>[0-9a-f]{{40}})"
 BASE_PATTERN = (
     rf"(?P<name>{_NAME_PATTERN})(?:/(?P<version>[1-9]\d{{0,8}})|@(?P<alias>production))"
     r"|run:(?P<run>[^\s'\"\x00-\x1f\x7f]{1,250})"
     rf"|{WEIGHTS}(?P<weights>{_BASE58_CLASS}{{43,44}})"
+    rf"|{HUB_PATTERN}"
 )
 _REFERENCE_HELP = (
     "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
@@ -263,7 +276,8 @@ class TrainingRequest(BaseModel):
         None,
         title="Base model",
         description="Train on from a registered model ('name/3', 'name@production'), from what another run saved "
-        "('run:<run id>'), or from a transformer's weights ('weights:<id>', as `make weights DIR=...` prints it).",
+        "('run:<run id>'), or from a transformer's weights ('weights:<id>', as `make weights DIR=...` prints it, or "
+        "'hf://org/name@<commit>').",
     )
     no_cache: StrictBool = Field(
         False, title="No cache", description="Train anew although the same training was done before."
@@ -313,7 +327,8 @@ class TrainingRequest(BaseModel):
         if value is not None and not re.fullmatch(BASE_PATTERN, value):
             raise PydanticCustomError(
                 "base_reference",
-                "must be 'name/3', 'name@production', 'run:<id of an Airflow run>' or 'weights:<id>'",
+                "must be 'name/3', 'name@production', 'run:<id of an Airflow run>', 'weights:<id>' or "
+                "'hf://org/name@<40 hex digits of a commit>'",
             )
         return value
 
@@ -326,6 +341,11 @@ class TrainingRequest(BaseModel):
     def weights(self) -> str | None:
         """The reference in the store of the weights that `base_model` names; None: it names none."""
         return stored_weights(self.base_model)
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether `base_model` names weights that are fetched from a hub."""
+        return self.base_model is not None and self.base_model.startswith(HUB)
 
 
 _WORDS = {
@@ -411,7 +431,7 @@ def _script_problems(model: str, script: object, *, tuned: bool) -> list[str]:
 
 def _architecture_problems(model: str, parameters: dict[str, Any], base_model: str | None) -> list[str]:
     """Say why a model cannot be trained from what it is to start from. Pure but for the catalogue."""
-    weights = base_model is not None and base_model.startswith(WEIGHTS)
+    weights = from_weights(base_model)
     if catalogue().models[model].transformer is None:
         return [f"base_model: {model} is not trained from weights (got {short(base_model)})."] if weights else []
     tuned = architecture(model, parameters, base_model) == TRANSFORMER

@@ -22,7 +22,7 @@ from tarmac.registry.origins import cache_key, find_base, find_cached, same_mode
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, counted, doubt, evaluation_set_id
 from tarmac.request import datasets
-from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry
+from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry, from_weights
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
 from tarmac.tasks.other_host import remove_from
@@ -72,8 +72,10 @@ def check_request(conf: object) -> dict[str, Any]:
 
 
 def needs_network(request: TrainingRequest) -> bool:
-    """Tell whether fetching the data needs a network: something named by the request is not on this machine."""
-    return any(datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request))
+    """Tell whether fetching needs a network: something named by the request is not on this machine."""
+    return request.on_hub or any(
+        datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request)
+    )
 
 
 def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
@@ -94,7 +96,7 @@ def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
     base = ""
     if request.base_model:
         base = find_base(Registry(), request.base_model).uri
-        if request.weights is None:
+        if not from_weights(request.base_model):
             networks.append(stack.registry_network)
     model = entry(request.model, request.parameters, request.base_model)
     if model is None:

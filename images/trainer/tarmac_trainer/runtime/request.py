@@ -65,7 +65,7 @@ class Request:
         """What is asked to be trained: `small`, or `transformer`. Pure."""
         asked = self.parameters.get("architecture")
         if asked is None:
-            return "transformer" if (self.base_model or "").startswith("weights:") else "small"
+            return "transformer" if (self.base_model or "").startswith(("weights:", "hf://")) else "small"
         return "transformer" if asked == "transformer" else "small"
 
 
