@@ -64,7 +64,8 @@ def test_a_named_entity_model_is_trained_scored_registered_and_usable(stack: Sta
         "doc = nlp('Obama visited Paris'); print(json.dumps([nlp.pipe_names, [t.text for t in doc]]));"
         "from mlflow import MlflowClient; c = MlflowClient();"
         "run = c.get_run(c.get_model_version('named_entity_recognition', '%s').run_id);"
-        "print(json.dumps([run.data.params, run.data.metrics, run.data.tags, run.info.status]))"
+        "print(json.dumps([run.data.params, run.data.metrics, run.data.tags, run.info.status]));"
+        "print(json.dumps(mlflow.artifacts.load_dict(run.info.artifact_uri + '/evaluation/by_type.json')))"
     ) % (registered["version"], registered["version"])
     out = subprocess.run(
         ["docker", "run", "--rm", "--network", f"{stack.project}_registry",
@@ -80,6 +81,8 @@ def test_a_named_entity_model_is_trained_scored_registered_and_usable(stack: Sta
     assert str(params["max_steps"]) == "20"
     assert metrics["f1"] == pytest.approx(registered["metrics"]["f1"])
     assert tags["tarmac.run_id"] == run_id
+    assert {row[0] for row in json.loads(out.stdout.splitlines()[2])["data"]} >= {"person", "location"}
+    assert "by_type.json" in tags["mlflow.loggedArtifacts"], "MLflow shows it as a table"
     everything = json.dumps([params, tags])
     assert train.split("/")[0] in everything, "the data set's id is recorded"
     assert "sha256:" in everything, "the image's digest is recorded"

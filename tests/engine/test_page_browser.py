@@ -1,0 +1,160 @@
+"""The Tarmac page in a real browser, on a real ledger: readable by all, by keyboard, and with many sessions at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from fakes import scene
+from fakes.web import Fakes
+from support.fleet import DAG_ID, World, device, entry
+from support.page_server import served
+from tarmac.base.session import SessionKey
+from tarmac.base.settings import settings
+from tarmac.base.units import GIB
+from tarmac.ledger.ledger import Ledger
+
+PAGES = {
+    "now": "/",
+    "new session": "/new?like=ner",
+    "sessions": "/sessions",
+    "a session that trains": "/sessions/ner",
+    "a session that failed": "/sessions/failed",
+    "a session that ended well": "/sessions/ended",
+    "history": "/history",
+    "data sets": "/datasets",
+    "models": "/models",
+    "a model, compared": "/models/news-entities?a=2&b=4",
+}
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+GOOD_ENOUGH = {"minor", "moderate"}
+LONGEST = 120_000
+
+pytestmark = pytest.mark.xdist_group("page")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=LONGEST)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """Opens an address in a window of its own; no script of a page fails, and a page asks nothing of other machines."""
+    problems: list[str] = []
+
+    def open_page(address: str) -> Page:
+        page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+        page.set_default_timeout(LONGEST)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda told: problems.append(told.text) if told.type == "error" else None)
+        page.on("request", lambda asked: problems.append(asked.url) if "localhost" not in asked.url else None)
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in browser.contexts:
+        context.close()
+    assert problems == []
+
+
+@pytest.fixture
+def ground(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty ledger and an empty store for a page that is served."""
+    monkeypatch.setenv("TARMAC_DATABASE_URL", database)
+    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+def findings(page: Page, *rules: str) -> list[str]:
+    """What axe calls serious or critical on a page, a line each; by some of its rules, else by all."""
+    options = {"runOnly": list(rules)} if rules else None
+    return [
+        f"{rule['id']}: {node['target']} {node['failureSummary']}"
+        for rule in Axe().run(page, options=options).response["violations"]
+        if rule["impact"] not in GOOD_ENOUGH
+        for node in rule["nodes"]
+    ]
+
+
+def test_each_page_can_be_read_by_all_in_light_and_dark_and_on_a_phone(ground: None, opened: Callable[..., Page]):
+    found: dict[str, object] = {}
+    with served("user") as url:
+        for name, path in PAGES.items():
+            page = opened(url + path)
+            page.wait_for_load_state("networkidle")
+            found[name] = findings(page)
+            page.emulate_media(color_scheme="dark")
+            found[f"{name}, dark"] = findings(page, "color-contrast")
+            page.set_viewport_size({"width": 390, "height": 844})
+            found[f"{name}, on a phone"] = [] if page.evaluate("document.body.scrollWidth") <= 390 else ["too wide"]
+            page.context.close()
+    assert {name: left for name, left in found.items() if left} == {}
+
+
+def crowd(ledger: Ledger, fakes: Fakes) -> None:
+    """16 devices, of which each trains a session, and 184 sessions that wait."""
+    tower = World(*(device(f"GPU-{number:04}", index=number) for number in range(16))).tower(ledger)
+    scene.fill_airflow(fakes)
+    fakes.airflow_api.runs.clear()
+    for number in range(200):
+        run_id = f"run-{number:03}"
+        fakes.airflow_api.add(run_id, "running", {"model": "test_model", "name": f"session {number}", "gpu": True})
+        ledger.enqueue(SessionKey(DAG_ID, run_id), entry(70))
+        if number < 16:
+            tower.run_cycle()
+            held = ledger.claim(SessionKey(DAG_ID, run_id))
+            assert held is not None
+            assert ledger.renew(held, running=True, used_bytes=60 * GIB, peak_bytes=60 * GIB)
+    tower.run_cycle()
+
+
+def test_two_hundred_sessions_and_sixteen_devices_are_on_the_page_and_news_of_them_comes_by_itself(
+    ground: None, opened: Callable[..., Page], database: str
+):
+    with served("user", fill=crowd) as url, Ledger(database) as ledger:
+        page = opened(url)
+        expect(page.get_by_text("16 sessions hold a reservation, 184 in the queue")).to_be_visible()
+        expect(page.locator("svg.bar[aria-label*='GiB']")).to_have_count(16)
+        expect(page.locator("tr[data-key^='run-']")).to_have_count(200)
+        last = page.locator("tr[data-key='run-199']").element_handle()
+        assert last is not None
+        ledger.withdraw(SessionKey(DAG_ID, "run-150"))
+        expect(page.get_by_text("16 sessions hold a reservation, 183 in the queue")).to_be_attached()
+        # What has not changed is the element that it was: nothing flickers, and what is selected stays so.
+        assert last.evaluate("row => row.isConnected")
+        assert findings(page) == []
+        page.context.close()
+
+
+def test_a_keyboard_alone_leads_from_the_page_to_a_session_and_ends_it(ground: None, opened: Callable[..., Page]):
+    with served("user") as url:
+        page = opened(url)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        page.keyboard.press("Tab")
+        expect(page.locator(".skip")).to_be_focused()
+        page.keyboard.press("Enter")
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.getAttribute('href') || ''").endswith("/sessions/ner"):
+                break
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile("/sessions/ner$"))
+        cancel = page.locator("summary", has_text="Cancel")
+        cancel.focus()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="End this session")).to_be_visible()
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("button", name="End this session")).to_be_focused()
+        page.context.close()
