@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from support.stack import REPO, Stack
+from support.stack import REPO, Stack, add_user
 from tarmac_client import Tarmac
 
 
@@ -38,17 +38,6 @@ class Person:
     def log_in(self) -> None:
         done = self.tarmac("login", self.url, "--user", self.user, "--password-stdin", stdin=f"{self.password}\n")
         assert done.returncode == 0, done.stderr
-
-
-def add_user(stack: Stack, role: str) -> tuple[str, str]:
-    name, password = f"client-{role.lower()}-{secrets.token_hex(3)}", secrets.token_hex(16)
-    user = {
-        "username": name, "email": f"{name}@localhost", "first_name": name, "last_name": "Test", "password": password,
-        "roles": [{"name": role}],
-    }  # fmt: skip
-    answer = stack.http.post("/auth/fab/v1/users", json=user)
-    assert answer.status_code in (200, 201), answer.text
-    return name, password
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -222,3 +223,15 @@ def running_stack(env_dir: Path, overrides: Mapping[str, str] | None = None) -> 
         yield running
     finally:
         remove_stack(running)
+
+
+def add_user(stack: Stack, role: str) -> tuple[str, str]:
+    """Make an account with a role of Airflow; return its name and password."""
+    name, password = f"test-{role.lower()}-{secrets.token_hex(3)}", secrets.token_hex(16)
+    user = {
+        "username": name, "email": f"{name}@localhost", "first_name": name, "last_name": "Test", "password": password,
+        "roles": [{"name": role}],
+    }  # fmt: skip
+    answer = stack.http.post("/auth/fab/v1/users", json=user)
+    assert answer.status_code in (200, 201), answer.text
+    return name, password
