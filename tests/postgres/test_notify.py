@@ -24,6 +24,7 @@ from tarmac.checks import doctor
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.outbox import Outbox
 from tarmac.ledger.promotions import Promotions
+from tarmac.ledger.records import Connection
 from tarmac.notify import rules, sending
 from tarmac.notify.config import Config, Kind, Target
 from tarmac.notify.notifier import Finder, Notifier, Sender
@@ -265,6 +266,29 @@ def test_waits_quarantines_and_promotions_are_told_each_once(
     for _ in range(3):
         notifier.round()
     assert len(receiver.got) == 4
+
+
+def test_a_host_is_told_of_when_it_has_been_silent_and_asked_for_long_once(
+    make: Make, ledger: Ledger, receiver: Receiver, outbox: Outbox, database: str, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("gpu2", "gpu3", "not-asked"):
+        assert ledger.add_host(name, Connection(f"ssh://t@{name}", "ssh-ed25519 A", name), (1, 1, 1, 1))
+    ledger.host_is_silent("gpu2", "no route to host")
+    ledger.host_is_silent("gpu3", "a moment ago")
+    query(database, "UPDATE host SET answered_at = clock_timestamp() - interval '9 minutes' WHERE name <> 'gpu3'")
+    early = make(web(receiver))
+    early.round()
+    assert receiver.got == [], "what was not asked for long may answer yet"
+    # As if the notifier had run for as long.
+    monkeypatch.setattr(Finder, "_asked_for_long", lambda *_: True)
+    rounds(early, "the message", lambda: receiver.got and settled(outbox))
+    for _ in range(3):
+        early.round()
+    assert receiver.titles == ["Host does not answer: gpu2"]
+    ledger.host_answers("gpu2")
+    ledger.host_is_silent("gpu2", "again")
+    query(database, "UPDATE host SET answered_at = clock_timestamp() - interval '6 minutes' WHERE name = 'gpu2'")
+    rounds(early, "a message of the next silence", lambda: len(receiver.got) == 2)
 
 
 def test_a_target_that_is_down_delays_no_other_and_loses_nothing_of_its_own(

@@ -234,6 +234,23 @@ def test_a_quarantine_names_the_device_and_how_to_release_it():
 
 
 @pytest.mark.parametrize(
+    ("sessions", "silent", "said"),
+    [
+        (0, 400, "No session trains there."),
+        (1, 400, "1 session there may go on: they are followed again when it answers, and trained elsewhere if it"),
+        (2, 4000, "2 sessions of it are trained elsewhere as soon as there is room."),
+    ],
+)
+def test_a_silent_host_is_told_with_what_becomes_of_its_sessions(sessions: int, silent: float, said: str):
+    row = {"name": "gpu2", "trouble": "no route to host", "answered_at": NOON, "silent": silent, "sessions": sessions}
+    found = facts.silent(row, 3600, PAGE)
+    assert (found.kind, found.owner, found.title) == (Kind.HOST, "", "Host does not answer: gpu2")
+    assert said in found.body
+    assert "no route to host" in found.body
+    assert "`make host-remove NAME=gpu2`" in found.body
+
+
+@pytest.mark.parametrize(
     ("kind", "before", "after", "who", "title", "how"),
     [
         ("rule", None, 1, "run-1", "In production: m version 1", "The rule decided, of session run-1"),

@@ -72,6 +72,12 @@ class Outbox(Database):
         """Return the devices that came into quarantine: `id`, `device_uuid`, `name`, `reason`, `since`."""
         return self.rows(sql.QUARANTINED_SINCE, (since,))
 
+    def silent_hosts(self, seconds: float) -> list[dict[str, Any]]:
+        """Return the other machines that have not answered for longer: `name`, `trouble`, `answered_at`, `silent`
+        seconds, and `sessions`, how many hold something there.
+        """
+        return self.rows(sql.SILENT_HOSTS, (seconds,))
+
     def promoted(self, since: datetime) -> list[dict[str, Any]]:
         """Return steps of the history: `id`, `model`, `kind`, `from_version`, `to_version`, `who`, `why`."""
         return self.rows(sql.PROMOTED_SINCE, (since,))

@@ -674,6 +674,14 @@ QUARANTINED_SINCE = """
     WHERE since >= %s ORDER BY quarantine.id
 """
 
+# Other machines that have not answered for more than (seconds), and how many sessions hold something there.
+SILENT_HOSTS = """
+    SELECT name, trouble, answered_at, extract(epoch FROM clock_timestamp() - answered_at)::float8 AS silent,
+        (SELECT count(DISTINCT (dag_id, run_id)) FROM reservation WHERE reservation.host = host.name) AS sessions
+    FROM host WHERE url <> '' AND trouble <> '' AND answered_at < clock_timestamp() - make_interval(secs => %s)
+    ORDER BY name
+"""
+
 # Steps of the history of promotions since a time.
 PROMOTED_SINCE = """
     SELECT id, model, kind, from_version, to_version, who, why FROM promotion WHERE at >= %s ORDER BY id

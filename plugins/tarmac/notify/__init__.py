@@ -1,1 +1,1 @@
-"""Messages to people: a session ended, waits too long, a GPU is in quarantine, a model came into production."""
+"""Messages to people: of sessions, of GPUs and hosts that take none, of what came into production."""

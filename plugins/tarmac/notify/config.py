@@ -25,6 +25,7 @@ class Kind(enum.StrEnum):
     CANCELLED = "cancelled"
     WAITING = "waiting"
     QUARANTINE = "quarantine"
+    HOST = "host"
     PROMOTED = "promoted"
 
 
@@ -44,7 +45,7 @@ class Target:
         name: of the entry, and in the ledger.
         url: for Apprise; a secret.
         kinds: what it is told.
-        owners: whose sessions and models; None: everyone's, and the devices'.
+        owners: whose sessions and models; None: everyone's, and those of devices and hosts.
     """
 
     name: str

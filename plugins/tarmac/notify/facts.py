@@ -15,7 +15,7 @@ from urllib.parse import quote
 from tarmac.base import ids
 from tarmac.base.session import cancellation, failure_in, lack_in
 from tarmac.base.states import ACTIVE_STATES, RUN_OVER_STATES
-from tarmac.base.texts import one_line
+from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_seconds
 from tarmac.cli.explain import Explanation, Known, explanation, make_command
 from tarmac.cli.remedies import Remedy
@@ -153,6 +153,38 @@ def quarantined(row: Mapping[str, Any], page: str) -> Notice:
 def quarantine_key(row: Mapping[str, Any]) -> str:
     """Return the key of a device's quarantine."""
     return f"quarantine {row['id']}"
+
+
+def silent(row: Mapping[str, Any], lost_after: float, page: str) -> Notice:
+    """Tell that another machine does not answer.
+
+    Args:
+        row: of `Outbox.silent_hosts`.
+        lost_after: seconds without an answer, after which the sessions of a host are trained elsewhere.
+    """
+    count, since = int(row["sessions"]), format_seconds(row["silent"], about=True)
+    if not count:
+        meanwhile = "No session trains there."
+    elif row["silent"] < lost_after:
+        meanwhile = (
+            f"{counted(count, 'session')} there may go on: they are followed again when it answers, and trained "
+            f"elsewhere if it does not within {format_seconds(lost_after, about=True)}."
+        )
+    else:
+        meanwhile = f"{counted(count, 'session')} of it are trained elsewhere as soon as there is room."
+    lines = [
+        f"It has not answered for {since}: {row['trouble']}.",
+        meanwhile,
+        f"To do: look at the machine and its network; {make_command('hosts')} shows when it answers. If it is gone for "
+        f"good: `make host-remove NAME={row['name']}`.",
+        f"{page}/tarmac/",
+    ]
+    return _notice(silent_key(row), Kind.HOST, "", f"Host does not answer: {row['name']}", lines)
+
+
+def silent_key(row: Mapping[str, Any]) -> str:
+    """Return the key of a host's silence."""
+    return f"host {row['name']} silent since {row['answered_at'].isoformat()}"
 
 
 def promoted_key(row: Mapping[str, Any]) -> str:

@@ -35,6 +35,8 @@ LOOK_BACK = timedelta(days=1)
 """How old a fact may be when it is found: what happened while no notifier ran is told up to this age."""
 OVERLAP = timedelta(minutes=10)
 """How far back each round looks again, for what was committed late."""
+SILENT_HOST_SECONDS = 300.0
+"""For how long a host does not answer before people are told: a restart of its engine or its network is no news."""
 _PRUNE_ROUNDS = 720
 _SILENT_SECONDS = 30.0
 """After so long a target that answers nothing has not taken a message."""
@@ -54,6 +56,7 @@ class Finder:
     def __init__(self, outbox: Outbox, airflow: AirflowState, config: Config, page: str) -> None:
         self._outbox, self._airflow, self._config, self._page = outbox, airflow, config, page
         self._since: datetime | None = None
+        self._began: datetime | None = None
 
     def round(self) -> int:
         """Note what is new. Idempotent. Returns how many facts were noted.
@@ -66,6 +69,7 @@ class Finder:
         notices, unsettled = self._ended(since)
         notices += self._waits(first)
         notices += self._devices(since)
+        notices += self._hosts(now)
         notices += self._promotions(since)
         for one in notices:
             targets = [target.name for target in self._config.targets if target.wants(one.kind, one.owner)]
@@ -100,6 +104,18 @@ class Finder:
     def _devices(self, since: datetime) -> list[Notice]:
         rows = {facts.quarantine_key(row): row for row in self._outbox.quarantined(since)}
         return [facts.quarantined(rows[fact], self._page) for fact in self._outbox.new(list(rows))]
+
+    def _hosts(self, now: datetime) -> list[Notice]:
+        if not self._asked_for_long(now):
+            return []
+        lost_after = settings().host_lost_seconds
+        rows = {facts.silent_key(row): row for row in self._outbox.silent_hosts(SILENT_HOST_SECONDS)}
+        return [facts.silent(rows[fact], lost_after, self._page) for fact in self._outbox.new(list(rows))]
+
+    def _asked_for_long(self, now: datetime) -> bool:
+        """Tell whether hosts that do not answer had the time to: after the stack was down none was asked for long."""
+        self._began = self._began or now
+        return (now - self._began).total_seconds() >= SILENT_HOST_SECONDS
 
     def _promotions(self, since: datetime) -> list[Notice]:
         rows = {facts.promoted_key(row): row for row in self._outbox.promoted(since)}

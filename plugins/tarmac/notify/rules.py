@@ -21,6 +21,7 @@ _WORDS = {
     Kind.CANCELLED: "cancelled",
     Kind.WAITING: "waiting for long",
     Kind.QUARANTINE: "GPU in quarantine",
+    Kind.HOST: "host silent",
     Kind.PROMOTED: "changed in production",
 }
 
@@ -64,7 +65,8 @@ def digest(pending: Sequence[Pending]) -> Message:
     lines = [one.title for one in pending[:_LISTED]]
     if len(pending) > _LISTED:
         lines.append(f"and {len(pending) - _LISTED} more: the Tarmac page lists the sessions.")
-    worst = next((kind for kind in (Kind.QUARANTINE, Kind.FAILED, Kind.WAITING) if counts[kind]), Kind(pending[0].kind))
+    bad = (Kind.HOST, Kind.QUARANTINE, Kind.FAILED, Kind.WAITING)
+    worst = next((kind for kind in bad if counts[kind]), Kind(pending[0].kind))
     return Message(tuple(one.id for one in pending), worst, title, "\n".join(lines), pending[0].attempts)
 
 
