@@ -61,6 +61,7 @@ class MemoryEngine:
     def __init__(self, folder: Path, *images: str, log_bytes: int = 60_000_000) -> None:
         self._folder, self._log_bytes = folder, log_bytes
         self.engine_id = uuid.uuid4().hex
+        self.gives_gpus = False
         self._images = {image: f"sha256:{hashlib.sha256(image.encode()).hexdigest()}" for image in images}
         self._containers: dict[str, _Container] = {}
         self._volumes: dict[str, dict[str, str]] = {}
@@ -107,7 +108,7 @@ class MemoryEngine:
 
     def start(self, container: str) -> None:
         one = self._find(container)
-        if one.options["host_config"].get("DeviceRequests"):
+        if one.options["host_config"].get("DeviceRequests") and not self.gives_gpus:
             raise _refuse(APIError, 500, "could not select device driver with capabilities: [[gpu]]")
         words = [*(one.options.get("entrypoint") or []), *(one.options.get("command") or [])]
         folders = {mount["Target"]: str(self._path(mount)) for mount in one.mounts}

@@ -12,6 +12,7 @@ from typing import Any
 import docker
 import pytest
 
+from gpu.training import TRAINER
 from support import ledger_fixtures
 from support.cpu_trainings import cpu_training
 from support.postgres import Postgres, running_postgres
@@ -29,7 +30,6 @@ from tarmac.ledger.ledger import Ledger
 from tarmac.reaper import other_hosts
 from tarmac.reaper.orphans import Run, Task
 from tarmac.scheduler.host_cycle import note_host
-from tarmac.tasks import other_host
 from tarmac.tasks.cached_training import CachedTrainingOperator
 
 migrated, database, ledger = ledger_fixtures.migrated, ledger_fixtures.database, ledger_fixtures.ledger
@@ -86,7 +86,7 @@ def stack_name(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     """A stack without services: settings, and folders for key and links. This machine offers next to nothing."""
     name = f"tarmac-other-{os.environ.get('TARMAC_TEST_ID', 'dev')}"
     for variable, value in {
-        "TARMAC_PROJECT": name, "TARMAC_DATABASE_URL": database, "TARMAC_TRAINER_IMAGE": IMAGE,
+        "TARMAC_PROJECT": name, "TARMAC_DATABASE_URL": database, "TARMAC_TRAINER_IMAGE": TRAINER,
         "TARMAC_HOST_CPUS": "0.1",
     }.items():  # fmt: skip
         monkeypatch.setenv(variable, value)
@@ -95,7 +95,6 @@ def stack_name(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     links = Path(f"/run/links-{os.getpid()}")
     monkeypatch.setattr(ssh, "KEYS", tmp_path)
     monkeypatch.setattr(ssh, "LINKS", links)
-    monkeypatch.setattr(other_host, "LINKS", links)
     monkeypatch.setattr(other_hosts, "AirflowState", Runs)
     monkeypatch.setattr(other_hosts, "database_url", lambda: "")
     yield name
@@ -135,6 +134,7 @@ def add_as_the_page_says() -> None:
         adding.add("other", URL.replace("/run/other/docker.sock", ""), shown["fingerprint"])
     added = adding.add("other", URL, shown["fingerprint"])
     assert added["says"][0] == "it can be reached, and shows the pinned key"
+    assert "its GPUs: GPU-other-0 NVIDIA H100 80GB HBM3, 79.6 GiB (a container got it)" in added["says"]
     with pytest.raises(HostError, match="there is a host 'other' already"):
         adding.add("other", URL, shown["fingerprint"])
 
@@ -153,6 +153,7 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
     with other_hosts.OtherHosts(settings()) as kept:
         kept.keep(ledger)
         wait_for("the link", lambda: Path(ssh.socket_of("other")).exists(), 60)
+        wait_for("its GPU", lambda: [row.uuid for row in ledger.devices() if not row.closed] == ["GPU-other-0"], 60)
         step = cpu_training(session, TRAINS).start()
         mine = ("--filter", f"label=tarmac.run={session.run_id}")
         container = wait_for("a training there", lambda: there("ps", "--quiet", *mine), 120)
@@ -161,6 +162,7 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
         other_machine("cut")
         wait_for("a note", lambda: "for host other, which does not answer" in notes, 60)
         wait_for("that it is silent", lambda: closed() == "does not answer", 60)
+        assert [row.closed for row in ledger.devices()] == ["its host does not answer"]
         there("exec", container, "touch", "/session/go")
         other_machine("join")
         assert step.join(120)["steps"] == 3
@@ -171,6 +173,7 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
         left = ("--all", "--quiet", *mine)
         wait_for("nothing left there", lambda: not there("ps", *left) + there("volume", "ls", *left[1:]), 60)
         wait_for("that it takes sessions", lambda: closed() == "", 60)
+        wait_for("its GPU again", lambda: [row.closed for row in ledger.devices()] == [""], 60)
         assert ledger.remove_host("other")
         kept.keep(ledger)
         wait_for("no link", lambda: not there_is_ssh(), 30)

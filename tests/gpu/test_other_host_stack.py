@@ -1,4 +1,4 @@
-"""A training on another machine, with an engine and an SSH server of its own, added as docs/hosts.md says."""
+"""GPU sessions on the stack's machine and on another one, with an engine and a GPU of its own (docs/hosts.md)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from fakes.fakegpu import FakeGpus
+from gpu.field import ONE, OTHER, Field
 from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 
 OTHER_ENGINE = REPO / "tests/fakes/machine/other_engine.sh"
 AUTHORIZED = Path("/home/trainer/.ssh/authorized_keys")
+THERE = "GPU-other-0"
 
 
 def other_machine(what: str) -> None:
@@ -50,7 +53,10 @@ def note(stack: Stack, run_id: str) -> str:
     return str(stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["note"])
 
 
-def test_a_session_trains_on_another_machine_that_is_cut_off_and_comes_back(stack: Stack, tiny: str, url: str):
+def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes_back(
+    stack: Stack, gpus: FakeGpus, tiny: str, url: str
+):
+    field = Field(stack, gpus, tiny)
     before = stack.make("host-add", "NAME=other", f"URL={url}")
     assert before.returncode != 0
     shown = re.search(r"FINGERPRINT=(SHA256:\S+)", before.stdout)
@@ -68,16 +74,17 @@ def test_a_session_trains_on_another_machine_that_is_cut_off_and_comes_back(stac
     added = stack.make(*add)
     assert added.returncode == 0, added.stderr
     assert "✓ it has the image" in added.stdout
-    assert stack.make("host-drain", "NAME=local").returncode == 0
+    assert f"✓ its GPUs: {THERE} NVIDIA H100 80GB HBM3, 79.6 GiB (a container got it)" in added.stdout
+    wait_for("its GPU", lambda: f"{THERE}  NVIDIA H100 80GB HBM3 on other: 78.7 GiB" in stack.make("gpus").stdout, 60)
+    said = stack.refused(field.request(resources={"host": "another"}))
+    assert "resources.host: there is no such host; there are: local, other (got 'another')" in said
 
-    request = {
-        "model": "test_model",
-        "no_cache": True,
-        "datasets": {"tiny": {"train": tiny}},
-        "parameters": {"train_seconds": 3600},
-    }
-    run = stack.start(request)
-    container = wait_for("a training there", lambda: there("ps", "--quiet", "--filter", f"label=tarmac.run={run}"), 240)
+    # Both GPUs of this machine, and one more.
+    here = field.start(reserve="70GiB", resources={"gpus": 2}, seconds=3600)
+    assert field.trains(here) == [ONE, OTHER]
+    run = field.start(reserve="70GiB", seconds=3600)
+    assert field.trains(run) == [THERE]
+    (container,) = there("ps", "--quiet", "--filter", f"label=tarmac.run={run}").split()
     assert there("inspect", "--format", "{{.HostConfig.NetworkMode}}", container) == "none"
     refused = stack.make("host-remove", "NAME=other")
     assert "sessions hold something of 'other'" in refused.stderr
@@ -87,18 +94,23 @@ def test_a_session_trains_on_another_machine_that_is_cut_off_and_comes_back(stac
         "the reason in its note", lambda: "Waiting: for host other, which does not answer" in note(stack, run), 120
     )
     wait_for("that the host is silent", lambda: host(stack)["closed"] == "does not answer", 60)
+    assert "not usable: its host does not answer" in stack.make("gpus").stdout
     there("exec", container, "touch", "/tmp/finish")
     other_machine("join")
-    assert stack.finish(run, 240) == "success", stack.log(run, "train_model_cpu")
+    stack.end_trainings(here)
+    assert [stack.finish(one, 240) for one in (run, here)] == ["success"] * 2, stack.log(run, "train_model_gpu")
     assert "Waiting:" not in note(stack, run)
-    assert "Brought" in stack.log(run, "train_model_cpu")
-    assert stack.xcom(run, "update_model_metadata_registry")["version"]
+    assert "Brought" in stack.log(run, "train_model_gpu")
+    assert field.outcomes(run) == ["success"]
+    for one in (run, here):
+        assert stack.xcom(one, "update_model_metadata_registry")["version"]
     left = ("--all", "--quiet", "--filter", f"label=tarmac.run={run}")
     wait_for(
         "nothing left there",
         lambda: not there("ps", *left) and not there("volume", "ls", *left[1:]),
         60,
     )
-    stack.assert_nothing_left(run)
-    assert stack.make("host-resume", "NAME=local").returncode == 0
     assert stack.make("host-remove", "NAME=other").returncode == 0
+    wait_for("its agent to go", lambda: not there("ps", "--all", "--quiet"), 60)
+    assert field.sql("SELECT uuid FROM device ORDER BY uuid") == [[ONE], [OTHER]]
+    field.assert_nothing_is_left()

@@ -45,6 +45,7 @@ from tarmac.base.units import GIB
 from tarmac.devices.snapshot import Snapshot
 from tarmac.ledger.database import connect, transaction
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.queued import Room
 from tarmac.ledger.records import Reservation
 from tarmac.scheduler.cycle import Tower
 from tarmac.scheduler.host_cycle import run_host_cycle
@@ -385,11 +386,11 @@ def no_session_waits_for_ever(url: str, ledger: Ledger) -> int:
         if not admitted:
             break
     empty = [DeviceLoad(row.uuid, row.capacity_bytes) for row in ledger.devices()]
-    waiting = ledger.candidates([1 << 60] * 64, 64, None).waiting
+    waiting = ledger.candidates({"local": Room([1 << 60] * 64, 64)}, None).waiting
     assert len(waiting) == len(ledger.queue(1000))
     assert [one for one in waiting if isinstance(place(one.need, empty), Placement)] == []
     hosts = [HostLoad(*HOST[:1], *HOST[3:])]
-    cpu = ledger.host_candidates([HostNeed(1 << 60, 1 << 30)], None).waiting
+    cpu = ledger.host_candidates({HOST[0]: HostNeed(1 << 60, 1 << 30)}, None).waiting
     assert len(cpu) == len(ledger.queue(1000, on_host=True))
     assert [one for one in cpu if isinstance(place_on_host(one.need.host, hosts), HostPlacement)] == []
     return cycles

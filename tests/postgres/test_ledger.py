@@ -18,6 +18,7 @@ from tarmac.admission.placement import STARVED_AFTER, Reason
 from tarmac.base.errors import LedgerError
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.queued import Room
 from tarmac.ledger.records import Entry, Reservation
 from tarmac.ledger.statements import CANDIDATES_AT_MOST
 from tarmac.scheduler.cycle import Tower
@@ -154,7 +155,7 @@ def test_a_session_that_is_admitted_while_it_enqueues_again_does_not_wait_and_ho
 def test_a_cycle_considers_a_bounded_number_however_many_wait(database: str, ledger: Ledger, tower: Tower):
     fill(database, 3000, "1 + n %% 90")
     for key_ in (None, key("n-2999")):
-        found = ledger.candidates([79 * GIB, 79 * GIB], 2, key_).waiting
+        found = ledger.candidates({"local": Room([79 * GIB, 79 * GIB], 2)}, key_).waiting
         assert len(found) <= 3 * CANDIDATES_AT_MOST + 9
         assert key_ is None or key_.run_id in {session.name.split("/")[1] for session in found}
 
@@ -210,9 +211,9 @@ def test_a_session_that_was_overtaken_too_often_is_starved(ledger: Ledger, tower
     admitted(ledger, tower, "second", 60)
     ledger.enqueue(key("large"), entry(79))
     for number in range(STARVED_AFTER):
-        assert ledger.candidates([], 0, None).starved_below <= 3
+        assert ledger.candidates({}, None).starved_below <= 3
         ledger.finish(admitted(ledger, tower, number, 10), Outcome.SUCCESS)
-    found, starved_below = ledger.candidates([], 0, None)
+    found, starved_below = ledger.candidates({}, None)
     assert [session.name for session in found if session.sequence < starved_below] == [f"{DAG_ID}/run-large"]
     ledger.enqueue(key("late"), entry(10, priority=99))
     held = ledger.claim(key("second"))
@@ -461,9 +462,9 @@ def test_the_oldest_rows_are_forgotten_but_not_those_that_say_which_are_starved(
     for number in range(STARVED_AFTER + 4):
         ledger.finish(admitted(ledger, tower, number), Outcome.SUCCESS, peak_bytes=number)
     ledger.enqueue(key("watches"), entry(100))
-    starved_below = ledger.candidates([], 0, key("watches")).starved_below
+    starved_below = ledger.candidates({}, key("watches")).starved_below
     ledger.prune()
-    assert ledger.candidates([], 0, key("watches")).starved_below == starved_below > 0
+    assert ledger.candidates({}, key("watches")).starved_below == starved_below > 0
     assert query(database, "SELECT count(*) FROM admission") == [(STARVED_AFTER,)]
     assert [one.peak_bytes for one in ledger.measured("test_model:0", but=key("watches"))] == [
         STARVED_AFTER + 3,

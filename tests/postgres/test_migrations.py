@@ -37,7 +37,7 @@ def test_a_new_database_gets_every_table(empty_database: str):
     assert tables(empty_database) == {
         "admission", "arrival", "delivery", "device", "device_sample", "history", "host", "notice", "notifier",
         "promoted_model", "promotion", "quarantine", "recording", "reservation", "schema_version", "session_sample",
-        "session_usage", "tower", "waiting",
+        "session_usage", "snapshot", "tower", "waiting",
     }  # fmt: skip
 
 

@@ -249,7 +249,7 @@ def test_waits_quarantines_and_promotions_are_told_each_once(
     ledger.enqueue(key(1), cpu_entry(1))
     ledger.enqueue(key(2), cpu_entry(1))
     query(database, "UPDATE waiting SET enqueued_at = clock_timestamp() - interval '2 hours' WHERE run_id = 'run-1'")
-    ledger.put_devices([("GPU-a", "H100", 0, 2, 1, 0, "")])
+    ledger.put_devices([("GPU-a", "H100", 0, 2, 1, 0, "", "local")])
     assert ledger.quarantine("GPU-a", "a training hung")
     airflow.end("rule-run", ago=4 * 86400, owner="ben")
     with Promotions(database) as promotions, promotions.transaction():

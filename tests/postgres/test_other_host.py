@@ -1,4 +1,4 @@
-"""A training on another machine: task train_model_cpu on a real ledger and two engines in memory."""
+"""A training on another machine: the training tasks on a real ledger and two engines in memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from airflow.sdk.exceptions import TaskDeferred
 
 from fakes.engine import MemoryEngine
 from support import engine_fixtures as fixtures
-from support.cpu_trainings import cpu_training, key_of
-from support.fleet import host_sums, query
+from support.cpu_trainings import cpu_training, gpu_training, key_of
+from support.fleet import World, device, entry, host_sums, query, reserved, tell
 from support.steps import Session, Step
+from tarmac.admission.placement import HostNeed
 from tarmac.base.errors import ContainerError
+from tarmac.base.session import LABEL_GENERATION, LABEL_GPU, LABEL_TASK
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB, MIB
 from tarmac.containers import engine
@@ -23,13 +25,29 @@ from tarmac.hosts import ssh
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
 from tarmac.scheduler.host_cycle import run_host_cycle
-from tarmac.tasks import other_host
-from tarmac.tasks.cached_training import CachedTrainingOperator
+from tarmac.tasks import gpu_watch, other_host
+from tarmac.tasks.placed import PlacedTrainingOperator
 
 api, session, new_session, until = fixtures.api, fixtures.session, fixtures.new_session, fixtures.until
 RESULT = json.dumps({"event": "result", "steps": 3, "memory_peak_bytes": 500 * MIB})
 TRAINS = f"mkdir -p /session/model && cat /session/data/lines >/session/model/weights && echo '{RESULT}'"
 FAR = "gpu2"
+
+
+OWN = ("is_cut", "breaks", "engine_id", "gives_gpus", "close")
+
+
+class Client:
+    """A client of an engine: closed, it ends nothing there."""
+
+    def __init__(self, engine: MemoryEngine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def close(self) -> None:
+        """End nothing."""
 
 
 class Cut(MemoryEngine):
@@ -47,7 +65,11 @@ class Cut(MemoryEngine):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name.startswith("_") or name in ("is_cut", "breaks", "engine_id", "close") or not callable(found):
+        if (
+            name.startswith("_")
+            or name in ("is_cut", "breaks", "engine_id", "gives_gpus", "close")
+            or not callable(found)
+        ):
             return found
         if super().__getattribute__("is_cut"):
             raise ConnectionError("cut off")
@@ -66,7 +88,9 @@ class Cut(MemoryEngine):
 def far(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, api: MemoryEngine) -> Iterator[Cut]:
     """The other machine's engine, which has no image yet."""
     made = Cut(tmp_path_factory.mktemp("far"))
-    monkeypatch.setattr(other_host, "engine_of", lambda name: {FAR: made, "local": api}[name])
+    for module in (other_host, gpu_watch):
+        monkeypatch.setattr(module, "engine_of", lambda name: Client({FAR: made, "local": api}[name]))
+    made.gives_gpus = True
     yield made
     made.is_cut = False
     made.close()
@@ -83,12 +107,11 @@ def notes(
         monkeypatch.setenv(name, value)
     settings.cache_clear()
     monkeypatch.setattr(ssh, "LINKS", tmp_path / "links")
-    monkeypatch.setattr(other_host, "LINKS", tmp_path / "links")
     monkeypatch.setattr(other_host, "ASK_SECONDS", 0.01)
     ledger.put_host("local", 14 * GIB, 100, 12 * GIB, 100)
     assert ledger.add_host(FAR, Connection("ssh://a@b", "k", "e"), [14 * GIB, 3000, 12 * GIB, 3000])
     written: list[str | None] = []
-    monkeypatch.setattr(CachedTrainingOperator, "_note", lambda _, reason: written.append(reason))
+    monkeypatch.setattr(PlacedTrainingOperator, "_note", lambda _, reason: written.append(reason))
     return written
 
 
@@ -251,3 +274,106 @@ def test_what_must_not_come_back_does_not(
     assert not failed.value.retryable
     assert ledger.reservation(key_of(session)) is None
     assert (data / "data" / "lines").read_text() == "what is trained on"
+
+
+# ---- on a GPU there --------------------------------------------------------------------------------------------------
+
+GPU_RESULT = json.dumps({"event": "result", "steps": 3, "gpu_peak_bytes": 2 * GIB})
+ON_GPU = (
+    "until [ -e /session/go ]; do sleep 0.05; done; mkdir -p /session/model; "
+    f"echo $TARMAC_GPU_MEMORY_BYTES >/session/model/weights; echo '{GPU_RESULT}'"
+)
+THERE = device("GPU-z")
+
+
+@pytest.fixture
+def admitted(session: Session, far: Cut, data: Path, ledger: Ledger) -> Session:
+    """A session with a reservation of the other machine's device."""
+    tell(ledger, FAR, THERE)
+    ledger.enqueue(key_of(session), entry(10, host=HostNeed(4 * GIB, 0)))
+    assert World().tower(ledger).run_cycle() == [key_of(session)]
+    return session
+
+
+def test_a_gpu_session_trains_with_the_other_machine_s_device(
+    admitted: Session, far: Cut, data: Path, ledger: Ledger, database: str, until: Callable[..., Any]
+):
+    step = gpu_training(admitted, ON_GPU).start()
+    container = far_container(far, admitted)
+    asked = container["HostConfig"]["DeviceRequests"]
+    assert [one["DeviceIDs"] for one in asked] == [["GPU-z"]]
+    assert container["Config"]["Labels"][LABEL_GPU] == "GPU-z"
+    assert container["HostConfig"]["Memory"] == 4 * GIB
+    until("that it is seen to train", lambda: query(database, "SELECT 1 FROM reservation WHERE running_at IS NOT NULL"))
+    (Path(far.inspect_volume(admitted.volume)["Mountpoint"]) / "go").touch()
+    assert step.join()["steps"] == 3
+    assert (data / "model" / "weights").read_text().strip() == str(10 * GIB)
+    assert engine.containers_with(admitted.api, admitted.labels) == [], "nothing of it ran here"
+    assert (sum(reserved(database).values()), host_sums(database)[FAR]) == (0, (0, 0))
+    assert query(database, "SELECT host, devices, outcome, peak_bytes FROM history") == [
+        (FAR, ["GPU-z"], "success", 2 * GIB)
+    ]
+
+
+def test_a_gpu_session_waits_for_its_silent_host_and_keeps_its_lease(
+    admitted: Session, far: Cut, until: Callable[..., Any], notes: list[str | None], ledger: Ledger, database: str
+):
+    step = gpu_training(admitted, ON_GPU).start()
+    far_container(far, admitted)
+    folder = Path(far.inspect_volume(admitted.volume)["Mountpoint"])
+    far.is_cut = True
+    ledger.host_is_silent(FAR, "cut off")
+    until("a note", lambda: "for host gpu2, which does not answer" in notes)
+    query(database, "UPDATE reservation SET lease_until = clock_timestamp()")
+    renewed = "SELECT 1 FROM reservation WHERE lease_until > clock_timestamp() + interval '30 seconds'"
+    until("a renewal", lambda: len(query(database, renewed)) == 2)
+    far.is_cut = False
+    (folder / "go").touch()
+    assert step.join()["steps"] == 3
+    assert notes[-1] is None
+
+
+def test_a_gpu_session_of_a_lost_host_waits_for_another_device_under_another_token(
+    admitted: Session, far: Cut, database: str, ledger: Ledger
+):
+    step = gpu_training(admitted, ON_GPU).start()
+    far_container(far, admitted)
+    before = ledger.reservation(key_of(admitted))
+    assert before is not None
+    far.is_cut = True
+    ledger.host_is_silent(FAR, "cut off")
+    query(database, "UPDATE host SET answered_at = answered_at - interval '2 hours' WHERE name = 'gpu2'")
+    with pytest.raises(TaskDeferred):
+        step.join()
+    assert ledger.reservation(key_of(admitted)) is None
+    place = ledger.place_in_queue(key_of(admitted))
+    assert place is not None
+    assert "GPU-z on gpu2: its host does not answer" in str(place.why)
+    assert not ledger.renew(before, running=True)
+    assert World(device("GPU-a")).tower(ledger).run_cycle() == [key_of(admitted)]
+    after = ledger.reservation(key_of(admitted))
+    assert after is not None
+    assert (after.devices, after.token > before.token) == (["GPU-a"], True)
+
+
+def test_a_gpu_session_s_result_is_found_again_after_its_reservation_was_released(
+    admitted: Session, far: Cut, data: Path, ledger: Ledger, database: str
+):
+    gpu_training(admitted, ON_GPU.replace("until [ -e /session/go ]; do sleep 0.05; done; ", "")).run()
+    assert ledger.reservation(key_of(admitted)) is None
+    assert gpu_training(admitted, "exit 1", attempt=2).run()["steps"] == 3
+    assert len(query(database, "SELECT 1 FROM history")) == 1
+
+
+def test_a_container_on_another_device_of_that_host_is_removed_first(
+    admitted: Session, far: Cut, until: Callable[..., Any]
+):
+    far.load_image(iter([json.dumps({"name": "debian:trixie-slim", "id": "sha256:0"}).encode()])).__next__()
+    labels = {**admitted.labels, LABEL_TASK: "train_model_gpu", LABEL_GENERATION: "2", LABEL_GPU: "GPU-old"}
+    stray = far.create_container("debian:trixie-slim", ["sleep", "60"], labels=labels)["Id"]
+    far.start(stray)
+    step = gpu_training(admitted, ON_GPU).start()
+    until("its end", lambda: stray not in [one["Id"] for one in engine.containers_with(far, admitted.labels)])
+    assert far_container(far, admitted)["Config"]["Labels"][LABEL_GPU] == "GPU-z"
+    (Path(far.inspect_volume(admitted.volume)["Mountpoint"]) / "go").touch()
+    assert step.join()["steps"] == 3

@@ -45,6 +45,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.engine, "image_id", lambda *_: "sha256:0")
     monkeypatch.setattr(world.devices, "snapshot", lambda: BROKEN)
     monkeypatch.setattr(world, "other_hosts", list)
+    monkeypatch.setattr(world, "devices_elsewhere", list)
     monkeypatch.setattr(world, "Registry", lambda: None)
 
     def none_there(registry: object, request: dict[str, Any]) -> tuple[list[str], None]:

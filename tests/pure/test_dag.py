@@ -39,6 +39,7 @@ RESOURCES = {
     "gpu_memory": None,
     "memory": None,
     "cpus": None,
+    "host": None,
     "gpus": 1,
     "policy": "packed",
     "max_wait_seconds": 28800,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.fleet import device, snapshot
+from tarmac.admission.placement import DeviceLoad
 from tarmac.base.units import GIB
 from tarmac.checks import world
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
@@ -13,8 +14,15 @@ from tarmac.request.schema import TrainingRequest
 DATA = {"tiny": {"train": "file:///files/tiny.jsonl", "eval": None}}
 
 
-def problems(monkeypatch: pytest.MonkeyPatch, seen: Snapshot, **resources: object) -> list[str]:
-    """What is said of a request on a machine of which a snapshot is given and whose engine hands GPUs on."""
+def problems(
+    monkeypatch: pytest.MonkeyPatch, seen: Snapshot, elsewhere: tuple[DeviceLoad, ...] = (), **resources: object
+) -> list[str]:
+    """What is said of a request on a machine of which a snapshot is given and whose engine hands GPUs on.
+
+    Args:
+        elsewhere: devices of other machines.
+    """
+    monkeypatch.setattr(world, "devices_elsewhere", lambda: list(elsewhere))
     monkeypatch.setattr(world.devices, "snapshot", lambda: seen)
     monkeypatch.setattr(world.passthrough, "problem", lambda *_: None)
     monkeypatch.setattr(world.engine, "client", lambda: None)
@@ -54,3 +62,27 @@ def test_a_device_that_is_only_busy_or_unhealthy_is_no_reason(monkeypatch: pytes
 def test_a_machine_without_a_driver_takes_no_gpu_session(monkeypatch: pytest.MonkeyPatch):
     (said,) = problems(monkeypatch, snapshot(state=State.NO_DRIVER, sentence="the NVIDIA driver is not installed here"))
     assert said.startswith("gpu: this machine has no working GPU: the NVIDIA driver is not installed here")
+
+
+NONE = snapshot(state=State.NO_DRIVER, sentence="the NVIDIA driver is not installed here")
+FAR = DeviceLoad("GPU-z", 79 * GIB, unusable="busy with others", host="gpu2")
+
+
+def test_another_machine_s_gpu_is_enough(monkeypatch: pytest.MonkeyPatch):
+    assert problems(monkeypatch, NONE, (FAR,), gpu_memory="60GiB") == []
+    assert problems(monkeypatch, snapshot(device("GPU-a", total=20 * GIB)), (FAR,), gpu_memory="60GiB") == []
+    (said,) = problems(monkeypatch, NONE, (FAR,), gpu_memory="90GiB")
+    assert "the largest device offers 79.0 GiB to sessions" in said
+    (said,) = problems(monkeypatch, snapshot(device("GPU-a")), (FAR,), gpus=2)
+    assert "needs 2 whole devices, and no host has more than 1" in said
+
+
+def test_a_host_that_is_asked_for_has_to_have_the_gpu(monkeypatch: pytest.MonkeyPatch):
+    here = snapshot(device("GPU-a", total=90 * GIB))
+    assert problems(monkeypatch, here, (FAR,), host="gpu2") == []
+    (said,) = problems(monkeypatch, here, (FAR,), host="gpu2", gpu_memory="85GiB")
+    assert "offers 79.0 GiB to sessions" in said
+    (said,) = problems(monkeypatch, here, (FAR,), host="gpu3")
+    assert said.startswith("resources.host: host gpu3 has no GPU that is known")
+    (said,) = problems(monkeypatch, NONE, (FAR,), host="local")
+    assert said.startswith("gpu: this machine has no working GPU")

@@ -24,6 +24,7 @@ FACTS: dict[str, Any] = {
         {
             "uuid": 'GPU-"a"\\', "name": "H100", "position": 0, "total_bytes": 80 * GIB, "capacity_bytes": 79 * GIB,
             "reserved_bytes": 20 * GIB, "external_bytes": GIB, "unusable": "", "quarantine": "Xid 79",
+            "closed": "",
         }
     ],
     "hosts": [

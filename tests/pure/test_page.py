@@ -27,7 +27,8 @@ QUEUED = {
 }  # fmt: skip
 DEVICE = {
     "uuid": HOSTILE, "name": HOSTILE, "position": None, "total_bytes": 8, "capacity_bytes": 7, "reserved_bytes": 0,
-    "external_bytes": 0, "unusable": "", "quarantine": HOSTILE,
+    "external_bytes": 0, "unusable": "", "quarantine": HOSTILE, "host": "local",
+    "closed": "",
 }  # fmt: skip
 LEDGER = {
     "now": "2026-11-28T12:01:00Z",

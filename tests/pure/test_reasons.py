@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tarmac.admission.placement import DeviceLoad, Need, Reason, Waiting, plan
-from tarmac.admission.reasons import FITS_NOW, NOT_YET, Ends, Why, cycle_snapshot, seconds_until_free, why
+from tarmac.admission.reasons import FITS_NOW, NOT_YET, Ends, Why, cycle_snapshot, soonest_free, why
 from tarmac.base.units import GIB
 
 NOW = 1_800_000_000.0
@@ -112,4 +112,5 @@ def test_when_it_will_be_free(
     later: Ends = {
         uuid: [(count, None if end is None else NOW + end) for count, end in found] for uuid, found in ends.items()
     }
-    assert seconds_until_free(need, devices, later, NOW) == wanted
+    found = soonest_free(need, devices, later, NOW)
+    assert found == (None if wanted is None else (wanted, "local"))

@@ -59,6 +59,7 @@ def test_defaults_are_filled_in():
             "gpu_memory": None,
             "memory": None,
             "cpus": None,
+            "host": None,
             "gpus": 1,
             "policy": "packed",
             "max_wait_seconds": 28800,

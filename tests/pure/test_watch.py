@@ -141,6 +141,7 @@ class Engine:
 
 def watching(monkeypatch: pytest.MonkeyPatch, engine: Any, *, silent_seconds: float) -> Watch:
     monkeypatch.setattr(watch, "engine", engine)
+    monkeypatch.setattr(watch, "engine_of", lambda _: None)
     monkeypatch.setattr(watch, "snapshot", lambda: snapshot(device("GPU-a"), device("GPU-b")))
     held = Reservation(key(0), HELD, False, 1, "request", 0, "", 0.0)
     log = logging.getLogger("watch")
@@ -150,7 +151,7 @@ def watching(monkeypatch: pytest.MonkeyPatch, engine: Any, *, silent_seconds: fl
 def test_a_training_that_could_not_be_stopped_is_stopped_at_the_next_check(monkeypatch: pytest.MonkeyPatch):
     engine = Engine(ContainerError("the engine is busy"), ConnectionError("the engine is unavailable"))
     watches = watching(monkeypatch, engine, silent_seconds=STALL + 1)
-    assert [watches._check(None, Book()) for _ in range(3)] == [False, False, True]  # type: ignore[arg-type]
+    assert [watches._check(Book()) for _ in range(3)] == [False, False, True]  # type: ignore[arg-type]
     assert engine.stopped == ["c1"]
     assert watches.verdict is not None
     assert watches.verdict.outcome is Outcome.HUNG
@@ -159,15 +160,25 @@ def test_a_training_that_could_not_be_stopped_is_stopped_at_the_next_check(monke
 def test_an_engine_or_a_database_that_does_not_answer_leaves_the_training_running(monkeypatch: pytest.MonkeyPatch):
     engine = Engine()
     watches = watching(monkeypatch, engine, silent_seconds=STALL + 1)
-    assert not watches._check(None, Book(unavailable=True))  # type: ignore[arg-type]
+    assert not watches._check(Book(unavailable=True))  # type: ignore[arg-type]
     monkeypatch.setattr(engine, "health_of", lambda *_: (_ for _ in ()).throw(ConnectionError("unavailable")))
-    assert not watches._check(None, Book())  # type: ignore[arg-type]
+    assert not watches._check(Book())  # type: ignore[arg-type]
     assert (engine.stopped, watches.verdict) == ([], None)
+
+
+def test_an_engine_that_does_not_answer_costs_no_lease_and_a_lost_one_is_known(monkeypatch: pytest.MonkeyPatch):
+    engine = Engine()
+    watches = watching(monkeypatch, engine, silent_seconds=0)
+    monkeypatch.setattr(engine, "health_of", lambda *_: (_ for _ in ()).throw(ConnectionError("unavailable")))
+    assert not watches._check(Book())  # type: ignore[arg-type]
+    assert not watches.fenced
+    assert not watches._check(Book(mine=False))  # type: ignore[arg-type]
+    assert (watches.fenced, engine.stopped) == (True, [])
 
 
 def test_a_training_whose_reservation_is_anothers_is_stopped(monkeypatch: pytest.MonkeyPatch):
     engine = Engine()
     watches = watching(monkeypatch, engine, silent_seconds=0)
-    assert not watches._check(None, Book())  # type: ignore[arg-type]
-    assert watches._check(None, Book(mine=False))  # type: ignore[arg-type]
+    assert not watches._check(Book())  # type: ignore[arg-type]
+    assert watches._check(Book(mine=False))  # type: ignore[arg-type]
     assert (engine.stopped, watches.fenced, watches.verdict) == (["c1"], True, None)

@@ -1,4 +1,4 @@
-"""Tries of the task train_model_cpu, as tests run them."""
+"""Tries of the training tasks, as tests run them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from support.steps import DAG_ID, IMAGE, Session, Step
-from tarmac.base.ids import TRAIN_MODEL_CPU
+from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.session import SessionKey, container_name
 from tarmac.containers.mounts import TemplatedMount
 from tarmac.tasks.cached_training import CachedTrainingOperator
+from tarmac.tasks.gpu_training import GpuTrainingOperator
 
 REQUEST = {"model": "test_model", "gpu": False, "parameters": {}}
 PREP = {"datasets": [{"name": "a", "split": "train", "id": "x", "bytes": 1000}]}
@@ -46,6 +47,23 @@ def cpu_training(
     operator._cli = api
     context = session.context(TRAIN_MODEL_CPU, attempt)
     context["ti"].xcom_pull = lambda **_: prep
+    return Step(operator, context)
+
+
+def gpu_training(session: Session, script: str, *, attempt: int = 1) -> Step:
+    """A try of a GPU session's training, whose container runs a shell script."""
+    operator = GpuTrainingOperator(
+        task_id=TRAIN_MODEL_GPU,
+        image=IMAGE,
+        command=["train"],
+        entrypoint=["sh", "-c", script],
+        container_name=container_name(session.stack, DAG_ID, session.run_id, TRAIN_MODEL_GPU),
+        mounts=[TemplatedMount(source=session.volume, target="/session")],
+        request={"model": "test_model", "gpu": True, "parameters": {}},
+    )
+    operator._cli = session.api
+    context = session.context(TRAIN_MODEL_GPU, attempt)
+    context["ti"].xcom_pull = lambda **_: PREP
     return Step(operator, context)
 
 

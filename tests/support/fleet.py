@@ -9,7 +9,9 @@ from tarmac.admission.estimate import estimate
 from tarmac.admission.placement import HostNeed, Need, need_of_host
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
+from tarmac.devices.report import Report
 from tarmac.devices.snapshot import Device, Health, Process, Snapshot, State
+from tarmac.devices.told import Told, told_text
 from tarmac.ledger.database import connect, transaction
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Entry
@@ -65,6 +67,20 @@ def cpu_entry(gib: float, cores: float = 1, **fields: Any) -> Entry:
     found = estimate(requested_bytes=asked, own=[], history=[], data_bytes=1000, default_bytes=None)
     known: dict[str, Any] = {"fingerprint": "cpu/test_model:0", "data_bytes": 1000, "task_id": "train_model_cpu"}
     return Entry(need=need_of_host(asked, round(cores * 1000)), estimate=found, **(known | fields))
+
+
+def report(*devices: Device, number: str = "1", **fields: Any) -> Report:
+    """What a machine with these devices tells of itself."""
+    known: dict[str, Any] = {
+        "memory_bytes": 64 * GIB, "memory_free_bytes": 60 * GIB, "cores": 16, "load": 0.5, "disk_bytes": 500 * GIB,
+        "disk_free_bytes": 300 * GIB, "gpu_cards": len(devices),
+    }  # fmt: skip
+    return Report(number=number, snapshot=snapshot(*devices), **(known | fields))
+
+
+def tell(ledger: Ledger, host: str, *devices: Device, sessions: Mapping[str, SessionKey] | None = None) -> None:
+    """Let another machine tell the ledger of its devices, now; `sessions`: of the containers that run there."""
+    ledger.put_snapshot(host, told_text(Told(report(*devices), sessions or {})))
 
 
 class World:

@@ -81,7 +81,8 @@ class HostPlan:
 
 def host_need_text(need: HostNeed) -> str:
     """Say a need in words: `1 core and 4.0 GiB of memory`. Pure."""
-    return f"{format_cores(need.millicpus)} and {format_size(need.memory_bytes)} of memory"
+    where = f" on {need.on}" if need.on else ""
+    return f"{format_cores(need.millicpus)} and {format_size(need.memory_bytes)} of memory{where}"
 
 
 def _within(need: HostNeed, memory_bytes: int, millicpus: int) -> bool:
@@ -90,7 +91,7 @@ def _within(need: HostNeed, memory_bytes: int, millicpus: int) -> bool:
 
 def host_fits(need: HostNeed, host: HostLoad) -> bool:
     """Tell whether a host has room for a need now. Pure."""
-    return _within(need, host.free.memory_bytes, host.free.millicpus)
+    return need.on in ("", host.name) and _within(need, host.free.memory_bytes, host.free.millicpus)
 
 
 def _could_hold(need: HostNeed, host: HostLoad) -> bool:
@@ -109,14 +110,16 @@ def place_on_host(
         hosts: any order.
         held: hosts kept free for a session that is before this one, with its name.
     """
-    known, held = sorted(hosts, key=lambda host: host.name), held or {}
+    known = sorted((host for host in hosts if need.on in ("", host.name)), key=lambda host: host.name)
+    held = held or {}
     room = [host for host in known if host.name not in held and host_fits(need, host)]
     if room:
         chosen = min(room, key=lambda host: host.free.memory_bytes)  # the first of equal ones
         return HostPlacement(chosen.name, need, need.memory_bytes >= chosen.capacity_bytes)
     wanted = host_need_text(need)
     if not known:
-        return NoFit(Reason.NO_HOST, f"needs {wanted}, and no host is known yet")
+        none = f"there is no host {need.on}" if need.on else "no host is known yet"
+        return NoFit(Reason.NO_HOST, f"needs {wanted}, and {none}")
     able = [host for host in known if _could_hold(need, host)]
     if not able:
         offers = "; ".join(
@@ -234,7 +237,7 @@ def why_on_host(name: str, need: HostNeed, seen: str, now: float) -> Why:
         return Why(None, FITS_NOW)
     if answer.reason is not Reason.WAITING_FOR_HOST:
         return Why(answer.reason, answer.sentence)
-    able = {host.name for host in hosts if _could_hold(need, host)}
+    able = {host.name for host in hosts if need.on in ("", host.name) and _could_hold(need, host)}
     there = [one for one in holders if one.host in able]
     sentence = f"{answer.sentence} ({_who(there)})" if there else answer.sentence
     left = seconds_until_host_free(need, hosts, holders, now)
@@ -263,7 +266,7 @@ def seconds_until_host_free(
     """How long until a need fits if sessions take as long as their like did; None: history does not know. Pure."""
     found = []
     for host in hosts:
-        if host.closed:
+        if host.closed or need.on not in ("", host.name):
             continue
         ends = sorted(
             ((one.end, one) for one in holders if one.host == host.name and one.end and one.end > now),

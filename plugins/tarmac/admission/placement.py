@@ -1,7 +1,8 @@
 """Which session gets which device: pure functions over devices and a queue (docs/gpus.md).
 
-Memory is in whole bytes. Nothing here reads a clock, draws a random number or does I/O; equal candidates are ordered
-by UUID, so the same snapshot always gives the same plan.
+Memory is in whole bytes. Nothing here reads a clock, draws a random number or does I/O; equal candidates are ordered:
+those of the stack's own machine first, then by host and UUID. So the same snapshot always gives the same plan. All
+devices of a session are on one host.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 import enum
 import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from tarmac.base.errors import SnapshotError
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.units import format_size
 
 # How often a session may be overtaken. The rule: a queued session is starved when its sequence number is below the
@@ -53,10 +55,11 @@ class Reason(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostNeed:
-    """What a session takes of one host: memory in bytes, cores in thousandths."""
+    """What a session takes of one host: memory in bytes, cores in thousandths. `on`: the host it asks for; "": any."""
 
     memory_bytes: int = 0
     millicpus: int = 0
+    on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Need:
     """What a session asks for: `memory_bytes` on each of `device_count` devices; None: whole devices.
 
     `host`: of a CPU session, whose `device_count` is 0, what it asks of a host (admission/hosts.py). Of a GPU session,
-    what its container may take there, for which it does not wait.
+    what its container may take there, for which it does not wait; the host that it asks for is meant for its devices.
     """
 
     memory_bytes: int | None
@@ -73,9 +76,9 @@ class Need:
     host: HostNeed = HostNeed()
 
 
-def need_of_host(memory_bytes: int, millicpus: int) -> Need:
+def need_of_host(memory_bytes: int, millicpus: int, on: str = "") -> Need:
     """Return the need of a CPU session: bytes and thousandths of a core of one host, no device. Pure."""
-    return Need(None, 0, host=HostNeed(memory_bytes, millicpus))
+    return Need(None, 0, host=HostNeed(memory_bytes, millicpus, on))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ class DeviceLoad:
         reserved_bytes: sum of the live reservations.
         external_bytes: memory in use that no reservation covers: other people's processes, a session over its own.
         unusable: "" or why nothing may be placed here now, as a clause ("it is in quarantine: ...").
+        host: the machine that has it.
     """
 
     uuid: str
@@ -95,6 +99,7 @@ class DeviceLoad:
     reserved_bytes: int = 0
     external_bytes: int = 0
     unusable: str = ""
+    host: str = LOCAL_HOST
 
     @property
     def free_bytes(self) -> int:
@@ -164,8 +169,8 @@ def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] 
         held: devices kept free for a session that is before this one, with its name.
 
     Returns:
-        A placement of exactly `device_count` distinct UUIDs, sorted; else why there is none. Ties go to the lower
-        UUID.
+        A placement of exactly `device_count` distinct UUIDs of one host, sorted; else why there is none. Ties go to
+        the stack's own machine, then to the first host by name, then to the lower UUID.
 
     Raises:
         SnapshotError: two devices share a UUID.
@@ -174,7 +179,7 @@ def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] 
 
 
 def _known(devices: Iterable[DeviceLoad]) -> list[DeviceLoad]:
-    """Sort by UUID; leave out those without capacity.
+    """Sort by host, the stack's own machine first, and UUID; leave out those without capacity.
 
     Raises:
         SnapshotError: two devices share a UUID.
@@ -183,52 +188,100 @@ def _known(devices: Iterable[DeviceLoad]) -> list[DeviceLoad]:
     for first, second in itertools.pairwise(known):
         if first.uuid == second.uuid:
             raise SnapshotError(f"The snapshot names device {first.uuid} twice.")
+    known.sort(key=lambda device: (device.host != LOCAL_HOST, device.host))  # stable
     return known
 
 
+def by_host(devices: Iterable[DeviceLoad]) -> dict[str, list[DeviceLoad]]:
+    """Group devices by their host, in their order. Pure."""
+    found: dict[str, list[DeviceLoad]] = {}
+    for device in devices:
+        found.setdefault(device.host, []).append(device)
+    return found
+
+
 def _place(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -> Placement | NoFit:
-    fitting = [d for d in known if d.uuid not in held and fits(need, d)]
-    if len(fitting) >= need.device_count:
-        # Stable: `known` is sorted by UUID, so equal devices keep that order.
-        fitting.sort(key=lambda d: d.free_bytes if need.policy is Policy.PACKED else -d.free_bytes)
-        chosen = sorted(fitting[: need.device_count], key=lambda d: d.uuid)
-        return Placement(tuple((d.uuid, _room(need, d)) for d in chosen))
+    known = [d for d in known if need.host.on in ("", d.host)]
+    sign = 1 if need.policy is Policy.PACKED else -1
+    best: list[DeviceLoad] = []
+    for fitting in by_host(d for d in known if d.uuid not in held and fits(need, d)).values():
+        if len(fitting) >= need.device_count:
+            # Stable: `known` is sorted, so equal devices keep that order, and of equal hosts the first one is taken.
+            fitting.sort(key=lambda d: sign * d.free_bytes)
+            chosen = fitting[: need.device_count]
+            if not best or sign * sum(d.free_bytes for d in chosen) < sign * sum(d.free_bytes for d in best):
+                best = chosen
+    if best:
+        return Placement(tuple((d.uuid, _room(need, d)) for d in sorted(best, key=lambda d: d.uuid)))
     return _why_not(need, known, held)
 
 
 def _why_not(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -> NoFit:
     wanted, count = need_text(need), need.device_count
+    where = f"host {need.host.on}" if need.host.on else "this machine"
     if not known:
-        return NoFit(Reason.NO_DEVICE, f"needs {wanted}, and no GPU can be read on this machine at the moment")
-    if count > len(known):
-        return NoFit(Reason.EXCEEDS_COUNT, f"needs {wanted}, and this machine has {len(known)}")
-    able = [d for d in known if _could_hold(need, d, without_external=True)]
-    if len(able) < count:
-        largest = sorted((d.capacity_bytes for d in known), reverse=True)[count - 1]
+        return NoFit(Reason.NO_DEVICE, f"needs {wanted}, and no GPU can be read on {where} at the moment")
+    # With other machines each device is named with its host.
+    named = any(d.host != LOCAL_HOST for d in known)
+    hosts = by_host(known).values()
+    if count > (most := max(len(there) for there in hosts)):
+        has = "no host has more than" if named and not need.host.on else f"{where} has"
+        return NoFit(Reason.EXCEEDS_COUNT, f"needs {wanted}, and {has} {most}")
+    able = _enough(hosts, count, lambda d: _could_hold(need, d, without_external=True))
+    if not able:
+        largest = largest_each((d.host, d.capacity_bytes) for d in known)[count - 1]
         return NoFit(
             Reason.EXCEEDS_DEVICE,
             f"needs {wanted}, and "
             + ("the largest device" if count == 1 else f"number {count} of the devices by size")
+            + (" of a host" if named and count > 1 else "")
             + f" offers {format_size(largest)} to sessions",
         )
-    usable = [d for d in able if not d.unusable]
-    if len(usable) < count:
-        out = ", ".join(f"{d.uuid}: {d.unusable}" for d in able if d.unusable)
+    usable = _enough(by_host(able).values(), count, lambda d: not d.unusable)
+    if not usable:
+        out = ", ".join(f"{_name(d, named)}: {d.unusable}" for d in able if d.unusable)
         return NoFit(Reason.WAITING_FOR_DEVICE, f"needs {wanted}; not to be used now are {out}")
-    if sum(_room(need, d) > 0 for d in usable) >= count:
+    hosts = by_host(usable).values()
+    if _enough(hosts, count, lambda d: _room(need, d) > 0):
         names = ", ".join(sorted({name for uuid, name in held.items() if any(d.uuid == uuid for d in usable)}))
         return NoFit(Reason.WAITING_FOR_TURN, f"needs {wanted}, which is kept free for {names}, waiting longer")
-    offers = "; ".join(_offer(d) for d in usable)
-    if sum(_could_hold(need, d, without_external=False) for d in usable) < count:
+    offers = "; ".join(_offer(d, named) for d in usable)
+    if not _enough(hosts, count, lambda d: _could_hold(need, d, without_external=False)):
         return NoFit(
             Reason.WAITING_FOR_EXTERNAL, f"needs {wanted}, which processes outside Tarmac do not leave free: {offers}"
         )
     return NoFit(Reason.WAITING_FOR_MEMORY, f"needs {wanted}: {offers}")
 
 
+def _enough(hosts: Iterable[Sequence[DeviceLoad]], count: int, good: Callable[[DeviceLoad], bool]) -> list[DeviceLoad]:
+    """Return the good devices of those hosts that have enough of them."""
+    found = ([d for d in there if good(d)] for there in hosts)
+    return [d for there in found if len(there) >= count for d in there]
+
+
+def largest_each(devices: Iterable[tuple[str, int]]) -> list[int]:
+    """Return what the best host for it has at least on each of its largest 1, 2, 3 ... devices. Pure.
+
+    Args:
+        devices: the host and a number of bytes of each.
+
+    Returns:
+        Bytes, as many as the host with most devices has, never rising.
+    """
+    found: dict[str, list[int]] = {}
+    for host, count in devices:
+        found.setdefault(host, []).append(count)
+    ordered = [sorted(counts, reverse=True) for counts in found.values()]
+    return [max(together) for together in itertools.zip_longest(*ordered, fillvalue=0)]
+
+
+def _name(device: DeviceLoad, named: bool) -> str:
+    return f"{device.uuid} on {device.host}" if named else device.uuid
+
+
 @functools.lru_cache(1024)  # of the same devices, every session that waits is told the same
-def _offer(device: DeviceLoad) -> str:
-    text = f"{device.uuid} has {format_size(device.free_bytes)} free of {format_size(device.capacity_bytes)}"
+def _offer(device: DeviceLoad, named: bool) -> str:
+    text = f"{_name(device, named)} has {format_size(device.free_bytes)} free of {format_size(device.capacity_bytes)}"
     text += f", {format_size(device.reserved_bytes)} reserved"
     return text + (f", {format_size(device.external_bytes)} used by others" if device.external_bytes else "")
 
@@ -304,7 +357,7 @@ def with_reserved(devices: Iterable[DeviceLoad], placement: Placement) -> list[D
 
 
 def devices_to_reserve(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[str] = frozenset()) -> list[str]:
-    """Name the devices to reserve for a starved session: the smallest able ones, the last UUIDs first. Pure.
+    """Name devices of one host to reserve for a starved session: the smallest able ones, the last UUIDs first. Pure.
 
     The choice does not depend on what is reserved now, so it stays the same from cycle to cycle and the session
     waits only for those that run there already. (Which device is nearest to being free changes: a reserved device
@@ -312,16 +365,20 @@ def devices_to_reserve(need: Need, devices: Iterable[DeviceLoad], *, taken: Set[
     last ones drain sooner.
 
     Only devices on which it fits once our own sessions have ended: memory of other people's processes may never come
-    back, and holding a device for that would starve all other sessions. None when there are fewer than it needs.
+    back, and holding a device for that would starve all other sessions. None when no host has as many as it needs. Of
+    several hosts that have, the one whose devices offer least.
     """
     able = [
         device
         for device in devices
-        if not device.unusable and device.uuid not in taken and _could_hold(need, device, without_external=False)
+        if not device.unusable
+        and device.uuid not in taken
+        and need.host.on in ("", device.host)
+        and _could_hold(need, device, without_external=False)
     ]
-    if len(able) < need.device_count:
-        return []
     able.sort(key=lambda device: device.uuid, reverse=True)
     # Stable: of equally large devices the last UUID stays first.
     able.sort(key=lambda device: device.capacity_bytes)
-    return sorted(device.uuid for device in able[: need.device_count])
+    found = [there[: need.device_count] for there in by_host(able).values() if len(there) >= need.device_count]
+    best = min(found, key=lambda chosen: sum(device.capacity_bytes for device in chosen), default=[])
+    return sorted(device.uuid for device in best)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tarmac.admission.placement import DeviceLoad, Need, NoFit, Reason, fits, place
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.units import format_seconds
 
 NOT_YET = "no admission cycle has considered it yet"
@@ -44,7 +45,7 @@ def cycle_snapshot(devices: Iterable[DeviceLoad], held: Mapping[str, str], ends:
         held: the reserved devices, each with the session it is kept free for, in the order of the queue.
         ends: of the reservations.
     """
-    loads = [[d.uuid, d.capacity_bytes, d.reserved_bytes, d.external_bytes, d.unusable] for d in devices]
+    loads = [[d.uuid, d.capacity_bytes, d.reserved_bytes, d.external_bytes, d.unusable, d.host] for d in devices]
     known = {uuid: [[count, end and round(end)] for count, end in found] for uuid, found in ends.items()}
     return json.dumps([loads, list(held.items()), known], separators=(",", ":"))
 
@@ -64,11 +65,17 @@ def held_before(name: str, held: Iterable[tuple[str, str]]) -> dict[str, str]:
     return dict(itertools.takewhile(lambda pair: pair[1] != name, held))
 
 
-def eta(seconds: float | None) -> str:
-    """Say when what a session waits for should be free; nothing where history does not know. Pure."""
+def eta(seconds: float | None, host: str = "") -> str:
+    """Say when what a session waits for should be free; nothing where history does not know. Pure.
+
+    Args:
+        host: where; "": there is only one.
+    """
     if seconds is None or seconds <= 0:
         return ""
-    return f"; that should be free in about {format_seconds(seconds, about=True)}, if sessions take as long as before"
+    where = f" on {host}" if host else ""
+    about = format_seconds(seconds, about=True)
+    return f"; that should be free{where} in about {about}, if sessions take as long as before"
 
 
 def why(name: str, need: Need, snapshot: str, now: float) -> Why:
@@ -86,12 +93,15 @@ def why(name: str, need: Need, snapshot: str, now: float) -> Why:
     answer = place(need, devices, held=held_before(name, held))
     if not isinstance(answer, NoFit):
         return Why(None, FITS_NOW)
-    left = None if answer.reason.never else seconds_until_free(need, devices, ends, now)
-    return Why(answer.reason, answer.sentence, eta(left))
+    found = None if answer.reason.never else soonest_free(need, devices, ends, now)
+    if found is None:
+        return Why(answer.reason, answer.sentence)
+    named = any(device.host != LOCAL_HOST for device in devices)
+    return Why(answer.reason, answer.sentence, eta(found[0], found[1] if named else ""))
 
 
-def seconds_until_free(need: Need, devices: Iterable[DeviceLoad], ends: Ends, now: float) -> float | None:
-    """How long until a need fits if running sessions take as long as their like did; None: history does not know.
+def soonest_free(need: Need, devices: Iterable[DeviceLoad], ends: Ends, now: float) -> tuple[float, str] | None:
+    """How long until a need fits if running sessions take as long as their like did, and where; None: not known.
 
     Args:
         need: of the session that waits.
@@ -99,14 +109,18 @@ def seconds_until_free(need: Need, devices: Iterable[DeviceLoad], ends: Ends, no
         ends: of the reservations on them. One that is over already says nothing.
         now: seconds since 1970.
     """
-    times = []
+    times: dict[str, list[float]] = {}
     for device in devices:
+        if need.host.on not in ("", device.host):
+            continue
+        there = times.setdefault(device.host, [])
         if fits(need, device):
-            times.append(0.0)
+            there.append(0.0)
             continue
         for end, count in sorted((end, count) for count, end in ends.get(device.uuid, ()) if end and end > now):
             device = replace(device, reserved_bytes=max(0, device.reserved_bytes - count))
             if fits(need, device):
-                times.append(end - now)
+                there.append(end - now)
                 break
-    return sorted(times)[need.device_count - 1] if len(times) >= need.device_count else None
+    enough = {host: sorted(each) for host, each in times.items() if len(each) >= need.device_count}
+    return min(((each[need.device_count - 1], host) for host, each in enough.items()), default=None)

@@ -17,6 +17,8 @@ LABEL_RUN = "tarmac.run"
 LABEL_TASK = "tarmac.task"
 LABEL_ATTEMPT = "tarmac.attempt"
 LABEL_GPU = "tarmac.gpu"
+# Of a host's agent: which version of its code it runs.
+LABEL_AGENT = "tarmac.agent"
 # The task that follows the container, where that is not the one whose step it runs (a training that fetches its data
 # again), and that task's generation: it changes when the task is cleared, and not when a lost one is tried again.
 LABEL_OWNER = "tarmac.owner"

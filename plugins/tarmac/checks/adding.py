@@ -12,9 +12,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tarmac.base.errors import HostError
+from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
-from tarmac.base.units import format_cores, format_seconds, format_size
-from tarmac.containers import engine, moving
+from tarmac.base.texts import counted
+from tarmac.base.units import GIB, format_cores, format_seconds, format_size
+from tarmac.containers import agent, engine, moving, passthrough
+from tarmac.containers.calls import EngineCalls
+from tarmac.devices.report import LONGEST, Report, read
+from tarmac.devices.snapshot import State
 from tarmac.hosts.address import check_name, read_url
 from tarmac.hosts.capacity import measure
 from tarmac.hosts.ssh import Link, fingerprint, host_key, public_key, socket_of
@@ -25,6 +30,9 @@ from tarmac.ledger.records import Connection
 OLDEST_ENGINE = 20
 # Tarmac goes by its database's clock alone; a person who reads two logs side by side does not.
 _SKEW_SECONDS = 60.0
+# A container that starts on a busy machine tells of it within this time.
+_AGENT_SECONDS = 30.0
+_LITTLE_DISK = 20 * GIB
 
 
 def key_line() -> dict[str, str]:
@@ -126,8 +134,10 @@ def _add_linked(ledger: Ledger, name: str, connection: Connection, link: Link) -
     if known := others.get(str(info["ID"])):
         raise HostError(f"NAME: that machine is the host {known!r} already.")
     began = time.monotonic()
-    moving.far_image(near, far, stack.trainer_image, name)
+    image = moving.far_image(near, far, stack.trainer_image, name)
     says.append(f"it has the image {stack.trainer_image} ({time.monotonic() - began:.0f} s)")
+    found = _report(far, image, name)
+    says += [disk_sentence(found), _gpu_sentence(far, image, found)]
     offers = measure(far, stack, name)
     measured = [offers.total_bytes, offers.total_millicpus, offers.capacity_bytes, offers.capacity_millicpus]
     entered = Connection(connection.url, connection.host_key, str(info["ID"]))
@@ -136,4 +146,75 @@ def _add_linked(ledger: Ledger, name: str, connection: Connection, link: Link) -
     says.append(
         f"sessions may reserve {format_cores(offers.capacity_millicpus)} and {format_size(offers.capacity_bytes)} there"
     )
-    return {"fingerprint": fingerprint(connection.host_key), "key_file": "", "says": says}
+    return {
+        "fingerprint": fingerprint(connection.host_key),
+        "key_file": "",
+        "says": says,
+        "gpus": len([device for device in found.snapshot.devices if device.usable]),
+    }
+
+
+def _report(far: EngineCalls, image: str, name: str) -> Report:
+    """Start the machine's agent, which stays, and read what it tells first."""
+    container, deadline = agent.ensure(far, settings().stack, image), time.monotonic() + _AGENT_SECONDS
+    while time.monotonic() < deadline:
+        if line := agent.last_line(far, container, LONGEST):
+            try:
+                return read(line)
+            except ValueError as error:
+                raise HostError(f"What the agent on {name} tells cannot be read: {error}.") from error
+        time.sleep(0.2)
+    words = agent.last_words(far, container)
+    agent.remove(far, settings().stack)
+    raise HostError(
+        f"The agent on {name}, a container of the image {settings().trainer_image}, told nothing within "
+        f"{_AGENT_SECONDS:g} s: {words or 'it says nothing'}. Is that machine busy? Add it again."
+    )
+
+
+def disk_sentence(found: Report) -> str:
+    """Say how much room the engine's disk has. Pure."""
+    text = f"its engine's disk has {format_size(found.disk_free_bytes)} free of {format_size(found.disk_bytes)}"
+    if found.disk_free_bytes < _LITTLE_DISK:
+        text += ": make space there, a session's data and model have to fit (docker system df)"
+    return text
+
+
+def _gpu_sentence(far: EngineCalls, image: str, found: Report) -> str:
+    labels = {LABEL_PROJECT: settings().stack, "tarmac.probe": "gpu"}
+    problems = {
+        device.uuid: passthrough.problem(far, image, device.uuid, labels)
+        for device in found.snapshot.devices
+        if device.usable
+    }
+    return gpu_sentence(found, problems)
+
+
+def gpu_sentence(found: Report, problems: Mapping[str, str | None]) -> str:
+    """Say which GPUs a machine has, and whether containers get them. Pure.
+
+    Args:
+        found: what its agent tells.
+        problems: of each device that can be used, what is wrong with giving it to a container, as it was tried; None:
+            nothing.
+    """
+    seen, cards = found.snapshot, found.gpu_cards
+    if not seen.devices:
+        if not cards:
+            return "it has no NVIDIA GPU: sessions train on its cores"
+        count = counted(cards, "NVIDIA GPU")
+        if seen.state is State.NO_DRIVER:
+            return (
+                f"it has {count} that containers do not get: install NVIDIA's driver and the NVIDIA Container Toolkit "
+                "there and restart its engine; until then sessions train on its cores"
+            )
+        return f"it has {count} that cannot be used: {seen.sentence}; until that is mended sessions train on its cores"
+    lines = []
+    for device in seen.devices:
+        size = "memory not known" if device.total_bytes is None else format_size(device.total_bytes)
+        problem = problems.get(device.uuid) or device.fault
+        if not problem and device.uuid not in problems:
+            problem = "it is split into MIG instances" if device.mig_enabled else "its memory cannot be read"
+        state = f"not usable: {problem}" if problem else "a container got it"
+        lines.append(f"{device.uuid} {device.name}, {size} ({state})")
+    return f"its GPUs: {'; '.join(lines)}"

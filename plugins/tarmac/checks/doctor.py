@@ -182,8 +182,8 @@ def quarantine(rows: Sequence[DeviceRow]) -> list[Finding]:
         if row.quarantine:
             todo = f"Mend it, then `make release-gpu GPU={row.uuid}`."
             found.append(Finding("gpu", State.WRONG, f"{row.uuid} is in quarantine: {row.quarantine}", todo))
-        elif row.unusable:
-            found.append(Finding("gpu", State.NOTE, f"{row.uuid} is not usable: {row.unusable}"))
+        elif why := row.closed or row.unusable:
+            found.append(Finding("gpu", State.NOTE, f"{row.uuid} is not usable: {why}"))
     return found
 
 

@@ -7,14 +7,15 @@ for the checker.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
-from tarmac.admission.placement import DeviceLoad, Need, NoFit, place
+from tarmac.admission.placement import DeviceLoad, HostNeed, Need, NoFit, place
 from tarmac.base.errors import ContainerError, RegistryError, UnknownModelError
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
 from tarmac.base.units import (
@@ -111,9 +112,10 @@ def world_problems(conf: Mapping[str, Any], *, contents: bool) -> tuple[list[str
         problems += missing
     if request.run is not None and request.run.image is not None:
         problems += _image_problems(request.run.image)
-    if request.gpu:
+    of_host = host_problems(request)
+    if request.gpu and not any(one.startswith("resources.host:") for one in of_host):
         problems += gpu_problems(request, None if missing else image)
-    problems += host_problems(request)
+    problems += of_host
     problems += hub_problems(request, stack.hub_url)
     try:
         wrong, base = _registry_problems(request, kind_known=part.model)
@@ -190,11 +192,15 @@ def other_hosts() -> list[HostRow]:
         return [host for host in ledger.hosts() if host.url]
 
 
-def _largest_host(memory_bytes: int, cores: int) -> tuple[int, int]:
-    """Return the most bytes and thousandths of a core that a host offers; others are asked for if this one has less."""
+def _largest_host(memory_bytes: int, cores: int, *, alone: bool) -> tuple[int, int]:
+    """Return the most bytes and thousandths of a core that a host offers; others are asked for if this one has less.
+
+    Args:
+        alone: this machine is meant, and no other one.
+    """
     here = measure(engine.client(), settings())
     offers = [(here.capacity_bytes, here.capacity_millicpus)]
-    if memory_bytes > here.capacity_bytes or cores > here.capacity_millicpus:
+    if not alone and (memory_bytes > here.capacity_bytes or cores > here.capacity_millicpus):
         offers += [(host.capacity_bytes, host.capacity_millicpus) for host in other_hosts()]
     return max(memory for memory, _ in offers), max(cores for _, cores in offers)
 
@@ -202,56 +208,106 @@ def _largest_host(memory_bytes: int, cores: int) -> tuple[int, int]:
 def host_problems(request: TrainingRequest) -> list[str]:
     """Say why a session can never get the cores and memory of a host that it asks for; a busy host is no reason."""
     asked = request.resources
-    most_bytes, most_millicpus = _largest_host(
-        LEAST_BYTES if asked.memory is None else host_bytes(asked.memory),
-        LEAST_MILLICPUS if asked.cpus is None else millicpus(asked.cpus),
-    )
+    meant: HostRow | None = None
+    if asked.host not in (None, LOCAL_HOST):
+        known = other_hosts()
+        meant = next((host for host in known if host.name == asked.host), None)
+        if meant is None:
+            names = ", ".join([LOCAL_HOST, *(host.name for host in known)])
+            return [f"resources.host: there is no such host; there are: {names} (got {asked.host!r})."]
+    if meant is not None:
+        most_bytes, most_millicpus = meant.capacity_bytes, meant.capacity_millicpus
+    else:
+        most_bytes, most_millicpus = _largest_host(
+            LEAST_BYTES if asked.memory is None else host_bytes(asked.memory),
+            LEAST_MILLICPUS if asked.cpus is None else millicpus(asked.cpus),
+            alone=asked.host == LOCAL_HOST,
+        )
+    machine = "this machine" if meant is None else f"host {meant.name}"
     memory, cores = format_size(most_bytes), format_cores(most_millicpus)
     if not request.gpu and (most_bytes < LEAST_BYTES or most_millicpus < LEAST_MILLICPUS):
         return [
-            f"resources: this machine offers {cores} and {memory} of memory to sessions, too little for any training: "
+            f"resources: {machine} offers {cores} and {memory} of memory to sessions, too little for any training: "
             "lower TARMAC_HOST_CPU_HEADROOM or TARMAC_HOST_MEMORY_HEADROOM in env/stack.env and run `make up`."
         ]
     problems = []
     if asked.memory is not None and host_bytes(asked.memory) > most_bytes:
         problems.append(
-            f"resources.memory: this machine offers {memory} to sessions: ask for less, or train on a larger machine "
+            f"resources.memory: {machine} offers {memory} to sessions: ask for less, or train on a larger machine "
             f"(got {asked.memory!r})."
         )
     if asked.cpus is not None and millicpus(asked.cpus) > most_millicpus:
         problems.append(
-            f"resources.cpus: this machine offers {cores} to sessions: ask for fewer, or train on a larger machine "
+            f"resources.cpus: {machine} offers {cores} to sessions: ask for fewer, or train on a larger machine "
             f"(got {asked.cpus!r})."
         )
     return problems
 
 
 def gpu_problems(request: TrainingRequest, image: str | None) -> list[str]:
-    """Say why a GPU session cannot be accepted on this machine; a device that is only busy or unhealthy is no reason.
+    """Say why no host can ever train a GPU session; a device that is only busy, silent or unhealthy is no reason.
+
+    Other machines are looked at where this one alone does not do, by what the ledger knows of them.
 
     Args:
         image: to prove the passthrough with; None: there is none.
     """
+    asked, on = request.resources, request.resources.host
+    need = Need(
+        None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus, host=HostNeed(on=on or "")
+    )
+    problem, here = _devices_here(image) if on in (None, LOCAL_HOST) else ("", [])
+    if here is None or (here and not _never(need, here)):
+        return []
+    elsewhere = [] if on == LOCAL_HOST else [device for device in devices_elsewhere() if on in (None, device.host)]
+    if not elsewhere and problem:
+        return [problem]
+    if not elsewhere and not here:
+        return [
+            f"resources.host: host {on} has no GPU that is known, see make hosts (got {on!r}). Send gpu: false to "
+            "train on its CPU."
+        ]
+    if why := _never(need, [*here, *elsewhere]):
+        return [
+            f"resources: this session never fits here: it {why} (got gpu_memory {asked.gpu_memory!r}, "
+            f"gpus {asked.gpus}). Ask for less, or train on a larger machine."
+        ]
+    return []
 
+
+def _never(need: Need, there: Iterable[DeviceLoad]) -> str:
+    """Say why a need never fits on devices; "": it may. Pure."""
+    answer = place(need, there)
+    return answer.sentence if isinstance(answer, NoFit) and answer.reason.never else ""
+
+
+def _devices_here(image: str | None) -> tuple[str, list[DeviceLoad] | None]:
+    """Look at this machine's devices.
+
+    Returns:
+        Why none of them can be used, or ""; and what each offers, None: what the one that cannot be read offers is not
+        known.
+    """
     instead = "(got true). Send gpu: false to train on the CPU."
     seen = devices.snapshot()
     if seen.state is not devices.State.OK:
-        return [f"gpu: this machine has no working GPU: {seen.sentence} {instead}"]
+        return f"gpu: this machine has no working GPU: {seen.sentence} {instead}", []
     stack = settings()
     labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
     usable = [device.uuid for device in seen.devices if device.usable]
     if usable and image and (problem := passthrough.problem(engine.client(), image, usable[0], labels)):
-        return [f"gpu: {problem} {instead}"]
-    asked = request.resources
+        return f"gpu: {problem} {instead}", []
     found = device_statuses(seen, [], {}, headroom_bytes=stack.gpu_headroom_bytes)
     if seen.unidentified or any(status.total_bytes <= 0 for status in found):
-        return []  # what the one that cannot be read offers is not known
-    empty = [DeviceLoad(status.uuid, status.capacity_bytes, unusable=status.unusable) for status in found]
-    need = Need(None if asked.gpu_memory is None else gpu_bytes(asked.gpu_memory), asked.gpus)
-    answer = place(need, empty)
-    if isinstance(answer, NoFit) and answer.reason.never:
+        return "", None
+    return "", [DeviceLoad(status.uuid, status.capacity_bytes, unusable=status.unusable) for status in found]
+
+
+def devices_elsewhere() -> list[DeviceLoad]:
+    """Return what each device of the other machines offers, as the ledger knows it."""
+    with Ledger(settings().database_url) as ledger:
         return [
-            f"resources: this session never fits here: it {answer.sentence} (got gpu_memory {asked.gpu_memory!r}, "
-            f"gpus {asked.gpus}). Ask for less, or train on a larger machine."
+            DeviceLoad(row.uuid, row.capacity_bytes, unusable=row.unusable, host=row.host)
+            for row in ledger.devices()
+            if row.host != LOCAL_HOST
         ]
-    return []

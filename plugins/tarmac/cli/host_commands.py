@@ -44,7 +44,8 @@ def host_add(arguments: argparse.Namespace) -> int:
         return ExitCode.RUN_FAILED
     for text in found["says"]:
         print(f"✓ {text}")
-    print(f"Host {name} takes trainings on the CPU in a few seconds: make hosts")
+    what = "GPU sessions and CPU sessions" if found.get("gpus") else "CPU sessions"
+    print(f"Host {name} takes {what} in a few seconds: make hosts")
     return 0
 
 

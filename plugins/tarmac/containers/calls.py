@@ -58,8 +58,12 @@ class EngineCalls(Protocol):
         follow: bool,
         timestamps: bool,
         since: int | None = None,
+        tail: int | str = "all",
     ) -> Iterator[bytes]:
-        """Yield the records of a container's log, with a time stamp before each; `since` is in seconds."""
+        """Yield the records of a container's log, with a time stamp before each; `since` is in seconds.
+
+        `tail`: so many of the last lines.
+        """
 
     def attach_socket(self, container: str, params: JsonDict | None = None) -> Any:
         """Return a socket that gets what the container prints from now on, in frames."""

@@ -15,6 +15,7 @@ from docker.errors import APIError, ImageNotFound, NotFound
 
 from tarmac.base.errors import ContainerError
 from tarmac.base.session import (
+    LABEL_AGENT,
     LABEL_DAG,
     LABEL_GENERATION,
     LABEL_OWNER,
@@ -52,8 +53,11 @@ def client() -> EngineCalls:
     return calls
 
 
-def client_at(socket: str) -> EngineCalls:
+def client_at(socket: str, seconds: int = 600) -> EngineCalls:
     """Connect to the engine behind a Unix socket, such as that of a link to another machine.
+
+    Args:
+        seconds: how long an answer is waited for. An engine that takes an image in says nothing for minutes.
 
     Raises:
         OSError: no engine answers there.
@@ -62,8 +66,7 @@ def client_at(socket: str) -> EngineCalls:
     from docker.errors import DockerException
 
     try:
-        # An engine that takes an image in says nothing for minutes.
-        calls: EngineCalls = docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=600)
+        calls: EngineCalls = docker.APIClient(base_url=f"unix://{socket}", version="auto", timeout=seconds)
     except DockerException as error:
         raise OSError(str(error)) from error
     return calls
@@ -89,6 +92,7 @@ class Found:
     key: SessionKey | None
     owner: str
     generation: str
+    runs: bool = False
 
 
 def stack_containers(api: EngineCalls, stack: str) -> list[Found]:
@@ -100,8 +104,10 @@ def stack_containers(api: EngineCalls, stack: str) -> list[Found]:
             _key(container["Labels"]),
             container["Labels"].get(LABEL_OWNER) or container["Labels"].get(LABEL_TASK, ""),
             container["Labels"].get(LABEL_GENERATION, ""),
+            container["State"] == "running",
         )
         for container in containers_with(api, {LABEL_PROJECT: stack})
+        if LABEL_AGENT not in container["Labels"]  # which the host's keeper keeps
     ]
 
 

@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from tarmac.containers import engine
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tarmac.containers import engine, moving
 from tarmac.containers.calls import EngineCalls
+from tarmac.hosts import ssh
 from tarmac.hosts.address import is_elsewhere
 from tarmac.hosts.ssh import socket_of
 
+ANSWER_SECONDS = 600
+"""How long an answer is waited for; a machine that is gone ends the link to it, and so the waiting, within seconds."""
 
-def engine_of(host: str) -> EngineCalls:
+
+def image_on(near: EngineCalls, far: EngineCalls, image: str, host: str) -> str:
+    """Return the id of an image on another machine's engine; sent there if it is missing, by one process at a time.
+
+    Raises:
+        ContainerError, OSError: as of moving.far_image.
+    """
+    with _alone(host):
+        return moving.far_image(near, far, image, host)
+
+
+@contextmanager
+def _alone(host: str) -> Iterator[None]:
+    ssh.LINKS.mkdir(mode=0o700, exist_ok=True)
+    with (ssh.LINKS / f"{host}.image").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def engine_of(host: str, seconds: int = ANSWER_SECONDS) -> EngineCalls:
     """Connect to the engine of a host; to that of another machine by the link that reaper/other_hosts.py keeps.
+
+    Args:
+        seconds: how long an answer of another machine is waited for.
 
     Raises:
         ContainerError: the local engine does not answer.
         OSError: the other machine does not answer.
     """
-    return engine.client_at(socket_of(host)) if is_elsewhere(host) else engine.client()
+    return engine.client_at(socket_of(host), seconds) if is_elsewhere(host) else engine.client()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tarmac.admission.estimate import Estimate
@@ -68,7 +68,7 @@ class Hosts(Database):
     def remove_host(self, name: str) -> bool:
         """Forget another machine. False: there is none of this name, or a session holds something of it."""
         with self.cursor() as cursor:
-            cursor.execute(sql.REMOVE_HOST, (name,))
+            cursor.execute(sql.REMOVE_HOST, (name, name, name))
             return cursor.fetchone() is not None
 
     def drain_host(self, name: str, draining: bool) -> bool:
@@ -93,6 +93,22 @@ class Hosts(Database):
         with self.cursor() as cursor:
             cursor.execute(sql.HOST_IS_SILENT, (why, name, why))
 
+    def put_snapshot(self, name: str, body: str) -> None:
+        """Keep what another machine's agent tells of it now (devices/report.py)."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.PUT_SNAPSHOT, (name, body))
+
+    def snapshot(self, name: str) -> tuple[str, float] | None:
+        """Return what another machine told of itself last, and how many seconds ago; None: nothing yet."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.SNAPSHOT, (name,))
+            row = cursor.fetchone()
+        return None if row is None else (row[0], float(row[1]))
+
+    def snapshots(self) -> dict[str, tuple[str, float]]:
+        """Return the same of each other machine that has told anything."""
+        return {row["host"]: (row["body"], float(row["seconds"])) for row in self.rows(sql.SNAPSHOTS)}
+
     def open_host_cycle(self, key: SessionKey | None = None) -> HostOpening | None:
         """Lock the tower and all hosts until the transaction ends, and note that a cycle is made.
 
@@ -104,14 +120,14 @@ class Hosts(Database):
             row = cursor.fetchone()
         return None if row is None else HostOpening([HostRow(**one) for one in row[0]], int(row[1]), row[2])
 
-    def host_candidates(self, free: Sequence[HostNeed], key: SessionKey | None) -> HostCandidates:
+    def host_candidates(self, free: Mapping[str, HostNeed], key: SessionKey | None) -> HostCandidates:
         """Return the CPU sessions a cycle has to look at: the starved ones, those that fit on a host, and `key` itself.
 
         Args:
             free: what may be reserved on each host.
             key: to be looked at in any case.
         """
-        room = ([one.memory_bytes for one in free], [one.millicpus for one in free])
+        room = (list(free), [one.memory_bytes for one in free.values()], [one.millicpus for one in free.values()])
         with self.cursor() as cursor:
             cursor.execute(sql.HOST_CANDIDATES, (*room, *(key or ("", ""))))
             rows = cursor.fetchall()
@@ -119,13 +135,13 @@ class Hosts(Database):
             [
                 Waiting(
                     session_name(SessionKey(row[0], row[1])),
-                    Need(None, 0, host=HostNeed(int(row[2]), int(row[3]))),
-                    int(row[4]),
+                    Need(None, 0, host=HostNeed(int(row[2]), int(row[3]), row[4])),
                     int(row[5]),
+                    int(row[6]),
                 )
                 for row in rows
             ],
-            int(rows[0][6]) if rows else 0,
+            int(rows[0][7]) if rows else 0,
         )
 
     def admit_on_hosts(self, admitted: Collection[tuple[str, HostPlacement]]) -> set[str]:
@@ -163,11 +179,11 @@ class Hosts(Database):
             for row in self.host_holders()
         ]
 
-    def correctable_on_host(self, fingerprint: str) -> list[tuple[SessionKey, int, int]]:
-        """Return the queued CPU sessions that history may correct: the session, its data's bytes, its cores."""
+    def correctable_on_host(self, fingerprint: str) -> list[tuple[SessionKey, int, str]]:
+        """Return the queued CPU sessions that history may correct: the session, its data's bytes, the host it names."""
         with self.cursor() as cursor:
             cursor.execute(sql.CORRECTABLE_ON_HOST, (fingerprint,))
-            return [(SessionKey(row[0], row[1]), int(row[2]), int(row[3])) for row in cursor.fetchall()]
+            return [(SessionKey(row[0], row[1]), int(row[2]), row[3]) for row in cursor.fetchall()]
 
     def correct_on_host(self, key: SessionKey, memory_bytes: int, found: Estimate) -> None:
         """Give a queued CPU session another need of memory. Idempotent."""

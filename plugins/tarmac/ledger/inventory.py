@@ -18,14 +18,14 @@ class Inventory(Database):
             cursor.execute(sql.DEVICES)
             return [DeviceRow(*row) for row in cursor.fetchall()]
 
-    def put_devices(self, seen: Sequence[tuple[str, str, int | None, int, int, int, str]]) -> list[DeviceRow]:
+    def put_devices(self, seen: Sequence[tuple[str, str, int | None, int, int, int, str, str]]) -> list[DeviceRow]:
         """Note what was just read of devices; return them all. A capacity never shrinks below what is reserved already.
 
         Args:
-            seen: UUID, name, position, total, capacity and external bytes, and "" or why it is unusable, of each.
+            seen: UUID, name, position, total, capacity and external bytes, "" or why it is unusable, and host, of each.
         """
         with self.cursor() as cursor:
-            cursor.execute(sql.PUT_DEVICES, [list(column) for column in zip(*seen, strict=True)] or 7 * [[]])
+            cursor.execute(sql.PUT_DEVICES, [list(column) for column in zip(*seen, strict=True)] or 8 * [[]])
             return [DeviceRow(*row) for row in cursor.fetchall()]
 
     def mark_unusable(self, uuid: str, why: str) -> None:

@@ -34,15 +34,17 @@ KEEP_HISTORY = 100_000
 class Opening:
     """What the ledger says when an admission cycle begins.
 
-    `outdated`: the row of some device is older than NOTE_SECONDS; `queued`: how many sessions are queued, counted up to
-    COUNTED; `snapshot`: the text of the last cycle's snapshot.
+    `outdated`: devices whose rows are older than NOTE_SECONDS; `queued`: how many sessions are queued, counted up to
+    COUNTED; `snapshot`: the text of the last cycle's snapshot; `told`: of each other machine that has told of its
+    devices lately what it said.
     """
 
     devices: list[DeviceRow]
     reservations: list[Reservation]
-    outdated: bool
+    outdated: frozenset[str]
     queued: int
     snapshot: str
+    told: Mapping[str, str]
 
 
 class Ledger(Waitlist, Inventory, Hosts, History):
@@ -78,9 +80,10 @@ class Ledger(Waitlist, Inventory, Hosts, History):
         return Opening(
             [DeviceRow(*one[:-1]) for one in devices],
             [reservation_of(list(one.values())) for one in row[1]],
-            any(one[-1] for one in devices),
+            frozenset(one[0] for one in devices if one[-1]),
             int(row[2]),
             row[3],
+            {one["host"]: one["body"] for one in row[4]},
         )
 
     def admit(self, placed: Collection[tuple[str, Placement, bool]]) -> set[str]:

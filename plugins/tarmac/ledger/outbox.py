@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tarmac.admission.placement import HostNeed, Need
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
 from tarmac.ledger.database import Database
-from tarmac.ledger.queued import why_queued
+from tarmac.ledger.queued import need_of, why_queued
 from tarmac.ledger.records import session_name
 
 _LOCK = 7_246_102  # an advisory lock's number, any that nothing else uses in this database
@@ -87,8 +86,7 @@ class Outbox(Database):
         found = []
         for row in self.rows(sql.LONG_WAITING, (seconds,)):
             key = SessionKey(row["dag_id"], row["run_id"])
-            need = Need(row["memory_bytes"], row["device_count"], host=HostNeed(row["host_bytes"], row["millicpus"]))
-            why = str(why_queued(session_name(key), need, row["view"], row["now"]))
+            why = str(why_queued(session_name(key), need_of(row), row["view"], row["now"]))
             kept = {name: row[name] for name in ("run_id", "enqueued_at", "waited")}
             found.append({**kept, "on_host": row["device_count"] == 0, "why": why})
         return found

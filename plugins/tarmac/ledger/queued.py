@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tarmac.admission.estimate import Estimate
 from tarmac.admission.hosts import why_on_host
-from tarmac.admission.placement import HostNeed, Need, Policy, Waiting
+from tarmac.admission.placement import HostNeed, Need, Policy, Waiting, largest_each
 from tarmac.admission.reasons import Why, why
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
 from tarmac.ledger.database import Database
 from tarmac.ledger.records import Entry, Place, session_name
+
+
+class Room(NamedTuple):
+    """What a host's usable devices have left: free bytes of each, any order; how many can be had as a whole."""
+
+    free: Sequence[int]
+    empty: int
 
 
 class Candidates(NamedTuple):
@@ -24,10 +31,16 @@ class Candidates(NamedTuple):
 
 def place_of(key: SessionKey, row: Sequence[Any]) -> Place:
     """Return a session's place, of the row that PLACE_IN_QUEUE or BEAT gives. Pure."""
-    ahead, memory_bytes, count, host_bytes, millicpus, snapshot, now, left, waited, estimate = row
-    need = Need(memory_bytes, count, host=HostNeed(host_bytes, millicpus))
+    ahead, memory_bytes, count, host_bytes, millicpus, on, snapshot, now, left, waited, estimate = row
+    need = Need(memory_bytes, count, host=HostNeed(host_bytes, millicpus, on))
     reason = why_queued(session_name(key), need, snapshot, now)
     return Place(int(ahead), reason, float(left), float(waited), estimate, on_host=count == 0)
+
+
+def need_of(row: Mapping[str, Any]) -> Need:
+    """Return the need of a queued session, of its row. Pure."""
+    on_host = HostNeed(row["host_bytes"], row["millicpus"], row["wanted_host"])
+    return Need(row["memory_bytes"], row["device_count"], host=on_host)
 
 
 def why_queued(name: str, need: Need, snapshot: str, now: float) -> Why:
@@ -81,6 +94,7 @@ class Waitlist(Database):
                     entry.max_wait_seconds,
                     entry.need.host.memory_bytes,
                     entry.need.host.millicpus,
+                    entry.need.host.on,
                     *key,
                     *key,
                 ),
@@ -117,11 +131,11 @@ class Waitlist(Database):
             cursor.execute(sql.ANY_QUEUED)
             return bool(cursor.fetchone()[0])
 
-    def correctable(self, fingerprint: str) -> list[tuple[SessionKey, int, int]]:
-        """Return the queued sessions whose need history may correct: each with its data's bytes and its devices."""
+    def correctable(self, fingerprint: str) -> list[tuple[SessionKey, int, int, str]]:
+        """Return the queued sessions that history may correct: each with its data's bytes, its devices, its host."""
         with self.cursor() as cursor:
             cursor.execute(sql.CORRECTABLE, (fingerprint,))
-            return [(SessionKey(row[0], row[1]), int(row[2]), int(row[3])) for row in cursor.fetchall()]
+            return [(SessionKey(row[0], row[1]), int(row[2]), int(row[3]), row[4]) for row in cursor.fetchall()]
 
     def correct(self, key: SessionKey, found: Estimate) -> None:
         """Give a session that waits another need. Idempotent."""
@@ -135,22 +149,26 @@ class Waitlist(Database):
             row = cursor.fetchone()
         return None if row is None else place_of(key, row)
 
-    def candidates(self, free: Sequence[int], empty: int, key: SessionKey | None) -> Candidates:
+    def candidates(self, rooms: Mapping[str, Room], key: SessionKey | None) -> Candidates:
         """Return the sessions that an admission cycle has to consider.
 
         These are the starved ones, those for which enough devices have enough left, and `key` itself: at most a few
         times CANDIDATES_AT_MOST, however many wait.
 
         Args:
-            free: what may be reserved on each usable device, in bytes, any order.
-            empty: how many devices can be had as a whole.
+            rooms: what each host has.
             key: a session to return in any case.
         """
         parts: list[tuple[str, tuple[Any, ...]]] = [(sql.STARVED_CANDIDATES, ())]
-        if max(free, default=0) > 0:
-            parts.append((sql.FITTING_CANDIDATES, (max(free), sorted(free, reverse=True))))
-        if empty > 0:
-            parts.append((sql.WHOLE_CANDIDATES, (empty,)))
+        names = list(rooms)
+        best = largest_each((name, count) for name, room in rooms.items() for count in room.free)
+        if best and best[0] > 0:
+            # All rows of an array are of one length.
+            each = [(sorted(rooms[name].free, reverse=True) + len(best) * [0])[: len(best)] for name in names]
+            parts.append((sql.FITTING_CANDIDATES, (best[0], best, each, names)))
+        empty = [rooms[name].empty for name in names]
+        if max(empty, default=0) > 0:
+            parts.append((sql.WHOLE_CANDIDATES, (max(empty), empty, names)))
         if key is not None:
             parts.append((sql.OF_SESSION, key))
         with self.cursor() as cursor:
@@ -158,13 +176,17 @@ class Waitlist(Database):
                 sql.candidates([part for part, _ in parts]), [value for _, values in parts for value in values]
             )
             rows = cursor.fetchall()
-        names = [session_name(SessionKey(row[0], row[1])) for row in rows]
         return Candidates(
             [
-                Waiting(name, Need(row[2], row[3], Policy(row[4])), int(row[5]), int(row[6]))
-                for name, row in zip(names, rows, strict=True)
+                Waiting(
+                    session_name(SessionKey(row[0], row[1])),
+                    Need(row[2], row[3], Policy(row[4]), HostNeed(on=row[7])),
+                    int(row[5]),
+                    int(row[6]),
+                )
+                for row in rows
             ],
-            int(rows[0][7]) if rows else 0,
+            int(rows[0][8]) if rows else 0,
         )
 
     def store_snapshot(self, text: str) -> None:
@@ -183,6 +205,5 @@ class Waitlist(Database):
         rows = self.rows(sql.QUEUE, (on_host, limit))
         for row in rows:
             name = session_name(SessionKey(row["dag_id"], row["run_id"]))
-            need = Need(row["memory_bytes"], row["device_count"], host=HostNeed(row["host_bytes"], row["millicpus"]))
-            row["reason"] = str(why_queued(name, need, row["view"], row["now"]))
+            row["reason"] = str(why_queued(name, need_of(row), row["view"], row["now"]))
         return rows

@@ -11,7 +11,7 @@ from tarmac.admission.estimate import Estimate
 from tarmac.admission.hosts import HostLoad
 from tarmac.admission.placement import Need
 from tarmac.admission.reasons import Why
-from tarmac.base.ids import GPU_PREFLIGHT_CONFIGURATION
+from tarmac.base.ids import GPU_PREFLIGHT_CONFIGURATION, LOCAL_HOST
 from tarmac.base.session import SessionKey
 
 
@@ -64,7 +64,10 @@ class Reservation:
 
 @dataclass(frozen=True)
 class DeviceRow:
-    """A device as the ledger knows it. `quarantine`: the reason, or ""."""
+    """A device as the ledger knows it.
+
+    `quarantine`: the reason, or "". `closed`: why nothing may be placed on it for the sake of its host, or "".
+    """
 
     uuid: str
     name: str
@@ -75,6 +78,8 @@ class DeviceRow:
     external_bytes: int
     unusable: str
     quarantine: str
+    host: str = LOCAL_HOST
+    closed: str = ""
 
 
 @dataclass(frozen=True)

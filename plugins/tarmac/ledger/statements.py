@@ -27,6 +27,8 @@ COUNTED = 4
 ANSWER_SECONDS = 30
 # What was noted of a device longer ago than this is noted again, also where nothing has changed.
 NOTE_SECONDS = 10
+# A snapshot of another machine that is older says nothing of its devices.
+SNAPSHOT_SECONDS = 10
 
 OF_SESSION = "dag_id = %s AND run_id = %s"
 """The condition for one session's rows; its values are a SessionKey."""
@@ -75,20 +77,37 @@ REMOVE_VERSION = "DELETE FROM schema_version WHERE version = %s"
 
 # ---- devices and quarantine ------------------------------------------------------------------------------------------
 
-_DEVICE_COLUMNS = """
-    uuid, name, position, total_bytes, capacity_bytes, reserved_bytes, external_bytes, unusable,
-    coalesce(reason, '') AS quarantine
+# Each host, and whether it is another machine that does not answer.
+_HOSTS = f"""
+    (SELECT *, url <> '' AND (trouble <> '' OR answered_at < clock_timestamp() - interval '{ANSWER_SECONDS} seconds')
+        AS silent FROM host) known_host
 """
-_DEVICES = "device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL"
+
+# `closed`: why nothing may be placed on a device for the sake of its host.
+_DEVICE_COLUMNS = f"""
+    uuid, device.name, position, device.total_bytes, device.capacity_bytes, device.reserved_bytes, external_bytes,
+    unusable, coalesce(reason, '') AS quarantine, device.host,
+    CASE WHEN draining THEN 'its host is drained'
+        WHEN device.host = '{LOCAL_HOST}' THEN ''
+        WHEN silent IS DISTINCT FROM false THEN 'its host does not answer'
+        WHEN taken_at IS NULL OR taken_at < clock_timestamp() - interval '{SNAPSHOT_SECONDS} seconds'
+            THEN 'its host tells nothing of its GPUs'
+        ELSE '' END AS closed
+"""
+_DEVICES = f"""
+    device LEFT JOIN quarantine ON device_uuid = uuid AND released_at IS NULL
+        LEFT JOIN {_HOSTS} ON known_host.name = device.host LEFT JOIN snapshot ON snapshot.host = device.host
+"""
 
 # All devices, each with the reason of its open quarantine.
 DEVICES = f"SELECT {_DEVICE_COLUMNS} FROM {_DEVICES} ORDER BY uuid"
 
 # What a snapshot says of devices. A capacity never shrinks below what is reserved already. Answers with all devices.
 PUT_DEVICES = f"""
-    INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable)
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])
-    ON CONFLICT (uuid) DO UPDATE SET name = excluded.name, position = excluded.position,
+    INSERT INTO device (uuid, name, position, total_bytes, capacity_bytes, external_bytes, unusable, host)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::integer[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[],
+        %s::text[])
+    ON CONFLICT (uuid) DO UPDATE SET name = excluded.name, position = excluded.position, host = excluded.host,
         total_bytes = excluded.total_bytes, external_bytes = excluded.external_bytes,
         capacity_bytes = greatest(excluded.capacity_bytes, device.reserved_bytes),
         unusable = excluded.unusable, seen_at = clock_timestamp();
@@ -122,15 +141,16 @@ ARRIVE = "INSERT INTO arrival (dag_id, run_id) VALUES (%s, %s) ON CONFLICT DO NO
 ENQUEUE = f"""
     {ARRIVE};
     INSERT INTO waiting (dag_id, run_id, task_id, priority, sequence, memory_bytes, device_count, policy, rule,
-        estimate, data_bytes, signature, deadline_at, host_bytes, millicpus)
+        estimate, data_bytes, signature, deadline_at, host_bytes, millicpus, wanted_host)
     VALUES (%s, %s, %s, coalesce((SELECT priority FROM arrival WHERE {OF_SESSION}), %s),
         (SELECT sequence FROM arrival WHERE {OF_SESSION}),
-        %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s)
+        %s, %s, %s, %s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s), %s, %s, %s)
     ON CONFLICT (dag_id, run_id) DO UPDATE SET
         task_id = excluded.task_id, priority = excluded.priority, memory_bytes = excluded.memory_bytes,
         device_count = excluded.device_count, policy = excluded.policy, rule = excluded.rule,
         estimate = excluded.estimate, data_bytes = excluded.data_bytes, signature = excluded.signature,
-        host_bytes = excluded.host_bytes, millicpus = excluded.millicpus, seen_at = clock_timestamp();
+        host_bytes = excluded.host_bytes, millicpus = excluded.millicpus, wanted_host = excluded.wanted_host,
+        seen_at = clock_timestamp();
     DELETE FROM waiting WHERE {OF_SESSION} AND EXISTS (SELECT FROM reservation WHERE {OF_SESSION})
 """
 
@@ -170,7 +190,7 @@ OLD_ARRIVALS = """
 
 # Queued sessions whose need a new measurement may correct: it is no need that the request or an own attempt gave.
 CORRECTABLE = """
-    SELECT dag_id, run_id, data_bytes, device_count FROM waiting
+    SELECT dag_id, run_id, data_bytes, device_count, wanted_host FROM waiting
     WHERE signature = %s AND rule IN ('history', 'default', 'whole_device') AND device_count > 0 ORDER BY sequence
 """
 
@@ -180,7 +200,7 @@ CORRECT = f"UPDATE waiting SET memory_bytes = %s, rule = %s, estimate = %s WHERE
 _PLACE = f"""
     SELECT (SELECT count(*) FROM waiting w WHERE (-w.priority, w.sequence) < (-mine.priority, mine.sequence)
             AND (w.device_count = 0) = (mine.device_count = 0)) AS ahead,
-        memory_bytes, device_count, host_bytes, millicpus, {_SNAPSHOT},
+        memory_bytes, device_count, host_bytes, millicpus, wanted_host, {_SNAPSHOT},
         extract(epoch FROM deadline_at - clock_timestamp())::float8 AS seconds_left,
         extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited, estimate
 """
@@ -196,8 +216,8 @@ BEAT = f"""
 
 # The first queued sessions of one kind in order, with what each one's reason is made of: (whether of CPU sessions).
 QUEUE = f"""
-    SELECT dag_id, run_id, priority, estimate, memory_bytes, device_count, host_bytes, millicpus, enqueued_at,
-        deadline_at, {_SNAPSHOT}
+    SELECT dag_id, run_id, priority, estimate, memory_bytes, device_count, host_bytes, millicpus, wanted_host,
+        enqueued_at, deadline_at, {_SNAPSHOT}
     FROM waiting WHERE (device_count = 0) = %s ORDER BY priority DESC, sequence LIMIT %s
 """
 
@@ -207,17 +227,22 @@ STARVED_CANDIDATES = (
     f"sequence < (SELECT below FROM starved) AND device_count > 0 AND {_HAS_HEARTBEAT} "
     f"ORDER BY sequence LIMIT {CANDIDATES_AT_MOST}"
 )
-# Sessions that ask for bytes: (most free bytes of a device, free bytes of each device, descending).
+# Sessions that ask for bytes: (most free bytes of a device; of the host that is best for so many devices the free bytes
+# of the last of them, by their number; the same of each host; the hosts).
 FITTING_CANDIDATES = (
-    f"memory_bytes <= %s AND memory_bytes <= (%s::bigint[])[device_count] AND {_HAS_HEARTBEAT} {_IN_ORDER}"
+    "memory_bytes <= %s AND memory_bytes <= CASE wanted_host WHEN '' THEN (%s::bigint[])[device_count] "
+    f"ELSE (%s::bigint[])[array_position(%s::text[], wanted_host)][device_count] END AND {_HAS_HEARTBEAT} {_IN_ORDER}"
 )
-# Sessions that ask for whole devices: (how many are empty).
-WHOLE_CANDIDATES = f"memory_bytes IS NULL AND device_count BETWEEN 1 AND %s AND {_HAS_HEARTBEAT} {_IN_ORDER}"
+# Sessions that ask for whole devices: (how many are empty on the host that has most; on each host; the hosts).
+WHOLE_CANDIDATES = (
+    "memory_bytes IS NULL AND device_count BETWEEN 1 AND CASE wanted_host WHEN '' THEN %s "
+    f"ELSE (%s::integer[])[array_position(%s::text[], wanted_host)] END AND {_HAS_HEARTBEAT} {_IN_ORDER}"
+)
 
 
 def candidates(parts: list[str]) -> str:
     """Return the statement that reads the sessions of these parts, each with the number below which it is starved."""
-    columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority"
+    columns = "dag_id, run_id, memory_bytes, device_count, policy, sequence, priority, wanted_host"
     union = " UNION ".join(f"(SELECT {columns} FROM waiting WHERE {part})" for part in parts)
     return f"""
         WITH starved AS MATERIALIZED (
@@ -249,11 +274,14 @@ OPEN_CYCLE = f"""(boolean, text, text) AS
     ), known AS (
         SELECT {_DEVICE_COLUMNS}, seen_at < clock_timestamp() - interval '{NOTE_SECONDS} seconds' AS outdated
         FROM {_DEVICES} ORDER BY uuid
-    ), holders AS ({_RESERVATIONS.format("device_uuid IS NOT NULL")})
+    ), holders AS ({_RESERVATIONS.format("device_uuid IS NOT NULL")}), told AS (
+        SELECT host, body FROM snapshot
+        WHERE taken_at >= clock_timestamp() - interval '{SNAPSHOT_SECONDS} seconds' ORDER BY host
+    )
     SELECT (SELECT coalesce(json_agg(known), '[]') FROM known),
         (SELECT coalesce(json_agg(holders), '[]') FROM holders),
         (SELECT count(*) FROM (SELECT FROM waiting WHERE device_count > 0 LIMIT {COUNTED}) counted),
-        view
+        view, (SELECT coalesce(json_agg(told), '[]') FROM told)
     FROM opened
 """
 
@@ -287,7 +315,9 @@ ADMIT = f"""(text[], text[], boolean[], text[], bigint[]) AS
         SELECT dag_id, run_id, host.name, host_bytes, millicpus, true,
             (SELECT bool_and(place.whole) FROM place WHERE place.dag_id = gone.dag_id AND place.run_id = gone.run_id),
             token, {_FULL_LEASE}, enqueued_at, sequence, priority, rule, data_bytes, signature
-        FROM gone JOIN token USING (dag_id, run_id), host WHERE host_bytes > 0 AND host.name = '{LOCAL_HOST}'
+        FROM gone JOIN token USING (dag_id, run_id), host WHERE host_bytes > 0 AND host.name =
+            (SELECT device.host FROM place JOIN device ON uuid = device_uuid
+                WHERE place.dag_id = gone.dag_id AND place.run_id = gone.run_id LIMIT 1)
     ) SELECT dag_id, run_id FROM gone
 """
 
@@ -418,10 +448,6 @@ _HOST_COLUMNS = """
     trouble, CASE url WHEN '' THEN 0 ELSE extract(epoch FROM clock_timestamp() - answered_at) END::float8
         AS silent_seconds
 """
-_HOSTS = f"""
-    (SELECT *, url <> '' AND (trouble <> '' OR answered_at < clock_timestamp() - interval '{ANSWER_SECONDS} seconds')
-        AS silent FROM host) known_host
-"""
 
 # All hosts, and whether each was measured in the last (seconds).
 HOSTS = f"""
@@ -459,18 +485,25 @@ ADD_HOST = """
 # How a host is reached.
 CONNECTIONS = "SELECT name, url, host_key, engine_id FROM host WHERE url <> '' ORDER BY name"
 
-# Forgets a host that no session holds anything of.
+# Forgets a host that no session holds anything of, with its devices: (name, name, name). A cycle is due, as those that
+# wait for these devices wait for others now.
 REMOVE_HOST = """
     SELECT FROM tower FOR UPDATE;
-    DELETE FROM host WHERE name = %s AND url <> '' AND NOT EXISTS (SELECT FROM reservation WHERE host = name)
-        RETURNING name
+    DELETE FROM quarantine USING device, host WHERE device_uuid = uuid AND device.host = %s AND host.name = device.host
+        AND url <> '' AND NOT EXISTS (SELECT FROM reservation WHERE reservation.host = host.name);
+    DELETE FROM device USING host WHERE device.host = %s AND host.name = device.host
+        AND url <> '' AND NOT EXISTS (SELECT FROM reservation WHERE reservation.host = host.name);
+    WITH gone AS (
+        DELETE FROM host WHERE name = %s AND url <> '' AND NOT EXISTS (SELECT FROM reservation WHERE host = name)
+            RETURNING name
+    ) UPDATE tower SET dirty = true FROM gone RETURNING name
 """
 
 # Whether a host takes no new session: (draining, name).
 DRAIN_HOST = """
     SELECT FROM tower FOR UPDATE;
     WITH changed AS (UPDATE host SET draining = %s WHERE name = %s RETURNING name)
-    UPDATE tower SET host_dirty = true FROM changed RETURNING name
+    UPDATE tower SET dirty = true, host_dirty = true FROM changed RETURNING name
 """
 
 # A host answered: (name). One that was silent takes sessions again, so a cycle is due, and those that wait hear of it.
@@ -480,10 +513,22 @@ HOST_ANSWERS = f"""
         UPDATE host SET trouble = '', answered_at = clock_timestamp() FROM before WHERE host.name = before.name
             RETURNING before.silent
     ), due AS (
-        UPDATE tower SET host_dirty = true FROM now WHERE now.silent
+        UPDATE tower SET dirty = true, host_dirty = true FROM now WHERE now.silent
             RETURNING pg_notify('{CHANNEL}', '{HOST_RELEASED}')
     ) SELECT count(*) FROM due
 """
+
+# A host's agent told of its devices just now: (host, what).
+PUT_SNAPSHOT = """
+    INSERT INTO snapshot (host, body) VALUES (%s, %s)
+    ON CONFLICT (host) DO UPDATE SET taken_at = clock_timestamp(), body = excluded.body
+"""
+
+# What a host's agent told last, and how many seconds ago: (host).
+SNAPSHOT = "SELECT body, extract(epoch FROM clock_timestamp() - taken_at)::float8 FROM snapshot WHERE host = %s"
+
+# The same of all hosts.
+SNAPSHOTS = "SELECT host, body, extract(epoch FROM clock_timestamp() - taken_at)::float8 AS seconds FROM snapshot"
 
 # A host did not answer: (why, name). When it answered last is kept.
 HOST_IS_SILENT = "UPDATE host SET trouble = %s WHERE name = %s AND trouble IS DISTINCT FROM %s"
@@ -503,18 +548,21 @@ OPEN_HOST_CYCLE = f"""
 """
 
 # The CPU sessions that a cycle may admit, each with the number below which it is starved: the starved ones, those that
-# fit on one host, and one session: (DAG, run, free bytes and free thousandths of a core of each host).
+# fit on one host, and one session: (hosts, free bytes and free thousandths of a core of each, DAG, run).
 HOST_CANDIDATES = f"""
     WITH starved AS MATERIALIZED (
         SELECT coalesce((SELECT sequence FROM admission WHERE on_host ORDER BY sequence DESC
             OFFSET {STARVED_AFTER - 1} LIMIT 1), 0) AS below
-    ), room AS (SELECT * FROM unnest(%s::bigint[], %s::integer[]) AS room (bytes, cores)), found AS (
+    ), room AS (
+        SELECT * FROM unnest(%s::text[], %s::bigint[], %s::integer[]) AS room (name, bytes, cores)
+    ), found AS (
         (SELECT * FROM waiting WHERE {OF_SESSION} AND device_count = 0)
         UNION (SELECT * FROM waiting WHERE sequence < (SELECT below FROM starved) AND device_count = 0
             AND {_HAS_HEARTBEAT} ORDER BY sequence LIMIT {CANDIDATES_AT_MOST})
         UNION (SELECT * FROM waiting WHERE device_count = 0 AND {_HAS_HEARTBEAT}
-            AND EXISTS (SELECT FROM room WHERE host_bytes <= room.bytes AND millicpus <= room.cores) {_IN_ORDER})
-    ) SELECT dag_id, run_id, host_bytes, millicpus, sequence, priority, below FROM found, starved
+            AND EXISTS (SELECT FROM room WHERE host_bytes <= room.bytes AND millicpus <= room.cores
+                AND wanted_host IN ('', room.name)) {_IN_ORDER})
+    ) SELECT dag_id, run_id, host_bytes, millicpus, wanted_host, sequence, priority, below FROM found, starved
 """
 
 # Admits CPU sessions and notifies them, in one statement: (DAGs, runs, hosts, bytes, thousandths of a core, whether it
@@ -564,7 +612,7 @@ HOST_HOLDERS = f"""
 
 # Queued CPU sessions whose need a new measurement may correct.
 CORRECTABLE_ON_HOST = """
-    SELECT dag_id, run_id, data_bytes, millicpus FROM waiting
+    SELECT dag_id, run_id, data_bytes, wanted_host FROM waiting
     WHERE signature = %s AND rule IN ('history', 'default') AND device_count = 0 ORDER BY sequence
 """
 
@@ -689,7 +737,7 @@ PROMOTED_SINCE = """
 
 # Sessions that have waited for more than (seconds).
 LONG_WAITING = f"""
-    SELECT dag_id, run_id, memory_bytes, device_count, host_bytes, millicpus, enqueued_at, {_SNAPSHOT},
+    SELECT dag_id, run_id, memory_bytes, device_count, host_bytes, millicpus, wanted_host, enqueued_at, {_SNAPSHOT},
         extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited
     FROM waiting WHERE enqueued_at < clock_timestamp() - make_interval(secs => %s)
     ORDER BY enqueued_at LIMIT 1000

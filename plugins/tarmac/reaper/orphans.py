@@ -43,7 +43,7 @@ class Run:
 class Container:
     """A container with this stack's label. Without `key` or `owner` it only helps; `seconds`: since it was first seen.
 
-    `generation` is that of the owner when the container was started; "": it does not say.
+    `generation` is that of the owner when the container was started; "": it does not say. `runs`: it has not ended.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Container:
     owner: str
     generation: str
     seconds: float
+    runs: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ def find_there(
     def of_container(one: Container) -> str | None:
         if one.key and one.owner and reserved.get(one.key, host) != host:
             return f"its session trains on {reserved[one.key]} now"
+        # It was given up while the machine did not answer. What it still has of a device would never be free.
+        if one.runs and one.owner == TRAIN_MODEL_GPU and one.key not in reserved:
+            return "its session holds no device any more"
         return _container(one, runs)
 
     def of_volume(one: Volume) -> str | None:

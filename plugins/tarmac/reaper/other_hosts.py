@@ -22,6 +22,7 @@ from tarmac.hosts.engines import engine_of
 from tarmac.hosts.ssh import Link
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
+from tarmac.reaper.agents import AgentKeeper
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.orphans import Orphans, Volume, find_there, twice
 from tarmac.reaper.sightings import Sightings
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS = 2.0
 # How often it is noted that a machine answers, and what it has.
 BEAT_SECONDS, MEASURE_SECONDS = 5.0, 60.0
+# How long the end of a machine's agent is waited for.
+AGENT_SECONDS = 8.0
 _NOTHING = Orphans({}, {}, {}, {})
 
 
@@ -161,13 +164,20 @@ class OtherHosts:
         link = Link(name, read_url(connection.url), connection.host_key)
         airflow = AirflowState(database_url())
         trouble = Trouble(log, f"Host {name} does not answer", f"Host {name} answers.")
+        agent: AgentKeeper | None = None
         try:
             with Ledger(self._stack.database_url) as ledger:
                 keeper = Keeper(name, connection.engine_id, ledger, airflow, self._stack)
                 while not stop.is_set():
-                    trouble.note(_round(link, keeper))
+                    problem = _round(link, keeper)
+                    trouble.note(problem)
+                    if agent is None and not problem:
+                        agent = AgentKeeper(name, self._stack, stop)
+                        agent.start()
                     stop.wait(ROUND_SECONDS)
         finally:
+            if agent is not None:
+                agent.join(AGENT_SECONDS)  # it removes its container over the link
             link.close()
             airflow.close()
 

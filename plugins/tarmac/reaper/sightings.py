@@ -31,6 +31,6 @@ class Sightings:
         # By this process's own clock: the engine's and ours may jump.
         self._first_seen = {one.id: self._first_seen.get(one.id, now) for one in found}
         return [
-            Container(one.id, one.name, one.key, one.owner, one.generation, now - self._first_seen[one.id])
+            Container(one.id, one.name, one.key, one.owner, one.generation, now - self._first_seen[one.id], one.runs)
             for one in found
         ]

@@ -124,6 +124,9 @@ class Resources(BaseModel):
         json_schema_extra={"type": ["number", "null"]},
     )
     gpus: Annotated[StrictInt, Field(ge=1, le=64)] = Field(1, title="GPUs", description="How many devices.")
+    host: Annotated[str, Field(min_length=1, max_length=31)] | None = Field(
+        None, title="Host", description="Which host trains, as `make hosts` names it; null: whichever has room first."
+    )
     policy: Literal["packed", "spread"] = Field(
         "packed", title="Policy", description="packed: the fullest device it fits on; spread: the emptiest."
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from tarmac.base.texts import one_line
 from tarmac.base.units import format_cores, format_seconds, format_size
+from tarmac.devices.told import heard
+from tarmac.hosts.address import is_elsewhere
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow, HostRow
 
@@ -29,15 +32,16 @@ def board(
     lines = []
     for device in devices:
         free = max(0, device.capacity_bytes - device.reserved_bytes - device.external_bytes)
+        where = f" on {device.host}" if is_elsewhere(device.host) else ""
         lines.append(
-            f"{device.uuid}  {device.name}: {format_size(free)} free of {format_size(device.capacity_bytes)}, "
+            f"{device.uuid}  {device.name}{where}: {format_size(free)} free of {format_size(device.capacity_bytes)}, "
             f"{format_size(device.reserved_bytes)} reserved, {format_size(device.external_bytes)} used by others"
         )
         if device.quarantine:
             lines.append(f"  in quarantine: {device.quarantine}")
             lines.append(f"  when it is well again: make release-gpu GPU={device.uuid}")
-        elif device.unusable:
-            lines.append(f"  not usable: {device.unusable}")
+        elif why := device.closed or device.unusable:
+            lines.append(f"  not usable: {why}")
         for row in holders:
             if row["device_uuid"] == device.uuid:
                 lines.append(f"  {row['run_id']}  {_holding(row, now)}")
@@ -45,13 +49,20 @@ def board(
 
 
 def host_board(
-    hosts: list[HostRow], holders: list[dict[str, Any]], queue: list[dict[str, Any]], now: datetime
+    hosts: list[HostRow],
+    holders: list[dict[str, Any]],
+    queue: list[dict[str, Any]],
+    now: datetime,
+    devices: Sequence[DeviceRow] = (),
+    told: Mapping[str, tuple[str, float]] | None = None,
 ) -> list[str]:
     """Return the lines of `make hosts`. Pure.
 
     Args:
         hosts, holders, queue: as the ledger gives them, of CPU sessions.
         now: the database's time.
+        devices: all.
+        told: what each other machine told of itself last, and how many seconds ago.
     """
     if not hosts and not queue:
         return ["No host has been measured yet: the scheduler's container does that when it starts."]
@@ -67,8 +78,27 @@ def host_board(
             since = f" for {format_seconds(host.silent_seconds)}" if host.trouble else ""
             why = f": {one_line(host.trouble)}" if host.trouble else ""
             lines.append(f"  takes no session: it {host.closed}{since}{why}")
+        if host.url:
+            lines += [f"  {line}" for line in _machine(host.name, devices, (told or {}).get(host.name))]
         lines += [f"  {row['run_id']}  {_holding_of_host(row, now)}" for row in holders if row["host"] == host.name]
     return [*lines, "", *_queued(queue, now)]
+
+
+def _machine(name: str, devices: Sequence[DeviceRow], told: tuple[str, float] | None) -> list[str]:
+    """Say what another machine told of itself, and which GPUs it has."""
+    lines = []
+    if told is not None and (found := heard(told[0])):
+        seen = found.report
+        lines.append(
+            f"{format_size(seen.memory_free_bytes)} of {format_size(seen.memory_bytes)} of memory not in use, load "
+            f"{seen.load:.1f}, {format_size(seen.disk_free_bytes)} of disk free, {format_seconds(told[1])} ago"
+        )
+    for device in (one for one in devices if one.host == name):
+        free = max(0, device.capacity_bytes - device.reserved_bytes - device.external_bytes)
+        why = f"in quarantine: {device.quarantine}" if device.quarantine else device.closed or device.unusable
+        size = f"{format_size(free)} free of {format_size(device.capacity_bytes)}"
+        lines.append(f"{device.uuid}  {device.name}: {f'not usable: {why}' if why else size}")
+    return lines
 
 
 def _queued(queue: list[dict[str, Any]], now: datetime) -> list[str]:
@@ -114,9 +144,20 @@ def facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, list[dict[str, A
 
 
 def host_facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, list[dict[str, Any]]]:
-    """Read the ledger and return what `make hosts JSON=1` shows: `hosts`, `reservations` and `queue`."""
+    """Read the ledger and return what `make hosts JSON=1` shows: `hosts`, `reservations` and `queue`.
+
+    Each host has its `devices`, and `told_seconds`: since it told of itself last, None where it does not have to.
+    """
     with ledger.transaction():
-        hosts = [asdict(host) for host in ledger.hosts()]
+        told, devices = ledger.snapshots(), ledger.devices()
+        hosts = [
+            {
+                **asdict(host),
+                "devices": [one.uuid for one in devices if one.host == host.name],
+                "told_seconds": told[host.name][1] if host.name in told else None,
+            }
+            for host in ledger.hosts()
+        ]
         queue = ledger.queue(queued, on_host=True)
         return {"hosts": hosts, "reservations": ledger.host_holders(), "queue": queue}
 
@@ -137,4 +178,6 @@ def show(ledger: Ledger) -> list[str]:
 def show_hosts(ledger: Ledger) -> list[str]:
     """Read the ledger and return the lines of `make hosts`."""
     with ledger.transaction():
-        return host_board(ledger.hosts(), ledger.host_holders(), ledger.queue(on_host=True), ledger.now())
+        queue = ledger.queue(on_host=True)
+        seen = (ledger.devices(), ledger.snapshots())
+        return host_board(ledger.hosts(), ledger.host_holders(), queue, ledger.now(), *seen)

@@ -1,7 +1,8 @@
 """An admission cycle: read the devices, admit each queued session that fits, store why the others do not.
 
-A cycle is one transaction that locks the device rows, so cycles take turns. The driver is asked before the
-transaction, so a driver that hangs delays only the caller of this cycle. A snapshot may miss memory that processes
+A cycle is one transaction that locks the device rows, so cycles take turns. The driver of the stack's own machine is
+asked before the transaction, so a driver that hangs delays only the caller of this cycle; what other machines told last
+is in the ledger (reaper/agents.py). A snapshot may miss memory that processes
 outside Tarmac take a moment later, as every snapshot does. What sessions hold is read from the ledger under the lock.
 Any queued or releasing session may run a cycle, and a cycle admits for the whole queue: the process of a session does
 not have to run for the session to be admitted.
@@ -13,11 +14,14 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tarmac.admission.placement import DeviceLoad, Need, fits, plan, with_reserved
+from tarmac.admission.placement import DeviceLoad, Need, by_host, fits, plan, with_reserved
 from tarmac.admission.reasons import cycle_snapshot
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.session import SessionKey
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
+from tarmac.devices.told import heard
 from tarmac.ledger.ledger import Ledger, Opening
+from tarmac.ledger.queued import Room
 from tarmac.ledger.records import DeviceRow, Reservation, session_key
 from tarmac.ledger.statements import CANDIDATES_AT_MOST, COUNTED
 
@@ -40,6 +44,13 @@ class DeviceStatus:
     external_bytes: int
     unusable: str
     quarantine: str = ""
+    host: str = LOCAL_HOST
+
+    @property
+    def row(self) -> tuple[str, str, int | None, int, int, int, str, str]:
+        """What is written of it."""
+        size = (self.total_bytes, self.capacity_bytes, self.external_bytes)
+        return (self.uuid, self.name, self.position, *size, self.unusable, self.host)
 
 
 def own_bytes(device: Device, sessions: Mapping[str, SessionKey]) -> dict[SessionKey, int] | None:
@@ -80,8 +91,9 @@ def device_statuses(
     sessions: Mapping[str, SessionKey],
     *,
     headroom_bytes: int,
+    host: str = LOCAL_HOST,
 ) -> list[DeviceStatus]:
-    """Say what a snapshot means for the ledger, device by device. Pure.
+    """Say what a snapshot of a host means for the ledger, device by device. Pure.
 
     A device that cannot be read is unavailable, never empty. A GPU that is split has no capacity: its instances do.
     """
@@ -107,9 +119,31 @@ def device_statuses(
                 external_bytes=external_bytes(device, reserved, sessions),
                 unusable=unusable,
                 quarantine=device.fault or str(device.health) if device.health in UNHEALTHY else "",
+                host=host,
             )
         )
     return found
+
+
+def owned(found: Iterable[DeviceStatus], rows: Mapping[str, DeviceRow]) -> list[DeviceStatus]:
+    """Leave out devices that a host claims and another one has: the first claim of a UUID counts. Pure.
+
+    A device moves with its card to another host once nothing is reserved on it and its host does not list it any more.
+
+    Args:
+        found: of all hosts that told of their devices, the stack's own machine first.
+        rows: the ledger's, by UUID.
+    """
+    claimed = list(found)
+    hosts = {(status.uuid, status.host) for status in claimed}
+    kept: dict[str, DeviceStatus] = {}
+    for status in claimed:
+        row = rows.get(status.uuid)
+        moved = row is not None and row.host != status.host
+        if moved and row is not None and ((status.uuid, row.host) in hosts or row.reserved_bytes or not row.unusable):
+            continue
+        kept.setdefault(status.uuid, status)
+    return list(kept.values())
 
 
 def has_changed(status: DeviceStatus, row: DeviceRow | None) -> bool:
@@ -123,11 +157,12 @@ def has_changed(status: DeviceStatus, row: DeviceRow | None) -> bool:
         max(status.capacity_bytes, row.reserved_bytes),
         status.external_bytes,
         status.unusable,
-    ) != (row.name, row.position, row.total_bytes, row.capacity_bytes, row.external_bytes, row.unusable)
+        status.host,
+    ) != (row.name, row.position, row.total_bytes, row.capacity_bytes, row.external_bytes, row.unusable, row.host)
 
 
 def missing(snapshot: Snapshot, rows: Iterable[DeviceRow]) -> dict[str, str]:
-    """Name the devices that the ledger knows and the snapshot lacks, and say why they cannot be used. Pure."""
+    """Name devices of a host that the ledger knows and its snapshot lacks, and say why they cannot be used. Pure."""
     here = {device.uuid for device in snapshot.devices}
     why = snapshot.sentence if snapshot.state is not State.OK else "the driver does not list it any more"
     if snapshot.state is State.OK and snapshot.unidentified:
@@ -143,10 +178,20 @@ def loads(rows: Iterable[DeviceRow]) -> list[DeviceLoad]:
             capacity_bytes=row.capacity_bytes,
             reserved_bytes=row.reserved_bytes,
             external_bytes=row.external_bytes,
-            unusable=f"it is in quarantine ({row.quarantine})" if row.quarantine else row.unusable,
+            unusable=f"it is in quarantine ({row.quarantine})" if row.quarantine else row.closed or row.unusable,
+            host=row.host,
         )
         for row in rows
     ]
+
+
+def rooms(devices: Iterable[DeviceLoad]) -> dict[str, Room]:
+    """Return what each host has left on its usable devices. Pure."""
+    usable = by_host(device for device in devices if not device.unusable)
+    return {
+        host: Room([device.free_bytes for device in there], sum(fits(_WHOLE, device) for device in there))
+        for host, there in usable.items()
+    }
 
 
 class Tower:
@@ -154,8 +199,8 @@ class Tower:
 
     Args:
         ledger: on which they run.
-        take_snapshot: reads the devices.
-        sessions: tells the session of each container that runs, by container id.
+        take_snapshot: reads the devices of the stack's own machine.
+        sessions: tells the session of each container that runs there, by container id.
         headroom_bytes: what is never reserved on any device.
     """
 
@@ -193,12 +238,7 @@ class Tower:
             devices = loads(self._note(snapshot, sessions, opening))
             admitted: list[SessionKey] = []
             while True:
-                usable = [device for device in devices if not device.unusable]
-                found = self.ledger.candidates(
-                    [device.free_bytes for device in usable],
-                    sum(fits(_WHOLE, device) for device in usable),
-                    key,
-                )
+                found = self.ledger.candidates(rooms(devices), key)
                 decided = plan(found.waiting, devices, starved_below=found.starved_below)
                 accepted = self.ledger.admit(
                     [(one.name, placement, one.need.memory_bytes is None) for one, placement in decided.admitted]
@@ -224,20 +264,31 @@ class Tower:
 
     def _note(self, snapshot: Snapshot, sessions: Mapping[str, SessionKey], opening: Opening) -> list[DeviceRow]:
         """Store the present status of the devices where it has changed; return their rows."""
-        found = device_statuses(snapshot, opening.reservations, sessions, headroom_bytes=self._headroom_bytes)
+        told = {host: one for host, body in opening.told.items() if (one := heard(body))}
+        snapshots = {LOCAL_HOST: snapshot, **{host: one.report.snapshot for host, one in told.items()}}
+        whose = {**sessions, **{name: key for one in told.values() for name, key in one.sessions.items()}}
         rows = {row.uuid: row for row in opening.devices}
-        if opening.outdated or any(has_changed(status, rows.get(status.uuid)) for status in found):
-            noted = self.ledger.put_devices(
-                [
-                    (r.uuid, r.name, r.position, r.total_bytes, r.capacity_bytes, r.external_bytes, r.unusable)
-                    for r in found
-                    if r.total_bytes > 0
-                ]
-            )
+        found = owned(
+            (
+                status
+                for host, seen in snapshots.items()
+                for status in device_statuses(
+                    seen, opening.reservations, whose, headroom_bytes=self._headroom_bytes, host=host
+                )
+            ),
+            rows,
+        )
+        if any(status.uuid in opening.outdated or has_changed(status, rows.get(status.uuid)) for status in found):
+            noted = self.ledger.put_devices([status.row for status in found if status.total_bytes > 0])
             rows = {row.uuid: row for row in noted}
         changed = False
         unknown = {r.uuid: r.unusable for r in found if r.total_bytes <= 0 and r.uuid in rows}
-        for uuid, why in (missing(snapshot, rows.values()) | unknown).items():
+        gone = {
+            uuid: why
+            for host, seen in snapshots.items()
+            for uuid, why in missing(seen, (row for row in rows.values() if row.host == host)).items()
+        }
+        for uuid, why in (gone | unknown).items():
             if rows[uuid].unusable != why:
                 self.ledger.mark_unusable(uuid, why)
                 changed = True

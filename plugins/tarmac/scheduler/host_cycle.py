@@ -58,7 +58,7 @@ def run_host_cycle(ledger: Ledger, key: SessionKey | None = None) -> list[Sessio
         hosts = [row.load for row in opening.hosts]
         admitted: list[SessionKey] = []
         while True:
-            found = ledger.host_candidates([host.free for host in hosts], key)
+            found = ledger.host_candidates({host.name: host.free for host in hosts}, key)
             decided = plan_hosts(found.waiting, hosts, starved_below=found.starved_below)
             reserved = ledger.admit_on_hosts([(one.name, placement) for one, placement in decided.admitted])
             for one, placement in decided.admitted:

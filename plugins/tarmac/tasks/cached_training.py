@@ -12,9 +12,8 @@ from tarmac.base.ids import LOCAL_HOST, RETRIEVE_RESOURCES
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.containers.run import earlier
-from tarmac.hosts.address import is_elsewhere
-from tarmac.tasks.container_operator import TrainingContainerOperator
-from tarmac.tasks.other_host import HostLostError, begun_on, check_lost, train_on
+from tarmac.tasks.other_host import HostLostError, begun_on
+from tarmac.tasks.placed import PlacedTrainingOperator
 from tarmac.tasks.results import Prepared, Trained, checked_request
 
 # Imported where it is used, as in gpu_training.py.
@@ -29,11 +28,9 @@ FETCH, TRAIN = "restore", "train"
 
 # A database that is unavailable is waited for this long when a reservation is to be released; then the reaper does it.
 _RELEASE_SECONDS = 60
-# While a machine does not answer, the ledger is asked this often whether it counts as lost.
-_LOST_SECONDS = 5.0
 
 
-class CachedTrainingOperator(TrainingContainerOperator):
+class CachedTrainingOperator(PlacedTrainingOperator):
     """Trains on what it has reserved of a host. An earlier model that cannot be fetched any more is trained after all.
 
     Without a reservation it waits as gpu_preflight does: deferred, holding no worker. Fetching a model reserves
@@ -41,15 +38,10 @@ class CachedTrainingOperator(TrainingContainerOperator):
     that a version without reservations began is followed without one.
     """
 
-    trains = True
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._held: Reservation | None = None
         self._waited = False
-        self._host = LOCAL_HOST
-        self._silent = False
-        self._ask_at = 0.0
 
     def resume(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Go on after waiting for cores and memory."""
@@ -88,13 +80,6 @@ class CachedTrainingOperator(TrainingContainerOperator):
         if self._waited:
             self._note(None)
 
-    def _note(self, reason: str | None) -> None:
-        """Say in the run's note why the session waits; None: it does not any more."""
-        from tarmac.tasks.pipeline import change_note
-        from tarmac.tasks.run_end import waiting_note
-
-        change_note(self.session_key.run_id, lambda note: waiting_note(note, reason))
-
     def _explain(self, error: ContainerError) -> None:
         if checked_request(self.request).gpu:
             # This branch has no GPU, and a model that was trained on a CPU is another one.
@@ -125,9 +110,8 @@ class CachedTrainingOperator(TrainingContainerOperator):
             except HostLostError as lost:
                 self.log.warning("%s.", lost)
                 self._release(Outcome.FAILED, str(lost), limit, again=True)
-                self.memory_bytes, self.environment, self._host = limit, environment, LOCAL_HOST
-                self._silent = False
-                self._note(None)
+                self.memory_bytes, self.environment = limit, environment
+                self._gave_up()
                 self._held = self._reserve(context)
             except ContainerError as error:
                 # After anything else the training may go on with what it holds: the next attempt or the reaper ends
@@ -137,23 +121,6 @@ class CachedTrainingOperator(TrainingContainerOperator):
                 raise failure from error
         self._release(Outcome.SUCCESS, "", limit, peak_bytes=Trained.of(result).memory_peak_bytes)
         return result
-
-    def run_where(self, image_id: str) -> Any:
-        """Run the step's container on the host of the reservation."""
-        if self.command == [FETCH] or not is_elsewhere(self._host):
-            return super().run_where(image_id)
-        return train_on(self, self._host, image_id)
-
-    def unreachable(self, why: str) -> None:
-        """Say in the run's note that the training's machine does not answer; "": it does again."""
-        if not is_elsewhere(self._host):
-            return
-        if bool(why) != self._silent:
-            self._silent = bool(why)
-            self._note(f"for host {self._host}, which does not answer" if why else None)
-        if why and time.monotonic() >= self._ask_at:
-            self._ask_at = time.monotonic() + _LOST_SECONDS
-            check_lost(self._host)
 
     # ---- the reservation ---------------------------------------------------------------------------------------------
 

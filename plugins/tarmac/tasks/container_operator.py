@@ -271,6 +271,9 @@ class TrainingContainerOperator(BaseOperator):
         """Run the step's container where this task runs it: on the stack's own machine."""
         return self.run_on(self.cli, self.spec(image_id))
 
+    def remove_strays(self, api: EngineCalls) -> None:
+        """Remove from an engine what earlier attempts left there that this one cannot go on with; nothing here."""
+
     @property
     def session_key(self) -> SessionKey:
         """The session."""

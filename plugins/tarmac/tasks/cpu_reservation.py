@@ -62,13 +62,15 @@ def host_entry(
     from tarmac.ledger.records import Entry
 
     resources = request.resources
+    on = resources.host or ""
+    hosts = meant(hosts, on)
     kind, amount = cpu_fingerprint(request), sum(one.bytes for one in prep.datasets)
     requested = None if resources.memory is None else host_bytes(resources.memory)
     memory, found = _memory(ledger, key, kind, hosts, requested=requested, amount=amount, limit_bytes=limit_bytes)
     cores, why = _cores(request, hosts)
     found = type(found)(found.memory_bytes, found.rule, f"{why}; memory: {found.sentence}")
     return Entry(
-        need=need_of_host(memory, cores),
+        need=need_of_host(memory, cores, on),
         estimate=found,
         fingerprint=kind,
         data_bytes=amount,
@@ -76,6 +78,11 @@ def host_entry(
         max_wait_seconds=resources.max_wait_seconds,
         task_id=task_id,
     )
+
+
+def meant(hosts: Sequence[HostRow], on: str) -> Sequence[HostRow]:
+    """Return the hosts that a session may go to; all where the one that it asks for is gone. Pure."""
+    return [host for host in hosts if on in ("", host.name)] or hosts
 
 
 def _cores(request: TrainingRequest, hosts: Sequence[HostRow]) -> tuple[int, str]:
@@ -119,8 +126,9 @@ def _memory(
 def learn_on_host(ledger: Ledger, kind: str, limit_bytes: int) -> None:
     """Estimate again for queued CPU sessions that had no measurement, after one like them was measured. Idempotent."""
     hosts = ledger.hosts()
-    for key, amount, _ in ledger.correctable_on_host(kind):
-        memory, found = _memory(ledger, key, kind, hosts, requested=None, amount=amount, limit_bytes=limit_bytes)
+    for key, amount, on in ledger.correctable_on_host(kind):
+        near = meant(hosts, on)
+        memory, found = _memory(ledger, key, kind, near, requested=None, amount=amount, limit_bytes=limit_bytes)
         ledger.correct_on_host(key, memory, found)
 
 

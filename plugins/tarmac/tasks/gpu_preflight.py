@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from tarmac.base.ids import RETRIEVE_RESOURCES
+from tarmac.base.ids import LOCAL_HOST, RETRIEVE_RESOURCES
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import gpu_bytes, host_bytes, millicpus
@@ -49,7 +49,9 @@ def entry_for(ledger: Ledger, key: SessionKey, request: TrainingRequest, prep: P
     resources = request.resources
     kind, amount = workload_fingerprint(request), sum(one.bytes for one in prep.datasets)
     requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
-    found = _estimate(ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus)
+    found = _estimate(
+        ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus, on=resources.host or ""
+    )
     return Entry(
         need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy), container_need(request)),
         estimate=found,
@@ -68,14 +70,15 @@ def container_need(request: TrainingRequest) -> HostNeed:
     resources, model = request.resources, entry(request.model, request.parameters, request.base_model)
     memory = host_bytes(resources.memory) if resources.memory is not None else model.memory_bytes if model else None
     cores = 0 if resources.cpus is None else millicpus(resources.cpus)
-    return HostNeed(memory or settings().trainer_memory_bytes, cores)
+    return HostNeed(memory or settings().trainer_memory_bytes, cores, resources.host or "")
 
 
 def _estimate(
-    ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int
+    ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int, on: str
 ) -> Estimate:
     """Estimate a session's need from what the ledger knows; one beyond the devices it would get is a whole device."""
     from tarmac.admission.estimate import bounded, estimate
+    from tarmac.admission.placement import largest_each
 
     # The model may have left the catalogue since the session started: a whole device then.
     default = catalogue().trained_by(kind)
@@ -86,7 +89,7 @@ def _estimate(
         data_bytes=amount,
         default_bytes=default.gpu_memory_bytes if default else None,
     )
-    sizes = sorted((row.capacity_bytes for row in ledger.devices()), reverse=True)
+    sizes = largest_each((row.host, row.capacity_bytes) for row in ledger.devices() if on in ("", row.host))
     return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found
 
 
@@ -94,8 +97,9 @@ def learn(ledger: Ledger, kind: str) -> None:
     """Estimate queued sessions again after a session with their fingerprint was measured. Idempotent."""
     with ledger.transaction():
         ledger.lock_devices()
-        for key, amount, count in ledger.correctable(kind):
-            ledger.correct(key, _estimate(ledger, key, kind, requested=None, amount=amount, devices=count))
+        for key, amount, count, on in ledger.correctable(kind):
+            found = _estimate(ledger, key, kind, requested=None, amount=amount, devices=count, on=on)
+            ledger.correct(key, found)
 
 
 def open_tower(ledger: Ledger, api: Any) -> Tower:
@@ -130,7 +134,7 @@ def seek(ledger: Ledger, context: Context, request: TrainingRequest, log: Any) -
         ledger.extend(key)
         return held
     tower = open_tower(ledger, engine.client())
-    if not ledger.devices():
+    if not any(device.host == LOCAL_HOST for device in ledger.devices()):
         tower.run_cycle()
     prep = Prepared.of(ti.xcom_pull(task_ids=RETRIEVE_RESOURCES))
     entry = entry_for(ledger, key, request, prep, ti.task_id)
@@ -164,7 +168,7 @@ class GpuPreflight(BaseOperator):
     Args:
         request: the checked request; templated.
 
-    Returns (XCom): `devices` (UUIDs), `bytes` by device, `rule` of the estimate, `waited_seconds`.
+    Returns (XCom): `devices` (UUIDs), their `host`, `bytes` by device, `rule` of the estimate, `waited_seconds`.
     """
 
     template_fields = ("request",)
@@ -191,7 +195,7 @@ class GpuPreflight(BaseOperator):
             held = seek(ledger, context, checked_request(self.request), self.log)
         if held is None:
             self._wait(context)
-        found = holding(held.bytes_by_device, held.rule, held.waited_seconds)
+        found = holding(held)
         self.log.info("%s", reserved_line(found))
         return found
 

@@ -12,6 +12,7 @@ from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
 from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES, ContainerHealth
 from tarmac.containers import engine
+from tarmac.hosts.address import is_elsewhere
 
 # Imported where it is used: the ledger, the admission, the driver's and the trigger's modules. Every task start imports
 # this module with the DAG, and they took 57 ms of CPU on a slow core (time.process_time), 23 of them psycopg2 and
@@ -49,7 +50,8 @@ def unsettled(state: str | None, health: ContainerHealth) -> str | None:
 class TrainingRunningSensor(BaseSensorOperator):
     """Succeeds when no session that holds a reservation still starts. Holds no worker between two checks.
 
-    It only makes snapshots more exact. What makes admission safe is the ledger.
+    It only makes snapshots more exact. What makes admission safe is the ledger. Sessions on other machines are not
+    waited for: their engines may not answer.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -69,7 +71,11 @@ class TrainingRunningSensor(BaseSensorOperator):
         stack = settings()
         with Ledger(stack.database_url) as ledger:
             ledger.arrive(SessionKey(ti.dag_id, ti.run_id))
-            held = [one.key for one in ledger.reservations() if one.devices and one.key != (ti.dag_id, ti.run_id)]
+            held = [
+                one.key
+                for one in ledger.reservations()
+                if one.devices and not is_elsewhere(one.host) and one.key != (ti.dag_id, ti.run_id)
+            ]
         if not held:
             return True
         states: Mapping[str, Mapping[str, str | None]] = ti.get_task_states(

@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tarmac.base.errors import ContainerError, LedgerError
-from tarmac.base.ids import RETRIEVE_RESOURCES
+from tarmac.base.ids import LOCAL_HOST, RETRIEVE_RESOURCES
 from tarmac.base.session import LABEL_GPU, SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.containers import engine
+from tarmac.containers.calls import EngineCalls
 from tarmac.containers.protocol import Event
+from tarmac.hosts.address import is_elsewhere
 from tarmac.request.schema import TrainingRequest
-from tarmac.tasks.container_operator import TrainingContainerOperator
+from tarmac.tasks.other_host import HostLostError, ended_on
+from tarmac.tasks.placed import PlacedTrainingOperator
 from tarmac.tasks.results import Prepared, Trained, checked_request
 
 # Imported where it is used: the ledger, the admission, the driver's and the trigger's modules. Every task start imports
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tarmac.admission.estimate import Outcome
+    from tarmac.devices.snapshot import Snapshot
     from tarmac.ledger.records import Reservation
     from tarmac.tasks.gpu_watch import Watch
 
@@ -56,15 +60,13 @@ def ran_out_of_memory(code: int, error: Event | None, last_text: str) -> bool:
     return bool(_OUT_OF_MEMORY.search(last_text))
 
 
-class GpuTrainingOperator(TrainingContainerOperator):
+class GpuTrainingOperator(PlacedTrainingOperator):
     """Trains in a container that sees exactly the reserved devices and is told how much of them it may use.
 
     A first attempt finds the reservation that preflight made. An attempt after a failure has none any more: it waits
     for one as preflight does, deferred, with a need that has learned from the failure. An attempt after a lost worker
     finds reservation and container as they were, and goes on with both.
     """
-
-    trains = True
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(gpu_healthcheck=True, **kwargs)
@@ -87,33 +89,48 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.admission.estimate import Outcome
 
         self._context = context
-        if self._ended_well():
+        ended = LOCAL_HOST if self._ended_well() else ""
+        self._held = self._claim()
+        if self._held is None and not ended and self._ti.try_number > 1:
+            ended = ended_on(self.step())
+        if ended:
             # An attempt was lost after its training had ended, and may or may not have released what it held.
-            self._held = self._claim()
+            self._host = ended
             result = super().run_step(context)
             self._release(Outcome.SUCCESS, "", peak_bytes=Trained.of(result).gpu_peak_bytes)
             return result
-        self._held = held = self._reserve(context)
-        stall = self._request.resources.stall_seconds
+        while True:
+            held = self._held = self._held or self._reserve(context)
+            self._take(held)
+            try:
+                result = super().run_step(context)
+                break
+            except HostLostError as lost:
+                self.log.warning("%s.", lost)
+                self._release(Outcome.FAILED, str(lost), again=True)
+                self._gave_up()
+            except ContainerError as error:
+                # After anything else the training may go on with what it holds: the next attempt or the reaper ends
+                # both.
+                failure = self._release_after(error, context)
+                self._record_failure(str(failure))
+                raise failure from error
+        self._release(Outcome.SUCCESS, "", peak_bytes=Trained.of(result).gpu_peak_bytes)
+        return result
+
+    def _take(self, held: Reservation) -> None:
+        """Make the container for what is reserved; nothing of an earlier reservation is left on this machine."""
+        self._host = held.host or LOCAL_HOST
         self.gpu = held.devices
         if held.host_bytes:
             self.memory_bytes, self.millicpus = held.host_bytes, held.millicpus
         self.environment = {
             **self.environment,
             "TARMAC_GPU_MEMORY_BYTES": str(held.bytes_each),
-            "TARMAC_STALL_SECONDS": str(stall),
+            "TARMAC_STALL_SECONDS": str(self._request.resources.stall_seconds),
         }
-        self._remove_strays(held)
+        self.remove_strays(self.cli)
         self._alive_at = time.monotonic()
-        try:
-            result = super().run_step(context)
-        except ContainerError as error:
-            # After anything else the training may go on with what it holds: the next attempt or the reaper ends both.
-            failure = self._release_after(error, context)
-            self._record_failure(str(failure))
-            raise failure from error
-        self._release(Outcome.SUCCESS, "", peak_bytes=Trained.of(result).gpu_peak_bytes)
-        return result
 
     # ---- the reservation ---------------------------------------------------------------------------------------------
 
@@ -130,9 +147,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
         from tarmac.tasks.gpu_preflight import seek
 
         with Ledger(settings().database_url) as ledger:
-            if held := ledger.claim(self._key):
-                return held
-            # Nothing of ours may be on a device without a reservation.
+            # Nothing of ours may be on a device without a reservation; on other machines the reaper sees to that.
             for container in engine.containers_with(self.cli, self._identity()):
                 engine.stop_and_remove(self.cli, container["Id"])
             seek(ledger, context, self._request, self.log)
@@ -151,11 +166,25 @@ class GpuTrainingOperator(TrainingContainerOperator):
         self.defer(trigger=ReservationTrigger(*self._key), method_name="resume")
         raise AssertionError("defer always raises")
 
-    def _remove_strays(self, held: Reservation) -> None:
+    def remove_strays(self, api: EngineCalls) -> None:
         """Remove containers of this task on other devices than those reserved: they are of a reservation long gone."""
-        for container in engine.containers_with(self.cli, self._identity()):
-            if container["Labels"].get(LABEL_GPU) != ",".join(held.devices):
-                engine.stop_and_remove(self.cli, container["Id"])
+        if self._held is None:
+            return  # what has ended well is taken
+        for container in engine.containers_with(api, self._identity()):
+            if container["Labels"].get(LABEL_GPU) != ",".join(self._held.devices):
+                engine.stop_and_remove(api, container["Id"])
+
+    def _look(self) -> Snapshot:
+        """Return the devices of the training's host as they are known now."""
+        from tarmac.devices.snapshot import snapshot
+        from tarmac.tasks.gpu_watch import look_at
+
+        if not is_elsewhere(self._host):
+            return snapshot()
+        from tarmac.ledger.ledger import Ledger
+
+        with Ledger(settings().database_url) as ledger:
+            return look_at(self._host, ledger)
 
     def _release_after(self, error: ContainerError, context: Context) -> ContainerError:
         """Release what the failed attempt held; queue it again where that can help. Returns what to fail with."""
@@ -175,7 +204,6 @@ class GpuTrainingOperator(TrainingContainerOperator):
 
     def _outcome(self, error: ContainerError) -> tuple[Outcome, str, int | None]:
         from tarmac.admission.estimate import Outcome
-        from tarmac.devices.snapshot import snapshot
         from tarmac.tasks.gpu_watch import MISSING_SNAPSHOTS, faults_of, tells_devices
 
         held, watch = self._held, self._watch
@@ -185,7 +213,7 @@ class GpuTrainingOperator(TrainingContainerOperator):
             self._unhealthy = watch.verdict.unhealthy
             return watch.verdict.outcome, watch.verdict.sentence, None
         # A training often dies of its device before a snapshot shows the fault.
-        seen = snapshot()
+        seen = self._look()
         missing = dict.fromkeys(held.devices, MISSING_SNAPSHOTS) if tells_devices(seen) else {}
         if faults := faults_of(seen, held.bytes_by_device, missing):
             self._unhealthy, fault = min(faults.items())
@@ -263,12 +291,10 @@ class GpuTrainingOperator(TrainingContainerOperator):
 
     def _wait_until_gone(self, held: Reservation) -> None:
         """Wait until the driver counts the ended training's memory as free: it lags behind the end of a process."""
-        from tarmac.devices.snapshot import snapshot
-
         container_id = (self.container or {}).get("Id")
         deadline = time.monotonic() + _GONE_SECONDS
         while time.monotonic() < deadline:
-            seen = snapshot()
+            seen = self._look()
             devices = [device for uuid in held.devices if (device := seen.get(uuid))]
             if not any(p.container_id == container_id for device in devices for p in device.processes or ()):
                 return
@@ -295,8 +321,9 @@ class GpuTrainingOperator(TrainingContainerOperator):
             database_url=stack.database_url,
             stack=stack.stack,
             log=self.log,
+            host=self._host,
         )
-        with self._watch, self._recording(container_id, self._watch.sample):
+        with self._watch, self._recording(container_id, self._watch.sample, host=self._host):
             yield
 
     def _silent_seconds(self) -> float:

@@ -14,10 +14,12 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from tarmac.base.errors import LedgerError
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.session import SessionKey
 from tarmac.base.units import format_seconds, format_size
+from tarmac.hosts.address import is_elsewhere
 from tarmac.ledger.listener import Listener
-from tarmac.ledger.records import Place, session_name
+from tarmac.ledger.records import Place, Reservation, session_name
 
 # A queued session renews its heartbeat this often; a notification wakes it sooner.
 BEAT_SECONDS = 5.0
@@ -42,13 +44,14 @@ def waiting_line(place: Place) -> str:
     return f"Waiting for {what} for {waited} ({before}; at most {left} more): {place.why}. Its need: {place.estimate}."
 
 
-def holding(bytes_by_device: Mapping[str, int], rule: str, waited_seconds: float) -> dict[str, Any]:
+def holding(held: Reservation) -> dict[str, Any]:
     """Return what the preflight returns for a reservation. Pure."""
     return {
-        "devices": sorted(bytes_by_device),
-        "bytes": dict(bytes_by_device),
-        "rule": rule,
-        "waited_seconds": waited_seconds,
+        "devices": held.devices,
+        "host": held.host or LOCAL_HOST,
+        "bytes": dict(held.bytes_by_device),
+        "rule": held.rule,
+        "waited_seconds": held.waited_seconds,
     }
 
 
@@ -59,7 +62,8 @@ def reserved_line(held: Mapping[str, Any]) -> str:
         held: as `holding` gives it.
     """
     what = ", ".join(f"{format_size(count)} of {uuid}" for uuid, count in sorted(held["bytes"].items()))
-    return f"Reserved {what} (by the rule {held['rule']}), after {held['waited_seconds']:.1f} s."
+    where = f" on {held['host']}" if is_elsewhere(held["host"]) else ""
+    return f"Reserved {what}{where} (by the rule {held['rule']}), after {held['waited_seconds']:.1f} s."
 
 
 _listeners: dict[asyncio.AbstractEventLoop, Listener] = {}
@@ -115,7 +119,7 @@ class ReservationTrigger(BaseTrigger):
         except LedgerError as error:
             self.log.warning("The ledger does not answer; the task asks it again: %s", error)
             return None
-        return None if held is None else holding(held.bytes_by_device, held.rule, held.waited_seconds)
+        return None if held is None else holding(held)
 
     async def _wait(self, listener: Listener, name: str) -> str:
         said, said_at, troubled = "", float("-inf"), False

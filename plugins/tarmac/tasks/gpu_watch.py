@@ -10,18 +10,27 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from urllib3.exceptions import HTTPError
+
 from tarmac.admission.estimate import Outcome
 from tarmac.base.errors import ContainerError, LedgerError
+from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.session import SessionKey
 from tarmac.base.states import ContainerHealth
 from tarmac.base.units import MIB, format_size
 from tarmac.containers import engine
+from tarmac.containers.calls import EngineCalls
 from tarmac.devices.snapshot import FATAL_XIDS, Health, Snapshot, State, XidWatch, snapshot
+from tarmac.devices.told import snapshot_of
+from tarmac.hosts.address import is_elsewhere
+from tarmac.hosts.engines import engine_of
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Reservation
+from tarmac.ledger.statements import SNAPSHOT_SECONDS
 from tarmac.scheduler.cycle import UNHEALTHY, own_bytes
 
 CHECK_SECONDS = 1.0
@@ -119,6 +128,17 @@ def faults_of(seen: Snapshot, devices: Mapping[str, int], missing_snapshots: Map
     return found
 
 
+def look_at(host: str, ledger: Ledger) -> Snapshot:
+    """Return the devices of a host as they are known now: of another machine as it told last.
+
+    Raises:
+        LedgerError: of another machine, the database does not answer.
+    """
+    if not is_elsewhere(host):
+        return snapshot()
+    return snapshot_of(host, ledger.snapshot(host), SNAPSHOT_SECONDS)
+
+
 class Watch:
     """Watches until it is left. Use as a context manager around following the container.
 
@@ -128,6 +148,7 @@ class Watch:
         silent_seconds: tells how long ago the training last made progress.
         stall_seconds: see `judge`.
         log: the task's logger.
+        host: where it trains. Of another machine no Xid errors are heard: what its agent tells of its devices is read.
     """
 
     def __init__(
@@ -140,8 +161,11 @@ class Watch:
         database_url: str,
         stack: str,
         log: logging.Logger | Any,
+        host: str = LOCAL_HOST,
     ) -> None:
         self.held = held
+        self._host = host
+        self._api: EngineCalls | None = None
         self.verdict: Verdict | None = None
         self.peak_bytes: int | None = None
         self.fenced = False
@@ -172,23 +196,26 @@ class Watch:
         return self._sample
 
     def _run(self) -> None:
-        api = engine.client()
+        listening = nullcontext() if is_elsewhere(self._host) else XidWatch(self.held.devices)
         try:
-            with Ledger(self._url) as ledger, XidWatch(self.held.devices) as xids:
+            with Ledger(self._url) as ledger, listening as xids:
                 while not self._over.is_set():
-                    for uuid, code in xids.poll():
+                    for uuid, code in xids.poll() if xids is not None else ():
                         if code in FATAL_XIDS:
                             self._fatal_xids[uuid] = f"Xid {code}"
-                    if self._check(api, ledger):
+                    if self._check(ledger):
                         return
                     self._over.wait(CHECK_SECONDS)
         finally:
-            api.close()
+            if self._api is not None:
+                self._api.close()
 
-    def _check(self, api: Any, ledger: Ledger) -> bool:
+    def _check(self, ledger: Ledger) -> bool:
         """Check once; returns whether the training was stopped. Where that failed, the next check tries it again."""
-        seen = snapshot()
         try:
+            seen = look_at(self._host, ledger)
+            # Of another machine that does not answer, not even the version of its engine is known.
+            api = self._api = self._api or engine_of(self._host)
             found = self._gather(api, ledger, seen)
             self._told -= {"ledger", "engine"}
             if self.fenced:
@@ -204,10 +231,18 @@ class Watch:
         except LedgerError as error:
             self._tell("ledger", f"The ledger does not answer; the training goes on: {error}")
             return False
-        except (ContainerError, OSError) as error:  # requests' and docker's errors are OSErrors
+        except (ContainerError, OSError, HTTPError) as error:  # requests' and docker's errors are OSErrors
             self._tell("engine", f"The engine does not answer; the training goes on: {error}")
+            self._keep(ledger)
             return False
         return True
+
+    def _keep(self, ledger: Ledger) -> None:
+        """Renew the lease of a training that may well go on."""
+        try:
+            self.fenced = self.fenced or not ledger.renew(self.held, running=True, peak_bytes=self.peak_bytes)
+        except LedgerError as error:
+            self._tell("ledger", f"The ledger does not answer; the training goes on: {error}")
 
     def _gather(self, api: Any, ledger: Ledger, seen: Snapshot) -> Observation:
         health, words = engine.health_of(api, self._container_id)

@@ -6,11 +6,8 @@ TARMAC_HOST_LOST_AFTER says; then the session gives up what it holds there and r
 
 from __future__ import annotations
 
-import fcntl
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +18,10 @@ from tarmac.base.settings import settings
 from tarmac.base.units import format_seconds, format_size
 from tarmac.containers import engine, moving
 from tarmac.containers.decisions import choose
-from tarmac.containers.run import Step, earlier
-from tarmac.hosts.engines import engine_of
-from tarmac.hosts.ssh import LINKS
+from tarmac.containers.run import Step, earlier, ended_well
+from tarmac.hosts.engines import engine_of, image_on
 
 if TYPE_CHECKING:
-    from tarmac.containers.calls import EngineCalls
     from tarmac.tasks.container_operator import TrainingContainerOperator
 
 # How often a machine that does not answer is asked again.
@@ -46,6 +41,21 @@ def begun_on(step: Step) -> str:
     for name in names:
         try:
             if choose(earlier(engine_of(name), step), step.generation).adopt is not None:
+                return name
+        except (OSError, HTTPError):
+            continue  # its result cannot be had: the step is done again
+    return ""
+
+
+def ended_on(step: Step) -> str:
+    """Return the other machine that has a container of a step which ended well; "": none that answers."""
+    from tarmac.ledger.ledger import Ledger
+
+    with Ledger(settings().database_url) as ledger:
+        names = ledger.connections()
+    for name in names:
+        try:
+            if ended_well(earlier(engine_of(name), step), step.generation):
                 return name
         except (OSError, HTTPError):
             continue  # its result cannot be had: the step is done again
@@ -104,8 +114,9 @@ def _attempt(operator: TrainingContainerOperator, host: str, image_id: str) -> A
     key = operator.session_key
     move = moving.Move(near, far, host, volume, session_labels(settings().stack, *key), operator.image)
     sent = None
+    operator.remove_strays(far)
     if choose(earlier(far, step), step.generation).adopt is None:
-        image = _image(near, far, operator.image, host)
+        image = image_on(near, far, operator.image, host)
         began = time.monotonic()
         if sent := move.send(image):
             operator.log.info("Sent %s to host %s in %.1f s.", format_size(sent.bytes), host, time.monotonic() - began)
@@ -117,20 +128,6 @@ def _attempt(operator: TrainingContainerOperator, host: str, image_id: str) -> A
         size = move.bring_back(container["Id"], sent, settings().host_return_bytes)
         operator.log.info("Brought %s back from host %s in %.1f s.", format_size(size), host, time.monotonic() - began)
     return result
-
-
-def _image(near: EngineCalls, far: EngineCalls, image: str, host: str) -> str:
-    with _alone(host):
-        return moving.far_image(near, far, image, host)
-
-
-@contextmanager
-def _alone(host: str) -> Iterator[None]:
-    """Of many sessions that begin on a host, one sends the image."""
-    LINKS.mkdir(mode=0o700, exist_ok=True)
-    with (LINKS / f"{host}.image").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def remove_from(host: str, labels: dict[str, str], volume: str) -> list[str]:

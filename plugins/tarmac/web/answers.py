@@ -437,6 +437,7 @@ class Device(BaseModel):
 
     uuid: str
     name: str
+    host: str = Field("local", description='which host has it; "local": the machine of the stack')
     position: int | None = Field(description="its index, for people")
     total_bytes: Bytes
     headroom_bytes: Bytes = Field(description="kept free for what is measured too late")

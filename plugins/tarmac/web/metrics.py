@@ -39,7 +39,7 @@ def _families(facts: Mapping[str, Any]) -> Iterable[str]:
         yield from _lines(f"tarmac_gpu_{name}", "gauge", text, [(_gpu(one), one[key]) for one in devices])
     yield from _lines(
         "tarmac_gpu_usable", "gauge", "Whether sessions can be admitted to a GPU.",
-        [(_gpu(one), float(not (one["unusable"] or one["quarantine"]))) for one in devices],
+        [(_gpu(one), float(not (one["unusable"] or one["quarantine"] or one["closed"]))) for one in devices],
     )  # fmt: skip
     yield from _lines(
         "tarmac_gpu_quarantined", "gauge", "Whether a GPU is in quarantine until a person releases it.",

@@ -81,8 +81,8 @@ def attempts(ledger: Json, hours: int) -> answers.Attempts:
     return answers.Attempts(since=at - timedelta(hours=hours), at=at, attempts=found)
 
 
-def _position(device: answers.Device) -> tuple[bool, int, str]:
-    return device.position is None, device.position or 0, device.uuid
+def _position(device: answers.Device) -> tuple[bool, str, bool, int, str]:
+    return device.host != ids.LOCAL_HOST, device.host, device.position is None, device.position or 0, device.uuid
 
 
 def _device(row: Json, reservations: Sequence[Json], samples: Json) -> answers.Device:
@@ -91,13 +91,14 @@ def _device(row: Json, reservations: Sequence[Json], samples: Json) -> answers.D
     return answers.Device(
         uuid=row["uuid"],
         name=row["name"],
+        host=row["host"],
         position=row["position"],
         total_bytes=row["total_bytes"],
         headroom_bytes=max(0, row["total_bytes"] - row["capacity_bytes"]),
         reserved_bytes=row["reserved_bytes"],
         others_bytes=row["external_bytes"],
         free_bytes=free,
-        unusable=row["unusable"],
+        unusable=row["closed"] or row["unusable"],
         quarantine=row["quarantine"],
         utilisation_percent=last.get("utilisation"),
         temperature_celsius=last.get("temperature"),

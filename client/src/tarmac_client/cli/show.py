@@ -264,11 +264,13 @@ def gpu_lines(found: Mapping[str, Any]) -> list[str]:
     lines = []
     for device in found["devices"]:
         free = max(0, device["capacity_bytes"] - device["reserved_bytes"] - device["external_bytes"])
+        host = device.get("host", "local")
+        where = "" if host == "local" else f" on {host}"
         lines.append(
-            f"{device['uuid']}  {device['name']}: {size(free)} free of {size(device['capacity_bytes'])}, "
+            f"{device['uuid']}  {device['name']}{where}: {size(free)} free of {size(device['capacity_bytes'])}, "
             f"{size(device['reserved_bytes'])} reserved, {size(device['external_bytes'])} used by others"
         )
-        if why := device["quarantine"] or device["unusable"]:
+        if why := device["quarantine"] or device.get("closed") or device["unusable"]:
             lines.append(f"  not usable: {one_line(why)}")
         for row in found["reservations"]:
             if row["device_uuid"] == device["uuid"]:

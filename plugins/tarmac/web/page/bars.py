@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tarmac.base.ids import LOCAL_HOST
+from tarmac.web import answers
+
 WIDTH = 1000
 """Of a bar, in its own units."""
 
@@ -69,3 +72,10 @@ def sparkline(values: list[float], width: int = 80, height: int = 20) -> str:
         f"{number * step:.1f},{height - 1 - (value - low) / spread * (height - 2):.1f}"
         for number, value in enumerate(values)
     )
+
+
+def gpu_title(device: answers.Device) -> str:
+    """Return what people call a device: `GPU 0: NVIDIA H100`, of another machine `GPU 0 of gpu2: NVIDIA H100`. Pure."""
+    number = "GPU" if device.position is None else f"GPU {device.position}"
+    where = "" if device.host == LOCAL_HOST else f" of {device.host}"
+    return f"{number}{where}: {device.name}"

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from tarmac.base.units import GIB, format_seconds
 from tarmac.web import answers
-from tarmac.web.page.bars import WIDTH
+from tarmac.web.page.bars import WIDTH, gpu_title
 
 SPANS = {24: "a day", 168: "a week", 720: "30 days"}
 """The spans that a person may choose, in hours."""
@@ -71,7 +71,7 @@ def view(found: answers.Attempts, devices: Sequence[answers.Device], sessions: I
         sessions: those whose owner and model are known.
     """
     known = {row.id: row for row in sessions}
-    titles = {one.uuid: f"{'GPU' if one.position is None else f'GPU {one.position}'}: {one.name}" for one in devices}
+    titles = {one.uuid: gpu_title(one) for one in devices}
     by_lane: dict[str, list[answers.Attempt]] = {title: [] for title in titles.values()}
     for attempt in found.attempts:
         places = [titles.get(uuid, uuid) for uuid in attempt.devices] or [f"Host {attempt.host}"]

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.web import answers
-from tarmac.web.page.bars import Bar, Part, bar, sparkline
+from tarmac.web.page.bars import Bar, Part, bar, gpu_title, sparkline
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,9 @@ def _device(device: answers.Device, known: Mapping[str, answers.UnderWay], at: d
         reasons = [device.quarantine, f"When it is well again: make release-gpu GPU={device.uuid}"]
     elif device.unusable:
         badge, reasons = Badge("warning", "not usable"), [device.unusable]
-    number = "GPU" if device.position is None else f"GPU {device.position}"
     return Resource(
         key=device.uuid,
-        title=f"{number}: {device.name}",
+        title=gpu_title(device),
         detail=", ".join([device.uuid, *_does(device)]),
         badge=badge,
         reasons=reasons,
