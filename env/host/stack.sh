@@ -59,6 +59,17 @@ else
     TRAINER_VARIANT=trainer-cuda
     _compose_files+=(--file "$_repo/compose.gpu.yaml")
 fi
+case ${TARMAC_CUDA:-no} in
+no) ;;
+yes)
+    if [ "$TRAINER_VARIANT" = trainer ]; then
+        TRAINER_VARIANT=trainer-cuda
+        _compose_files+=(--file "$_repo/compose.cuda.yaml")
+        GPU_STATE="$GPU_STATE; the trainer has CUDA for other hosts (TARMAC_CUDA)"
+    fi
+    ;;
+*) die "TARMAC_CUDA is '$TARMAC_CUDA', must be yes or no." ;;
+esac
 export TRAINER_VARIANT GPU_STATE
 
 _compose_command=$("$_repo/env/host/compose.sh")

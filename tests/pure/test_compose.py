@@ -233,6 +233,15 @@ def test_a_machine_with_a_gpu_gives_it_to_the_scheduler_and_another_trainer_to_t
     assert found["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu", "utility"]
 
 
+def test_a_machine_without_a_gpu_may_have_the_trainer_for_those_of_other_hosts(render: Render):
+    found = render("compose.cuda.yaml")
+    scheduler = service(found, "scheduler")
+    assert scheduler["environment"]["TARMAC_TRAINER_IMAGE"] == "tarmac/trainer-cuda:latest"
+    assert scheduler["environment"]["TARMAC_TRANSFORMERS_IMAGE"] == "tarmac/trainer-torch-cuda:latest"
+    assert "deploy" not in scheduler, "the scheduler is given no GPU that there is none of"
+    assert "pid" not in scheduler
+
+
 def test_no_service_sends_usage_data(render: Render):
     from tarmac.base.settings import NO_TELEMETRY
 
