@@ -141,6 +141,8 @@ class Stack:
             return 200, [version(request.url.params["a"], "0.4"), version(request.url.params["b"], "0.5")]
         if path.endswith("/production"):
             return 200, [STEP] if self.production else []
+        if path.endswith("/predict"):
+            return self.predict(path, body, request.url.params)
         if path.endswith("/promote") or path.endswith("/rollback"):
             self.sent.append(json.loads(body))
             return 200, STEP
@@ -170,6 +172,20 @@ class Stack:
         if path == "/gpus":
             return 200, {"devices": [], "reservations": [], "queue": [{"run_id": "s", "reason": "no device"}]}
         return 404, {"detail": f"no {path}"}
+
+    def predict(self, path: str, body: bytes, params: httpx.QueryParams) -> tuple[int, Any]:
+        lines = [json.loads(line) for line in body.splitlines() if line.strip()]
+        if "sentence" not in lines[0]:
+            return 400, {"detail": 'line 1: "sentence" is missing'}
+        if path == "/models/ner/predict":
+            which = params.get("version", "production")
+            return 200, {
+                "model": "ner", "version": 3, "kind": "named_entity_recognition",
+                "predictions": [{"which": which, "said": one["sentence"]} for one in lines],
+            }  # fmt: skip
+        if path == "/sessions/s1/predict":
+            return 200, {"model": "s1", "version": None, "kind": "ner", "predictions": [{"session": True}]}
+        return 404, {"detail": f"There is no {path.split('/')[2]!r}."}
 
     def part(self, method: str, name: str, body: bytes, request: httpx.Request) -> tuple[int, Any]:
         if self.part_bytes == 0:

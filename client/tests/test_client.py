@@ -22,6 +22,7 @@ from tarmac_client import (
     Tarmac,
     TimeLimitError,
     VersionError,
+    client,
     files,
     verbs,
 )
@@ -40,6 +41,36 @@ def test_train_stores_what_is_missing_starts_and_waits(stack: Stack, data: Path)
     assert session.result is not None
     assert session.result.metrics == {"f1": 0.41}
     assert session.metrics() == [{"name": "f1", "step": 1, "value": 0.4}]
+
+
+def test_it_predicts_with_a_version_and_with_what_a_session_saved(stack: Stack):
+    found = Tarmac().predict("ner", [{"sentence": "Zoë 😀"}], 2)
+    assert (found.model, found.version, found.predictions) == ("ner", 3, [{"which": "2", "said": "Zoë 😀"}])
+    assert client.Session(Tarmac(), "s1").predict([{"sentence": "a"}]) == [{"session": True}]
+    for values, said in (
+        ([{"text": "a"}], 'line 1: "sentence" is missing'),
+        (["Ada"], "Object 1 to predict for is 'Ada'; write for example"),
+        ([{"sentence": "a"}, {"x": float("nan")}], "Object 2 to predict for cannot be written as JSON"),
+        ([], "There is nothing to predict for"),
+    ):
+        with pytest.raises((RefusedError, SettingsError), match=said):
+            Tarmac().predict("ner", values)  # type: ignore[arg-type]
+
+    async def ask() -> list[dict[str, Any]]:
+        async with AsyncTarmac() as tarmac:
+            return list((await tarmac.predict("ner", [{"sentence": "a"}])).predictions)
+
+    assert asyncio.run(ask()) == [{"which": "production", "said": "a"}]
+
+
+def test_more_predictions_than_are_done_at_a_time_are_asked_for_again_and_then_refused(stack: Stack):
+    stack.script = [429, 429]
+    assert Tarmac().predict("ner", [{"sentence": "a"}]).version == 3
+    tarmac = Tarmac()
+    tarmac.version()
+    stack.script = [429] * 6
+    with pytest.raises(RefusedError, match="scripted 429"):
+        tarmac.predict("ner", [{"sentence": "a"}])
 
 
 def test_what_is_stored_is_not_sent_again(stack: Stack, data: Path):

@@ -18,8 +18,8 @@ from tarmac_client.cli.main import parser
 from tarmac_client.types import SessionInfo
 
 VERBS = {
-    "login", "train", "run", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push", "data ls",
-    "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
+    "login", "train", "run", "predict", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push",
+    "data ls", "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
     "models reproduce", "data rm", "models rm", "gpus", "hosts", "completion",
     "gpu check", "doctor", "kinds",
 }  # fmt: skip
@@ -357,3 +357,20 @@ def test_a_table_is_no_wider_than_the_screen(monkeypatch: pytest.MonkeyPatch):
     lines = show.table(["A", "NOTE"], [["a", "x" * 100], ["b", LINE]], cut=True)
     assert max(map(len, lines)) <= 40
     assert lines[1].endswith("…")
+
+
+def test_predict_prints_an_object_a_line(tarmac: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"sentence": "Zoë"}\n\n{"sentence": "Bob"}\n', encoding="utf-8")
+    for what, which in (("ner", "production"), ("ner@7", "7"), ("ner/7", "7"), ("ner@champion", "champion")):
+        code, out, err = tarmac("predict", what, path)
+        assert (code, err) == (0, "ner version 3 (named_entity_recognition)\n")
+        assert out == f'{{"which": "{which}", "said": "Zoë"}}\n{{"which": "{which}", "said": "Bob"}}\n'
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"sentence": "a"}')))
+    assert tarmac("predict", "s1", "-")[:2] == (0, '{"session": true}\n')
+    assert json.loads(tarmac("predict", "ner", path, "--json")[1])["version"] == 3
+    code, _, err = tarmac("predict", "nre", path)
+    assert (code, err) == (2, "There is no 'nre'. There is no session 'nre' either.\n")
+    assert tarmac("predict", "ner", tmp_path / "none")[0] == 2
+    path.write_text("\n")
+    assert "has no line to predict for" in tarmac("predict", "ner", path)[2]

@@ -11,9 +11,10 @@ if ! is_on YES "${1:-}"; then
         "This removes all runs, models and data sets: run 'make clean YES=1' where there is no terminal." ||
         { say 'Nothing was removed.'; exit 1; }
 fi
-# Containers and volumes of sessions are not Compose's: they carry our label.
+# Containers and volumes of sessions are not Compose's: they carry our label. What makes them is stopped first.
+compose stop
 label=label=tarmac.project=$TARMAC_PROJECT
-docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force >/dev/null
+docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
 compose --profile build down --volumes --remove-orphans
 docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null
 rm -f "$ENV_DIR"/*.env

@@ -30,7 +30,7 @@ fi
 # Sessions of the stack as it was are orphaned in the one that comes.
 compose stop --timeout 20 webserver scheduler dag-processor triggerer airflow-cli mlflow
 label=label=tarmac.project=$TARMAC_PROJECT
-docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force >/dev/null
+docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
 docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null
 
 cp "$parts"/env/*.env "$ENV_DIR/"

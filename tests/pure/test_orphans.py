@@ -43,6 +43,12 @@ def why_of_volume(known: Run | None) -> str | None:
     return next(iter(find(inventory(known, volumes=[Volume("v1", KEY)])).volumes.values()), None)
 
 
+def test_one_that_belongs_to_no_session_lives_as_long_as_it_says():
+    helper = {"key": None, "owner": "predict", "allowed_seconds": 360}
+    assert why_of_container(None, **helper, seconds=359.0) is None
+    assert why_of_container(None, **helper, seconds=361.0) == "it was to live for 360 s at most"
+
+
 @pytest.mark.parametrize("state", ALIVE)
 def test_a_container_whose_task_may_still_come_is_left_alone(state: str | None):
     assert why_of_container(run(train_model_cpu=state)) is None

@@ -56,6 +56,7 @@ CALLS = [
     ("GET", "/sessions/one/verdict?repetition=two", "read"), ("POST", "/sessions/one/reproduce", "start"),
     ("GET", f"/datasets/{NAME}/upload", "start"), ("PATCH", f"/datasets/{NAME}/upload?offset=0&total=9", "start"),
     ("DELETE", f"/datasets/{NAME}", "delete"), ("DELETE", "/models/m/1", "delete"),
+    ("POST", "/models/m/predict", "predict"), ("POST", "/sessions/one/predict", "predict"),
     ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("GET", "/doctor", "read"), ("POST", "/gpus/check", "start"),
@@ -70,6 +71,7 @@ ALLOWS = {
     "start": "start sessions",
     "change": "end sessions",
     "promote": "put models into production",
+    "predict": "predict with models",
     "delete": "remove data sets and models",
 }
 
@@ -159,6 +161,33 @@ def test_a_check_starts_nothing_and_asks_the_world_only_if_told(call: Callable[.
     assert call("user", "POST", "/checks?world=false", json={"request": GOOD}).json()["problems"] == []
     assert "model: " in call("user", "POST", "/checks", json={"request": {**GOOD, "model": "x"}}).json()["problems"][0]
     assert fakes.airflow_api.runs == {}
+
+
+def test_lines_to_predict_for_are_looked_at_before_a_container_is_made(
+    call: Callable[..., httpx.Response], fakes: Fakes
+):
+    asked: list[tuple[str, dict[str, str], bytes]] = []
+
+    def checker(_: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        asked.append((path, query, body))
+        if b"busy" in body:
+            return 429, {"detail": "2 predictions run now"}
+        return 200, {"model": "m", "version": 3, "kind": "test_model", "predictions": [{"named_entity": ["O"]}]}
+
+    fakes.checker = checker
+    said = call("user", "POST", "/models/m/predict", content=b"text,label\nfine,1\n").json()["detail"]
+    assert "is a table with commas (CSV)" in said
+    assert not said.endswith("Nothing was stored.")
+    said = call("user", "POST", "/models/m/predict", content=b'{"sentence": "a"}\nAda\n').json()["detail"]
+    assert "line 2" in said
+    large = call("user", "POST", "/models/m/predict", content=LINE * 100_000)
+    assert (large.status_code, "more than 4 MiB: send fewer in a call" in large.text) == (413, True)
+    assert asked == []
+    assert call("user", "POST", "/models/m/predict?version=3", content=LINE).json()["version"] == 3
+    assert call("user", "POST", "/sessions/one/predict", content=LINE).status_code == 200
+    assert asked == [("/predict", {"model": "m", "version": "3"}, LINE), ("/predict", {"run": "one"}, LINE)]
+    busy = call("user", "POST", "/models/m/predict", content=b'{"sentence": "busy"}\n')
+    assert (busy.status_code, busy.json()["detail"]) == (429, "2 predictions run now")
 
 
 def test_a_session_that_waits_says_why(call: Callable[..., httpx.Response], fakes: Fakes):

@@ -73,6 +73,11 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     assert person.tarmac("logs", session_id, "--task", "train_model_cpu").stdout.strip()
     assert json.loads(person.tarmac("gpus", "--json").stdout).keys() == {"devices", "reservations", "queue"}
     assert "in production" in person.tarmac("models", "production", "client_test").stdout
+    asked = person.tarmac("predict", "client_test", "-", stdin='{"sentence": "Ada met Bob"}\n{"sentence": "no one"}\n')
+    assert (asked.returncode, asked.stderr) == (0, "client_test version 1 (test_model)\n")
+    assert [len(json.loads(line)["named_entity"]) for line in asked.stdout.splitlines()] == [3, 2]
+    wrong = person.tarmac("predict", session_id, "-", stdin='{"sentence": "Ada"}\n{"text": "Bob"}\n')
+    assert (wrong.returncode, wrong.stderr) == (2, 'line 2: "sentence" is missing\n')
     promoted = person.tarmac("models", "promote", "client_test", "1", "--why", "a test")
     assert f"by     {person.user} (person)" in promoted.stdout, promoted.stderr
     kept = [person.tarmac("models", "rm", "client_test", "1"), person.tarmac("data", "rm", reference)]
@@ -161,7 +166,12 @@ def test_a_viewer_looks_and_starts_nothing_and_a_stranger_gets_nothing(
     viewer = Person(stack, tmp_path, *add_user(stack, "Viewer"))
     viewer.log_in()
     assert viewer.tarmac("ls").returncode == 0
-    for words in (["train", request_file], ["data", "push", request_file.parent / "mine.jsonl"], ["cancel", "any"]):
+    for words in (
+        ["predict", "any", request_file],
+        ["train", request_file],
+        ["data", "push", request_file.parent / "mine.jsonl"],
+        ["cancel", "any"],
+    ):
         refused = viewer.tarmac(*words)
         assert (refused.returncode, "no role in Airflow that allows to" in refused.stderr) == (4, True)
     for headers in ({}, {"Authorization": "Bearer forged"}, {"Cookie": "_token=forged"}):

@@ -17,6 +17,7 @@ from tarmac_client.types import (
     Explanation,
     Finding,
     ModelVersion,
+    Predictions,
     ProductionStep,
     Result,
     SessionInfo,
@@ -205,6 +206,20 @@ class Tarmac:
         """
         self.run(self.verbs.remove_dataset(reference))
 
+    def predict(self, model: str, values: Sequence[Mapping[str, Any]], version: int | str | None = None) -> Predictions:
+        """Predict with a registered model, on the stack, in a container without a network.
+
+        Args:
+            model: its name.
+            values: objects as a line of data holds them, such as `{"sentence": "..."}`; of up to 4 MiB in all.
+            version: its number or an alias; None: what is in production, else the latest.
+
+        Raises:
+            RefusedError: an object cannot be read; names its place, counted from 1.
+            NotFoundError: there is no such model or version.
+        """
+        return self.run(self.verbs.predict(values, model, "" if version is None else str(version)))
+
     def remove_model(self, model: str, version: int) -> None:
         """Remove a registered version with its files.
 
@@ -371,6 +386,11 @@ class Session:
     def explain(self) -> Explanation:
         """Say why it waits or failed, with the numbers, and what to do."""
         return self._tarmac.run(self._tarmac.verbs.explain(self.id))
+
+    def predict(self, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Predict with the model that it saved: an object for each that is given. Raises: as `predict` of the stack."""
+        found = self._tarmac.run(self._tarmac.verbs.predict(values, self.id, session=True))
+        return list(found.predictions)
 
     def reproduce(self) -> Session:
         """Train it again from its record, as a session of its own; return that one. `verdict` compares the two."""

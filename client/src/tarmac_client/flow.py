@@ -31,7 +31,8 @@ DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 _NO_SUCH_CALL = ((404, "Not Found"), (405, "Method Not Allowed"))
 """What a server answers that has no such call; Tarmac's own refusals are sentences."""
-_AGAIN = (429, 502, 503, 504)
+_TOO_MANY = 429
+_AGAIN = (_TOO_MANY, 502, 503, 504)
 _UPDATE_CLIENT = "update the client (pip install --upgrade, from the client/ of the stack's Tarmac)"
 
 
@@ -172,7 +173,7 @@ class Calls:
             return NotFoundError(detail, problems, status)
         if status == 426:
             return VersionError(detail)
-        if status in _AGAIN or status >= 500:
+        if status != _TOO_MANY and (status in _AGAIN or status >= 500):
             return NoAnswerError(f"A part of the stack at {self.login.url} does not answer: {detail}")
         return RefusedError(detail, problems, status)
 

@@ -265,6 +265,19 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """What a model predicts: an object for each line that was asked for, in their order.
+
+    `version` None: it is what a session saved, and `model` that session.
+    """
+
+    model: str
+    version: int | None = None
+    kind: str = ""
+    predictions: Sequence[dict[str, Any]] = ()
+
+
+@dataclass(frozen=True)
 class ProductionStep:
     """A step of the history of what is in production. A version None: nothing of the model is or was there."""
 

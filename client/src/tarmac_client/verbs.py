@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from tarmac_client.errors import (
     NotFoundError,
     RefusedError,
     SessionFailedError,
+    SettingsError,
     TimeLimitError,
     VersionError,
 )
@@ -28,6 +30,7 @@ from tarmac_client.types import (
     LogPart,
     Metric,
     ModelVersion,
+    Predictions,
     ProductionStep,
     SessionInfo,
     SessionRow,
@@ -45,6 +48,7 @@ _SKEW_SECONDS = 5.0
 _UPLOAD_SECONDS = 3600.0
 _PART_SECONDS = 600.0
 _PART_TRIES = 5
+_PREDICT_SECONDS = 600.0
 _WHOLE_BYTES = 16 * 1024 * 1024
 """Of a file that is sent in one call; a larger one goes in parts, which go on where a connection broke."""
 
@@ -305,6 +309,47 @@ class Verbs:
         except NotFoundError as error:
             raise _not_stored(reference) from error
 
+    def predict(
+        self, values: bytes | Sequence[Mapping[str, Any]], model: str, version: str = "", *, session: bool = False
+    ) -> Flow[Predictions]:
+        """Predict with a registered version, or with what a session saved.
+
+        Args:
+            values: JSON lines, or the objects of them.
+            version: its number or an alias; "": what is in production, else the latest.
+            session: `model` is a session.
+
+        Raises:
+            RefusedError: a line cannot be read; names it by its number, counted from 1.
+            NotFoundError: there is no such model, version or session.
+        """
+        path = f"{_session(model)}/predict" if session else _model(model, "predict")
+        answer = yield from self.calls.call(
+            "POST",
+            path,
+            params={"version": version} if version else {},
+            content=values if isinstance(values, bytes) else _as_lines(values),
+            seconds=_PREDICT_SECONDS,
+        )
+        return known(Predictions, answer)
+
+    def predict_with(self, values: bytes | Sequence[Mapping[str, Any]], what: str) -> Flow[Predictions]:
+        """Predict with what a person names.
+
+        Args:
+            what: `name`, `name@3`, `name/3`, `name@production`, or a session's id.
+        """
+        match = re.fullmatch(r"([^@/]+)[@/](.+)", what)
+        if match is not None:
+            return (yield from self.predict(values, match[1], match[2]))
+        try:
+            return (yield from self.predict(values, what))
+        except NotFoundError as error:
+            try:
+                return (yield from self.predict(values, what, session=True))
+            except NotFoundError:
+                raise NotFoundError(f"{error} There is no session {what!r} either.", [], 404) from error
+
     def remove_model(self, name: str, version: int) -> Flow[dict[str, Any]]:
         """Remove a registered version; return what was removed."""
         return dict((yield from self.calls.call("DELETE", _model(name, str(version)), once=True)))
@@ -396,6 +441,27 @@ def _session(session_id: str) -> str:
 def _file(reference: str) -> str:
     name = reference.rpartition("/")[2]
     return quote(name if "." in name else f"{name}.jsonl", safe="")
+
+
+def _as_lines(values: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write objects as JSON lines.
+
+    Raises:
+        SettingsError: one is no object, or holds what JSON has no word for; names its place, counted from 1.
+    """
+    lines = []
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, Mapping):
+            raise SettingsError(
+                f"Object {number} to predict for is {value!r:.60}; write for example {{'sentence': '...'}}."
+            )
+        try:
+            lines.append(json.dumps(dict(value), ensure_ascii=False, allow_nan=False) + "\n")
+        except (TypeError, ValueError, RecursionError) as error:
+            raise SettingsError(f"Object {number} to predict for cannot be written as JSON: {error}.") from error
+    if not lines:
+        raise SettingsError("There is nothing to predict for: give one object at least.")
+    return "".join(lines).encode("utf-8", "surrogatepass")
 
 
 def _not_stored(reference: str) -> NotFoundError:

@@ -21,6 +21,8 @@ _STEPS = {
     "restore": (steps.restore, "fetch what the same training gave before instead, from MLflow"),
     "eval": (steps.evaluate, "score model/ on the eval lines, write metrics.json"),
     "save": (steps.save, "record model/ and its training in MLflow, unregistered"),
+    "fetch": (steps.fetch, "fetch the registered model that TARMAC_MODEL_URI names into model/, from MLflow"),
+    "predict": (steps.predict, "predict with model/ for each line of lines.jsonl"),
     "cleanup": (steps.cleanup, "empty the session's folder"),
 }
 

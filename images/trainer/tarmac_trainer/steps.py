@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tarmac_trainer import models
-from tarmac_trainer.data import hub, overlap, splits, store, weights
+from tarmac_trainer.data import asked, hub, overlap, splits, store, weights
+from tarmac_trainer.data.readers import BrokenLineError
 from tarmac_trainer.model import (
     ALWAYS,
     MOST_TYPES,
@@ -295,6 +296,50 @@ def save(session: Path) -> dict[str, Any]:
     if request.promote and request.run is None:
         result["production"] = fetching.fetch_production(session, request.name)
     return result
+
+
+def fetch(session: Path) -> dict[str, Any]:
+    """Fetch the model that `TARMAC_MODEL_URI` names from MLflow into `model/`, and run nothing of it. Idempotent.
+
+    Raises:
+        TrainerError: see `errors`.
+    """
+    from tarmac_trainer.mlflow_io import fetching
+
+    return {"bytes": fetching.fetch_model(session, os.environ.get("TARMAC_MODEL_URI", ""))}
+
+
+def predict(session: Path) -> dict[str, Any]:
+    """Predict with `model/` for each line of `lines.jsonl`, blank ones left out. Idempotent.
+
+    Raises:
+        TrainerError: see `errors`; a line that cannot be read is named by its number.
+    """
+    from tarmac_trainer.mlflow_io import predicting
+    from tarmac_trainer.runtime import device
+
+    folder = session / "model"
+    try:
+        model = predicting.saved_kind(folder)
+    except SessionError as error:
+        raise InputError(
+            f"the model was not saved by this trainer, which cannot load it: it has no {predicting.NAME_FILE}"
+        ) from error
+    numbers, values = asked.read(session / asked.LINES)
+    where = device.activate(spacy_on_gpu=model.spacy_on_gpu, on_torch=model.on_torch)
+    with where.guarded():
+        try:
+            predictor = predicting.Predictor(model, model.load(folder))
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise InputError(f"the model cannot be loaded: {error}") from error
+        try:
+            predictions = predictor.raw(values)
+        except BrokenLineError:
+            asked.refuse([(numbers[place], why) for place, why in predictor.unreadable(values)])
+            raise
+    asked.check(predictions, len(values))
+    events.say(f"predicted for {len(values):,} lines")
+    return {"predictions": predictions}
 
 
 def cleanup(session: Path) -> dict[str, Any]:

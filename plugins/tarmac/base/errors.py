@@ -10,6 +10,8 @@ TarmacError
  ├─ MissingResultError      a task succeeded and left no result for the next one
  ├─ UnknownModelError       a command names a model, a version or a run that does not exist
  ├─ PromotionError          a promotion or a step back that makes no sense
+ ├─ PredictionError         a model cannot predict for these lines
+ ├─ BusyError               more is asked for at a time than is done
  ├─ PartError               a part of an upload does not go on where the one before ended
  ├─ InUseError              what is to be removed is still needed
  ├─ HostError               a machine that is to train cannot be reached, or does not suit
@@ -142,6 +144,19 @@ class PromotionError(TarmacError):
 
     final = True
     exit_code = ExitCode.BAD_INPUT
+
+
+class PredictionError(TarmacError):
+    """A model cannot predict for these lines, or not in time; the message says which line, and why."""
+
+    final = True
+    exit_code = ExitCode.BAD_INPUT
+
+
+class BusyError(TarmacError):
+    """More is asked for at a time than is done; it may be asked for again soon."""
+
+    unavailable = True
 
 
 class PartError(TarmacError):

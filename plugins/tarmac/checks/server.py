@@ -3,7 +3,8 @@
 Asked by `request/checker.py`. A process of the scheduler's container, on the stack's own network: `POST /check` with a
 JSON object of at most 1 MB answers `{"problems": [...]}`; 401 without the token. For the API (`web/`) it also says what
 the ledger, the registry and the store have, changes what is in production, stores a file under the id of its
-content, and removes what nothing needs. Whether a person may ask is decided before, in the webserver.
+content, predicts with registered models, and removes what nothing needs. Whether a person may ask is decided before, in
+the webserver.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 import signal
 import sys
+from dataclasses import asdict
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
@@ -21,6 +23,7 @@ from typing import IO, Any, NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 from tarmac.base.errors import (
+    BusyError,
     DatasetError,
     ExitCode,
     InUseError,
@@ -128,6 +131,11 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.repetition(query["run"])
         case ("GET", "/verdict"):
             return parts.verdict(query["run"], query["repetition"])
+        case ("POST", "/predict"):
+            from tarmac.checks import predicting
+
+            asked = {key: query.get(key, "") for key in ("model", "version", "run")}
+            return asdict(predicting.predict(body.read(), **asked))
         case ("GET", "/files"):
             return parts.stored_files()
         case ("GET", "/file"):
@@ -207,6 +215,8 @@ class Handler(BaseHTTPRequestHandler):
             found = answer_to(self.command, url.path, dict(parse_qsl(url.query)), body)
         except (InUseError, PartError, RunStateError) as error:
             self._answer(409, {"detail": str(error)})
+        except BusyError as error:
+            self._answer(429, {"detail": str(error)})
         except UnknownModelError as error:
             self._answer(404, {"detail": str(error)})
         except LookupError as error:

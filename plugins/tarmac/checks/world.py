@@ -35,7 +35,7 @@ from tarmac.ledger.records import HostRow
 from tarmac.registry.client import Registry
 from tarmac.registry.origins import find_base, registry_problems
 from tarmac.request import datasets
-from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, catalogue, entry
+from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, Model, catalogue, known_entry
 from tarmac.request.schema import TrainingRequest
 from tarmac.scheduler.cycle import device_statuses
 
@@ -142,14 +142,16 @@ def trainer_image(request: TrainingRequest) -> str:
     """Return the image of the trainer that trains what a request asks for.
 
     Raises:
-        KeyError: the catalogue has no such model.
+        RequestError: the catalogue has no such model any more.
     """
-    found = entry(request.model, request.parameters, request.base_model)
-    if found is None:
-        raise KeyError(request.model)
+    return image_of(known_entry(request.model, request.parameters, request.base_model))
+
+
+def image_of(model: Model) -> str:
+    """Return the image of a trainer that the catalogue lists, by its name on this machine."""
     stack = settings()
     ours = {OUR_IMAGE: stack.trainer_image, TRANSFORMERS_IMAGE: stack.transformers_image}
-    return ours.get(found.image, found.image)
+    return ours.get(model.image, model.image)
 
 
 def _trainer_problems(model: str, image: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from tarmac.base.session import (
     LABEL_OWNER,
     LABEL_PROJECT,
     LABEL_RUN,
+    LABEL_SECONDS,
     LABEL_TASK,
     SESSION_PATH,
     SESSION_USER,
@@ -85,7 +87,11 @@ def containers_with(api: EngineCalls, labels: dict[str, str]) -> list[dict[str, 
 
 @dataclass(frozen=True)
 class Found:
-    """A container of a stack, as its labels describe it. `owner`: the task that follows it, "" without one."""
+    """A container of a stack, as its labels describe it.
+
+    `owner`: the task that follows it, "" without one. `allowed_seconds`: how long one that belongs to no session may
+    live; 0: it does not say.
+    """
 
     id: str
     name: str
@@ -93,6 +99,7 @@ class Found:
     owner: str
     generation: str
     runs: bool = False
+    allowed_seconds: int = 0
 
 
 def stack_containers(api: EngineCalls, stack: str) -> list[Found]:
@@ -105,10 +112,15 @@ def stack_containers(api: EngineCalls, stack: str) -> list[Found]:
             container["Labels"].get(LABEL_OWNER) or container["Labels"].get(LABEL_TASK, ""),
             container["Labels"].get(LABEL_GENERATION, ""),
             container["State"] == "running",
+            _seconds(container["Labels"].get(LABEL_SECONDS, "")),
         )
         for container in containers_with(api, {LABEL_PROJECT: stack})
         if LABEL_AGENT not in container["Labels"]  # which the host's keeper keeps
     ]
+
+
+def _seconds(text: str) -> int:
+    return int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0
 
 
 def session_volumes(api: EngineCalls, stack: str) -> dict[str, SessionKey]:

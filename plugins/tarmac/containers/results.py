@@ -17,6 +17,7 @@ from tarmac.containers.calls import EngineCalls
 from tarmac.containers.protocol import read_object, why_unreadable
 
 FILE_KEYS = frozenset({"file", "bytes", "sha256"})
+RAISE_SIZE = "raise TARMAC_RESULT_SIZE in env/stack.env and run 'make up', or let the step say less"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -69,11 +70,18 @@ class Chunks:
 
 
 def fetch(
-    api: EngineCalls, container_id: str, file: ResultFile, *, limit_bytes: int, secrets: Collection[str] = ()
+    api: EngineCalls,
+    container_id: str,
+    file: ResultFile,
+    *,
+    limit_bytes: int,
+    advice: str = RAISE_SIZE,
+    secrets: Collection[str] = (),
 ) -> dict[str, Any]:
     """Read the file of a result from an ended container, no more than `limit_bytes` of it, and check it.
 
     Args:
+        advice: what to do about a larger one.
         secrets: returned as ***.
 
     Raises:
@@ -81,10 +89,7 @@ def fetch(
         ContainerError: the engine refused.
     """
     if file.bytes > limit_bytes:
-        raise ValueError(
-            f"{file.name} has {file.bytes:,} bytes and the limit is {limit_bytes:,}: raise TARMAC_RESULT_SIZE in "
-            "env/stack.env and run 'make up', or let the step say less"
-        )
+        raise ValueError(f"{file.name} has {file.bytes:,} bytes and the limit is {limit_bytes:,}: {advice}")
     try:
         chunks, _ = api.get_archive(container_id, f"{SESSION_PATH}/{file.name}")
         with tarfile.open(fileobj=cast(IO[bytes], Chunks(iter(chunks))), mode="r|") as archive:

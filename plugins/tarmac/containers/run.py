@@ -30,7 +30,7 @@ from tarmac.containers.protocol import (
     render,
     unreadable_result,
 )
-from tarmac.containers.results import fetch, result_file
+from tarmac.containers.results import RAISE_SIZE, fetch, result_file
 from tarmac.containers.spec import ContainerSpec, create
 
 # An engine that is being restarted is waited for this long.
@@ -82,6 +82,7 @@ class Step:
         generation: of the task: it changes when the task is cleared.
         needs_result: whether a step that ends well without a result has failed.
         result_bytes: the largest result that is taken.
+        result_advice: what to do about a larger one.
         secrets: shown and kept as ***.
         again: exit codes after which it may be tried again; None: as the trainer contract says.
     """
@@ -91,6 +92,7 @@ class Step:
     generation: str
     needs_result: bool = False
     result_bytes: int = 1024**2
+    result_advice: str = RAISE_SIZE
     secrets: Collection[str] = ()
     again: Collection[int] | None = None
 
@@ -359,8 +361,15 @@ class ContainerRun:
             return None
         try:
             if file := result_file(data, name):
-                limit, secrets = self._step.result_bytes, self._step.secrets
-                data = fetch(self._api, self.container_id, file, limit_bytes=limit, secrets=secrets)
+                step = self._step
+                data = fetch(
+                    self._api,
+                    self.container_id,
+                    file,
+                    limit_bytes=step.result_bytes,
+                    advice=step.result_advice,
+                    secrets=step.secrets,
+                )
         except ValueError as error:
             raise no_result(name, str(error)) from error
         return data

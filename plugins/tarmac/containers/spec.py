@@ -25,6 +25,7 @@ class ContainerSpec:
     Args:
         entrypoint: empty: the image's own.
         mounts: as the engine's API has them: Source, Target, Type, ReadOnly.
+        volumes_from: ids of containers whose volumes it has too.
         networks: the first one is there from the beginning; ["none"]: no network.
         cpu_share: how much of the processors it gets beside others, 1.0 is an equal share.
         millicpus: how many cores it may use at most, in thousandths; 0: all.
@@ -42,6 +43,7 @@ class ContainerSpec:
     environment: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     mounts: Sequence[Mapping[str, Any]] = ()
+    volumes_from: Sequence[str] = ()
     networks: Sequence[str] = ("none",)
     memory_bytes: int = 4 * 1024**3
     shm_bytes: int = 1024**3
@@ -65,6 +67,7 @@ def create(api: EngineCalls, spec: ContainerSpec) -> str:
     host_config = api.create_host_config(
         auto_remove=False,
         mounts=[dict(mount) for mount in spec.mounts],
+        volumes_from=list(spec.volumes_from) or None,
         network_mode=spec.networks[0],
         read_only=True,
         cap_drop=["ALL"],

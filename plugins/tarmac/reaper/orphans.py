@@ -44,6 +44,7 @@ class Container:
     """A container with this stack's label. Without `key` or `owner` it only helps; `seconds`: since it was first seen.
 
     `generation` is that of the owner when the container was started; "": it does not say. `runs`: it has not ended.
+    `allowed_seconds`: how long one that only helps may live; 0: as others.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Container:
     generation: str
     seconds: float
     runs: bool = False
+    allowed_seconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,9 @@ def find_there(
 
 def _container(one: Container, runs: Mapping[SessionKey, Run]) -> str | None:
     if one.key is None or not one.owner:
+        if one.allowed_seconds:
+            allowed = one.allowed_seconds
+            return f"it was to live for {allowed} s at most" if one.seconds > allowed else None
         return "it was to live for a moment only" if one.seconds > HELPER_SECONDS else None
     run = runs.get(one.key)
     if run is None:

@@ -31,6 +31,15 @@ class Sightings:
         # By this process's own clock: the engine's and ours may jump.
         self._first_seen = {one.id: self._first_seen.get(one.id, now) for one in found}
         return [
-            Container(one.id, one.name, one.key, one.owner, one.generation, now - self._first_seen[one.id], one.runs)
+            Container(
+                one.id,
+                one.name,
+                one.key,
+                one.owner,
+                one.generation,
+                now - self._first_seen[one.id],
+                one.runs,
+                one.allowed_seconds,
+            )
             for one in found
         ]

@@ -56,14 +56,34 @@ def find_base(registry: Registry, reference: str) -> Base:
         if uri is None:
             raise UnknownModelError(f"The run {run_id!r} saved no model, or its files were deleted from MLflow.")
         return Base(reference, uri, run.params.get("model", ""), run.params.get("architecture", SMALL))
-    name = match["name"]
-    if match["alias"]:
-        inside = [version for version in registry.versions(name) if PRODUCTION in version.aliases]
-        if not inside:
-            raise UnknownModelError(f"No version of {name!r} is in production.")
-        version = inside[0]
+    return find_version(registry, match["name"], match["alias"] or match["version"])
+
+
+def find_version(registry: Registry, name: str, which: str = "") -> Base:
+    """Find a registered version.
+
+    Args:
+        which: its number or an alias; "": the one in production, else the latest.
+
+    Raises:
+        UnknownModelError: there is no such model or version, or its files are gone.
+        RegistryError: the registry does not answer.
+    """
+    if re.fullmatch(r"[1-9]\d{0,8}", which):
+        version = registry.version(name, int(which))
     else:
-        version = registry.version(name, int(match["version"]))
+        versions = registry.versions(name)
+        inside = [version for version in versions if (which or PRODUCTION) in version.aliases]
+        if not which and not inside:
+            inside = versions[:1]
+        if not inside and which in ("", PRODUCTION):
+            raise UnknownModelError(
+                f"No version of {name!r} is in production." if which else f"The model {name!r} has no version."
+            )
+        if not inside:
+            there = ", ".join(sorted({alias for version in versions for alias in version.aliases})) or "none"
+            raise UnknownModelError(f"No version of {name!r} has the alias {which!r}; there are: {there}.")
+        version = inside[0]
     if not registry.has_files(version.source):
         raise UnknownModelError(f"The files of {name}/{version.version} were deleted from MLflow.")
     # Its run may be deleted, too, and it is not needed any more.

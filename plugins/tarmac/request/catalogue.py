@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
 
+from tarmac.base.errors import RequestError
 from tarmac.base.units import gpu_bytes, millicpus
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,20 @@ def entry(model: str, parameters: Mapping[str, Any], base_model: str | None) -> 
     if found is None or architecture(model, parameters, base_model) == SMALL:
         return found
     return found.transformer
+
+
+def known_entry(model: str, parameters: Mapping[str, Any], base_model: str | None) -> Model:
+    """Return the catalogue's entry for what was asked for when the catalogue had it.
+
+    Raises:
+        RequestError: it was removed since.
+    """
+    found = entry(model, parameters, base_model)
+    if found is None:
+        raise RequestError(
+            [f"model: was removed from the catalogue since: put its file back into env/trainers (got {model!r})."]
+        )
+    return found
 
 
 class _Parameter(BaseModel):

@@ -72,8 +72,8 @@ async def call_checker(
     import httpx
 
     try:
-        # A file may be large, and its store slow; a new host is sent an image.
-        async with _client(_FILE_SECONDS if path in ("/file", "/upload", "/host") else _SECONDS) as http:
+        # A file may be large, and its store slow; a new host is sent an image; a model may predict for minutes.
+        async with _client(_FILE_SECONDS if path in ("/file", "/upload", "/host", "/predict") else _SECONDS) as http:
             answer = await http.request(
                 method, path, params=dict(query), content=content, headers={"Content-Length": str(size)}
             )

@@ -22,7 +22,7 @@ from tarmac.registry.origins import cache_key, find_base, find_cached, same_mode
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, counted, doubt, evaluation_set_id
 from tarmac.request import datasets
-from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry, from_weights
+from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, from_weights, known_entry
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
 from tarmac.tasks.other_host import remove_from
@@ -98,9 +98,7 @@ def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
         base = find_base(Registry(), request.base_model).uri
         if not from_weights(request.base_model):
             networks.append(stack.registry_network)
-    model = entry(request.model, request.parameters, request.base_model)
-    if model is None:
-        raise KeyError(request.model)
+    model = known_entry(request.model, request.parameters, request.base_model)
     session: Session = {
         "volume": name,
         "network": ",".join(networks) or "none",

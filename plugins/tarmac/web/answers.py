@@ -278,6 +278,15 @@ class Removed(BaseModel):
     size: Bytes
 
 
+class Predictions(BaseModel):
+    """What a model predicts for lines."""
+
+    model: str = Field(description="the registered model's name, or the session")
+    version: int | None = Field(description="null: what a session saved")
+    kind: str
+    predictions: list[dict[str, Any]] = Field(description="an object for each line that is not blank, in their order")
+
+
 class RemovedVersion(BaseModel):
     """A registered version that was removed."""
 

@@ -45,6 +45,9 @@ PREFIX = "/api/v1"
 AT_ONCE = 16
 """Calls that are worked on at a time; more wait. They wait for Airflow's own API in threads that are not Airflow's."""
 
+MAX_LINES_BYTES = 4 * 1024**2
+"""Of lines to predict for, in one call."""
+
 _CANCEL_SECONDS = 10.0
 _NOW_SECONDS = 1.5
 _REFUSALS: dict[int | str, dict[str, Any]] = {
@@ -54,6 +57,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     404: {"model": answers.Refusal, "description": "There is no such thing."},
     409: {"model": answers.Refusal, "description": "It is in another state, or still needed."},
     413: {"model": answers.Refusal, "description": "It is too large."},
+    429: {"model": answers.Refusal, "description": "More is asked for at a time than is done; try again."},
     426: {"model": answers.Refusal, "description": "Client and stack speak other versions: it says which to update."},
     503: {"model": answers.Refusal, "description": "A part of the stack does not answer; try again."},
 }
@@ -66,6 +70,9 @@ _LOGINS = 20
 Name = Annotated[str, Path(description="<id>.jsonl, <id>.py or <id>.sh", max_length=60)]
 Model = Annotated[str, Path(description="of a registered model", max_length=250)]
 Version = Annotated[str, Query(description="name/number", max_length=260)]
+Which = Annotated[
+    str, Query(description="its number or an alias; none: what is in production, else the latest", max_length=250)
+]
 Id = Annotated[str, Path(description="of the session: its run's id in Airflow", max_length=250)]
 
 
@@ -97,7 +104,7 @@ def create_app(stack: Stack) -> FastAPI:
         status, content = await stack.ask(method, path, query, **body)
         if status >= 400:
             # A refusal of the webserver itself, 401, is none of the caller.
-            raise HTTPException(status if status in (400, 404, 409) else 503, content["detail"])
+            raise HTTPException(status if status in (400, 404, 409, 429) else 503, content["detail"])
         return content
 
     async def checked_file(
@@ -125,6 +132,20 @@ def create_app(stack: Stack) -> FastAPI:
         if told and (problem := await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter)):
             raise DatasetError(problem)
         return int(size), rest
+
+    async def predicted(request: Request, query: Mapping[str, str]) -> Any:
+        """Predict for the lines that a call brings, when they are few enough and look like lines."""
+        lines = b""
+        async for chunk in request.stream():
+            lines += chunk
+            if len(lines) > MAX_LINES_BYTES:
+                raise HTTPException(
+                    413, f"The lines have more than {MAX_LINES_BYTES // 1024**2} MiB: send fewer in a call."
+                )
+        head = lines[:HEAD_BYTES]
+        if problem := await anyio.to_thread.run_sync(problem_with_content, head, ".jsonl", limiter=limiter):
+            raise DatasetError(problem.removesuffix(" Nothing was stored."))
+        return await asked("POST", "/predict", query, content=lines, size=len(lines))
 
     def allowed(right: Right, to: str | None = None) -> Callable[[Request], Awaitable[Person]]:
         async def check(request: Request) -> Person:
@@ -178,6 +199,8 @@ def create_app(stack: Stack) -> FastAPI:
     Remover = Annotated[Person, Depends(allowed(Right.DELETE))]  # noqa: N806
     # A session promotes its model where its request says so: who may start one may do it by hand.
     Promoter = Annotated[Person, Depends(allowed(Right.START, "put models into production"))]  # noqa: N806
+
+    Predictor = Annotated[Person, Depends(allowed(Right.START, "predict with models"))]  # noqa: N806
 
     _answer_errors(app)
     _name_versions(app)
@@ -434,6 +457,16 @@ def create_app(stack: Stack) -> FastAPI:
         body = await _body(request, answers.Rollback)
         return answers.Step(**await asked("POST", "/rollback", {"model": name, "who": person.name, "why": body.why}))
 
+    @app.post(f"{PREFIX}/models/{{name}}/predict", response_model=answers.Predictions, openapi_extra=_TAKES_LINES)
+    async def predict_by_version(_: Predictor, name: Model, request: Request, version: Which = "") -> Any:
+        """Predict for JSON lines with a registered version, in a container without a network. Leaves nothing behind."""
+        return await predicted(request, {"model": name, "version": version})
+
+    @app.post(f"{PREFIX}/sessions/{{id}}/predict", response_model=answers.Predictions, openapi_extra=_TAKES_LINES)
+    async def predict_by_session(_: Predictor, id: Id, request: Request) -> Any:
+        """Predict for JSON lines with the model that a session saved, as with a version."""
+        return await predicted(request, {"run": id})
+
     @app.delete(f"{PREFIX}/models/{{name}}/{{number}}", response_model=answers.RemovedVersion)
     async def remove_version(_: Remover, name: Model, number: Annotated[int, Path(ge=1, le=999_999_999)]) -> Any:
         """Remove a registered version with its files. Refused (409) while it is in production or a base of another."""
@@ -522,6 +555,7 @@ _WORDS = {
     Right.DELETE: "remove data sets and models",
 }
 _REQUEST = "a JSON object with the request under 'request'"
+_TAKES_LINES = {"requestBody": {"required": True, "content": {"application/jsonl": {}}}}
 _TAKES_A_FILE = {"requestBody": {"required": True, "content": {"application/octet-stream": {}}}}
 
 

@@ -312,6 +312,23 @@ def models_rm(arguments: argparse.Namespace) -> int:
         return _print(arguments, done, lambda _: [f"Removed {arguments.model}/{arguments.version}, {files}."])
 
 
+def predict(arguments: argparse.Namespace) -> int:
+    """Predict for the lines of a file; print an object a line."""
+    try:
+        lines = sys.stdin.buffer.read() if arguments.file == "-" else Path(arguments.file).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"FILE: {arguments.file!r} cannot be read: {error.strerror}.") from error
+    if not lines.strip():
+        raise SettingsError(f"FILE: {arguments.file!r} has no line to predict for.")
+    with connect() as tarmac:
+        found = tarmac.run(tarmac.verbs.predict_with(lines, arguments.model))
+        which = found.model if found.version is None else f"{found.model} version {found.version}"
+        _say(f"{which} ({found.kind})")
+        return _print(
+            arguments, found, lambda value: [json.dumps(one, ensure_ascii=False) for one in value.predictions]
+        )
+
+
 def models_ls(arguments: argparse.Namespace) -> int:
     """List registered versions."""
     with connect() as tarmac:

@@ -128,6 +128,19 @@ def parser() -> argparse.ArgumentParser:
     one = add("cancel", commands.cancel, "end a session, in whatever state it is", "tarmac cancel SESSION")
     one.add_argument("session", metavar="SESSION")
 
+    asks = add(
+        "predict",
+        commands.predict,
+        "predict with a registered model, on the stack",
+        "tarmac predict named_entity_recognition@production new.jsonl\n  tarmac predict named_entity_recognition@3 -",
+    )
+    asks.add_argument(
+        "model",
+        metavar="MODEL",
+        help="NAME, NAME@3, NAME@production, or a session; NAME: in production, else the latest",
+    )
+    asks.add_argument("file", metavar="FILE", help="JSON lines without what is to be predicted; -: standard input")
+
     data = verbs.add_parser("data", help="store and look at data sets", description="Store and look at data sets.")
     data_verbs = data.add_subparsers(required=True, metavar="VERB")
     push = add("push", commands.data_push, "store a file unless it is stored", "tarmac data push my.jsonl", data_verbs)

@@ -37,6 +37,19 @@ def fetch_base(session: Path, uri: str) -> None:
     events.say(f"fetched {uri} to train on from")
 
 
+def fetch_model(session: Path, uri: str) -> int:
+    """Fetch a registered model into `model/`, and run nothing of it; return its bytes. Idempotent.
+
+    Raises:
+        MissingModelError: it has no such model.
+        RegistryError: MLflow does not answer.
+    """
+    folder = session / "model"
+    with tracking.connected():
+        _fetch(uri, folder)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 def fetch_cached(session: Path, cached_run: str, load: Callable[[Path], Any]) -> dict[str, Any]:
     """Fetch what the same training gave before into `model/` and `training.json`. Idempotent.
 

@@ -52,21 +52,40 @@ class Predictor:
                     f"such as {dict(self._model.example)}"
                 )
         try:
-            return self._model.predict(self._predictor, values)
+            return self.raw(values)
         except BrokenLineError as error:
-            for number, value in enumerate(values, start=1):
-                if said := self._problem(value):
-                    raise ValueError(
-                        f"object {number} of {len(values)}, {shown(value)}, cannot be read: {said}"
-                    ) from error
+            for place, said in self.unreadable(values, most=1):
+                raise ValueError(
+                    f"object {place + 1} of {len(values)}, {shown(values[place])}, cannot be read: {said}"
+                ) from error
             raise
 
-    def _problem(self, value: Mapping[str, Any]) -> str | None:
-        try:
-            self._model.predict(self._predictor, [value])
-        except BrokenLineError as error:
-            return str(error)
-        return None
+    def raw(self, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Predict for objects, without a word about which one cannot be read.
+
+        Raises:
+            BrokenLineError: one of them cannot be read.
+        """
+        return self._model.predict(self._predictor, values)
+
+    def unreadable(self, values: Sequence[Mapping[str, Any]], most: int = 3) -> list[tuple[int, str]]:
+        """Find the first values that cannot be read: the place of each, counted from 0, and why.
+
+        Halves are looked for, so that of thousands of values a few calls find the one.
+        """
+        found: list[tuple[int, str]] = []
+        halves = [(0, len(values))]
+        while halves and len(found) < most:
+            first, last = halves.pop()
+            try:
+                self.raw(values[first:last])
+            except BrokenLineError as error:
+                if last - first == 1:
+                    found.append((first, str(error)))
+                else:
+                    middle = (first + last) // 2
+                    halves += [(middle, last), (first, middle)]
+        return found
 
 
 def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Model[Any], card: str, **more: Any) -> None:
@@ -122,8 +141,18 @@ def _code_of(module: ModuleType) -> str:
     return str(file.parent if file.name == "__init__.py" else file)
 
 
+def saved_kind(folder: Path) -> Model[Any]:
+    """The kind of model that a saved predictor in a folder is.
+
+    Raises:
+        SessionError: the folder does not say.
+        RequestError: this trainer does not know it.
+    """
+    known = files.read_json(folder / NAME_FILE, made_by="save")
+    return models.get(known["model"], saved_architecture(folder), known.get("module"))
+
+
 def _load_pyfunc(data_path: str) -> Predictor:
     folder = Path(data_path)
-    known = files.read_json(folder / NAME_FILE, made_by="save")
-    model = models.get(known["model"], saved_architecture(folder), known.get("module"))
+    model = saved_kind(folder)
     return Predictor(model, model.load(folder))

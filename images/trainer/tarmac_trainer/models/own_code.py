@@ -81,18 +81,21 @@ class OwnCode(Model[dict[str, Any]]):
         """Call the `predict.py` that the code left.
 
         Raises:
-            InputError: it left none, or that has no function `predict`.
+            InputError: it left none, that has no function `predict`, or it fails.
         """
         script = predictor.folder / PREDICT
         if not script.is_file():
             raise InputError(
                 f"this model cannot predict by itself: its code left no {PREDICT} in the folder that TARMAC_MODEL names"
             )
-        function = runpy.run_path(str(script)).get("predict")
-        if not callable(function):
-            raise InputError(f"{PREDICT} of this model has no function predict(folder, rows)")
-        found: list[dict[str, Any]] = function(str(predictor.folder), [dict(value) for value in values])
-        return found
+        try:
+            function = runpy.run_path(str(script)).get("predict")
+            if callable(function):
+                found: list[dict[str, Any]] = function(str(predictor.folder), [dict(value) for value in values])
+                return found
+        except Exception as error:
+            raise InputError(f"{PREDICT} of this model failed: {type(error).__name__}: {error}") from error
+        raise InputError(f"{PREDICT} of this model has no function predict(folder, rows)")
 
     @override
     def load(self, folder: Path) -> Files:
