@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from datetime import datetime, timezone
 from email.utils import format_datetime
 from typing import Any
@@ -65,6 +66,7 @@ class Stack:
         self.script: list[int | Exception] = []
         self.problems: list[str] = []
         self.file_problems: list[str] = []
+        self.check_file: Callable[[bytes], list[str]] = lambda _: self.file_problems
         self.password = "right"
         self.token = "t1"
         self.api = "1.0"
@@ -107,7 +109,7 @@ class Stack:
         if path == "/checks":
             return 200, {"problems": self.problems}
         if path == "/checks/file":
-            return 200, {"problems": self.file_problems}
+            return 200, {"problems": self.check_file(body)}
         if path == "/sessions" and method == "POST":
             sent = json.loads(body)
             new = sent["key"] not in self.started

@@ -345,3 +345,29 @@ def test_a_file_that_cannot_be_read_is_named_with_its_field(tmp_path: Path):
     for name, words in (("none", "is not there"), (".", "is a folder"), ("empty", "is empty")):
         with pytest.raises(SettingsError, match=rf"datasets\.a\.train: .*{words}"):
             files.with_references({"datasets": {"a": {"train": name}}}, tmp_path)
+
+
+@pytest.mark.parametrize("last", ["", '{"entities": {"a": null}}\n', "not JSON\n"])
+def test_a_large_file_of_a_wrong_kind_is_refused_before_it_is_sent(
+    stack: Stack, data: Path, monkeypatch: pytest.MonkeyPatch, last: str
+):
+    monkeypatch.setattr(files, "CHUNK", 200)
+    data.write_text('{"sentence": "a", "sentiment": {"binary": 1}}\n' * 100 + last)
+    asked: list[bytes] = []
+
+    def problems(content: bytes) -> list[str]:
+        asked.append(content)
+        whole = len(content) < 200
+        return ["the file: no line of it is for ner"] if whole and b"entities" not in content else []
+
+    stack.check_file = problems
+    if last.startswith("{"):
+        Tarmac().train("ner", data)
+        assert asked[2] == b'{"sentence": 0, "sentiment": {"binary": 0}}\n{"entities": {"a": null}}\n'
+    elif last:
+        Tarmac().train("ner", data)  # what is wrong with a line is for the stack to say
+    else:
+        with pytest.raises(RefusedError, match=r"my data.jsonl: it: no line of it is for ner"):
+            Tarmac().train("ner", data)
+        assert stack.stored == {}
+    assert asked[1] == b'{"sentence": 0, "sentiment": {"binary": 0}}\n'

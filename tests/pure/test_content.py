@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tarmac.request import datasets
 from tarmac.request.catalogue import OURS, combine
 from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
 
@@ -53,6 +54,12 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "an array": (json.dumps([{"a": 1}, {"b": 2}]).encode(), "is one JSON array"),
     "an array over lines": (json.dumps([{"a": 1}, {"b": 2}], indent=1).encode(), "is one JSON array"),
     "a long array": (b"[\n" + b'{"sentence": "x"},\n' * 100_000, "is one JSON array"),
+    "an array that is longer than what is read, in one line": (
+        json.dumps([{"sentence": "x" * 100}] * 12_000).encode(),
+        "is one JSON array",
+    ),
+    "text in one line that is longer than what is read": (b"word " * 300_000, "is text in one line, not JSON: 'word "),
+    "a line far down that is not JSON": (LINES * 200 + b"word\n", "has a line that is not JSON, line 401"),
     "an empty array": (b"[]", "is one JSON array"),
     "a document over lines": (json.dumps({"a": {"b": [1, 2]}}, indent=2).encode(), "is one JSON document over several"),
     "documents over lines": (b'{\n"a": 1\n}\n{\n"a": 2\n}\n', "is one JSON document over several"),
@@ -140,6 +147,37 @@ def test_a_data_set_for_another_kind_of_model_is_told(content: bytes, key: str, 
     assert (problem is None) is fits
     if problem:
         assert f"has '{key}', which that reads; they have " in problem
+
+
+LARGE: dict[str, tuple[bytes, bool]] = {
+    "its line is the last": (b'{"sentiment": {"binary": 1}}', True),
+    "its line spells the name by number": (b'{"\\u0073entiment": {"binary": 1}}', True),
+    "something else than an object": (b'{"sentiment": 1}', True),
+    "none is for it": (b'{"sentiment": {"categorical": 1}}', False),
+    "null": (b'{"sentiment": null}', False),
+}
+
+
+@pytest.mark.parametrize(("last", "fits"), LARGE.values(), ids=LARGE)
+def test_a_large_data_set_is_looked_through_before_a_run_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: bytes, fits: bool
+):
+    content = b'{"sentence": "a b c", "pos": ["X", "Y", "Z"]}\n' * 60_000 + last
+    assert len(content) > 2 * HEAD_BYTES
+    store = f"file://{tmp_path}"
+    reference = datasets.put(io.BytesIO(content), store)[0]
+
+    def problem() -> str | None:
+        return datasets.problem_with(
+            reference, store, ("file",), contents=False, model="tagger", key="sentiment.binary"
+        )
+
+    said = problem()
+    assert (said is None) is fits
+    if said:
+        assert "no line of it is for tagger: none has 'sentiment.binary', which that reads; they have" in said
+        monkeypatch.setattr(datasets, "KIND_BYTES", 2 * HEAD_BYTES)
+        assert problem() is None, "of what is not read nothing is known"
 
 
 def test_a_model_that_a_file_of_the_examples_is_for_takes_it(repository: Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import json
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -210,6 +211,46 @@ def head(file: LocalFile) -> bytes:
     """Return the beginning of a file, as much as the stack looks at."""
     with file.path.open("rb") as opened:
         return opened.read(CHUNK)
+
+
+_MOST_SHAPES = 2000
+
+
+def shapes(file: LocalFile, most: int | None = None) -> bytes:
+    """Return what kinds of lines a data set has: a JSON line for each set of keys, its values left out.
+
+    Args:
+        most: bytes of it that are read; None: all.
+
+    Returns:
+        Fewer bytes than the stack looks at; none where a line is no JSON object, or where there are too many kinds.
+    """
+    found: dict[str, None] = {}
+    read = 0
+    with file.path.open("rb") as opened:
+        for line in opened:
+            read += len(line)
+            if most is not None and read > most:
+                break
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except (ValueError, RecursionError):
+                return b""
+            if not isinstance(value, dict):
+                return b""
+            found.setdefault(json.dumps(_shape(value), sort_keys=True))
+            if len(found) > _MOST_SHAPES:
+                return b""
+    content = "".join(f"{one}\n" for one in found).encode()
+    return content if len(content) < CHUNK else b""
+
+
+def _shape(value: Any, depth: int = 0) -> Any:
+    if isinstance(value, dict) and depth < 3:
+        return {key: _shape(item, depth + 1) for key, item in value.items()}
+    return None if value is None else 0
 
 
 def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str, Any], list[LocalFile]]:

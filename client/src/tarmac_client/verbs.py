@@ -245,10 +245,25 @@ class Verbs:
             "POST", "/checks/file", params={"suffix": file.suffix, "model": model}, content=files.head(file)
         )
         _refuse([_of_file(file.title, problem) for problem in told["problems"]])
+        yield from self._check_shapes(file, model)
         self._say(f"{file.short}: uploading {size(file.size)}")
         if file.size <= _WHOLE_BYTES or not (yield from self._push_parts(file)):
             yield from self.calls.call("PUT", f"/datasets/{file.name}", file=file, seconds=_UPLOAD_SECONDS)
         return file.reference
+
+    def _check_shapes(self, file: LocalFile, model: str) -> Flow[None]:
+        """Refuse a large data set without a line for a model: the stack sees what lines there are, not all of them."""
+        if not model or file.suffix != ".jsonl" or file.size < files.CHUNK:
+            return
+        params = {"suffix": file.suffix, "model": model}
+        for most in (files.CHUNK, None):  # most files say it in their beginning
+            content = files.shapes(file, most)
+            if not content:
+                return
+            told = yield from self.calls.call("POST", "/checks/file", params=params, content=content)
+            if not told["problems"]:
+                return
+        _refuse([_of_file(file.title, problem) for problem in told["problems"]])
 
     def _push_parts(self, file: LocalFile) -> Flow[bool]:
         """Upload a file in parts, from where an earlier upload of it ended; False: the stack takes no parts."""

@@ -7,7 +7,7 @@ import codecs
 import json
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tarmac.request.weights import NAMES
@@ -81,9 +81,22 @@ def problem_with_kind(head: bytes, *, model: str, key: str) -> str | None:
     """
     if not key or len(head) >= HEAD_BYTES:
         return None
+    return problem_with_all_lines(head.split(b"\n"), model=model, key=key)
+
+
+def problem_with_all_lines(lines: Iterable[bytes], *, model: str, key: str) -> str | None:
+    """Say the same of a whole data set, of which no more is read than up to the first line for the model.
+
+    Args:
+        lines: each with its end, or without.
+        key: as for `problem_with_kind`; not "".
+    """
+    # A line without the name has no such key, unless it spells letters by number: that saves most of the time.
+    written = json.dumps(key.partition(".")[0]).encode()
     keys: dict[str, None] = {}
-    lines = 0
-    for line in _text(head).split("\n"):
+    for number, line in enumerate(lines):
+        if number >= _LINES and written not in line and b"\\u" not in line:
+            continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
@@ -91,11 +104,10 @@ def problem_with_kind(head: bytes, *, model: str, key: str) -> str | None:
         if isinstance(value, dict):
             if _has(value, key):
                 return None
-            lines += 1
             keys |= dict.fromkeys(value)
     have = ", ".join(repr(one[:40]) for one in list(keys)[:8]) or "nothing"
     return (
-        f"no line of it is for {model}: none of its {lines} has {key!r}, which that reads; they have {have}. "
+        f"no line of it is for {model}: none has {key!r}, which that reads; they have {have}. "
         "docs/train-your-own.md says what each model reads"
     )
 
@@ -157,8 +169,10 @@ def _not_json_lines(text: str, whole: bool) -> str | None:
         return "has lines that end in CR alone, as on an old Macintosh: convert it (tr '\\r' '\\n')"
     lines = text.split("\n")
     if not whole:
+        if len(lines) == 1 and text.lstrip()[:1] != "{":
+            return _ARRAY if text.lstrip()[:1] == "[" else f"is text in one line, not JSON: {_shown(text.strip())}"
         lines = lines[:-1]  # the last one may be cut
-    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()][:_LINES]
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     for number, line in numbered:
         try:
             value = json.loads(line)

@@ -13,16 +13,19 @@ import os
 import re
 import stat
 import uuid
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
 from tarmac.base.errors import DatasetError
-from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
+from tarmac.request.content import HEAD_BYTES, problem_with_all_lines, problem_with_content, problem_with_kind
 from tarmac.request.schema import CODE_PATTERN, ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN, TrainingRequest
 
 FILES_ROOT = "/files"
 _CHUNK = 1024 * 1024
+KIND_BYTES = 256 * _CHUNK
+"""Of a data set, that are looked through for a line that its model can use, before a run exists."""
 _STORED_AS = {
     "jsonl": ("data set", "make dataset FILE=..."),
     "py": ("script", "make script FILE=..."),
@@ -240,11 +243,11 @@ def problem_with(
                 head = stream.read(HEAD_BYTES if own else 1)
                 if not head:
                     return "the file is empty"
-                return (
-                    problem_with_kind(head, model=model, key=key)
-                    if own and not problem_with_content(head, ".jsonl")
-                    else None
-                )
+                if not own or problem_with_content(head, ".jsonl"):
+                    return None
+                if len(head) < HEAD_BYTES:
+                    return problem_with_kind(head, model=model, key=key)
+                return _problem_with_large(head, stream, model=model, key=key)
             found, size = _digest(stream)
     except FileNotFoundError:
         suffix = reference.rpartition(".")[2] if stored else "jsonl"
@@ -262,6 +265,26 @@ def problem_with(
     return None
 
 
+def _problem_with_large(head: bytes, stream: IO[bytes], *, model: str, key: str) -> str | None:
+    """Say that a large data set is none for a model, by all of its lines; of one beyond KIND_BYTES nothing is known."""
+    more = False
+
+    def lines() -> Iterator[bytes]:
+        nonlocal more
+        rest, read = head, len(head)
+        while True:
+            *whole, rest = rest.split(b"\n")
+            yield from whole
+            if read >= KIND_BYTES or not (chunk := stream.read(_CHUNK)):
+                break
+            rest, read = rest + chunk, read + len(chunk)
+        more = bool(stream.read(1))
+        yield rest
+
+    problem = problem_with_all_lines(lines(), model=model, key=key)
+    return None if more else problem
+
+
 def check(
     request: TrainingRequest, store_url: str, schemes: tuple[str, ...], *, contents: bool = True, key: str = ""
 ) -> list[str]:
@@ -269,7 +292,7 @@ def check(
 
     Args:
         contents: read every file that an id names and compare its content with the id; False: only that it is there,
-            and whether a small one has a line that the model can use.
+            and whether it has a line that the model can use.
         key: what such a line has; "": that is not known.
     """
     problems = []
