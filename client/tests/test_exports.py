@@ -305,7 +305,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "a quote that does not end": ('text,label\na,1\n"b,1\n', "is no row of a table"),
     "a weight in words": ("user,item,rating\nu,i,good\n", "row 2: rating is 'good', which is no number"),
-    "DocBin": (zlib.compress(b"\x81\xa7version"), "is spaCy's DocBin, which only spaCy reads"),
+    "DocBin": (
+        zlib.compress(b"\x81\xa7version"),
+        "looks like spaCy's DocBin, and is cut off or not as spaCy 3 writes it",
+    ),
 }
 
 
@@ -325,7 +328,7 @@ OTHERS = [
     "",
     "[1, 2]",
     "{",
-    b"PAR1\xff",
+    b"\x89PNG\xff",
 ]
 
 

@@ -20,7 +20,7 @@ from tarmac_client.exports.brat import brat
 from tarmac_client.exports.lines import ExportError, Found
 
 CHUNK = 1024 * 1024
-_LARGEST_EXPORT = 512 * CHUNK
+_LARGEST_EXPORT = recognise.MOST_BYTES
 """Bytes: what is larger is taken for lines, as it is. An export is read in memory."""
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _STORED = re.compile(rf"([{_ALPHABET}]{{43,44}})/\1\.(?:jsonl|py|sh|tar)")
@@ -99,8 +99,9 @@ def identify(
         if given.is_dir() and (documents := _documents(given, field, encoding)):
             return _kept_lines(brat(documents), given, field)
         file = _identify(given, field)
-        changed = packed.is_packed(head(file)) or encoding is not None
-        if not changed and (file.size > _LARGEST_EXPORT or recognise.is_own(head(file))):
+        beginning = head(file)
+        changed = packed.is_packed(beginning) or encoding is not None
+        if not changed and (file.size > _LARGEST_EXPORT or recognise.is_own(beginning)):
             return file
         content = file.path.read_bytes()
         if is_packed := packed.is_packed(content):
@@ -116,7 +117,9 @@ def identify(
         return _kept_lines(found, given, field)
     if not changed:
         return file
-    told = f"{file.short}: unpacked from gzip" if is_packed else f"{file.short}: read as {encoding}"
+    told = (
+        f"{file.short}: unpacked from {packed.name_of(beginning)}" if is_packed else f"{file.short}: read as {encoding}"
+    )
     return _kept(content, given, field, [told])
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import codecs
+import csv
+import io
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tarmac_client.exports import records, tables
+from tarmac_client.exports import columnar, docbin, records, tables
 from tarmac_client.exports.lines import ExportError, Found
 
 _SHOWN = 3
 _MOST_LABELS = 12
-DOCBIN = (
-    "is spaCy's DocBin, which only spaCy reads: write its documents as JSON, one a line (json.dumps(doc.to_json()))."
-)
+MOST_BYTES = 512 * 1024 * 1024
+"""Of an export, which is read in memory, and of what it unpacks to."""
 
 
 def read(content: bytes, *, text_column: str | None = None, label_column: str | None = None) -> Found | None:
@@ -28,12 +30,16 @@ def read(content: bytes, *, text_column: str | None = None, label_column: str | 
     Raises:
         ExportError: it is of a known kind and cannot be read, or all of it was left out; says why.
     """
-    text = _decoded(content)
-    if text is None:
-        if content[:2] in (b"\x78\x9c", b"\x78\xda", b"\x78\x01"):
-            raise ExportError(DOCBIN)
-        return None
-    found = _read(text, text_column, label_column)
+    found: Found | None
+    if (kind := columnar.kind_of(content[:4096])) is not None:
+        rows, notes = columnar.records(content, kind, MOST_BYTES)
+        found = _of_rows(rows, kind, text_column, label_column)
+        found.notes += notes
+    elif docbin.is_docbin(content):
+        found = docbin.docbin(content, MOST_BYTES)
+    else:
+        text = _decoded(content)
+        found = None if text is None else _read(text, text_column, label_column)
     if found is not None and not found.lines:
         why = "; ".join(f"{reason}: {count}" for reason, count in found.left_out.items() if count)
         raise ExportError(f"is {found.kind}, and nothing of it can be trained on ({why or 'it holds no record'}).")
@@ -70,13 +76,8 @@ def _read(text: str, text_column: str | None, label_column: str | None) -> Found
             return None
         reader = records.reader_of(listed[0])
         if reader is None:
-            own = array and ("sentence" in listed[0] or {"user", "item"} <= listed[0].keys())
-            return Found("a JSON array of lines", listed) if own else None
-        try:
-            return reader(listed)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            kind = reader.__doc__.partition(":")[0].removeprefix("Read ") if reader.__doc__ else "an export"
-            raise ExportError(f"looks like {kind}, and a record is not as that has it ({error!r}).") from error
+            return Found("a JSON array of lines", listed) if array and records.is_line(listed[0]) else None
+        return _by(reader, listed)
     if tables.is_conll_u(text):
         return tables.conll_u(text)
     if tables.is_columns(text):
@@ -84,6 +85,40 @@ def _read(text: str, text_column: str | None, label_column: str | None) -> Found
     if (delimiter := tables.delimiter_of(text)) is not None:
         return tables.table(text, delimiter, text_column=text_column, label_column=label_column)
     return None
+
+
+def _of_rows(rows: list[dict[str, Any]], kind: str, text_column: str | None, label_column: str | None) -> Found:
+    """Read the rows of a table as the records of an export, as lines, or as a text and its class."""
+    if not rows:
+        raise ExportError(f"is {kind} without a row: there is nothing to train on.")
+    reader = records.reader_of(rows[0])
+    plain = all(not isinstance(value, (list, dict)) for value in rows[0].values())
+    if plain:
+        written = io.StringIO()
+        table = csv.DictWriter(written, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+        found = tables.table(written.getvalue(), ",", text_column=text_column, label_column=label_column)
+        found.kind = ""
+    elif reader is not None:
+        found = _by(reader, rows)
+    elif records.is_line(rows[0]):
+        found = Found("lines", rows)
+    else:
+        raise ExportError(
+            f"is {kind} with the columns {', '.join(rows[0])}, none of which is known: name them as docs/exports.md "
+            "says, or write the lines yourself."
+        )
+    found.kind = f"{kind} of {found.kind}" if found.kind else kind
+    return found
+
+
+def _by(reader: Callable[[Sequence[Any]], Found], listed: list[Any]) -> Found:
+    try:
+        return reader(listed)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        kind = reader.__doc__.partition(":")[0].removeprefix("Read ") if reader.__doc__ else "an export"
+        raise ExportError(f"looks like {kind}, and a record is not as that has it ({error!r}).") from error
 
 
 def _records(text: str) -> tuple[list[Any], bool]:

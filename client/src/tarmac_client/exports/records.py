@@ -10,10 +10,15 @@ from tarmac_client.exports.lines import ExportError, Found, Place, iob, numbered
 Record = Mapping[str, Any]
 
 
+def is_line(record: Record) -> bool:
+    """Tell whether a record is a line as Tarmac trains on."""
+    return "sentence" in record or {"user", "item"} <= record.keys()
+
+
 def reader_of(first: Record) -> Callable[[Sequence[Any]], Found] | None:
     """Return what reads records like this one; None: it is no export that is known here."""
     keys = set(first)
-    if "sentence" in keys or {"user", "item"} <= keys:
+    if is_line(first):
         return None
     if isinstance(first.get("data"), Mapping) and keys & {"annotations", "completions"}:
         return label_studio

@@ -92,7 +92,9 @@ def delimiter_of(text: str) -> str | None:
         return None
     for delimiter in ("\t", ",", ";", "|"):
         header = next(csv.reader(lines[:1], delimiter=delimiter))
-        if len(header) > 1 and all(re.fullmatch(r"[\w .:-]{1,60}", name.strip()) for name in header):
+        # pandas writes its index first, under no name.
+        named = header[1:] if header and not header[0].strip() else header
+        if len(header) > 1 and all(re.fullmatch(r"[\w .:-]{1,60}", name.strip()) for name in named):
             return delimiter
     return None
 
