@@ -194,7 +194,7 @@ def test_a_session_that_ended_is_told_once_with_its_model_and_score(
     (message,) = receiver.got
     assert message["title"] == "Finished: one (test_model), data d, by anna"
     assert message["message"].splitlines() == [
-        "one version 4: f1 0.500.",
+        "one/4, f1 0.5000.",
         "It took 1 min 0 s.",
         f"{PAGE}/tarmac/sessions/one",
     ]

@@ -162,7 +162,13 @@ def session(state: str = "success", **fields: Any) -> Session:
 
 
 RESULTS: Mapping[str, Any] = {
-    "update_model_metadata_registry": {"name": "names", "version": "3", "score_name": "f1", "score": 0.71234}
+    "update_model_metadata_registry": {
+        "name": "names",
+        "version": "3",
+        "score_name": "f1",
+        "score": 0.71234,
+        "eval_lines": 60,
+    }
 }
 
 
@@ -171,7 +177,7 @@ def test_a_session_that_ended_well_says_its_model_version_score_and_time():
     assert (found.kind, found.owner) == (Kind.FINISHED, "anna")
     assert found.title == "Finished: names (named_entity_recognition), data wnut, by anna"
     assert found.body.splitlines() == [
-        "names version 3: f1 0.712.",
+        "names/3, f1 0.7123 on 60 evaluation lines.",
         "It took 5 min 0 s.",
         f"{PAGE}/tarmac/sessions/manual__1",
     ]

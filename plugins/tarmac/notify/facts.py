@@ -22,7 +22,7 @@ from tarmac.cli.remedies import Remedy
 from tarmac.notify.config import Kind
 from tarmac.reaper.airflow_state import Session
 from tarmac.registry.promotion import MODEL_DELETED, SET_IN_MLFLOW, VERSION_DELETED
-from tarmac.tasks.run_end import description
+from tarmac.tasks.run_end import description, scored_sentence
 
 _TITLE, _LINE = 200, 900
 """Characters: as much of a title and of a line as is told. A trainer's words can be of any length."""
@@ -100,11 +100,8 @@ def _why_failed(session: Session, remedies: tuple[Remedy, ...]) -> Explanation:
 
 def _result(session: Session) -> list[str]:
     registered = session.results.get(ids.UPDATE_MODEL_METADATA_REGISTRY)
-    if not isinstance(registered, Mapping) or not registered.get("name"):
-        return []
-    score = registered.get("score")
-    said = f": {registered.get('score_name')} {score:.3f}" if isinstance(score, int | float) else ""
-    return [f"{registered['name']} version {registered.get('version')}{said}."]
+    said = scored_sentence(registered)
+    return [] if said is None else [f"{said}."]
 
 
 def _took(session: Session) -> list[str]:

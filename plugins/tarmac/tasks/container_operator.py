@@ -170,6 +170,8 @@ class TrainingContainerOperator(BaseOperator):
         self._parent = 0
         self._run: ContainerRun | None = None
         self._progress_at = 0.0
+        self._progress: dict[str, Any] = {}
+        self._untold = False
         self._metrics: dict[str, list[list[float | None]]] = {}
         self._recorder: Recorder | None = None
         self._repeats: bool | None = None
@@ -292,7 +294,9 @@ class TrainingContainerOperator(BaseOperator):
         run = self._run = ContainerRun(
             api, self.step(), self, self.log, ahead_bytes=self.ahead_bytes, silent_seconds=silent_seconds
         )
-        return run.run(spec, self._watching)
+        found = run.run(spec, self._watching)
+        self._tell()  # what came after the last telling
+        return found
 
     def on_kill(self) -> None:
         """Leave the container alone, at once: Airflow kills this process 5 s after it called this.
@@ -330,14 +334,24 @@ class TrainingContainerOperator(BaseOperator):
         self._noticed(event)
         if event.kind == "metric":
             note_metric(self._metrics, event.data)
-        if event.kind == "progress" and time.monotonic() - self._progress_at >= _PROGRESS_EVERY_SECONDS:
-            self._progress_at = time.monotonic()
-            try:
-                shown = shown_progress(event.data)
-                self._ti.xcom_push("progress", {**shown, "metrics": self._metrics} if self._metrics else shown)
-            except AirflowRuntimeError as error:
-                # A training does not end because nothing could be told of its progress.
-                self.log.warning("Airflow did not take the progress: %s", error)
+            self._untold = self._untold or self.trains or bool(self._progress)
+        if event.kind == "progress":
+            self._progress = shown_progress(event.data)
+            self._untold = True
+        if time.monotonic() - self._progress_at >= _PROGRESS_EVERY_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Pass on how far the step is and what it measured, if there is anything new."""
+        if not self._untold:
+            return
+        self._progress_at, self._untold = time.monotonic(), False
+        try:
+            shown = {**self._progress, "metrics": self._metrics} if self._metrics else self._progress
+            self._ti.xcom_push("progress", shown)
+        except AirflowRuntimeError as error:
+            # A training does not end because nothing could be told of its progress.
+            self.log.warning("Airflow did not take the progress: %s", error)
 
     def _watching(self, container_id: str) -> AbstractContextManager[None]:
         """What accompanies following a container; nothing here."""
