@@ -124,9 +124,9 @@ def test_every_bad_field_is_named_and_nothing_is_stored(tarmac: Command, fakes: 
     assert "model: must be one of" in err
     assert "parameters.steps: no model takes it" in err
     assert not (tmp_path / "store").exists()
-    data.write_bytes(b"PAR1 and so on")
+    data.write_bytes(b"\x89PNG and so on")
     code, _, err = tarmac("train", "test_model", "--train", data)
-    assert (code, f"{data}: it is a Parquet file" in err) == (2, True)
+    assert (code, f"{data}: it is a PNG picture" in err) == (2, True)
     fakes.airflow_api.refuse = {"detail": "The request has 1 problem", "problems": ["gpu: this machine has none."]}
     data.write_bytes(LINE)
     assert tarmac("train", "test_model", "--train", data, "--gpu")[0] == 2
