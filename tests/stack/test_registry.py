@@ -275,7 +275,7 @@ def test_a_target_of_messages_that_answers_late_is_told_of_a_session_s_model_and
 
     (message,) = wait_for("the message", received)
     assert message["title"] == "Finished: known (test_model), data people, by airflow"
-    assert message["message"].startswith("known version 1: f1 0.800.")
+    assert message["message"].startswith("known/1, f1 0.8")
 
 
 # Before the repetition, which would be the one that is found.
