@@ -402,5 +402,32 @@ def test_a_queued_session_without_own_measurements_learns_from_the_first_that_wa
     assert "needs 70.0 GiB" in why(ledger, "asks")[1], "what a request asks for is not changed"  # type: ignore[arg-type]
 
 
+def test_what_the_trainer_computed_is_reserved_until_something_was_measured(ledger: Ledger, tower: Tower, world: World):
+    from tarmac.request.schema import parse_request
+    from tarmac.tasks.gpu_preflight import entry_for, learn
+    from tarmac.tasks.results import Prepared
+
+    world.devices = [device("GPU-a")]
+    tower.run_cycle()
+    data = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+    request = parse_request(
+        {
+            "model": "named_entity_recognition",
+            "datasets": {"a": {"train": f"{data}/{data}.jsonl"}},
+            "base_model": f"weights:{data}",
+            "gpu": True,
+        }
+    )
+    told = {"bytes": 10 * GIB, "why": "computed from 5 numbers"}
+    prep = Prepared.of({"datasets": [], "gpu_need": told})
+    entries = [entry_for(ledger, key(number), request, prep, "gpu_preflight_configuration") for number in range(2)]
+    for number, queued in enumerate(entries):
+        assert queued.estimate.sentence.startswith("11.0 GiB: computed from 5 numbers, plus 10 %")
+        ledger.enqueue(key(number), queued)
+    learn(ledger, entries[0].fingerprint)  # there is nothing to learn from
+    assert tower.run_cycle() == [key(0), key(1)], "what nothing was measured of is no whole device again"
+    assert set(reserved_by(ledger).values()) == {11 * GIB}
+
+
 def reserved_by(ledger: Ledger) -> dict[SessionKey, int]:
     return {one.key: one.bytes_each for one in ledger.reservations()}

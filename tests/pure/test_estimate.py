@@ -12,6 +12,7 @@ from tarmac.admission.estimate import (
     CLOSEST,
     RECENT,
     SIMILAR,
+    Computed,
     Estimate,
     Measured,
     Outcome,
@@ -51,6 +52,7 @@ def estimated(
     own: list[Measured] | None = None,
     history: list[Measured] | None = None,
     default_gib: float | None = None,
+    computed: Computed | None = None,
     data: int = DATA,
 ) -> Estimate:
     return estimate(
@@ -59,17 +61,29 @@ def estimated(
         history=history or [],
         data_bytes=data,
         default_bytes=None if default_gib is None else int(default_gib * GIB),
+        computed=computed,
     )
 
 
 FAILED = Measured(Outcome.FAILED, 8 * GIB, 3 * GIB, DATA)
-ALL = {"requested_gib": 4, "history": [ran(6)], "default_gib": 8}
+COMPUTED = Computed(10 * GIB, "computed from 5 numbers")
+ALL = {"requested_gib": 4, "history": [ran(6)], "default_gib": 8, "computed": COMPUTED}
 
 # what is known, which rule, what the sentence says
 RULES: dict[str, tuple[dict, Rule, list[str]]] = {
     "what it ran out of comes before everything": ({"own": [ran_out(4)], **ALL}, Rule.AFTER_OUT_OF_MEMORY, ["4.0 GiB"]),
     "then the request": (ALL, Rule.REQUEST, ["4.0 GiB", "resources.gpu_memory"]),
     "then what was measured": ({**ALL, "requested_gib": None}, Rule.HISTORY, ["6.0 GiB", "1 measured"]),
+    "then what the trainer computed": (
+        {"default_gib": 8, "computed": COMPUTED},
+        Rule.COMPUTED,
+        ["11.0 GiB: computed from 5 numbers, plus 10 %, as nothing like it was measured yet"],
+    ),
+    "what others ran out of comes before what was computed": (
+        {"history": [ran_out(4)], "computed": COMPUTED},
+        Rule.AFTER_OUT_OF_MEMORY,
+        ["4.0 GiB was not enough"],
+    ),
     "then the model's default": ({"default_gib": 8}, Rule.DEFAULT, ["8.0 GiB", "default"]),
     "then a whole device": ({}, Rule.WHOLE_DEVICE, ["a whole device"]),
     "a failure of its own that was not about memory teaches nothing": (

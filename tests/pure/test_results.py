@@ -32,6 +32,11 @@ def test_results_of_the_contract_are_read():
     assert Prepared.of(PREP) == Prepared((PreparedData("tiny", "train", ID, 7, 2),), {"steps": 3})
     assert [one.bytes for one in Prepared.of({"datasets": [DATA, {**DATA, "bytes": None}]}).datasets] == [7, 0]
     assert Prepared.of({"datasets": []}).parameters is None
+    told = {"datasets": [], "gpu_need": {"bytes": 2**30, "why": "computed"}}
+    assert Prepared.of(told).gpu_need == (2**30, "computed")
+    # It only improves an estimate.
+    for wrong in (7, {"bytes": 5, "why": "x"}, {"bytes": 2**30}, {"bytes": "much", "why": "x"}):
+        assert Prepared.of({**told, "gpu_need": wrong}).gpu_need is None
     assert Saved.of(SAVED) == Saved("r1", "models:/m-1")
     scored = Scored.of(SCORED)
     assert (scored.metrics, scored.seen) == ({"f1": 0.5, "recall": 1.0}, 0.25)

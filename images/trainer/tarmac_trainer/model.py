@@ -129,6 +129,14 @@ class Familiar:
     total: int
 
 
+@dataclass(frozen=True)
+class GpuNeed:
+    """So many bytes of a GPU a training will hold at most, CUDA's own included; and how that was found, for people."""
+
+    bytes: int
+    why: str
+
+
 def shortened(scores: Scores) -> dict[str, Any]:
     """What a result says of scores by type, label or tag, bounded in size. Pure.
 
@@ -231,6 +239,19 @@ class Model(ABC, Generic[Line]):
         """What makes a training on a CPU need much memory, in words, and about how many bytes. Pure.
 
         None: nothing does.
+        """
+        return None
+
+    def gpu_need(self, base: Path | None, train: Sequence[Line], parameters: Mapping[str, Any]) -> GpuNeed | None:
+        """What training will hold on a GPU, as far as that can be told before it ever ran on one.
+
+        Args:
+            base: the folder of what it starts from; None: from nothing.
+            train: the train lines.
+            parameters: all of them.
+
+        Returns:
+            None: it cannot be told.
         """
         return None
 

@@ -76,6 +76,9 @@ def prep(session: Path) -> dict[str, Any]:
                 f"base_model: it is a {_NAMED[is_one]}, and this request trains a {_NAMED[model.architecture]}: set "
                 f"parameters.architecture to {is_one!r}, or name another model"
             )
+    gpu = model.gpu_need(session / "base" if base else None, lines, parameters) if request.gpu else None
+    if gpu is not None:
+        events.say(f"it will hold about {memory.in_words(gpu.bytes)} of a GPU: {gpu.why}")
     if doubt := splits.doubt(prepared.eval_lines):
         events.say(f"warning: {doubt}")
     known = overlap.count(session, model, overlap.trained_on(session, model))
@@ -96,6 +99,7 @@ def prep(session: Path) -> dict[str, Any]:
         **known,
         **({"remarks": remarks} if remarks else {}),
         **({} if found is None else {"familiar": vars(found)}),
+        **({} if gpu is None else {"gpu_need": vars(gpu)}),
     }
 
 

@@ -302,6 +302,76 @@ def test_lines_that_a_gpu_does_not_hold_at_once_are_computed_in_pieces_for_the_s
     assert all(torch.allclose(one, weights_of[1][name], atol=1e-4) for name, one in weights_of[0].items())
 
 
+def saved_bytes(network: Any, lines_at_once: int, tokens: int) -> int:
+    """What PyTorch keeps of the lines until the gradients are there, the weights left out."""
+    weights_of = {table.untyped_storage().data_ptr() for table in (*network.parameters(), *network.buffers())}
+    kept: dict[int, Any] = {}
+
+    def keep(table: Any) -> Any:
+        kept[table.untyped_storage().data_ptr()] = table
+        return table
+
+    ids = torch.full((lines_at_once, tokens), 7)
+    mask = torch.ones_like(ids)
+    mask[0, tokens // 2 :] = 0
+    network.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda table: table):
+        logits = network(input_ids=ids, attention_mask=mask).logits
+        torch.nn.functional.cross_entropy(logits.view(-1, logits.shape[-1]), ids.view(-1) % logits.shape[-1])
+    return sum(table.untyped_storage().nbytes() for place, table in kept.items() if place not in weights_of)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert", "Albert", "DebertaV2", "ModernBert"])
+def test_what_is_computed_of_memory_is_what_pytorch_keeps(kind: str, tmp_path: Path) -> None:
+    import transformers
+
+    from tarmac_trainer.runtime.device import CUDA_CONTEXT_BYTES
+    from tarmac_trainer.transformer import need
+
+    named = ("dim", "n_layers", "n_heads", "hidden_dim")
+    if kind != "DistilBert":
+        named = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    config = getattr(transformers, f"{kind}Config")(
+        **dict(zip(named, (256, 3, 8, 1024), strict=True)),
+        vocab_size=300,
+        max_position_embeddings=256,
+        num_labels=9,
+        **({"relative_attention": True, "pos_att_type": ["p2c", "c2p"]} if kind == "DebertaV2" else {}),
+        **({"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1} if kind == "Albert" else {}),
+        **({name: 0 for name in ("pad_token_id", "cls_token_id", "sep_token_id")} if kind == "ModernBert" else {}),
+    )
+    network = transformers.AutoModelForTokenClassification.from_config(config)
+    network.save_pretrained(tmp_path)
+    numbers = need.numbers_of(tmp_path)
+    assert numbers == network.num_parameters()
+    described = json.loads((tmp_path / "config.json").read_text())
+    for at_once, tokens in ((8, 64), (4, 256)):
+        found = need.need(described, numbers, lines=at_once, tokens=tokens, labels=9)
+        assert found is not None
+        kept = found.bytes - CUDA_CONTEXT_BYTES - numbers * need.BYTES_OF_A_NUMBER
+        assert 0.97 < kept / saved_bytes(network, at_once, tokens) < 1.15
+    other = need.need({**described, "model_type": "unheard-of"}, numbers, lines=4, tokens=256, labels=9)
+    assert other is not None
+    assert other.bytes >= found.bytes
+    assert need.need({"model_type": "bert"}, numbers, lines=4, tokens=256, labels=9) is None
+
+
+def test_prep_tells_what_a_training_on_a_gpu_will_hold(
+    session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = put(session, archive(files_of(tiny)))
+    begin(session, monkeypatch, base, lines(SENTENCES))
+    assert "gpu_need" not in session.run("prep").result
+    request = json.loads((session.folder / "request.json").read_text())
+    session.request(**{**request, "gpu": True})
+    outcome = session.run("prep")
+    told = outcome.result["gpu_need"]
+    # The longest of four lines is shorter than 16 tokens could be, were each letter one.
+    assert "4 lines of 16 tokens in 2 layers" in told["why"]
+    assert 512 * 2**20 < told["bytes"] < 514 * 2**20
+    assert f"it will hold about 513 MiB of a GPU: {told['why']}" in outcome.out
+
+
 def test_weights_of_a_hub_are_fine_tuned(session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_hub(files_of(tiny)) as hub:
         monkeypatch.setenv("TARMAC_HUB_URL", hub.url)

@@ -21,6 +21,8 @@ _ENOUGH = 8
 _LEAST_PERCENT = 1
 # At least this is added where the data is larger than any that was measured.
 _BEYOND_PERCENT = 10
+# What is added to what the trainer computed, in percent: it was never measured.
+_COMPUTED_PERCENT = 10
 # A need is rounded up to this, so that equal sessions ask for equal amounts.
 _ROUND = 16 * MIB
 # After running out of memory, the next attempt gets this much more, in percent; the one after that a whole device.
@@ -32,9 +34,14 @@ class Rule(enum.StrEnum):
 
     REQUEST = "request"
     HISTORY = "history"
+    COMPUTED = "computed"
     DEFAULT = "default"
     WHOLE_DEVICE = "whole_device"
     AFTER_OUT_OF_MEMORY = "after_out_of_memory"
+
+
+LEARNED = (Rule.HISTORY, Rule.AFTER_OUT_OF_MEMORY)
+"""Rules that what was measured speaks by."""
 
 
 class Outcome(enum.StrEnum):
@@ -63,6 +70,14 @@ class Measured:
     data_bytes: int
     whole: bool = False
     needed_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the trainer computed before it ever ran: the most that it will hold, and how that was found, for people."""
+
+    memory_bytes: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +143,13 @@ def estimate(
     history: Sequence[Measured],
     data_bytes: int,
     default_bytes: int | None,
+    computed: Computed | None = None,
     terms: Terms = DEVICE_MEMORY,
 ) -> Estimate:
     """Estimate a session's need on each of its devices, or on its host. Pure.
 
     The first rule that applies wins: what this session's own failed attempts taught, the request, measured peaks of
-    the same model on data of about the same size, the model's default, a whole device.
+    the same model on data of about the same size, what the trainer computed, the model's default, a whole device.
 
     Args:
         requested_bytes: `resources.gpu_memory` of the request.
@@ -141,6 +157,7 @@ def estimate(
         history: attempts of the same model and parameters by other sessions, newest first.
         data_bytes: size of this session's data.
         default_bytes: the catalogue's default.
+        computed: by the trainer; None: it told nothing.
         terms: of the memory that is estimated.
     """
     exhausted = [m for m in own if m.outcome.by_memory]
@@ -169,6 +186,13 @@ def estimate(
         )
     if any(m.outcome.by_memory for m in known):
         return _after_out_of_memory([m for m in reversed(known) if m.outcome.by_memory], terms)
+    if computed is not None:
+        need = _round_up(computed.memory_bytes * (100 + _COMPUTED_PERCENT) // 100)
+        return Estimate(
+            need,
+            Rule.COMPUTED,
+            f"{format_size(need)}: {computed.why}, plus {_COMPUTED_PERCENT} %, as nothing like it was measured yet",
+        )
     if default_bytes is not None:
         return Estimate(
             default_bytes,

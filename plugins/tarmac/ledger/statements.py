@@ -191,7 +191,8 @@ OLD_ARRIVALS = """
 # Queued sessions whose need a new measurement may correct: it is no need that the request or an own attempt gave.
 CORRECTABLE = """
     SELECT dag_id, run_id, data_bytes, device_count, wanted_host FROM waiting
-    WHERE signature = %s AND rule IN ('history', 'default', 'whole_device') AND device_count > 0 ORDER BY sequence
+    WHERE signature = %s AND rule IN ('history', 'computed', 'default', 'whole_device') AND device_count > 0
+    ORDER BY sequence
 """
 
 # Another need for a queued session.

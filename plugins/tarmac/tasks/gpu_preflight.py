@@ -50,7 +50,14 @@ def entry_for(ledger: Ledger, key: SessionKey, request: TrainingRequest, prep: P
     kind, amount = workload_fingerprint(request), sum(one.bytes for one in prep.datasets)
     requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
     found = _estimate(
-        ledger, key, kind, requested=requested, amount=amount, devices=resources.gpus, on=resources.host or ""
+        ledger,
+        key,
+        kind,
+        requested=requested,
+        amount=amount,
+        devices=resources.gpus,
+        on=resources.host or "",
+        prep=prep,
     )
     return Entry(
         need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy), container_need(request)),
@@ -74,10 +81,18 @@ def container_need(request: TrainingRequest) -> HostNeed:
 
 
 def _estimate(
-    ledger: Ledger, key: SessionKey, kind: str, *, requested: int | None, amount: int, devices: int, on: str
+    ledger: Ledger,
+    key: SessionKey,
+    kind: str,
+    *,
+    requested: int | None,
+    amount: int,
+    devices: int,
+    on: str,
+    prep: Prepared | None = None,
 ) -> Estimate:
     """Estimate a session's need from what the ledger knows; one beyond the devices it would get is a whole device."""
-    from tarmac.admission.estimate import bounded, estimate
+    from tarmac.admission.estimate import Computed, bounded, estimate
     from tarmac.admission.placement import largest_each
 
     # The model may have left the catalogue since the session started: a whole device then.
@@ -88,6 +103,7 @@ def _estimate(
         history=ledger.measured(kind, but=key),
         data_bytes=amount,
         default_bytes=default.gpu_memory_bytes if default else None,
+        computed=Computed(*prep.gpu_need) if prep and prep.gpu_need else None,
     )
     sizes = largest_each((row.host, row.capacity_bytes) for row in ledger.devices() if on in ("", row.host))
     return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found
@@ -95,11 +111,14 @@ def _estimate(
 
 def learn(ledger: Ledger, kind: str) -> None:
     """Estimate queued sessions again after a session with their fingerprint was measured. Idempotent."""
+    from tarmac.admission.estimate import LEARNED
+
     with ledger.transaction():
         ledger.lock_devices()
         for key, amount, count, on in ledger.correctable(kind):
             found = _estimate(ledger, key, kind, requested=None, amount=amount, devices=count, on=on)
-            ledger.correct(key, found)
+            if found.rule in LEARNED:
+                ledger.correct(key, found)
 
 
 def open_tower(ledger: Ledger, api: Any) -> Tower:

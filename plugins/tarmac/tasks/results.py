@@ -12,9 +12,13 @@ from typing import Any, NotRequired, Self, TypedDict
 
 from tarmac.base import ids
 from tarmac.base.errors import ResultError
+from tarmac.base.units import gpu_bytes
 from tarmac.registry import evaluation
 from tarmac.request.schema import Dataset, OwnRun, Resources, TrainingRequest
 from tarmac.request.text import short
+
+_MOST_WHY = 300
+"""Characters of what a trainer says of a number that it computed."""
 
 
 class Trainer(TypedDict):
@@ -189,10 +193,15 @@ class PreparedData:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The result of `prep`. `parameters`: all of the model's, with defaults; None: the trainer does not tell them."""
+    """The result of `prep`.
+
+    `parameters`: all of the model's, with defaults; None: the trainer does not tell them. `gpu_need`: what it computed
+    that training will hold on a GPU, in bytes, and how it found that; None: it does not tell.
+    """
 
     datasets: tuple[PreparedData, ...]
     parameters: Mapping[str, Any] | None
+    gpu_need: tuple[int, str] | None = None
 
     @classmethod
     def of(cls, value: object) -> Self:
@@ -212,7 +221,19 @@ class Prepared:
             )
             for one in fields.objects("datasets")
         )
-        return cls(datasets, fields.mapping("parameters"))
+        return cls(
+            datasets, fields.mapping("parameters"), _need(value.get("gpu_need") if isinstance(value, Mapping) else None)
+        )
+
+
+def _need(told: object) -> tuple[int, str] | None:
+    """Read what a trainer computed. It only improves an estimate, so what is wrong counts as left out."""
+    if not isinstance(told, Mapping) or not isinstance(told.get("why"), str):
+        return None
+    try:
+        return gpu_bytes(told.get("bytes")), told["why"][:_MOST_WHY]
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """The kinds of models where a transformer is fine-tuned: they read, score and predict as the small ones do."""
 
+import json
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from tarmac_trainer.model import TRANSFORMER, Model
+from tarmac_trainer.model import TRANSFORMER, GpuNeed, Model
 from tarmac_trainer.models.keyphrase_extraction import KeyphraseExtraction
 from tarmac_trainer.models.named_entity_recognition import NamedEntityRecognition
 from tarmac_trainer.models.part_of_speech_tagging import PartOfSpeechTagging
@@ -15,7 +17,7 @@ from tarmac_trainer.models.sentiment_analysis import SENTIMENTS, SentimentAnalys
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text.entities import tags_of
 from tarmac_trainer.text.pairs import flat
-from tarmac_trainer.transformer import fitting, network
+from tarmac_trainer.transformer import fitting, need, network
 
 PACKAGES = ("torch>=2.6", "transformers", "safetensors", "tokenizers")
 """What a saved transformer needs to be loaded; PyTorch for a CPU and for any GPU gives the same answers."""
@@ -42,6 +44,37 @@ class FineTuned(Model[Any]):
     @override
     def needs(self, train: Sequence[Any]) -> Any:
         return None  # its need does not grow with what makes small models large
+
+    @abstractmethod
+    def examples(self, lines: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """What is read of lines, a text or its words, and the name of its label or those of its words. Pure."""
+
+    def labels(self, examples: Sequence[tuple[Any, Any]]) -> list[str]:
+        """All labels that examples have, in alphabetical order. Pure."""
+        return sorted({label for _, label in examples})
+
+    @override
+    def train(self, training: Training[Any]) -> None:
+        examples = self.examples(training.train)
+        fitting.train(training, self.task, examples, self.labels(examples))
+
+    @override
+    def gpu_need(self, base: Path | None, train: Sequence[Any], parameters: Mapping[str, Any]) -> GpuNeed | None:
+        if base is None:
+            return None
+        examples = self.examples(train)
+        # A token is a byte at least, and a few mark the beginning and the end.
+        longest = max(len((read if isinstance(read, str) else " ".join(read)).encode()) for read, _ in examples) + 4
+        try:
+            return need.need(
+                json.loads((base / "config.json").read_text(encoding="utf-8")),
+                need.numbers_of(base),
+                lines=min(parameters["batch_size"], len(examples)),
+                tokens=min(parameters["max_tokens"], longest),
+                labels=len(self.labels(examples)),
+            )
+        except (OSError, ValueError, KeyError, TypeError):  # training says what is wrong with them
+            return None
 
     @override
     def load(self, folder: Path) -> network.Tuned:
@@ -74,9 +107,12 @@ class TellsTags(FineTuned):
         return tags_of(line.spans, len(line.words))
 
     @override
-    def train(self, training: Training[Any]) -> None:
-        lines = [(line.words, self.tags(line)) for line in training.train]
-        fitting.train(training, self.task, lines, sorted({tag for _, row in lines for tag in row}))
+    def examples(self, lines: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return [(line.words, self.tags(line)) for line in lines]
+
+    @override
+    def labels(self, examples: Sequence[tuple[Any, Any]]) -> list[str]:
+        return sorted({tag for _, tags in examples for tag in tags})
 
 
 class TunedEntities(TellsTags, NamedEntityRecognition):
@@ -113,9 +149,8 @@ class TunedSentiment(FineTuned, SentimentAnalysis):
     limits = TEXTS_LIMITS
 
     @override
-    def train(self, training: Training[Any]) -> None:
-        lines = [(line.text, line.label) for line in training.train]
-        fitting.train(training, network.CLASSES, lines, sorted({label for _, label in lines}))
+    def examples(self, lines: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return [(line.text, line.label) for line in lines]
 
 
 class TunedRelations(FineTuned, RelationExtraction):
@@ -131,9 +166,8 @@ class TunedRelations(FineTuned, RelationExtraction):
         return " ".join(marked_sentence(value, pair))
 
     @override
-    def train(self, training: Training[Any]) -> None:
-        lines = [(pair.text, pair.label) for pair in flat(training.train)]
-        fitting.train(training, network.CLASSES, lines, sorted({label for _, label in lines}))
+    def examples(self, lines: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return [(pair.text, pair.label) for pair in flat(lines)]
 
 
 _KINDS: tuple[Model[Any], ...] = (
