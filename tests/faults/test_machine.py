@@ -11,6 +11,8 @@ from support.faults import docker
 from support.machine import Machine, running_machine
 from support.waiting import wait_for
 
+CHECKPOINT = "/session/checkpoint/checkpoint.zip"
+
 # The first test of the folder waits for the stack, too.
 pytestmark = pytest.mark.timeout(1200)
 
@@ -30,6 +32,15 @@ def assert_settled(machine: Machine) -> None:
         assert left.split() == [], kind
 
 
+def assert_it_went_on(machine: Machine, container: str) -> None:
+    """A training takes up the checkpoint that the last one left, instead of beginning anew."""
+
+    def said() -> bool:
+        return "went on from step" in machine.inside("docker", "logs", container)
+
+    wait_for("it to say where it goes on", said, 60)
+
+
 def test_an_engine_restarted_under_a_training_with_live_restore_loses_nothing(machine: Machine, counts: Any) -> None:
     machine.live_restore(True)
     container = machine.send("live-restore", 3600)
@@ -45,11 +56,15 @@ def test_an_engine_restarted_under_a_training_with_live_restore_loses_nothing(ma
 def test_an_engine_restarted_without_live_restore_trains_again_by_itself(machine: Machine, counts: Any) -> None:
     machine.live_restore(False)
     container = machine.send("no-live-restore", 3600)
+    # From its second sign of life on, it is in the loop that writes a checkpoint when it is stopped.
+    wait_for("progress", lambda: machine.inside("docker", "logs", container).count('"event": "progress"') > 1, 60)
     machine.inside("pkill", "-TERM", "-x", "dockerd")
     wait_for("its end", lambda: not machine.engine_answers(), 60)
     wait_for("the engine", machine.engine_answers, 120)
     again = wait_for("another training", lambda: machine.trainings().get("no-live-restore"), 180)
     assert again != container
+    # The engine that went down gave it the time to write a checkpoint.
+    assert_it_went_on(machine, again)
     machine.end_training(again)
     assert "success" in machine.make("follow", "RUN=no-live-restore")
     counts("an engine restarted without live-restore: sessions lost", 0)
@@ -57,12 +72,14 @@ def test_an_engine_restarted_without_live_restore_trains_again_by_itself(machine
 
 
 def test_a_machine_that_reboots_trains_again_by_itself(machine: Machine, counts: Any) -> None:
-    container = machine.send("reboot", 3600)
+    container = machine.send("reboot", 3600, checkpoint_seconds=0.1)
+    wait_for("a checkpoint", lambda: machine.inside("docker", "exec", container, "ls", CHECKPOINT, check=False), 60)
     docker("kill", machine.name)  # the power fails
     docker("start", machine.name)
     wait_for("the engine", machine.engine_answers, 120)
     again = wait_for("another training", lambda: machine.trainings().get("reboot"), 240)
     assert again != container
+    assert_it_went_on(machine, again)
     machine.end_training(again)
     assert "success" in machine.make("follow", "RUN=reboot")
     counts("a machine that rebooted: sessions lost", 0)

@@ -74,7 +74,7 @@ class Machine:
         command = ["docker", "exec", self.name, "docker", "version"]
         return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
 
-    def request(self, seconds: int) -> str:
+    def request(self, seconds: int, **parameters: float) -> str:
         """Write down a request for a GPU session; return its path."""
         request = {
             "model": "test_model",
@@ -82,15 +82,15 @@ class Machine:
             "gpu": True,
             "datasets": {"tiny": {"train": "file:///files/tiny.jsonl"}},
             "resources": {"gpu_memory": "30GiB"},
-            "parameters": {"train_seconds": seconds, "gpu_memory_mib": 1000},
+            "parameters": {"train_seconds": seconds, "gpu_memory_mib": 1000, **parameters},
         }
         path = "/tmp/request.json"
         self.inside("python3", "-c", f"open({path!r}, 'w').write({json.dumps(request)!r})")
         return path
 
-    def send(self, key: str, seconds: int) -> str:
+    def send(self, key: str, seconds: int, **parameters: float) -> str:
         """Start a GPU session; return the container of its training."""
-        request = self.request(seconds)
+        request = self.request(seconds, **parameters)
         assert self.make("trigger", f"CONFIG={request}", "FOLLOW=0", f"KEY={key}").strip() == key
         container: str = wait_for("the training", lambda: self.trainings().get(key), 120)
         return container
