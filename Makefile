@@ -45,6 +45,10 @@ down: ## Stop the stack; runs, models and data sets are kept, trainings go on
 clean: ## Remove the stack with all its runs, models, data sets and secrets (asks first; YES=1 does not)
 	@env/host/clean.sh "$$YES"
 
+.PHONY: passwords
+passwords: ## Give the running stack new passwords and signing keys; sessions go on (asks first; YES=1 does not)
+	@env/host/passwords.sh "$$YES"
+
 .PHONY: backup
 backup: ## Save databases, data sets, models and secrets to FILE=backup.tar; the stack runs on
 	@env/host/backup.sh "$$FILE"

@@ -23,6 +23,8 @@ started=$SECONDS
 "$repo/env/host/secrets.sh" "${TARMAC_ENV_DIR:-}"
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 . "$repo/env/host/stack.sh"
+[ ! -e "$ENV_DIR/.passwords/databases" ] || die "a change of passwords was interrupted: 'make passwords YES=1' ends it and \
+starts the stack."
 log=$(mktemp "${TMPDIR:-/tmp}/tarmac-up.XXXXXX")
 
 # Prints a service's state: "running", "healthy", "exited 1", or nothing.

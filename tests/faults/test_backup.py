@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from support.faults import Engine, docker, is_running, train_container
@@ -15,6 +17,36 @@ from support.stack import REPO, Stack
 
 # The first test of the folder waits for the stack, too.
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("second")]
+
+
+def value(text: str, key: str) -> str:
+    (found,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
+    return str(found)
+
+
+def assert_dead(stack: Stack, before: dict[str, str], token: str) -> None:
+    """The passwords and the token of before open nothing, and those of now do."""
+    now = {path.name: path.read_text() for path in stack.env_dir.glob("*.env")}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in stack.env_dir.glob("*.env")} == {0o600}
+    assert stack.http.get("/api/v2/dags", headers={"Authorization": token}).status_code in (401, 403)
+    for texts, status in ((before, 401), (now, 201)):
+        login = {"username": "airflow", "password": value(texts["login.env"], "TARMAC_UI_PASSWORD")}
+        assert stack.http.post("/auth/token", json=login).status_code == status
+    for texts, status in ((before, 401), (now, 200)):
+        login = tuple(value(texts["registry.env"], f"MLFLOW_TRACKING_{key}") for key in ("USERNAME", "PASSWORD"))
+        url = f"http://127.0.0.1:{stack.mlflow_port}/api/2.0/mlflow/experiments/search?max_results=1"
+        assert httpx.get(url, auth=(login[0], login[1])).status_code == status
+    for texts, works in ((before, False), (now, True)):
+        for role, key in (("tarmac", "TARMAC_DB_PASSWORD"), ("postgres", "POSTGRES_PASSWORD")):
+            # From another container: inside its own, Postgres asks for no password.
+            code = (
+                f"import psycopg2; psycopg2.connect(host='postgres', user='{role}', password=input(), dbname='tarmac')"
+            )
+            done = subprocess.run(
+                ["docker", "exec", "--interactive", f"{stack.project}-airflow-cli-1", "python", "-c", code],
+                input=value(texts["postgres.env"], key), text=True, capture_output=True,
+            )  # fmt: skip
+            assert (done.returncode == 0) is works, done.stderr
 
 
 def model_loads(stack: Stack, version: str) -> bool:
@@ -71,7 +103,7 @@ def test_a_file_that_is_no_backup_changes_nothing(stack: Stack, tmp_path: Path, 
 def test_make_up_with_other_images_leaves_a_training_alone_and_finishes_it(
     stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
 ) -> None:
-    """An upgrade: every service of the stack is made anew, from images of another tag, while a session trains."""
+    """Every service is made anew, with new passwords, from images of another tag, while a session trains."""
     tag = stack.environment.get("TARMAC_TAG") or "latest"
     new = f"{tag}-upgrade"  # run.sh removes these when the stack is gone
     for name in ("airflow", "mlflow", "trainer"):
@@ -79,8 +111,11 @@ def test_make_up_with_other_images_leaves_a_training_alone_and_finishes_it(
     run_id = training(3600)
     container = train_container(stack, run_id)
     stack.environment["TARMAC_TAG"] = new
-    done = stack.make("up")
+    before = {path.name: path.read_text() for path in stack.env_dir.glob("*.env")}
+    token = stack.http.headers["Authorization"]
+    done = stack.make("passwords", "YES=1")
     assert done.returncode == 0, done.stderr
+    assert_dead(stack, before, token)
     scheduler = docker("inspect", "--format", "{{.Config.Image}}", f"{stack.project}-scheduler-1")
     assert scheduler.strip() == f"tarmac/airflow:{new}"
     stack.log_in()

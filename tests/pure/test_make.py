@@ -43,6 +43,8 @@ if engine == "without a stack" and "exec" in words:
 with open(os.environ["FAKE_CALLS"], "a") as calls:
     read = sys.stdin.read() if "exec" in words or "--interactive" in words else ""
     calls.write(json.dumps({{"words": words, "stdin": read}}) + "\\n")
+if engine == "with a Postgres that refuses" and "psql" in " ".join(words):
+    sys.exit("FATAL: the database system is shutting down")
 lost = {{"loses a container once": 1, "keeps losing containers": 9}}.get(engine, 0)
 if "up" in words and sum('"up"' in line for line in open(os.environ["FAKE_CALLS"])) <= lost:
     sys.exit("Error response from daemon: No such container: 0123456789ab")
@@ -366,6 +368,69 @@ def test_services_are_started_again_where_a_container_went_away_meanwhile(clone:
     done = clone.make("up", FAKE_ENGINE="keeps losing containers")
     assert "error: another command removes containers of this stack" in done.stderr
     assert sum("up" in call.words for call in clone.calls()) == 3
+
+
+def secrets_of(clone: Clone) -> dict[str, str]:
+    """What env/*.env hold that was made for this stack, by file and key."""
+    found = {}
+    for path in sorted((clone.folder / "env").glob("*.env")):
+        example = path.with_name(f"{path.name}.example").read_text()
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition("=")
+            if re.search(rf"^{key}=.*<(generated|same):(?!registry:MLFLOW_TRACKING_USERNAME)", example, re.MULTILINE):
+                found[f"{path.stem} {key}"] = value
+    return found | {"login TARMAC_UI_PASSWORD": value_in(clone, "login", "TARMAC_UI_PASSWORD")}
+
+
+def value_in(clone: Clone, name: str, key: str) -> str:
+    text = (clone.folder / f"env/{name}.env").read_text()
+    (found,) = re.findall(rf"^{key}=(.*)$", text, re.MULTILINE)
+    return str(found)
+
+
+def test_new_passwords_replace_all_that_were_made_and_none_that_a_person_wrote(clone: Clone):
+    assert clone.make("up").returncode == 0
+    stack_env = clone.folder / "env/stack.env"
+    stack_env.write_text(stack_env.read_text().replace("TARMAC_WEB_PORT=8081", "TARMAC_WEB_PORT=9000"))
+    tower = clone.folder / "env/tower.env"
+    own = "postgresql://tarmac:own@db.example/tarmac"
+    tower.write_text(re.sub(r"(?m)^TARMAC_DATABASE_URL=.*$", f"TARMAC_DATABASE_URL={own}", tower.read_text()))
+    before = secrets_of(clone)
+    assert len(before) >= 15
+    asked = clone.make("passwords")
+    assert (asked.returncode, secrets_of(clone) == before) == (2, True)
+    assert "run 'make passwords YES=1' where there is no terminal" in asked.stderr
+
+    refused = clone.make("passwords", "YES=1", FAKE_ENGINE="with a Postgres that refuses")
+    assert "Postgres did not take the new passwords; its last lines are above" in refused.stderr
+    assert secrets_of(clone) == before
+    started = clone.make("up")
+    assert "error: a change of passwords was interrupted: 'make passwords YES=1' ends it" in started.stderr
+    waiting = (clone.folder / "env/.passwords/postgres.env").read_text()
+
+    done = clone.make("passwords", "YES=1")
+    assert done.returncode == 0, done.stderr
+    calls, after = clone.calls(), secrets_of(clone)
+    assert {key for key in after if after[key] == before[key]} == {"tower TARMAC_DATABASE_URL"}
+    assert after["tower TARMAC_DATABASE_URL"] == own
+    assert (clone.folder / "env/postgres.env").read_text() == waiting, "the one that was begun is ended"
+    for name in (
+        "airflow AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+        "mlflow PGPASSWORD",
+        "mlflow MLFLOW_AUTH_ADMIN_PASSWORD",
+    ):
+        assert any(value in after[name] for key, value in after.items() if key.startswith(("postgres ", "registry ")))
+    assert value_in(clone, "stack", "TARMAC_WEB_PORT") == "9000"
+    for path in (clone.folder / "env").glob("*.env"):
+        assert path.stat().st_mode & 0o777 == 0o600, path.name
+    assert not (clone.folder / "env/.passwords").exists()
+    # By standard input: everybody on the machine sees the words of a command.
+    (given,) = [call.stdin for call in calls if "postgres" in call.words and "exec" in call.words and call.stdin]
+    assert all(after[f"postgres {name}_PASSWORD"] in given for name in ("TARMAC_DB", "AIRFLOW_DB", "POSTGRES"))
+    made = {*before.values(), *after.values()} - {"airflow"}
+    assert not [call for call in calls for value in made if value in " ".join(call.words)]
+    assert f"login airflow / {after['login TARMAC_UI_PASSWORD']}" in done.stderr
+    assert clone.make("up").returncode == 0
 
 
 def test_an_engine_that_refuses_the_user_is_explained(clone: Clone):

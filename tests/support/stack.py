@@ -75,7 +75,11 @@ class Stack:
         self.up_output = done.stderr
         self.log_in()
 
-    def log_in(self, user: str = "airflow", password: str = "airflow") -> None:
+    def log_in(self, user: str = "airflow", password: str = "") -> None:
+        """Log in; without a password with the one that the stack was given."""
+        if not password:
+            text = (self.env_dir / "login.env").read_text()
+            password = text.partition("TARMAC_UI_PASSWORD=")[2].split()[0]
         self.http.headers["Authorization"] = f"Bearer {self.token(user, password)}"
 
     def token(self, user: str, password: str) -> str:
