@@ -107,6 +107,7 @@ except urllib.error.HTTPError as error:
 change_databases() {
     : >"$work/databases"
     compose up --detach --wait --no-recreate postgres >"$log" 2>&1 || failed "Postgres does not start"
+    # shellcheck disable=SC2016 # the shell in the container expands it
     grep -h '^[A-Z_]*_PASSWORD=' "$work/postgres.env" | compose exec -T postgres sh -ceu '
 while IFS= read -r line; do export "$line"; done
 psql --username postgres --quiet --set ON_ERROR_STOP=1 --file /docker-entrypoint-initdb.d/10-databases.sql
