@@ -50,9 +50,12 @@ def test_prometheus_reads_a_stack_with_the_files_of_the_docs(stack: Stack, tmp_p
 
             def value(expression: str) -> str | None:
                 try:
-                    found: list[Any] = http.get("/query", params={"query": expression}).json()["data"]["result"]
+                    answer = http.get("/query", params={"query": expression})
                 except httpx.HTTPError:
                     return None
+                if answer.status_code == 503:  # it listens, and is not ready
+                    return None
+                found: list[Any] = answer.json()["data"]["result"]
                 return found[0]["value"][1] if found else None
 
             wait_for("Prometheus to have read the stack", lambda: value("tarmac_up") == "1", seconds=120)
