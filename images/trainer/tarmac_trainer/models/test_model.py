@@ -127,9 +127,10 @@ def _pretend(training: Training[Any]) -> None:
     resumed = training.gone_on(LOOP)
     before = 0.0 if resumed is None else float(resumed.values["state"]["elapsed"])
     started = time.monotonic() - before
-    training.progress(before, max(seconds, 1))
     hangs = False
     with stopping.delayed():
+        # Whoever waits for the first sign of life may stop it then, and gets a checkpoint.
+        training.progress(before, max(seconds, 1))
         while (elapsed := time.monotonic() - started) < seconds and not FINISH.exists():
             ballast.grow(elapsed)
             if hangs := 0 < hang_after <= elapsed:
