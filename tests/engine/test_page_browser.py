@@ -13,25 +13,12 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from fakes import scene
 from fakes.web import Fakes
 from support.fleet import DAG_ID, World, device, entry
-from support.page_server import served
+from support.page_server import FLAGS, PAGES, served
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
 
-PAGES = {
-    "now": "/",
-    "new session": "/new?like=ner",
-    "sessions": "/sessions",
-    "a session that trains": "/sessions/ner",
-    "a session that failed": "/sessions/failed",
-    "a session that ended well": "/sessions/ended",
-    "history": "/history",
-    "data sets": "/datasets",
-    "models": "/models",
-    "a model, compared": "/models/news-entities?a=2&b=4",
-}
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 GOOD_ENOUGH = {"minor", "moderate"}
 LONGEST = 120_000
 

@@ -20,6 +20,23 @@ from tarmac.web.app import create_app
 from tarmac.web.mounted import App, Message, beside
 from tarmac.web.page.app import create_page
 
+PAGES = {
+    "now": "/",
+    "session": "/sessions/ner",
+    "failed": "/sessions/failed",
+    "ended": "/sessions/ended",
+    "new": "/new?like=ner",
+    "sessions": "/sessions",
+    "history": "/history",
+    "datasets": "/datasets",
+    "models": "/models",
+    "model": "/models/news-entities?a=2&b=4",
+}
+"""The pages that the scene fills: their addresses, by the names of their pictures."""
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+"""What Chromium is started with."""
+
 
 @contextmanager
 def served(role: str, port: int = 0, *, fill: Callable[[Ledger, Fakes], None] | None = None) -> Iterator[str]:

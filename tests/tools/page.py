@@ -23,7 +23,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 from fakes.web import Fakes  # noqa: E402
 from support import airflow_home  # noqa: E402, F401
-from support.page_server import fill_with_scene, served  # noqa: E402
+from support.page_server import FLAGS, PAGES, fill_with_scene, served  # noqa: E402
 from support.postgres import local_postgres, postgres_binaries  # noqa: E402
 from tarmac.base.settings import settings  # noqa: E402
 from tarmac.ledger.database import migrate  # noqa: E402
@@ -31,19 +31,6 @@ from tarmac.ledger.ledger import Ledger  # noqa: E402
 
 PORT = 8099
 ROLE = os.environ.get("ROLE", "user")
-PAGES = {
-    "now": "/",
-    "session": "/sessions/ner",
-    "failed": "/sessions/failed",
-    "ended": "/sessions/ended",
-    "new": "/new?like=ner",
-    "sessions": "/sessions",
-    "history": "/history",
-    "datasets": "/datasets",
-    "models": "/models",
-    "model": "/models/news-entities?a=2&b=4",
-}
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 SIZES = {"": (1400, 900), "-phone": (390, 844)}
 
 

@@ -13,6 +13,7 @@ import io
 import tarfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from docker.errors import APIError, NotFound
 from docker.types import DeviceRequest, LogConfig
@@ -67,9 +68,7 @@ def ensure(api: EngineCalls, stack: str, image: str) -> str:
     """
     labels = {LABEL_PROJECT: stack, LABEL_AGENT: hashlib.sha256(program()).hexdigest()[:16]}
     kept = ""
-    for container in engine.containers_with(api, {LABEL_PROJECT: stack}):
-        if LABEL_AGENT not in container["Labels"]:
-            continue
+    for container in _agents(api, stack):
         if not kept and container["State"] == "running" and container["Labels"][LABEL_AGENT] == labels[LABEL_AGENT]:
             kept = container["Id"]
         else:
@@ -158,6 +157,10 @@ def last_words(api: EngineCalls, container_id: str) -> str:
 
 def remove(api: EngineCalls, stack: str) -> None:
     """Remove the agent. Idempotent."""
-    for container in engine.containers_with(api, {LABEL_PROJECT: stack}):
-        if LABEL_AGENT in container["Labels"]:
-            engine.remove_container(api, container["Id"])
+    for container in _agents(api, stack):
+        engine.remove_container(api, container["Id"])
+
+
+def _agents(api: EngineCalls, stack: str) -> list[dict[str, Any]]:
+    """Return the agents of a stack on an engine, of whatever version."""
+    return [one for one in engine.containers_with(api, {LABEL_PROJECT: stack}) if LABEL_AGENT in one["Labels"]]

@@ -1,7 +1,7 @@
 """Keeps the agent of another machine, and stores in the ledger what it tells: a thread a machine, beside its keeper.
 
-What is stored has the database's time. A machine that tells nothing for a while has devices that nobody may be placed
-on: that is read off the age, so nothing has to be done for it.
+Each stored report has the database's time. Admission goes by a report's age: it places no session on the devices of a
+machine whose last report is too old.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _LOST_SECONDS = 5.0
 
 
 class PlacedTrainingOperator(TrainingContainerOperator):
-    """Trains on the host `_host`, which whoever knows the session's reservation sets.
+    """Trains on the host `_host`. A subclass sets it from the session's reservation.
 
     Raises:
         HostLostError: from run_step, where that host has not answered for TARMAC_HOST_LOST_AFTER.

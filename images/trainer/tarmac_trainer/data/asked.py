@@ -1,4 +1,4 @@
-"""The lines that somebody wants predictions for: each by its number, so that a bad one is found."""
+"""Reads the lines to predict for. Each keeps its number, so that an error can name a bad one."""
 
 import json
 from collections.abc import Sequence

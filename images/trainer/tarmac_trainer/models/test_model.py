@@ -129,7 +129,7 @@ def _pretend(training: Training[Any]) -> None:
     started = time.monotonic() - before
     hangs = False
     with stopping.delayed():
-        # Whoever waits for the first sign of life may stop it then, and gets a checkpoint.
+        # SIGTERM is delayed before the first progress is told: a training that is stopped then leaves a checkpoint.
         training.progress(before, max(seconds, 1))
         while (elapsed := time.monotonic() - started) < seconds and not FINISH.exists():
             ballast.grow(elapsed)
