@@ -12,6 +12,8 @@ MAKEFLAGS += --no-print-directory
 
 ARGUMENTS := A ARGS AT B CONFIG DIR FILE FINGERPRINT FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
 	ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES URL VERSION WHY YES
+# Every name that stands on the command line; one with a _ may be a setting of the environment, such as TARMAC_TAG.
+TYPED := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 GIVEN :=
 define take_literally
 ifeq "$$(origin $(1))" "command line"
@@ -23,6 +25,22 @@ endif
 export $(1)
 endef
 $(foreach name,$(ARGUMENTS),$(eval $(call take_literally,$(name))))
+# A name that a command does not take is refused: it is misspelled, or meant for another command. What a command takes
+# stands in its line of help. A make that a command of another make started got that one's names: there nothing is refused.
+ifeq ($(MAKELEVEL),0)
+ifneq ($(strip $(GIVEN) $(filter-out $(ARGUMENTS),$(TYPED))),)
+# command:FILE:KEY, one word a command
+TAKES := $(shell sed -n 's/^\([a-z-]*\):.*\#\# /\1 /p' '$(firstword $(MAKEFILE_LIST))' | awk '{ names = $$1; \
+	while (match($$0, /[A-Z][A-Z_]*=/)) { names = names ":" substr($$0, RSTART, RLENGTH - 1); \
+	$$0 = substr($$0, RSTART + RLENGTH) } print names ":" }')
+takes = $(filter-out $(1),$(subst :, ,$(filter $(1):%,$(TAKES))))
+WANTED := $(foreach goal,$(MAKECMDGOALS),$(call takes,$(goal)))
+ODD := $(filter-out $(WANTED),$(GIVEN) $(foreach name,$(filter-out $(ARGUMENTS),$(TYPED)),$(if $(findstring _,$(name)),,$(name))))
+ifneq ($(and $(ODD),$(filter $(addsuffix :%,$(MAKECMDGOALS)),$(TAKES))),)
+$(error $(firstword $(ODD)): 'make $(firstword $(MAKECMDGOALS))' does not take it. It takes $(or $(strip $(WANTED)),no value); 'make help' says what)
+endif
+endif
+endif
 # $(call if_given,NAME,TEXT): TEXT if the user gave NAME.
 if_given = $(if $(filter $(1),$(GIVEN)),$(2))
 
@@ -32,6 +50,9 @@ CLI := env/host/cli.sh
 help: ## List the commands
 	@echo "Tarmac trains models on shared GPUs. Start with: make demo"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-22s %s\n", $$1, $$2}' || [ "$$?" = 141 ]
+
+.DEFAULT:
+	@$(error There is no command '$@': 'make help' lists them)
 
 .PHONY: up
 up: ## Build what is missing, start the stack, wait until it answers
@@ -163,7 +184,7 @@ rollback: ## Take the last promotion of MODEL=name back (WHY="...")
 	@$(CLI) rollback "$$MODEL" "$$WHY"
 
 .PHONY: production
-production: ## Say which version of MODEL=name is in production, and the history (AT=2026-11-24T08:30:00Z: at that time)
+production: ## Say which version of MODEL=name is in production, and the history (AT=2026-11-24T08:30:00Z: at that time; JSON=1: as JSON)
 	@$(CLI) production "$$MODEL" $(call if_given,AT,"$$AT")
 
 .PHONY: reproduce
@@ -231,7 +252,7 @@ test-faults: ## Kill, stop and cut off parts of a stack while sessions train (pa
 	@tests/run.sh faults
 
 .PHONY: test-long
-test-long: ## The long proofs, which are no part of make test: the clock jumps, a disk is full (docs/testing.md)
+test-long: ## The long proofs, which are no part of make test: the clock jumps, a disk is full (docs/testing.md; K=, ARGS=)
 	@tests/run.sh long $(PYTEST_ARGS)
 
 .PHONY: chaos

@@ -170,7 +170,11 @@ class Stack:
         if path == "/kinds":
             return 200, {"ner": "Named entities"}
         if path.startswith("/kinds/"):
-            return (200, KIND) if path == "/kinds/ner" else (404, {"detail": "There is no kind of model 'nre'."})
+            return (
+                (200, KIND)
+                if path == "/kinds/ner"
+                else (404, {"detail": "There is no kind of model 'nre'; there are: ner."})
+            )
         if path == "/gpus":
             return 200, {"devices": [], "reservations": [], "queue": [{"run_id": "s", "reason": "no device"}]}
         return 404, {"detail": f"no {path}"}

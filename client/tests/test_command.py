@@ -94,7 +94,7 @@ def test_the_kinds_and_the_parameters_of_one_are_explained(tarmac: Command):
     ]  # fmt: skip
     code, _, err = tarmac("kinds", "nre")
     assert code == 2
-    assert err == "There is no kind of model 'nre'.\n"
+    assert err == "There is no kind of model 'nre'; there are: ner.\n"
 
 
 def test_a_session_that_fails_says_why_and_exits_with_1(tarmac: Command, stack: Stack):

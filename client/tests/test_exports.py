@@ -304,7 +304,16 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         "line 3: its label 'PER' is no list of mentions, as the others are",
     ),
     "a quote that does not end": ('text,label\na,1\n"b,1\n', "is no row of a table"),
-    "a weight in words": ("user,item,rating\nu,i,good\n", "row 2: rating is 'good', which is no number"),
+    "a weight in words": ("user,item,rating\nu,i,good\n", "line 2: rating is 'good', which is no number"),
+    "a weight that JSON has not": ("user,item,rating\nu,i,nan\n", "line 2: rating is 'nan', which is no number"),
+    "a user without an item": (
+        "user_id,thing,rating\nu,i,1\n",
+        "a column is known to be the user, and none to be the item: call it 'item'; there are: user_id, thing",
+    ),
+    "a table without a row": (
+        "text,label\n",
+        "is a table (CSV), and nothing of it can be trained on (it holds no record)",
+    ),
     "DocBin": (
         zlib.compress(b"\x81\xa7version"),
         "looks like spaCy's DocBin, and is cut off or not as spaCy 3 writes it",
@@ -318,6 +327,44 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(content: str | bytes, said
         recognise.read(content if isinstance(content, bytes) else content.encode())
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_number_that_json_has_not_is_refused_by_its_record(tmp_path: Path):
+    path = tmp_path / "lines.json"
+    path.write_text('[{"user": "a", "item": "b"}, {"user": "a", "item": "c", "rating": Infinity}]')
+    with pytest.raises(SettingsError, match=r"lines.json': record 2 holds NaN or Infinity, which is no JSON number"):
+        files.identify(path, field="FILE")
+
+
+def trained_and_scored(folder: Path, train: str, evaluated: str) -> list[list[int]]:
+    (folder / "train.csv").write_text(train)
+    (folder / "eval.csv").write_text(evaluated)
+    request = files.build_request("sentiment_analysis_categorical", "train.csv", "eval.csv")
+    _, stored = files.with_references(request, folder)
+    lines = [file.path.read_text().splitlines() for file in stored]
+    return [[json.loads(line)["sentiment"]["categorical"] for line in each] for each in lines]
+
+
+def test_a_class_has_one_number_in_all_files_of_a_request(tmp_path: Path):
+    train = "text,label\nawful,bad\nlovely,good\nfine,ok\n"
+    assert trained_and_scored(tmp_path, train, "text,label\nx,ok\ny,good\n") == [[0, 1, 2], [2, 1]]
+    # A class that the first file has not comes after its own.
+    assert trained_and_scored(tmp_path, train, "text,label\nx,ok\ny,awful\n") == [[0, 1, 2], [2, 3]]
+
+
+def test_classes_that_are_names_here_and_numbers_there_are_refused(tmp_path: Path):
+    with pytest.raises(
+        SettingsError, match=r"train.eval: .* has classes that are numbers \('1'\), and those "
+    ):
+        trained_and_scored(tmp_path, "text,label\na,bad\nb,good\n", "text,label\nx,1\n")
+
+
+def test_classes_get_the_numbers_that_a_call_gives_them(tmp_path: Path):
+    (tmp_path / "one.csv").write_text("text,label\na,good\nb,ok\n")
+    numbers = {"ok": 0}
+    file = files.identify(tmp_path / "one.csv", field="FILE", classes=numbers)
+    assert [json.loads(line)["sentiment"]["binary"] for line in file.path.read_text().splitlines()] == [1, 0]
+    assert numbers == {"ok": 0, "good": 1}
 
 
 OTHERS = [
@@ -385,7 +432,7 @@ def test_a_session_trains_on_an_export_as_it_is(stack: Stack, tmp_path: Path):
     assert stack.started[session.id]["datasets"] == {"project-1": {"train": reference, "eval": None}}
     export.write_text(REFUSED["two labels"][0])  # type: ignore[arg-type]
     with pytest.raises(
-        SettingsError, match=r"^FILE: '.*project-1.json' task 1: a mention has 2 labels; one is needed\.$"
+        SettingsError, match=r"^FILE: '.*project-1.json': task 1: a mention has 2 labels; one is needed\.$"
     ):
         files.identify(export, field="FILE")
 

@@ -128,3 +128,14 @@ def test_a_folder_that_is_none_of_brat_s_and_a_half_pair_are_named(tmp_path: Pat
     (brat(tmp_path / "c") / "sub/one.txt").write_bytes(DOCUMENT.encode("utf-16"))
     with pytest.raises(SettingsError, match=r"has sub/one.txt, which is not in utf-8: byte 1"), Tarmac() as client:
         client.push(tmp_path / "c")
+
+
+def test_classes_are_the_same_numbers_in_all_files_of_a_call(tarmac: Command, stack: Stack, tmp_path: Path):
+    train, scored = tmp_path / "train.csv", tmp_path / "eval.csv"
+    train.write_text("text,label\na,bad\nb,good\nc,ok\n")
+    scored.write_text("text,label\nd,ok\n")
+    assert "became the numbers 2 'ok'" in tarmac("data", "push", train, scored)[2]
+    assert "became the numbers 1 'ok'" in tarmac("data", "push", scored, "--classes", "fine, ok")[2]
+    assert tarmac("data", "push", scored, "--classes", "ok,,ok") == (
+        2, "", "--classes: 'ok,,ok' must be different names with commas between: --classes bad,good\n",
+    )  # fmt: skip

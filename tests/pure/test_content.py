@@ -48,7 +48,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
         b"\xef\xbb\xbftext;label\r\nfine;1\r\n",
         "semicolons (CSV); its first line is 'text;label'",
     ),
-    "TSV": (b"text\tlabel\nfine film\t1\n", "is a table with tabs"),
+    "TSV": (b"text\tlabel\nfine film\t1\n", "is a table with tabs (TSV)"),
     "CoNLL": (b"Ada B-person\nmet O\n\nBob B-person\n", "is in CoNLL's format"),
     "CoNLL-2003": (b"EU NNP B-NP B-ORG\nrejects VBZ B-VP O\n", "is in CoNLL's format"),
     "an array": (json.dumps([{"a": 1}, {"b": 2}]).encode(), "is one JSON array"),
@@ -156,6 +156,18 @@ LARGE: dict[str, tuple[bytes, bool]] = {
     "none is for it": (b'{"sentiment": {"categorical": 1}}', False),
     "null": (b'{"sentiment": null}', False),
 }
+
+
+def test_a_key_that_is_null_in_every_line_is_not_told_as_one_that_they_have():
+    said = problem_with_kind(b'{"sentence": "a", "sentiment": null}\n', model="m", key="sentiment.binary")
+    assert said is not None
+    assert "they have 'sentence'. " in said
+
+
+def test_what_the_client_reads_is_told_with_the_page_that_says_so():
+    for content in (b"text,label\na,b\n", b"Ada B-PER\nmet O\n", b'[{"a": 1}]', b"PAR1....", b"\x1f\x8b.."):
+        assert "docs/exports.md says which tables and exports" in str(problem_with_content(content, ".jsonl"))
+    assert "docs/exports.md" not in str(problem_with_content(b"%PDF-1.7", ".jsonl"))
 
 
 @pytest.mark.parametrize(("last", "fits"), LARGE.values(), ids=LARGE)

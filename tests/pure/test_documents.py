@@ -69,6 +69,27 @@ def test_every_relative_link_and_anchor_leads_somewhere(page: Path):
     assert broken(page) == []
 
 
+def odd_headings(text: str) -> list[str]:
+    """The headings that a text runs on from, or runs into: a part of the page is lost there."""
+    lines = ["", *re.sub(r"^( *)(```+).*?^\1\2[^\n]*$", "", text, flags=re.MULTILINE | re.DOTALL).splitlines(), ""]
+    return [
+        line
+        for before, line, after in zip(lines, lines[1:], lines[2:], strict=False)
+        if re.match(r"#{1,6} ", line) and (before or after or ". " in line.lstrip("# "))
+    ]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_no_text_runs_on_from_a_heading(page: Path):
+    assert odd_headings(page.read_text()) == []
+
+
+def test_a_heading_that_text_runs_on_from_is_found():
+    assert odd_headings("# One\n\n```\n# code\nx\n```\n\n## Cancelt to its end. It is 0 for\nsuccess.\n") == [
+        "## Cancelt to its end. It is 0 for"
+    ]
+
+
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path):
     page = tmp_path / "page.md"
     page.write_text("# One thing\n[a](#one-thing) [b](#other) [c](gone.md) [d](https://example.org) `[e](f.md)`\n")

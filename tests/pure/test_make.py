@@ -144,6 +144,51 @@ def test_a_reader_that_has_seen_enough_is_no_error(clone: Clone, target: str):
     assert (whole.returncode, whole.stdout) == (0, "line 99999\n")
 
 
+HELP = re.compile(r"^([a-z-]+):.*?## (.*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dataset", "FIEL=x"], "FIEL: 'make dataset' does not take it. It takes FILE; 'make help' says what."),
+        (["dataset", "file=x"], "file: 'make dataset' does not take it."),
+        (["trigger", "CONFIG=x", "NAME=y"], "NAME: 'make trigger' does not take it. It takes CONFIG FOLLOW KEY;"),
+        (["ps", "RUN=x"], "RUN: 'make ps' does not take it. It takes JSON;"),
+        (["up", "FAST=1"], "FAST: 'make up' does not take it. It takes no value;"),
+        (["datset", "FILE=x"], "There is no command 'datset': 'make help' lists them."),
+        (["`touch done`"], "There is no command '`touch done`'"),
+        (["$(shell touch done)"], "There is no command '"),
+    ],
+)
+def test_a_misspelled_word_is_named_and_nothing_is_done(clone: Clone, words: list[str], said: str):
+    done = clone.make(*words)
+    assert (done.returncode, done.stdout, clone.calls()) == (2, "", [])
+    assert said in done.stderr
+
+
+def test_settings_and_a_make_within_a_make_are_let_through(clone: Clone):
+    assert clone.make("gpus", "TARMAC_PROJECT=other", "HTTPS_PROXY=x").returncode == 0
+    assert clone.make("gpus", "K=words", MAKELEVEL="1").returncode == 0
+
+
+def test_every_value_that_a_command_uses_or_a_page_shows_stands_in_its_help(repository: Path):
+    text = (repository / "Makefile").read_text()
+    helped = {name: set(re.findall(r"\b[A-Z][A-Z_]*(?==)", said)) for name, said in HELP.findall(text)}
+    used: dict[str, set[str]] = {name: set() for name in helped}
+    for name, recipe in re.findall(r"^([a-z-]+):.*\n((?:\t.*\n)+)", text, re.MULTILINE):
+        whole = recipe.replace("$(PYTEST_ARGS)", '"$$K" "$$ARGS"')
+        used[name] = {first or second for first, second in re.findall(r'"\$\$\{?([A-Z]+)|if_given,([A-Z]+)', whole)}
+    assert {name: lacking for name, found in used.items() if (lacking := found - helped[name])} == {}
+    pages = "\n".join(path.read_text() for path in [*repository.glob("*.md"), *repository.glob("docs/**/*.md")])
+    shown = {
+        (name, one)
+        for name, given in re.findall(r"\bmake ([a-z-]+)((?: [A-Z]+=\S*)+)", pages)
+        for one in re.findall(r" ([A-Z]+)=", given)
+    }
+    assert len(shown) > 30
+    assert not {(name, one) for name, one in shown if one not in helped[name]}
+
+
 BY = f"--by={person()}"
 # The words after `make`, and the command that the stack gets.
 LITERAL: dict[str, tuple[list[str], list[str]]] = {

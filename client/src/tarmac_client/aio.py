@@ -178,6 +178,7 @@ class AsyncTarmac:
         text: str | None = None,
         label: str | None = None,
         encoding: str | None = None,
+        classes: dict[str, int] | None = None,
     ) -> str:
         """Store a file unless it is stored already; return what a request names it by.
 
@@ -187,11 +188,19 @@ class AsyncTarmac:
             code: it is a folder or a file of code, for `run_code`.
             text, label: columns of a table; None: known by their names.
             encoding: of the text, such as ISO-8859-1; None: UTF-8, or UTF-16 that says so itself.
+            classes: the number of each class by its name, in files that belong together; those that this file adds
+                are entered. None: by their names in this file alone.
         """
         if code:
             return await self.run(self.verbs.push(files.identify_code(path, field="FILE")))
         file = files.identify(
-            path, field="FILE", script=script, text_column=text, label_column=label, encoding=encoding
+            path,
+            field="FILE",
+            script=script,
+            text_column=text,
+            label_column=label,
+            encoding=encoding,
+            classes=classes,
         )
         return await self.run(self.verbs.push(file))
 

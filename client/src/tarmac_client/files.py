@@ -24,6 +24,8 @@ _LARGEST_EXPORT = recognise.MOST_BYTES
 """Bytes: what is larger is taken for lines, as it is. An export is read in memory."""
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _STORED = re.compile(rf"([{_ALPHABET}]{{43,44}})/\1\.(?:jsonl|py|sh|tar)")
+_VERBS = ("is ", "has ", "looks ", "needs ", "cannot ")
+"""With one of them the message goes on after the file's name as a sentence."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
@@ -79,6 +81,7 @@ def identify(
     text_column: str | None = None,
     label_column: str | None = None,
     encoding: str | None = None,
+    classes: dict[str, int] | None = None,
 ) -> LocalFile:
     """Read a file and say what reference it has. Of a label tool's export lines are made, kept until the program ends.
 
@@ -88,6 +91,7 @@ def identify(
         script: it is a .py or .sh file, not a data set.
         text_column, label_column: of a table; None: known by their names.
         encoding: of the text; None: UTF-8, or UTF-16 that says so itself.
+        classes: the number of each class in files that belong to this one; new ones are added.
 
     Raises:
         SettingsError: it cannot be read, is empty, or is an export that cannot be read; says why.
@@ -110,11 +114,14 @@ def identify(
             content = packed.as_utf8(content, encoding)
         found = None
         if not recognise.is_own(content[:CHUNK]):
-            found = recognise.read(content, text_column=text_column, label_column=label_column)
+            found = recognise.read(content, text_column=text_column, label_column=label_column, classes=classes)
+        if found is not None:
+            if classes is not None:
+                classes.update(found.classes)
+            return _kept_lines(found, given, field)
     except ExportError as error:
-        raise SettingsError(f"{field}: {str(path)!r} {error}") from error
-    if found is not None:
-        return _kept_lines(found, given, field)
+        joint = " " if str(error).startswith(_VERBS) else ": "
+        raise SettingsError(f"{field}: {str(path)!r}{joint}{error}") from error
     if not changed:
         return file
     told = (
@@ -267,12 +274,13 @@ def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str,
     Raises:
         SettingsError: a file cannot be read.
     """
-    made, found = copy.deepcopy(dict(request)), []
+    made, found = copy.deepcopy(dict(request)), list[LocalFile]()
+    classes: dict[str, int] = {}  # a class has one number in all files of a request
 
     def replaced(value: Any, field: str, *, script: bool = False) -> Any:
         if not isinstance(value, str) or not value or is_reference(value):
             return value
-        file = identify(folder / Path(value).expanduser(), field=field, script=script)
+        file = identify(folder / Path(value).expanduser(), field=field, script=script, classes=classes)
         found.append(file)
         return file.reference
 

@@ -21,6 +21,8 @@ _EXPECTED = {
     ".sh": "Expected is a shell script: UTF-8 text with Unix line ends",
     ".tar": "Expected is a folder of code as a tar archive that is not compressed: `tarmac data push --code FOLDER`",
 }
+_EXPORTS = "docs/exports.md says which tables and exports of label tools `tarmac data push` reads as they are"
+_READ_BY_CLIENT = r"is (a table|in CoNLL|one JSON array|one JSON document|a Parquet|an Arrow|compressed by (gzip|zstd))"
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "is compressed by gzip: unpack it first (gunzip)"),
     (b"BZh", "is compressed by bzip2: unpack it first (bunzip2)"),
@@ -57,7 +59,10 @@ def problem_with_content(head: bytes, suffix: str) -> str | None:
     if found is None:
         text = _text(head)
         found = {".jsonl": _not_json_lines, ".py": _not_python, ".sh": _not_shell}[suffix](text, len(head) < HEAD_BYTES)
-    return None if found is None else f"FILE: the file {found}. {_EXPECTED[suffix]}. Nothing was stored."
+    if found is None:
+        return None
+    more = f" {_EXPORTS}." if suffix == ".jsonl" and re.match(_READ_BY_CLIENT, found) else ""
+    return f"FILE: the file {found}. {_EXPECTED[suffix]}.{more} Nothing was stored."
 
 
 def _no_weights(head: bytes) -> str | None:
@@ -104,7 +109,7 @@ def problem_with_all_lines(lines: Iterable[bytes], *, model: str, key: str) -> s
         if isinstance(value, dict):
             if _has(value, key):
                 return None
-            keys |= dict.fromkeys(value)
+            keys |= dict.fromkeys(key for key, one in value.items() if one is not None)
     have = ", ".join(repr(one[:40]) for one in list(keys)[:8]) or "nothing"
     return (
         f"no line of it is for {model}: none has {key!r}, which that reads; they have {have}. "
@@ -213,7 +218,8 @@ def _kind(text: str, lines: Sequence[str], whole: bool, broken: str) -> str:
     for delimiter, name in _DELIMITERS.items():
         counts = {line.count(delimiter) for line in lines[:2]}
         if counts and min(counts) > 0 and (len(counts) == 1 or delimiter in ",\t"):
-            return f"is a table with {name} (CSV); its first line is {_shown(first)}"
+            kind = "TSV" if delimiter == "\t" else "CSV"
+            return f"is a table with {name} ({kind}); its first line is {_shown(first)}"
     return f"is text, but its first line is not JSON: {_shown(first)}"
 
 

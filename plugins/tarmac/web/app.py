@@ -482,7 +482,7 @@ def create_app(stack: Stack) -> FastAPI:
         """Show a kind of model with its parameters and their bounds."""
         found = catalogue().models.get(name)
         if found is None:
-            raise HTTPException(404, f"There is no kind of model {name!r}.")
+            raise HTTPException(404, f"There is no kind of model {name!r}; there are: {', '.join(catalogue().models)}.")
         parameters = [_parameter(key, one) for key, one in found.parameters.items()]
         return answers.Kind(
             name=name, title=found.title, score=found.score, scripts=found.scripts, parameters=parameters

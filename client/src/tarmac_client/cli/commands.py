@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import getpass
 import json
 import os
@@ -268,9 +269,16 @@ def data_push(arguments: argparse.Namespace) -> int:
     """Store files; print what a request names each by."""
     with connect() as tarmac:
         how = {"script": arguments.script, "code": arguments.code, "text": arguments.text, "label": arguments.label}
-        how["encoding"] = arguments.encoding
+        how |= {"encoding": arguments.encoding, "classes": _class_numbers(arguments.classes)}
         found = {name: tarmac.push(name, **how) for name in arguments.files}
         return _print(arguments, found, lambda value: list(value.values()))
+
+
+def _class_numbers(given: str | None) -> dict[str, int]:
+    names = [] if given is None else [name.strip() for name in next(csv.reader([given]))]
+    if "" in names or len(set(names)) < len(names) or given == "":
+        raise SettingsError(f"--classes: {given!r} must be different names with commas between: --classes bad,good")
+    return {name: number for number, name in enumerate(names)}
 
 
 def data_ls(arguments: argparse.Namespace) -> int:

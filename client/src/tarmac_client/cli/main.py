@@ -150,6 +150,12 @@ def parser() -> argparse.ArgumentParser:
     kind.add_argument("--code", action="store_true", help="they are folders or files of code, for a request with run")
     push.add_argument("--text", metavar="COLUMN", help="of a table: the text; default: known by its name")
     push.add_argument("--label", metavar="COLUMN", help="of a table: the label; default: known by its name")
+    push.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="of classes that are names: those in the order of their numbers, with commas between, for example "
+        "bad,good; default: by the alphabet, the same in all files of one call",
+    )
     push.add_argument("--encoding", metavar="NAME", help="of the text, for example ISO-8859-1; default: UTF-8")
     listing = add("ls", commands.data_ls, "list what is stored, newest first", "tarmac data ls", data_verbs)
     listing.add_argument("--limit", type=_count, default=100)

@@ -78,7 +78,7 @@ def _read(message: dict[str, Any]) -> Found:
                 found.left_out["a token with a blank in it"] += 1
             else:
                 found.lines.append({"sentence": " ".join(word for word, _ in kept), "pos": [tag for _, tag in kept]})
-    return found.with_numbers()
+    return found
 
 
 def _places(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,8 @@ class Found:
     left_out: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     split_words: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    """The number of each class."""
 
     def add_entities(self, text: str, places: Iterable[Place], where: str) -> None:
         """Add a line with named entities, or leave it out where it can be none.
@@ -50,7 +52,7 @@ class Found:
         self.lines.append({"sentence": " ".join(words), "named_entity": tags})
 
     def add_class(self, text: str, label: Any) -> None:
-        """Add a line with a class, which `with_numbers` makes a number in the end."""
+        """Add a line with a class, which `number_classes` makes a number in the end."""
         if not isinstance(text, str) or not text.strip():
             self.left_out["no text"] += 1
         elif label is None or label == "":
@@ -58,23 +60,40 @@ class Found:
         else:
             self.lines.append({"sentence": " ".join(text.split()), "class": label})
 
-    def with_numbers(self) -> Found:
-        """Give classes the whole numbers that a sentiment model trains on: those they are, else by their names."""
+    def number_classes(self, known: Mapping[str, int]) -> None:
+        """Give classes the whole numbers that a sentiment model trains on: those they are, else by their names.
+
+        Args:
+            known: the numbers that files beside this one gave; a class has one number in all of them.
+
+        Raises:
+            ExportError: the classes are names here and numbers there, or the other way round.
+        """
         names = sorted({str(line["class"]) for line in self.lines if "class" in line})
         if not names:
-            return self
-        if all(re.fullmatch(r"\d{1,4}", name) for name in names):
-            numbers = {name: int(name) for name in names}
+            return
+        numeric = all(_NUMBER.fullmatch(name) for name in names)
+        if known and numeric != all(_NUMBER.fullmatch(name) for name in known):
+            kinds = ("numbers", "names") if numeric else ("names", "numbers")
+            raise ExportError(
+                f"has classes that are {kinds[0]} ({_some(names)}), and those beside it are {kinds[1]} "
+                f"({_some(list(known))}): write them in one way."
+            )
+        if numeric:
+            self.classes = {**known, **{name: int(name) for name in names}}
         else:
-            numbers = {name: number for number, name in enumerate(_in_order(names))}
-            told = ", ".join(f"{number} {name!r}" for name, number in numbers.items())
+            new = [name for name in _in_order(names) if name not in known]
+            first = max(known.values(), default=-1) + 1
+            self.classes = {**known, **{name: number for number, name in enumerate(new, first)}}
+            told = ", ".join(f"{self.classes[name]} {name!r}" for name in sorted(names, key=self.classes.__getitem__))
             self.notes.append(f"classes became the numbers {told}")
-        two = set(numbers.values()) <= {0, 1}
+            if known and new:
+                self.notes.append(f"not among the classes of the files before: {_some(new)}")
+        two = set(self.classes.values()) <= {0, 1}
         for line in self.lines:
             if "class" in line:
-                number = numbers[str(line.pop("class"))]
+                number = self.classes[str(line.pop("class"))]
                 line["sentiment"] = {"categorical": number, **({"binary": number} if two else {})}
-        return self
 
     def labels(self) -> Counter[str]:
         """Count the labels: types of entities, tags and classes."""
@@ -85,6 +104,13 @@ class Found:
             if "sentiment" in line:
                 found[str(line["sentiment"]["categorical"])] += 1
         return found
+
+
+_NUMBER = re.compile(r"\d{1,4}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _in_order(names: Sequence[str]) -> list[str]:

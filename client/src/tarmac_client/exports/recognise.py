@@ -6,11 +6,11 @@ import codecs
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tarmac_client.exports import columnar, docbin, records, tables
-from tarmac_client.exports.lines import ExportError, Found
+from tarmac_client.exports.lines import ExportError, Found, numbered
 
 _SHOWN = 3
 _MOST_LABELS = 12
@@ -18,11 +18,18 @@ MOST_BYTES = 512 * 1024 * 1024
 """Of an export, which is read in memory, and of what it unpacks to."""
 
 
-def read(content: bytes, *, text_column: str | None = None, label_column: str | None = None) -> Found | None:
+def read(
+    content: bytes,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    classes: Mapping[str, int] | None = None,
+) -> Found | None:
     """Read a file.
 
     Args:
         text_column, label_column: of a table; None: known by their names.
+        classes: the numbers of classes that files beside this one gave.
 
     Returns:
         What is in it; None: it holds Tarmac's own lines, or what is not known here, which the stack names.
@@ -43,6 +50,8 @@ def read(content: bytes, *, text_column: str | None = None, label_column: str | 
     if found is not None and not found.lines:
         why = "; ".join(f"{reason}: {count}" for reason, count in found.left_out.items() if count)
         raise ExportError(f"is {found.kind}, and nothing of it can be trained on ({why or 'it holds no record'}).")
+    if found is not None:
+        found.number_classes(classes or {})
     return found
 
 
@@ -149,5 +158,17 @@ def told(found: Found, name: str) -> list[str]:
 
 
 def as_lines(found: Found) -> bytes:
-    """Return the file that is stored."""
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in found.lines).encode()
+    """Return the file that is stored.
+
+    Raises:
+        ExportError: a line holds a number that JSON has not.
+    """
+    made = []
+    for where, line in numbered(found.lines):
+        try:
+            made.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+        except ValueError as error:
+            raise ExportError(
+                f"{where} holds NaN or Infinity, which is no JSON number: leave the value out."
+            ) from error
+    return "".join(made).encode()

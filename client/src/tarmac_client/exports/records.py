@@ -82,7 +82,7 @@ def doccano(records: Sequence[Any]) -> Found:
             found.left_out["more than one class"] += 1
         else:
             found.add_class(text, (labels or [None])[0] if isinstance(labels, list) else labels)
-    return found.with_numbers()
+    return found
 
 
 def _labels(record: Record) -> Any:
@@ -120,7 +120,7 @@ def label_studio(records: Sequence[Any]) -> Found:
         )
         values = [one["value"] for one in results if one.get("type") in ("labels", "hypertextlabels")]
         found.add_entities(text, marked(where, text, values), where)
-    return found.with_numbers()
+    return found
 
 
 def label_studio_min(records: Sequence[Any]) -> Found:
@@ -137,7 +137,7 @@ def label_studio_min(records: Sequence[Any]) -> Found:
         own = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
         classes = [one for key, one in record.items() if key not in own and one != text and isinstance(one, str)]
         found.add_class(text, classes[0] if len(classes) == 1 else None)
-    return found.with_numbers()
+    return found
 
 
 def _spans_in(record: Record) -> list[Any] | None:
@@ -188,7 +188,7 @@ def prodigy(records: Sequence[Any]) -> Found:
             found.add_entities(text, spans, where)
         else:
             found.add_class(text, record.get("label"))
-    return found.with_numbers()
+    return found
 
 
 def spacy_docs(records: Sequence[Any]) -> Found:
@@ -203,7 +203,7 @@ def spacy_docs(records: Sequence[Any]) -> Found:
         else:
             cats = record["cats"] or {}
             found.add_class(text, max(cats, key=lambda name: cats[name]) if cats else None)
-    return found.with_numbers()
+    return found
 
 
 def spacy_training(records: Sequence[Any]) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,9 @@ from tarmac_client.exports.records import marked
 
 _TEXTS = ("sentence", "text", "review", "tweet", "comment", "content", "message", "document", "body")
 _LABELS = ("label", "sentiment", "class", "category", "target", "polarity", "labels")
-_USERS, _ITEMS = ("user", "user_id", "userid"), ("item", "item_id", "itemid")
+_USERS = ("user", "user_id", "userid")
+_THINGS = ("item", "movie", "film", "book", "product", "article", "song", "track", "artist")
+_ITEMS = tuple(thing + end for thing in _THINGS for end in ("", "_id", "id"))
 _WEIGHTS = ("count", "rating", "score", "weight")
 _TAG = r"(?:O|[BIESLUM][-_]\S+)"
 
@@ -88,12 +91,15 @@ def columns(text: str) -> Found:
 def delimiter_of(text: str) -> str | None:
     """Return what parts the columns of a table with a header; None: it is no table."""
     lines = text[:20_000].splitlines()[:3]
-    if len(lines) < 2:
+    if not lines:
         return None
+    known = {*_TEXTS, *_LABELS, *_USERS, *_ITEMS}
     for delimiter in ("\t", ",", ";", "|"):
         header = next(csv.reader(lines[:1], delimiter=delimiter))
         # pandas writes its index first, under no name.
         named = header[1:] if header and not header[0].strip() else header
+        if len(lines) < 2 and not known & {name.strip().lower() for name in header}:
+            continue
         if len(header) > 1 and all(re.fullmatch(r"[\w .:-]{1,60}", name.strip()) for name in named):
             return delimiter
     return None
@@ -116,6 +122,12 @@ def table(text: str, delimiter: str, *, text_column: str | None = None, label_co
         user, item = (_one(small, names) for names in (_USERS, _ITEMS))
         if text_column is None and user is not None and item is not None:
             return _pairs(rows, header, small, user, item, found)
+        if text_column is None and (user, item) != (None, None) and _one(small, _TEXTS) is None:
+            known, lacks = ("user", "item") if item is None else ("item", "user")
+            raise ExportError(
+                f"a column is known to be the {known}, and none to be the {lacks}: call it {lacks!r}; there are: "
+                f"{', '.join(header)}."
+            )
         at_text = _column(header, small, text_column, _TEXTS, "the text", "--text")
         at_label = _column(header, small, label_column, _LABELS, "the label", "--label")
         found.notes.append(f"the column {header[at_text]!r} is the text, {header[at_label]!r} the label")
@@ -134,7 +146,14 @@ def table(text: str, delimiter: str, *, text_column: str | None = None, label_co
                 found.add_class(text, label)
     except csv.Error as error:
         raise ExportError(f"line {rows.line_num} is no row of a table: {error}.") from error
-    return found.with_numbers()
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
 
 
 def _spans(where: str, label: str) -> list[Any]:
@@ -165,21 +184,20 @@ def _column(
     raise ExportError(f"{which} {what}: say which with {option} NAME; there are: {', '.join(header)}.")
 
 
-def _pairs(
-    rows: Iterator[list[str]], header: Sequence[str], small: Sequence[str], user: int, item: int, found: Found
-) -> Found:
+def _pairs(rows: Any, header: Sequence[str], small: Sequence[str], user: int, item: int, found: Found) -> Found:
     weight = _one(small, _WEIGHTS)
-    for number, row in enumerate(rows, 2):
+    for row in rows:
+        number = rows.line_num
         if not row:
             continue
         if len(row) != len(header):
-            raise ExportError(f"row {number} has {len(row)} columns, and the header {len(header)}.")
+            raise ExportError(f"line {number} has {len(row)} columns, and the header {len(header)}.")
         line: dict[str, object] = {"user": row[user], "item": row[item]}
         if weight is not None and row[weight].strip():
             try:
-                line[small[weight]] = float(row[weight])
+                line[small[weight]] = _finite(row[weight])
             except ValueError as error:
-                raise ExportError(f"row {number}: {header[weight]} is {row[weight]!r}, which is no number.") from error
+                raise ExportError(f"line {number}: {header[weight]} is {row[weight]!r}, which is no number.") from error
         found.lines.append(line)
     more = f", {header[weight]!r} the weight" if weight is not None else ""
     found.notes.append(f"the columns are {header[user]!r} the user, {header[item]!r} the item{more}")
