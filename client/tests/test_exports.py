@@ -353,9 +353,7 @@ def test_a_class_has_one_number_in_all_files_of_a_request(tmp_path: Path):
 
 
 def test_classes_that_are_names_here_and_numbers_there_are_refused(tmp_path: Path):
-    with pytest.raises(
-        SettingsError, match=r"train.eval: .* has classes that are numbers \('1'\), and those "
-    ):
+    with pytest.raises(SettingsError, match=r"train.eval: .* has classes that are numbers \('1'\), and those "):
         trained_and_scored(tmp_path, "text,label\na,bad\nb,good\n", "text,label\nx,1\n")
 
 

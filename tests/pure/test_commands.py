@@ -101,7 +101,7 @@ REQUESTS = {
     "UTF-16": ('{"model": "x"}'.encode("utf-16"), "request: is not UTF-8 text (byte 1 is 0xff)"),
     "Latin-1": ('{"model": "é"}'.encode("latin-1"), "request: is not UTF-8 text (byte 12 is 0xe9)"),
     "no JSON": (b"model: x", "request: is not JSON"),
-    "nothing": (b"", "request: is not JSON"),
+    "nothing": (b"", "request: is empty"),
     "a number that is none": (b'{"model": NaN}', "model: must be a number that JSON has"),
     "nested for ever": (b"[" * 100_000, "request: is nested more than 50 deep"),
     "a number of 5,000 digits": (b'{"seed": ' + b"9" * 5_000 + b"}", "request: holds a number of thousands of digits"),

@@ -74,14 +74,14 @@ def test_sessions_are_listed_with_how_they_ended():
     }  # fmt: skip
     good, bad, scored, new = session_lines(
         [
-            answers.Row(id="a", run_state="success", note="Trained well.\nMore", **known),
-            answers.Row(id="b", run_state="failed", note="Failed: train_model_cpu: no memory left", **known),
-            answers.Row(id="d", run_state="success", note="ner, data a\nResult: ner/3, f1 0.4", **known),
-            answers.Row(id="c", run_state="running", note="", **{**known, "now": "save_model (running)", "name": "C"}),
+            answers.Row(id="a", run_state="success", note="Trained well.\nMore", says="Trained well.", **known),
+            answers.Row(id="b", run_state="failed", note="Failed: t", says="t: no memory left", **known),
+            answers.Row(id="d", run_state="success", note="", says="ner/3, f1 0.4", **known),
+            answers.Row(id="c", run_state="running", note="", says="save_model (running)", **{**known, "name": "C"}),
         ]
     )
     assert (good.badge.text, good.says, good.took) == ("ended well", "Trained well.", "1 min 1 s")
-    assert (bad.badge.kind, bad.says) == ("bad", "train_model_cpu: no memory left")
+    assert (bad.badge.kind, bad.says) == ("bad", "t: no memory left")
     assert scored.says == "ner/3, f1 0.4"
     assert (new.title, new.says) == ("C", "save_model (running)")
 

@@ -192,8 +192,14 @@ REFUSED = {
     "a reference of a million characters": (
         with_train("s3://bucket/" + "x" * 1_000_000),
         "datasets.tiny.train",
-        "(1000014 characters)",
+        "(1000012 characters)",
         "at most 1024",
+    ),
+    "a name of characters that are written as four": (
+        {**GOOD, "name": "ü" * 70},
+        "name",
+        "(70 characters)",
+        "at most 64",
     ),
     "eval as a number": (
         {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": 5}}},

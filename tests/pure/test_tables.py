@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tarmac.base.session import GOING_ON
 from tarmac.cli import main as commands
 from tarmac.cli import tables
 from tarmac.cli.main import main
@@ -91,6 +92,15 @@ def test_a_session_is_shown_by_model_name_and_owner_with_its_note():
 
 NOTES = {
     "why it failed": ("ner, data wnut17, by ada\nFailed: train_model_cpu: no memory", "train_model_cpu: no memory"),
+    "of a failed step the cause alone, which is what fits on a line": (
+        f"ner\nFailed: retrieve_resources: The step 'prep' failed with exit code 2: 2 bad lines. {GOING_ON}clear it.",
+        "retrieve_resources: 2 bad lines.",
+    ),
+    "of a script its last line": (
+        "Failed: train_model_cpu: The step 'train' failed with exit code 2: the script ended with exit code 2 (an "
+        "error of its own, or bad input: it is not tried again): ModuleNotFoundError: No module named 'sklearn'.",
+        "train_model_cpu: ModuleNotFoundError: No module named 'sklearn'.",
+    ),
     "who cancelled it": (
         "Cancelled by ada at 2026-11-28 05:30:12 UTC.\nner, by ada\nFailed: marked",
         "Cancelled by ada at 2026-11-28 05:30:12 UTC.",

@@ -35,6 +35,7 @@ class SessionRow:
     seconds: float | None = None
     now: str = ""
     note: str = ""
+    says: str = ""
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> SessionRow:

@@ -117,9 +117,17 @@ def lack_in(note: str | None) -> str | None:
     return _last_line(note, MARKED_PREFIX)
 
 
+_BEFORE_THE_CAUSE = re.compile(
+    r"The step '\w+' failed with exit code \d+: (?:the script ended with exit code \d+(?: \([^()]*\))?: )?"
+)
+
+
 def ending(note: str) -> str:
-    """Return of a run's note how the run ended, else its first line. Pure."""
-    said = cancellation(note) or failure_in(note) or lack_in(note) or _last_line(note, RESULT_PREFIX)
+    """Return of a run's note how the run ended, of a failed step the cause alone; else its first line. Pure."""
+    failure = failure_in(note)
+    if failure is not None:
+        failure = _BEFORE_THE_CAUSE.sub("", without_going_on(failure), count=1)
+    said = cancellation(note) or failure or lack_in(note) or _last_line(note, RESULT_PREFIX)
     return said or (note.splitlines() or [""])[0]
 
 

@@ -126,7 +126,8 @@ def cancel(arguments: argparse.Namespace) -> int:
 
 def retry(arguments: argparse.Namespace) -> int:
     """Run a session that failed again, from the task that failed on."""
-    retry_run(log_in(), arguments.run_id, arguments.by)
+    if retry_run(log_in(), arguments.run_id, arguments.by):
+        print(f"next     make follow RUN={arguments.run_id}")
     return 0
 
 

@@ -75,10 +75,15 @@ def session_rows(sessions: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             str(one["name"] or "-"),
             str(one["by"] or "-"),
             "-" if one["seconds"] is None else format_seconds(one["seconds"]),
-            str(one["now"] or ending(one["note"])),
+            says(one),
         ]
         for one in sessions
     ]
+
+
+def says(facts: Mapping[str, Any]) -> str:
+    """Return in a line what a session does now, or how it ended. Pure."""
+    return str(facts["now"] or ending(facts["note"]))
 
 
 def run_seconds(run: Mapping[str, Any], *, now: datetime) -> float | None:

@@ -66,6 +66,8 @@ def read_json(text: bytes | str, *, what: str) -> tuple[Any, list[str]]:
     """
     try:
         plain = text.decode("utf-8-sig") if isinstance(text, bytes) else text.removeprefix("\ufeff")
+        if not plain.strip():
+            raise RequestError([f"{what}: is empty."])
         value = json.loads(plain, object_pairs_hook=_object)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError([f"{what}: is not JSON ({error})."]) from error
@@ -147,16 +149,17 @@ def path_of(place: _Place | None) -> str:
     return path if len(path) <= 300 else f"{path[:150]}...{path[-100:]}"
 
 
-def cut(text: str) -> str:
-    """Shorten a text for a message."""
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
+def _cut(written: str, length: int) -> str:
+    """Shorten what a message shows of a value of that length."""
+    return written if len(written) <= 80 else f"{written[:60]}... ({length} characters)"
 
 
 def short(value: object) -> str:
-    """Write a value for a message, in ASCII."""
-    return cut(ascii(value))
+    """Write a value for a message, in ASCII, where it is cut with the number of its own characters."""
+    written = ascii(value)
+    return _cut(written, len(value) if isinstance(value, str) else len(written))
 
 
 def key_text(name: str) -> str:
     """Write a key for a message, in ASCII, without quotes."""
-    return cut(ascii(name)[1:-1])
+    return _cut(ascii(name)[1:-1], len(name))

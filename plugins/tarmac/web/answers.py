@@ -63,6 +63,7 @@ class Row(BaseModel):
     seconds: float | None
     now: str = Field(description="what it does, for people; empty when it has ended")
     note: str
+    says: str = Field("", description="in a line, for people: what it does, or how it ended")
 
 
 class Task(BaseModel):

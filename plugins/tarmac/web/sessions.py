@@ -15,7 +15,7 @@ from tarmac.base.session import lack_in
 from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES, LedgerState, session_state
 from tarmac.cli.follow import NOT_ASKED, cause_of
-from tarmac.cli.session_tables import session_facts
+from tarmac.cli.session_tables import says, session_facts
 from tarmac.registry import evaluation
 from tarmac.registry.promotion import doubt
 
@@ -59,7 +59,7 @@ def rows_of(api: AirflowApi, runs: Sequence[Json]) -> list[Json]:
 def _row(facts: Mapping[str, Any]) -> Json:
     """Name what `make ps` calls otherwise as a program expects it. Pure."""
     kept = {key: facts[key] for key in ("model", "name", "started", "ended", "seconds", "now", "note")}
-    return {"id": facts["run"], "run_state": facts["state"], "owner": facts["by"], **kept}
+    return {"id": facts["run"], "run_state": facts["state"], "owner": facts["by"], "says": says(facts), **kept}
 
 
 def under_way(run: Mapping[str, Any]) -> bool:

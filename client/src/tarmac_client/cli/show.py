@@ -110,7 +110,7 @@ def session_lines(rows: Sequence[SessionRow]) -> list[str]:
                 row.name or row.model or "?",
                 row.owner or "-",
                 seconds(row.seconds),
-                row.now or row.note,
+                row.says or row.now or row.note,
             ]
             for row in rows
         ],

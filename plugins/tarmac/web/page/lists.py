@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tarmac.base.session import ending
 from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags
 from tarmac.registry.facts import score_text
@@ -83,7 +82,7 @@ def session_lines(rows: Iterable[answers.Row]) -> list[SessionLine]:
             badge=_BADGES.get(row.run_state, Badge("warning", row.run_state)),
             started=row.started,
             took="" if row.seconds is None else format_seconds(row.seconds),
-            says=row.now or ending(row.note),
+            says=row.says,
         )
         for row in rows
     ]
