@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tarmac.reaper.supervisor import MOST_PATIENCE, SILENT_SECONDS
+
 SERVICES = {"postgres", "airflow-init", "webserver", "scheduler", "dag-processor", "triggerer", "airflow-cli", "mlflow"}
 LONG_RUNNING = sorted(SERVICES - {"airflow-init"})
 Render = Callable[..., dict[str, Any]]
@@ -273,3 +275,8 @@ def users(dockerfile: Path) -> dict[str, str]:
 @pytest.mark.parametrize("image", IMAGES)
 def test_our_images_run_as_an_unprivileged_user(repository: Path, image: str):
     assert users(repository / "images" / image / "Dockerfile")["(last)"] not in ("root", "0", "")
+
+
+def test_airflow_takes_no_scheduler_for_dead_that_the_supervisor_takes_for_slow(stack: dict[str, Any]):
+    limit = service(stack, "scheduler")["environment"]["AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD"]
+    assert float(limit) >= SILENT_SECONDS * MOST_PATIENCE

@@ -207,22 +207,15 @@ class AirflowState:
             found: datetime | None = row[0] if row else None
             return found
 
-    def end_schedulers_of(self, host: str) -> int:
-        """Say that the schedulers of a host, which the caller knows to be dead, have failed. Returns how many were not.
+    def end_schedulers(self) -> int:
+        """Say that all schedulers, which the caller knows to be dead, have failed. Returns how many were not.
 
         So Airflow starts their tasks again at once, and not when their last heartbeat is old enough. Idempotent.
-
-        Args:
-            host: as Airflow has it, by `hostname_callable`.
 
         Raises:
             AirflowStateError: nothing is known.
         """
         with self._transaction() as cursor:
             cursor.execute("SET TRANSACTION READ WRITE")
-            cursor.execute(
-                "UPDATE job SET state = 'failed'"
-                " WHERE job_type = 'SchedulerJob' AND state = 'running' AND hostname = %s",
-                (host,),
-            )
+            cursor.execute("UPDATE job SET state = 'failed' WHERE job_type = 'SchedulerJob' AND state = 'running'")
             return int(cursor.rowcount)

@@ -40,7 +40,7 @@ SOCKET = "/var/run/docker.sock"
 _PAUSE_SECONDS = 2.0
 # Processes for each processor up to which a scheduler beats as usual, and by how much the limits grow at most.
 _USUAL_LOAD = 2.0
-_MOST_PATIENCE = 8.0
+MOST_PATIENCE = 8.0
 
 
 def patience(load: float, processors: int) -> float:
@@ -53,7 +53,7 @@ def patience(load: float, processors: int) -> float:
         load: processes that run or wait to, averaged over a minute.
         processors: how many the host has.
     """
-    return min(max(load / max(processors, 1) / _USUAL_LOAD, 1.0), _MOST_PATIENCE)
+    return min(max(load / max(processors, 1) / _USUAL_LOAD, 1.0), MOST_PATIENCE)
 
 
 @dataclass
@@ -188,14 +188,15 @@ class Supervisor:
     def _wait_for_database(self) -> datetime | None:
         """Wait until Airflow's database answers; return the last heartbeat of an earlier scheduler.
 
-        Those that ran in this container before are dead. Airflow is told, so that their tasks need not wait.
+        A stack has one scheduler, and the engine has ended the container of every earlier one. Airflow is told, so that
+        their tasks need not wait.
         """
         said = False
         while not self._stop.is_set():
             try:
                 before = self._airflow.scheduler_beat()
-                if ended := self._airflow.end_schedulers_of(socket.gethostname()):
-                    log.info("Told Airflow that %d scheduler(s) of this container are dead.", ended)
+                if ended := self._airflow.end_schedulers():
+                    log.info("Told Airflow that %d earlier scheduler(s) are dead.", ended)
                 return before
             except AirflowStateError as error:
                 if not said:
