@@ -47,6 +47,7 @@ def test_events_are_rendered_progress_is_pushed_and_the_last_result_is_returned(
     script = "; ".join(
         [
             say(event="metric", name="f1", value=0.5, step=200),
+            say(event="metric", name="recall", value=0.25, step=200, quiet=True),
             say(event="progress", done=5, total=20, eta_seconds=65),
             say(event="result", best=1),
             say(event="result", best=2),
@@ -56,7 +57,8 @@ def test_events_are_rendered_progress_is_pushed_and_the_last_result_is_returned(
     assert step.run() == {"best": 2}
     assert "progress  25 %  5 of 20, 1 min 5 s left" in step.lines
     assert "metric   f1 = 0.5000 at step 200" in step.lines
-    shown = {"done": 5, "total": 20, "eta_seconds": 65, "metrics": {"f1": [[200, 0.5]]}}
+    assert not any("recall" in line for line in step.lines)
+    shown = {"done": 5, "total": 20, "eta_seconds": 65, "metrics": {"f1": [[200, 0.5]], "recall": [[200, 0.25]]}}
     assert step.pushed == [("progress", shown)]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tarmac.base.errors import RegistryError, UnknownModelError
 from tarmac.base.retries import Repeat, repeats
-from tarmac.registry.client import Registry
+from tarmac.registry.client import Registry, read_run
 
 ANSWERS = {
     "a wrong login, in MLflow's words": (httpx.Response(401, text="You are not authenticated."), Repeat.FEW_TIMES),
@@ -51,3 +51,13 @@ def test_a_name_that_no_model_can_have_is_that_of_no_model(name: str, monkeypatc
 def test_a_wrong_login_is_named_with_its_place(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(RegistryError, match=r"refuses the login: check MLFLOW_TRACKING_USERNAME .* env/registry\.env"):
         registry(monkeypatch, httpx.Response(401, text="You are not authenticated.")).model("ner")
+
+
+def test_the_numbers_of_a_training_are_read_from_the_tags_of_its_run_and_of_an_older_one_from_its_metrics():
+    info = {"run_id": "r", "experiment_id": "1", "status": "FINISHED"}
+    tags = {"tarmac.steps": "60", "tarmac.seconds": "12.5", "tarmac.best_step": "by hand", "tarmac.best_score": "nan"}
+    listed = [{"key": key, "value": value} for key, value in tags.items()]
+    data = {"tags": listed, "metrics": [{"key": "f1", "value": 1}]}
+    assert read_run({"info": info, "data": data}).metrics == {"steps": 60.0, "seconds": 12.5, "f1": 1.0}
+    older = {"metrics": [{"key": "seconds", "value": 7.0}]}
+    assert read_run({"info": info, "data": older}).metrics == {"seconds": 7.0}

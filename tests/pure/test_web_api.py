@@ -231,11 +231,18 @@ def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[
     fakes.airflow_api.add("good", "success")
     fakes.airflow_api.tasks = {"train_model_cpu": "success", "eval_model": "success"}
     fakes.airflow_api.xcoms = {
-        ("train_model_cpu", "return_value"): {"curve": [[1, 0.5]], "score_name": "f1"},
+        ("train_model_cpu", "return_value"): {"curve": [[1, 0.5], [2, 0.6]], "score_name": "f1"},
+        ("train_model_cpu", "progress"): {"metrics": {"loss": [[2, 7.5]], "f1": [[2, 0.6]]}},
         ("eval_model", "return_value"): {"metrics": {"f1": 0.41}, "eval_lines": 3, "eval_lines_seen": 1},
         ("update_model_metadata_registry", "return_value"): {"name": "ner", "version": 3, "url": "http://m"},
     }
-    result = call("viewer", "GET", "/sessions/good").json()["result"]
+    shown = call("viewer", "GET", "/sessions/good").json()
+    assert shown["metric"]["name"] == "f1"
+    points = call("viewer", "GET", "/sessions/good/metrics").json()
+    assert [(one["name"], one["step"], one["value"]) for one in points] == [
+        ("f1", 1, 0.5), ("f1", 2, 0.6), ("loss", 2, 7.5),
+    ]  # fmt: skip
+    result = shown["result"]
     assert (result["metrics"], result["model"], result["version"]) == ({"f1": 0.41}, "ner", "3")
     assert (result["eval_lines"], result["warnings"]) == (
         3,

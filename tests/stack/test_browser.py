@@ -51,6 +51,7 @@ def page(stack: Stack) -> Iterator[Page]:
 def shoot(page: Page, name: str) -> None:
     """Save a picture where TARMAC_SCREENSHOTS says; the README's pictures are made so."""
     if folder := os.environ.get("TARMAC_SCREENSHOTS"):
+        page.wait_for_load_state("networkidle")
         page.screenshot(path=str(Path(folder) / name))
 
 
@@ -59,12 +60,20 @@ def fill_form(page: Page, datasets: str) -> None:
     dialog = page.get_by_role("dialog")
     # Any name may be typed; the catalogue's are suggested.
     dialog.locator("#element_model").fill("test_model")
-    dialog.get_by_role("textbox", name="Editor content").first.focus()
-    page.keyboard.press("Control+A")
-    page.keyboard.insert_text(datasets)
-    # The editor closes brackets by itself; what it added after the text goes again.
-    page.keyboard.press("Control+Shift+End")
-    page.keyboard.press("Delete")
+
+    def filled() -> bool:
+        dialog.get_by_role("textbox", name="Editor content").first.focus()
+        page.keyboard.press("Control+A")
+        page.keyboard.insert_text(datasets)
+        # The editor closes brackets by itself; what it added after the text goes again.
+        page.keyboard.press("Control+Shift+End")
+        page.keyboard.press("Delete")
+        # It shows blanks that do not break, and a line that is too long in several.
+        shown = dialog.locator(".view-lines").first.inner_text()
+        return "".join(shown.split()) == "".join(datasets.split())
+
+    # An editor that still loads its example puts that over what was typed.
+    wait_for("the editor to hold the data sets", filled, every=1)
 
 
 def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str) -> None:
@@ -128,7 +137,6 @@ def test_the_form_triggers_a_run_that_succeeds_shows_15_tasks_and_leads_to_mlflo
         expect(page.get_by_test_id(f"rf__node-{task}")).to_be_attached()
     assert page.locator("[data-testid^=rf__node-]").count() == len(TASKS)
     expect(page.get_by_text("Success", exact=True).first).to_be_visible()
-    page.wait_for_load_state("networkidle")
     shoot(page, "graph.png")
     _leads_to_its_model_in_mlflow_and_back(stack, page, run_id)
 

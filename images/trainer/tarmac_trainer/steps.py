@@ -141,13 +141,19 @@ def train(session: Path) -> dict[str, Any]:
         )
         base = session / "base"
 
+        scores: dict[str, float] = {}
+
         def score(predictor: Any, tick: Callable[[], Any]) -> float:
-            return model.score(predictor, eval_lines, tick=tick).overall[model.score_name]
+            scores.clear()
+            scores.update(model.score(predictor, eval_lines, tick=tick).overall)
+            return scores[model.score_name]
 
         run = training.Training(
             session=session,
             score=score,
             score_name=model.score_name,
+            # What is not ours is scored once.
+            scores=scores if request.script is None and request.run is None else {},
             # A script knows what the request says, and none of the model's defaults.
             parameters=parameters if request.script is None else dict(request.parameters),
             seed=request.seed,

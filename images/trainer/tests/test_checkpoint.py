@@ -139,7 +139,14 @@ def test_the_model_is_the_one_of_a_training_that_was_not_interrupted(
     score = found["score_name"]
     points = [(point["step"], point["value"]) for point in outcome.of("metric") if point["name"] == score]
     assert points == [tuple(point) for point in found["curve"]]
+    assert measured(other) == measured(one)
     assert not (other.folder / checkpoint.FOLDER).exists()
+
+
+def measured(session: Session) -> dict[str, Any]:
+    """What a training measured beside its score, of its record."""
+    found: dict[str, Any] = json.loads((session.folder / "training.json").read_text()).get("measurements", {})
+    return found
 
 
 def left(session: Session, elapsed: float = 3599.9) -> Path:
@@ -150,6 +157,8 @@ def left(session: Session, elapsed: float = 3599.9) -> Path:
         "at": int(elapsed),
         "state": {"elapsed": elapsed},
         "curve": [],
+        "measurements": {},
+        "lost": {"sum": 0.0, "updates": 0},
         "candidates": [],
         "about": None,
         "steps": 0,

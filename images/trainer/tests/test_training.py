@@ -57,6 +57,9 @@ def test_a_real_training_learns_and_tells_how(session: Session) -> None:
     assert result["seconds"] > 0
     curve = [(m["step"], m["value"]) for m in outcome.of("metric") if m["name"] == "f1"]
     assert curve == [tuple(point) for point in result["curve"]]
+    loss = [(m["step"], m["value"]) for m in outcome.of("metric") if m["name"] == "loss"]
+    assert [step for step, _ in loss] == [20, 40, 60]
+    assert loss[0][1] > loss[-1][1] > 0  # the mean of the updates since the scoring before
     progress = outcome.of("progress")
     assert (progress[0]["done"], progress[-1]["done"]) == (0, 60)
     assert all(event["total"] == 60 for event in progress)

@@ -332,12 +332,14 @@ class ContainerRun:
         if event.kind == "error":
             self.error = event
             self._log.error("%s", render(event))
-        elif event.kind != "progress" or self._is_shown(event):
+        elif self._is_shown(event):
             self._log.info("%s", render(event))
         self._listener.noticed(event)
 
     def _is_shown(self, event: Event) -> bool:
-        """Whether a progress event gets a line in the log: those at its ends do, of the others one in a while."""
+        """Whether an event gets a line in the log: of progress those at its ends do, of the others one in a while."""
+        if event.kind != "progress":
+            return event.data.get("quiet") is not True
         now, done = time.monotonic(), event.data["done"]
         if 0 < done < event.data["total"] and now - self._progress_at < PROGRESS_SECONDS:
             return False

@@ -13,7 +13,7 @@ import posixpath
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -81,7 +81,8 @@ class Version:
 class Run:
     """An MLflow run: what a session recorded. `ended` is in seconds since 1970, UTC; None: it has not.
 
-    `deleted`: a person deleted it in MLflow, where it can be restored. `files`: MLflow's URI of its artifacts.
+    `metrics`: with the numbers of its training, which stand in tags (`tags.NUMBERS`). `deleted`: a person deleted it in
+    MLflow, where it can be restored. `files`: MLflow's URI of its artifacts.
     """
 
     run_id: str
@@ -525,6 +526,15 @@ def _pairs(items: Any) -> dict[str, str]:
     return {item["key"]: item.get("value", "") for item in items or []}
 
 
+def _numbers(tags: Mapping[str, str]) -> dict[str, float]:
+    """Return the numbers of a training that stand in tags, without what a person wrote there and is no number."""
+    found = {}
+    for name in tag.NUMBERS:
+        with suppress(KeyError, ValueError):
+            found[name] = float(tags[f"tarmac.{name}"])
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
 def _version(found: dict[str, Any]) -> Version:
     return Version(
         name=str(found["name"]),
@@ -539,13 +549,15 @@ def _version(found: dict[str, Any]) -> Version:
 def read_run(found: dict[str, Any]) -> Run:
     """Return a run as MLflow's answers have it. Pure."""
     info, data = found["info"], found.get("data", {})
+    tags = _pairs(data.get("tags"))
+    metrics = {item["key"]: float(item["value"]) for item in data.get("metrics", [])}
     return Run(
         run_id=str(info["run_id"]),
         experiment_id=str(info["experiment_id"]),
         status=str(info["status"]),
         params=_pairs(data.get("params")),
-        metrics={item["key"]: float(item["value"]) for item in data.get("metrics", [])},
-        tags=_pairs(data.get("tags")),
+        metrics={**_numbers(tags), **metrics},
+        tags=tags,
         ended=int(info["end_time"]) / 1000 if info.get("end_time") else None,
         deleted=info.get("lifecycle_stage") == "deleted",
         files=str(info.get("artifact_uri", "")),

@@ -17,6 +17,9 @@ CACHED_FROM = "tarmac.cached_from"
 RESUMED = "tarmac.resumed"
 AIRFLOW_URL = "tarmac.airflow_url"
 
+# Of a run, written by the trainer: numbers of the training, each as `tarmac.<name>`. Older runs have them as metrics.
+NUMBERS = ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes", "memory_peak_bytes")
+
 # Of a run, written while its session trains: the container that trains, and why it did not end well.
 CONTAINER = "tarmac.container"
 FAILURE = "tarmac.failure"

@@ -233,10 +233,12 @@ def curve_name(name: str, *, score: str, scripted: bool) -> str:
         score: of the kind of model.
         scripted: whether a user's script trains: its own numbers stand apart from the model's.
     """
-    return metric_key(name) if name == score or not scripted else f"script.{script_key(name)}"
+    if name == score:
+        return metric_key(name)
+    return f"script.{script_key(name)}" if scripted else script_key(name)
 
 
 def script_key(name: str) -> str:
     """Return the name of a script's metric as the trainer's `save` writes it (mlflow_io/saving.py, `_key`). Pure."""
-    key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)[:100]
+    key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)[:100] or "_"
     return key if posixpath.normpath(f"x/{key}") == f"x/{key}" else re.sub(r"[/.]", "_", key)

@@ -143,15 +143,16 @@ def progress(shown: object) -> Json | None:
 
 
 def metrics(shown: object, trained: object) -> list[Json]:
-    """Return the points of a training's curves, in their order: its own, else as it tells them on the way. Pure."""
-    found: list[Json] = []
+    """Return the points of a training's curves, in their order: as it tells them on the way, the one that counts first.
+
+    Of that one its result has more points. Pure.
+    """
+    curves: dict[str, Any] = {}
     if isinstance(trained, dict) and trained.get("curve"):
-        name = str(trained.get("score_name", "score"))
-        found = [{"name": name, "step": step, "value": value} for step, value in trained["curve"]]
-    elif isinstance(shown, dict):
-        for name, points in (shown.get("metrics") or {}).items():
-            found += [{"name": name, "step": step, "value": value} for step, value in points]
-    return found
+        curves[str(trained.get("score_name", "score"))] = trained["curve"]
+    if isinstance(shown, dict):
+        curves = {**curves, **(shown.get("metrics") or {}), **curves}
+    return [{"name": name, "step": step, "value": value} for name, points in curves.items() for step, value in points]
 
 
 def latest(points: Sequence[Json]) -> Json | None:

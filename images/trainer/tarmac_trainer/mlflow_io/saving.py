@@ -37,6 +37,9 @@ take its model instead."""
 COUNTS = ("train_lines", "eval_lines", "eval_lines_seen", "skipped_lines")
 """What of a session's data is recorded as parameters, besides its data sets."""
 
+NUMBERS = ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes", "memory_peak_bytes")
+"""What of a training's result is recorded as tags `tarmac.<name>`; plugins/tarmac/registry/tags.py has the same."""
+
 PARAMETER_LIMIT = 500
 """Characters of a value; MLflow takes more, but a table does not show more."""
 
@@ -195,18 +198,17 @@ def _log_facts(
         "tarmac.script": code,
         "tarmac.image": training.get("image") or os.environ.get("TARMAC_IMAGE"),
         "tarmac.airflow_url": os.environ.get("TARMAC_AIRFLOW_URL"),
+        # One number a run each: as metrics they would be charts of one dot between the curves.
+        **{f"tarmac.{name}": str(training[name]) for name in NUMBERS if name in training},
     }
     run_id = run.info.run_id
     when = int(training["finished"]) * 1000
     name = training["score_name"]
     told = {point.step for point in client.get_metric_history(run_id, name)}
     points = [Metric(name, value, when, step) for step, value in training["curve"] if step not in told]
-    points += [
-        Metric(name, float(training[name]), when, 0)
-        for name in ("best_score", "best_step", "steps", "seconds", "gpu_peak_bytes", "memory_peak_bytes")
-        if name in training and name not in run.data.metrics
-    ]
-    curves = {f"script.{_key(own)}": curve for own, curve in training.get("measurements", {}).items()}
+    # What a user's code measures stands apart from what Tarmac does.
+    prefix = "script." if code else ""
+    curves = {f"{prefix}{_key(own)}": curve for own, curve in training.get("measurements", {}).items()}
     for key, curve in curves.items():
         known_steps = {point.step for point in client.get_metric_history(run_id, key)}
         points += [Metric(key, value, when, step) for step, value in curve if step not in known_steps]
@@ -318,5 +320,5 @@ def _cell(text: str) -> str:
 
 def _key(text: str) -> str:
     """The name of a data set or of a script's metric as MLflow allows it in a key: no path that leads elsewhere."""
-    key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in text)[:100]
+    key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in text)[:100] or "_"
     return key if posixpath.normpath(f"x/{key}") == f"x/{key}" else re.sub(r"[/.]", "_", key)

@@ -50,11 +50,13 @@ def progress(done: float, total: float, *, seconds: float, message: str | None =
     emit("progress", **fields)
 
 
-def metric(name: str, value: float, step: int | None = None) -> None:
-    """Emit `metric`: one point of a curve, or a single number when `step` is None."""
+def metric(name: str, value: float, step: int | None = None, *, quiet: bool = False) -> None:
+    """Emit `metric`: one point of a curve, or a single number when `step` is None; a `quiet` one is not in the log."""
     fields: dict[str, Any] = {"name": name, "value": value}
     if step is not None:
         fields["step"] = step
+    if quiet:
+        fields["quiet"] = True
     emit("metric", **fields)
 
 

@@ -23,6 +23,9 @@ Made = TypeVar("Made")
 CURVE_POINTS = 500
 """Points of a curve that are kept for the record; each is a line of the log as it comes."""
 
+LOSS = "loss"
+"""What the mean loss of the updates since the scoring before is called."""
+
 MEASUREMENTS = 100
 """Names of a script's metrics that are kept for the record."""
 
@@ -61,6 +64,7 @@ class Training(Generic[Line]):
         session: the session's folder.
         score: a predictor's score on the eval lines, higher is better; calls its second argument between batches.
         score_name: what that score is called.
+        scores: all numbers of the last call of `score`, by name; they are told as curves beside that of `score`.
         base: the folder of the predictor to start from; None: from nothing.
         chosen: what was best, when it is repeated; None: it is to be found.
         about: what people are told beside the progress, of a training in two parts.
@@ -79,6 +83,7 @@ class Training(Generic[Line]):
     eval: Sequence[Line]
     heartbeat: Heartbeat
     device: Device
+    scores: Mapping[str, float] = field(default_factory=dict)
     base: Path | None = None
     chosen: Chosen | None = None
     about: str | None = None
@@ -98,6 +103,8 @@ class Training(Generic[Line]):
     _last_progress: float = float("-inf")
     _progress: tuple[float, float] = (0, 0)
     _ended: list[str] = field(default_factory=list)
+    _lost: float = 0.0
+    _updates: int = 0
     _going_on: tuple[str, checkpoint.Checkpoint] | None = None
 
     @property
@@ -130,6 +137,11 @@ class Training(Generic[Line]):
             told = {"best_step": best["step"], "best_score": best["score"], "best_how": best["how"], "curve": curve}
             told |= {"best_named": best["named"], "about": values["about"]}
             told |= {"candidates": [(str(named), float(value)) for named, value in values["candidates"]]}
+            told["measurements"] = {
+                name: [(int(step), float(value)) for step, value in points]
+                for name, points in values["measurements"].items()
+            }
+            told |= {"_lost": float(values["lost"]["sum"]), "_updates": int(values["lost"]["updates"])}
             told |= {"steps": values["steps"], "scored": values["scored"], "_ended": list(values["ended"])}
             told |= {"chosen": None if chosen is None else Chosen(**chosen)}
             times, saved = before.get("times", 0) + 1, before.get("seconds_saved", 0) + seconds
@@ -146,8 +158,9 @@ class Training(Generic[Line]):
         where = "" if self.chosen is None else " of the training on all lines"
         events.say(f"went on from step {at:,}{where} of an earlier attempt: {events.in_words(seconds)} saved")
         # Who follows this attempt alone has the whole curve.
-        for step, value in thinned(self.curve, CURVE_POINTS, keep=self.best_step):
-            events.metric(self.score_name, value, step)
+        for name, curve in ((self.score_name, self.curve), *self.measurements.items()):
+            for step, value in thinned(curve, CURVE_POINTS, keep=self.best_step):
+                events.metric(name, value, step, quiet=name not in (self.score_name, LOSS))
 
     def gone_on(self, loop: str) -> checkpoint.Checkpoint | None:
         """What the loop of this name told `offer` when the checkpoint was written that is gone on from; None: begin."""
@@ -188,6 +201,8 @@ class Training(Generic[Line]):
                 "named": self.best_named,
             },
             "curve": self.curve,
+            "measurements": self.measurements,
+            "lost": {"sum": float(self._lost), "updates": self._updates},
             "candidates": self.candidates,
             "about": self.about,
             "steps": self.steps,
@@ -254,15 +269,26 @@ class Training(Generic[Line]):
         """Give a sign of life where nothing is to be counted."""
         self.progress(*self._progress)
 
-    def measured(self, name: str, value: float, step: int | None) -> None:
+    def lost(self, loss: float) -> None:
+        """Take the loss of one update; `evaluated` tells the mean of those since the scoring before."""
+        self._lost += loss
+        self._updates += 1
+
+    def _tell_loss(self, step: int) -> None:
+        if self._updates and math.isfinite(mean := float(self._lost) / self._updates):
+            self.measured(LOSS, mean, step)
+        self._lost, self._updates = 0.0, 0
+
+    def measured(self, name: str, value: float, step: int | None, *, quiet: bool = False) -> None:
         """Tell a number of the training's own, the loss for instance, and keep it for the record.
 
         Args:
             name: of any kind; the first `MEASUREMENTS` different ones are kept.
             value: finite.
             step: where in the training; None: one after the last.
+            quiet: whether the log does without it.
         """
-        events.metric(name, value, step)
+        events.metric(name, value, step, quiet=quiet)
         if name in self.measurements or len(self.measurements) < MEASUREMENTS:
             points = self.measurements.setdefault(name, [])
             points.append(((points[-1][0] if points else 0) + 1 if step is None else step, value))
@@ -307,6 +333,10 @@ class Training(Generic[Line]):
             self.steps = step
             self.curve.append((step, value))
             events.metric(self.score_name, value, step)
+            self._tell_loss(step)
+            for name, other in self.scores.items():
+                if name != self.score_name:
+                    self.measured(name, other, step, quiet=True)
         else:
             self.candidates.append((named, value))
             events.say(f"{self.score_name} of {named}: {value:.4f}")

@@ -126,7 +126,9 @@ def fit(
         for step in range(done + 1, max_steps + 1):
             # Words of the batch are forgotten after it: else invented ones would pile up in the model.
             with nlp.memory_zone():
-                nlp.update(next(batches), drop=parameters["dropout"], sgd=optimizer)
+                losses: dict[str, float] = {}
+                nlp.update(next(batches), drop=parameters["dropout"], sgd=optimizer, losses=losses)
+            training.lost(sum(losses.values()))
             training.progress(step, max_steps)
             if step % eval_frequency == 0 or step == max_steps:
                 with nlp.use_params(optimizer.averages or {}):

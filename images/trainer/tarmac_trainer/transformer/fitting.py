@@ -211,6 +211,7 @@ def _update(
         events.say(f"out of GPU memory: {at_once:,} lines are computed at once from here on, for the same updates")
     if not math.isfinite(loss):
         raise RequestError(f"its loss is {loss} after {step:,} updates: lower parameters.learn_rate")
+    training.lost(loss)
     torch.nn.utils.clip_grad_norm_(tuned.network.parameters(), MOST_GRADIENT)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
