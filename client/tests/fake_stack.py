@@ -152,6 +152,8 @@ class Stack:
             return 200, {"id": "s", "state": "queued", "why": ["It needs 12 GiB."], "todo": ["Wait."], "newer": 1}
         if path.endswith("/retry"):
             return 200, {"id": "s", "task": "train_model_cpu", "said": ["Run s runs again, from train_model_cpu on."]}
+        if path == "/sessions/nre":
+            return 404, {"detail": "There is no session 'nre'."}
         if path == "/hosts":
             return 200, {"hosts": [HOST], "reservations": [HELD], "queue": []}
         if path.endswith("/cancel"):

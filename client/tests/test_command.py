@@ -371,6 +371,10 @@ def test_predict_prints_an_object_a_line(tarmac: Command, tmp_path: Path, monkey
     assert json.loads(tarmac("predict", "ner", path, "--json")[1])["version"] == 3
     code, _, err = tarmac("predict", "nre", path)
     assert (code, err) == (2, "There is no 'nre'. There is no session 'nre' either.\n")
+    code, _, err = tarmac("predict", "s", path)
+    assert (code, err) == (
+        2, "The session 's' has no model to predict with: `tarmac status s` says how far it is.\n",
+    )  # fmt: skip
     assert tarmac("predict", "ner", tmp_path / "none")[0] == 2
     path.write_text("\n")
     assert "has no line to predict for" in tarmac("predict", "ner", path)[2]

@@ -184,6 +184,23 @@ def test_the_checker_does_what_the_make_targets_do(mlflow: Mlflow, said: Said):
             ask("GET", path, **query)
 
 
+def test_a_version_whose_files_are_gone_does_not_come_into_production(mlflow: Mlflow, said: Said):
+    name, registry = mlflow.new_name(), Registry(mlflow.url)
+    for number in ("1", "2"):
+        registered(mlflow, name)
+        said("promote", "--by=ada", "--", name, number)
+    first, shared = registry.version(name, 1), mlflow.new_name()
+    # A second version that is the same model: what removes that one's files leaves version 1 without any.
+    registry.register(
+        name=shared, kind="test_model", run_id=first.run_id, source=first.source, metrics={}, description="", tags={}
+    )
+    registry.delete_version(registry.version(shared, 1), files=True)
+    for words in (("promote", "--by=ada", "--", name, "1"), ("rollback", "--by=ada", "--", name)):
+        code, _, err = said(*words)
+        assert (code, f"The files of {name}/1 were deleted from MLflow: nothing could load it" in err) == (2, True)
+    assert mlflow.aliases(name) == {"production": 2}
+
+
 def test_a_version_is_removed_with_its_files_and_what_is_needed_stays(
     mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch, said: Said
 ):

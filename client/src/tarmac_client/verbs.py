@@ -363,7 +363,15 @@ class Verbs:
             try:
                 return (yield from self.predict(values, what, session=True))
             except NotFoundError:
-                raise NotFoundError(f"{error} There is no session {what!r} either.", [], 404) from error
+                try:
+                    yield from self.calls.call("GET", _session(what))
+                except NotFoundError:
+                    raise NotFoundError(f"{error} There is no session {what!r} either.", [], 404) from error
+                raise NotFoundError(
+                    f"The session {what!r} has no model to predict with: `tarmac status {what}` says how far it is.",
+                    [],
+                    404,
+                ) from error
 
     def remove_model(self, name: str, version: int) -> Flow[dict[str, Any]]:
         """Remove a registered version; return what was removed."""

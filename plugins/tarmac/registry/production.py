@@ -74,10 +74,10 @@ class Production:
         """Put a version into production because a person says so.
 
         Raises:
-            UnknownModelError: there is no such version.
+            UnknownModelError: there is no such version, or its files were deleted, so that nothing could load it.
             PromotionError: it is in production already.
         """
-        self._registry.version(model, version)
+        self._need_files(model, version)
         with self._locked(model) as held:
             if held.head == version:
                 raise PromotionError(f"Version {version} of {model!r} is in production already.")
@@ -89,7 +89,7 @@ class Production:
         """Take the last step back; itself a step of the history.
 
         Raises:
-            UnknownModelError: the version to go back to was deleted from the registry.
+            UnknownModelError: the version to go back to was deleted from the registry, or its files were.
             PromotionError: nothing is in production, and nothing was before.
         """
         with self._locked(model) as held:
@@ -101,9 +101,18 @@ class Production:
                     f"Version {before} of {model!r}, which was in production before, was deleted in MLflow. Put one "
                     f"there: make promote MODEL={model} VERSION=..., of those that `make models` lists."
                 )
+            if before is not None:
+                self._need_files(model, before)
             step = held.add("rollback", before, who, why)
         self.settle(model)
         return step
+
+    def _need_files(self, model: str, version: int) -> None:
+        if not self._registry.has_files(self._registry.version(model, version).source):
+            raise UnknownModelError(
+                f"The files of {model}/{version} were deleted from MLflow: nothing could load it, so it does not come "
+                "into production."
+            )
 
     def promote_by_rule(
         self, candidate: Candidate, *, margin: float, scores: dict[int, Measured], who: str
