@@ -16,7 +16,7 @@ from tarmac.containers import engine
 from tarmac.containers.predicting import Fetching, ask, remove_leftovers
 from tarmac.containers.spec import ContainerSpec
 from tarmac.registry.client import Registry
-from tarmac.registry.origins import Base, find_base, find_version
+from tarmac.registry.origins import Base, find_saved, find_version
 from tarmac.request.catalogue import TRANSFORMER, Model, catalogue
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def predict(content: bytes, *, model: str = "", version: str = "", run: str = ""
         ContainerError, RegistryError: a part of the stack does not answer.
     """
     registry = Registry()
-    found = find_base(registry, f"run:{run}") if run else find_version(registry, model, version)
+    found = find_saved(registry, run) if run else find_version(registry, model, version)
     kind = _kind(found)
     if not _turns.acquire(timeout=WAIT_SECONDS):
         raise BusyError(

@@ -51,12 +51,22 @@ def find_base(registry: Registry, reference: str) -> Base:
     if from_weights(reference):
         return Base(reference, reference, "", TRANSFORMER)
     if run_id := match["run"]:
-        run = session_run(registry, run_id)
-        uri = registry.saved_model(run)
-        if uri is None:
-            raise UnknownModelError(f"The run {run_id!r} saved no model, or its files were deleted from MLflow.")
-        return Base(reference, uri, run.params.get("model", ""), run.params.get("architecture", SMALL))
+        return find_saved(registry, run_id)
     return find_version(registry, match["name"], match["alias"] or match["version"])
+
+
+def find_saved(registry: Registry, run_id: str) -> Base:
+    """Find the model that a session saved, by any text that may be the id of its run in Airflow.
+
+    Raises:
+        UnknownModelError: there is no such run, or what it saved is gone.
+        RegistryError: the registry does not answer.
+    """
+    run = session_run(registry, run_id)
+    uri = registry.saved_model(run)
+    if uri is None:
+        raise UnknownModelError(f"The run {run_id!r} saved no model, or its files were deleted from MLflow.")
+    return Base(f"run:{run_id}", uri, run.params.get("model", ""), run.params.get("architecture", SMALL))
 
 
 def find_version(registry: Registry, name: str, which: str = "") -> Base:
