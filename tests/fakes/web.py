@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 from fastapi import HTTPException
 
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import ApiError, DatasetError, PartError, RunStateError
+from tarmac.base.settings import settings
 from tarmac.checks import server
 from tarmac.request.callers import Right
 from tarmac.web.stack import Person
@@ -21,6 +26,15 @@ LINE = b'{"sentence": "Ada met Bob", "entities": []}\n'
 NAME = "7Fxrgmyo4FJ8fTVTrWDZ63LgH9g5MzCfhaZrSFHbYZnH.jsonl"
 GOOD = {"model": "test_model", "datasets": {"a": {"train": f"{NAME[:-6]}/{NAME}"}}}
 RIGHTS = {"viewer": {Right.READ}, "user": set(Right), "without rights": set[Right]()}
+
+
+@contextmanager
+def stored_in(folder: Path, **variables: str) -> Iterator[None]:
+    """Let the stack store in a folder, and have these environment variables, while the block runs."""
+    with mock.patch.dict(os.environ, {"TARMAC_STORE": f"file://{folder}/store", **variables}):
+        settings.cache_clear()
+        yield
+    settings.cache_clear()
 
 
 class Airflow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,8 +16,7 @@ from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
-from fakes.web import API, LINE, Fakes
-from tarmac.base import settings as settings_module
+from fakes.web import API, LINE, Fakes, stored_in
 from tarmac.web.app import create_app
 
 HEADERS = {"Authorization": "Bearer user"}
@@ -30,18 +30,13 @@ def as_lines(_: Any, value: Any) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
-@pytest.fixture(scope="module")
-def fakes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fakes]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TARMAC_STORE", f"file://{tmp_path_factory.mktemp('fuzz')}/store")
-        patch.setenv("TARMAC_UPLOAD_SIZE", "1k")
-        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-        settings_module.settings.cache_clear()
-        made = Fakes()
-        made.airflow_api.add("one", "running")
-        made.airflow_api.tasks = {"train_model_cpu": "running"}
-        yield made
-        settings_module.settings.cache_clear()
+@pytest.fixture
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    with stored_in(tmp_path, TARMAC_UPLOAD_SIZE="1k", MLFLOW_TRACKING_URI="http://127.0.0.1:9"):
+        found = Fakes()
+        found.airflow_api.add("one", "running")
+        found.airflow_api.tasks = {"train_model_cpu": "running"}
+        yield found
 
 
 def test_every_call_of_the_api_is_answered_as_its_description_says(fakes: Fakes, capsys: pytest.CaptureFixture[str]):

@@ -16,8 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from fakes.web import LINE, Fakes
-from tarmac.base import settings as settings_module
+from fakes.web import LINE, Fakes, stored_in
 from tarmac.web.app import create_app
 from tarmac_client import AsyncTarmac
 from tarmac_client.cli.main import main
@@ -34,11 +33,9 @@ async def token(request: Request) -> JSONResponse:
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
-    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
-    settings_module.settings.cache_clear()
-    yield Fakes()
-    settings_module.settings.cache_clear()
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    with stored_in(tmp_path):
+        yield Fakes()
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes
-from tarmac.base import settings as settings_module
+from fakes.web import GOOD, Fakes, stored_in
 from tarmac.base.errors import CheckerUnavailableError
 from tarmac.web.app import create_app
 from tarmac.web.mounted import beside
@@ -57,14 +56,12 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
-    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
-    settings_module.settings.cache_clear()
-    found = Fakes()
-    found.checker = lambda *_: (200, LEDGER)
-    found.airflow_api.add("plain", "running", {**GOOD, "name": HOSTILE})
-    yield found
-    settings_module.settings.cache_clear()
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    with stored_in(tmp_path):
+        found = Fakes()
+        found.checker = lambda *_: (200, LEDGER)
+        found.airflow_api.add("plain", "running", {**GOOD, "name": HOSTILE})
+        yield found
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, LINE, Fakes
-from tarmac.base import settings as settings_module
+from fakes.web import GOOD, LINE, Fakes, stored_in
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import parse_request
 from tarmac.web import answers
@@ -107,15 +106,12 @@ def test_a_data_set_is_offered_by_what_people_call_it():
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
-    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
-    monkeypatch.setenv("TARMAC_UPLOAD_SIZE", "1k")
-    settings_module.settings.cache_clear()
-    found = Fakes()
-    usual = found.checker
-    found.checker = lambda method, path, *more: (200, NOW) if path == "/now" else usual(method, path, *more)
-    yield found
-    settings_module.settings.cache_clear()
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    with stored_in(tmp_path, TARMAC_UPLOAD_SIZE="1k"):
+        found = Fakes()
+        usual = found.checker
+        found.checker = lambda method, path, *more: (200, NOW) if path == "/now" else usual(method, path, *more)
+        yield found
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from fastapi.testclient import TestClient
 
 from fakes import scene
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes
-from tarmac.base import settings as settings_module
+from fakes.web import GOOD, Fakes, stored_in
 from tarmac.web import answers
 from tarmac.web.app import create_app
 from tarmac.web.mounted import beside
@@ -26,14 +25,12 @@ PATHS = ["/sessions", "/datasets", "/models", "/models/news-entities", "/models/
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
-    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
-    settings_module.settings.cache_clear()
-    found = Fakes()
-    for run_id in ("ner", "cpu-1"):
-        found.airflow_api.add(run_id, "success", {**GOOD, "name": HOSTILE})
-    yield found
-    settings_module.settings.cache_clear()
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    with stored_in(tmp_path):
+        found = Fakes()
+        for run_id in ("ner", "cpu-1"):
+            found.airflow_api.add(run_id, "success", {**GOOD, "name": HOSTILE})
+        yield found
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tarmac.base.session import FAILED_PREFIX, MARKED_FAILED, MARKED_PREFIX, can
 from tarmac.containers.usage import Usage, read_usage
 from tarmac.reaper.orphans import Run, Task
 from tarmac.reaper.recordings import End, how_it_ended
-from tarmac.registry.tracking import curve_name, script_key
+from tarmac.registry.tracking import curve_name, other_key
 from tarmac.tasks.recorder import is_due
 
 CANCELLED = "Cancelled by ada at 2026-11-28 12:00:00 UTC."
@@ -91,7 +91,7 @@ def test_a_script_s_metric_is_called_in_the_running_record_as_save_calls_it(repo
     found: dict[str, Any] = {}
     exec(compile("import posixpath, re\n" + ast.unparse(function), "saving.py", "exec"), found)  # noqa: S102
     for name in ["loss", "loss/", "a//b", "../up", ".", "", "/x", "a/./b", "n\0ul", "lo\x1bss", "é" * 300, "x:y"]:
-        assert script_key(name) == found["_key"](name), name
+        assert other_key(name) == found["_key"](name), name
 
 
 STATS = {"cpu_stats": {"cpu_usage": {"total_usage": 5_000_000_000}}}

@@ -69,6 +69,7 @@ print(json.dumps({
     "hub": hub.NAME.pattern,
     "stored": [bool(store._STORE_REFERENCE.fullmatch(reference)) for reference in references],
     "few": splits.FEW_EVAL_LINES,
+    "numbers": saving.NUMBERS,
     "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
 }))
 """
@@ -196,3 +197,4 @@ def test_both_mean_the_same_by_few_evaluation_lines(told: dict[str, Any]):
 
 def test_names_in_the_registry_are_the_same(told: dict[str, Any]):
     assert told["names"] == [tags.RUN_ID, client.PRODUCTION, REQUEST_RECORD]
+    assert told["numbers"] == list(tags.NUMBERS)

@@ -15,8 +15,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from fakes.web import API, GOOD, LINE, NAME, Fakes
-from tarmac.base import settings as settings_module
+from fakes.web import API, GOOD, LINE, NAME, Fakes, stored_in
 from tarmac.base.errors import CheckerUnavailableError
 from tarmac.request import stored
 from tarmac.web.app import create_app
@@ -26,12 +25,9 @@ from tarmac_client import flow
 
 
 @pytest.fixture
-def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fakes]:
-    monkeypatch.setenv("TARMAC_STORE", f"file://{tmp_path}/store")
-    monkeypatch.setenv("TARMAC_UPLOAD_SIZE", "1k")
-    settings_module.settings.cache_clear()
-    yield Fakes()
-    settings_module.settings.cache_clear()
+def fakes(tmp_path: Path) -> Iterator[Fakes]:
+    with stored_in(tmp_path, TARMAC_UPLOAD_SIZE="1k"):
+        yield Fakes()
 
 
 @pytest.fixture

@@ -360,18 +360,22 @@ class Verbs:
         try:
             return (yield from self.predict(values, what))
         except NotFoundError as error:
-            try:
-                return (yield from self.predict(values, what, session=True))
-            except NotFoundError:
-                try:
-                    yield from self.calls.call("GET", _session(what))
-                except NotFoundError:
-                    raise NotFoundError(f"{error} There is no session {what!r} either.", [], 404) from error
-                raise NotFoundError(
-                    f"The session {what!r} has no model to predict with: `tarmac status {what}` says how far it is.",
-                    [],
-                    404,
-                ) from error
+            no_model = error
+        try:
+            return (yield from self.predict(values, what, session=True))
+        except NotFoundError:
+            is_session = yield from self._is_session(what)
+        said = f"{no_model} There is no session {what!r} either."
+        if is_session:
+            said = f"The session {what!r} has no model to predict with: `tarmac status {what}` says how far it is."
+        raise NotFoundError(said, [], 404) from no_model
+
+    def _is_session(self, session_id: str) -> Flow[bool]:
+        try:
+            yield from self.calls.call("GET", _session(session_id))
+        except NotFoundError:
+            return False
+        return True
 
     def remove_model(self, name: str, version: int) -> Flow[dict[str, Any]]:
         """Remove a registered version; return what was removed."""

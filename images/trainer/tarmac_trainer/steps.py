@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,19 +141,17 @@ def train(session: Path) -> dict[str, Any]:
         )
         base = session / "base"
 
-        scores: dict[str, float] = {}
+        ours = request.script is None and request.run is None
 
-        def score(predictor: Any, tick: Callable[[], Any]) -> float:
-            scores.clear()
-            scores.update(model.score(predictor, eval_lines, tick=tick).overall)
-            return scores[model.score_name]
+        def score(predictor: Any, tick: Callable[[], Any]) -> Mapping[str, float]:
+            scores = model.score(predictor, eval_lines, tick=tick).overall
+            # What is not ours is scored once: its other scores are no curves.
+            return scores if ours else {model.score_name: scores[model.score_name]}
 
         run = training.Training(
             session=session,
             score=score,
             score_name=model.score_name,
-            # What is not ours is scored once.
-            scores=scores if request.script is None and request.run is None else {},
             # A script knows what the request says, and none of the model's defaults.
             parameters=parameters if request.script is None else dict(request.parameters),
             seed=request.seed,

@@ -96,12 +96,12 @@ class Production:
             before = way_back(of_this_model(held.steps))
             if before is None and held.head is None:
                 raise PromotionError(f"Nothing of {model!r} is in production: there is no step to take back.")
-            if before is not None and not self._registry.has_version(model, before):
-                raise UnknownModelError(
-                    f"Version {before} of {model!r}, which was in production before, was deleted in MLflow. Put one "
-                    f"there: make promote MODEL={model} VERSION=..., of those that `make models` lists."
-                )
             if before is not None:
+                if not self._registry.has_version(model, before):
+                    raise UnknownModelError(
+                        f"Version {before} of {model!r}, which was in production before, was deleted in MLflow. Put "
+                        f"one there: make promote MODEL={model} VERSION=..., of those that `make models` lists."
+                    )
                 self._need_files(model, before)
             step = held.add("rollback", before, who, why)
         self.settle(model)

@@ -235,10 +235,13 @@ def curve_name(name: str, *, score: str, scripted: bool) -> str:
     """
     if name == score:
         return metric_key(name)
-    return f"script.{script_key(name)}" if scripted else script_key(name)
+    return f"script.{other_key(name)}" if scripted else other_key(name)
 
 
-def script_key(name: str) -> str:
-    """Return the name of a script's metric as the trainer's `save` writes it (mlflow_io/saving.py, `_key`). Pure."""
+def other_key(name: str) -> str:
+    """Return the name of another metric than the score as the trainer's `save` writes it. Pure.
+
+    The trainer has the same rule: mlflow_io/saving.py, `_key`.
+    """
     key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)[:100] or "_"
     return key if posixpath.normpath(f"x/{key}") == f"x/{key}" else re.sub(r"[/.]", "_", key)

@@ -109,7 +109,7 @@ def problem_with_all_lines(lines: Iterable[bytes], *, model: str, key: str) -> s
         if isinstance(value, dict):
             if _has(value, key):
                 return None
-            keys |= dict.fromkeys(key for key, one in value.items() if one is not None)
+            keys |= dict.fromkeys(name for name, one in value.items() if one is not None)
     have = ", ".join(repr(one[:40]) for one in list(keys)[:8]) or "nothing"
     return (
         f"no line of it is for {model}: none has {key!r}, which that reads; they have {have}. "

@@ -143,15 +143,17 @@ def progress(shown: object) -> Json | None:
 
 
 def metrics(shown: object, trained: object) -> list[Json]:
-    """Return the points of a training's curves, in their order: as it tells them on the way, the one that counts first.
+    """Return the points of a training's curves, in their order. Pure.
 
-    Of that one its result has more points. Pure.
+    Args:
+        shown: what it tells on the way: all curves, of a long one not every point.
+        trained: its result, which has the curve of the score; that one comes first.
     """
-    curves: dict[str, Any] = {}
+    curves = (shown.get("metrics") or {}) if isinstance(shown, dict) else {}
     if isinstance(trained, dict) and trained.get("curve"):
-        curves[str(trained.get("score_name", "score"))] = trained["curve"]
-    if isinstance(shown, dict):
-        curves = {**curves, **(shown.get("metrics") or {}), **curves}
+        score = str(trained.get("score_name", "score"))
+        others = {name: points for name, points in curves.items() if name != score}
+        curves = {score: trained["curve"], **others}
     return [{"name": name, "step": step, "value": value} for name, points in curves.items() for step, value in points]
 
 

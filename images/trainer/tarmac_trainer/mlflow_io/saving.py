@@ -319,6 +319,7 @@ def _cell(text: str) -> str:
 
 
 def _key(text: str) -> str:
-    """The name of a data set or of a script's metric as MLflow allows it in a key: no path that leads elsewhere."""
+    """The name of a data set, or of another metric than the score, as MLflow allows it in a key: no path that leads
+    elsewhere."""
     key = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in text)[:100] or "_"
     return key if posixpath.normpath(f"x/{key}") == f"x/{key}" else re.sub(r"[/.]", "_", key)

@@ -62,9 +62,8 @@ class Training(Generic[Line]):
 
     Attributes:
         session: the session's folder.
-        score: a predictor's score on the eval lines, higher is better; calls its second argument between batches.
-        score_name: what that score is called.
-        scores: all numbers of the last call of `score`, by name; they are told as curves beside that of `score`.
+        score: a predictor's scores on the eval lines by name; calls its second argument between batches.
+        score_name: the one that ranks predictors, higher is better; the others are told as curves beside it.
         base: the folder of the predictor to start from; None: from nothing.
         chosen: what was best, when it is repeated; None: it is to be found.
         about: what people are told beside the progress, of a training in two parts.
@@ -75,7 +74,7 @@ class Training(Generic[Line]):
     """
 
     session: Path
-    score: Callable[[Any, Callable[[], Any]], float]
+    score: Callable[[Any, Callable[[], Any]], Mapping[str, float]]
     score_name: str
     parameters: Mapping[str, Any]
     seed: int
@@ -83,7 +82,6 @@ class Training(Generic[Line]):
     eval: Sequence[Line]
     heartbeat: Heartbeat
     device: Device
-    scores: Mapping[str, float] = field(default_factory=dict)
     base: Path | None = None
     chosen: Chosen | None = None
     about: str | None = None
@@ -327,14 +325,15 @@ class Training(Generic[Line]):
             if meanwhile is not None:
                 meanwhile()
 
-        value = self.score(predictor, tick)
+        scores = self.score(predictor, tick)
+        value = scores[self.score_name]
         self.device.sample()
         if named is None:
             self.steps = step
             self.curve.append((step, value))
             events.metric(self.score_name, value, step)
             self._tell_loss(step)
-            for name, other in self.scores.items():
+            for name, other in scores.items():
                 if name != self.score_name:
                     self.measured(name, other, step, quiet=True)
         else:

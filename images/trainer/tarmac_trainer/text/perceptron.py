@@ -224,7 +224,7 @@ def _set_penalty(training: Training[Any], tagger: Tagger, penalties: Sequence[fl
     best, kept, worse = -1.0, 0.0, 0
     for penalty in penalties if OUTSIDE in tagger.tags else penalties[:1]:
         tagger.penalty = penalty
-        value = training.score(Tagging(None, tagger), training.alive)
+        value = training.score(Tagging(None, tagger), training.alive)[training.score_name]
         worse = 0 if value > best else worse + 1
         if value > best:
             best, kept = value, penalty
