@@ -94,6 +94,27 @@ def test_of_long_entries_fewer_are_kept(serving: Callable[..., AirflowApi]):
     assert sum(len(entry["event"]) for entry in entries) <= LOG_BYTES
 
 
+def test_a_long_log_is_read_in_few_parts(serving: Callable[..., AirflowApi]):
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, stream=Lines(50_000, "x" * 100))
+
+    api, found = serving(answer), list[str]()
+    while part := api.log_from("run", "train_model_cpu", 1, len(found)):
+        found += [entry["event"] for entry in part]
+    assert [event.split(" ")[0] for event in found] == [*map(str, range(50_000)), "it"]
+    assert len(asked) == 4, "Airflow reads the log from its beginning for each part"
+
+
+def test_a_part_of_a_log_with_long_entries_has_fewer_and_at_least_one(serving: Callable[..., AirflowApi]):
+    api = serving(lambda _: httpx.Response(200, stream=Lines(30, "x" * 1024**2)))
+    assert len(api.log_from("run", "train_model_cpu", 1, 2)) == 7
+    api = serving(lambda _: httpx.Response(200, stream=Lines(3, "x" * 10 * 1024**2)))
+    assert len(api.log_from("run", "train_model_cpu", 1, 0)) == 1
+
+
 def test_a_log_that_is_not_there_is_empty_and_what_is_no_entry_is_left_out(serving: Callable[..., AirflowApi]):
     assert serving(lambda _: httpx.Response(404, json={"detail": "no"})).log("run", "train_model_cpu", 1) == []
     broken = b'["a list"]\nnot JSON\n{"event": "good"}\n'

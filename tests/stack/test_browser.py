@@ -76,6 +76,15 @@ def fill_form(page: Page, datasets: str) -> None:
     wait_for("the editor to hold the data sets", filled, every=1)
 
 
+def _what_went_wrong(page: Page) -> list[str]:
+    """Return a list that the page's errors, refused and failed requests are added to as they come."""
+    said: list[str] = []
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("requestfailed", lambda request: said.append(f"{request.url}: {request.failure}"))
+    page.on("response", lambda answer: said.append(f"{answer.url}: {answer.status}") if answer.status >= 400 else None)
+    return said
+
+
 def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str) -> None:
     task = f"dags/nlp_model_training/runs/{run_id}/tasks/update_model_metadata_registry"
     page.goto(f"http://localhost:{stack.web}/{task}/details")
@@ -94,9 +103,10 @@ def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str
     )
     try:
         mlflow = context.new_page()
+        went_wrong = _what_went_wrong(mlflow)
         mlflow.goto(address)
         back = mlflow.get_by_text(f"/dags/nlp_model_training/runs/{run_id}").first
-        expect(back).to_be_visible()
+        expect(back, f"MLflow's page, of which the browser says: {went_wrong}").to_be_visible()
         shoot(mlflow, "mlflow-run.png")
     finally:
         context.close()

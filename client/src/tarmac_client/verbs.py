@@ -49,6 +49,8 @@ _UPLOAD_SECONDS = 3600.0
 _PART_SECONDS = 600.0
 _PART_TRIES = 5
 _PREDICT_SECONDS = 600.0
+_LOG_SECONDS = 150.0
+"""Airflow reads all of a log before it sends a part; the stack waits up to 120 s for it."""
 _WHOLE_BYTES = 16 * 1024 * 1024
 """Of a file that is sent in one call; a larger one goes in parts, which go on where a connection broke."""
 
@@ -184,7 +186,7 @@ class Verbs:
         while True:
             path = f"{_session(session_id)}/logs"
             params: dict[str, Any] = {"first": first, **({} if now is None else {"task": now})}
-            part = LogPart.of((yield from self.calls.call("GET", path, params=params)))
+            part = LogPart.of((yield from self.calls.call("GET", path, params=params, seconds=_LOG_SECONDS)))
             if part.attempt != attempt and attempt and first:
                 first, attempt = 0, part.attempt  # another attempt has a log of its own
                 continue

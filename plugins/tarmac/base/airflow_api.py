@@ -20,6 +20,8 @@ from tarmac.base.states import ACTIVE_STATES
 _PAGE = 100
 # What is kept of a log: a reason stands at its end.
 LOG_ENTRIES, LOG_BYTES = 200, 1024**2
+# What a part of a log has at most: Airflow reads the log from its beginning for each part.
+PART_ENTRIES, PART_BYTES = 20_000, 8 * 1024**2
 # Airflow reads all of a log before it sends the first line.
 _LOG_SECONDS = 120
 
@@ -247,7 +249,11 @@ class AirflowApi:
         return count, [entry for line in last if isinstance(entry := _json_or_none(line), dict)]
 
     def log_from(self, run_id: str, task_id: str, attempt: int, first: int) -> list[dict[str, Any]]:
-        """Return a part of a task's log: as `log`, but its first entries from number `first` on, counted from 0."""
+        """Return a part of a task's log, from entry number `first` on, counted from 0.
+
+        Returns:
+            Up to PART_ENTRIES entries as `log` has them, or as many of them as fit into PART_BYTES.
+        """
         found: list[dict[str, Any]] = []
         size = 0
         with closing(self._log_lines(run_id, task_id, attempt)) as lines:
@@ -255,10 +261,10 @@ class AirflowApi:
                 if number < first:
                     continue
                 size += len(line)
-                if len(found) >= LOG_ENTRIES or (size > LOG_BYTES and found):
+                if len(found) >= PART_ENTRIES or (size > PART_BYTES and found):
                     break
                 entry = _json_or_none(line)
-                found.append(entry if isinstance(entry, dict) else {"event": line[:LOG_BYTES]})
+                found.append(entry if isinstance(entry, dict) else {"event": line[:PART_BYTES]})
         return found
 
     def _log_lines(self, run_id: str, task_id: str, attempt: int) -> Generator[str]:

@@ -280,7 +280,7 @@ def create_app(stack: Stack) -> FastAPI:
         first: Annotated[int, Query(ge=0)] = 0,
         end: Annotated[bool, Query(description="the last entries instead; `first` does not count")] = False,
     ) -> Any:
-        """Show a part of a task's log, up to 200 entries from number `first` on."""
+        """Show a part of a task's log from entry number `first` on: up to 20,000 entries, of at most 8 MiB."""
         return await work(person, lambda api: sessions.log(api, id, task, None if end else first))
 
     @app.post(f"{PREFIX}/sessions/{{id}}/cancel")
