@@ -497,7 +497,7 @@ def test_metrics_of_any_name_and_number_are_logged(mlflow: Mlflow, registry: Reg
 
 def test_a_model_whose_files_are_gone_is_neither_a_cached_one_nor_a_base(mlflow: Mlflow, registry: Registry, name: str):
     from tarmac.registry import tags
-    from tarmac.registry.origins import find_base, find_cached
+    from tarmac.registry.origins import find_base, find_before
 
     runs = {}
     for run_id in ("manual__1", "manual__2"):
@@ -505,19 +505,19 @@ def test_a_model_whose_files_are_gone_is_neither_a_cached_one_nor_a_base(mlflow:
         artifacts = mlflow.call("GET", "/runs/get", run_id=run)["run"]["info"]["artifact_uri"]
         mlflow.upload(f"{artifacts}/tarmac/training.json", b"{}")
         runs[run] = source, f"{artifacts}/tarmac"
-    found = find_cached(registry, name)
+    found = find_before(registry, name).run
     assert found is not None
     source, _ = runs.pop(found.run_id)
     registry.register(name=name, kind="", run_id=found.run_id, source=source, metrics={}, description="", tags={})
     mlflow.remove_files(mlflow.files_of(source))
     ((other, (_, records)),) = runs.items()
-    found = find_cached(registry, name)
+    found = find_before(registry, name).run
     assert found is not None
     assert found.run_id == other, "the other one is whole"
     with pytest.raises(UnknownModelError, match=f"The files of {name}/1 were deleted from MLflow"):
         find_base(registry, f"{name}/1")
     mlflow.remove_files(records)
-    assert find_cached(registry, name) is None
+    assert find_before(registry, name).run is None
 
 
 def test_every_version_is_listed_with_its_aliases_however_many_there_are(

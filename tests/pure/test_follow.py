@@ -110,6 +110,13 @@ def test_a_summary_says_which_version_a_model_that_was_not_trained_is_the_same_a
     assert "the same as" not in "\n".join(summary({}, None, registered | {"same_as": ""}))
 
 
+def test_a_summary_says_why_what_was_trained_before_was_trained_anew():
+    registered = {"name": "ner", "version": "4", "url": "http://x", "trained_before": "manual__1"}
+    sentence = "the same training was done before, by manual__1, but its model's files are gone, so it was trained anew"
+    assert f"  {sentence}" in summary({}, None, registered)
+    assert "before" not in "\n".join(summary({}, None, registered | {"trained_before": ""}))
+
+
 ODD_RESULTS = {
     "a curve and nothing else": ({"curve": [[1, 0.5]]}, {}),
     "a curve that is none": ({"curve": "up", "best_score": 1}, {}),

@@ -8,7 +8,7 @@ import pytest
 
 from tarmac.base.errors import UnknownModelError
 from tarmac.registry.client import Run, Version
-from tarmac.registry.origins import cache_key, find_cached, registry_problems, same_model
+from tarmac.registry.origins import cache_key, find_before, registry_problems, same_model, trained_anew
 
 REQUEST: dict[str, Any] = {
     "model": "test_model",
@@ -156,7 +156,9 @@ def test_a_cached_model_whose_files_are_gone_is_not_taken_and_the_log_says_so(
     monkeypatch.setattr(shelf, "find_runs", lambda *_: [shelf.run("run1")])
     monkeypatch.setattr(shelf, "has_record", lambda *_: missing != "its record", raising=False)
     monkeypatch.setattr(shelf, "saved_model", lambda _: None if missing == "its model" else "models:/m-1")
-    assert find_cached(shelf, "key") is None
+    before = find_before(shelf, "key")
+    assert (before.run, before.session) == (None, "manual__0")
+    assert "the same training was done before, by manual__0" in str(trained_anew(before.session))
     assert "The same training was done before, by manual__" in caplog.text
     assert "its files were deleted from MLflow: its model is not taken" in caplog.text
 

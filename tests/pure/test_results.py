@@ -14,6 +14,7 @@ from tarmac.request.schema import parse_request
 from tarmac.tasks import pipeline
 from tarmac.tasks.pipeline import register_model
 from tarmac.tasks.results import Plan, Prepared, PreparedData, Saved, Scored, Trained, checked_request
+from tarmac.web import sessions
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 GOOD = {"model": "test_model", "datasets": {"tiny": {"train": f"{ID}/{ID}.jsonl", "eval": None}}}
@@ -105,13 +106,14 @@ def test_a_metric_that_ranks_the_model_is_needed():
 class Taking:
     """A registry that takes everything and remembers it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tags: Mapping[str, str] | None = None) -> None:
+        self.tags = dict(tags or {})
         self.registered: dict[str, Any] = {}
         self.run_tags: dict[str, str] = {}
         self.tables: dict[str, Any] = {}
 
     def run(self, run_id: str) -> Run:
-        return Run(run_id, "1", "FINISHED", {}, {}, {}, None)
+        return Run(run_id, "1", "FINISHED", {}, {}, self.tags, None)
 
     def register(self, **given: Any) -> Version:
         self.registered = given
@@ -143,6 +145,29 @@ def test_metrics_without_an_end_fit_into_what_the_registry_keeps(monkeypatch: py
     assert len(taking.run_tags["tarmac.metrics"]) < 8_000
     assert kept["f1"] == 0.5
     assert kept.items() < metrics.items()
+
+
+@pytest.mark.parametrize(("cached_run", "taken"), [("", False), ("runs:/1", False), ("runs:/1", True)])
+def test_what_is_registered_says_that_the_same_was_trained_before_and_again(
+    monkeypatch: pytest.MonkeyPatch, cached_run: str, taken: bool
+):
+    taking = Taking({"tarmac.cached_from": "manual__0"} if taken else {})
+    monkeypatch.setattr(pipeline, "Registry", lambda: taking)
+    monkeypatch.setattr(pipeline, "same_model", lambda *_: "")
+    request = checked_request(parse_request(GOOD).model_dump(mode="json"))
+    plan = Plan(
+        task="train_model_cpu",
+        command="train",
+        network="none",
+        cache_key="k",
+        before="manual__0",
+        cached_run=cached_run,
+    )
+    scored = Scored.of({"metrics": {"f1": 0.5}})
+    registered = register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+    assert registered["trained_before"] == ("" if taken else "manual__0")
+    shown = sessions.result({}, {}, registered)["warnings"]
+    assert bool([said for said in shown if "by manual__0" in said and "trained anew" in said]) is not taken
 
 
 def test_a_request_is_the_same_after_its_way_through_the_tasks():

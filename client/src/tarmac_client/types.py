@@ -113,7 +113,7 @@ class Confusion:
 class Result:
     """What a session gave: the metrics of its evaluation, and the registered version of its model.
 
-    `eval_lines`: that the metrics are from; None: not known. `warnings`: why they say less than they seem to.
+    `eval_lines`: that the metrics are from; None: not known. `warnings`: what to know of them and the model.
     `by_type`: the most frequent first, at most 200; `types_left_out`: beyond them. `confusion`: None where the kind of
     model has no labels to confuse, or more than 50.
     """

@@ -21,6 +21,7 @@ from tarmac.base.units import format_seconds
 from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
 from tarmac.ledger.ledger import Ledger
 from tarmac.registry import evaluation
+from tarmac.registry.origins import trained_anew
 from tarmac.registry.promotion import counted, doubt
 
 # What update_model_metadata_registry says of a promotion that its request did not ask for.
@@ -62,6 +63,8 @@ def summary(
         lines += ["", f"  nothing was trained: the same training was done before, by {origin}"]
         if registered and (same := registered.get("same_as")):
             lines += [f"  the model is the same as {same}; it has a version of its own for what this session measured"]
+    if registered and (anew := trained_anew(registered.get("trained_before"))):
+        lines += ["", f"  {anew}"]
     if trained and (points := _points(trained.get("curve"))):
         name = trained.get("score_name", "score")
         facts = _numbers(trained)

@@ -170,22 +170,48 @@ def cache_key(
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def find_cached(registry: Registry, key: str) -> Run | None:
+@dataclass(frozen=True)
+class Before:
+    """The same training, done before.
+
+    `session`: the Airflow run that did it, "" for none; `run`: the MLflow run to take the model from, None: its files
+    are gone.
+    """
+
+    session: str = ""
+    run: Run | None = None
+
+
+def find_before(registry: Registry, key: str) -> Before:
     """Return the latest finished run with a key that another session can take the model of: all its files are there.
 
-    The log names those whose files are not.
+    Without one, the latest whose files are gone. The log names those whose files are.
 
     Raises:
         RegistryError: the registry does not answer.
     """
+    lost = ""
     for run in registry.find_runs(tag.CACHE_KEY, key):
+        session = run.tags.get(tag.RUN_ID, run.run_id)
         if registry.has_record(run, TRAINING_RECORD) and registry.saved_model(run):
-            return run
+            return Before(session, run)
+        lost = lost or session
         log.warning(
             "The same training was done before, by %s, but its files were deleted from MLflow: its model is not taken.",
-            run.tags.get(tag.RUN_ID, run.run_id),
+            session,
         )
-    return None
+    return Before(lost)
+
+
+def trained_anew(before: object) -> str | None:
+    """Say that a session trained although the same training was done before; None: it was not done before. Pure.
+
+    Args:
+        before: the Airflow run that did it, as update_model_metadata_registry keeps it; "" or None: none.
+    """
+    if not before or not isinstance(before, str):
+        return None
+    return f"the same training was done before, by {before}, but its model's files are gone, so it was trained anew"
 
 
 def same_model(registry: Registry, cached_run: str) -> str:

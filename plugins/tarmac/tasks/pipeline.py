@@ -17,8 +17,8 @@ from tarmac.containers import engine
 from tarmac.hosts.address import is_elsewhere
 from tarmac.ledger.ledger import Ledger
 from tarmac.registry import tags as tag
-from tarmac.registry.client import Registry, Run
-from tarmac.registry.origins import cache_key, find_base, find_cached, same_model
+from tarmac.registry.client import Registry
+from tarmac.registry.origins import Before, cache_key, find_base, find_before, same_model
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, counted, doubt, evaluation_set_id
 from tarmac.request import datasets
@@ -127,26 +127,28 @@ def plan_training(request: TrainingRequest, prep: Prepared, session: Session) ->
     key = cache_key(request.model_dump(mode="json"), asdict(prep), trainer=trainer, base_uri=session["base"] or None)
     if request.no_cache:
         log.info("The request asks to train anew.")
-    elif cached := _find_cached(key):
-        before = cached.tags.get(tag.RUN_ID, "another")
-        log.info("The same training was done before, by %s: its model is taken.", before)
-        return {
-            "task": TRAIN_MODEL_CPU,
-            "command": "restore",
-            "network": settings().registry_network,
-            "cache_key": key,
-            "cached_run": f"runs:/{cached.run_id}",
-        }
-    return {**train, "cache_key": key}
+        return {**train, "cache_key": key}
+    before = _find_before(key)
+    if before.run is None:
+        return {**train, "cache_key": key, "before": before.session}
+    log.info("The same training was done before, by %s: its model is taken.", before.session)
+    return {
+        "task": TRAIN_MODEL_CPU,
+        "command": "restore",
+        "network": settings().registry_network,
+        "cache_key": key,
+        "before": before.session,
+        "cached_run": f"runs:/{before.run.run_id}",
+    }
 
 
-def _find_cached(key: str) -> Run | None:
+def _find_before(key: str) -> Before:
     """Look for an earlier training. An unavailable registry costs a training, not the session."""
     try:
-        return find_cached(Registry(), key)
+        return find_before(Registry(), key)
     except RegistryError as error:
         log.warning("Whether the same training was done before is not known, so it is done now: %s", error)
-        return None
+        return Before()
 
 
 def delete_session(dag_id: str, run_id: str, request: TrainingRequest | None) -> Deleted:
@@ -254,6 +256,7 @@ def register_model(
         "eval_lines": scored.lines,
         "metrics": metrics,
         "same_as": same_as,
+        "trained_before": "" if taken else plan.get("before", ""),
         "promotion": _promote(registry, run_id, request, candidate, _production(scored, score_name)),
     }
 

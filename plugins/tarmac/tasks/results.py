@@ -51,14 +51,15 @@ class Plan(TypedDict):
     """How a session comes to its model.
 
     `task`: the branch; for train_model_cpu `command` and `network`; `cache_key`: what this training is known by, ""
-    where its trainer does not say enough to know it again; `cached_run`: the MLflow run to take the model from, as
-    `runs:/<id>`, "" to train.
+    where its trainer does not say enough to know it again; `before`: the Airflow run that did the same training before,
+    "" for none; `cached_run`: the MLflow run to take the model from, as `runs:/<id>`, "" to train.
     """
 
     task: str
     command: str
     network: str
     cache_key: str
+    before: NotRequired[str]  # a plan made before an upgrade has none
     cached_run: str
 
 
@@ -67,7 +68,8 @@ class Registered(TypedDict):
 
     `eval_lines`: that it was scored on; None: its trainer does not tell, or an earlier version of Tarmac registered it.
     `same_as`: what it is the same model as, "" unless it was taken from an earlier session; `promotion`: what became of
-    it, in one sentence.
+    it, in one sentence; `trained_before`: the Airflow run that did the same training, whose model could not be taken
+    any more, "" for none.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Registered(TypedDict):
     eval_lines: int | None
     metrics: dict[str, float]
     same_as: str
+    trained_before: str
     promotion: str
 
 

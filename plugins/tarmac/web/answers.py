@@ -139,7 +139,7 @@ class Result(BaseModel):
 
     metrics: dict[str, float] = Field(description="of eval_model")
     eval_lines: int | None = Field(None, description="that they are from; null: the trainer does not tell")
-    warnings: list[str] = Field([], description="why the metrics say less than they seem to, a sentence each")
+    warnings: list[str] = Field([], description="what to know of the metrics and the model, a sentence each")
     by_type: list[TypeScore] = Field([], description="at most 200, the most frequent first")
     types_left_out: int = Field(0, description="beyond those of by_type")
     confusion: Confusion | None = Field(None, description="null: none, or of more than 50 labels")

@@ -17,6 +17,7 @@ from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES, LedgerState, se
 from tarmac.cli.follow import NOT_ASKED, cause_of
 from tarmac.cli.session_tables import says, session_facts
 from tarmac.registry import evaluation
+from tarmac.registry.origins import trained_anew
 from tarmac.registry.promotion import doubt
 
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
@@ -173,6 +174,8 @@ def result(trained: object, scored: object, registered: object) -> Json:
     warnings = [few] if (few := doubt(lines)) else []
     if seen:
         warnings.append(f"it, or its base model, was trained on {seen:,} of these lines: expect less on others")
+    if anew := trained_anew(registered.get("trained_before")):
+        warnings.append(anew)
     return {
         "metrics": scored.get("metrics", {}),
         "eval_lines": lines,
