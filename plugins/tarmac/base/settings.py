@@ -36,7 +36,7 @@ class Settings:
     `hub_url`: where weights are fetched from that a request names by hf://; "": nowhere.
     `run_images`: patterns of the images that a request may run its own code in, beside the trainer's.
     `*millicpus` are thousandths of a core. What is None is not limited, or is measured. `data_limits`: variables that
-    trainers get as they are, those that are set.
+    trainers get as they are, those that are set. `keep_days`: for how long runs that are over and their logs are kept.
     """
 
     stack: str
@@ -72,6 +72,7 @@ class Settings:
     session_limit: timedelta | None
     host_lost_seconds: int
     host_return_bytes: int
+    keep_days: int | None
 
 
 def _size(text: str, *, variable: str) -> int:
@@ -98,6 +99,17 @@ def _hub(text: str) -> str:
 def _seconds(text: str, *, variable: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise SettingsError(f"{variable}={text!r} is no number of seconds: write for example 3600.")
+    return int(text)
+
+
+def _days(text: str) -> int | None:
+    if text == "forever":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise SettingsError(
+            f"TARMAC_KEEP_DAYS={text!r} is no whole number of days from 1 to 9999: write for example 30, or forever: "
+            "nothing is removed."
+        )
     return int(text)
 
 
@@ -191,6 +203,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
         host_lost_seconds=_seconds(get("TARMAC_HOST_LOST_AFTER", "3600"), variable="TARMAC_HOST_LOST_AFTER"),
         host_return_bytes=_size(get("TARMAC_HOST_RETURN_SIZE", "20g"), variable="TARMAC_HOST_RETURN_SIZE"),
+        keep_days=_days(get("TARMAC_KEEP_DAYS", "30")),
     )
 
 

@@ -19,8 +19,28 @@ import psycopg2
 from tarmac.base.errors import AirflowStateError, SettingsError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
-from tarmac.base.states import RUN_OVER_STATES
+from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES
 from tarmac.reaper.orphans import Run, Task
+
+
+# Each statement sees what others have committed: a run that is cleared meanwhile is not over any more.
+_WRITE = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
+# A run that was marked by hand still runs its clean-up. Of what a schedule started, Airflow goes by the newest run.
+_OLD_RUN = """run.state = ANY(%(over)s) AND run.end_date < now() - make_interval(days => %(days)s)
+    AND NOT EXISTS (SELECT FROM task_instance AS task WHERE task.dag_id = run.dag_id AND task.run_id = run.run_id
+        AND task.state <> ALL(%(finished)s))
+    AND (run.run_type = 'manual' OR EXISTS (SELECT FROM dag_run AS newer WHERE newer.dag_id = run.dag_id
+        AND newer.run_type = run.run_type AND newer.run_after > run.run_after))"""
+# What grows beside the runs: the table, its key, and when a row is old.
+_OLD_ROWS = (
+    ("log", "id", "dttm < now() - make_interval(days => %(days)s)"),
+    ("session", "id", "expiry < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"),
+    ("revoked_token", "jti", "exp < now() - make_interval(days => %(days)s)"),
+)
+
+
+def _old_run(days: int) -> dict[str, Any]:
+    return {"days": days, "over": sorted(RUN_OVER_STATES), "finished": sorted(FINISHED_STATES)}
 
 
 @dataclass(frozen=True)
@@ -194,6 +214,77 @@ class AirflowState:
             )
             for run_id, state, start, end, conf, user, note in rows
         }
+
+    def known(self, keys: Collection[SessionKey]) -> set[SessionKey]:
+        """Return those of the runs, of whichever DAG, that Airflow knows.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT dag_id, run_id FROM dag_run"
+                " JOIN unnest(%s::text[], %s::text[]) AS asked (dag_id, run_id) USING (dag_id, run_id)",
+                ([key.dag_id for key in keys], [key.run_id for key in keys]),
+            )
+            return {SessionKey(*row) for row in cursor.fetchall()}
+
+    def old_runs(self, days: int) -> list[SessionKey]:
+        """Return the runs of all DAGs that are over for more than so many days, by the database's clock.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(f"SELECT dag_id, run_id FROM dag_run AS run WHERE {_OLD_RUN}", _old_run(days))
+            return [SessionKey(*row) for row in cursor.fetchall()]
+
+    def remove_old_runs(self, days: int, most: int) -> int:
+        """Remove the oldest of them with all that belongs to them, tasks, results, notes. Returns how many.
+
+        A run that somebody else has locked, the scheduler or a person who clears it, is left for the next time.
+
+        Raises:
+            AirflowStateError: nothing was removed.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(_WRITE)
+            cursor.execute(
+                f"DELETE FROM dag_run WHERE id IN (SELECT id FROM dag_run AS run WHERE {_OLD_RUN}"
+                " ORDER BY end_date LIMIT %(most)s FOR UPDATE SKIP LOCKED)",
+                {**_old_run(days), "most": most},
+            )
+            return int(cursor.rowcount)
+
+    def old_rows(self, days: int) -> int:
+        """Return how many rows of the audit log are older, and how many logins and tokens expired before.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            count = 0
+            for table, _, old in _OLD_ROWS:
+                cursor.execute(f"SELECT count(*) FROM {table} WHERE {old}", {"days": days})
+                count += int(cursor.fetchone()[0])
+            return count
+
+    def remove_old_rows(self, days: int, most: int) -> int:
+        """Remove some of them, so many of each kind at most. Returns how many.
+
+        Raises:
+            AirflowStateError: nothing was removed.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(_WRITE)
+            count = 0
+            for table, key, old in _OLD_ROWS:
+                cursor.execute(
+                    f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {old} LIMIT %(most)s)",
+                    {"days": days, "most": most},
+                )
+                count += int(cursor.rowcount)
+            return count
 
     def scheduler_beat(self) -> datetime | None:
         """Return the last heartbeat of the scheduler that was started last; None: there has been none.

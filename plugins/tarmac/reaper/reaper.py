@@ -29,6 +29,7 @@ from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.orphans import Inventory, Orphans, Volume, twice
 from tarmac.reaper.other_hosts import OtherHosts
 from tarmac.reaper.recordings import Settler
+from tarmac.reaper.retention import Retention
 from tarmac.reaper.samples import Sampler
 from tarmac.reaper.sightings import Sightings
 from tarmac.scheduler.host_cycle import note_host
@@ -141,6 +142,8 @@ def main() -> int:
     trouble = Trouble(log, "Removing nothing until all answer again", "All answer again.")
     Settler(stack.database_url, AirflowState(database_url()), stop).start()
     Sampler(stack.database_url, stop).start()
+    if stack.keep_days is not None:
+        Retention(AirflowState(database_url()), stack.keep_days, stop).start()
     with Ledger(stack.database_url) as ledger, OtherHosts(stack) as others:
         reaper = None
         while not stop.wait(ROUND_SECONDS):
