@@ -44,8 +44,8 @@ class Airflow:
         for task, found in (tasks or {"train": "success"}).items():
             query(
                 self.url,
-                "INSERT INTO task_instance (id, dag_id, run_id, task_id, map_index, state, pool, pool_slots, try_number,"
-                " max_tries, start_date, span_status)"
+                "INSERT INTO task_instance (id, dag_id, run_id, task_id, map_index, state, pool, pool_slots,"
+                " try_number, max_tries, start_date, span_status)"
                 " VALUES (gen_random_uuid(), 'd', %s, %s, -1, %s, 'p', 1, 1, 0, now(), 'ended')",
                 (run_id, task, found),
             )

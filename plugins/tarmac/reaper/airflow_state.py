@@ -20,23 +20,8 @@ from tarmac.base.errors import AirflowStateError, SettingsError
 from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
 from tarmac.base.states import FINISHED_STATES, RUN_OVER_STATES
+from tarmac.reaper import airflow_statements as sql
 from tarmac.reaper.orphans import Run, Task
-
-
-# Each statement sees what others have committed: a run that is cleared meanwhile is not over any more.
-_WRITE = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE"
-# A run that was marked by hand still runs its clean-up. Of what a schedule started, Airflow goes by the newest run.
-_OLD_RUN = """run.state = ANY(%(over)s) AND run.end_date < now() - make_interval(days => %(days)s)
-    AND NOT EXISTS (SELECT FROM task_instance AS task WHERE task.dag_id = run.dag_id AND task.run_id = run.run_id
-        AND task.state <> ALL(%(finished)s))
-    AND (run.run_type = 'manual' OR EXISTS (SELECT FROM dag_run AS newer WHERE newer.dag_id = run.dag_id
-        AND newer.run_type = run.run_type AND newer.run_after > run.run_after))"""
-# What grows beside the runs: the table, its key, and when a row is old.
-_OLD_ROWS = (
-    ("log", "id", "dttm < now() - make_interval(days => %(days)s)"),
-    ("session", "id", "expiry < now() AT TIME ZONE 'UTC' - make_interval(days => %(days)s)"),
-    ("revoked_token", "jti", "exp < now() - make_interval(days => %(days)s)"),
-)
 
 
 def _old_run(days: int) -> dict[str, Any]:
@@ -236,7 +221,7 @@ class AirflowState:
             AirflowStateError: nothing is known.
         """
         with self._transaction() as cursor:
-            cursor.execute(f"SELECT dag_id, run_id FROM dag_run AS run WHERE {_OLD_RUN}", _old_run(days))
+            cursor.execute(sql.OLD_RUNS, _old_run(days))
             return [SessionKey(*row) for row in cursor.fetchall()]
 
     def remove_old_runs(self, days: int, most: int) -> int:
@@ -248,12 +233,8 @@ class AirflowState:
             AirflowStateError: nothing was removed.
         """
         with self._transaction() as cursor:
-            cursor.execute(_WRITE)
-            cursor.execute(
-                f"DELETE FROM dag_run WHERE id IN (SELECT id FROM dag_run AS run WHERE {_OLD_RUN}"
-                " ORDER BY end_date LIMIT %(most)s FOR UPDATE SKIP LOCKED)",
-                {**_old_run(days), "most": most},
-            )
+            cursor.execute(sql.WRITE)
+            cursor.execute(sql.REMOVE_OLD_RUNS, {**_old_run(days), "most": most})
             return int(cursor.rowcount)
 
     def old_rows(self, days: int) -> int:
@@ -264,8 +245,8 @@ class AirflowState:
         """
         with self._transaction() as cursor:
             count = 0
-            for table, _, old in _OLD_ROWS:
-                cursor.execute(f"SELECT count(*) FROM {table} WHERE {old}", {"days": days})
+            for statement in sql.COUNT_OLD_ROWS:
+                cursor.execute(statement, {"days": days})
                 count += int(cursor.fetchone()[0])
             return count
 
@@ -276,13 +257,10 @@ class AirflowState:
             AirflowStateError: nothing was removed.
         """
         with self._transaction() as cursor:
-            cursor.execute(_WRITE)
+            cursor.execute(sql.WRITE)
             count = 0
-            for table, key, old in _OLD_ROWS:
-                cursor.execute(
-                    f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE {old} LIMIT %(most)s)",
-                    {"days": days, "most": most},
-                )
+            for statement in sql.REMOVE_OLD_ROWS:
+                cursor.execute(statement, {"days": days, "most": most})
                 count += int(cursor.rowcount)
             return count
 

@@ -1,7 +1,7 @@
 """Removes what is over for longer than TARMAC_KEEP_DAYS: Airflow's runs, its own records of them, and their logs.
 
-A thread beside the reaper, once an hour. A run under way is never touched, however old it is; models, data sets, MLflow's
-runs and the ledger's history are none of its business (decision 0028).
+A thread beside the reaper, once an hour. A run under way is never touched, however old it is; models, data sets,
+MLflow's runs and the ledger's history are none of its business (decision 0028).
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def remove(airflow: AirflowState, files: LogFiles, days: int, pause: Callable[[]
 def _pieces(airflow: AirflowState, files: LogFiles, days: int) -> Iterator[Old]:
     """Remove piece by piece; yield what each was.
 
-    First the runs that are over. Then of the logs what belongs to no run of Airflow's any more and was not written since.
+    First the runs that are over. Then of the logs what belongs to no run of Airflow's any more and was not written
+    since.
     """
     while count := airflow.remove_old_runs(days, _RUNS):
         yield Old(runs=count)
@@ -187,7 +188,9 @@ class Retention(threading.Thread):
             try:
                 found = remove(self._airflow, files, self._days, lambda: self._over.wait(PAUSE_SECONDS))
                 if found.sentence:
-                    log.warning("Removed what is over for more than %s: %s.", counted(self._days, "day"), found.sentence)
+                    log.warning(
+                        "Removed what is over for more than %s: %s.", counted(self._days, "day"), found.sentence
+                    )
                 trouble.note(found.problem)
             except (TarmacError, OSError) as error:
                 trouble.note(f"{type(error).__name__}: {error}")
