@@ -126,6 +126,18 @@ def test_an_interrupt_leaves_the_session_and_says_how_to_come_back(
     assert not any(path.endswith("/cancel") for _, path in stack.calls)
 
 
+def test_an_interrupt_before_the_session_is_known_says_where_to_look(
+    tarmac: Command, data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tarmac_client.Tarmac.send", interrupted)
+    code, out, err = tarmac("train", "test_model", "--train", str(data))
+    assert (code, out) == (130, "")
+    assert "'tarmac ls' lists it if it is." in err
+
+
 def test_a_terminal_shows_one_live_line():
     stream = io.StringIO()
     screen = show.Screen(stream, live=True)

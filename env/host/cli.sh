@@ -40,7 +40,7 @@ case $command in
 follow)
     need_one_of RUN "${1:-}" 'Say which run: make follow RUN=...' sessions
     use_stack
-    tarmac_on_terminal follow -- "$1"
+    follow_run "$1"
     ;;
 cancel)
     need_one_of RUN "${1:-}" 'Say which run: make cancel RUN=...' sessions

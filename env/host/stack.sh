@@ -82,22 +82,38 @@ compose() {
 # Runs one of Tarmac's commands (plugins/tarmac/cli) in the stack.
 tarmac() { compose exec -T airflow-cli python -m tarmac.cli "$@" || ended $?; }
 
-# Returns the exit code of a command; says what it means where the engine ended the container that it ran in.
+# Returns the exit code of a command; says what it means where the engine ended the container that it ran in, and where
+# the caller interrupted it: Compose says "canceled" then, and leaves the command in the container alone.
 ended() {
-    if [ "$1" -eq 137 ]; then
+    case $1 in
+    137)
         say "The command was ended with its container, as when the stack is stopped, started anew or upgraded. Sessions go \
 on. When 'make ps' answers again, give the command again; 'make follow RUN=...' follows a session on."
-    fi
+        ;;
+    130)
+        say "Interrupted. The command may go on in the stack, and nothing that it did is taken back: 'make ps' lists the \
+sessions as they are."
+        ;;
+    esac
     return "$1"
 }
 
-# The same, with a terminal where the caller has one: the command sees the width of the screen and the interrupt.
-tarmac_on_terminal() {
+# Follows run $1 to its end, on a terminal where the caller has one: it sees the width of the screen, and the interrupt.
+follow_run() {
+    local code=0
+    # The interrupt belongs to the command inside, which says how to follow the run again.
+    trap : INT
     if [ -t 7 ] && [ -t 1 ]; then
-        compose exec airflow-cli python -m tarmac.cli "$@" <&7 || ended $?
+        compose exec airflow-cli python -m tarmac.cli follow -- "$1" <&7 || code=$?
+        if [ "$code" -eq 130 ]; then return 130; fi
     else
-        tarmac "$@"
+        compose exec -T airflow-cli python -m tarmac.cli follow -- "$1" || code=$?
+        if [ "$code" -eq 130 ]; then
+            say "No longer following; the run goes on. Follow it again: make follow RUN=$1"
+            return 130
+        fi
     fi
+    ended "$code"
 }
 
 # Ends the script with status 3 unless the stack runs.

@@ -20,10 +20,4 @@ if [ "$follow" = no ]; then
     exit 0
 fi
 say "Started run $run"
-# The interrupt belongs to the command inside, which says how to follow the run again.
-trap : INT
-tarmac_on_terminal follow -- "$run" || code=$?
-if [ "${code:-0}" -eq 130 ] && ! { [ -t 7 ] && [ -t 1 ]; }; then
-    say "No longer following; the run goes on. Follow it again: make follow RUN=$run"
-fi
-exit "${code:-0}"
+follow_run "$run"

@@ -38,6 +38,9 @@ if words[:2] == ["compose", "version"]:
     sys.exit()
 if engine == "started anew" and "tarmac.cli" in words:
     sys.exit(137)
+if engine == "interrupted" and "tarmac.cli" in words and (words[-1] == "one" or "trigger" in words):
+    print("canceled", file=sys.stderr)
+    sys.exit(130)
 if engine == "without a stack" and "exec" in words:
     sys.exit('service "airflow-cli" is not running')
 with open(os.environ["FAKE_CALLS"], "a") as calls:
@@ -403,6 +406,21 @@ def test_a_command_whose_container_is_started_anew_says_so(clone: Clone, words: 
     done = clone.make(*words.split(), FAKE_ENGINE="started anew")
     assert "The command was ended with its container" in done.stderr
     assert "Error 137" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("follow RUN=one", "No longer following; the run goes on. Follow it again: make follow RUN=one"),
+        ("cancel RUN=one", "Interrupted. The command may go on in the stack, and nothing that it did is taken back"),
+        ("trigger CONFIG=pyproject.toml", "Interrupted. The command may go on in the stack"),
+    ],
+)
+def test_an_interrupt_says_what_goes_on(clone: Clone, words: str, said: str):
+    done = clone.make(*words.split(), FAKE_ENGINE="interrupted")
+    assert done.stderr.count("nterrupted. ") + done.stderr.count("No longer following") == 1
+    assert said in done.stderr
+    assert "Error 130" in done.stderr
 
 
 def test_services_are_started_again_where_a_container_went_away_meanwhile(clone: Clone):

@@ -81,18 +81,26 @@ def train(arguments: argparse.Namespace) -> int:
     """Start a session and follow it."""
     request, folder = request_of(arguments)
     with connect() as tarmac:
-        session = tarmac.send(request, folder=folder, key=arguments.key)
+        session = _started(lambda: tarmac.send(request, folder=folder, key=arguments.key))
         if arguments.detach:
             return _print(arguments, {"id": session.id}, lambda value: [value["id"]])
         _say(f"Started session {session.id}")
         return _follow(session, arguments)
 
 
+def _started(start: Callable[[], Session]) -> Session:
+    try:
+        return start()
+    except KeyboardInterrupt:
+        _say("\nInterrupted before the stack said that the session is started: 'tarmac ls' lists it if it is.")
+        raise
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Train with code of one's own, and follow it."""
     request = run_request_of(arguments)
     with connect() as tarmac:
-        session = tarmac.send(request, key=arguments.key)
+        session = _started(lambda: tarmac.send(request, key=arguments.key))
         if arguments.detach:
             return _print(arguments, {"id": session.id}, lambda value: [value["id"]])
         _say(f"Started session {session.id}")
@@ -373,7 +381,7 @@ def models_reproduce(arguments: argparse.Namespace) -> int:
     """Train again from a session's record; exit with 0 if the metrics match, with 1 if not."""
     with connect() as tarmac:
         session = Session(tarmac, arguments.session)
-        again = session.reproduce()
+        again = _started(session.reproduce)
         _say(f"Repeating {session.id} from its record, as session {again.id}")
         code = _follow(again, argparse.Namespace(json=False)) if not arguments.json else _quietly(again)
         if code != ExitCode.SUCCESS:
