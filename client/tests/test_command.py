@@ -364,6 +364,17 @@ def test_a_log_goes_on_until_the_session_has_ended(tarmac: Command, stack: Stack
     assert tarmac("logs", "-f", "s")[1] == "one\ntwo\n"
 
 
+def test_long_names_of_types_are_cut_to_the_screen(tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    row = {"precision": 1, "recall": 1, "f1": 1, "support": 1200}
+    by_type = [{"name": name, **row} for name in ("t" * 200, "short")]
+    stack.states = [{"run_state": "success", "state": "done", "result": {"metrics": {}, "by_type": by_type}}]
+    _, out, _ = tarmac("status", "s")
+    told = [line for line in out.splitlines() if "P 1.000" in line]
+    assert [len(line) for line in told] == [90, 90]
+    assert "t…" in told[0]
+
+
 def test_a_table_is_no_wider_than_the_screen(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "40")
     lines = show.table(["A", "NOTE"], [["a", "x" * 100], ["b", LINE]], cut=True)

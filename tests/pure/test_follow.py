@@ -9,6 +9,7 @@ import pytest
 from tarmac.base.errors import ApiError
 from tarmac.cli import follow
 from tarmac.cli.follow import PAUSED, STOPPED_FROM_OUTSIDE, Follower, curve, failure_reason, summary
+from tarmac.cli.tables import _columns
 
 CURVES = {
     "no points": ([], ""),
@@ -78,6 +79,26 @@ def test_the_best_of_a_training_is_named_where_it_is_beside_the_curve():
     assert "best 0.400: the perceptron alone" in "\n".join(
         summary({**trained, "best_is": "the perceptron alone"}, None, None)
     )
+
+
+def test_a_training_that_was_scored_once_has_no_curve():
+    """As each script: its one score is that of the evaluation, told below."""
+    script = {"curve": [[1, 0.0]], "score_name": "f1", "best_score": 0.0, "best_step": 1, "seconds": 75}
+    text = "\n".join(summary(script, {"metrics": {"f1": 0.0}}, None))
+    assert "  trained and scored once, so there is no training curve, 1 min 15 s\n" in text
+    assert "steps 1 to 1" not in text
+    assert "best" not in text
+
+
+def test_long_names_of_types_are_cut_to_the_screen(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    row = {"precision": 1, "recall": 1, "f1": 1}
+    lines = summary(None, {"per_type": {"t" * 200: row, "城市" * 60: row, "short": row}}, None)
+    told = [line for line in lines if "P 1.000" in line]
+    assert len(told) == 3
+    assert all(_columns(line) <= 100 for line in told)
+    assert len({_columns(line) for line in told}) == 1, "numbers stand below each other"
+    assert sum("…" in line for line in told) == 2
 
 
 def test_a_summary_shows_twenty_types_and_counts_the_others():

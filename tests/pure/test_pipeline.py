@@ -111,7 +111,7 @@ def test_a_run_that_was_marked_as_a_success_without_a_model_says_so_until_it_is_
 def test_a_run_that_was_cancelled_is_failed_and_keeps_its_note(notes: Notes):
     notes.note = cancelled_note("ada", datetime.now(UTC), "mine")
     run = Run(dict.fromkeys(run_end.PIPELINE, "skipped"), MARKED)
-    assert judge_run(run, run)
+    assert judge_run(run, run) == notes.note.splitlines()[0], "who cancelled it"
     assert notes.written == []
     notes.note = cancelled_note("ada", datetime.now(UTC), "Waiting: for cores\nmine")
     assert judge_run(run, run)

@@ -19,6 +19,7 @@ from tarmac.base.states import FINISHED_STATES
 from tarmac.base.texts import one_line, visible
 from tarmac.base.units import format_seconds
 from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
+from tarmac.cli.tables import named, screen_width
 from tarmac.ledger.ledger import Ledger
 from tarmac.registry import evaluation
 from tarmac.registry.origins import trained_anew
@@ -53,7 +54,7 @@ def curve(points: Sequence[tuple[float, float]], width: int = 60) -> str:
 def summary(
     trained: dict[str, Any] | None, scored: dict[str, Any] | None, registered: dict[str, Any] | None
 ) -> list[str]:
-    """Return the lines that tell a finished session's result. Pure.
+    """Return the lines that tell a finished session's result. Pure, but for the screen's width.
 
     What trainers of other people leave out, or give another form than the contract's, is passed over: the session has
     succeeded without it.
@@ -73,11 +74,16 @@ def summary(
             best += f": {one_line(trained['best_is'])}"
         elif best and "best_step" in facts:
             best += f" at step {facts['best_step']:g}"
-        lines += [
-            "",
-            f"  training curve ({name} on the evaluation set, steps {points[0][0]:g} to {points[-1][0]:g})",
-            f"  {curve(points)}{best}" + (f", {format_seconds(facts['seconds'])}" if "seconds" in facts else ""),
-        ]
+        took = f", {format_seconds(facts['seconds'])}" if "seconds" in facts else ""
+        if len(points) > 1:
+            lines += [
+                "",
+                f"  training curve ({name} on the evaluation set, steps {points[0][0]:g} to {points[-1][0]:g})",
+                f"  {curve(points)}{best}{took}",
+            ]
+        else:  # as of each script: a point is no curve, and its score is that of the evaluation, below
+            best = best if isinstance(trained.get("best_is"), str) else ""
+            lines += ["", f"  trained and scored once, so there is no training curve{best}{took}"]
     if trained and (resumed := _numbers(trained.get("resumed"))):
         saved = f": {format_seconds(resumed['seconds_saved'])} saved" if "seconds_saved" in resumed else ""
         lines.append(f"  went on from a checkpoint of an earlier attempt{saved}")
@@ -88,11 +94,13 @@ def summary(
         if len(names) > _MOST_TYPES:
             lines.append(f"  and {len(names) - _MOST_TYPES} more metrics, in the result of eval_model")
         kinds = evaluation.by_type(scored)
-        for kind in kinds[:_MOST_TYPES]:
-            of = "" if kind.support is None else f"   of {kind.support:,}"
-            lines.append(
-                f"    {one_line(kind.name):<24} P {kind.precision:.3f}   R {kind.recall:.3f}   F1 {kind.f1:.3f}{of}"
-            )
+        told = kinds[:_MOST_TYPES]
+        numbers = [
+            f" P {kind.precision:.3f}   R {kind.recall:.3f}   F1 {kind.f1:.3f}"
+            + ("" if kind.support is None else f"   of {kind.support:,}")
+            for kind in told
+        ]
+        lines += [f"    {text}" for text in named([kind.name for kind in told], numbers, screen_width() - 4)]
         if more := max(0, len(kinds) - _MOST_TYPES) + evaluation.left_out(scored):
             lines.append(f"    and {more} more, in the result of eval_model")
         lines += [f"  {text}" for text in scored_on(scored)]

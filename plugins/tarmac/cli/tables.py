@@ -56,6 +56,14 @@ def table(
     return ["".join(_padded(cell, size) for cell, size in zip(line, widths, strict=True)).rstrip() for line in shown]
 
 
+def named(names: Sequence[str], rest: Sequence[str], width: int) -> list[str]:
+    """Lay out a trainer's names with what follows each, names cut so that no line is wider than a screen. Pure."""
+    room = max(_NARROWEST, width - max(map(len, rest), default=0))
+    shown = [_cut(one_line(name), room) for name in names]
+    size = max([min(24, room), *map(_columns, shown)])
+    return [f"{name}{' ' * (size - _columns(name))}{text}" for name, text in zip(shown, rest, strict=True)]
+
+
 def _fitting(widths: Sequence[int], width: int, whole: Sequence[bool]) -> list[int]:
     """Cut the widest columns to one width, the largest with which all fit. Pure."""
     room = width - _GAP * (len(widths) - 1) - sum(size for size, kept in zip(widths, whole, strict=True) if kept)

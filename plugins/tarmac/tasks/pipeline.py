@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 _TAG_CHARACTERS = 7_500
 _DESCRIBED = 20
 
-SESSION_FAILED = "The session failed."
+SESSION_FAILED = "The session failed:"
 """How the error of check_DAG_success begins where the run has failed and its note says why."""
 
 OWN_CODE_COMMAND = ("/bin/sh", f"{SESSION_PATH}/own_code.sh")
@@ -342,8 +342,10 @@ def judge_run(ti: Any, dag_run: Any, failure: str | None = None) -> str | None:
     result = run_end.scored_sentence(registered)
 
     def ended(note: str | None) -> str | None:
+        nonlocal cause
         # The note of a run that was cancelled says so already, and who did it.
-        if marked == "failed" and cancellation(note):
+        if marked == "failed" and (cancelled := cancellation(note)):
+            cause = cancelled
             return run_end.waiting_note(note, None)
         return run_end.ended_note(note, cause, lacks, result)
 

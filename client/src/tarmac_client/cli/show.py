@@ -74,6 +74,15 @@ def _columns(text: str) -> int:
     return len(text) + wide - sum(bool(unicodedata.combining(letter)) for letter in text)
 
 
+def _named(names: Sequence[str], rest: Sequence[str]) -> list[str]:
+    """Lay out names of a trainer with what follows each, the names cut so that no line is wider than the screen."""
+    width = shutil.get_terminal_size((_WITHOUT_A_TERMINAL, 24)).columns - 4
+    room = max(4, width - max(map(len, rest), default=0))
+    shown = [_cut(one_line(name), room) for name in names]
+    size = max([min(24, room), *map(_columns, shown)])
+    return [f"{name}{' ' * (size - _columns(name))}{text}" for name, text in zip(shown, rest, strict=True)]
+
+
 def _cut(text: str, most: int) -> str:
     if _columns(text) <= most:
         return text
@@ -378,11 +387,13 @@ def end_lines(info: SessionInfo) -> list[str]:
             count = info.result.eval_lines
             on = "" if count is None else f"   on {_evaluation_lines(count)}"
             lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()) + on)
-        for kind in info.result.by_type[:_MOST_TYPES]:
-            of = "" if kind.support is None else f"   of {kind.support:,}"
-            lines.append(
-                f"    {one_line(kind.name):<24} P {kind.precision:.3f}   R {kind.recall:.3f}   F1 {kind.f1:.3f}{of}"
-            )
+        told = info.result.by_type[:_MOST_TYPES]
+        numbers = [
+            f" P {kind.precision:.3f}   R {kind.recall:.3f}   F1 {kind.f1:.3f}"
+            + ("" if kind.support is None else f"   of {kind.support:,}")
+            for kind in told
+        ]
+        lines += [f"    {text}" for text in _named([kind.name for kind in told], numbers)]
         if others := max(0, len(info.result.by_type) - _MOST_TYPES) + info.result.types_left_out:
             lines.append(f"    and {others} more: --json has all, or the 200 most frequent")
         lines += [f"  warning: {one_line(text)}" for text in info.result.warnings]
