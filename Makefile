@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG DIR FILE FINGERPRINT FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
+ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
 	ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES URL VERSION WHY YES
 # Every name that stands on the command line; one with a _ may be a setting of the environment, such as TARMAC_TAG.
 TYPED := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
@@ -158,6 +158,10 @@ gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a
 .PHONY: doctor
 doctor: ## Say what is wrong with the stack, part by part, and what to do (JSON=1: as JSON)
 	@$(CLI) doctor
+
+.PHONY: space
+space: ## Say what takes how much space, and what is removed by itself (DAYS=7: as if TARMAC_KEEP_DAYS were 7; JSON=1: as JSON)
+	@$(CLI) space $(call if_given,DAYS,"$$DAYS")
 
 .PHONY: notify-test
 notify-test: ## Send a test message to each target of env/notify.toml, or to TARGET=name, and say which takes it

@@ -156,6 +156,10 @@ production)
     # A second value that is empty is a time that was meant and is missing, not now.
     list production ${2+--at="$2"} -- "$1"
     ;;
+space)
+    use_stack
+    list space ${1+--days="$1"}
+    ;;
 gpus | hosts | trainers | doctor | gpu-check)
     use_stack
     list "$command"

@@ -125,6 +125,14 @@ def test_a_file_comes_out_of_an_ended_container(session: Any, until: Any):
         session.api.get_archive(container, "/session/none.json")
 
 
+def test_the_engine_says_how_much_each_volume_takes(session: Any):
+    container = started(session, "head -c 300000 /dev/zero > /session/large")
+    assert list(records(session.api, container, Position(), follow=True)) == []
+    (found,) = [one for one in engine.volume_sizes(session.api) if one[0] == session.volume]
+    assert session.labels.items() <= found[1].items()
+    assert found[2] >= 300_000
+
+
 def test_a_volume_holds_the_request_and_is_not_removed_while_a_container_has_it(session: Any):
     container = started(session, "cat /session/request.json; echo; sleep 60")
     lines = islice(records(session.api, container, Position(), follow=True), 3)

@@ -349,6 +349,13 @@ class MemoryEngine:
         del self._volumes[name]
         shutil.rmtree(self._folder / name)
 
+    def df(self) -> dict[str, Any]:
+        found = [
+            {"Name": name, "Labels": labels, "UsageData": {"Size": _size(self._folder / name), "RefCount": 0}}
+            for name, labels in self._volumes.items()
+        ]
+        return {"Volumes": found or None}
+
     def images(self) -> list[dict[str, Any]]:
         return [{"RepoTags": [image], "Size": 1} for image in self._images]
 
@@ -382,3 +389,7 @@ def _signal(group: int, number: int) -> None:
         os.killpg(group, number)
     except ProcessLookupError:
         return  # it has ended
+
+
+def _size(folder: Path) -> int:
+    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file()) if folder.exists() else 0

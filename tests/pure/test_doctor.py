@@ -42,6 +42,10 @@ JUDGED: dict[str, tuple[Finding, State, str]] = {
     "little room": (doctor.room("it", 4 * GIB, 100 * GIB), State.NOTE, "4.0 GiB of 100.0 GiB"),
     "a small disk with room": (doctor.room("it", 4 * GIB, 20 * GIB), State.OK, "4.0 GiB of 20.0 GiB"),
     "no room": (doctor.room("it", GIB // 2, 100 * GIB), State.WRONG, "512 MiB"),
+    "what takes how much": (doctor.space({"logs": GIB, "data sets": 5}, 9 * GIB)[0], State.OK, "logs 1.0 GiB, data "),
+    "many logs": (doctor.space({"logs": 30 * GIB}, 100 * GIB)[-1], State.NOTE, "30.0 GiB, of a disk of 100.0 GiB"),
+    "a large disk with some logs": (doctor.space({"logs": 3 * GIB}, 100 * GIB)[-1], State.OK, "logs 3.0 GiB"),
+    "a small disk with few logs": (doctor.space({"logs": GIB}, 5 * GIB)[-1], State.OK, "logs 1.0 GiB"),
     "clocks that agree": (doctor.clock("it", NOW, NOW + timedelta(seconds=1)), State.OK, "it and"),
     "a clock that is ahead": (doctor.clock("it", NOW + timedelta(seconds=90), NOW), State.WRONG, "is 90.0 s ahead of"),
     "a clock that is behind": (doctor.clock("it", NOW - timedelta(hours=1), NOW), State.WRONG, "is 3600.0 s behind"),
@@ -96,12 +100,12 @@ def test_a_part_that_does_not_answer_is_a_finding_and_the_others_are_looked_at(m
     def away() -> list[Finding]:
         raise LedgerError("The database tarmac does not answer")
 
-    for name in ("_engine", "_code", "_disks", "_registry", "_airflow", "_leftovers"):
+    for name in ("_engine", "_code", "_disks", "_space", "_registry", "_airflow", "_leftovers"):
         monkeypatch.setattr(doctor, name, lambda: [Finding("it", State.OK, "well")])
     monkeypatch.setattr(doctor, "_database", away)
     found = doctor.examine()
-    assert [one["state"] for one in found] == ["ok", "ok", "ok", "wrong", "ok", "ok", "ok"]
-    assert found[3]["says"] == "does not answer: The database tarmac does not answer"
+    assert [one["state"] for one in found] == ["ok", "ok", "ok", "ok", "wrong", "ok", "ok", "ok"]
+    assert found[4]["says"] == "does not answer: The database tarmac does not answer"
 
 
 FOUND = [

@@ -208,6 +208,7 @@ LITERAL: dict[str, tuple[list[str], list[str]]] = {
         ["promote", BY, f"--why={ODD}", "--", DASHED, ODD],
     ),
     "rollback": ([f"MODEL={ODD}", f"WHY={DASHED}"], ["rollback", BY, f"--why={DASHED}", "--", ODD]),
+    "space": ([f"DAYS={ODD}"], ["space", f"--days={ODD}"]),
     "production": ([f"MODEL={ODD}", f"AT={ODD}"], ["production", f"--at={ODD}", "--", ODD]),
 }
 
@@ -224,6 +225,7 @@ LISTS = {
     "gpus": ([], ["gpus"]),
     "hosts": ([], ["hosts"]),
     "trainers": ([], ["trainers"]),
+    "space": ([], ["space"]),
     "models": (["MODEL=a"], ["models", "--", "a"]),
     "compare": (["A=a/1", "B=b/2"], ["compare", "--", "a/1", "b/2"]),
     "production": (["MODEL=a"], ["production", "--", "a"]),

@@ -89,6 +89,8 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
         assert examined[part]["state"] == "ok", examined[part]
     assert examined["leftovers"]["state"] != "wrong"
     assert "migrations" in stack.make("doctor").stdout
+    assert "databases" in examined["space"]["says"]
+    assert "Nothing is over for more than 30 days." in stack.make("space").stdout
     assert person.tarmac("gpu", "check").returncode == 1
     ended = person.tarmac("cancel", session_id)
     assert (ended.returncode, "has ended already" in ended.stderr) == (2, True)

@@ -102,12 +102,17 @@ def _seconds(text: str, *, variable: str) -> int:
     return int(text)
 
 
-def _days(text: str) -> int | None:
+def days_kept(text: str, *, variable: str) -> int | None:
+    """Return for how many days what is over is kept; None: forever. Pure.
+
+    Raises:
+        SettingsError: neither a number of days nor `forever`.
+    """
     if text == "forever":
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
         raise SettingsError(
-            f"TARMAC_KEEP_DAYS={text!r} is no whole number of days from 1 to 9999: write for example 30, or forever: "
+            f"{variable}={text!r} is no whole number of days from 1 to 9999: write for example 30, or forever: "
             "nothing is removed."
         )
     return int(text)
@@ -203,7 +208,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
         host_lost_seconds=_seconds(get("TARMAC_HOST_LOST_AFTER", "3600"), variable="TARMAC_HOST_LOST_AFTER"),
         host_return_bytes=_size(get("TARMAC_HOST_RETURN_SIZE", "20g"), variable="TARMAC_HOST_RETURN_SIZE"),
-        keep_days=_days(get("TARMAC_KEEP_DAYS", "30")),
+        keep_days=days_kept(get("TARMAC_KEEP_DAYS", "30"), variable="TARMAC_KEEP_DAYS"),
     )
 
 

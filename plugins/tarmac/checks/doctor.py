@@ -14,6 +14,7 @@ from tarmac.base.errors import TarmacError
 from tarmac.base.settings import settings
 from tarmac.base.texts import counted
 from tarmac.base.units import format_cores, format_seconds, format_size
+from tarmac.checks.space import LOGS, sizes
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
 from tarmac.ledger import database
@@ -27,6 +28,7 @@ from tarmac.registry.client import Registry
 
 _LITTLE_BYTES, _LITTLE_SHARE = 5 * 1024**3, 0.05
 _NONE_BYTES = 1024**3
+_MANY_LOGS_BYTES, _MANY_LOGS_SHARE = 2 * 1024**3, 0.1
 _SKEW_SECONDS = 2.0
 _NAMED = 3
 _HEALTHY = "healthy"
@@ -209,6 +211,22 @@ def notifications(counts: Sequence[Mapping[str, Any]]) -> list[Finding]:
     return found
 
 
+def space(sizes: Mapping[str, int], total: int) -> list[Finding]:
+    """Say what takes how much, and judge the logs. Pure.
+
+    Args:
+        sizes: in bytes, by what takes them.
+        total: bytes of the engine's disk.
+    """
+    found = [Finding("space", State.OK, ", ".join(f"{what} {format_size(size)}" for what, size in sizes.items()))]
+    logs = sizes.get(LOGS, 0)
+    if logs > max(_MANY_LOGS_BYTES, total * _MANY_LOGS_SHARE):
+        says = f"{format_size(logs)}, of a disk of {format_size(total)}"
+        todo = "Lower TARMAC_KEEP_DAYS in env/stack.env, then `make up`; `make space DAYS=7` says what goes."
+        found.append(Finding("logs", State.NOTE, says, todo))
+    return found
+
+
 def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
 
@@ -223,6 +241,7 @@ def examine() -> list[dict[str, Any]]:
         ("engine", _engine),
         ("code", _code),
         ("disk", _disks),
+        ("space", _space),
         ("database", _database),
         ("registry", _registry),
         ("airflow", _airflow),
@@ -266,6 +285,10 @@ def _disks() -> list[Finding]:
             found.append(room(where, usage.free, usage.total))
         seen.add((usage.total, usage.free))
     return found
+
+
+def _space() -> list[Finding]:
+    return space(sizes(), shutil.disk_usage("/opt/airflow/logs").total)
 
 
 def _database() -> list[Finding]:

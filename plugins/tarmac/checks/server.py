@@ -91,6 +91,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             from tarmac.checks import doctor
 
             return doctor.examine()
+        case ("GET", "/space"):
+            from tarmac.checks import space
+
+            return space.look(int(query["days"]) if "days" in query else None)
         case ("POST", "/gpu-check"):
             from tarmac.checks import doctor
 

@@ -19,7 +19,7 @@ from tarmac.base.ids import DAG_ID
 from tarmac.base.settings import settings
 from tarmac.base.units import format_size
 from tarmac.checks import parts
-from tarmac.cli import doctor, host_commands, model_commands, notify_test
+from tarmac.cli import doctor, host_commands, model_commands, notify_test, space
 from tarmac.cli.cancel import cancel_run
 from tarmac.cli.explain import explain as explain_session
 from tarmac.cli.explain import lines, make_command
@@ -302,6 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     schema.add_argument("--to", type=int)
     schema.set_defaults(run=migrate)
     model_commands.add_to(commands)
+    space.add_to(commands)
     notify_test.add_to(commands)
     listing = commands.add_parser("trainers", help="list the models of the catalogue")
     add_json(listing)

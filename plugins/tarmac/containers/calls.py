@@ -86,6 +86,9 @@ class EngineCalls(Protocol):
     def remove_volume(self, name: str) -> None:
         """Remove a volume that no container has."""
 
+    def df(self) -> JsonDict:
+        """Measure what takes how much of the engine's disk, which takes seconds: volumes are under "Volumes"."""
+
     def images(self) -> list[JsonDict]:
         """List the local images: their names under "RepoTags", their size in bytes under "Size"."""
 

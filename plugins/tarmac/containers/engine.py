@@ -129,6 +129,15 @@ def session_volumes(api: EngineCalls, stack: str) -> dict[str, SessionKey]:
     return {volume["Name"]: key for volume in found if (key := _key(volume["Labels"] or {}))}
 
 
+def volume_sizes(api: EngineCalls) -> list[tuple[str, dict[str, str], int]]:
+    """Return the name, the labels and the bytes of each volume whose size the engine knows. It takes seconds."""
+    return [
+        (volume["Name"], volume["Labels"] or {}, size)
+        for volume in api.df()["Volumes"] or []
+        if (size := int((volume.get("UsageData") or {}).get("Size", -1))) >= 0
+    ]
+
+
 def _key(labels: dict[str, str]) -> SessionKey | None:
     if LABEL_DAG not in labels or LABEL_RUN not in labels:
         return None

@@ -18,12 +18,11 @@ from tarmac.base.session import SessionKey
 LOGS = Path("/opt/airflow/logs")
 # As Airflow names them: a folder a DAG with one a run in it; and one a day of the DAG processor.
 _DAG, _RUN, _PARSING = "dag_id=", "run_id=", "dag_processor"
-_BLOCK = 512
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a folder takes of the disk, and when something in it was changed last, in seconds of the epoch."""
+    """How many bytes the files of a folder have, and when something in it was changed last, in seconds of the epoch."""
 
     size: int
     newest: float
@@ -123,7 +122,8 @@ class LogFiles:
                         status = os.stat(one, dir_fd=inner, follow_symlinks=False)
                     except FileNotFoundError:  # gone since
                         continue
-                    size, newest = size + status.st_blocks * _BLOCK, max(newest, status.st_mtime)
+                    newest = max(newest, status.st_mtime)
+                    size += 0 if one == "." else status.st_size
         return Taken(size, newest)
 
     @staticmethod

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CHECKER_PORT = 8975
 _CONNECT_SECONDS, _SECONDS, _FILE_SECONDS = 2.0, 30.0, 600.0
+# A file may be large, and its store slow; a new host is sent an image; a model may predict for minutes; the engine
+# measures its volumes.
+_LONG = ("/file", "/upload", "/host", "/predict", "/doctor", "/space")
 
 
 def checker_token() -> str:
@@ -72,8 +75,7 @@ async def call_checker(
     import httpx
 
     try:
-        # A file may be large, and its store slow; a new host is sent an image; a model may predict for minutes.
-        async with _client(_FILE_SECONDS if path in ("/file", "/upload", "/host", "/predict") else _SECONDS) as http:
+        async with _client(_FILE_SECONDS if path in _LONG else _SECONDS) as http:
             answer = await http.request(
                 method, path, params=dict(query), content=content, headers={"Content-Length": str(size)}
             )

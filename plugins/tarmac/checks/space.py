@@ -1,0 +1,68 @@
+"""Says what takes how much space, and what retention removes. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+from tarmac.base.session import LABEL_PROJECT
+from tarmac.base.settings import settings
+from tarmac.containers import engine
+from tarmac.reaper import retention
+from tarmac.reaper.airflow_state import AirflowState, database_url
+from tarmac.reaper.log_files import LogFiles
+
+LOGS = "logs"
+_NAMES = {
+    "logs": LOGS,
+    "datasets": "data sets",
+    "mlflow-artifacts": "models and artifacts",
+    "postgres-data": "databases",
+}
+_SESSIONS = "volumes of sessions"
+
+
+def taken(volumes: Iterable[tuple[str, Mapping[str, str], int]], stack: str) -> dict[str, int]:
+    """Return how many bytes each part of a stack takes, the most first. Pure.
+
+    Args:
+        volumes: the name, labels and bytes of each of the engine's.
+    """
+    found: dict[str, int] = {}
+    for name, labels, size in volumes:
+        if name.startswith(f"{stack}_") and (what := _NAMES.get(name.removeprefix(f"{stack}_"))):
+            found[what] = size
+        elif labels.get(LABEL_PROJECT) == stack:
+            found[_SESSIONS] = found.get(_SESSIONS, 0) + size
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+def sizes() -> dict[str, int]:
+    """Return how many bytes each part of this stack takes, the most first.
+
+    Raises:
+        ContainerError, OSError: the engine does not answer.
+    """
+    return taken(engine.volume_sizes(engine.client()), settings().stack)
+
+
+def look(days: int | None) -> dict[str, Any]:
+    """Say what takes how much, and what is older than so many days.
+
+    Args:
+        days: None: nothing is removed.
+
+    Returns:
+        `sizes` in bytes; `old`, what would be removed with these days, None where nothing ever is.
+
+    Raises:
+        TarmacError, OSError: the engine or Airflow's database does not answer, or the logs cannot be read.
+    """
+    old = None
+    if days is not None:
+        with closing(AirflowState(database_url())) as airflow:
+            found = retention.look(airflow, LogFiles(), days)
+            old = {**asdict(found), "sentence": found.sentence}
+    return {"sizes": sizes(), "old": old}
