@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -13,12 +14,16 @@ from unittest import mock
 
 import httpx
 from fastapi import HTTPException
+from fastapi.testclient import TestClient
 
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import ApiError, DatasetError, PartError, RunStateError
 from tarmac.base.settings import settings
 from tarmac.checks import server
 from tarmac.request.callers import Right
+from tarmac.web.app import create_app
+from tarmac.web.mounted import App, beside
+from tarmac.web.page.app import create_page
 from tarmac.web.stack import Person
 
 API = "/api/v1"
@@ -169,3 +174,41 @@ class Fakes:
             return 409, {"detail": str(error)}
         except DatasetError as error:
             return 400, {"detail": str(error)}
+
+
+class _Swapped:
+    """The stack that the shared app is made on: whichever fakes are in use."""
+
+    now: Fakes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.now, name)
+
+
+_stack = _Swapped()
+
+
+@functools.cache
+def _shared() -> tuple[App, App]:
+    # What one test is told of /now must not be another one's answer.
+    with mock.patch("tarmac.web.app._NOW_SECONDS", -1.0):
+        api = create_app(_stack)
+    return api, beside(api, create_page(api))
+
+
+def shared_api(fakes: Fakes) -> App:
+    """Return the API on these fakes: one app for all tests of a process, since making one takes longer than most tests.
+
+    The fakes of the latest call are in use. The app keeps logins by name and password, and no answers; for what an app
+    keeps make one with `create_app`.
+    """
+    _stack.now = fakes
+    return _shared()[0]
+
+
+@contextmanager
+def browsing(fakes: Fakes) -> Iterator[TestClient]:
+    """Give a client of the shared API and the page beside it, on these fakes."""
+    shared_api(fakes)
+    with TestClient(_shared()[1], follow_redirects=False) as client:
+        yield client

@@ -16,8 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from fakes.web import LINE, Fakes, stored_in
-from tarmac.web.app import create_app
+from fakes.web import LINE, Fakes, shared_api, stored_in
 from tarmac_client import AsyncTarmac
 from tarmac_client.cli.main import main
 
@@ -43,7 +42,7 @@ def app(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Starlette:
     monkeypatch.setattr("time.sleep", lambda _: None)
     for key, value in {"URL": "http://stack", "USER": "user", "PASSWORD": "user", "TOKEN": ""}.items():
         monkeypatch.setenv(f"TARMAC_{key}", value)
-    return Starlette(routes=[Route("/auth/token", token, methods=["POST"]), Mount("/tarmac", app=create_app(fakes))])
+    return Starlette(routes=[Route("/auth/token", token, methods=["POST"]), Mount("/tarmac", app=shared_api(fakes))])
 
 
 @pytest.fixture

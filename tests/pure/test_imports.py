@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,15 +22,17 @@ print(json.dumps(sorted({name.split(".")[0] for name in set(sys.modules) - befor
 """
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Top-level names that a file imports anywhere, and at module level with a `!` in front."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        for name in _names(node):
-            yield name
-    for node in tree.body:
-        for name in _names(node):
-            yield f"!{name}"
+    tree = tree_of(path)
+    anywhere = {name for node in ast.walk(tree) for name in _names(node)}
+    return frozenset(anywhere | {f"!{name}" for node in tree.body for name in _names(node)})
 
 
 def _names(node: ast.AST) -> Iterator[str]:
@@ -105,7 +108,7 @@ def test_the_health_check_runs_on_the_standard_library_alone(repository: Path):
 
 
 def test_the_plugin_file_only_registers(repository: Path):
-    tree = ast.parse((repository / "plugins" / "tarmac_plugin.py").read_text())
+    tree = tree_of(repository / "plugins" / "tarmac_plugin.py")
     assert [type(node) for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)] == [
         ast.ClassDef
     ]
@@ -124,7 +127,7 @@ def test_the_map_names_every_module_and_imports_point_down_it(repository: Path):
     assert rows.keys() == files.keys()
     upwards = []
     for module, path in files.items():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tarmac"):
                 source = str(node.module).replace(".", "/")
                 found = {f"{source}/{alias.name}" for alias in node.names} | {source}

@@ -1,13 +1,13 @@
 """The Makefile's commands up to the engine: what they hand on, what they refuse, what they leave of standard input.
 
-A fake `docker` stands first on PATH. It notes each call with its standard input, and answers as a stack that runs.
+A fake `docker` (fakes/docker.sh) stands first on PATH. It notes each call with its standard input, and answers as a
+stack that runs.
 """
 
 from __future__ import annotations
 
 import fcntl
 import io
-import json
 import os
 import pty
 import pwd
@@ -15,58 +15,14 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import tarfile
 import termios
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-FAKE = """#!{python}
-import json, os, sys
-words, engine = sys.argv[1:], os.environ.get("FAKE_ENGINE", "")
-if engine == "stopped":
-    sys.exit("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
-if engine == "refusing":
-    sys.exit("permission denied while trying to connect to the Docker daemon socket")
-if words[0] == "version":
-    print("28.0.0")
-    sys.exit()
-if words[:2] == ["compose", "version"]:
-    print("2.35.0")
-    sys.exit()
-if engine == "started anew" and "tarmac.cli" in words:
-    sys.exit(137)
-if engine == "interrupted" and "tarmac.cli" in words and (words[-1] == "one" or "trigger" in words):
-    print("canceled", file=sys.stderr)
-    sys.exit(130)
-if engine == "without a stack" and "exec" in words:
-    sys.exit('service "airflow-cli" is not running')
-with open(os.environ["FAKE_CALLS"], "a") as calls:
-    read = sys.stdin.read() if "exec" in words or "--interactive" in words else ""
-    calls.write(json.dumps({{"words": words, "stdin": read}}) + "\\n")
-if engine == "with a Postgres that refuses" and "psql" in " ".join(words):
-    sys.exit("FATAL: the database system is shutting down")
-lost = {{"loses a container once": 1, "keeps losing containers": 9}}.get(engine, 0)
-if "up" in words and sum('"up"' in line for line in open(os.environ["FAKE_CALLS"])) <= lost:
-    sys.exit("Error response from daemon: No such container: 0123456789ab")
-if words[0] == "run" and "stat" in words:
-    print(999)
-if "config" in words:
-    print("mlflow")
-    print("scheduler")
-if "weights" in words and "--" in words:
-    print("config.json\\nmodel.safetensors")
-if engine == "talkative" and "exec" in words:
-    try:
-        for number in range(100_000):
-            print("line", number)
-    except BrokenPipeError:
-        os._exit(255)
-if words[-1:] in (["sessions"], ["models"], ["gpus"], ["hosts"]):
-    print("a list of", words[-1])
-"""
 
 # What a shell or make would expand, split, or end on.
 ODD = """it's `touch done` "$(touch done)" $HOME $5 $$ \\ #1 * ~ é ; & | > x % $(shell touch done) $("""
@@ -89,9 +45,7 @@ class Clone:
             shutil.copy(repository / name, self.folder)
         (self.folder / "examples").mkdir()  # what file:///files/... reads
         shutil.copytree(repository / "env", self.folder / "env", ignore=shutil.ignore_patterns("*.env"))
-        docker = self.bin / "docker"
-        docker.write_text(FAKE.format(python=sys.executable))
-        docker.chmod(0o755)
+        shutil.copy(repository / "tests/fakes/docker.sh", self.bin / "docker")
         ours = ("TARMAC_", "COMPOSE_", "DOCKER_", "MAKE", "MFLAGS")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)} | {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
@@ -100,7 +54,8 @@ class Clone:
 
     def forget(self) -> None:
         """Forget the calls of docker so far."""
-        self._calls.unlink(missing_ok=True)
+        for file in self._calls.parent.glob(f"{self._calls.name}*"):
+            file.unlink()
 
     def run(self, *words: str, stdin: str | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the clone, with variables of the environment."""
@@ -120,7 +75,12 @@ class Clone:
         """Return the calls of docker that the last command made."""
         if not self._calls.exists():
             return []
-        return [Call(**json.loads(line)) for line in self._calls.read_text().splitlines()]
+        noted = iter(self._calls.read_text(errors="surrogateescape").split("\0")[:-1])
+        return [self._call(noted, int(count)) for count in noted]
+
+    def _call(self, noted: Iterator[str], count: int) -> Call:
+        words, stdin = list(islice(noted, count)), next(noted)
+        return Call(words, Path(stdin).read_text() if stdin else "")
 
     def commands(self) -> list[Call]:
         """Return what the last command ran of `tarmac.cli`, without the words before."""

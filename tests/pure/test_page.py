@@ -13,11 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes, stored_in
+from fakes.web import GOOD, Fakes, browsing, stored_in
 from tarmac.base.errors import CheckerUnavailableError
-from tarmac.web.app import create_app
-from tarmac.web.mounted import beside
-from tarmac.web.page.app import STATIC, create_page
+from tarmac.web.page.app import STATIC
 from tarmac.web.recently import Recently
 
 QUEUED = {
@@ -66,8 +64,7 @@ def fakes(tmp_path: Path) -> Iterator[Fakes]:
 
 @pytest.fixture
 def browser(fakes: Fakes) -> Iterator[TestClient]:
-    api = create_app(fakes)
-    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+    with browsing(fakes) as client:
         yield client
 
 

@@ -16,14 +16,11 @@ from hypothesis import given as examples
 from hypothesis import strategies as st
 
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, LINE, Fakes, stored_in
+from fakes.web import GOOD, LINE, Fakes, browsing, stored_in
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import parse_request
 from tarmac.web import answers
-from tarmac.web.app import create_app
-from tarmac.web.mounted import beside
 from tarmac.web.page import form
-from tarmac.web.page.app import create_page
 from tarmac.web.page.forgery import word_for
 
 ID = "2" * 44
@@ -116,8 +113,7 @@ def fakes(tmp_path: Path) -> Iterator[Fakes]:
 
 @pytest.fixture
 def browser(fakes: Fakes) -> Iterator[TestClient]:
-    api = create_app(fakes)
-    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+    with browsing(fakes) as client:
         yield client
 
 

@@ -13,11 +13,8 @@ from fastapi.testclient import TestClient
 
 from fakes import scene
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes, stored_in
+from fakes.web import GOOD, Fakes, browsing, stored_in
 from tarmac.web import answers
-from tarmac.web.app import create_app
-from tarmac.web.mounted import beside
-from tarmac.web.page.app import create_page
 from tarmac.web.page.forgery import word_for
 from tarmac.web.page.lists import compared, model_cards, session_lines
 
@@ -40,8 +37,7 @@ def changes(fakes: Fakes) -> list[tuple[str, str, dict[str, str]]]:
 
 @pytest.fixture
 def browser(fakes: Fakes, changes: object) -> Iterator[TestClient]:
-    api = create_app(fakes)
-    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+    with browsing(fakes) as client:
         yield client
 
 

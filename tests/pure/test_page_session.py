@@ -13,12 +13,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes
+from fakes.web import GOOD, Fakes, browsing
 from tarmac.base.units import GIB
 from tarmac.web import answers
-from tarmac.web.app import create_app
-from tarmac.web.mounted import beside
-from tarmac.web.page.app import create_page
 from tarmac.web.page.forgery import is_forged, word_for
 from tarmac.web.page.render import code, render
 from tarmac.web.page.session import View, curves, view
@@ -193,8 +190,7 @@ def fakes() -> Fakes:
 
 @pytest.fixture
 def browser(fakes: Fakes) -> Iterator[TestClient]:
-    api = create_app(fakes)
-    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+    with browsing(fakes) as client:
         yield client
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from fakes.web import API, GOOD, LINE, NAME, Fakes, stored_in
+from fakes.web import API, GOOD, LINE, NAME, Fakes, shared_api, stored_in
 from tarmac.base.errors import CheckerUnavailableError
 from tarmac.request import stored
 from tarmac.web.app import create_app
@@ -33,7 +33,7 @@ def fakes(tmp_path: Path) -> Iterator[Fakes]:
 @pytest.fixture
 def call(fakes: Fakes) -> Iterator[Callable[..., httpx.Response]]:
     """Calls the API as a person; "" sends no token."""
-    with TestClient(create_app(fakes)) as client:
+    with TestClient(shared_api(fakes)) as client:
 
         def send(who: str, method: str, path: str, **more: Any) -> httpx.Response:
             headers = {**({"Authorization": f"Bearer {who}"} if who else {}), **more.pop("headers", {})}
