@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 
 from fakes import scene
 from fakes.web import Fakes
+from support.browsing import NETWORK_CHANGED, open_at
 from support.fleet import DAG_ID, World, device, entry
 from support.page_server import FLAGS, PAGES, served
 from tarmac.base.session import SessionKey
@@ -39,13 +40,18 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens an address in a window of its own; no script of a page fails, and a page asks nothing of other machines."""
     problems: list[str] = []
 
+    def told(message: ConsoleMessage) -> None:
+        # What other tests do to the machine's networks is no fault of a page.
+        if message.type == "error" and NETWORK_CHANGED not in message.text:
+            problems.append(message.text)
+
     def open_page(address: str) -> Page:
         page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
         page.set_default_timeout(LONGEST)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda told: problems.append(told.text) if told.type == "error" else None)
+        page.on("console", told)
         page.on("request", lambda asked: problems.append(asked.url) if "localhost" not in asked.url else None)
-        page.goto(address)
+        open_at(page, address)
         return page
 
     yield open_page

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from support.browsing import open_at
 from support.stack import REPO, Stack
 from support.waiting import wait_for
 
@@ -39,7 +40,7 @@ def page(stack: Stack) -> Iterator[Page]:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1300}, color_scheme="light")
         page.set_default_timeout(120_000)
-        page.goto(f"http://localhost:{stack.web}/")
+        open_at(page, f"http://localhost:{stack.web}/", page.locator("#username"))
         page.fill("#username", "airflow")
         page.fill("#password", "airflow")
         page.click("input[type=submit], button[type=submit]")
@@ -53,6 +54,13 @@ def shoot(page: Page, name: str) -> None:
     if folder := os.environ.get("TARMAC_SCREENSHOTS"):
         page.wait_for_load_state("networkidle")
         page.screenshot(path=str(Path(folder) / name))
+
+
+def open_form(stack: Stack, page: Page) -> None:
+    """Open the form that starts a session, with its three editors."""
+    editors = page.get_by_role("dialog").locator(".view-lines")
+    trigger = page.get_by_role("button", name="Trigger").first
+    open_at(page, f"http://localhost:{stack.web}/dags/nlp_model_training", editors.nth(2), through=trigger)
 
 
 def fill_form(page: Page, datasets: str) -> None:
@@ -76,19 +84,10 @@ def fill_form(page: Page, datasets: str) -> None:
     wait_for("the editor to hold the data sets", filled, every=1)
 
 
-def _what_went_wrong(page: Page) -> list[str]:
-    """Return a list that the page's errors, refused and failed requests are added to as they come."""
-    said: list[str] = []
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("requestfailed", lambda request: said.append(f"{request.url}: {request.failure}"))
-    page.on("response", lambda answer: said.append(f"{answer.url}: {answer.status}") if answer.status >= 400 else None)
-    return said
-
-
 def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str) -> None:
     task = f"dags/nlp_model_training/runs/{run_id}/tasks/update_model_metadata_registry"
-    page.goto(f"http://localhost:{stack.web}/{task}/details")
-    expect(page.get_by_role("link", name="Model version in MLflow")).to_be_visible()
+    link = page.get_by_role("link", name="Model version in MLflow")
+    open_at(page, f"http://localhost:{stack.web}/{task}/details", link)
     address = page.get_by_role("link", name="Training in MLflow").get_attribute("href")
     assert address
     lines = (stack.env_dir / "registry.env").read_text().splitlines()
@@ -103,10 +102,7 @@ def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str
     )
     try:
         mlflow = context.new_page()
-        went_wrong = _what_went_wrong(mlflow)
-        mlflow.goto(address)
-        back = mlflow.get_by_text(f"/dags/nlp_model_training/runs/{run_id}").first
-        expect(back, f"MLflow's page, of which the browser says: {went_wrong}").to_be_visible()
+        open_at(mlflow, address, mlflow.get_by_text(f"/dags/nlp_model_training/runs/{run_id}").first)
         shoot(mlflow, "mlflow-run.png")
     finally:
         context.close()
@@ -115,8 +111,7 @@ def _leads_to_its_model_in_mlflow_and_back(stack: Stack, page: Page, run_id: str
 def test_the_form_triggers_a_run_that_succeeds_shows_15_tasks_and_leads_to_mlflow_and_back(
     stack: Stack, page: Page, smoke: dict[str, Any]
 ) -> None:
-    page.goto(f"http://localhost:{stack.web}/dags/nlp_model_training")
-    page.get_by_role("button", name="Trigger").first.click()
+    open_form(stack, page)
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("checkbox", name="GPU")).to_have_count(1)
     expect(dialog.get_by_role("spinbutton", name="Seed")).to_have_value("0")
@@ -136,8 +131,9 @@ def test_the_form_triggers_a_run_that_succeeds_shows_15_tasks_and_leads_to_mlflo
     run_id = wait_for("the run that the form started", new_run)
     assert run_id
     assert stack.finish(run_id) == "success"
-    page.goto(f"http://localhost:{stack.web}/dags/nlp_model_training/runs/{run_id}")
-    page.get_by_role("button", name="Show Graph").first.click()
+    first = page.get_by_test_id(f"rf__node-{TASKS[0]}")
+    show = page.get_by_role("button", name="Show Graph").first
+    open_at(page, f"http://localhost:{stack.web}/dags/nlp_model_training/runs/{run_id}", first, through=show)
     # Thirteen steps in a row fit a screen from top to bottom.
     page.get_by_role("button", name="Options").first.click()
     page.get_by_role("combobox").filter(has_text="Left to Right").click()
@@ -152,8 +148,7 @@ def test_the_form_triggers_a_run_that_succeeds_shows_15_tasks_and_leads_to_mlflo
 
 
 def test_a_bad_request_from_the_form_shows_why(stack: Stack, page: Page) -> None:
-    page.goto(f"http://localhost:{stack.web}/dags/nlp_model_training")
-    page.get_by_role("button", name="Trigger").first.click()
+    open_form(stack, page)
     dialog = page.get_by_role("dialog")
     fill_form(page, '{"tiny": {"train": "../../etc/passwd"}}')
     dialog.get_by_role("button", name="Trigger").last.click()
@@ -162,10 +157,9 @@ def test_a_bad_request_from_the_form_shows_why(stack: Stack, page: Page) -> None
 
 
 def test_the_tarmac_page_in_the_navigation_starts_shows_and_ends_a_session(stack: Stack, page: Page, tiny: str) -> None:
-    page.goto(f"http://localhost:{stack.web}/")
-    page.get_by_role("link", name="Tarmac", exact=True).click()
     tower = page.frame_locator("iframe[title=Tarmac]")
-    expect(tower.get_by_role("heading", name="Host local")).to_be_visible()
+    link = page.get_by_role("link", name="Tarmac", exact=True)
+    open_at(page, f"http://localhost:{stack.web}/", tower.get_by_role("heading", name="Host local"), through=link)
 
     tower.get_by_role("link", name="New session").click()
     tower.get_by_label("Model").select_option("test_model")
