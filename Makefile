@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
+ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FIX FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
 	ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES URL VERSION WHY YES
 # Every name that stands on the command line; one with a _ may be a setting of the environment, such as TARMAC_TAG.
 TYPED := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
@@ -156,8 +156,8 @@ gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a
 	@$(CLI) gpu-check
 
 .PHONY: doctor
-doctor: ## Say what is wrong with the stack, part by part, and what to do (JSON=1: as JSON)
-	@$(CLI) doctor
+doctor: ## Say what is wrong with the stack, part by part, and what to do (FIX=1: mend before what is safe to; JSON=1: as JSON)
+	@$(CLI) doctor "$$FIX"
 
 .PHONY: space
 space: ## Say what takes how much space, and what is removed by itself (DAYS=7: as if TARMAC_KEEP_DAYS were 7; JSON=1: as JSON)

@@ -72,6 +72,7 @@ class Stack:
         self.api = "1.0"
         self.date = format_datetime(datetime.now(timezone.utc), usegmt=True)
         self.log = ["one", "two"]
+        self.unmended: list[dict[str, str]] = []
         self.findings = [{"part": "disk", "state": "wrong", "says": "full", "todo": "Make space."}]
         self.gpus = True
         self.matches = True
@@ -127,6 +128,10 @@ class Stack:
             return 200, {
                 "task": "train_model_cpu", "attempt": 1, "lines": lines, "next": first + len(lines), "ended": not lines,
             }  # fmt: skip
+        if path == "/doctor" and method == "POST":
+            left = [{**one, "why": "you choose"} for one in self.findings if one["state"] != "ok"]
+            done = [{"part": "leftovers", "says": "removed volume v: over"}]
+            return 200, {"mended": done, "failed": self.unmended, "left": left, "findings": self.findings}
         if path == "/doctor":
             return 200, self.findings
         if path == "/gpus/check":

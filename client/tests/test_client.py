@@ -169,6 +169,7 @@ def test_asyncio_does_the_same(stack: Stack, data: Path):
             with pytest.raises(RefusedError, match="in production"):
                 await tarmac.remove_model("ner", 1)
             assert [one.part for one in await tarmac.doctor()] == ["disk"]
+            assert (await tarmac.mend()).done == ("leftovers: removed volume v: over",)
             assert (await tarmac.check_gpus())["usable"]
             await tarmac.remove_dataset(await tarmac.push(data))
             await session.retry()

@@ -295,6 +295,19 @@ def test_the_doctor_looks_at_both_sides(tarmac: Command, stack: Stack):
     assert json.loads(tarmac("doctor", "--json")[1])[0]["part"] == "client"
 
 
+def test_the_doctor_says_what_it_mended_and_why_it_left_the_rest(tarmac: Command, stack: Stack):
+    code, out, _ = tarmac("doctor", "--fix")
+    assert (code, out.splitlines()) == (
+        1, ["✓ leftovers: removed volume v: over", "✗ disk: full", "  Left: you choose.", "  Make space.",
+            "1 mended. 1 wrong."],
+    )  # fmt: skip
+    stack.findings = []
+    assert tarmac("doctor", "--fix") == (0, "✓ leftovers: removed volume v: over\n1 mended. Nothing is wrong.\n", "")
+    assert json.loads(tarmac("doctor", "--fix", "--json")[1])["done"] == ["leftovers: removed volume v: over"]
+    stack.unmended = [{"part": "logs", "says": "could not be mended: away"}]
+    assert tarmac("doctor", "--fix")[0] == 1
+
+
 def test_a_script_learns_whether_there_is_a_gpu(tarmac: Command, stack: Stack):
     code, out, _ = tarmac("gpu", "check")
     assert (code, out.splitlines()) == (

@@ -36,6 +36,40 @@ need_one_of() {
     exit 2
 }
 
+# Starts the services that have stopped while others run, as they are, and waits until they are healthy. Where none
+# runs, somebody stopped the stack: that stays so. airflow-init ends when its work is done.
+start_stopped() {
+    local found service state id deadline health
+    found=$(compose ps --all --format '{{.Service}} {{.State}} {{.ID}}')
+    grep -q ' running ' <<<"$found" || return 0
+    while read -r service state id; do
+        case $service:$state in
+        airflow-init:*) continue ;;
+        *:exited | *:created | *:dead) ;;
+        *) continue ;;
+        esac
+        if ! docker start "$id" >/dev/null; then
+            warn "service $service has stopped and does not start: 'make logs SERVICE=$service' says why; then 'make up'."
+            continue
+        fi
+        deadline=$((SECONDS + 120))
+        while :; do
+            health=$(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$id") || health=gone
+            case $health in
+            healthy | running)
+                say "Started the service $service, which had stopped."
+                break
+                ;;
+            esac
+            if [ "$SECONDS" -ge "$deadline" ]; then
+                warn "service $service had stopped, was started, and is $health after 120 s: 'make logs SERVICE=$service' says why."
+                break
+            fi
+            sleep 1
+        done
+    done <<<"$found"
+}
+
 case $command in
 follow)
     need_one_of RUN "${1:-}" 'Say which run: make follow RUN=...' sessions
@@ -160,7 +194,19 @@ space)
     use_stack
     list space ${1+--days="$1"}
     ;;
-gpus | hosts | trainers | doctor | gpu-check)
+doctor)
+    if is_on FIX "${1:-}"; then
+        # shellcheck source-path=SCRIPTDIR source=stack.sh
+        . "$here/stack.sh"
+        start_stopped
+        ensure_up
+        list doctor --fix
+    else
+        use_stack
+        list doctor
+    fi
+    ;;
+gpus | hosts | trainers | gpu-check)
     use_stack
     list "$command"
     ;;

@@ -11,6 +11,7 @@ from support.fleet import DAG_ID, World, device, entry, query, reserved
 from support.postgres import Postgres
 from tarmac.base.errors import AirflowStateError
 from tarmac.base.session import LABEL_GENERATION, LABEL_OWNER, LABEL_TASK, SessionKey, session_labels, volume_name
+from tarmac.checks import mending
 from tarmac.containers import engine
 from tarmac.ledger.ledger import Ledger
 from tarmac.reaper.airflow_state import AirflowState
@@ -120,6 +121,21 @@ def test_a_deleted_runs_container_goes_first_and_then_its_volume(reaper: Reaper,
     assert not runs(api, container)
     assert not engine.volume_exists(api, volume_name("tarmac-it", DAG_ID, "gone")) or reaper.round()
     assert not engine.session_volumes(api, reaper._stack)
+
+
+def test_mending_removes_what_a_session_left_and_nothing_of_one_that_goes_on(
+    reaper: Reaper, airflow: Airflow, make: Any, api: Any, stack: str
+):
+    airflow.run("goes on", **{CPU: "running"})
+    going, left = make("goes on"), make("deleted")
+    lines = mending.reap(reaper, lambda: None)
+    name = volume_name(stack, DAG_ID, "deleted")
+    assert [line.partition(":")[0].rpartition(" ")[0] for line in lines] == ["removed container", "removed volume"]
+    assert lines[1].startswith(f"removed volume {name}: ")
+    assert runs(api, going)
+    assert not runs(api, left)
+    assert not engine.volume_exists(api, name)
+    assert mending.reap(reaper, lambda: None) == []
 
 
 @pytest.mark.parametrize(("state", "generation"), [("restarting", 2), ("running", 4)])

@@ -58,6 +58,14 @@ fi
 if [ "$1" = run ] && [ "$stat" ]; then echo 999; fi
 if [ "$config" ]; then printf 'mlflow\nscheduler\n'; fi
 if [ "$weights" ] && [ "$dashes" ]; then printf 'config.json\nmodel.safetensors\n'; fi
+case "$engine $*" in
+'with stopped services '*' --all '*)
+    printf '%s\n' 'airflow-init exited 1' 'postgres running 2' 'webserver exited 3' 'mlflow exited 4' 'triggerer running 5'
+    ;;
+'without a running service '*' --all '*) printf '%s\n' 'postgres exited 2' 'webserver exited 3' ;;
+'with stopped services start 4') fail 'Error response from daemon: driver failed' ;;
+esac
+if [ "$1" = inspect ]; then echo healthy; fi
 # As docker, it ends with an error of its own where nobody reads on.
 if [ "$engine" = talkative ] && [ "$exec" ]; then seq -f 'line %.0f' 0 99999 2>/dev/null || exit 255; fi
 case $last in sessions | models | gpus | hosts) printf 'a list of %s\n' "$last" ;; esac

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tarmac.base.errors import CheckerUnavailableError, LedgerError
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
-from tarmac.checks import doctor
+from tarmac.checks import doctor, mending
 from tarmac.checks.doctor import Finding, State
 from tarmac.cli import doctor as command
 from tarmac.cli import main as commands
@@ -137,6 +139,63 @@ def test_the_make_targets_print_it_and_their_exit_codes_are_for_scripts(
         "✓ GPU-b  H100, memory not known", "✗ GPU 1: lost", "No GPU can be used.",
     ]  # fmt: skip
     assert command.code_of(FOUND[1:]) == 0
+
+
+MENDED = {
+    "mended": [{"part": "leftovers", "says": "removed volume v: over"}],
+    "failed": [{"part": "logs", "says": "could not be mended: Airflow's database: away"}],
+    "left": mending.left_of([*FOUND, {"part": "new part", "state": "note", "says": "odd", "todo": ""}]),
+    "findings": FOUND,
+}
+
+
+def test_what_was_mended_is_said_and_what_was_left_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(command, "ask", lambda method, path: {("POST", "/mend"): MENDED}[method, path])
+    assert commands.main(["doctor", "--fix"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "✓ leftovers            removed volume v: over",
+        "✗ logs                 could not be mended: Airflow's database: away",
+        "! new part             odd", "                       Left: nothing is known that mends it and is safe.",
+        "✗ disk                 full",
+        "                       Left: what else takes space is data, models, images or logs that are kept: you choose.",
+        "                       Make space.",
+        "1 mended. 2 wrong.",
+    ]  # fmt: skip
+    monkeypatch.setattr(command, "ask", lambda *_: {"mended": [], "failed": [], "left": [], "findings": FOUND[1:]})
+    assert commands.main(["doctor", "--fix"]) == 0
+    assert capsys.readouterr().out == "Nothing was mended. Nothing is wrong.\n"
+
+
+def test_only_what_is_gone_afterwards_counts_as_removed():
+    stays = Orphans({}, {}, {}, {Volume("v-gone", KEY): "over"})
+    assert mending.removed_lines(LEFT, stays) == [
+        "removed container c-gone: over",
+        "released the reservation of gone: over",
+    ]
+    assert len(mending.removed_lines(LEFT, Orphans({}, {}, {}, {}))) == 3
+
+
+def test_every_part_that_can_be_found_wrong_has_a_reason_for_being_left():
+    parts = set(re.findall(r'Finding\(\s*"([a-z]+)", State\.(?:WRONG|NOTE)', Path(doctor.__file__).read_text()))
+    assert {"disk", "clocks", "images", "gpu"} <= parts
+    assert parts <= mending.WHY_LEFT.keys()
+
+
+def test_a_part_that_does_not_answer_is_said_and_the_others_are_mended(monkeypatch: pytest.MonkeyPatch):
+    def away() -> list[str]:
+        raise LedgerError("The database tarmac does not answer")
+
+    monkeypatch.setattr(mending, "_reap", away)
+    monkeypatch.setattr(mending, "_old", lambda: ["removed old logs"])
+    monkeypatch.setattr(doctor, "examine", lambda: FOUND)
+    found = mending.mend()
+    assert found["failed"] == [
+        {"part": "leftovers", "says": "could not be mended: The database tarmac does not answer"}
+    ]  # fmt: skip
+    assert found["mended"] == [{"part": "logs", "says": "removed old logs"}]
+    assert [one["part"] for one in found["left"]] == ["disk"]
 
 
 def test_a_checker_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch):

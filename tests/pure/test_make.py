@@ -180,7 +180,25 @@ def test_a_value_arrives_as_it_was_typed(clone: Clone, target: str, given: list[
     assert clone.commands() == [Call(wanted, "")]
 
 
+def test_doctor_fix_starts_what_has_stopped_and_no_other(clone: Clone):
+    done = clone.make("doctor", "FIX=1", FAKE_ENGINE="with stopped services")
+    assert done.returncode == 0, done.stderr
+    assert [call.words[1] for call in clone.calls() if call.words[0] == "start"] == ["3", "4"]
+    assert "Started the service webserver, which had stopped." in done.stderr
+    assert "service mlflow has stopped and does not start: 'make logs SERVICE=mlflow' says why" in done.stderr
+    assert [call.words for call in clone.commands()] == [["doctor", "--fix"]]
+
+
+@pytest.mark.parametrize(
+    ("given", "engine"), [("FIX=1", "without a running service"), ("FIX=0", "with stopped services")]
+)
+def test_a_stack_that_a_person_stopped_stays_so_and_so_does_all_without_fix(clone: Clone, given: str, engine: str):
+    assert clone.make("doctor", given, FAKE_ENGINE=engine).returncode == 0
+    assert [call for call in clone.calls() if call.words[0] == "start"] == []
+
+
 LISTS = {
+    "doctor": (["FIX=1"], ["doctor", "--fix"]),
     "ps": ([], ["sessions"]),
     "gpus": ([], ["gpus"]),
     "hosts": ([], ["hosts"]),

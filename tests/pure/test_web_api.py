@@ -55,7 +55,7 @@ CALLS = [
     ("POST", "/models/m/predict", "predict"), ("POST", "/sessions/one/predict", "predict"),
     ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
-    ("GET", "/doctor", "read"), ("POST", "/gpus/check", "start"),
+    ("GET", "/doctor", "read"), ("POST", "/doctor", "start"), ("POST", "/gpus/check", "start"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
     ("POST", "/datasets", "start"), ("GET", "/kinds/one", "read"), ("GET", "/attempts", "read"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),

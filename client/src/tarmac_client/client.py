@@ -16,6 +16,7 @@ from tarmac_client.flow import Calls, Flow, Pause, Tell
 from tarmac_client.types import (
     Explanation,
     Finding,
+    Mended,
     ModelVersion,
     Predictions,
     ProductionStep,
@@ -286,6 +287,14 @@ class Tarmac:
     def doctor(self) -> list[Finding]:
         """Return what is wrong with the stack, part by part, with what to do."""
         return self.run(self.verbs.doctor())
+
+    def mend(self) -> Mended:
+        """Mend what is safe to mend without a question; return what was done, what was left, and why.
+
+        Raises:
+            ForbiddenError: your role may only look.
+        """
+        return self.run(self.verbs.mend())
 
     def check_gpus(self) -> dict[str, Any]:
         """Return whether the stack's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real."""

@@ -266,6 +266,25 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Mended:
+    """What was mended of a stack.
+
+    `done`: what, a sentence each. `failed`: what could not be, since something does not answer. `left`: the findings
+    that remain, and why each was left. `findings`: all of them.
+    """
+
+    done: tuple[str, ...]
+    failed: tuple[str, ...]
+    left: tuple[tuple[Finding, str], ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def wrong(self) -> bool:
+        """Whether something is wrong still."""
+        return bool(self.failed) or any(one.state == "wrong" for one in self.findings)
+
+
+@dataclass(frozen=True)
 class Predictions:
     """What a model predicts: an object for each line that was asked for, in their order.
 

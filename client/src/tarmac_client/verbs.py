@@ -28,6 +28,7 @@ from tarmac_client.types import (
     Explanation,
     Finding,
     LogPart,
+    Mended,
     Metric,
     ModelVersion,
     Predictions,
@@ -446,6 +447,17 @@ class Verbs:
         """Return what is wrong with the stack, part by part."""
         rows = yield from self.calls.call("GET", "/doctor", seconds=120.0)
         return [known(Finding, row) for row in rows]
+
+    def mend(self) -> Flow[Mended]:
+        """Mend what is safe to mend; return what was done, and what was left."""
+        # It looks at everything twice, and removes old logs.
+        found = yield from self.calls.call("POST", "/doctor", seconds=600.0)
+        return Mended(
+            tuple(f"{one['part']}: {one['says']}" for one in found["mended"]),
+            tuple(f"{one['part']}: {one['says']}" for one in found["failed"]),
+            tuple((known(Finding, one), str(one["why"])) for one in found["left"]),
+            tuple(known(Finding, one) for one in found["findings"]),
+        )
 
     def check_gpus(self) -> Flow[dict[str, Any]]:
         """Return whether the stack's GPUs can be used, tried for real."""

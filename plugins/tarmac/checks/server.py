@@ -91,6 +91,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             from tarmac.checks import doctor
 
             return doctor.examine()
+        case ("POST", "/mend"):
+            from tarmac.checks import mending
+
+            return mending.mend()
         case ("GET", "/space"):
             from tarmac.checks import space
 

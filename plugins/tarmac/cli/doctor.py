@@ -44,6 +44,20 @@ def finding_lines(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, (f"{wrong} wrong." if wrong else "Nothing is wrong.") + look]
 
 
+def mended_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return the lines of `make doctor FIX=1`: what was mended, then what is left and why. Pure."""
+    lines = [f"{MARKS['ok']} {one['part']:<20} {one_line(one['says'])}" for one in found["mended"]]
+    lines += [f"{MARKS['wrong']} {one['part']:<20} {one_line(one['says'])}" for one in found["failed"]]
+    for one in sorted(found["left"], key=lambda one: list(MARKS).index(one["state"])):
+        lines.append(f"{MARKS[one['state']]} {one['part']:<20} {one_line(one['says'])}")
+        lines.append(f"  {'':<20} Left: {one_line(one['why'])}.")
+        if one["todo"]:
+            lines.append(f"  {'':<20} {one_line(one['todo'])}")
+    mended = f"{len(found['mended'])} mended." if found["mended"] else "Nothing was mended."
+    wrong = len(found["failed"]) + sum(one["state"] == "wrong" for one in found["left"])
+    return [*lines, f"{mended} {f'{wrong} wrong.' if wrong else 'Nothing is wrong.'}"]
+
+
 def gpu_lines(found: Mapping[str, Any]) -> list[str]:
     """Return the lines of `make gpu-check`. Pure."""
     lines = [f"NVIDIA driver {found['driver']}, CUDA {found['cuda'] or '?'}"] if found["driver"] else []

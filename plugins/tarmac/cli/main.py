@@ -174,7 +174,14 @@ def gpus(arguments: argparse.Namespace) -> int:
 
 
 def examine(arguments: argparse.Namespace) -> int:
-    """Say what is wrong with the stack; fail if something is."""
+    """Say what is wrong with the stack, and mend what is safe to mend before if asked to; fail if something is."""
+    if arguments.fix:
+        mended = doctor.ask("POST", "/mend")
+        if arguments.json:
+            print_json(mended)
+        else:
+            print("\n".join(doctor.mended_lines(mended)))
+        return doctor.code_of([*mended["findings"], *({"state": "wrong"} for _ in mended["failed"])])
     found = doctor.ask("GET", "/doctor")
     if arguments.json:
         print_json(found)
@@ -289,6 +296,7 @@ def main(argv: list[str] | None = None) -> int:
     listing.set_defaults(run=gpus)
     host_commands.add_to(commands)
     look = commands.add_parser("doctor", help="say what is wrong with the stack, and what to do")
+    look.add_argument("--fix", action="store_true", help="mend before what is safe to mend")
     add_json(look)
     look.set_defaults(run=examine)
     look = commands.add_parser("gpu-check", help="say whether the GPUs can be used; each is tried")

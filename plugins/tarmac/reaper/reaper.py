@@ -70,12 +70,20 @@ class Reaper:
         if time.monotonic() >= self._host_at:
             note_host(self._ledger, self._api)
             self._host_at = time.monotonic() + HOST_SECONDS
-        found = orphans.find(self._inventory())
+        found = self.look()
         sure = twice(before, found)
         if sure:
             self._remove(sure)
         self._before = found
         return sure
+
+    def look(self) -> Orphans:
+        """Return what is orphaned now. Removes nothing.
+
+        Raises:
+            TarmacError, OSError: something does not answer.
+        """
+        return orphans.find(self._inventory())
 
     def _prune(self) -> None:
         """Let the ledger forget the oldest of what it collects, from time to time."""

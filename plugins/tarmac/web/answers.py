@@ -409,6 +409,28 @@ class Finding(BaseModel):
     todo: str
 
 
+class LeftFinding(Finding):
+    """What was found and not mended."""
+
+    why: str = Field(description="why it was left")
+
+
+class Deed(BaseModel):
+    """What was done about a part of the stack, or could not be done."""
+
+    part: str
+    says: str
+
+
+class Mended(BaseModel):
+    """What was mended of the stack."""
+
+    mended: list[Deed]
+    failed: list[Deed] = Field(description="what could not be mended since something does not answer")
+    left: list[LeftFinding]
+    findings: list[Finding] = Field(description="all that was found of each part afterwards")
+
+
 class GpuCheck(BaseModel):
     """Whether this stack's machine can train on its GPUs, tried for real."""
 

@@ -503,6 +503,11 @@ def create_app(stack: Stack) -> FastAPI:
         """Look at every part of the stack and say what is wrong, with the numbers, and what to do."""
         return await asked("GET", "/doctor", {})
 
+    @app.post(f"{PREFIX}/doctor", response_model=answers.Mended)
+    async def mend_stack(_: Starter) -> Any:
+        """Mend what is safe to mend without a question, and say what was done, what was left, and why."""
+        return await asked("POST", "/mend", {})
+
     @app.get(f"{PREFIX}/hosts", response_model=answers.Hosts)
     async def show_hosts(_: Reader) -> Any:
         """Show the hosts, what is reserved of them, and the queue of CPU sessions with a reason for each."""

@@ -426,6 +426,10 @@ def doctor(arguments: argparse.Namespace) -> int:
             Finding("login", "note" if may else "ok", f"at {tarmac.login.url} as {about['user']}{may}"),
             *tarmac.run(tarmac.verbs.clock(datetime.now(timezone.utc))),
         ]
+        if arguments.fix:
+            mended = tarmac.mend()
+            _print(arguments, mended, show.mended_lines)
+            return ExitCode.SESSION_FAILED if mended.wrong else ExitCode.SUCCESS
         found = [*here, *tarmac.doctor()]
         _print(arguments, found, show.finding_lines)
         return ExitCode.SESSION_FAILED if any(one.state == "wrong" for one in found) else ExitCode.SUCCESS

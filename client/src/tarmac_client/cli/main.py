@@ -218,7 +218,10 @@ def parser() -> argparse.ArgumentParser:
     gpu = verbs.add_parser("gpu", help="try the GPUs", description="Try the GPUs.")
     of_gpu = gpu.add_subparsers(required=True, metavar="VERB")
     add("check", commands.gpu_check, "say whether the GPUs can be used; each is tried", "tarmac gpu check", of_gpu)
-    add("doctor", commands.doctor, "say what is wrong with this machine's client and with the stack", "tarmac doctor")
+    one = add(
+        "doctor", commands.doctor, "say what is wrong with this machine's client and with the stack", "tarmac doctor"
+    )
+    one.add_argument("--fix", action="store_true", help="mend of the stack what is safe to mend, and say what")
     add("hosts", commands.hosts, "show cores and memory of the hosts, and the queue of CPU sessions", "tarmac hosts")
     complete = add(
         "completion", _print_completion, "print a script that completes this command in a shell",

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from tarmac_client.types import (
     Explanation,
     Finding,
+    Mended,
     ModelVersion,
     ProductionStep,
     Progress,
@@ -342,6 +343,18 @@ def finding_lines(found: Sequence[Finding]) -> list[str]:
     notes = sum(one.state == "note" for one in found)
     look = f" {_counted(notes, 'note')} (!) to look at." if notes else ""
     return [*lines, (f"{wrong} wrong." if wrong else "Nothing is wrong.") + look]
+
+
+def mended_lines(found: Mended) -> list[str]:
+    """What was mended, then what is left and why."""
+    lines = [f"✓ {one_line(one)}" for one in found.done] + [f"✗ {one_line(one)}" for one in found.failed]
+    for one, why in found.left:
+        lines.append(f"{'✗' if one.state == 'wrong' else '!'} {one.part}: {one_line(one.says)}")
+        lines.append(f"  Left: {one_line(why)}.")
+        lines += [f"  {one_line(one.todo)}"] if one.todo else []
+    mended = f"{len(found.done)} mended." if found.done else "Nothing was mended."
+    wrong = len(found.failed) + sum(one.state == "wrong" for one, _ in found.left)
+    return [*lines, f"{mended} {f'{wrong} wrong.' if wrong else 'Nothing is wrong.'}"]
 
 
 def gpu_check_lines(found: Mapping[str, Any]) -> list[str]:
