@@ -14,6 +14,7 @@ import pytest
 HEAVY = {"fsspec", "s3fs", "aiobotocore", "botocore", "httpx", "pynvml", "mlflow", "spacy", "pandas", "numpy", "base58"}
 PARSE = """
 import json, sys
+sys.modules["rfc3987_syntax"] = None
 import airflow.sdk, airflow.sdk.exceptions, airflow.sdk.log
 before = set(sys.modules)
 sys.path.insert(0, sys.argv[1])

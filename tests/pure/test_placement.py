@@ -24,6 +24,7 @@ from tarmac.admission.placement import (
     need_text,
     place,
     plan,
+    with_reserved,
 )
 from tarmac.base.errors import SnapshotError
 from tarmac.base.units import GIB, format_size
@@ -380,6 +381,31 @@ def test_devices_are_held_for_a_session_whose_number_is_below_the_limit_and_not_
     large = Waiting("large", Need(80 * GIB), sequence=5)
     busy = DeviceLoad("GPU-a", 80 * GIB, reserved_bytes=GIB)
     assert plan([large], [busy], starved_below=starved_below).held == held
+
+
+def test_of_two_that_need_the_same_each_is_told_of_what_is_free_when_its_turn_comes():
+    queue = [Waiting("first", need(20), 1), Waiting("small", need(4), 2), Waiting("last", need(20), 3)]
+    told = {session.name: answer.sentence for session, answer in plan(queue, [gpu(A, reserved=10)]).refused}
+    assert "14.0 GiB free" in told["first"]
+    assert "10.0 GiB free" in told["last"]
+
+
+@given(_queues(), _machines(least=1), st.integers(0, 9), st.data())
+def test_a_session_is_told_what_is_so_when_its_turn_comes(
+    queue: list[Waiting], devices: list[DeviceLoad], starved: int, data: st.DataObject
+):
+    # In a long queue many need the same, and between two of them devices are given away or kept free.
+    needs = data.draw(st.lists(st.sampled_from([one.need for one in queue]), min_size=1, max_size=3))
+    queue = [replace(one, need=needs[one.sequence % len(needs)]) for one in queue]
+    made = plan(queue, devices, starved_below=starved)
+    answers = {session.name: answer for session, answer in [*made.admitted, *made.refused]}
+    now, held = devices, dict[str, str]()
+    for session in in_order(queue, starved_below=starved):
+        answer = place(session.need, now, held=held)
+        assert answers[session.name] == answer
+        if isinstance(answer, Placement):
+            now = with_reserved(now, answer)
+        held |= {uuid: name for uuid, name in made.held.items() if name == session.name}
 
 
 @given(_queues(), _machines(), st.integers(0, 9))

@@ -337,16 +337,20 @@ def plan(waiting: Iterable[Waiting], devices: Iterable[DeviceLoad], *, starved_b
     known = _known(devices)
     result = Plan()
     held = result.held
+    refusals: dict[Need, NoFit] = {}  # with `known` and `held` as they are; in a long queue many need the same
     for session in in_order(waiting, starved_below=starved_below):
-        answer = _place(session.need, known, held)
+        answer = refusals.get(session.need) or _place(session.need, known, held)
         if isinstance(answer, Placement):
             result.admitted.append((session, answer))
             known = with_reserved(known, answer)
+            refusals.clear()
             continue
+        refusals[session.need] = answer
         result.refused.append((session, answer))
         if session.sequence < starved_below and not answer.reason.never:
             for uuid in devices_to_reserve(session.need, known, taken=held.keys()):
                 held[uuid] = session.name
+                refusals.clear()
     return result
 
 
