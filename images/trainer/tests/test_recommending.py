@@ -56,6 +56,10 @@ def test_a_real_training_beats_popularity_and_a_floor(session: Session) -> None:
     result = outcome.result
     # 15 iterations of ALS, 15 with half of the factors, and item neighbours.
     assert [step for step, _ in result["curve"]] == [3, 6, 9, 12, 15], "of the first, as many as were asked for"
+    told = [event for event in outcome.of("metric") if event["name"] == "loss"]
+    assert [event["step"] for event in told] == [3, 6, 9, 12, 15]
+    losses = [event["value"] for event in told]
+    assert losses == sorted(losses, reverse=True), "what ALS makes small"
     assert len(result["candidates"]) == 6
     assert result["candidates"][-1][0] == "item neighbours"
     assert [event["done"] for event in outcome.of("progress")][-1] == 31
@@ -376,6 +380,19 @@ def test_the_gpu_s_solver_gives_implicit_s_factors(monkeypatch: pytest.MonkeyPat
     assert np.allclose(solver.user_factors, model.user_factors, atol=1e-5)
     assert np.allclose(solver.item_factors, model.item_factors, atol=1e-5)
     assert np.abs(model.user_factors).max() > 0.1
+
+
+@pytest.mark.parametrize("at_once", [2**24, 64 * 50], ids=["one block", "many blocks"])
+def test_the_loss_is_implicit_s(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    from implicit.cpu._als import calculate_loss
+
+    monkeypatch.setattr(als, "FACTORS_AT_ONCE", at_once)
+    train, _ = implicit_alone.matrices()
+    model = implicit_alone.fitted(train, seed=5, iterations=2)
+    confidences = train * np.float32(5)
+    theirs = calculate_loss(confidences, model.user_factors, model.item_factors, 10)
+    found = als.loss(confidences, model.user_factors, model.item_factors, regularization=10)
+    assert found == pytest.approx(theirs, rel=1e-4)
 
 
 def test_a_row_that_has_arrived_stays_and_divides_by_nothing() -> None:

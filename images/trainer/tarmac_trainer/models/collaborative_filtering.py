@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from tarmac_trainer.data.readers import BrokenLineError, check_storable, composed, shown, whole_number
 from tarmac_trainer.model import REFIT, Choice, Model, Number, Scores
-from tarmac_trainer.recommender import neighbours, recommending
+from tarmac_trainer.recommender import als, neighbours, recommending
 from tarmac_trainer.recommender.recommending import Interaction, Predictor, Recommender, rows_of
 from tarmac_trainer.runtime import events, stopping
 from tarmac_trainer.runtime.errors import DataError, RequestError
@@ -208,6 +208,8 @@ def _factorize(
     Raises:
         RequestError: the factors are no numbers any more, or the base does not fit.
     """
+    regularization = training.parameters["regularization"]
+    confidences = counts * np.float32(way.alpha)
     every = training.parameters["eval_frequency"] if training.chosen is None else way.iterations
     generator = np.random.default_rng(training.seed)
     start = Recommender(
@@ -242,11 +244,13 @@ def _factorize(
                 "the factors grew beyond all bounds: lower parameters.alpha, or raise parameters.regularization"
             )
         found = Recommender(users, items, counts.indptr, counts.indices, user_factors, item_factors)
+        if not beside:
+            training.lost(als.loss(confidences, user_factors, item_factors, regularization=regularization))
         how = way.record(iteration)
         training.evaluated(found, step=iteration, how=how, named=_said(how) if beside else None)
 
     left = replace(way, iterations=way.iterations - before)
-    solve(counts, start, left, training.parameters["regularization"], after)
+    solve(counts, start, left, regularization, after)
 
 
 After = Callable[[int, np.ndarray, np.ndarray], None]
@@ -274,9 +278,7 @@ def _on_the_gpu(counts: "csr_matrix", start: Recommender, way: Way, regularizati
     import cupy
     import cupyx.scipy.sparse
 
-    from tarmac_trainer.recommender.als import Solver
-
-    solver = Solver(
+    solver = als.Solver(
         cupy,
         cupyx.scipy.sparse,
         counts * np.float32(way.alpha),

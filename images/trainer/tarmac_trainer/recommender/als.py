@@ -117,6 +117,30 @@ class Block:
         return self._xp.where(moving, above / self._xp.where(moving, below, 1), 0)[:, None]
 
 
+def loss(
+    confidences: "csr_matrix", user_factors: np.ndarray, item_factors: np.ndarray, *, regularization: float
+) -> float:
+    """Return what ALS makes small, divided by the sum of all weights, as implicit's `calculate_loss` has it. Pure.
+
+    It is the squared error over all pairs, weighed by their confidences and by 1 for those that did not occur, and what
+    the factors cost.
+
+    Args:
+        confidences, user_factors, item_factors, regularization: as of `Solver`, of NumPy.
+    """
+    # Over all pairs as if none had occurred, whatever their number; then what those that did occur change in it.
+    error = float(np.sum((user_factors.T @ user_factors) * (item_factors.T @ item_factors), dtype=np.float64))
+    for start, end in blocks(confidences.indptr, user_factors.shape[1]):
+        entries = slice(confidences.indptr[start], confidences.indptr[end])
+        rows = np.repeat(np.arange(start, end), np.diff(confidences.indptr[start : end + 1]))
+        found = np.einsum("ij,ij->i", user_factors[rows], item_factors[confidences.indices[entries]])
+        error += float(np.sum(confidences.data[entries] * (1 - found) ** 2 - found**2, dtype=np.float64))
+    cost = regularization * (float(np.sum(user_factors**2)) + float(np.sum(item_factors**2)))
+    users, items = confidences.shape
+    weights: float = float(np.sum(confidences.data - 1, dtype=np.float64)) + users * items
+    return (error + cost) / weights
+
+
 def blocks(starts: np.ndarray, factors: int) -> Iterator[tuple[int, int]]:
     """Cut the rows of a matrix into blocks of at most `FACTORS_AT_ONCE` / `factors` entries, or of a single row. Pure.
 
