@@ -21,12 +21,26 @@ ALWAYS = "checkpoint.EVERY_SECONDS, checkpoint.MOST_OF_THE_TIME = 0, float('inf'
 """For the driver below: a checkpoint after each step."""
 
 DRIVER = """
-import sys
+import os, sys
 from tarmac_trainer.cli import main
 from tarmac_trainer.runtime import checkpoint
+from tarmac_trainer.runtime.training import Training
 {settings}
+progress, begun, before, sent = Training.progress, 0, None, False
+
+def interrupted(self, done, total):
+    global begun, before, sent
+    progress(self, done, total)
+    begun += done == 0 != before
+    before = done
+    if not sent and begun == {begun} and done >= {step}:
+        sent = True
+        os.kill(os.getpid(), {number})
+
+Training.progress = interrupted
 sys.exit(main(["train", "--session", sys.argv[1]]))
 """
+"""Trains, and gets a signal at a step of one of the counts, each of which begins at 0."""
 
 SMALL = {"max_steps": 12, "eval_frequency": 4, "batch_size": 8}
 SENTIMENTS = "".join(
@@ -47,38 +61,24 @@ def prepared(session: Session, model: str = "named_entity_recognition", lines: s
     assert session.run("prep").code == 0
 
 
-def start(session: Session, settings: str = "") -> "subprocess.Popen[str]":
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    code = DRIVER.format(settings=settings)
+def interrupt(session: Session, number: int, at: tuple[int, int] | None, settings: str = "") -> str:
+    """Train and get a signal.
+
+    Args:
+        number: of the signal.
+        at: the step, and of the how-manieth count that begins at 0; None: the settings see to it.
+        settings: code for the driver.
+
+    Returns:
+        What was printed.
+    """
+    step, begun = at or (0, -1)
+    code = DRIVER.format(settings=settings, step=step, begun=begun, number=int(number))
     command = [sys.executable, "-P", "-c", code, str(session.folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-
-
-def interrupt(session: Session, number: int, when: Callable[[list[dict[str, Any]]], bool], settings: str = "") -> str:
-    """Train until what was told is as wanted, then send a signal; returns what was printed."""
-    process = start(session, settings)
-    assert process.stdout is not None
-    out, told, sent = "", [], False
-    for line in process.stdout:
-        out += line
-        if line.startswith("{"):
-            told.append(json.loads(line))
-        if not sent and when(told):
-            process.send_signal(number)
-            sent = True
-    assert process.wait() == (-number if number == signal.SIGKILL else 128 + number), out
-    return out
-
-
-def at_step(step: int, *, time: int = 1) -> Callable[[list[dict[str, Any]]], bool]:
-    """Whether the training has done a step, of the `time`-th count that began at 0."""
-
-    def reached(told: list[dict[str, Any]]) -> bool:
-        done = [event["done"] for event in told if event["event"] == "progress"]
-        begun = sum(now == 0 != before for before, now in zip([-1, *done], done, strict=False))
-        return begun == time and done[-1] >= step
-
-    return reached
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == (-number if number == signal.SIGKILL else 128 + number), done.stdout + done.stderr
+    return done.stdout
 
 
 def model_of(session: Session) -> dict[str, str]:
@@ -91,20 +91,20 @@ def model_of(session: Session) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("model", "lines", "parameters", "number", "settings", "when"),
+    ("model", "lines", "parameters", "number", "settings", "at"),
     [
         # What is best is repeated on all lines after the network's steps: once killed before, once after that began.
-        ("named_entity_recognition", None, {**SMALL, "disguise": 0.5}, signal.SIGKILL, ALWAYS, at_step(6)),
+        ("named_entity_recognition", None, {**SMALL, "disguise": 0.5}, signal.SIGKILL, ALWAYS, (6, 1)),
         (
             "named_entity_recognition",
             None,
             {**SMALL, "perceptron": "never"},
             signal.SIGKILL,
             ALWAYS,
-            at_step(2, time=2),
+            (2, 2),
         ),
-        ("sentiment_analysis_binary", SENTIMENTS, SMALL, signal.SIGTERM, "", at_step(6)),
-        ("collaborative_filtering", RATINGS, {"eval_frequency": 2}, signal.SIGKILL, ALWAYS, at_step(20)),
+        ("sentiment_analysis_binary", SENTIMENTS, SMALL, signal.SIGTERM, "", (6, 1)),
+        ("collaborative_filtering", RATINGS, {"eval_frequency": 2}, signal.SIGKILL, ALWAYS, (20, 1)),
     ],
     ids=["killed", "killed-while-repeated", "stopped", "recommender"],
 )
@@ -115,13 +115,13 @@ def test_the_model_is_the_one_of_a_training_that_was_not_interrupted(
     parameters: dict[str, Any],
     number: int,
     settings: str,
-    when: Callable[[list[dict[str, Any]]], bool],
+    at: tuple[int, int],
 ) -> None:
     one, other = make_session("one"), make_session("other")
     for session in (one, other):
         prepared(session, model, lines, parameters=parameters, seed=3)
     wanted = one.run("train").result
-    out = interrupt(other, number, when, settings)
+    out = interrupt(other, number, at, settings)
     assert not (other.folder / "model").exists()
     assert ("a checkpoint is written: the next attempt goes on from step" in out) == (number == signal.SIGTERM)
     outcome = other.run("train")

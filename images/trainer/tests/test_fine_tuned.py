@@ -14,7 +14,7 @@ import base58
 import pytest
 from conftest import Session
 from hub_server import BASE, running_hub
-from test_checkpoint import ALWAYS, at_step, interrupt, model_of
+from test_checkpoint import ALWAYS, interrupt, model_of
 
 from tarmac_trainer import models
 from tarmac_trainer.data import weights
@@ -238,15 +238,15 @@ network.Tuned.told = stopped
 
 
 @pytest.mark.parametrize(
-    ("refit", "number", "settings", "when"),
+    ("refit", "number", "settings", "at"),
     [
-        ("always", signal.SIGKILL, ALWAYS, at_step(7, time=2)),
-        ("never", signal.SIGTERM, STOPPED_WHILE_SCORING, lambda told: False),
+        ("always", signal.SIGKILL, ALWAYS, (7, 2)),
+        ("never", signal.SIGTERM, STOPPED_WHILE_SCORING, None),
     ],
     ids=["killed-while-it-is-repeated", "stopped-while-it-is-scored"],
 )
 def test_a_transformer_that_is_trained_on_is_the_one_of_a_training_that_was_not_interrupted(
-    make_session: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, refit: str, number: int, settings: str, when: Any
+    make_session: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch, refit: str, number: int, settings: str, at: Any
 ) -> None:
     rows = [(f"{text} {'good ' * at}", f"{tags} {'O ' * at}") for text, tags in SENTENCES for at in range(6)]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -260,7 +260,7 @@ def test_a_transformer_that_is_trained_on_is_the_one_of_a_training_that_was_not_
         assert session.run("prep").code == 0
     wanted = one.run("train").result
     assert wanted["best_step"] == 12, "it is still to come where it is interrupted"
-    out = interrupt(other, number, when, settings)
+    out = interrupt(other, number, at, settings)
     assert ("a checkpoint is written: the next attempt goes on from step" in out) == (number == signal.SIGTERM)
     found = other.run("train").result
     assert model_of(other) == model_of(one)
