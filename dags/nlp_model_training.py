@@ -293,15 +293,15 @@ def nlp_model_training() -> None:
             ids.RETRIEVE_RESOURCES,
             ids.SAVE_MODEL,
             ids.EVAL_MODEL,
+            ids.CREATE_UNIQUE_SESSION_PATH,
             ids.DETERMINE_CPU_OR_GPU,
         ]
 
         def register() -> Registered:
             plan = ti.xcom_pull(task_ids=ids.DETERMINE_CPU_OR_GPU, key=ids.PLAN)
-            request, prep, saved, scored, plan = required([*ti.xcom_pull(task_ids=tasks[:-1]), plan], tasks)
-            return register_model(
-                ti.run_id, checked_request(request), Prepared.of(prep), plan, Saved.of(saved), Scored.of(scored)
-            )
+            request, prep, saved, scored, session, plan = required([*ti.xcom_pull(task_ids=tasks[:-1]), plan], tasks)
+            done = Prepared.of(prep), plan, Saved.of(saved), Scored.of(scored)
+            return register_model(ti.run_id, checked_request(request), *done, session)
 
         return dict(attempt(register))
 

@@ -42,6 +42,17 @@ def test_lines_are_logged_as_they_come(session: Any, until: Any):
     assert step.lines.count("one") == 1
 
 
+@pytest.mark.parametrize(("code", "told"), [(2, 0), (0, 1)], ids=["failed", "well"])
+def test_an_error_event_is_in_the_log_where_the_step_does_not_fail_with_it(session: Any, code: int, told: int):
+    step = session.step(f"{say(event='error', message='no luck')}; {say(event='result', last=1)}; exit {code}")
+    if code:
+        with pytest.raises(ContainerError, match="failed with exit code 2: no luck"):
+            step.run()
+    else:
+        assert step.run() == {"last": 1}
+    assert sum("no luck" in line for line in step.lines) == told
+
+
 @pytest.mark.parametrize("end", ["", "\\n"], ids=["without a line end", "with a line end"])
 def test_what_a_container_says_with_its_last_breath_is_not_lost(session: Any, end: str):
     # The engine ends a followed log early now and then, mostly where the last line has no end.

@@ -50,7 +50,7 @@ class Airflow:
         self.tasks: dict[str, str] = {}
         self.tasks_of: dict[str, dict[str, str]] = {}
         self.xcoms: dict[tuple[str, str], Any] = {}
-        self.log: list[str] = []
+        self.log: list[str | dict[str, Any]] = []  # texts, or entries as Airflow has them
         self.callers: list[str] = []
         self.cleared: list[tuple[str, list[str], bool]] = []
         self.paused = False
@@ -111,7 +111,8 @@ class Airflow:
         if "xcomEntries" in rest:
             value = self.xcoms.get((rest[1], rest[3]))
             return httpx.Response(404) if value is None else httpx.Response(200, json={"value": value})
-        return httpx.Response(200, text="".join(json.dumps({"event": line}) + "\n" for line in self.log))
+        entries = [{"event": one} if isinstance(one, str) else one for one in self.log]
+        return httpx.Response(200, text="".join(json.dumps(one) + "\n" for one in entries))
 
 
 class Fakes:

@@ -131,7 +131,7 @@ def test_the_branch_goes_where_the_plan_says(dag: Any, monkeypatch: pytest.Monke
         ),
         (
             "update_model_metadata_registry",
-            [{"model": "m"}, {"datasets": []}, {"bytes": 3}, {"metrics": {}}],
+            [{"model": "m"}, {"datasets": []}, {"bytes": 3}, {"metrics": {}}, {"volume": "v"}],
             "save_model",
         ),
     ],

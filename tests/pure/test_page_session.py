@@ -100,6 +100,15 @@ def test_the_history_has_the_states_in_their_order_and_leaves_out_what_was_skipp
     assert found.tasks[-1].badge.text == "to come"
 
 
+def test_the_history_of_a_session_that_failed_early_has_no_state_that_it_never_was_in():
+    tasks = [
+        task("check_request_body", "success", 0), task("create_unique_session_path", "failed", 1),
+        task("train_model_cpu", "upstream_failed", 2), task("save_model", "upstream_failed", 2),
+    ]  # fmt: skip
+    found = seen(tasks=tasks, run_state="failed", ended=AT + timedelta(minutes=1))
+    assert [step.state for step in found.history] == ["requested", "preparing", "done"]
+
+
 def test_scores_say_on_how_many_lines_and_what_is_to_be_doubted():
     known: dict[str, Any] = {"model": "ner", "version": "3", "model_url": "", "promotion": None, "cached_from": None}
     result = answers.Result(metrics={"f1": 1.0}, eval_lines=1, warnings=["it says little"], **known)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tarmac.base.errors import NothingToRegisterError, ResultError
+from tarmac.base.errors import NothingToRegisterError, RequestError, ResultError
 from tarmac.registry.client import Run, Version
 from tarmac.request.schema import parse_request
 from tarmac.tasks import pipeline
@@ -20,6 +20,7 @@ ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 GOOD = {"model": "test_model", "datasets": {"tiny": {"train": f"{ID}/{ID}.jsonl", "eval": None}}}
 DATA = {"name": "tiny", "split": "train", "id": ID, "bytes": 7, "lines": 2}
 PREP: dict[str, Any] = {"datasets": [DATA], "parameters": {"steps": 3}, "train_lines": 2}
+SESSION = {"score": "f1", "margin": 0.005}
 SAVED = {"mlflow_run_id": "r1", "model_uri": "models:/m-1", "bytes": 3}
 SCORED: dict[str, Any] = {
     "metrics": {"f1": 0.5, "recall": 1},
@@ -100,7 +101,22 @@ def test_a_metric_that_ranks_the_model_is_needed():
     plan = Plan(task="train_model_cpu", command="train", network="none", cache_key="", cached_run="")
     scored = Scored.of({"metrics": {"speed": 3}})
     with pytest.raises(NothingToRegisterError, match=r"gave no metric .*, only \['speed'\]"):
-        register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+        register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored, SESSION)
+
+
+def test_a_model_that_left_the_catalogue_is_registered_by_what_its_session_started_with(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    taking = Taking()
+    monkeypatch.setattr(pipeline, "Registry", lambda: taking)
+    request = checked_request({**parse_request(GOOD).model_dump(mode="json"), "model": "removed"})
+    plan = Plan(task="train_model_cpu", command="train", network="none", cache_key="", cached_run="")
+    scored = Scored.of({"metrics": {"coverage": 0.5}})
+    given = ("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+    registered = register_model(*given, {"score": "coverage", "margin": 0.1})
+    assert (registered["score_name"], registered["score"]) == ("coverage", 0.5)
+    with pytest.raises(RequestError, match="was removed from the catalogue since: put its file back"):
+        register_model(*given, {})  # the session of an earlier version does not say it
 
 
 class Taking:
@@ -134,7 +150,7 @@ def test_metrics_without_an_end_fit_into_what_the_registry_keeps(monkeypatch: py
     metrics = {f"f1 of the class {number:04} {'x' * 90}": number / 1000 for number in range(1000)} | {"f1": 0.5}
     rows = {"place": {"precision": 1, "recall": 1, "f1": 1}}
     scored = Scored.of({"metrics": metrics, "per_type": rows, "support": {"place": 3}})
-    registered = register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+    registered = register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored, SESSION)
     assert registered["metrics"] == metrics
     assert taking.registered["metrics"] == metrics  # each is a metric of its own in MLflow
     assert len(taking.registered["description"]) < 5_000
@@ -164,7 +180,7 @@ def test_what_is_registered_says_that_the_same_was_trained_before_and_again(
         cached_run=cached_run,
     )
     scored = Scored.of({"metrics": {"f1": 0.5}})
-    registered = register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored)
+    registered = register_model("manual__1", request, Prepared.of(PREP), plan, Saved.of(SAVED), scored, SESSION)
     assert registered["trained_before"] == ("" if taken else "manual__0")
     shown = sessions.result({}, {}, registered)["warnings"]
     assert bool([said for said in shown if "by manual__0" in said and "trained anew" in said]) is not taken

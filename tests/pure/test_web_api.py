@@ -273,6 +273,22 @@ def test_a_log_is_read_on_from_where_it_was_read_to(call: Callable[..., httpx.Re
     assert (refused.status_code, refused.json()["detail"][:25]) == (404, "task: there is no task 'x")
 
 
+def test_a_log_tells_the_reason_of_a_failure_once(call: Callable[..., httpx.Response], fakes: Fakes):
+    fakes.airflow_api.add("bad", "failed")
+    fakes.airflow_api.tasks = {"train_model_cpu": "failed"}
+    fakes.airflow_api.log = [
+        "it works",
+        {"event": "The step 'train' failed: no luck", "level": "error"},
+        {"event": "Task failed", "level": "error", "error_detail": [{"exc_value": "The step 'train' failed: no luck"}]},
+        {"event": "Task failed", "level": "error", "error_detail": [{"exc_value": "another reason"}]},
+    ]
+    assert call("viewer", "GET", "/sessions/bad/logs?first=0").json()["lines"] == [
+        "it works",
+        "error: The step 'train' failed: no luck",
+        "error: Task failed\nanother reason",
+    ]
+
+
 def test_cancel_ends_a_session_and_notes_who_did_it(call: Callable[..., httpx.Response], fakes: Fakes):
     fakes.airflow_api.add("one", "running")
     answer = call("user", "POST", "/sessions/one/cancel").json()

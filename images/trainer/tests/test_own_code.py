@@ -159,7 +159,12 @@ def test_a_model_with_a_link_is_not_saved(session: Session, made: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("[1]", "must be a JSON object"), ('{"score": "high"}', "'score'"), ('{"score": NaN}', "'score'")],
+    [
+        ("[1]", "must be a JSON object"),
+        ("score: 0.9", "must be a JSON object .*, and is no JSON: Expecting value"),
+        ('{"score": "high"}', "'score'"),
+        ('{"score": NaN}', "'score'"),
+    ],
 )
 def test_metrics_that_are_no_numbers_are_refused(session: Session, text: str, words: str) -> None:
     folder = session.folder / "model"
@@ -167,6 +172,22 @@ def test_metrics_that_are_no_numbers_are_refused(session: Session, text: str, wo
     (folder / own_code.METRICS).write_text(text)
     with pytest.raises(InputError, match=words):
         own_code.measured(folder)
+
+
+def test_metrics_that_are_a_folder_are_refused(session: Session) -> None:
+    (session.folder / "model" / own_code.METRICS).mkdir(parents=True)
+    with pytest.raises(InputError, match="and is a folder"):
+        own_code.measured(session.folder / "model")
+
+
+@pytest.mark.parametrize("left", ["m.write_text('x')", "m.symlink_to('/tmp')", "pass"])
+def test_what_stands_in_the_place_of_the_models_folder_is_refused_at_once(session: Session, left: str) -> None:
+    train = f"import os, pathlib; m = pathlib.Path(os.environ['TARMAC_MODEL']); m.rmdir(); {left}"
+    prepared(session, code(train__py=train))
+    done = run_script(session)
+    assert done.returncode == 2
+    assert "removed the folder that TARMAC_MODEL names, or put something else there" in done.stdout
+    assert '"event": "result"' not in done.stdout
 
 
 def test_an_archive_with_more_than_files_or_that_is_none_is_refused(tmp_path: Path) -> None:

@@ -189,7 +189,10 @@ class ContainerRun:
         end = End(self.exit_code, bool(state.get("OOMKilled")), self.error, self.last_text)
         # One that ended well stays until its result is kept, which may take another attempt: then it is an orphan, and
         # the reaper or delete_volume removes it. Removed here, a process that is lost now would train again.
-        if failed := verdict(self._step.name, end, spec.memory_bytes, again=self._step.again):
+        failed = verdict(self._step.name, end, spec.memory_bytes, again=self._step.again)
+        if self.error is not None and str(self.error.data["message"]) not in str(failed):
+            self._log.error("%s", render(self.error))
+        if failed:
             engine.remove_container(self._api, self.container_id)
             raise failed
         return self._take_result()
@@ -330,8 +333,9 @@ class ContainerRun:
         if event.kind == "result":
             self._result, self._unreadable = event.data, ""
         if event.kind == "error":
-            self.error = event
-            self._log.error("%s", render(event))
+            if self.error is not None:
+                self._log.error("%s", render(self.error))
+            self.error = event  # what the step fails with tells it
         elif self._is_shown(event):
             self._log.info("%s", render(event))
         self._listener.noticed(event)

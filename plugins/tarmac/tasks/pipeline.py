@@ -22,7 +22,7 @@ from tarmac.registry.origins import Before, cache_key, find_base, find_before, s
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, counted, doubt, evaluation_set_id
 from tarmac.request import datasets
-from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, from_weights, known_entry
+from tarmac.request.catalogue import TRANSFORMER, architecture, from_weights, known_entry
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
 from tarmac.tasks.other_host import remove_from
@@ -106,6 +106,8 @@ def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
         "image": trainer_image(request),
         "command": list(model.command),
         "memory_bytes": model.memory_bytes,
+        "score": model.score,
+        "margin": model.margin,
     }
     if request.run is not None:
         session["training"] = {
@@ -189,17 +191,27 @@ def _elsewhere_is_empty(ledger: Ledger, key: SessionKey, volume: str) -> bool:
 
 
 def register_model(
-    run_id: str, request: TrainingRequest, prep: Prepared, plan: Plan, saved: Saved, scored: Scored
+    run_id: str,
+    request: TrainingRequest,
+    prep: Prepared,
+    plan: Plan,
+    saved: Saved,
+    scored: Scored,
+    session: Mapping[str, Any],
 ) -> Registered:
     """Register what `save` saved with what `eval` measured; promote it, if the request asks and the rule allows.
 
+    Args:
+        session: what create_unique_session_path settled; one of an earlier version says nothing of what ranks a model.
+
     Raises:
+        RequestError: the session does not say what ranks its model, and the catalogue does not have it any more.
         RegistryError, LedgerError: the registry or the history of promotions refused or does not answer.
         NothingToRegisterError: `eval` gave no metric that ranks this model.
     """
     kind, name = request.model, request.registered_name
     trains = architecture(kind, request.parameters, request.base_model)
-    score_name = catalogue().models[kind].score
+    score_name, margin = _ranked_by(request, session)
     metrics = dict(scored.metrics)
     if score_name not in metrics:
         raise NothingToRegisterError(
@@ -257,8 +269,16 @@ def register_model(
         "metrics": metrics,
         "same_as": same_as,
         "trained_before": "" if taken else plan.get("before", ""),
-        "promotion": _promote(registry, run_id, request, candidate, _production(scored, score_name)),
+        "promotion": _promote(registry, run_id, request, candidate, _production(scored, score_name), margin),
     }
+
+
+def _ranked_by(request: TrainingRequest, session: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the metric that ranks a session's model, and the margin of the rule: those of when it started."""
+    if "score" in session and "margin" in session:
+        return str(session["score"]), float(session["margin"])
+    model = known_entry(request.model, request.parameters, request.base_model)
+    return model.score, model.margin
 
 
 def _description(metrics: Mapping[str, float], score_name: str, same_as: str, lines: int | None) -> str:
@@ -295,19 +315,23 @@ def _production(scored: Scored, score_name: str) -> dict[int, Measured]:
 
 
 def _promote(
-    registry: Registry, run_id: str, request: TrainingRequest, candidate: Candidate, scores: dict[int, Measured]
+    registry: Registry,
+    run_id: str,
+    request: TrainingRequest,
+    candidate: Candidate,
+    scores: dict[int, Measured],
+    margin: float,
 ) -> str:
     """Promote a version by the rule if its request says so. Idempotent. Returns what became of it, in one sentence.
 
     Args:
         scores: what the session measured of the version in production.
+        margin: by how much the rule wants a version to be better.
     """
     if request.promote != "auto":
         return "not asked for"
     with Production(settings().database_url, registry) as production:
-        decision = production.promote_by_rule(
-            candidate, margin=catalogue().models[request.model].margin, scores=scores, who=run_id
-        )
+        decision = production.promote_by_rule(candidate, margin=margin, scores=scores, who=run_id)
     said = f"{'promoted' if decision.promote else 'not promoted'}: {decision.why}"
     log.info("%s version %s is %s.", candidate.model, candidate.version, said)
     return said

@@ -34,8 +34,8 @@ class Session(TypedDict):
 
     `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
     "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`, `command`,
-    `memory_bytes`: of its trainer, for all of the session, whatever becomes of the catalogue; `training`: what trains
-    instead, where that is code of one's own.
+    `memory_bytes`: of its trainer, and `score`, `margin`: what ranks its versions, for all of the session, whatever
+    becomes of the catalogue; `training`: what trains instead, where that is code of one's own.
     """
 
     volume: str
@@ -44,6 +44,8 @@ class Session(TypedDict):
     image: str
     command: list[str]
     memory_bytes: int | None
+    score: NotRequired[str]
+    margin: NotRequired[float]
     training: NotRequired[Trainer]
 
 

@@ -231,17 +231,24 @@ def log(api: AirflowApi, run_id: str, task: str | None, first: int | None) -> Js
     return {
         "task": task,
         "attempt": attempt,
-        "lines": [_line(entry) for entry in entries if not str(entry.get("event")).startswith(_OF_AIRFLOW)],
+        "lines": _lines([entry for entry in entries if not str(entry.get("event")).startswith(_OF_AIRFLOW)]),
         "next": following,
         "ended": ended and (first is None or not entries),
     }
 
 
-def _line(entry: Mapping[str, Any]) -> str:
-    level = str(entry.get("level") or "info")
-    text = str(entry.get("event", ""))
-    reasons = [str(one["exc_value"]) for one in entry.get("error_detail") or [] if one.get("exc_value")]
-    return ("" if level == "info" else f"{level}: ") + "\n".join([text, *reasons])
+def _lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each entry; that of an exception whose reasons the entry before it told is left out. Pure."""
+    lines: list[str] = []
+    before = ""
+    for entry in entries:
+        level = str(entry.get("level") or "info")
+        text = str(entry.get("event", ""))
+        reasons = [str(one["exc_value"]) for one in entry.get("error_detail") or [] if one.get("exc_value")]
+        if not reasons or any(reason != before for reason in reasons):
+            lines.append(("" if level == "info" else f"{level}: ") + "\n".join([text, *reasons]))
+        before = text
+    return lines
 
 
 def names_of_data(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

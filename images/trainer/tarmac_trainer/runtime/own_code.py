@@ -14,7 +14,7 @@ import tarfile
 from pathlib import Path
 
 from tarmac_trainer.runtime import events, files
-from tarmac_trainer.runtime.errors import DataError, InputError, SessionError
+from tarmac_trainer.runtime.errors import DataError, InputError
 from tarmac_trainer.runtime.request import OwnRun
 
 SCRIPT = "own_code.sh"
@@ -41,6 +41,10 @@ started=$(date +%s)
 code=$?
 finished=$(date +%s)
 [ $code -eq 0 ] || exit $code
+if [ -L "$TARMAC_MODEL" ] || [ ! -d "$TARMAC_MODEL" ]; then
+    echo "the command removed the folder that TARMAC_MODEL names, or put something else there: write the model into it"
+    exit 2
+fi
 if [ -z "$(ls -A "$TARMAC_MODEL" 2>/dev/null)" ]; then
     echo "the command ended well and left nothing in the folder that TARMAC_MODEL names: write the model there"
     exit 2
@@ -135,12 +139,15 @@ def measured(folder: Path) -> dict[str, float]:
     path = folder / METRICS
     if not path.exists():
         return {}
+    wanted = f'{METRICS} of the model must be a JSON object such as {{"score": 0.9}}'
+    if not path.is_file():
+        raise InputError(f"{wanted}, and is a folder")
     try:
-        found = files.read_json(path, made_by="train")
-    except SessionError as error:
-        raise InputError(f"{METRICS} of the model cannot be read: {error}") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{wanted}, and is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise InputError(f'{METRICS} of the model must be a JSON object such as {{"score": 0.9}}')
+        raise InputError(wanted)
     for name, value in found.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e300:
             raise InputError(f"{METRICS} of the model: {name!r} is {json.dumps(value)[:60]}, and must be a number")

@@ -201,7 +201,9 @@ def _facts(session: answers.Session) -> list[tuple[str, str]]:
 
 
 def _history(session: answers.Session) -> list[Step]:
-    started = {task.id: task.started for task in session.tasks if task.started and task.state != "skipped"}
+    # Airflow gives a start to what it never started, too.
+    never = ("skipped", "upstream_failed", "removed")
+    started = {task.id: task.started for task in session.tasks if task.started and task.state not in never}
     found = []
     for state, tasks in _BEGINS.items():
         if times := [started[task] for task in tasks if started.get(task)]:
