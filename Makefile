@@ -235,7 +235,7 @@ check-client: ## The client's tests on each Python of this machine, from 3.10 on
 	@tests/check.sh client $(PYTEST_ARGS)
 
 .PHONY: mutate
-mutate: ## Break the code in 40 places, one after the other: do the tests notice? (K=words, SUITES="pure postgres trainer")
+mutate: ## Break the code in one place after the other: do the tests notice? (K=words, SUITES="pure postgres trainer")
 	@tests/check.sh dev
 	@.venv/bin/python tests/tools/mutate.py $(call if_given,K,-k "$$K") $(call if_given,SUITES,--suites "$$SUITES")
 

@@ -103,7 +103,9 @@ run_tests() {
     for argument in "$@"; do
         case $argument in tests/*) folders=() ;; esac
     done
-    PYTHONPATH=$repo/plugins "$tools/python" -m pytest --quiet ${workers[@]+"${workers[@]}"} \
+    # What Python compiles is kept, and beside the tree: compiling Airflow takes longer than most of the tests, and where
+    # PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would do it again.
+    PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX=$repo/.cache/pycache PYTHONPATH=$repo/plugins "$tools/python" -m pytest --quiet ${workers[@]+"${workers[@]}"} \
         -m 'not engine and not hardware' ${folders[@]+"${folders[@]}"} "$@"
 }
 
