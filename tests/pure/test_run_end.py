@@ -19,6 +19,7 @@ from tarmac.tasks.run_end import (
     failure_sentence,
     first_cause,
     marked_state,
+    note_marked_after_the_end,
     required,
     waiting_note,
     what_it_lacks,
@@ -83,6 +84,33 @@ def test_a_run_marked_failed_after_its_model_was_registered_is_failed():
     cause = first_cause(DONE, failure=None, marked="failed")
     assert cause
     assert "after its model was registered" in cause
+
+
+OVER = {"check_DAG_success": "success"}
+GAVE = {"name": "ner", "version": "3", "score_name": "f1", "score": 0.5, "eval_lines": 100}
+
+
+def test_a_run_that_is_marked_failed_after_it_has_ended_keeps_no_note_of_a_success():
+    note = "ner, by ada\nResult: ner/3, f1 0.5000 on 100 evaluation lines"
+    marked = note_marked_after_the_end(DONE | OVER, note, state="failed", registered=GAVE)
+    assert marked
+    assert marked.startswith("Failed: the run was marked as failed after its model was registered")
+    assert note_marked_after_the_end(DONE | OVER, marked, state="success", registered=GAVE) == note, "and back"
+
+
+def test_a_run_that_is_marked_as_a_success_after_it_has_failed_says_that_it_has_no_model():
+    states = until("train_model_cpu", "failed", "upstream_failed") | {"check_DAG_success": "failed"}
+    note = "Failed: train_model_cpu: no memory left\nner, by ada"
+    marked = note_marked_after_the_end(states, note, state="success", registered=None)
+    assert marked
+    assert marked.startswith("Marked: the run was marked as a success before its model was registered, so it has none")
+    assert note_marked_after_the_end(states, note, state="failed", registered=None) is None, "it says the cause"
+
+
+@pytest.mark.parametrize("last", ["running", "queued", None])
+def test_a_run_that_is_marked_while_its_last_task_is_to_come_gets_its_note_from_that(last: str | None):
+    states = DONE | {"check_DAG_success": last}
+    assert note_marked_after_the_end(states, "ner", state="failed", registered=GAVE) is None
 
 
 @pytest.mark.parametrize("task", [*PIPELINE[:4], "train_model_cpu", *PIPELINE[PIPELINE.index("save_model") : -2]])

@@ -7,7 +7,15 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from tarmac.base.ids import DAG_ID
-from tarmac.tasks.run_end import FAILURE_KEY, MARK_KEY, MARK_TASK, MARKED_TASK_FAILED, ended_note
+from tarmac.tasks.run_end import (
+    FAILURE_KEY,
+    LAST_STEP,
+    MARK_KEY,
+    MARK_TASK,
+    MARKED_TASK_FAILED,
+    ended_note,
+    note_marked_after_the_end,
+)
 
 # Airflow's words.
 _BY_HAND, _TIMED_OUT = "manually set", "timed_out"
@@ -43,16 +51,17 @@ class RunMarks:
         if dag_run.dag_id == DAG_ID and _BY_HAND in msg:
             # Of this life of the run: clearing it begins another.
             _set(dag_run, MARK_KEY, {"state": state, "clear_number": dag_run.clear_number}, task_id=MARK_TASK)
+            states = {one.task_id: one.state for one in dag_run.get_task_instances(session=_session(dag_run))}
+            registered = _left(dag_run, LAST_STEP) if states.get(LAST_STEP) == "success" else None
+            _append_to_note(
+                dag_run, note_marked_after_the_end(states, dag_run.note, state=state, registered=registered)
+            )
 
 
 def _set(row: Any, key: str, value: object, *, task_id: str) -> None:
     """Keep a value as if a task of the run had left it; `row`: the run or the task that is marked."""
     from airflow.models.xcom import XComModel
-    from sqlalchemy.orm import object_session
 
-    session = object_session(row)
-    if session is None:
-        raise RuntimeError(f"Airflow gave a row without its database session: {row.run_id!r} is not marked.")
     XComModel.set(
         key=key,
         value=value,
@@ -60,8 +69,26 @@ def _set(row: Any, key: str, value: object, *, task_id: str) -> None:
         run_id=row.run_id,
         task_id=task_id,
         serialize=False,  # JSON already, as a task's values are when they arrive
-        session=session,
+        session=_session(row),
     )
+
+
+def _left(dag_run: Any, task_id: str) -> Any:
+    """Return what a task of a run left as its result; None: nothing."""
+    from airflow.models.xcom import XComModel
+
+    found = XComModel.get_many(run_id=dag_run.run_id, key="return_value", task_ids=[task_id], dag_ids=[dag_run.dag_id])
+    value = _session(dag_run).scalars(found).first()
+    return None if value is None else XComModel.deserialize_value(value)
+
+
+def _session(row: Any) -> Any:
+    from sqlalchemy.orm import object_session
+
+    session = object_session(row)
+    if session is None:
+        raise RuntimeError(f"Airflow gave a row without its database session: {row.run_id!r} is not marked.")
+    return session
 
 
 def _append_to_note(dag_run: Any, note: str | None) -> None:

@@ -31,6 +31,8 @@ from tarmac.base.session import (
     NOTE_CHARACTERS,
     RESULT_PREFIX,
     WAITING_PREFIX,
+    cancellation,
+    failure_in,
 )
 from tarmac.base.texts import one_line
 from tarmac.registry.promotion import counted, doubt
@@ -269,6 +271,29 @@ def ended_note(note: str | None, cause: str | None, lacks: str | None = None, re
     )
     wanted = "\n".join(part for part in (kept, line) if part)
     return None if wanted == (note or "") else wanted
+
+
+def note_marked_after_the_end(
+    states: Mapping[str, str | None], note: str | None, *, state: str, registered: object
+) -> str | None:
+    """Return what the note of a run is to be whose state is set by hand; None: as it is. Pure.
+
+    Only of a run whose last task is over: in any other that task runs yet, and writes the note.
+
+    Args:
+        states: of the run's tasks.
+        note: as it is.
+        state: what it is set to.
+        registered: what the registration of its model left.
+    """
+    if states.get(CHECK_DAG_SUCCESS) not in ("success", "failed"):
+        return None
+    if state == "success":
+        lacks = what_it_lacks(states, marked=state, registered=registered)
+        return ended_note(note, None, lacks, scored_sentence(registered))
+    if cancellation(note) or failure_in(note):
+        return None  # why it failed before it was marked is the better cause
+    return ended_note(note, first_cause(states, failure=MARKED_TASK_FAILED, marked=state))
 
 
 def scored_sentence(registered: object) -> str | None:
