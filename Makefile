@@ -159,6 +159,10 @@ gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a
 doctor: ## Say what is wrong with the stack, part by part, and what to do (FIX=1: mend before what is safe to; JSON=1: as JSON)
 	@$(CLI) doctor "$$FIX"
 
+.PHONY: support
+support: ## Write what whoever helps has to know of this stack to FILE=support.tar.gz, without secrets; look before you send it
+	@env/host/support.sh "$$FILE"
+
 .PHONY: space
 space: ## Say what takes how much space, and what is removed by itself (DAYS=7: as if TARMAC_KEEP_DAYS were 7; JSON=1: as JSON)
 	@$(CLI) space $(call if_given,DAYS,"$$DAYS")

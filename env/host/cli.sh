@@ -39,7 +39,7 @@ need_one_of() {
 # Starts the services that have stopped while others run, as they are, and waits until they are healthy. Where none
 # runs, somebody stopped the stack: that stays so. airflow-init ends when its work is done.
 start_stopped() {
-    local found service state id deadline health
+    local found service state id deadline health started=()
     found=$(compose ps --all --format '{{.Service}} {{.State}} {{.ID}}')
     grep -q ' running ' <<<"$found" || return 0
     while read -r service state id; do
@@ -48,11 +48,15 @@ start_stopped() {
         *:exited | *:created | *:dead) ;;
         *) continue ;;
         esac
-        if ! docker start "$id" >/dev/null; then
+        if docker start "$id" >/dev/null; then
+            started+=("$service $id")
+        else
             warn "service $service has stopped and does not start: 'make logs SERVICE=$service' says why; then 'make up'."
-            continue
         fi
-        deadline=$((SECONDS + 120))
+    done <<<"$found"
+    deadline=$((SECONDS + 120))
+    for found in ${started[@]+"${started[@]}"}; do
+        service=${found% *} id=${found#* }
         while :; do
             health=$(docker inspect --format '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$id") || health=gone
             case $health in
@@ -67,7 +71,7 @@ start_stopped() {
             fi
             sleep 1
         done
-    done <<<"$found"
+    done
 }
 
 case $command in

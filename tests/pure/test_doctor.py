@@ -161,11 +161,11 @@ def test_what_was_mended_is_said_and_what_was_left_with_the_reason(
         "✗ disk                 full",
         "                       Left: what else takes space is data, models, images or logs that are kept: you choose.",
         "                       Make space.",
-        "1 mended. 2 wrong.",
+        "Mended inside the stack: 1. 2 wrong.",
     ]  # fmt: skip
     monkeypatch.setattr(command, "ask", lambda *_: {"mended": [], "failed": [], "left": [], "findings": FOUND[1:]})
     assert commands.main(["doctor", "--fix"]) == 0
-    assert capsys.readouterr().out == "Nothing was mended. Nothing is wrong.\n"
+    assert capsys.readouterr().out == "Mended inside the stack: nothing. Nothing is wrong.\n"
 
 
 def test_only_what_is_gone_afterwards_counts_as_removed():

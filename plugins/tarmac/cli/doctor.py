@@ -53,7 +53,7 @@ def mended_lines(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"  {'':<20} Left: {one_line(one['why'])}.")
         if one["todo"]:
             lines.append(f"  {'':<20} {one_line(one['todo'])}")
-    mended = f"{len(found['mended'])} mended." if found["mended"] else "Nothing was mended."
+    mended = f"Mended inside the stack: {len(found['mended']) or 'nothing'}."
     wrong = len(found["failed"]) + sum(one["state"] == "wrong" for one in found["left"])
     return [*lines, f"{mended} {f'{wrong} wrong.' if wrong else 'Nothing is wrong.'}"]
 
