@@ -105,7 +105,10 @@ run_tests() {
     done
     # What Python compiles is kept, and beside the tree: compiling Airflow takes longer than most of the tests, and where
     # PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would do it again.
-    PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX=$repo/.cache/pycache PYTHONPATH=$repo/plugins "$tools/python" -m pytest --quiet ${workers[@]+"${workers[@]}"} \
+    # The same for what hypothesis finds out about Unicode.
+    PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX=$repo/.cache/pycache \
+        HYPOTHESIS_STORAGE_DIRECTORY=$repo/.cache/hypothesis PYTHONPATH=$repo/plugins \
+        "$tools/python" -m pytest --quiet ${workers[@]+"${workers[@]}"} \
         -m 'not engine and not hardware' ${folders[@]+"${folders[@]}"} "$@"
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 import pytest
 
@@ -39,6 +41,15 @@ def test_only_a_registry_that_is_away_is_waited_for(
     with pytest.raises(RegistryError) as refused:
         registry(monkeypatch, answer).models()
     assert repeats(refused.value) is kind
+
+
+@pytest.mark.parametrize(("uri", "needed"), [("http://mlflow:5000", False), ("https://models.example", True)])
+def test_certificates_are_read_where_they_are_of_use(uri: str, needed: bool, monkeypatch: pytest.MonkeyPatch):
+    # It takes 20 ms, and the webserver connects anew for each question.
+    read = []
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", lambda *_, **__: read.append(1))
+    Registry(uri)
+    assert bool(read) is needed
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/1", "a:b", "a\0b"])
