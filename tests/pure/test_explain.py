@@ -127,6 +127,13 @@ def test_a_run_that_airflow_has_not_begun_says_how_many_are_before_it():
     assert "64 sessions are under way" in explained("queued", running=64)[1]
 
 
+def test_a_run_that_has_not_begun_since_the_pipeline_is_paused_waits_for_nothing_else():
+    _, why, todo = explained("queued", running=2, paused=True)
+    assert "is paused in Airflow" in why
+    assert "under way" not in why
+    assert "TARMAC_PARALLELISM" not in todo
+
+
 def test_a_session_that_ended_well_needs_nothing():
     assert explained("success") == ("done", "It has ended well, after 5 min 0 s.", "")
     _, why, todo = explained("success", note="ner, by ada\nMarked: it has none, so clear the run")

@@ -86,6 +86,12 @@ def test_a_run_marked_failed_after_its_model_was_registered_is_failed():
     assert "after its model was registered" in cause
 
 
+def test_a_run_that_was_cancelled_and_cleared_since_says_how_it_ended_then():
+    note = "Cancelled by ada at 2026-11-28 05:30:12 UTC.\nner, by ada"
+    assert ended_note(note, None, result="ner/3, f1 0.5000") == "ner, by ada\nResult: ner/3, f1 0.5000"
+    assert ended_note(note, "prep: no data") == "Failed: prep: no data\nner, by ada"
+
+
 OVER = {"check_DAG_success": "success"}
 GAVE = {"name": "ner", "version": "3", "score_name": "f1", "score": 0.5, "eval_lines": 100}
 

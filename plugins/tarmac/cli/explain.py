@@ -113,8 +113,9 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
     else:
         if known.paused:
             why, todo = [PAUSED], ["Switch the DAG on, on its page in Airflow."]
-        found = _under_way(known, state, remedies, command)
-        why, todo = why + found[0], todo + found[1]
+        if not (known.paused and run["state"] == "queued"):  # which does not wait for its turn
+            found = _under_way(known, state, remedies, command)
+            why, todo = why + found[0], todo + found[1]
     return Explanation(state.value, why, todo, run["state"])
 
 

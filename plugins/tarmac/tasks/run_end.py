@@ -263,9 +263,13 @@ def ended_note(note: str | None, cause: str | None, lacks: str | None = None, re
         lacks: as what_it_lacks says it, of a run that succeeded.
         result: what its model scored; goes last, since the first line describes the run.
     """
+    # One that was cancelled and cleared since ends otherwise.
+    uncancelled = "\n".join(line for line in (note or "").splitlines() if not cancellation(line))
     if cause or lacks:
-        return _with_line(note, FAILED_PREFIX, cause) if cause else _with_line(note, MARKED_PREFIX, lacks)
-    kept = _without_cause(note)
+        prefix, text = (FAILED_PREFIX, cause) if cause else (MARKED_PREFIX, lacks)
+        wanted = _with_line(uncancelled, prefix, text) or uncancelled
+        return None if wanted == (note or "") else wanted
+    kept = _without_cause(uncancelled)
     line = (
         f"{RESULT_PREFIX}{result}" if result and len(kept) + len(RESULT_PREFIX) + len(result) < NOTE_CHARACTERS else ""
     )
