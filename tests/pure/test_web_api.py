@@ -260,14 +260,16 @@ def test_a_log_is_read_on_from_where_it_was_read_to(call: Callable[..., httpx.Re
     fakes.airflow_api.add("one", "running")
     fakes.airflow_api.tasks = {"train_model_cpu": "success", "cleanup": "running"}
     noise = ["::group::source", "DAG bundles loaded: dags-folder", "Filling up the DagBag from /opt/airflow/dags/x.py"]
-    fakes.airflow_api.log = [*noise, *(str(number) for number in range(297))]
+    read = "dag_id=nlp_model_training/run_id=one/task_id=train_model_cpu/attempt=1.log"
+    noise += [f"/opt/airflow/logs/{read}", f"http://21ed7a7eafa9:8793/log/{read}"]
+    fakes.airflow_api.log = [*noise, *(str(number) for number in range(295))]
     lines, first = [], 0
     while True:
         part = call("viewer", "GET", f"/sessions/one/logs?first={first}").json()
         lines, first = lines + part["lines"], part["next"]
         if part["ended"]:
             break
-    assert lines == [str(number) for number in range(297)]
+    assert lines == [str(number) for number in range(295)]
     assert part["task"] == "train_model_cpu"
     refused = call("viewer", "GET", "/sessions/one/logs?task=x")
     assert (refused.status_code, refused.json()["detail"][:25]) == (404, "task: there is no task 'x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,8 +22,11 @@ from tarmac.registry.origins import trained_anew
 from tarmac.registry.promotion import doubt
 
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
-# Marks of Airflow's UI.
-_OF_AIRFLOW = ("::group::", "::endgroup::", "DAG bundles loaded: ", "Filling up the DagBag from ")
+# Marks of Airflow's UI, and where it read the log: a file and an address that exist in its containers alone.
+_OF_AIRFLOW = re.compile(
+    r"::group::|::endgroup::|DAG bundles loaded: |Filling up the DagBag from "
+    r"|(?:/opt/airflow/logs|http://[^/ ]+/log)/dag_id="
+)
 """What Airflow begins each task's log with. It says nothing of the session; Airflow's own page has it."""
 Json = dict[str, Any]
 
@@ -231,7 +235,7 @@ def log(api: AirflowApi, run_id: str, task: str | None, first: int | None) -> Js
     return {
         "task": task,
         "attempt": attempt,
-        "lines": _lines([entry for entry in entries if not str(entry.get("event")).startswith(_OF_AIRFLOW)]),
+        "lines": _lines([entry for entry in entries if not _OF_AIRFLOW.match(str(entry.get("event")))]),
         "next": following,
         "ended": ended and (first is None or not entries),
     }
