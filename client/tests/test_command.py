@@ -377,6 +377,12 @@ def test_a_log_goes_on_until_the_session_has_ended(tarmac: Command, stack: Stack
     assert tarmac("logs", "-f", "s")[1] == "one\ntwo\n"
 
 
+def test_status_says_what_a_session_does_now(tarmac: Command, stack: Stack):
+    now = "not begun, since the DAG is paused in Airflow"
+    stack.states = [{"run_state": "queued", "state": "queued", "now": now}]
+    assert f"  now    {now}\n" in tarmac("status", "s")[1]
+
+
 def test_long_names_of_types_are_cut_to_the_screen(tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "90")
     row = {"precision": 1, "recall": 1, "f1": 1, "support": 1200}

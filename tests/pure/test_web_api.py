@@ -197,6 +197,24 @@ def test_a_session_that_waits_says_why(call: Callable[..., httpx.Response], fake
     assert found["now"] == "gpu_preflight_configuration (waits for a GPU)"
 
 
+@pytest.mark.parametrize(
+    ("state", "says"), [("queued", "not begun"), ("running", "between two tasks")], ids=["queued", "running"]
+)
+def test_a_session_that_waits_since_the_dag_is_paused_says_so(
+    call: Callable[..., httpx.Response], fakes: Fakes, state: str, says: str
+):
+    fakes.airflow_api.add("one", state)
+    fakes.airflow_api.tasks = {"check_request_body": "success", "retrieve_resources": "scheduled"}
+
+    def told() -> list[str]:
+        (row,) = call("viewer", "GET", "/sessions").json()
+        return [call("viewer", "GET", "/sessions/one").json()["now"], row["now"]]
+
+    assert told() == [says] * 2
+    fakes.airflow_api.paused = True
+    assert told() == [f"{says}, since the DAG is paused in Airflow"] * 2
+
+
 def test_a_session_that_trains_shows_its_progress_and_its_latest_metric(
     call: Callable[..., httpx.Response], fakes: Fakes
 ):

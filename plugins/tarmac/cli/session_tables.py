@@ -23,7 +23,7 @@ _UNDER_WAY = ("running", "queued")
 
 
 def session_facts(
-    runs: Sequence[Mapping[str, Any]], active: Sequence[Mapping[str, Any]], *, now: datetime
+    runs: Sequence[Mapping[str, Any]], active: Sequence[Mapping[str, Any]], *, now: datetime, paused: bool = False
 ) -> list[dict[str, Any]]:
     """Return what is known of runs, one dict each in their order.
 
@@ -31,16 +31,23 @@ def session_facts(
         runs: as Airflow's API has them.
         active: their task instances that have begun and not ended.
         now: aware.
+        paused: whether the DAG is: then only tasks that have begun go on.
     """
-    return [_facts(run, [task for task in active if task["dag_run_id"] == run["dag_run_id"]], now=now) for run in runs]
+    return [
+        _facts(run, [task for task in active if task["dag_run_id"] == run["dag_run_id"]], now=now, paused=paused)
+        for run in runs
+    ]
 
 
-def _facts(run: Mapping[str, Any], active: Sequence[Mapping[str, Any]], *, now: datetime) -> dict[str, Any]:
+def _facts(
+    run: Mapping[str, Any], active: Sequence[Mapping[str, Any]], *, now: datetime, paused: bool
+) -> dict[str, Any]:
     conf = run.get("conf")
     request: Mapping[str, Any] = conf if isinstance(conf, dict) else {}
     doing = ", ".join(f"{task['task_id']} ({_state_name(task)})" for task in active)
     if not doing and run["state"] in _UNDER_WAY:
         doing = "between two tasks" if run["state"] == "running" else "not begun"
+        doing += ", since the DAG is paused in Airflow" if paused else ""
     return {
         "run": run["dag_run_id"],
         "state": run["state"],

@@ -58,7 +58,9 @@ def rows(api: AirflowApi, limit: int, offset: int) -> list[Json]:
 def rows_of(api: AirflowApi, runs: Sequence[Json]) -> list[Json]:
     """Return some runs as the API lists them."""
     under_way = [run["dag_run_id"] for run in runs if run["state"] not in RUN_OVER_STATES]
-    return [_row(one) for one in session_facts(runs, api.active_tasks(under_way), now=datetime.now(UTC))]
+    paused = bool(under_way) and api.is_paused()
+    facts = session_facts(runs, api.active_tasks(under_way), now=datetime.now(UTC), paused=paused)
+    return [_row(one) for one in facts]
 
 
 def _row(facts: Mapping[str, Any]) -> Json:
@@ -85,10 +87,12 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
     training = training_of(instances)
     shown = api.xcom(run_id, training, "progress") if training and not over else None
     trains = training and {one["task_id"]: one["state"] for one in instances}[training] not in FINISHED_STATES
+    begun = [one for one in instances if _begun(one)]
+    paused = not over and not begun and api.is_paused()
     told = (training, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
     results = [api.xcom(run_id, task) if task and over else None for task in told]
     return {
-        **_row(session_facts([run], [one for one in instances if _begun(one)], now=datetime.now(UTC))[0]),
+        **_row(session_facts([run], begun, now=datetime.now(UTC), paused=paused)[0]),
         "state": session_state(
             run["state"], {one["task_id"]: one["state"] for one in instances}, LedgerState(place["ledger"])
         ),

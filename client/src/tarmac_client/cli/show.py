@@ -383,6 +383,8 @@ def status_lines(info: SessionInfo) -> list[str]:
         f"{info.id}: {info.state} ({info.run_state}), {info.model or '?'}, for {seconds(info.seconds)}",
         *(f"  {_task(task.id, task.state, task.seconds)}" for task in info.tasks if task.state not in (None, *_QUIET)),
     ]
+    if info.now and not info.over:
+        lines.append(f"  now    {one_line(info.now)}")
     if info.waits:
         lines.append(f"  waits: {one_line(info.waits.why)} ({info.waits.ahead} before it in the queue)")
     if info.progress:
