@@ -201,6 +201,15 @@ def test_a_version_whose_files_are_gone_does_not_come_into_production(mlflow: Ml
     assert mlflow.aliases(name) == {"production": 2}
 
 
+def test_a_step_back_of_a_model_that_is_not_there_says_so(mlflow: Mlflow, said: Said):
+    name = mlflow.new_name()
+    code, _, err = said("rollback", "--by=ada", "--", name)
+    assert (code, err.startswith(f"There is no model {name!r}")) == (2, True)
+    registered(mlflow, name)
+    code, _, err = said("rollback", "--by=ada", "--", name)
+    assert (code, f"Nothing of {name!r} is in production" in err) == (2, True)
+
+
 def test_a_version_is_removed_with_its_files_and_what_is_needed_stays(
     mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch, said: Said
 ):

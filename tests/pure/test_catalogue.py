@@ -85,11 +85,11 @@ PROBLEMS = {
     "no text": (b"\xff\xfe", "team.toml is not TOML"),
     "a value outside a table": (b"title = 'x'", "'title' must be a table"),
     "a name with capitals": (b"[WordCount]\ntitle = 'x'", "'WordCount' must be a table"),
-    "no image": (b"[a]\ntitle = 'x'\nscore = 'f1'", "a.image: field required"),
-    "an unknown key": (b"[a]\ntitle = 'x'\nscore = 'f1'\nimage = 'i'\ncolour = 1", "a.colour: extra inputs"),
+    "no image": (b"[a]\ntitle = 'x'\nscore = 'f1'", "a.image: is required and missing."),
+    "an unknown key": (b"[a]\ntitle = 'x'\nscore = 'f1'\nimage = 'i'\ncolour = 1", "a.colour: unknown key; remove it"),
     "a size that is none": (b"[a]\ntitle = 'x'\nscore = 'f1'\nimage = 'i'\nmemory = 'big'", "a.memory: "),
     "a parameter of no type": (
-        b"[a]\ntitle = 'x'\nscore = 'f1'\nimage = 'i'\nparameters.n = {low = 1}", "a.parameters.n.type: field required"
+        b"[a]\ntitle = 'x'\nscore = 'f1'\nimage = 'i'\nparameters.n = {low = 1}", "a.parameters.n.type: is required"
     ),
     "a default out of bounds": (
         b"[a]\ntitle = 'x'\nscore = 'f1'\nimage = 'i'\nparameters.n = {type='int', low=1, high=2, default=3}",

@@ -60,10 +60,13 @@ def roll_back(model: str, *, who: str, why: str) -> Step:
     """Take the last promotion back.
 
     Raises:
-        UnknownModelError: the version to go back to was deleted.
+        UnknownModelError: there is no model of that name, or the version to go back to was deleted.
         PromotionError: nothing is in production.
     """
-    with Production(settings().database_url, Registry()) as production:
+    registry = Registry()
+    with Production(settings().database_url, registry) as production:
+        if not production.history(model):
+            registry.versions(model)  # an unknown name is an error of its own
         return production.roll_back(model, who=who, why=why.strip() or NO_REASON)
 
 

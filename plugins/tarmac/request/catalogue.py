@@ -314,10 +314,18 @@ def parse(content: bytes, name: str) -> tuple[dict[str, Model], list[str]]:
         except ValidationError as error:
             for item in error.errors(include_url=False):
                 path = ".".join(map(str, item["loc"]))
-                problems.append(f"{name}: {key}.{path}: {item['msg'][0].lower()}{item['msg'][1:]}.")
+                said = KEY_WORDS.get(item["type"]) or item["msg"][0].lower() + item["msg"][1:]
+                problems.append(f"{name}: {key}.{path}: {said}.")
         except ValueError as error:
             problems.append(f"{name}: {key}.{error}.")
     return models, problems
+
+
+KEY_WORDS = {
+    "extra_forbidden": "unknown key; remove it or check its spelling",
+    "missing": "is required and missing",
+}
+"""What pydantic finds of keys, in the words of this project."""
 
 
 def combine(files: Iterable[tuple[str, bytes]]) -> Catalogue:

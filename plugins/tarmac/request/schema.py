@@ -25,6 +25,7 @@ from tarmac.base.settings import matches, settings
 from tarmac.base.units import gpu_bytes, host_bytes, millicpus
 from tarmac.request.catalogue import (
     HUB,
+    KEY_WORDS,
     TRANSFORMER,
     WEIGHTS,
     Catalogue,
@@ -372,12 +373,10 @@ def _problems(error: ValidationError) -> list[str]:
         # "[key]" is pydantic's way to say that the key itself is bad.
         place = item["loc"][:-1] if item["type"] == "dataset_name" else item["loc"]
         path = ".".join(key_text(p) if isinstance(p, str) else str(p) for p in place) or "request"
-        if item["type"] == "extra_forbidden":
-            problems.append(f"{path}: unknown key; remove it or check its spelling.")
+        if item["type"] in KEY_WORDS:
+            problems.append(f"{path}: {KEY_WORDS[item['type']]}.")
         elif item["type"] in ("model_type", "dict_type"):
             problems.append(f"{path}: must be a JSON object (got {short(item['input'])}).")
-        elif item["type"] == "missing":
-            problems.append(f"{path}: is required and missing.")
         else:
             ours = _WORDS.get(item["type"])
             said = ours.format(**item.get("ctx", {})) if ours else item["msg"][0].lower() + item["msg"][1:]
