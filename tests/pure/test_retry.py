@@ -10,7 +10,8 @@ import pytest
 from tarmac.base import ids
 from tarmac.base.errors import RunStateError
 from tarmac.base.ids import TASKS
-from tarmac.cli.retry import first_to_clear, retried_note, retry_run
+from tarmac.base.retries import first_to_clear
+from tarmac.cli.retry import retried_note, retry_run
 
 READY = dict.fromkeys(TASKS[:4], "success")
 ON_CPU = READY | dict.fromkeys(TASKS[4:8], "skipped")
@@ -39,7 +40,7 @@ WHERE: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize(("states", "wanted"), WHERE.values(), ids=WHERE.keys())
 def test_it_runs_again_from_where_it_can(states: dict[str, str], wanted: str):
-    found = first_to_clear([{"task_id": task, "state": state} for task, state in (states | CHECKED).items()])
+    found = first_to_clear({**states, **CHECKED})
     assert found == wanted
 
 

@@ -52,7 +52,7 @@ def test_the_first_task_that_failed_is_the_cause_and_tasks_that_never_ran_are_no
     cause = first_cause(states, failure="line 3 is no JSON", marked=None)
     assert cause == (
         "retrieve_resources: line 3 is no JSON. "
-        "When that is mended, clear retrieve_resources with everything after it, or send the request again."
+        "When that is mended, clear create_unique_session_path with everything after it, or send the request again."
     )
 
 
@@ -65,7 +65,13 @@ def test_a_task_that_left_no_word_is_named_with_what_to_do():
     cause = first_cause(until("train_model_cpu", "failed", "upstream_failed"), failure=None, marked=None)
     assert cause
     assert cause.startswith("train_model_cpu gave no reason")
-    assert "clear it with everything after it" in cause
+    assert "clear train_model_cpu with everything after it" in cause
+
+
+def test_what_failed_after_the_clean_up_took_its_volume_begins_again_with_the_training():
+    cause = first_cause(until("eval_model", "failed", "upstream_failed"), failure="no metric", marked=None)
+    assert cause
+    assert "clear train_model_cpu with everything after it" in cause
 
 
 @pytest.mark.parametrize("task", PIPELINE[: PIPELINE.index("cleanup")])

@@ -1,4 +1,4 @@
-"""When a step that failed is tried again: the one rule for every task. Pure.
+"""When a step that failed is tried again, the one rule for every task, and where a session that failed goes on. Pure.
 
 - What the same input would meet again is never repeated: a bad request, a script that fails.
 - What only waits for a part of the stack that does not answer (MLflow, Postgres, the engine, Airflow) is repeated as
@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
+from tarmac.base import ids
 from tarmac.base.errors import TarmacError
 
 FEW = 3
@@ -49,3 +51,33 @@ def may_repeat(error: BaseException, failures: int, allowed: int = FEW) -> bool:
     """
     kind = repeats(error)
     return kind is Repeat.WHILE_UNAVAILABLE or (kind is Repeat.FEW_TIMES and failures <= allowed)
+
+
+_PREPARATION = (ids.CREATE_UNIQUE_SESSION_PATH, ids.RETRIEVE_RESOURCES, ids.DETERMINE_CPU_OR_GPU)
+_ADMISSION = (ids.GPU_TRAINING_SENSOR, ids.GPU_PREFLIGHT_CONFIGURATION, ids.GPU_POOL_SETUP)
+_AFTER_TRAINING = (ids.SAVE_MODEL, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
+_TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
+
+
+def first_to_clear(states: Mapping[str, str | None]) -> str:
+    """Return the task from which on a session that failed is run again. Pure.
+
+    The clean-up has removed its volume. The training makes another one and fetches the data into it, and so does the
+    first task of the preparation; what stands between needs one of the two before it.
+
+    Args:
+        states: of its tasks, by their ids.
+    """
+    trained = next((task for task in _TRAININGS if states.get(task) == "success"), ids.CREATE_UNIQUE_SESSION_PATH)
+    # check_DAG_success fails whenever the run does.
+    stopped = next((task for task in ids.TASKS[:-1] if states.get(task) == "failed"), None)
+    if stopped is None:  # the run was marked as failed between two tasks: what had not begun was skipped
+        if states.get(ids.CHECK_REQUEST_BODY) != "success":
+            return ids.CHECK_REQUEST_BODY
+        left = (task for task in (*_AFTER_TRAINING, *ids.TASKS[-3:-1]) if states.get(task) != "success")
+        stopped = next(left, ids.CHECK_DAG_SUCCESS)
+    if stopped in _PREPARATION:
+        return ids.CREATE_UNIQUE_SESSION_PATH
+    if stopped in _ADMISSION:
+        return ids.GPU_TRAINING_SENSOR
+    return trained if stopped in _AFTER_TRAINING else stopped

@@ -10,13 +10,13 @@ from typing import Any
 from tarmac.admission.placement import Reason
 from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
+from tarmac.base.retries import first_to_clear
 from tarmac.base.session import cancellation, lack_in, without_going_on
 from tarmac.base.states import RUN_OVER_STATES, LedgerState, SessionState, session_state
 from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_seconds
 from tarmac.cli.follow import cause_of
 from tarmac.cli.remedies import Remedy, find, of_page
-from tarmac.cli.retry import first_to_clear
 from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
 
 Json = Mapping[str, Any]
@@ -120,7 +120,7 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
 
 
 def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[list[str], list[str]]:
-    first = first_to_clear(known.instances)
+    first = first_to_clear({one["task_id"]: one["state"] for one in known.instances})
     again = f"When the cause is gone, {retry} takes it up again at {first}."
     if "data set" in (known.cause or "") or "script" in (known.cause or ""):
         # Both are named by their content: a retry would meet the same.

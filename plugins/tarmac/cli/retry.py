@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
-from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import RunStateError
+from tarmac.base.retries import first_to_clear
 from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, cancellation
 
 _RETRIED = re.compile(r"^Retried by .+ at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC from \w+\.$", re.MULTILINE)
-_PREPARATION = (ids.CREATE_UNIQUE_SESSION_PATH, ids.RETRIEVE_RESOURCES, ids.DETERMINE_CPU_OR_GPU)
-_ADMISSION = (ids.GPU_TRAINING_SENSOR, ids.GPU_PREFLIGHT_CONFIGURATION, ids.GPU_POOL_SETUP)
-_AFTER_TRAINING = (ids.SAVE_MODEL, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
-_TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
-
-
-def first_to_clear(instances: Sequence[Mapping[str, Any]]) -> str:
-    """Return the task from which on a session that failed is run again. Pure.
-
-    The clean-up has removed its volume. The training makes another one and fetches the data into it, and so does the
-    first task of the preparation; what stands between needs one of the two before it.
-    """
-    states = {one["task_id"]: one["state"] for one in instances}
-    trained = next((task for task in _TRAININGS if states.get(task) == "success"), ids.CREATE_UNIQUE_SESSION_PATH)
-    # check_DAG_success fails whenever the run does.
-    stopped = next((task for task in ids.TASKS[:-1] if states.get(task) == "failed"), None)
-    if stopped is None:  # the run was marked as failed between two tasks: what had not begun was skipped
-        if states.get(ids.CHECK_REQUEST_BODY) != "success":
-            return ids.CHECK_REQUEST_BODY
-        left = (task for task in (*_AFTER_TRAINING, *ids.TASKS[-3:-1]) if states.get(task) != "success")
-        stopped = next(left, ids.CHECK_DAG_SUCCESS)
-    if stopped in _PREPARATION:
-        return ids.CREATE_UNIQUE_SESSION_PATH
-    if stopped in _ADMISSION:
-        return ids.GPU_TRAINING_SENSOR
-    return trained if stopped in _AFTER_TRAINING else stopped
 
 
 def retried_note(who: str, at: datetime, task: str, before: str | None) -> str:
@@ -79,7 +52,7 @@ def retry_run(
             write(f"Run {run_id} is being run again already. {found[0]}")
             return ""
         raise RunStateError(f"RUN: {run_id} is under way ({run['state']}): what fails of it is tried again by itself.")
-    task = first_to_clear(api.task_instances(run_id))
+    task = first_to_clear({one["task_id"]: one["state"] for one in api.task_instances(run_id)})
     api.change_run(run_id, note=retried_note(who, datetime.now(UTC), task, run.get("note")))
     api.clear_from(run_id, task)
     write(f"Run {run_id} runs again, from {task} on.")

@@ -358,7 +358,7 @@ def judge_run(ti: Any, dag_run: Any, failure: str | None = None) -> str | None:
     marked = run_end.marked_state(mark, dag_run.clear_number)
     cause = run_end.first_cause(states, failure=said, marked=marked)
     if failure and not cause:
-        cause = run_end.told(CHECK_DAG_SUCCESS, failure)
+        cause = run_end.told(CHECK_DAG_SUCCESS, failure, again=CHECK_DAG_SUCCESS)
     registered = ti.xcom_pull(task_ids=UPDATE_MODEL_METADATA_REGISTRY, key="return_value")
     lacks = run_end.what_it_lacks(states, marked=marked, registered=registered)
     if cause:

@@ -23,6 +23,7 @@ from tarmac.base.ids import (
     TRAIN_MODEL_GPU,
     UPDATE_MODEL_METADATA_REGISTRY,
 )
+from tarmac.base.retries import first_to_clear
 from tarmac.base.session import (
     FAILED_PREFIX,
     GOING_ON,
@@ -77,14 +78,15 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
     task = failed_first(states)
     # A run that is marked has its tasks marked with it.
     if task and failure and not (marked == "failed" and failure == MARKED_TASK_FAILED):
-        return told(task, failure)
+        return told(task, failure, again=first_to_clear(states))
     if marked == "failed":
         when = "after its model was registered" if states.get(LAST_STEP) == "success" else "before it was finished"
         return f"{MARKED_FAILED} {when}; send the request again, or clear the run, to train."
     if task:
         return (
             f"{task} gave no reason: its process was lost too often. "
-            "Its log says how far it came; clear it with everything after it, or send the request again."
+            f"Its log says how far it came; clear {first_to_clear(states)} with everything after it, or send the "
+            "request again."
         )
     if marked == "success" or states.get(LAST_STEP) == "success":
         return None
@@ -97,16 +99,17 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
 _SAID = ("end the request again", "lear the run", "with everything after it")
 
 
-def told(task: str, failure: str) -> str:
+def told(task: str, failure: str, *, again: str) -> str:
     """Say why a task failed, and what a person should do where the cause does not say so. Pure.
 
     Args:
+        again: the task from which on the session is run again.
         failure: as failure_sentence makes it; it may be the words of a trainer, an engine or a registry.
     """
     if any(words in failure for words in _SAID):
         return f"{task}: {failure}"
     full_stop = "" if failure.endswith((".", "!", "?")) else "."
-    anew = "" if task == CHECK_REQUEST_BODY else f"clear {task} with everything after it, or "
+    anew = "" if task == CHECK_REQUEST_BODY else f"clear {again} with everything after it, or "
     return f"{task}: {failure}{full_stop} {GOING_ON}{anew}send the request again."
 
 
