@@ -120,7 +120,7 @@ def test_a_file_that_is_needed_stays_and_it_is_said_by_what(
         removal.remove_file(f"{ID}.jsonl")
     requests = {f"s{number}": {"script": FILE} for number in range(5)}
     monkeypatch.setattr(removal, "under_way", lambda: requests)
-    with pytest.raises(InUseError, match="is still needed: s0, s1, s2 and 2 more trains with it"):
+    with pytest.raises(InUseError, match="is still needed: s0, s1, s2 and 2 more train with it"):
         removal.remove_file(f"{ID}.jsonl")
     assert (tmp_path / FILE).exists()
 

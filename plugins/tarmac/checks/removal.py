@@ -60,15 +60,21 @@ def sessions_with_base(version: Version, requests: Requests) -> list[str]:
     return [run_id for run_id, request in requests.items() if request.get("base_model") in names]
 
 
-def refuse(what: str, needed: Sequence[str], why: str) -> None:
+def refuse(what: str, needed: Sequence[str], why: str, *, of_many: str) -> None:
     """Raise an error if something is needed. Pure.
+
+    Args:
+        needed: by these.
+        why: goes on after the name of one.
+        of_many: after several names.
 
     Raises:
         InUseError: it is.
     """
     if needed:
+        said = why if len(needed) == 1 else of_many
         more = f" and {len(needed) - _NAMED} more" if len(needed) > _NAMED else ""
-        raise InUseError(f"{what} is still needed: {', '.join(needed[:_NAMED])}{more} {why}. Nothing was removed.")
+        raise InUseError(f"{what} is still needed: {', '.join(needed[:_NAMED])}{more} {said}. Nothing was removed.")
 
 
 def under_way() -> Requests:
@@ -99,13 +105,14 @@ def remove_file(name: str) -> dict[str, Any]:
     found = stored.facts(reference, store)
     if found is None:
         raise LookupError(f"There is no file {name!r} in the data set store.")
-    refuse(name, sessions_with_file(reference, under_way()), "trains with it")
+    refuse(name, sessions_with_file(reference, under_way()), "trains with it", of_many="train with it")
     registry = Registry()
     versions = [version for version in registry.all_versions(registry.models()) if PRODUCTION in version.aliases]
     refuse(
         name,
         versions_with_file(reference, [(version, registry.run(version.run_id)) for version in versions]),
         "is in production and was made with it: without it, it cannot be reproduced",
+        of_many="are in production and were made with it: without it, they cannot be reproduced",
     )
     datasets.remove(reference, store)
     return {"reference": reference, "size": found["size"]}
@@ -130,11 +137,16 @@ def remove_version(model: str, number: int) -> dict[str, Any]:
             f"{name} is in production ({', '.join(version.aliases)}): put another version there first. Nothing was "
             "removed."
         )
-    refuse(name, sessions_with_base(version, under_way()), "trains on from it")
+    refuse(name, sessions_with_base(version, under_way()), "trains on from it", of_many="train on from it")
     trained = {run.run_id for run in registry.find_runs(tag.BASE_MODEL, name)}
     others = [one for one in registry.all_versions(registry.models()) if one != version]
     children = [f"{one.name}/{one.version}" for one in others if one.run_id in trained]
-    refuse(name, children, "was trained on from it: remove that first")
+    refuse(
+        name,
+        children,
+        "was trained on from it: remove that first",
+        of_many="were trained on from it: remove those first",
+    )
     shared = any(one.source == version.source for one in others)
     registry.delete_version(version, files=not shared)
     return {"model": model, "version": number, "files": not shared}
