@@ -181,7 +181,7 @@ WRONG = [
     (("promote", "MODEL=rule", "VERSION=x"), "VERSION: 'x' is not a version"),
     (("promote", "MODEL=rule", "VERSION=3"), "Version 3 of 'rule' is in production already."),
     (("promote",), "make promote MODEL=name VERSION=n"),
-    (("rollback", "MODEL=nobody"), "Nothing of 'nobody' is in production"),
+    (("rollback", "MODEL=nobody"), "There is no model 'nobody'; there are: "),
     (("compare", "A=rule/1", "B=rule"), "'rule' names no version: write name/number"),
     (("compare", "A=rule/1", "B=rule/99"), "There is no version 99 of 'rule'"),
     (("models", "MODEL=nobody"), "There is no model 'nobody'"),
