@@ -160,7 +160,7 @@ doctor: ## Say what is wrong with the stack, part by part, and what to do (FIX=1
 	@$(CLI) doctor "$$FIX"
 
 .PHONY: support
-support: ## Write what whoever helps has to know of this stack to FILE=support.tar.gz, without secrets; look before you send it
+support: ## Collect versions, settings, states and logs of this stack in FILE=support.tar.gz for a person who helps you; no secrets
 	@env/host/support.sh "$$FILE"
 
 .PHONY: space

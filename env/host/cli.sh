@@ -37,7 +37,7 @@ need_one_of() {
 }
 
 # Starts the services that have stopped while others run, as they are, and waits until they are healthy. Where none
-# runs, somebody stopped the stack: that stays so. airflow-init ends when its work is done.
+# runs, a person stopped the stack, and it stays stopped. airflow-init exits when its work is done.
 start_stopped() {
     local found service state id deadline health started=()
     found=$(compose ps --all --format '{{.Service}} {{.State}} {{.ID}}')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# support.sh FILE.tar.gz: writes what whoever helps has to know of this stack into one file, without secrets. Works as well
-# where the stack does not run: then what asks it holds the reason.
+# support.sh FILE.tar.gz: collects versions, settings, states and logs of this stack in one file, without secrets. It works
+# also where the stack does not run: the parts that ask the stack then hold the reason.
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
 # shellcheck source-path=SCRIPTDIR source=lib.sh

@@ -66,6 +66,6 @@ case "$engine $*" in
 'with stopped services start 4') fail 'Error response from daemon: driver failed' ;;
 esac
 if [ "$1" = inspect ]; then echo healthy; fi
-# As docker, it ends with an error of its own where nobody reads on.
+# Like docker, it exits with an error when its output is closed.
 if [ "$engine" = talkative ] && [ "$exec" ]; then seq -f 'line %.0f' 0 99999 2>/dev/null || exit 255; fi
 case $last in sessions | models | gpus | hosts) printf 'a list of %s\n' "$last" ;; esac

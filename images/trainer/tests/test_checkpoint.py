@@ -66,7 +66,7 @@ def interrupt(session: Session, number: int, at: tuple[int, int] | None, setting
 
     Args:
         number: of the signal.
-        at: the step, and of the how-manieth count that begins at 0; None: the settings see to it.
+        at: a step, and the number of the count (each begins at 0) that it is of; None: the settings send the signal.
         settings: code for the driver.
 
     Returns:

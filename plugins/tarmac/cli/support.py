@@ -45,7 +45,7 @@ _FORMS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
-README = f"""What a stack of Tarmac is and does, for whoever helps; made by `make support`.
+README = f"""The state of a stack of Tarmac, for a person who helps; made by `make support`.
 
 Values of env/*.env and env/notify.toml, and what has the form of a password, a token or a key, are replaced by
 {REMOVED}.

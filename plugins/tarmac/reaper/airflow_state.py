@@ -227,7 +227,7 @@ class AirflowState:
     def remove_old_runs(self, days: int, most: int) -> int:
         """Remove the oldest of them with all that belongs to them, tasks, results, notes. Returns how many.
 
-        A run that somebody else has locked, the scheduler or a person who clears it, is left for the next time.
+        A run whose row the scheduler or the webserver has locked is left for the next time.
 
         Raises:
             AirflowStateError: nothing was removed.

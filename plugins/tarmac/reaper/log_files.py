@@ -1,6 +1,6 @@
 """The folder of Airflow's logs: which runs and days it has, how much they take, and how one is removed.
 
-Nothing is followed through a link, and nothing outside of the folder is reached: whoever may write there can put one.
+Links are not followed, since code that may write there could make one: nothing outside of the folder is reached.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 
 from tarmac.base.errors import TarmacError
 from tarmac.base.session import SessionKey
@@ -126,20 +127,20 @@ def _pieces(airflow: AirflowState, files: LogFiles, days: int) -> Iterator[Old]:
     while count := airflow.remove_old_rows(days, _ROWS):
         yield Old(rows=count)
     for key, taken in _run_logs(airflow, files, days, set()):
-        try:
-            files.remove_run(key)
-        except OSError as error:
-            yield Old(problem=f"the logs of {key.run_id}: {error.strerror or error}")
-        else:
-            yield Old(folders=1, size=taken.size)
+        piece = Old(folders=1, size=taken.size)
+        yield _removed(partial(files.remove_run, key), piece, f"the logs of {key.run_id}")
     for name in old_days(files.days(), date.today(), days):
-        taken = files.day(name)
-        try:
-            files.remove_day(name)
-        except OSError as error:
-            yield Old(problem=f"the DAG processor's logs of {name}: {error.strerror or error}")
-        else:
-            yield Old(days=1, size=taken.size)
+        piece = Old(days=1, size=files.day(name).size)
+        yield _removed(partial(files.remove_day, name), piece, f"the DAG processor's logs of {name}")
+
+
+def _removed(remove: Callable[[], None], piece: Old, what: str) -> Old:
+    """Remove a folder; return the piece that it was, or the problem with what could not be removed."""
+    try:
+        remove()
+    except OSError as error:
+        return Old(problem=f"{what}: {error.strerror or error}")
+    return piece
 
 
 def _run_logs(

@@ -86,16 +86,15 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
     over = run["state"] in RUN_OVER_STATES
     training = training_of(instances)
     shown = api.xcom(run_id, training, "progress") if training and not over else None
-    trains = training and {one["task_id"]: one["state"] for one in instances}[training] not in FINISHED_STATES
+    states = {one["task_id"]: one["state"] for one in instances}
+    trains = training and states[training] not in FINISHED_STATES
     begun = [one for one in instances if _begun(one)]
     paused = not over and not begun and api.is_paused()
     told = (training, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
     results = [api.xcom(run_id, task) if task and over else None for task in told]
     return {
         **_row(session_facts([run], begun, now=datetime.now(UTC), paused=paused)[0]),
-        "state": session_state(
-            run["state"], {one["task_id"]: one["state"] for one in instances}, LedgerState(place["ledger"])
-        ),
+        "state": session_state(run["state"], states, LedgerState(place["ledger"])),
         "request": run.get("conf") or {},
         "tasks": tasks(instances),
         "waits": place["waits"],

@@ -419,6 +419,10 @@ def gpu_check(arguments: argparse.Namespace) -> int:
 def doctor(arguments: argparse.Namespace) -> int:
     """Say what is wrong here and with the stack; exit with 0 if nothing is, with 1 if something is."""
     with connect() as tarmac:
+        if arguments.fix:
+            mended = tarmac.mend()
+            _print(arguments, mended, show.mended_lines)
+            return ExitCode.SESSION_FAILED if mended.wrong else ExitCode.SUCCESS
         about = tarmac.version()
         may = "" if about["may_start"] else ", who may only look"
         here = [
@@ -426,10 +430,6 @@ def doctor(arguments: argparse.Namespace) -> int:
             Finding("login", "note" if may else "ok", f"at {tarmac.login.url} as {about['user']}{may}"),
             *tarmac.run(tarmac.verbs.clock(datetime.now(timezone.utc))),
         ]
-        if arguments.fix:
-            mended = tarmac.mend()
-            _print(arguments, mended, show.mended_lines)
-            return ExitCode.SESSION_FAILED if mended.wrong else ExitCode.SUCCESS
         found = [*here, *tarmac.doctor()]
         _print(arguments, found, show.finding_lines)
         return ExitCode.SESSION_FAILED if any(one.state == "wrong" for one in found) else ExitCode.SUCCESS

@@ -244,7 +244,7 @@ def _factorize(
                 "the factors grew beyond all bounds: lower parameters.alpha, or raise parameters.regularization"
             )
         found = Recommender(users, items, counts.indptr, counts.indices, user_factors, item_factors)
-        if not beside:
+        if not beside and training.chosen is None:  # what is repeated is not scored, and tells no curve
             training.lost(als.loss(confidences, user_factors, item_factors, regularization=regularization))
         how = way.record(iteration)
         training.evaluated(found, step=iteration, how=how, named=_said(how) if beside else None)
