@@ -234,6 +234,10 @@ sync-client: ## Write the client's client.py, which is made of its aio.py
 	@tests/check.sh dev
 	@.venv/bin/python tests/tools/sync_client.py
 
+.PHONY: sync-transcripts
+sync-transcripts: ## Type the commands of docs/client-verbs.md again, and write what they print into it
+	@UPDATE_TRANSCRIPTS=yes tests/check.sh pure tests/pure/test_transcripts.py
+
 .PHONY: check-client
 check-client: ## The client's tests on each Python of this machine, from 3.10 on (K=, ARGS=)
 	@tests/check.sh client $(PYTEST_ARGS)

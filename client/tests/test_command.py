@@ -399,6 +399,7 @@ def test_a_table_is_no_wider_than_the_screen(monkeypatch: pytest.MonkeyPatch):
     lines = show.table(["A", "NOTE"], [["a", "x" * 100], ["b", LINE]], cut=True)
     assert max(map(len, lines)) <= 40
     assert lines[1].endswith("…")
+    assert show.table(["A", "NOTE"], [["a" * 50, "x" * 9]], cut=True) == [f"A{' ' * 49}  NOTE", f"{'a' * 50}  xxx…"]
 
 
 def test_predict_prints_an_object_a_line(tarmac: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -415,7 +415,7 @@ def test_what_was_understood_and_left_out_is_told(
     assert code == 0
     assert err.splitlines()[:4] == [
         "admin.jsonl: read as doccano's export: 1 line; labels: PER 1",
-        "  1 words were split where a mention begins or ends in them",
+        "  1 word was split where a mention begins or ends in it",
         "  left out: mentions that overlap, which tags cannot say: 1",
         '  {"sentence": "Ada -Lovelace met", "named_entity": ["B-PER", "O", "O"]}',
     ]

@@ -50,6 +50,7 @@ class Airflow:
         self.tasks: dict[str, str] = {}
         self.tasks_of: dict[str, dict[str, str]] = {}
         self.xcoms: dict[tuple[str, str], Any] = {}
+        self.xcoms_of: dict[str, dict[tuple[str, str], Any]] = {}
         self.log: list[str | dict[str, Any]] = []  # texts, or entries as Airflow has them
         self.callers: list[str] = []
         self.cleared: list[tuple[str, list[str], bool]] = []
@@ -61,6 +62,10 @@ class Airflow:
             "dag_run_id": run_id, "state": state, "conf": conf, "note": None, "triggering_user_name": "user",
             "start_date": "2026-11-28T06:00:00Z", "end_date": "2026-11-28T06:01:00Z" if state != "running" else None,
         }  # fmt: skip
+
+    def seconds_of(self, task: str, state: str) -> float | None:
+        """How long a task took."""
+        return 2.0
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.callers.append(request.headers["authorization"])
@@ -86,7 +91,9 @@ class Airflow:
         if path.endswith("/dagRuns"):
             states = request.url.params.get_list("state")
             found = [run for run in self.runs.values() if not states or run["state"] in states]
-            return httpx.Response(200, json={"dag_runs": found, "total_entries": len(found)})
+            first, count = int(request.url.params.get("offset", 0)), int(request.url.params.get("limit", 100))
+            page = found[first : first + count]
+            return httpx.Response(200, json={"dag_runs": page, "total_entries": len(found)})
         run_id, *rest = path.partition("/dagRuns/")[2].split("/")
         if run_id not in self.runs:
             return httpx.Response(404, json={"detail": "none"})
@@ -100,7 +107,7 @@ class Airflow:
                     "task_id": task,
                     "state": state,
                     "try_number": 1,
-                    "duration": 2.0,
+                    "duration": self.seconds_of(task, state),
                     "dag_run_id": run_id,
                     "start_date": f"2026-11-28T06:00:{number:02}Z",
                     "end_date": None,
@@ -109,7 +116,7 @@ class Airflow:
             ]
             return httpx.Response(200, json={"task_instances": found})
         if "xcomEntries" in rest:
-            value = self.xcoms.get((rest[1], rest[3]))
+            value = self.xcoms_of.get(run_id, self.xcoms).get((rest[1], rest[3]))
             return httpx.Response(404) if value is None else httpx.Response(200, json={"value": value})
         entries = [{"event": one} if isinstance(one, str) else one for one in self.log]
         return httpx.Response(200, text="".join(json.dumps(one) + "\n" for one in entries))

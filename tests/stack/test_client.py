@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support import transcripts
 from support.stack import REPO, Stack, add_user
 from tarmac_client import Tarmac
 
@@ -40,6 +41,18 @@ class Person:
         assert done.returncode == 0, done.stderr
 
 
+def documented(command: str) -> list[str]:
+    """The output that docs/client-verbs.md shows of the first command that begins so."""
+    page = (REPO / "docs/client-verbs.md").read_text()
+    return next(one.output for one in transcripts.commands(page) if one.command.startswith(command))
+
+
+def steps(lines: list[str]) -> list[str]:
+    """What a person reads of the way of a session: the tasks that ended well, and the words that begin other lines."""
+    words = [line.split() for line in lines if line.startswith("  ") and line.split()]
+    return [one[1] if one[0] == "✓" else one[0] for one in words if one[0] in ("✓", "model", "page", "success")]
+
+
 @pytest.fixture
 def request_file(tmp_path: Path) -> Path:
     """A request that names a file beside it, which no store has yet."""
@@ -58,7 +71,7 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mine.jsonl: uploading" in done.stderr
     session_id = done.stderr.partition("Started session ")[2].split()[0]
-    assert "  ✓ check_request_body" in done.stdout
+    assert steps(done.stdout.splitlines()) == steps(documented("tarmac train"))
     assert "model  client_test version" in done.stdout
     assert stack.run_state(session_id) == "success"
     stack.assert_nothing_left(session_id)
@@ -68,7 +81,12 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     assert json.loads(again.stdout)["id"] == session_id
     reference = json.loads(again.stdout)["request"]["datasets"]["mine"]["train"]
     assert "25 lines" in person.tarmac("data", "show", reference).stdout
-    assert session_id in person.tarmac("ls", "--limit", "100").stdout
+    listed = person.tarmac("ls", "--limit", "100").stdout.splitlines()
+    assert listed[0].split() == documented("tarmac ls")[0].split()
+    assert session_id in "".join(listed)
+    shown = person.tarmac("status", session_id).stdout.splitlines()
+    assert shown[0].startswith(f"{session_id}: done (success), test_model, for ")
+    assert steps(shown) == [one for one in steps(documented("tarmac train")) if one != "success"]
     assert "client_test" in person.tarmac("models", "ls", "client_test").stdout
     assert person.tarmac("logs", session_id, "--task", "train_model_cpu").stdout.strip()
     assert json.loads(person.tarmac("gpus", "--json").stdout).keys() == {"devices", "reservations", "queue"}

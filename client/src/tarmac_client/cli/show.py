@@ -62,11 +62,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, cut: bool = F
     lines = [list(header), *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(_columns(line[place]) for line in lines) for place in range(len(header))]
     most = shutil.get_terminal_size((_WITHOUT_A_TERMINAL, 24)).columns
+    least = sum(widths[:-1]) + 2 * (len(widths) - 1) + _columns(header[-1])
     made = []
     for line in lines:
         cells = [cell + " " * (width - _columns(cell)) for cell, width in zip(line, widths, strict=True)]
         text = "  ".join(cells).rstrip()
-        made.append(_cut(text, max(most, sum(widths[:-1]) + 2 * len(widths))) if cut else text)
+        made.append(_cut(text, max(most, least)) if cut else text)
     return made
 
 

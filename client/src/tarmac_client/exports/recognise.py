@@ -152,7 +152,8 @@ def told(found: Found, name: str) -> list[str]:
     ]
     lines += [f"  {note}" for note in found.notes]
     if found.split_words:
-        lines.append(f"  {found.split_words} words were split where a mention begins or ends in them")
+        words, them = ("1 word was", "it") if found.split_words == 1 else (f"{found.split_words} words were", "them")
+        lines.append(f"  {words} split where a mention begins or ends in {them}")
     lines += [f"  left out: {reason}: {count}" for reason, count in found.left_out.items() if count > 0]
     return lines + [f"  {json.dumps(line, ensure_ascii=False)[:200]}" for line in found.lines[:_SHOWN]]
 

@@ -1,0 +1,69 @@
+"""Transcripts in the docs: what a person types in a terminal and sees, in fenced blocks of `console`. Pure.
+
+A line that begins with `$ ` is a command; what follows, up to the next one, is its whole output, standard error
+included. A line `...` stands for any lines.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+PROMPT = "$ "
+REST = "..."
+
+_BLOCK = re.compile(r"^```console\n(?P<lines>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A command of a transcript, with the lines that the page shows as its output."""
+
+    command: str
+    output: list[str] = field(default_factory=list)
+
+
+def typed_in(block: str) -> list[Typed]:
+    """Return the commands of one block.
+
+    Raises:
+        ValueError: a line of output comes before the first command.
+    """
+    found: list[Typed] = []
+    for line in block.splitlines():
+        if line.startswith(PROMPT):
+            found.append(Typed(line.removeprefix(PROMPT)))
+        elif found:
+            found[-1].output.append(line)
+        else:
+            raise ValueError(f"a block of console begins with a command, {PROMPT!r} before it, not with {line!r}")
+    return found
+
+
+def commands(page: str) -> list[Typed]:
+    """Return the commands of all blocks of a page, in order."""
+    return [one for block in _BLOCK.finditer(page) for one in typed_in(block["lines"])]
+
+
+def same(shown: Sequence[str], seen: Sequence[str]) -> bool:
+    """Tell whether the output that a page shows is what was seen."""
+    pattern = "".join("(?:.*\n)*?" if line == REST else re.escape(line) + "\n" for line in shown)
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in seen)) is not None
+
+
+def with_outputs(page: str, run: Callable[[str], list[str]]) -> str:
+    """Return a page with what each command gives now, in order; an output that is still right stays as it is.
+
+    Args:
+        run: runs a command; returns its output.
+    """
+
+    def again(block: re.Match[str]) -> str:
+        lines = []
+        for one in typed_in(block["lines"]):
+            seen = run(one.command)
+            lines += [PROMPT + one.command, *(one.output if same(one.output, seen) else seen)]
+        return "```console\n" + "".join(f"{line}\n" for line in lines) + "```"
+
+    return _BLOCK.sub(again, page)
