@@ -160,8 +160,8 @@ doctor: ## Say what is wrong with the stack, part by part, and what to do (FIX=1
 	@$(CLI) doctor "$$FIX"
 
 .PHONY: support
-support: ## Collect versions, settings, states and logs of this stack in FILE=support.tar.gz for a person who helps you; no secrets
-	@env/host/support.sh "$$FILE"
+support: ## Collect versions, settings, states and logs of this stack in FILE=support.tar.gz for a person who helps you; no secrets (RUN=run-id: a session's logs, too)
+	@env/host/support.sh "$$FILE" "$$RUN"
 
 .PHONY: space
 space: ## Say what takes how much space, and what is removed by itself (DAYS=7: as if TARMAC_KEEP_DAYS were 7; JSON=1: as JSON)

@@ -326,6 +326,21 @@ def test_a_key_or_a_time_that_is_given_empty_is_handed_on_to_be_refused(clone: C
     assert clone.commands()[0].words == ["production", "--at=", "--", "a"]
 
 
+def test_support_of_a_session_reads_its_logs_alone_and_takes_its_id_literally(clone: Clone):
+    clone.make("up")
+    done = clone.make("support", "FILE=of-one.tar.gz", f"RUN={ODD}")
+    assert done.returncode == 0, done.stderr
+    calls = [call.words for call in clone.calls()]
+    (logs,) = [words for words in calls if "tarmac.cli.session_logs" in words]
+    assert logs[-1] == ODD
+    assert {"--read-only", "none", "tarmac_logs:/opt/airflow/logs:ro"} <= set(logs)
+    (clean,) = [words for words in calls if "tarmac.cli.support" in words]
+    assert not [word for word in clean if "logs" in word]
+    assert [call.words for call in clone.commands() if call.words[0] == "explain"] == [["explain", "--", ODD]]
+    assert clone.make("support", "FILE=of-all.tar.gz").returncode == 0
+    assert not [call for call in clone.calls() if "tarmac.cli.session_logs" in call.words]
+
+
 MISSING = {
     "trigger": "CONFIG: is missing. Say which request to send: make trigger CONFIG=examples/ner-wnut17.json",
     "trigger CONFIG=nowhere": "CONFIG: there is no file 'nowhere'.",

@@ -5,10 +5,12 @@ Links are not followed, since code that may write there could make one: nothing 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -26,6 +28,14 @@ class Taken:
 
     size: int
     newest: float
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The end of a file, as many bytes as were asked for, and how many bytes all of it has."""
+
+    content: bytes
+    size: int
 
 
 def old_days(names: Iterable[str], today: date, days: int) -> list[str]:
@@ -104,6 +114,47 @@ class LogFiles:
         """
         self._remove(self._root / _PARSING, name)
 
+    def newest_first(self, key: SessionKey) -> list[str]:
+        """Return the paths of a run's logs inside its folder, those changed last first."""
+        found: list[tuple[float, str]] = []
+        with _opened(self._root / f"{_DAG}{key.dag_id}") as folder:
+            name = f"{_RUN}{key.run_id}"
+            for inside, _, files, inner in os.fwalk(name, dir_fd=folder):
+                for one in files:
+                    try:
+                        status = os.stat(one, dir_fd=inner, follow_symlinks=False)
+                    except FileNotFoundError:  # gone since
+                        continue
+                    if stat.S_ISREG(status.st_mode):
+                        path = os.path.join(inside, one)
+                        found.append((status.st_mtime, path.removeprefix(f"{name}/")))
+        return [path for _, path in sorted(found, reverse=True)]
+
+    def tail(self, key: SessionKey, path: str, most: int) -> Tail | None:
+        """Return the end of one of a run's logs; None: it is gone since, or no file any more.
+
+        Args:
+            path: as `newest_first` gives it.
+            most: bytes that are read.
+        """
+        *parents, name = Path(f"{_DAG}{key.dag_id}", f"{_RUN}{key.run_id}", path).parts
+        with ExitStack() as opened:
+            try:
+                folder = opened.enter_context(_opened(self._root))
+                for one in parents:
+                    folder = opened.enter_context(_opened(one, folder))
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # a link in its place
+                    return None
+                raise
+            with os.fdopen(file, "rb") as log:
+                status = os.fstat(file)
+                if not stat.S_ISREG(status.st_mode):
+                    return None
+                log.seek(max(0, status.st_size - most))
+                return Tail(log.read(min(most, status.st_size)), status.st_size)
+
     @staticmethod
     def _folders(where: Path) -> list[str]:
         try:
@@ -136,9 +187,9 @@ class LogFiles:
 
 
 @contextmanager
-def _opened(folder: Path) -> Iterator[int]:
+def _opened(folder: Path | str, parent: int | None = None) -> Iterator[int]:
     """Open a folder itself, not one that a link in its place leads to."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
         yield number
     finally:
