@@ -79,9 +79,11 @@ class Move:
             engine.holder_of(self.far, self.volume, self.labels, far_image) as helper,
         ):
             try:
-                self.far.get_archive(helper, f"/{REQUEST}")
+                chunks, _ = self.far.get_archive(helper, f"/{REQUEST}")
             except NotFound:
                 return False
+            for _ in chunks:  # an answer that is not read to its end keeps its connection
+                pass
             return True
 
     def _read(self) -> Sent:
