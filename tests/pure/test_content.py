@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tarmac.request import datasets
 from tarmac.request.catalogue import OURS, combine
-from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
+from tarmac.request.content import HEAD_BYTES, problem_with_all_lines, problem_with_content, problem_with_kind
 
 LINES = b'{"sentence": "Ada met Bob"}\n{"sentence": "caf\xc3\xa9"}\n'
 EXPECTED = "Expected is JSON Lines: UTF-8 text with one JSON object a line"
@@ -190,6 +190,18 @@ def test_a_large_data_set_is_looked_through_before_a_run_exists(
         assert "no line of it is for tagger: none has 'sentiment.binary', which that reads; they have" in said
         monkeypatch.setattr(datasets, "KIND_BYTES", 2 * HEAD_BYTES)
         assert problem() is None, "of what is not read nothing is known"
+
+
+@pytest.mark.parametrize(
+    ("line", "fits"),
+    [(b'{"sentence": "a", "tags": ["O"]}', True), (b'{"text": "a", "spans": []}', True), (b'{"text": "a"}', False)],
+)
+def test_a_model_that_reads_one_of_two_keys_takes_lines_with_either(line: bytes, fits: bool):
+    lines = [b'{"pos": ["X"]}'] * 2_000 + [line]
+    problem = problem_with_all_lines(lines, model="tagger", key="tags|spans")
+    assert (problem is None) is fits
+    if problem:
+        assert "none has 'tags' or 'spans', which that reads; they have 'pos'" in problem
 
 
 def test_a_model_that_a_file_of_the_examples_is_for_takes_it(repository: Path):

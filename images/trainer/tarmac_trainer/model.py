@@ -173,7 +173,7 @@ class Model(ABC, Generic[Line]):
         name: as a request calls it.
         title: what it does, a verb first, for people.
         parameters: what a request may set, by name.
-        key: the key that a line needs to be of use, for messages.
+        key: the key that a line needs to be of use, for messages; `a|b`: one of both.
         tags_key: the key of the list that has a tag for each word of "sentence"; None: there is none.
         score_name: the one of `score`'s overall numbers that ranks models; higher is better.
         example: an object to predict for, as a line of data holds it.

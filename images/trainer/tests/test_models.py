@@ -285,7 +285,7 @@ BROKEN = [
     ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b", " ")]}, '"relation" is blank'),
     ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "b")]}, '"relation" is missing'),
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": True}}, "whole number from 0 to 1"),
-    ("sentiment_analysis_categorical", {"sentence": "a", "sentiment": {"categorical": "3"}}, "whole number from 0"),
+    ("sentiment_analysis_categorical", {"sentence": "a", "sentiment": {"categorical": "3"}}, "without quotes"),
     ("sentiment_analysis_categorical", {"sentence": " ", "sentiment": {"categorical": 3}}, "no word in it"),
     ("relation_extraction", {"sentence": "a", "relations": {}}, "must be a list of objects"),
     ("relation_extraction", {"sentence": "a b", "relations": [{"sub": "a"}]}, '"sub" must be an object'),

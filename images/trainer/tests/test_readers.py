@@ -175,7 +175,9 @@ def test_labels_have_a_limit_that_is_named(
 
 def test_classes_have_a_limit_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     name, value = "sentiment_analysis_categorical", b'{"sentence": "a", "sentiment": {"categorical": 1001}}\n'
-    told = "must be a whole number from 0 to 1000 (TARMAC_MAX_CLASSES in env/stack.env), not 1001"
+    told = (
+        "must be a whole number from 0 to 1000 (TARMAC_MAX_CLASSES in env/stack.env), or the name of a class, not 1001"
+    )
     assert told in read(value, name)[1].first[0]
     monkeypatch.setenv("TARMAC_MAX_CLASSES", "1001")
     assert read(value, name)[1].total == 0

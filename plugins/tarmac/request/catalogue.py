@@ -94,7 +94,8 @@ class Model:
     Attributes:
         title: what it is, for people.
         score: the metric of `eval` that ranks its versions, higher is better.
-        reads: the key that a line of data needs to be of use for it; "": a team's file does not say.
+        reads: the key that a line of data needs to be of use for it, `a|b`: one of both; "": a team's file does not
+            say.
         margin: by how much a version has to be better in it to be promoted by the rule.
         image: of its trainer; OUR_IMAGE: the one this stack has built.
         command: what the trainer's container runs, before the contract's command; empty: the image's own entrypoint.

@@ -82,7 +82,8 @@ def problem_with_kind(head: bytes, *, model: str, key: str) -> str | None:
 
     Args:
         head: as for `problem_with_content`, which has passed it.
-        key: what a line needs to be of use for the model, `a.b` for b in the object a; "": that is not known.
+        key: what a line needs to be of use for the model, `a.b` for b in the object a, `a|b` for one of both; "": that
+            is not known.
     """
     if not key or len(head) >= HEAD_BYTES:
         return None
@@ -96,23 +97,24 @@ def problem_with_all_lines(lines: Iterable[bytes], *, model: str, key: str) -> s
         lines: each with its end, or without.
         key: as for `problem_with_kind`; not "".
     """
+    wanted = key.split("|")
     # A line without the name has no such key, unless it spells letters by number: that saves most of the time.
-    written = json.dumps(key.partition(".")[0]).encode()
+    written = [json.dumps(one.partition(".")[0]).encode() for one in wanted]
     keys: dict[str, None] = {}
     for number, line in enumerate(lines):
-        if number >= _LINES and written not in line and b"\\u" not in line:
+        if number >= _LINES and b"\\u" not in line and not any(name in line for name in written):
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
-            if _has(value, key):
+            if any(_has(value, one) for one in wanted):
                 return None
             keys |= dict.fromkeys(name for name, one in value.items() if one is not None)
     have = ", ".join(repr(one[:40]) for one in list(keys)[:8]) or "nothing"
     return (
-        f"no line of it is for {model}: none has {key!r}, which that reads; they have {have}. "
+        f"no line of it is for {model}: none has {' or '.join(map(repr, wanted))}, which that reads; they have {have}. "
         "docs/train-your-own.md says what each model reads"
     )
 

@@ -138,7 +138,8 @@ def _check_usable(read: Read[Line], name: str, key: str) -> None:
         return
     if not read.lines:
         raise DataError(f"data set {name}: it is empty")
-    raise DataError(f'data set {name}: none of its {read.lines:,} lines has the key "{key}"')
+    named = " or ".join(f'"{one}"' for one in key.split("|"))
+    raise DataError(f"data set {name}: none of its {read.lines:,} lines has the key {named}")
 
 
 def _take(

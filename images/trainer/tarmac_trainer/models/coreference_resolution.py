@@ -4,7 +4,9 @@
         {"sentence_1_entity": "Ada", "sentence_2_entity": "She", "coreferent": true}]}]}
 
 A text classifier sees words, not whether two of them agree; so what mentions have in common stands in the text, too:
-the same words, the same last word, and each word of the one beside the other where that one is a pronoun.
+the same words, the same last word, and each word of the one beside the other where that one is a pronoun. Where a
+mention occurs more than once, `"sentence_1_start": 0, "sentence_1_end": 1`, and the same of `sentence_2`, say which
+words it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +14,11 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, shown, text_of, words_of
+from tarmac_trainer.data.readers import BrokenLineError, shown, words_of
 from tarmac_trainer.model import Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
-from tarmac_trainer.text.mentions import apart, find, marked
+from tarmac_trainer.text.mentions import apart, marked, named
 from tarmac_trainer.text.pairs import PairModel, Pairs, flat
 
 KEY = "coreference"
@@ -54,7 +56,17 @@ class CoreferenceResolution(PairModel):
         KEY: [
             {
                 "sentence_2": "She liked him .",
-                "references": [{"sentence_1_entity": "Charles", "sentence_2_entity": "him", "coreferent": True}],
+                "references": [
+                    {
+                        "sentence_1_entity": "Charles",
+                        "sentence_1_start": 2,
+                        "sentence_1_end": 3,
+                        "sentence_2_entity": "him",
+                        "sentence_2_start": 2,
+                        "sentence_2_end": 3,
+                        "coreferent": True,
+                    }
+                ],
             }
         ],
     }
@@ -135,12 +147,18 @@ def _text(value: dict[str, Any], other: dict[str, Any], reference: dict[str, Any
         BrokenLineError: a sentence or a mention is missing, or a mention does not occur in its sentence.
     """
     first, second = words_of(value), words_of(other, "sentence_2")
-    one, two = text_of(reference, "sentence_1_entity"), text_of(reference, "sentence_2_entity")
-    ones, twos = find(first, one, "the first mention"), find(second, two, "the second mention")
+    one, ones = named(reference, _keys(1), first, "the first mention")
+    two, twos = named(reference, _keys(2), second, "the second mention")
     # One sentence may stand for both: then the mentions are two places of it.
     place, other_place = apart(ones, twos) if first == second else (ones[0], twos[0])
     sentences = [*marked(first, (place, "[1]", "[/1]")), "[SEP]", *marked(second, (other_place, "[2]", "[/2]"))]
     return " ".join([*sentences, *_common(one.lower().split(), two.lower().split())])
+
+
+def _keys(number: int) -> tuple[str, str, str]:
+    """The keys of a mention in the first or the second sentence: its text, its first word, the word after its last."""
+    of = f"sentence_{number}"
+    return f"{of}_entity", f"{of}_start", f"{of}_end"
 
 
 def _common(one: Sequence[str], two: Sequence[str]) -> list[str]:

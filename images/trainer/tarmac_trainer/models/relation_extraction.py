@@ -6,7 +6,7 @@
 The entities are marked with their types in the text itself (typed entity markers: Zhou and Chen, "An Improved
 Baseline for Sentence-level Relation Extraction", 2022), so that a plain text classifier can tell who does what to whom.
 Such a classifier hardly sees where a word stands; so what is between the entities stands in the text once more, as
-tokens of their own.
+tokens of their own. Where an entity occurs more than once, `"start": 0, "end": 1` beside it say which words it is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ from typing import Any
 
 from typing_extensions import override
 
-from tarmac_trainer.data.readers import BrokenLineError, label_of, shown, text_of, words_of
+from tarmac_trainer.data.readers import BrokenLineError, label_of, shown, words_of
 from tarmac_trainer.model import ARCHITECTURE, CONFUSION, Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
-from tarmac_trainer.text.mentions import Place, apart, find, marked
+from tarmac_trainer.text.mentions import Place, apart, marked, named
 from tarmac_trainer.text.pairs import PairModel, Pairs, flat
 from tarmac_trainer.text.scoring import numbers
 
@@ -44,7 +44,13 @@ class RelationExtraction(PairModel):
     }
     other_example = {
         "sentence": "Ada lived in London .",
-        KEY: [{"sub": {"entity": "Ada"}, "obj": {"entity": "London"}, "relation": "lived"}],
+        KEY: [
+            {
+                "sub": {"entity": "Ada", "start": 0, "end": 1},
+                "obj": {"entity": "London", "start": 3, "end": 4},
+                "relation": "lived",
+            }
+        ],
     }
 
     def text_of_pair(self, value: dict[str, Any], pair: dict[str, Any]) -> str:
@@ -113,8 +119,9 @@ def _places(value: dict[str, Any], pair: dict[str, Any]) -> tuple[Place, str, Pl
         BrokenLineError: an entity is missing, or does not occur in the sentence.
     """
     words = words_of(value)
-    (sub, sub_type), (obj, obj_type) = _entity(pair, "sub"), _entity(pair, "obj")
-    sub_place, obj_place = apart(find(words, sub, "the subject"), find(words, obj, "the object"))
+    sub_places, sub_type = _entity(pair, "sub", words, "the subject")
+    obj_places, obj_type = _entity(pair, "obj", words, "the object")
+    sub_place, obj_place = apart(sub_places, obj_places)
     return sub_place, sub_type, obj_place, obj_type
 
 
@@ -147,11 +154,11 @@ def _between(words: Sequence[str], order: str, sub: Place, obj: Place) -> list[s
     ]
 
 
-def _entity(pair: dict[str, Any], role: str) -> tuple[str, str]:
-    """The text and the type of one entity of a pair, the type as one token. Pure.
+def _entity(pair: dict[str, Any], role: str, words: Sequence[str], what: str) -> tuple[list[Place], str]:
+    """Where one entity of a pair may be, and its type as one token. Pure.
 
     Raises:
-        BrokenLineError: it is no object, or has no text, or a type that is no text.
+        BrokenLineError: it is no object, or has no text, or a type that is no text, or is not in the sentence.
     """
     entity = pair.get(role)
     if not isinstance(entity, dict):
@@ -159,7 +166,8 @@ def _entity(pair: dict[str, Any], role: str) -> tuple[str, str]:
         raise BrokenLineError(f'"{role}" must be an object with "entity" and "type", {said}')
     kind = entity.get("type")
     kind = UNKNOWN if kind is None else label_of(kind, f'the "type" of "{role}"')
-    return text_of(entity, "entity"), "_".join(kind.split())
+    _, places = named(entity, ("entity", "start", "end"), words, what)
+    return places, "_".join(kind.split())
 
 
 def _relation(pair: dict[str, Any]) -> str:

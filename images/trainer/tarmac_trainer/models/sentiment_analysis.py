@@ -1,6 +1,8 @@
 """Sentiment of a sentence, in two classes or in several: a spaCy `textcat` pipeline.
 
-{"sentence": "A fine film.", "sentiment": {"binary": 1, "categorical": 4}}
+    {"sentence": "A fine film.", "sentiment": {"binary": 1, "categorical": 4}}
+
+Several classes may have names instead: `{"categorical": "delighted"}`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +12,9 @@ from typing import Any
 from typing_extensions import override
 
 from tarmac_trainer.data import limits
-from tarmac_trainer.data.readers import BrokenLineError, shown, text_of, whole_number
+from tarmac_trainer.data.readers import BrokenLineError, check_number, label_of, shown, text_of, whole_number
 from tarmac_trainer.model import ARCHITECTURE, COMMON, Model, Number, Scores
+from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
@@ -20,7 +23,8 @@ KEY = "sentiment"
 
 
 class SentimentAnalysis(Model[Labelled]):
-    """See the module. `kind` is the key below `sentiment`; `most` its highest class, None: that of `limits.CLASSES`."""
+    """See the module. `kind` is the key below `sentiment`; `most` its highest class, None: that of `limits.CLASSES`,
+    and classes may have names."""
 
     parameters = {
         "architecture": ARCHITECTURE,
@@ -44,14 +48,27 @@ class SentimentAnalysis(Model[Labelled]):
             raise BrokenLineError(f'"{KEY}" must be an object such as {{"binary": 1}}, not {shown(given)}')
         if self._kind not in given:
             return None
+        return Labelled(text_of(value), self._class(given[self._kind]))
+
+    def _class(self, given: Any) -> str:
+        """The name of a class. Pure.
+
+        Raises:
+            BrokenLineError: it is none.
+        """
+        named = self._most is None
+        if named and isinstance(given, str):
+            label = label_of(given, f'"{self.key}"')
+            if _is_number(label):
+                raise BrokenLineError(f'"{self.key}" is {shown(given)}: write a class that is a number without quotes')
+            return label
         # A class is a small number; where it is not, an id or a time got into the field.
         most = limits.CLASSES.value if self._most is None else self._most
-        label = whole_number(given[self._kind])
-        if label is None or not 0 <= label <= most:
-            named = f" ({limits.CLASSES.remedy})" if self._most is None else ""
-            said = shown(given[self._kind])
-            raise BrokenLineError(f'"{self.key}" must be a whole number from 0 to {most}{named}, not {said}')
-        return Labelled(text_of(value), str(label))
+        number = whole_number(given)
+        if number is None or not 0 <= number <= most:
+            more = f" ({limits.CLASSES.remedy}), or the name of a class" if named else ""
+            raise BrokenLineError(f'"{self.key}" must be a whole number from 0 to {most}{more}, not {shown(given)}')
+        return str(number)
 
     @override
     def load_line(self, value: dict[str, Any]) -> Labelled:
@@ -59,7 +76,16 @@ class SentimentAnalysis(Model[Labelled]):
 
     @override
     def check(self, train: Sequence[Labelled]) -> None:
+        classes = {line.label for line in train}
         categories.check_classes([line.label for line in train])
+        names = sorted(name for name in classes if not _is_number(name))
+        check_number(names, "classes", limits.CLASSES)
+        if names and len(names) < len(classes):
+            number = min(classes.difference(names))
+            raise DataError(
+                f'"{self.key}" is a number on some of the train lines, such as {number}, and a name on others, such as '
+                f"{shown(names[0])}: write all classes in one way"
+            )
 
     @override
     def needs(self, train: Sequence[Labelled]) -> tuple[str, int]:
@@ -69,7 +95,7 @@ class SentimentAnalysis(Model[Labelled]):
     def load(self, folder: Path) -> Any:
         nlp = super().load(folder)
         classes = categories.classes_of(nlp)
-        if odd := [name for name in classes if not (name.isascii() and name.isdecimal())]:
+        if self._most is not None and (odd := [name for name in classes if not _is_number(name)]):
             raise ValueError(f"its classes must be whole numbers, and {', '.join(map(repr, odd[:3]))} is none")
         return categories.with_linear(nlp, folder)
 
@@ -84,7 +110,11 @@ class SentimentAnalysis(Model[Labelled]):
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         labels = categories.predict(predictor, [text_of(dict(value)) for value in values])
-        return [{KEY: {self._kind: int(label)}} for label in labels]
+        return [{KEY: {self._kind: int(label) if _is_number(label) else label}} for label in labels]
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdecimal()
 
 
 SENTIMENTS: tuple[tuple[str, int | None, str], ...] = (

@@ -1,8 +1,9 @@
 """Mentions: the parts of a sentence that a line of data calls by their text. Where they are, and marking them."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from tarmac_trainer.data.readers import BrokenLineError, composed
+from tarmac_trainer.data.readers import BrokenLineError, composed, shown, text_of, whole_number
 
 Place = tuple[int, int]
 """First token of a mention, token after its last."""
@@ -56,6 +57,39 @@ def find(words: Sequence[str], mention: str, what: str) -> list[Place]:
     if not places:
         raise BrokenLineError(f"{what} {mention[:60]!r} does not occur in its sentence")
     return places
+
+
+def named(
+    value: dict[str, Any], keys: tuple[str, str, str], words: Sequence[str], what: str
+) -> tuple[str, list[Place]]:
+    """The text of a mention that a line names, and where in its sentence it may be, once or more. Pure.
+
+    Args:
+        value: the object that names it.
+        keys: of its text, of its first token and of the token after its last; where the latter two are there, it is
+            the mention at that place, and its text may be left out.
+        words: of the sentence.
+        what: how a message calls it.
+
+    Raises:
+        BrokenLineError: it is missing, does not occur, or is another at that place.
+    """
+    key, first, after = keys
+    if first not in value and after not in value:
+        text = text_of(value, key)
+        return text, find(words, text, what)
+    start, end = whole_number(value.get(first)), whole_number(value.get(after))
+    if start is None or end is None:
+        given = f"{shown(value.get(first))} and {shown(value.get(after))}"
+        raise BrokenLineError(f'"{first}" and "{after}" must both be whole numbers, not {given}')
+    if not 0 <= start < end <= len(words):
+        raise BrokenLineError(
+            f'"{first}" and "{after}" are {start} and {end}, which is no part of a sentence of {len(words)} words'
+        )
+    here = " ".join(words[start:end])
+    if key in value and find_all(words[start:end], text_of(value, key)) != [(0, end - start)]:
+        raise BrokenLineError(f"{what} is {shown(value[key])}, and the words from {start} to {end} are {shown(here)}")
+    return here, [(start, end)]
 
 
 def apart(ones: Sequence[Place], others: Sequence[Place]) -> tuple[Place, Place]:
