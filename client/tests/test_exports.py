@@ -36,12 +36,23 @@ def span(start: int, end: int, label: str, **more: Any) -> dict[str, Any]:
     return {"value": value, "from_name": "label", "to_name": "text", "type": "labels"}
 
 
+def region(name: str, start: int, end: int) -> dict[str, Any]:
+    return {**span(start, end, "PER"), "id": name}
+
+
+def drawn(one: str, other: str, direction: str, *names: str) -> dict[str, Any]:
+    return {"from_id": one, "to_id": other, "type": "relation", "direction": direction, "labels": list(names)}
+
+
 def choice(*names: str) -> dict[str, Any]:
     return {"value": {"choices": list(names)}, "from_name": "sentiment", "to_name": "text", "type": "choices"}
 
 
 PROSE = "Ada met Bob."
 WORD = [{"sentence": "Ada met Bob .", "named_entity": ["B-PER", "O", "B-PER", "O"]}]
+ADA = {"entity": "Ada", "type": "PER", "start": 0, "end": 1}
+BOB = {"entity": "Bob", "type": "PER", "start": 2, "end": 3}
+KNOWS = [{**WORD[0], "relations": [{"sub": ADA, "obj": BOB, "relation": "knows"}]}]
 CONLL = "-DOCSTART- -X- -X- O\n\nAda NNP I-NP B-PER\nmet VBD I-VP O\nBob NNP I-NP B-PER\n. . O O\n"
 CONLLU = "# sent_id = 1\n# text = Ada met Bob\n" + "".join(
     f"{n}\t{w}\t{w}\t{u}\t{x}\t_\t0\troot\t_\t_\n" for n, w, u, x in
@@ -71,7 +82,33 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
                 ],
             }
         ),
-        WORD,
+        KNOWS,
+    ),
+    "doccano, a relation of the second mention of two that look the same, in a word that is split": (
+        rows(
+            {
+                "text": "Bob saw old-Bob  Ray of Oslo",
+                "relations": [{"id": 1, "from_id": 9, "to_id": 5, "type": "in"}],
+                "entities": [
+                    {"id": 4, "label": "PER", "start_offset": 0, "end_offset": 3},
+                    {"id": 5, "label": "LOC", "start_offset": 24, "end_offset": 28},
+                    {"id": 9, "label": "PER", "start_offset": 12, "end_offset": 21},
+                ],
+            }
+        ),
+        [
+            {
+                "sentence": "Bob saw old- Bob Ray of Oslo",
+                "named_entity": ["B-PER", "O", "O", "B-PER", "I-PER", "O", "B-LOC"],
+                "relations": [
+                    {
+                        "sub": {"entity": "Bob Ray", "type": "PER", "start": 3, "end": 5},
+                        "obj": {"entity": "Oslo", "type": "LOC", "start": 6, "end": 7},
+                        "relation": "in",
+                    }
+                ],
+            }
+        ],
     ),
     "doccano, as one JSON array": (
         json.dumps([{"id": 1, "text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]]}]),
@@ -88,6 +125,10 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
         GOOD_BAD,
     ),
     "Label Studio": (json.dumps([task(PROSE, span(0, 3, "PER", text="Ada"), span(8, 11, "PER", text="Bob"))]), WORD),
+    "Label Studio, with relations": (
+        json.dumps([task(PROSE, region("a", 0, 3), region("b", 8, 11), drawn("b", "a", "left", "knows"))]),
+        KNOWS,
+    ),
     "Label Studio, whose places a browser counts": (
         json.dumps([task("\U0001f600 Ada", span(3, 6, "PER", text="Ada"))]),
         [{"sentence": "\U0001f600 Ada", "named_entity": ["O", "B-PER"]}],
@@ -264,6 +305,20 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "no finished annotation": (
         json.dumps([{**task("Ada"), "annotations": []}]),
         "nothing of it can be trained on (no annotation that was finished: 1)",
+    ),
+    "a relation of a mention that is not there": (
+        rows({"text": "A", "entities": [], "relations": [{"from_id": 1, "to_id": 2, "type": "x"}]}),
+        "record 1: a relation is of the mention 1, which is not there",
+    ),
+    "a relation without a name": (
+        rows(
+            {
+                "text": "A",
+                "entities": [{"id": 1, "label": "X", "start_offset": 0, "end_offset": 1}],
+                "relations": [{"from_id": 1, "to_id": 1, "type": None}],
+            }
+        ),
+        "record 1: a relation has no name (got None)",
     ),
     "all rejected": (
         rows({"text": "a", "spans": [], "answer": "reject"}),

@@ -32,6 +32,10 @@ FILMS = [
 ]
 PEOPLE = [line("Ada met Bob", "B-PER O B-PER"), line("No one", "O O")]
 ZOE_IN_OSLO = line("Ada met Zoë 😀 in Oslo", "B-PER O B-PER O O B-LOC")
+ADA_AND_OSLO = {
+    "sub": {"entity": "Ada", "type": "PER", "start": 0, "end": 1},
+    "obj": {"entity": "Oslo", "type": "LOC", "start": 5, "end": 6},
+}
 TABLE = [
     {"sentence": 'fine, "really" fine', "sentiment": {"categorical": 1, "binary": 1}},
     {"sentence": "schön öde", "sentiment": {"categorical": 0, "binary": 0}},
@@ -76,13 +80,13 @@ WANTED: dict[str, list[dict[str, Any]]] = {
     "pandas-pairs.csv": PAIRS,
     "pandas-pairs.parquet": PAIRS,
     "doccano-ner.jsonl": [ZOE_IN_OSLO, PEOPLE[1]],
-    "doccano-relations.jsonl": [ZOE_IN_OSLO],
+    "doccano-relations.jsonl": [{**ZOE_IN_OSLO, "relations": [{**ADA_AND_OSLO, "relation": "in"}]}],
     "doccano-class.jsonl": FILMS,
     "doccano-class.csv": FILMS,
     "prodigy-ner.jsonl": [ZOE_IN_OSLO],
     "prodigy-choice.jsonl": FILMS,
     "prodigy-binary.jsonl": FILMS,
-    "brat": [ZOE_IN_OSLO, line("No one came", "O O O")],
+    "brat": [{**ZOE_IN_OSLO, "relations": [{**ADA_AND_OSLO, "relation": "Lives-in"}]}, line("No one came", "O O O")],
     "conll2003.txt": [line("EU rejects call", "B-ORG O O")] * 2,
     "bioes.txt": [line("Ada Lovelace met Bob", "B-PER I-PER O B-PER"), PEOPLE[1]],
     "wnut.conll": [line("Ada met Bob", "B-person O B-person")],

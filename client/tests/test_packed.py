@@ -20,10 +20,19 @@ ADA = '{"sentence": "Ada met Bob", "named_entity": ["B-PER", "O", "O"]}\n'
 DOCUMENT = "Ada met Zoë 😀 in Oslo.\nNo one came.\n\nBob left\nfor home.\n"
 ANNOTATIONS = (
     "T1\tPER 0 3\tAda\nT2\tPER 8 11\tZoë\nT3\tLOC 17 21\tOslo\nR1\tLives-in Arg1:T1 Arg2:T3\nA1\tFamous T1\n"
-    "T4\tPER 37 40\tBob\n"
+    "T4\tPER 37 40\tBob\nR2\tKnows Arg1:T4 Arg2:T1\t\n"
 )
+LIVES_IN = {
+    "sub": {"entity": "Ada", "type": "PER", "start": 0, "end": 1},
+    "obj": {"entity": "Oslo", "type": "LOC", "start": 5, "end": 6},
+    "relation": "Lives-in",
+}
 BRAT = [
-    {"sentence": "Ada met Zoë 😀 in Oslo .", "named_entity": ["B-PER", "O", "B-PER", "O", "O", "B-LOC", "O"]},
+    {
+        "sentence": "Ada met Zoë 😀 in Oslo .",
+        "named_entity": ["B-PER", "O", "B-PER", "O", "O", "B-LOC", "O"],
+        "relations": [LIVES_IN],
+    },
     {"sentence": "No one came.", "named_entity": ["O", "O", "O"]},
     {"sentence": "Bob left", "named_entity": ["B-PER", "O"]},
     {"sentence": "for home.", "named_entity": ["O", "O"]},
@@ -92,8 +101,9 @@ def test_a_folder_of_brat_is_read_line_by_line(tarmac: Command, stack: Stack, tm
     code, _, err = tarmac("data", "push", tmp_path / "news")
     assert code == 0, err
     assert [json.loads(line) for line in stored(stack).splitlines()] == BRAT
-    assert "news: read as brat's documents: 4 lines; labels: PER 3, LOC 1" in err
-    assert "2 relations, events, attributes and notes are not read" in err
+    assert "news: read as brat's documents: 4 lines; labels: PER 3, LOC 1, Lives-in 1" in err
+    assert "1 events, attributes and notes are not read" in err
+    assert "left out: relations of mentions in two lines: 1" in err
     assert "left out: texts without an .ann file: 1" in err
 
 
@@ -101,6 +111,7 @@ def test_a_folder_of_brat_is_read_line_by_line(tarmac: Command, stack: Stack, tm
     ("annotations", "words"),
     [
         ("T1\tPER 1 4\tAda\n", "sub/one.ann, line 1: 'Ada' is not at characters 1 to 4"),
+        ("T1\tPER 0 3\tAda\nR1\tin Arg1:T1 Arg2:T7\n", "sub/one.ann: the relation 'in' is of T7, which is not there"),
         ("T1 PER 0 3 Ada\n", "line 1: 'T1 PER 0 3 Ada' is no entity"),
         ("T1\tPER 0 3;8 11\tAda Zoë\nT2\tPER 37 49\tBob left for\n", ""),
     ],

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tarmac_client.exports.lines import ExportError, Found, Place
 
+_RELATION = re.compile(r"R\S+\t(\S+) Arg1:(\S+) Arg2:(\S+)\s*")
 _ENTITY = re.compile(r"(T\S+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
 
 
 def brat(files: Mapping[str, str]) -> Found:
-    """Read a folder: each line of a text becomes a line, with the entities in it.
+    """Read a folder: each line of a text becomes a line, with the entities in it and the relations between them.
 
     Args:
         files: the text of each `.txt` and `.ann` by its path below the folder, line ends as they are.
@@ -19,7 +20,7 @@ def brat(files: Mapping[str, str]) -> Found:
     Raises:
         ExportError: an annotation is not as brat has it, or is not where it says.
     """
-    found, relations = Found("brat's documents"), 0
+    found, others = Found("brat's documents"), 0
     for name in sorted(files):
         stem, _, kind = name.rpartition(".")
         if kind == "ann" and f"{stem}.txt" not in files:
@@ -30,17 +31,21 @@ def brat(files: Mapping[str, str]) -> Found:
             found.left_out["texts without an .ann file"] += 1
             continue
         text = files[name]
-        places, pieces = list[Place](), list[Place]()
+        mentions, relations = dict[str, Place](), list[tuple[str, str, str]]()
         for number, line in enumerate(files[f"{stem}.ann"].splitlines(), 1):
-            if not line.startswith("T"):
-                relations += bool(line.strip())
-                continue
             where = f"{stem}.ann, line {number}"
-            span = _place(line, text, where)
-            (pieces if span[1] < 0 else places).append(span)
-        _add_lines(found, text, places, {start for start, _, _ in pieces}, name)
-    if relations:
-        found.notes.append(f"{relations} relations, events, attributes and notes are not read")
+            if line.startswith("T"):
+                mentions[line.partition("\t")[0]] = _place(line, text, where)
+            elif match := _RELATION.fullmatch(line):
+                relations.append((match[2], match[3], match[1]))
+            else:
+                others += bool(line.strip())
+        for one, other, label in relations:
+            if missing := [key for key in (one, other) if key not in mentions]:
+                raise ExportError(f"{stem}.ann: the relation {label!r} is of {missing[0]}, which is not there.")
+        _add_lines(found, text, mentions, relations, name)
+    if others:
+        found.notes.append(f"{others} events, attributes and notes are not read")
     return found
 
 
@@ -60,15 +65,24 @@ def _place(line: str, text: str, where: str) -> Place:
     return start, end, match[2]
 
 
-def _add_lines(found: Found, text: str, places: list[Place], pieces: set[int], name: str) -> None:
-    first = 0
+def _add_lines(
+    found: Found, text: str, mentions: Mapping[str, Place], relations: Sequence[tuple[str, str, str]], name: str
+) -> None:
+    first, told = 0, 0
     for number, line in enumerate(text.split("\n"), 1):
         last = first + len(line)
-        inside = [(start - first, end - first, label) for start, end, label in places if first <= start <= last]
-        if any(first <= start <= last for start in pieces):
+        inside = {
+            key: (start - first, end - first, label)
+            for key, (start, end, label) in mentions.items()
+            if first <= start <= last
+        }
+        here = [(inside[one], inside[other], label) for one, other, label in relations if {one, other} <= inside.keys()]
+        told += len(here)
+        if any(mentions[key][1] < 0 for key in inside):
             found.left_out["mentions in several pieces"] += 1
-        elif any(end > len(line) for _, end, _ in inside):
+        elif any(end > len(line) for _, end, _ in inside.values()):
             found.left_out["mentions over a line's end"] += 1
         elif line.strip():
-            found.add_entities(line, inside, f"{name}, line {number}")
+            found.add_entities(line, inside.values(), f"{name}, line {number}", here)
         first = last + 1
+    found.left_out["relations of mentions in two lines"] += len(relations) - told

@@ -14,6 +14,9 @@ Place = tuple[int, int, str]
 
 Line = dict[str, Any]
 
+Relation = tuple[Place, Place, str]
+"""Of which mention to which other one, and its name."""
+
 
 class ExportError(ValueError):
     """A file that is of a known kind, and cannot be read; the message goes on after the file's name."""
@@ -31,11 +34,12 @@ class Found:
     classes: dict[str, int] = field(default_factory=dict)
     """The number of each class."""
 
-    def add_entities(self, text: str, places: Iterable[Place], where: str) -> None:
-        """Add a line with named entities, or leave it out where it can be none.
+    def add_entities(self, text: str, places: Iterable[Place], where: str, relations: Sequence[Relation] = ()) -> None:
+        """Add a line with named entities and the relations between them, or leave it out where it can be none.
 
         Args:
             where: how a message calls the record.
+            relations: between two of the places.
 
         Raises:
             ExportError: a place is not in the text.
@@ -49,7 +53,13 @@ class Found:
             self.left_out["no text"] += 1
             return
         self.split_words += split
-        self.lines.append({"sentence": " ".join(words), "named_entity": tags})
+        line: Line = {"sentence": " ".join(words), "named_entity": tags}
+        if relations:
+            line["relations"] = [
+                {"sub": mention(text, ordered, sub, where), "obj": mention(text, ordered, obj, where), "relation": name}
+                for sub, obj, name in relations
+            ]
+        self.lines.append(line)
 
     def add_class(self, text: str, label: Any) -> None:
         """Add a line with a class, which `number_classes` makes a number in the end."""
@@ -101,6 +111,7 @@ class Found:
         for line in self.lines:
             found.update(tag[2:] for tag in line.get("named_entity", []) if tag.startswith("B-"))
             found.update(line.get("pos", []))
+            found.update(pair["relation"] for pair in line.get("relations", []))
             if "sentiment" in line:
                 found[str(line["sentiment"]["categorical"])] += 1
         return found
@@ -142,15 +153,38 @@ def tagged(text: str, places: Sequence[Place]) -> tuple[list[str], list[str], in
     Args:
         places: in order, not overlapping, without blanks around them.
     """
-    cuts = {edge for start, end, _ in places for edge in (start, end)}
     words, tags, split = [], [], 0
-    for found in re.finditer(r"\S+", text):
-        edges = [found.start(), *sorted(cut for cut in cuts if found.start() < cut < found.end()), found.end()]
+    for edges in _cut(text, places):
         split += len(edges) > 2
         for start, end in itertools.pairwise(edges):
             words.append(text[start:end])
             tags.append(next((_tag(start, place) for place in places if place[0] <= start < place[1]), "O"))
     return words, tags, split
+
+
+def mention(text: str, places: Sequence[Place], place: Place, where: str) -> dict[str, Any]:
+    """Return one of a text's mentions as a relation names it: by its words, and which of the text's words those are.
+
+    Args:
+        places: of all mentions, as for `tagged`.
+        place: of this one, as the export has it.
+        where: how a message calls the record.
+    """
+    first, after, label = _inside(text, place, where)
+    starts = [start for edges in _cut(text, places) for start in edges[:-1]]
+    ends = [end for edges in _cut(text, places) for end in edges[1:]]
+    start, end = starts.index(first), ends.index(after) + 1
+    words = [text[one:other] for one, other in zip(starts[start:end], ends[start:end], strict=True)]
+    return {"entity": " ".join(words), "type": label, "start": start, "end": end}
+
+
+def _cut(text: str, places: Sequence[Place]) -> list[list[int]]:
+    """The edges of each word: where it begins and ends, and between where it is split."""
+    cuts = {edge for start, end, _ in places for edge in (start, end)}
+    return [
+        [one.start(), *sorted(cut for cut in cuts if one.start() < cut < one.end()), one.end()]
+        for one in re.finditer(r"\S+", text)
+    ]
 
 
 def _tag(start: int, place: Place) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from tarmac_client.exports.lines import ExportError, Found, Place, iob, numbered, utf16
+from tarmac_client.exports.lines import ExportError, Found, Place, Relation, iob, numbered, utf16
 
 Record = Mapping[str, Any]
 
@@ -70,9 +70,12 @@ def doccano(records: Sequence[Any]) -> Found:
         record = _object(where, given)
         text = _text(where, record, "text", "data")
         if "entities" in record:
-            places = [_place(where, one["start_offset"], one["end_offset"], one["label"]) for one in record["entities"]]
-            found.add_entities(text, places, where)
-            found.left_out["relations, which doccano gives by position"] += len(record.get("relations") or [])
+            mentions = {
+                one.get("id", number): _place(where, one["start_offset"], one["end_offset"], one["label"])
+                for number, one in enumerate(record["entities"])
+            }
+            given = [(one.get("from_id"), one.get("to_id"), one.get("type")) for one in record.get("relations") or []]
+            found.add_entities(text, mentions.values(), where, _between(where, mentions, given))
             continue
         labels = _labels(record)
         if sequences and isinstance(labels, list):
@@ -83,6 +86,23 @@ def doccano(records: Sequence[Any]) -> Found:
         else:
             found.add_class(text, (labels or [None])[0] if isinstance(labels, list) else labels)
     return found
+
+
+def _between(where: str, mentions: Mapping[Any, Place], given: Iterable[tuple[Any, Any, Any]]) -> list[Relation]:
+    """Return the relations of a record, whose mentions are named by their ids.
+
+    Raises:
+        ExportError: a mention is not there, or a relation has no name.
+    """
+    relations = []
+    for one, other, name in given:
+        for key in (one, other):
+            if key not in mentions:
+                raise ExportError(f"{where}: a relation is of the mention {key!r}, which is not there.")
+        if not isinstance(name, str) or not name.strip():
+            raise ExportError(f"{where}: a relation has no name (got {name!r}).")
+        relations.append((mentions[one], mentions[other], name.strip()))
+    return relations
 
 
 def _labels(record: Record) -> Any:
@@ -115,12 +135,29 @@ def label_studio(records: Sequence[Any]) -> Found:
             else:
                 found.add_class(text, choices[0][0])
             continue
-        found.left_out["relations, which Label Studio gives by position"] += sum(
-            one.get("type") == "relation" for one in results
-        )
-        values = [one["value"] for one in results if one.get("type") in ("labels", "hypertextlabels")]
-        found.add_entities(text, marked(where, text, values), where)
+        regions = [one for one in results if one.get("type") in ("labels", "hypertextlabels")]
+        places = marked(where, text, [one["value"] for one in regions])
+        mentions = {
+            one.get("id", number): place for number, (one, place) in enumerate(zip(regions, places, strict=True))
+        }
+        found.add_entities(text, places, where, _between(where, mentions, _drawn(found, results)))
     return found
+
+
+def _drawn(found: Found, results: Sequence[Record]) -> Iterator[tuple[Any, Any, Any]]:
+    """Give the relations of Label Studio from the one mention to the other; count those that say too little."""
+    for one in results:
+        if one.get("type") != "relation":
+            continue
+        direction, names = one.get("direction", "right"), one.get("labels") or []
+        if direction not in ("left", "right"):
+            found.left_out["relations in both directions"] += 1
+        elif len(names) != 1:
+            found.left_out["relations that have not one label"] += 1
+        elif direction == "left":
+            yield one.get("to_id"), one.get("from_id"), names[0]
+        else:
+            yield one.get("from_id"), one.get("to_id"), names[0]
 
 
 def label_studio_min(records: Sequence[Any]) -> Found:
