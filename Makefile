@@ -164,7 +164,7 @@ support: ## Collect versions, settings, states and logs of this stack in FILE=su
 	@env/host/support.sh "$$FILE" "$$RUN"
 
 .PHONY: space
-space: ## Say what takes how much space, and what is removed by itself (DAYS=7: as if TARMAC_KEEP_DAYS were 7; JSON=1: as JSON)
+space: ## Say what takes how much space, and what is removed by itself (DAYS=7: as if TARMAC_KEEP_DAYS and TARMAC_KEEP_ARTIFACTS_DAYS were 7; JSON=1: as JSON)
 	@$(CLI) space $(call if_given,DAYS,"$$DAYS")
 
 .PHONY: notify-test

@@ -12,7 +12,7 @@ import pytest
 
 from tarmac.base.errors import SettingsError
 from tarmac.base.session import SessionKey
-from tarmac.base.settings import read
+from tarmac.base.settings import Kept, read
 from tarmac.reaper import retention
 from tarmac.reaper.airflow_state import AirflowState
 from tarmac.reaper.log_files import LogFiles, old_days
@@ -163,9 +163,11 @@ def test_a_clock_that_was_set_is_not_believed():
 
 
 def test_thirty_days_are_kept_unless_a_number_or_forever_is_set():
-    assert read({}).keep_days == read({"TARMAC_KEEP_DAYS": ""}).keep_days == 30
-    assert read({"TARMAC_KEEP_DAYS": "1"}).keep_days == 1
-    assert read({"TARMAC_KEEP_DAYS": "forever"}).keep_days is None
+    assert read({}).kept == read({"TARMAC_KEEP_DAYS": ""}).kept == Kept(30, None)
+    assert read({"TARMAC_KEEP_DAYS": "1", "TARMAC_KEEP_ARTIFACTS_DAYS": "90"}).kept == Kept(1, 90)
+    assert read({"TARMAC_KEEP_DAYS": "forever"}).kept.days is None
+    with pytest.raises(SettingsError, match="TARMAC_KEEP_ARTIFACTS_DAYS='soon' is no whole number of days"):
+        read({"TARMAC_KEEP_ARTIFACTS_DAYS": "soon"})
     for text in ("0", "-1", "1.5", "never", "10000", "３"):
         with pytest.raises(SettingsError, match="TARMAC_KEEP_DAYS='.*write for example 30, or forever"):
             read({"TARMAC_KEEP_DAYS": text})

@@ -8,18 +8,25 @@ from typing import Any
 import pytest
 
 from tarmac.base.errors import CheckerUnavailableError
+from tarmac.base.settings import Kept
 from tarmac.checks.space import taken
 from tarmac.cli import main as commands
 from tarmac.cli import space
 from tarmac.reaper.retention import Old
+from tarmac.registry.artifacts import Expired
 
 MIB = 1024**2
 OLD = Old(runs=2, folders=2, size=3 * MIB)
 GOES = "2 runs, 3.0 MiB of logs (of 2 runs)"
 
 
-def answer(old: Old | None) -> dict[str, Any]:
-    return {"sizes": {"logs": 209 * MIB}, "old": old and {**asdict(old), "sentence": old.sentence}}
+FILES = Expired(3, 2, 5 * MIB, 3)
+
+
+def answer(old: Old | None, files: Expired | None = None) -> dict[str, Any]:
+    told = {"old": old, "artifacts": files}
+    found = {key: one if one is None else {**asdict(one), "sentence": one.sentence} for key, one in told.items()}
+    return {"sizes": {"logs": 209 * MIB}, **found}
 
 
 def test_each_part_of_this_stack_is_counted_and_no_other_stack_s():
@@ -35,16 +42,35 @@ def test_each_part_of_this_stack_is_counted_and_no_other_stack_s():
 
 
 @pytest.mark.parametrize(
-    ("old", "days", "asked", "last"),
+    ("old", "days", "own", "last"),
     [
-        (OLD, 30, False, f"Over for more than 30 days, this is removed within the hour: {GOES}."),
-        (OLD, 7, True, f"Over for more than 7 days, with TARMAC_KEEP_DAYS=7 this would be removed: {GOES}."),
-        (Old(), 1, False, "Nothing is over for more than 1 day."),
-        (None, None, False, "Nothing is removed by itself: TARMAC_KEEP_DAYS is forever."),
+        (OLD, 30, 30, f"Over for more than 30 days, this is removed within the hour: {GOES}."),
+        (OLD, 7, 30, f"Over for more than 7 days, with TARMAC_KEEP_DAYS=7 this would be removed: {GOES}."),
+        (Old(), 1, 1, "Nothing is over for more than 1 day."),
+        (None, None, None, "Nothing is removed by itself: TARMAC_KEEP_DAYS is forever."),
     ],
 )  # fmt: skip
-def test_what_is_removed_by_itself_is_said_before(old: Old | None, days: int | None, asked: bool, last: str):
-    assert space.lines(answer(old), days, asked=asked) == ["logs                        209 MiB", last]
+def test_what_is_removed_by_itself_is_said_before(old: Old | None, days: int | None, own: int | None, last: str):
+    files = "No file in MLflow is removed by itself: TARMAC_KEEP_ARTIFACTS_DAYS is forever."
+    found = space.lines(answer(old), Kept(days, None), Kept(own, None))
+    assert found == ["logs                        209 MiB", last, files]
+
+
+@pytest.mark.parametrize(
+    ("files", "own", "last"),
+    [
+        (FILES, 90, "Needed by no registered version for more than 90 days, this is removed within two days: {}."),
+        (FILES, None, "Needed by no registered version for more than 90 days, with TARMAC_KEEP_ARTIFACTS_DAYS=90 this "
+         "would be removed: {}."),
+        (Expired(), 90, "No file in MLflow has been there, needed by no registered version, for more than 90 days."),
+    ],
+)  # fmt: skip
+def test_which_files_in_mlflow_would_go_is_said_before(files: Expired, own: int | None, last: str):
+    goes = "files of 3 runs with 2 saved models in MLflow, 5.0 MiB"
+    found = space.lines(answer(Old(), files), Kept(30, 90), Kept(30, own))
+    assert found[-1] == last.format(goes)
+    many = Expired(500, 400, 7 * MIB, 200)
+    assert many.sentence == "files of 500 runs with 400 saved models in MLflow, at least 7.0 MiB"
 
 
 def test_days_are_asked_for_as_the_setting_takes_them(
@@ -54,11 +80,11 @@ def test_days_are_asked_for_as_the_setting_takes_them(
 
     async def checker(method: str, path: str, query: dict[str, str]) -> tuple[int, Any]:
         asked.append(query)
-        return 200, answer(OLD if query else None)
+        return 200, answer(OLD if "days" in query else None, FILES if "artifact_days" in query else None)
 
     monkeypatch.setattr(space, "call_checker", checker)
     assert [commands.main(["space", *given]) for given in ([], ["--days=7"], ["--days=forever"])] == [0, 0, 0]
-    assert asked == [{"days": "30"}, {"days": "7"}, {}]
+    assert asked == [{"days": "30"}, {"days": "7", "artifact_days": "7"}, {}]
     capsys.readouterr()
     assert commands.main(["space", "--days=soon"]) == 2
     assert capsys.readouterr().err.startswith(

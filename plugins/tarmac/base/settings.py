@@ -30,13 +30,21 @@ MLFLOW_VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_T
 
 
 @dataclass(frozen=True)
+class Kept:
+    """For how many days what is over is kept, and files in MLflow that nothing needs; None: forever."""
+
+    days: int | None
+    artifact_days: int | None
+
+
+@dataclass(frozen=True)
 class Settings:
     """One stack's settings. `*_bytes` are bytes, `*_url` have no trailing slash.
 
     `hub_url`: where weights are fetched from that a request names by hf://; "": nowhere.
     `run_images`: patterns of the images that a request may run its own code in, beside the trainer's.
     `*millicpus` are thousandths of a core. What is None is not limited, or is measured. `data_limits`: variables that
-    trainers get as they are, those that are set. `keep_days`: for how long runs that are over and their logs are kept.
+    trainers get as they are, those that are set. `kept`: for how long what is over is kept.
     """
 
     stack: str
@@ -72,7 +80,7 @@ class Settings:
     session_limit: timedelta | None
     host_lost_seconds: int
     host_return_bytes: int
-    keep_days: int | None
+    kept: Kept
 
 
 def _size(text: str, *, variable: str) -> int:
@@ -102,13 +110,16 @@ def _seconds(text: str, *, variable: str) -> int:
     return int(text)
 
 
+FOREVER = "forever"
+
+
 def days_kept(text: str, *, variable: str) -> int | None:
     """Return for how many days what is over is kept; None: forever. Pure.
 
     Raises:
         SettingsError: neither a number of days nor `forever`.
     """
-    if text == "forever":
+    if text == FOREVER:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
         raise SettingsError(
@@ -208,7 +219,10 @@ def read(environment: Mapping[str, str]) -> Settings:
         session_limit=_limit(get("TARMAC_SESSION_HOURS", "")),
         host_lost_seconds=_seconds(get("TARMAC_HOST_LOST_AFTER", "3600"), variable="TARMAC_HOST_LOST_AFTER"),
         host_return_bytes=_size(get("TARMAC_HOST_RETURN_SIZE", "20g"), variable="TARMAC_HOST_RETURN_SIZE"),
-        keep_days=days_kept(get("TARMAC_KEEP_DAYS", "30"), variable="TARMAC_KEEP_DAYS"),
+        kept=Kept(
+            days_kept(get("TARMAC_KEEP_DAYS", "30"), variable="TARMAC_KEEP_DAYS"),
+            days_kept(get("TARMAC_KEEP_ARTIFACTS_DAYS", FOREVER), variable="TARMAC_KEEP_ARTIFACTS_DAYS"),
+        ),
     )
 
 

@@ -21,6 +21,8 @@ from tarmac.reaper import reaper, retention
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.log_files import LogFiles
 from tarmac.reaper.orphans import Orphans
+from tarmac.registry import artifacts
+from tarmac.registry.client import Registry
 
 WHY_LEFT = {
     "images": "another stack on this machine, or a way back to an older version, may need them",
@@ -87,7 +89,7 @@ def mend() -> dict[str, Any]:
     """
     mended: list[dict[str, str]] = []
     failed: list[dict[str, str]] = []
-    for part, attempt in (("leftovers", _reap), ("logs", _old)):
+    for part, attempt in (("leftovers", _reap), ("logs", _old), ("artifacts", _unneeded)):
         try:
             mended += [{"part": part, "says": line} for line in attempt()]
         except (TarmacError, OSError) as error:  # requests' and docker's are OSErrors
@@ -104,9 +106,19 @@ def _reap() -> list[str]:
 
 
 def _old() -> list[str]:
-    days = settings().keep_days
+    days = settings().kept.days
     if days is None:
         return []
     with closing(AirflowState(database_url())) as airflow:
         found = retention.remove(airflow, LogFiles(), days, lambda: False)
     return [f"removed what is over for more than {counted(days, 'day')}: {found.sentence}"] if found.sentence else []
+
+
+def _unneeded() -> list[str]:
+    days = settings().kept.artifact_days
+    if days is None:
+        return []
+    with closing(AirflowState(database_url())) as airflow:
+        found = artifacts.remove(Registry(), lambda: retention.bases_under_way(airflow), days, lambda: False)
+    says = f"removed what no version has needed for more than {counted(days, 'day')}: {found.sentence}"
+    return [says] if found.sentence else []

@@ -98,7 +98,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
         case ("GET", "/space"):
             from tarmac.checks import space
 
-            return space.look(int(query["days"]) if "days" in query else None)
+            days, artifact_days = (int(query[key]) if key in query else None for key in ("days", "artifact_days"))
+            return space.look(days, artifact_days)
         case ("POST", "/gpu-check"):
             from tarmac.checks import doctor
 

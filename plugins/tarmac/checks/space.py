@@ -13,6 +13,8 @@ from tarmac.containers import engine
 from tarmac.reaper import retention
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.log_files import LogFiles
+from tarmac.registry import artifacts
+from tarmac.registry.client import Registry
 
 LOGS = "logs"
 _NAMES = {
@@ -48,21 +50,25 @@ def sizes() -> dict[str, int]:
     return taken(engine.volume_sizes(engine.client()), settings().stack)
 
 
-def look(days: int | None) -> dict[str, Any]:
+def look(days: int | None, artifact_days: int | None) -> dict[str, Any]:
     """Say what takes how much, and what is older than so many days.
 
     Args:
         days: None: nothing is removed.
+        artifact_days: the same of files in MLflow that nothing needs.
 
     Returns:
-        `sizes` in bytes; `old`, what would be removed with these days, None where nothing ever is.
+        `sizes` in bytes; `old` and `artifacts`, what would be removed with these days, None where nothing ever is.
 
     Raises:
-        TarmacError, OSError: the engine or Airflow's database does not answer, or the logs cannot be read.
+        TarmacError, OSError: the engine, Airflow's database or MLflow does not answer, or the logs cannot be read.
     """
-    old = None
-    if days is not None:
-        with closing(AirflowState(database_url())) as airflow:
+    old = expired = None
+    with closing(AirflowState(database_url())) as airflow:
+        if days is not None:
             found = retention.look(airflow, LogFiles(), days)
             old = {**asdict(found), "sentence": found.sentence}
-    return {"sizes": sizes(), "old": old}
+        if artifact_days is not None:
+            files = artifacts.look(Registry(), retention.bases_under_way(airflow), artifact_days)
+            expired = {**asdict(files), "sentence": files.sentence}
+    return {"sizes": sizes(), "old": old, "artifacts": expired}

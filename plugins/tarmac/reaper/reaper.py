@@ -18,7 +18,7 @@ from typing import Any
 from tarmac.base.errors import ContainerError, TarmacError
 from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.session import LABEL_TASK, SessionKey, session_labels
-from tarmac.base.settings import settings
+from tarmac.base.settings import Kept, settings
 from tarmac.base.trouble import Trouble
 from tarmac.containers import engine
 from tarmac.hosts.address import is_elsewhere
@@ -32,6 +32,7 @@ from tarmac.reaper.recordings import Settler
 from tarmac.reaper.retention import Retention
 from tarmac.reaper.samples import Sampler
 from tarmac.reaper.sightings import Sightings
+from tarmac.registry.client import Registry
 from tarmac.scheduler.host_cycle import note_host
 
 log = logging.getLogger(__name__)
@@ -150,8 +151,8 @@ def main() -> int:
     trouble = Trouble(log, "Removing nothing until all answer again", "All answer again.")
     Settler(stack.database_url, AirflowState(database_url()), stop).start()
     Sampler(stack.database_url, stop).start()
-    if stack.keep_days is not None:
-        Retention(AirflowState(database_url()), stack.keep_days, stop).start()
+    if stack.kept != Kept(None, None):
+        Retention(AirflowState(database_url()), Registry, stack.kept, stop).start()
     with Ledger(stack.database_url) as ledger, OtherHosts(stack) as others:
         reaper = None
         while not stop.wait(ROUND_SECONDS):

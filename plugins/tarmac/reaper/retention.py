@@ -1,7 +1,8 @@
 """Removes what is over for longer than TARMAC_KEEP_DAYS: Airflow's runs, its own records of them, and their logs.
 
-A thread beside the reaper, once an hour. A run under way is never touched, however old it is; models, data sets,
-MLflow's runs and the ledger's history are none of its business (decision 0028).
+A thread beside the reaper, once an hour. A run under way is never touched, however old it is; registered models, data
+sets, MLflow's runs and the ledger's history are none of its business (decision 0028). Files in MLflow that nothing
+needs go by TARMAC_KEEP_ARTIFACTS_DAYS (decision 0030).
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ from functools import partial
 
 from tarmac.base.errors import TarmacError
 from tarmac.base.session import SessionKey
+from tarmac.base.settings import Kept
 from tarmac.base.texts import counted
 from tarmac.base.trouble import Trouble
 from tarmac.base.units import format_size
 from tarmac.reaper.airflow_state import AirflowState
 from tarmac.reaper.log_files import LogFiles, Taken, old_days, unneeded
+from tarmac.registry import artifacts
+from tarmac.registry.client import Registry
 
 log = logging.getLogger(__name__)
 
 ROUND_SECONDS = 3600.0
+# Files in MLflow are looked for in every 24th round: all its runs are read for that.
+ARTIFACT_ROUNDS = 24
 # After a start others have work to do, and a machine's clock may not be set yet.
 FIRST_SECONDS = 300.0
 # Between two pieces, so that others get the disk and the database.
@@ -161,23 +167,36 @@ def _run_logs(
                     yield key, taken
 
 
+def bases_under_way(airflow: AirflowState) -> set[str]:
+    """Return what sessions under way train on from, as their requests name it.
+
+    Raises:
+        AirflowStateError: Airflow's database does not answer.
+    """
+    return {str(base) for conf in airflow.requests_under_way().values() if (base := conf.get("base_model"))}
+
+
 class Retention(threading.Thread):
-    """Removes once an hour until told to stop.
+    """Removes once an hour until told to stop; files in MLflow once a day.
 
     Args:
         airflow: a connection of this thread's own.
-        days: how many days are kept.
+        registry: connects to MLflow.
+        kept: for how many days.
         stop: set to end it.
     """
 
-    def __init__(self, airflow: AirflowState, days: int, stop: threading.Event) -> None:
+    def __init__(
+        self, airflow: AirflowState, registry: Callable[[], Registry], kept: Kept, stop: threading.Event
+    ) -> None:
         super().__init__(name="tarmac-retention", daemon=True)
-        self._airflow, self._days, self._over = airflow, days, stop
+        self._airflow, self._registry, self._kept, self._over = airflow, registry, kept, stop
+        self._runs = Trouble(log, "Old logs and runs are removed later", "Old logs and runs are removed again.")
+        self._artifacts = Trouble(log, "Files in MLflow are removed later", "Files in MLflow are removed again.")
 
     def run(self) -> None:
         """Remove until told to stop. What does not answer is said once, and when it answers again."""
-        trouble = Trouble(log, "Old logs and runs are removed later", "Old logs and runs are removed again.")
-        seconds, files = FIRST_SECONDS, LogFiles()
+        seconds, rounds = FIRST_SECONDS, 0
         wall, passed = time.time(), time.monotonic()
         while not self._over.wait(seconds):
             seconds = ROUND_SECONDS
@@ -186,12 +205,31 @@ class Retention(threading.Thread):
             if jumped(wall - was[0], passed - was[1]):
                 log.warning("The clock was set: what is old is removed in an hour, by the clock as it is then.")
                 continue
-            try:
-                found = remove(self._airflow, files, self._days, lambda: self._over.wait(PAUSE_SECONDS))
-                if found.sentence:
-                    log.warning(
-                        "Removed what is over for more than %s: %s.", counted(self._days, "day"), found.sentence
-                    )
-                trouble.note(found.problem)
-            except (TarmacError, OSError) as error:
-                trouble.note(f"{type(error).__name__}: {error}")
+            if self._kept.days is not None:
+                self._try(self._runs, self._kept.days, self._remove_runs)
+            if self._kept.artifact_days is not None and rounds % ARTIFACT_ROUNDS == 0:
+                self._try(self._artifacts, self._kept.artifact_days, self._remove_artifacts)
+            rounds += 1
+
+    def _try(self, trouble: Trouble, days: int, remove_old: Callable[[int], str]) -> None:
+        try:
+            trouble.note(remove_old(days))
+        except (TarmacError, OSError) as error:
+            trouble.note(f"{type(error).__name__}: {error}")
+
+    def _pause(self) -> bool:
+        return self._over.wait(PAUSE_SECONDS)
+
+    def _remove_runs(self, days: int) -> str:
+        found = remove(self._airflow, LogFiles(), days, self._pause)
+        if found.sentence:
+            log.warning("Removed what is over for more than %s: %s.", counted(days, "day"), found.sentence)
+        return found.problem
+
+    def _remove_artifacts(self, days: int) -> str:
+        found = artifacts.remove(self._registry(), partial(bases_under_way, self._airflow), days, self._pause)
+        if found.sentence:
+            log.warning(
+                "Removed what no version has needed for more than %s: %s.", counted(days, "day"), found.sentence
+            )
+        return ""

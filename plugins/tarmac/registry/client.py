@@ -38,6 +38,7 @@ _PAGE = 200
 # How the URI of artifacts begins that are kept in MLflow; MLflow's tag that says which of them are tables.
 _IN_MLFLOW = "mlflow-artifacts:/"
 _TABLES = "mlflow.loggedArtifacts"
+_FILES = "/api/2.0/mlflow-artifacts/artifacts"
 # The most that MLflow takes in one call of log-batch.
 BATCH = 1000
 _READY = ("LOGGED_MODEL_READY", "READY")
@@ -459,9 +460,29 @@ class Registry:
         if model_id is not None and self.has_files(version.source):
             place = str(self.call("GET", f"/logged-models/{model_id}", {})["model"]["info"]["artifact_uri"])
         self.call("DELETE", "/model-versions/delete", {"name": version.name, "version": str(version.version)})
-        if place.startswith("mlflow-artifacts:/"):
-            path = place.removeprefix("mlflow-artifacts:/")
-            self._request("DELETE", f"/api/2.0/mlflow-artifacts/artifacts/{path}", {})
+        self.remove_files(place)
+
+    # ---- files ---------------------------------------------------------------------------------------------------
+
+    def size_of_files(self, place: str) -> int:
+        """Return how many bytes the files below a URI have; 0 where there are none, or they are kept elsewhere."""
+        if not place.startswith(_IN_MLFLOW):
+            return 0
+        size, folders = 0, [place.removeprefix(_IN_MLFLOW).strip("/")]
+        while folders:
+            folder = folders.pop()
+            found = self._request("GET", _FILES, {"path": folder}).json()
+            for one in found.get("files", []):
+                if one.get("is_dir"):
+                    folders.append(f"{folder}/{posixpath.basename(one['path'])}")
+                else:
+                    size += int(one.get("file_size") or 0)
+        return size
+
+    def remove_files(self, place: str) -> None:
+        """Remove the files below a URI; nothing where they are kept elsewhere than in MLflow."""
+        if place.startswith(_IN_MLFLOW):
+            self._request("DELETE", f"{_FILES}/{place.removeprefix(_IN_MLFLOW).strip('/')}", {})
 
     # ---- aliases -------------------------------------------------------------------------------------------------
 

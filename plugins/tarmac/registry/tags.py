@@ -26,6 +26,9 @@ FAILURE = "tarmac.failure"
 # In the place of RUN_ID, of a run that has a training's curves while another one has its model.
 CURVES_OF = "tarmac.curves_of"
 
+# Of a run whose files were removed since nothing needed them any more: the day.
+EXPIRED = "tarmac.expired"
+
 # Of a run, written when its model is registered.
 CACHE_KEY = "tarmac.cache_key"
 METRICS = "tarmac.metrics"
