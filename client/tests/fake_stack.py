@@ -81,6 +81,9 @@ class Stack:
         self.lose_answers = 0
         self.production = True
         self.sent: list[Any] = []
+        self.dags: dict[str, dict[str, Any]] = {}
+        self.dag_states = ["waiting", "shown"]
+        self.dag_refusal: tuple[int, str] | None = None
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
@@ -174,6 +177,8 @@ class Stack:
             return self.file(method, match[1], body, request)
         if path == "/models":
             return 200, [{"name": "ner", "version": 3, "created": "2026-11-28T06:00:00Z", "aliases": ["production"]}]
+        if path == "/dags" or path.startswith("/dags/"):
+            return self.dag(method, path.removeprefix("/dags").strip("/"), body, request.url.params)
         if path == "/kinds":
             return 200, {"ner": "Named entities"}
         if path.startswith("/kinds/"):
@@ -199,6 +204,29 @@ class Stack:
         if path == "/sessions/s1/predict":
             return 200, {"model": "s1", "version": None, "kind": "ner", "predictions": [{"session": True}]}
         return 404, {"detail": f"There is no {path.split('/')[2]!r}."}
+
+    def dag(self, method: str, name: str, body: bytes, params: httpx.QueryParams) -> tuple[int, Any]:
+        if self.dag_refusal:
+            return self.dag_refusal[0], {"detail": self.dag_refusal[1]}
+        if method == "PUT":
+            self.sent.append(body)
+            suffix = params.get("suffix", "")
+            name = f"{name}__{suffix}" if suffix else name
+            self.dags[name] = {
+                "name": name, "who": "ada", "why": params.get("why", ""), "suffix": suffix, "error": "",
+                "at": datetime.now(timezone.utc).isoformat(),
+                "dags": [{"id": name, "url": f"{URL}/dags/{name}", "paused": None}],
+            }  # fmt: skip
+        for one in self.dags.values():
+            one["state"] = self.dag_states.pop(0) if len(self.dag_states) > 1 else self.dag_states[0]
+            if one["state"] == "shown":
+                one["dags"][0]["paused"] = True
+            one["error"] = "x.py, line 3: ValueError: no" if one["state"] == "broken" else ""
+        if method == "DELETE":
+            if self.dags.pop(name, None) is None:
+                return 404, {"detail": f"There is no uploaded DAG file {name!r}: `tarmac dag ls` lists them."}
+            return 200, {"name": name, "dags": [name], "runs": 2, "remains": "Its 2 runs stay."}
+        return 200, self.dags[name] if name else list(self.dags.values())
 
     def part(self, method: str, name: str, body: bytes, request: httpx.Request) -> tuple[int, Any]:
         if self.part_bytes == 0:

@@ -21,7 +21,7 @@ VERBS = {
     "login", "train", "run", "predict", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push",
     "data ls", "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
     "models reproduce", "data rm", "models rm", "gpus", "hosts", "completion",
-    "gpu check", "doctor", "kinds",
+    "gpu check", "dag upload", "dag ls", "dag rm", "doctor", "kinds",
 }  # fmt: skip
 Command = Callable[..., "tuple[int, str, str]"]
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# backup.sh FILE.tar: writes the stack's databases, data sets, models and secrets into one private file. The stack runs on.
+# backup.sh FILE.tar: writes the stack's databases, data sets, models, uploaded DAG files and secrets into one private file.
+# The stack runs on.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -25,12 +26,12 @@ done
 for name in airflow tarmac mlflow; do
     compose exec -T postgres pg_dump --username postgres --format custom "$name" >"$parts/$name.dump"
 done
-for name in datasets mlflow-artifacts; do
+for name in datasets mlflow-artifacts uploads; do
     docker run --rm --network none --volume "${TARMAC_PROJECT}_$name:/volume:ro" debian:trixie-slim \
         tar --create --numeric-owner --directory /volume . >"$parts/$name.tar"
 done
 printf 'tarmac backup 1\n%s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$parts/about"
 # A name with a colon is a file of this machine too.
-tar --create --force-local --file "$file.part" --directory "$parts" about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar
+tar --create --force-local --file "$file.part" --directory "$parts" about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar uploads.tar
 mv "$file.part" "$file"
 say "Saved databases, data sets, models and secrets to $file ($(du -h "$file" | cut -f1)). Keep it private."

@@ -49,7 +49,9 @@ as_postgres psql --username postgres --quiet --set ON_ERROR_STOP=1 --file /docke
 for name in airflow tarmac mlflow; do
     as_postgres pg_restore --username postgres --dbname "$name" --exit-on-error --single-transaction <"$parts/$name.dump"
 done
-for name in datasets mlflow-artifacts; do
+for name in datasets mlflow-artifacts uploads; do
+    # A backup of a version that knew no uploads.
+    [ "$name" != uploads ] || [ -e "$parts/$name.tar" ] || continue
     docker run --rm --interactive --network none --volume "${TARMAC_PROJECT}_$name:/volume" debian:trixie-slim sh -ceu \
         'find /volume -mindepth 1 -delete; tar --extract --numeric-owner --directory /volume' <"$parts/$name.tar"
 done

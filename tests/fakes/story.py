@@ -23,7 +23,9 @@ from tarmac.base import ids
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
 from tarmac.checks import doctor, mending, predicting, server
+from tarmac.dagfiles import folder
 from tarmac.ledger.records import DeviceRow, HostRow, Place
+from tarmac.reaper.airflow_state import DagRow
 from tarmac.reaper.orphans import Orphans
 from tarmac.registry import tags as tag
 from tarmac.registry.client import Run, Version
@@ -268,13 +270,35 @@ def _step(kind: str, before: int | None, after: int, who: str, why: str, at: dat
     return Step("news", kind, before, after, who, why, "f1", 0.431, 0.45, 0.005, "4e8DaSpQvgyqMgYH", at)
 
 
+class Dags:
+    """What Airflow's database has of uploaded DAG files: it loads one within 2 s."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def dags(self) -> list[DagRow]:
+        loaded = self._clock.now
+        return [
+            DagRow(dag, folder.BUNDLE, f"{name}.py", loaded, True, True)
+            for name, one in folder.all_uploads().items()
+            for dag in one.dags
+            if loaded - datetime.fromisoformat(one.at) >= timedelta(seconds=2)
+        ]
+
+    def file_errors(self, bundle: str) -> dict[str, tuple[datetime, str]]:
+        return {}
+
+    def run_counts(self, dag_ids: list[str]) -> tuple[int, list[str]]:
+        return 4, []
+
+
 class Story(Fakes):
     """The stack as Ada finds it."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
         self.clock, self.airflow_api, self.real_place = clock, Runs(clock), True
-        self.rows = Rows(self.airflow_api, clock)
+        self.rows, self.dags = Rows(self.airflow_api, clock), Dags(clock)
         old = MORNING - timedelta(days=2)
         self.steps = [_step("rule", None, 1, "news-1", "the first version", old)]
         self.steps.append(_step("rule", 1, 2, "news-2", "f1 0.4310 is better than 0.4120 by more than 0.005", old))

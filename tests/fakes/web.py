@@ -17,7 +17,7 @@ from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, DatasetError, PartError, RunStateError
+from tarmac.base.errors import ApiError, DagFileError, DatasetError, InUseError, PartError, RunStateError
 from tarmac.base.settings import settings
 from tarmac.checks import server
 from tarmac.request.callers import Right
@@ -30,7 +30,12 @@ API = "/api/v1"
 LINE = b'{"sentence": "Ada met Bob", "entities": []}\n'
 NAME = "7Fxrgmyo4FJ8fTVTrWDZ63LgH9g5MzCfhaZrSFHbYZnH.jsonl"
 GOOD = {"model": "test_model", "datasets": {"a": {"train": f"{NAME[:-6]}/{NAME}"}}}
-RIGHTS = {"viewer": {Right.READ}, "user": set(Right), "without rights": set[Right]()}
+RIGHTS = {
+    "viewer": {Right.READ},
+    "user": set(Right) - {Right.ADMIN},
+    "admin": set(Right),
+    "without rights": set[Right](),
+}
 
 
 @contextmanager
@@ -178,9 +183,9 @@ class Fakes:
             return 200, json.loads(json.dumps(server.answer_to(method, path, query, io.BytesIO(body)), default=str))
         except LookupError as error:
             return 404, {"detail": str(error.args[0])}
-        except (PartError, RunStateError) as error:
+        except (InUseError, PartError, RunStateError) as error:
             return 409, {"detail": str(error)}
-        except DatasetError as error:
+        except (DatasetError, DagFileError) as error:
             return 400, {"detail": str(error)}
 
 

@@ -146,3 +146,36 @@ def test_a_database_that_does_not_answer_is_an_error_and_not_a_stack_without_run
     for call in (lambda: state.known([SessionKey("d", "a")]), lambda: state.remove_old_runs(DAYS, 1)):
         with pytest.raises(AirflowStateError):
             call()
+
+
+def test_dags_their_files_errors_and_runs_are_read_from_airflows_own_tables(airflow: Airflow):
+    query(airflow.url, "INSERT INTO dag_bundle (name, active) VALUES ('uploaded', true), ('dags-folder', true)")
+    for dag, bundle, stale in (("d", "uploaded", False), ("gone", "uploaded", True), ("theirs", "dags-folder", False)):
+        query(
+            airflow.url,
+            "INSERT INTO dag (dag_id, bundle_name, relative_fileloc, is_paused, is_stale, last_parsed_time,"
+            " max_active_tasks, max_consecutive_failed_dag_runs, has_task_concurrency_limits, fail_fast,"
+            " timetable_type, partition_mapper_info)"
+            " VALUES (%s, %s, 'f.py', true, %s, now(), 1, 0, false, false, '', '[]')",
+            (dag, bundle, stale),
+        )
+    found = {row.dag_id: row for row in airflow.state.dags()}
+    assert {name: (row.bundle, row.file, row.paused, row.there) for name, row in found.items()} == {
+        "d": ("uploaded", "f.py", True, True),
+        "gone": ("uploaded", "f.py", True, False),
+        "theirs": ("dags-folder", "f.py", True, True),
+    }
+    assert found["d"].loaded is not None
+    assert found["d"].loaded.tzinfo is not None
+    query(
+        airflow.url,
+        "INSERT INTO import_error (timestamp, filename, bundle_name, stacktrace) VALUES"
+        " (now(), 'f.py', 'uploaded', 'why'), (now(), 'g.py', 'dags-folder', 'not asked for')",
+    )
+    ((file, (at, trace)),) = airflow.state.file_errors("uploaded").items()
+    assert (file, trace) == ("f.py", "why")
+    assert at.tzinfo is not None
+    airflow.run("over", ago=1)
+    airflow.run("goes on", ago=1, state="running")
+    assert airflow.state.run_counts(["d"]) == (2, ["goes on"])
+    assert airflow.state.run_counts(["theirs"]) == (0, [])

@@ -54,6 +54,7 @@ CALLS = [
     ("DELETE", f"/datasets/{NAME}", "delete"), ("DELETE", "/models/m/1", "delete"),
     ("POST", "/models/m/predict", "predict"), ("POST", "/sessions/one/predict", "predict"),
     ("POST", "/models/m/promote", "promote"), ("POST", "/models/m/rollback", "promote"),
+    ("GET", "/dags", "admin"), ("PUT", "/dags/mine", "admin"), ("DELETE", "/dags/mine", "admin"),
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("GET", "/doctor", "read"), ("POST", "/doctor", "start"), ("POST", "/gpus/check", "start"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
@@ -69,6 +70,7 @@ ALLOWS = {
     "promote": "put models into production",
     "predict": "predict with models",
     "delete": "remove data sets and models",
+    "admin": "upload DAGs, which takes the role Admin",
 }
 
 
@@ -77,7 +79,7 @@ def test_every_call_that_openapi_lists_is_tried_below(call: Callable[..., httpx.
     listed = {(method.upper(), path) for path, methods in described.items() for method in methods}
     names = {
         "kinds/one": "kinds/{name}", "/one": "/{id}", "/m/1": "/{name}/{number}", "/m/": "/{name}/",
-        f"/{NAME}": "/{name}",
+        f"/{NAME}": "/{name}", "/mine": "/{name}",
     }  # fmt: skip
     tried = {
         (method, functools.reduce(lambda text, pair: text.replace(*pair), names.items(), API + path.partition("?")[0]))
@@ -107,6 +109,8 @@ def test_a_caller_without_a_login_gets_nothing_and_a_viewer_only_reads(
         same_site = {"Cookie": "_token=user", "Sec-Fetch-Site": "same-origin"}
         assert call("", method, path, headers=same_site).status_code == 401
         assert fakes.airflow_api.callers == []
+    if right == "admin":
+        assert call("user", method, path).status_code == 403
 
 
 def test_a_page_of_this_site_reads_with_the_cookie(call: Callable[..., httpx.Response]):

@@ -45,7 +45,9 @@ def stack(pytestconfig: pytest.Config) -> Stack:
     # A receiver that test_registry starts there, late: until then this target does not answer.
     notify = '[[target]]\nname = "receiver"\nurl = "json://airflow-cli:9911/hook"\n'
     notify = 'at_once = 1000\nwaits_longer_than = "1d"\n' + notify
-    return shared.shared_stack(pytestconfig, {"object-store.env": object_store, "notify.toml": notify})
+    settings = (REPO / "env/stack.env.example").read_text().replace("TARMAC_DAG_UPLOAD=no", "TARMAC_DAG_UPLOAD=yes")
+    files = {"object-store.env": object_store, "notify.toml": notify, "stack.env": settings}
+    return shared.shared_stack(pytestconfig, files)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shlex
 from collections.abc import Iterator
+from contextlib import nullcontext
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,23 @@ model = pathlib.Path(os.environ["TARMAC_MODEL"])
 (model / "metrics.json").write_text(json.dumps({"score": 0.75}))
 """
 
+_DAG = """\
+from airflow.sdk import dag, task
+
+@dag(schedule="@daily")
+def nightly():
+    @task
+    def count():
+        print("all sheep")
+
+    count()
+
+nightly()
+"""
+
 _FROZEN = (
     "tarmac.web.sessions", "tarmac.cli.explain", "tarmac.cli.cancel", "tarmac.cli.retry", "tarmac_client.verbs",
-    "tarmac_client.cli.commands", "tarmac_client.cli.show",
+    "tarmac_client.cli.commands", "tarmac_client.cli.show", "tarmac.checks.dag_files",
 )  # fmt: skip
 """Where the code asks what time it is."""
 
@@ -61,8 +77,10 @@ class Terminal:
         self._story.clock.pass_(5)
         match shlex.split(line):
             case ["echo", "$?"]:
-                return [str(self.code)]
+                before, self.code = self.code, 0
+                return [str(before)]
             case ["cat", name]:
+                self.code = 0
                 return Path(name).read_text().splitlines()
             case ["tarmac", *words]:
                 seen = self._tarmac(words)
@@ -94,6 +112,11 @@ class Terminal:
             self._dated.add(path)
 
 
+def _loaded(*given: Any, seconds: int) -> dict[str, Any]:
+    """Say what a container would of nightly.py, or of a copy of it."""
+    return {"errors": [], "dags": re.findall("dag_id='(.+?)'", given[4].decode()) or ["nightly"]}
+
+
 async def _token(request: Request) -> JSONResponse:
     given = await request.json()
     if given != {"username": "ada", "password": "correct horse"}:
@@ -111,6 +134,7 @@ def _write_files(folder: Path) -> None:
     (folder / "export.json").write_bytes((_MADE / "labelstudio-ner-json_min.json").read_bytes())
     (folder / "new.jsonl").write_text('{"sentence": "Ada met Bob in Oslo"}\n')
     (folder / "train.py").write_text(_SCRIPT)
+    (folder / "nightly.py").write_text(_DAG)
 
 
 @contextlib.contextmanager
@@ -133,6 +157,8 @@ def terminal(folder: Path) -> Iterator[Terminal]:
         "COLUMNS": "120",
         "TARMAC_STORE": f"file://{folder}/store",
         "TARMAC_VERSION": "0.1.0",
+        "TARMAC_DAG_UPLOAD": "yes",
+        "TARMAC_UPLOADED_DAGS_DIR": f"{folder}/uploads",
     }
     with contextlib.ExitStack() as held:
         held.enter_context(mock.patch.dict(os.environ, environment, clear=True))
@@ -145,6 +171,9 @@ def terminal(folder: Path) -> Iterator[Terminal]:
         held.enter_context(mock.patch("secrets.token_hex", lambda count: "1f0c9a3e"[: 2 * count]))
         held.enter_context(mock.patch("platform.python_version", return_value="3.13.5"))
         held.enter_context(mock.patch("tarmac.checks.parts.Ledger", return_value=story.rows))
+        held.enter_context(mock.patch("tarmac.checks.dag_files._airflow", return_value=nullcontext(story.dags)))
+        held.enter_context(mock.patch("tarmac.checks.dag_files.engine.client"))
+        held.enter_context(mock.patch("tarmac.checks.dag_files.look", _loaded))
         app = Starlette(
             routes=[Route("/auth/token", _token, methods=["POST"]), Mount("/tarmac", app=shared_api(story))],
             middleware=[Middleware(_Dated, clock)],

@@ -22,6 +22,8 @@ from tarmac_client.errors import (
 )
 from tarmac_client.types import (
     Confusion,
+    DagFile,
+    DagId,
     Explanation,
     Finding,
     LogPart,
@@ -55,6 +57,8 @@ __all__ = [
     "LoginError",
     "Metric",
     "ModelVersion",
+    "DagFile",
+    "DagId",
     "Predictions",
     "ProductionStep",
     "NoAnswerError",

@@ -18,6 +18,7 @@ import httpx
 from tarmac_client import config, files, transport
 from tarmac_client.flow import Calls, Flow, Pause, Tell
 from tarmac_client.types import (
+    DagFile,
     Explanation,
     Finding,
     Mended,
@@ -307,6 +308,34 @@ class AsyncTarmac:
     async def check_gpus(self) -> dict[str, Any]:
         """Return whether the stack's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real."""
         return await self.run(self.verbs.check_gpus())
+
+    # ---- DAG files -------------------------------------------------------------------------------------------------
+
+    async def upload_dag(self, path: str | Path, *, suffix: str = "", why: str = "") -> DagFile:
+        """Have a DAG file checked and stored on the stack, which takes the role Admin; wait until Airflow shows it.
+
+        Args:
+            path: of one Python file.
+            suffix: of a copy whose DAG ids end in `__suffix`; "": the file as it is.
+            why: the reason, which each run is labelled with.
+
+        Raises:
+            RefusedError: it is wrong, another person has uploaded one of this name, or uploads are off.
+        """
+        return await self.run(self.verbs.upload_dag(Path(path), suffix, why))
+
+    async def dags(self) -> list[DagFile]:
+        """Return the uploaded DAG files, by name."""
+        return await self.run(self.verbs.dags())
+
+    async def remove_dag(self, name: str) -> None:
+        """Remove an uploaded DAG file; its runs stay.
+
+        Raises:
+            NotFoundError: it is not there.
+            RefusedError: a run of it is under way.
+        """
+        await self.run(self.verbs.remove_dag(name))
 
     async def version(self) -> dict[str, Any]:
         """Return the versions of the stack and its API, and what this login may do."""

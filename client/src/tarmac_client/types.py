@@ -298,6 +298,38 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class DagId:
+    """A DAG of an uploaded file. `paused` None: Airflow has not loaded it yet."""
+
+    id: str
+    url: str = ""
+    paused: bool | None = None
+
+
+@dataclass(frozen=True)
+class DagFile:
+    """An uploaded DAG file.
+
+    `state`: `shown` (Airflow has its DAGs as they were uploaded), `waiting` (it has not loaded the file since) or
+    `broken` (it cannot load it, for the reason in `error`). `suffix`: of a copy; else empty.
+    """
+
+    name: str
+    dags: tuple[DagId, ...]
+    who: str = ""
+    why: str = ""
+    at: datetime | None = None
+    suffix: str = ""
+    state: str = ""
+    error: str = ""
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> DagFile:
+        """Read it from an answer."""
+        return known(cls, data, at=_time(data.get("at")), dags=tuple(known(DagId, one) for one in data["dags"]))
+
+
+@dataclass(frozen=True)
 class ProductionStep:
     """A step of the history of what is in production. A version None: nothing of the model is or was there."""
 

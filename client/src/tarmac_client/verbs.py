@@ -25,6 +25,7 @@ from tarmac_client.errors import (
 from tarmac_client.files import LocalFile
 from tarmac_client.flow import PREFIX, Calls, Flow, Pause, Send, Tell
 from tarmac_client.types import (
+    DagFile,
     Explanation,
     Finding,
     LogPart,
@@ -50,6 +51,9 @@ _UPLOAD_SECONDS = 3600.0
 _PART_SECONDS = 600.0
 _PART_TRIES = 5
 _PREDICT_SECONDS = 600.0
+_DAG_CHECK_SECONDS = 300.0
+_DAG_TRIES = 30
+"""How often Airflow is asked for the DAGs of an uploaded file, a second apart."""
 _LOG_SECONDS = 150.0
 """Airflow reads all of a log before it sends a part; the stack waits up to 120 s for it."""
 _WHOLE_BYTES = 16 * 1024 * 1024
@@ -463,6 +467,43 @@ class Verbs:
         """Return whether the stack's GPUs can be used, tried for real."""
         return dict((yield from self.calls.call("POST", "/gpus/check", seconds=120.0)))
 
+    # ---- DAG files -------------------------------------------------------------------------------------------------
+
+    def upload_dag(self, path: Path, suffix: str = "", why: str = "") -> Flow[DagFile]:
+        """Have a DAG file checked and stored; wait until Airflow has loaded it, some seconds at most.
+
+        Raises:
+            SettingsError: the file cannot be read.
+            RefusedError: it is wrong, another person has uploaded one of this name, or uploads are off.
+        """
+        if path.suffix != ".py":
+            raise SettingsError(f"FILE: {str(path)!r} does not end in .py: a DAG file is one Python file.")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"FILE: {str(path)!r} cannot be read: {error.strerror}.") from error
+        self._say(f"{path.name}: checking it in a container of the stack")
+        params = {"suffix": suffix, "why": why}
+        stored = yield from self.calls.call(
+            "PUT", _dag(path.stem), params=params, content=content, seconds=_DAG_CHECK_SECONDS
+        )
+        found = DagFile.of(stored)
+        for _ in range(_DAG_TRIES):
+            if found.state != "waiting":
+                break
+            yield Pause(POLL_SECONDS)
+            rows = yield from self.calls.call("GET", "/dags")
+            found = next((DagFile.of(row) for row in rows if row["name"] == found.name), found)
+        return found
+
+    def dags(self) -> Flow[list[DagFile]]:
+        """Return the uploaded DAG files, by name."""
+        return [DagFile.of(row) for row in (yield from self.calls.call("GET", "/dags"))]
+
+    def remove_dag(self, name: str) -> Flow[dict[str, Any]]:
+        """Remove an uploaded DAG file; return what remains of it."""
+        return dict((yield from self.calls.call("DELETE", _dag(name), once=True)))
+
     def raw(self, path: str, **params: Any) -> Flow[Any]:
         """Return what the stack answers, as JSON."""
         return (yield from self.calls.call("GET", path, params=params))
@@ -509,6 +550,10 @@ def _not_stored(reference: str) -> NotFoundError:
     return NotFoundError(
         f"There is no {reference!r} in the data set store: `tarmac data ls` lists what is there.", [], 404
     )
+
+
+def _dag(name: str) -> str:
+    return f"/dags/{quote(name, safe='').replace('.', '%2E')}"
 
 
 def _model(name: str, what: str) -> str:

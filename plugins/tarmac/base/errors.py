@@ -11,6 +11,7 @@ TarmacError
  ├─ UnknownModelError       a command names a model, a version or a run that does not exist
  ├─ PromotionError          a promotion or a step back that makes no sense
  ├─ PredictionError         a model cannot predict for these lines
+ ├─ DagFileError            a DAG file that is uploaded is wrong, or uploads are off
  ├─ BusyError               more is asked for at a time than is done
  ├─ PartError               a part of an upload does not go on where the one before ended
  ├─ InUseError              what is to be removed is still needed
@@ -150,6 +151,12 @@ class PredictionError(TarmacError):
     """A model cannot predict for these lines, or not in time; the message says which line, and why."""
 
     final = True
+    exit_code = ExitCode.BAD_INPUT
+
+
+class DagFileError(TarmacError):
+    """A DAG file cannot be uploaded: it is wrong, or uploads are off."""
+
     exit_code = ExitCode.BAD_INPUT
 
 

@@ -24,9 +24,11 @@ LABEL_AGENT = "tarmac.agent"
 LABEL_OWNER = "tarmac.owner"
 LABEL_GENERATION = "tarmac.generation"
 
-# Of what belongs to no session and lives for a while: how many seconds at most; and the prediction that it is of.
+# Of what belongs to no session and lives for a while: how many seconds at most; and the prediction, or the check of a
+# DAG file, that it is of.
 LABEL_SECONDS = "tarmac.seconds"
 LABEL_PREDICTION = "tarmac.prediction"
+LABEL_CHECK = "tarmac.check"
 
 SESSION_PATH = "/session"
 SESSION_USER = "10001:10001"

@@ -43,6 +43,7 @@ class Settings:
 
     `hub_url`: where weights are fetched from that a request names by hf://; "": nowhere.
     `run_images`: patterns of the images that a request may run its own code in, beside the trainer's.
+    `dag_upload`: whether administrators may upload DAG files.
     `*millicpus` are thousandths of a core. What is None is not limited, or is measured. `data_limits`: variables that
     trainers get as they are, those that are set. `kept`: for how long what is over is kept.
     """
@@ -50,6 +51,7 @@ class Settings:
     stack: str
     version: str
     commit: str
+    airflow_image: str
     trainer_image: str
     transformers_image: str
     run_images: tuple[str, ...]
@@ -81,6 +83,7 @@ class Settings:
     host_lost_seconds: int
     host_return_bytes: int
     kept: Kept
+    dag_upload: bool
 
 
 def _size(text: str, *, variable: str) -> int:
@@ -111,6 +114,12 @@ def _seconds(text: str, *, variable: str) -> int:
 
 
 FOREVER = "forever"
+
+
+def _yes(text: str, *, variable: str) -> bool:
+    if text not in ("yes", "no"):
+        raise SettingsError(f"{variable}={text!r} must be yes or no.")
+    return text == "yes"
 
 
 def days_kept(text: str, *, variable: str) -> int | None:
@@ -187,6 +196,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         stack=stack,
         version=get("TARMAC_VERSION", "unknown"),
         commit=get("TARMAC_COMMIT", "unknown"),
+        airflow_image=get("TARMAC_AIRFLOW_IMAGE", "tarmac/airflow:latest"),
         trainer_image=get("TARMAC_TRAINER_IMAGE", "tarmac/trainer:latest"),
         transformers_image=get("TARMAC_TRANSFORMERS_IMAGE", "tarmac/trainer-torch:latest"),
         run_images=_patterns(get("TARMAC_RUN_IMAGES", "")),
@@ -223,6 +233,7 @@ def read(environment: Mapping[str, str]) -> Settings:
             days_kept(get("TARMAC_KEEP_DAYS", "30"), variable="TARMAC_KEEP_DAYS"),
             days_kept(get("TARMAC_KEEP_ARTIFACTS_DAYS", FOREVER), variable="TARMAC_KEEP_ARTIFACTS_DAYS"),
         ),
+        dag_upload=_yes(get("TARMAC_DAG_UPLOAD", "no"), variable="TARMAC_DAG_UPLOAD"),
     )
 
 

@@ -3,8 +3,8 @@
 Asked by `request/checker.py`. A process of the scheduler's container, on the stack's own network: `POST /check` with a
 JSON object of at most 1 MB answers `{"problems": [...]}`; 401 without the token. For the API (`web/`) it also says what
 the ledger, the registry and the store have, changes what is in production, stores a file under the id of its
-content, predicts with registered models, and removes what nothing needs. Whether a person may ask is decided before, in
-the webserver.
+content, predicts with registered models, takes DAG files in, and removes what nothing needs. Whether a person may ask
+is decided before, in the webserver.
 """
 
 from __future__ import annotations
@@ -145,6 +145,19 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
 
             asked = {key: query.get(key, "") for key in ("model", "version", "run")}
             return asdict(predicting.predict(body.read(), **asked))
+        case ("GET", "/dags"):
+            from tarmac.checks import dag_files
+
+            return dag_files.listing()
+        case ("PUT", "/dag"):
+            from tarmac.checks import dag_files
+
+            asked = {key: query.get(key, "") for key in ("suffix", "why", "who")}
+            return dag_files.upload(query["name"], body.read(), **asked)
+        case ("DELETE", "/dag"):
+            from tarmac.checks import dag_files
+
+            return dag_files.remove(query["name"])
         case ("GET", "/files"):
             return parts.stored_files()
         case ("GET", "/file"):

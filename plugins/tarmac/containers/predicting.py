@@ -6,14 +6,9 @@ removes what a checker that was killed left; so does the next one, before its fi
 
 from __future__ import annotations
 
-import io
 import logging
-import tarfile
-import threading
-import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,15 +20,13 @@ from tarmac.base.session import (
     LABEL_PROJECT,
     LABEL_SECONDS,
     LABEL_TASK,
-    SESSION_PATH,
-    SESSION_USER,
 )
 from tarmac.base.units import format_size
 from tarmac.containers import engine
 from tarmac.containers.calls import EngineCalls
 from tarmac.containers.decisions import EXIT_BAD_INPUT
-from tarmac.containers.protocol import Event
 from tarmac.containers.run import ContainerRun, EngineSilentError, Step
+from tarmac.containers.short import Deadline, NoListener, hold
 from tarmac.containers.spec import ContainerSpec
 
 log = logging.getLogger(__name__)
@@ -72,7 +65,7 @@ def ask(
     number = uuid.uuid4().hex[:12]
     # The reaper's time is longer, so that it never stops what the deadline here would.
     spec = replace(spec, labels={**_labels(stack, number), LABEL_SECONDS: str(SECONDS + 60)})
-    deadline = _Deadline(api, SECONDS)
+    deadline = Deadline(api, SECONDS, "A prediction")
     try:
         spec = replace(spec, volumes_from=[_hold(api, spec, content)])
         variables = {**spec.environment, **fetching.environment, "TARMAC_MODEL_URI": fetching.uri}
@@ -96,72 +89,11 @@ def _labels(stack: str, number: str) -> dict[str, str]:
     return {LABEL_PROJECT: stack, LABEL_PREDICTION: number}
 
 
-class _Deadline:
-    """Stops a container when the time is over."""
-
-    def __init__(self, api: EngineCalls, seconds: float) -> None:
-        self._api, self._ends = api, time.monotonic() + seconds
-        self.passed = False
-
-    @contextmanager
-    def of(self, container_id: str) -> Iterator[None]:
-        timer = threading.Timer(max(0.0, self._ends - time.monotonic()), self._stop, [container_id])
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _stop(self, container_id: str) -> None:
-        self.passed = True
-        try:
-            engine.stop(self._api, container_id)
-        except (ContainerError, OSError) as error:
-            log.warning("A prediction that takes too long cannot be stopped; the reaper does it: %s", error)
-
-
-class _Listener:
-    """Takes note of nothing: a prediction tells its result."""
-
-    def noticed(self, event: Event) -> None:
-        """See Listener."""
-
-    def unreachable(self, why: str) -> None:
-        """See Listener."""
-
-    def still_wanted(self) -> None:
-        """See Listener."""
-
-
 def _hold(api: EngineCalls, spec: ContainerSpec, content: bytes) -> str:
-    """Make the container that holds the volume, with the lines in it, and never start it. Returns its id."""
-    helper = str(
-        api.create_container(
-            image=spec.image,
-            entrypoint=["true"],  # never started, but the engine refuses an image that names no command
-            labels=dict(spec.labels),
-            network_disabled=True,
-            # Without a name: the engine removes it with the last container that has it.
-            host_config=api.create_host_config(
-                mounts=[{"Type": "volume", "Source": "", "Target": SESSION_PATH, "ReadOnly": False}]
-            ),
-        )["Id"]
-    )
-    uid, gid = (int(part) for part in SESSION_USER.split(":"))
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        folder = tarfile.TarInfo(SESSION_PATH.removeprefix("/"))
-        folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o700, uid, gid
-        tar.addfile(folder)
-        entry = tarfile.TarInfo(f"{folder.name}/{LINES_FILE}")
-        entry.size, entry.mode, entry.uid, entry.gid = len(content), 0o600, uid, gid
-        tar.addfile(entry, io.BytesIO(content))
-    api.put_archive(helper, "/", archive.getvalue())
-    return helper
+    return hold(api, spec.image, spec.labels, {LINES_FILE: content})
 
 
-def _run(api: EngineCalls, command: str, spec: ContainerSpec, kind: str, deadline: _Deadline) -> Mapping[str, Any]:
+def _run(api: EngineCalls, command: str, spec: ContainerSpec, kind: str, deadline: Deadline) -> Mapping[str, Any]:
     """Run one command of the trainer to its result.
 
     Raises:
@@ -178,7 +110,7 @@ def _run(api: EngineCalls, command: str, spec: ContainerSpec, kind: str, deadlin
         result_advice="send fewer lines in a call",
         secrets=[value for name, value in spec.environment.items() if name == "MLFLOW_TRACKING_PASSWORD"],
     )
-    run = ContainerRun(api, step, _Listener(), log, silent_seconds=SECONDS)
+    run = ContainerRun(api, step, NoListener(), log, silent_seconds=SECONDS)
     try:
         return run.run(replace(spec, command=[command], labels=labels), deadline.of) or {}
     except EngineSilentError as error:

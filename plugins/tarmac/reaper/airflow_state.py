@@ -29,6 +29,18 @@ def _old_run(days: int) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class DagRow:
+    """A DAG as Airflow has it: where its file is, when it was loaded last (aware), whether the file has it still."""
+
+    dag_id: str
+    bundle: str
+    file: str
+    loaded: datetime | None
+    paused: bool
+    there: bool
+
+
+@dataclass(frozen=True)
 class Session:
     """A run of the pipeline as Airflow has it.
 
@@ -213,6 +225,43 @@ class AirflowState:
                 ([key.dag_id for key in keys], [key.run_id for key in keys]),
             )
             return {SessionKey(*row) for row in cursor.fetchall()}
+
+    def dags(self) -> list[DagRow]:
+        """Return all DAGs that Airflow knows, also those whose files are gone.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT dag_id, coalesce(bundle_name, ''), coalesce(relative_fileloc, ''), last_parsed_time, is_paused,"
+                " NOT is_stale FROM dag"
+            )
+            return [DagRow(*row) for row in cursor.fetchall()]
+
+    def file_errors(self, bundle: str) -> dict[str, tuple[datetime, str]]:
+        """Return of the files of a bundle that Airflow cannot load when it tried last, and the trace.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute("SELECT filename, timestamp, stacktrace FROM import_error WHERE bundle_name = %s", (bundle,))
+            return {str(file): (at, str(trace)) for file, at, trace in cursor.fetchall()}
+
+    def run_counts(self, dag_ids: Collection[str]) -> tuple[int, list[str]]:
+        """Return how many runs of some DAGs there are, and the ids of those that have not ended.
+
+        Raises:
+            AirflowStateError: nothing is known.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "SELECT run_id, state = ANY(%s) FROM dag_run WHERE dag_id = ANY(%s) ORDER BY id",
+                (sorted(RUN_OVER_STATES), sorted(dag_ids)),
+            )
+            rows = cursor.fetchall()
+            return len(rows), [str(run_id) for run_id, over in rows if not over]
 
     def old_runs(self, days: int) -> list[SessionKey]:
         """Return the runs of all DAGs that are over for more than so many days, by the database's clock.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 CHECKER_PORT = 8975
 _CONNECT_SECONDS, _SECONDS, _FILE_SECONDS = 2.0, 30.0, 600.0
 # A file may be large, and its store slow; a new host is sent an image; a model may predict for minutes; the engine
-# measures its volumes.
-_LONG = ("/file", "/upload", "/host", "/predict", "/doctor", "/mend", "/space")
+# measures its volumes; a DAG file is loaded in a container.
+_LONG = ("/file", "/upload", "/host", "/predict", "/doctor", "/mend", "/space", "/dag")
 
 
 def checker_token() -> str:

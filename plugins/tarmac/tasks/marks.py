@@ -1,4 +1,4 @@
-"""Notes that a person or a program set a run's or a task's state: Airflow keeps no word of it."""
+"""Notes what Airflow keeps no word of: that a state was set by hand, and whose upload a run's DAG is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 from airflow.listeners import hookimpl
 
 from tarmac.base.ids import DAG_ID
+from tarmac.base.settings import settings
+from tarmac.dagfiles.folder import upload_of
+from tarmac.dagfiles.policy import note_with_label
 from tarmac.tasks.run_end import (
     FAILURE_KEY,
     LAST_STEP,
@@ -26,7 +29,13 @@ TOO_LONG = (
 
 
 class RunMarks:
-    """A listener of Airflow: in the webserver, where states are set by hand; in the scheduler, where time runs out."""
+    """A listener of Airflow: in the webserver, where states are set by hand; in the scheduler, where runs go on."""
+
+    @hookimpl
+    def on_dag_run_running(self, dag_run: Any, msg: str) -> None:
+        """Airflow calls it when a run begins."""
+        if dag_run.dag_id != DAG_ID and settings().dag_upload and (upload := upload_of(dag_run.dag_id)):
+            _append_to_note(dag_run, note_with_label(upload, dag_run.note))
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
@@ -92,7 +101,7 @@ def _session(row: Any) -> Any:
 
 
 def _append_to_note(dag_run: Any, note: str | None) -> None:
-    # In the scheduler's own transaction: no task of the run will run any more.
+    # In the scheduler's own transaction: no task of the run runs yet, or will run any more.
     if note is None:
         return
     if dag_run.dag_run_note is None:

@@ -296,6 +296,39 @@ class RemovedVersion(BaseModel):
     files: bool = Field(description="the files of its model too; not where another version is the same model")
 
 
+class UploadedId(BaseModel):
+    """A DAG of an uploaded file."""
+
+    id: str
+    url: str = Field(description="in Airflow's UI")
+    paused: bool | None = Field(description="null: Airflow has not loaded it yet")
+
+
+class DagFile(BaseModel):
+    """An uploaded DAG file, and what Airflow has of it."""
+
+    name: str = Field(description="of the file, without .py; of a copy with its suffix")
+    dags: list[UploadedId]
+    who: str
+    why: str
+    at: datetime
+    suffix: str = Field(description="of a copy; else empty")
+    state: Literal["shown", "waiting", "broken"] = Field(
+        description="shown: Airflow has the DAGs as they were uploaded; waiting: it has not loaded the file since; "
+        "broken: it cannot load it"
+    )
+    error: str = Field(description="why it cannot; else empty")
+
+
+class RemovedDagFile(BaseModel):
+    """An uploaded DAG file that was removed."""
+
+    name: str
+    dags: list[str]
+    runs: int
+    remains: str = Field(description="a sentence on what remains of its runs")
+
+
 class Version(BaseModel):
     """A registered version of a model."""
 

@@ -34,6 +34,7 @@ from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json, text_problems
 from tarmac.web import answers, metrics, now, sessions
+from tarmac.web.dag_files import dag_file_calls
 from tarmac.web.recently import Recently
 from tarmac.web.stack import Person, Stack
 from tarmac.web.versions import API_HEADER, API_VERSION, VERSION_HEADER, mismatch
@@ -488,6 +489,8 @@ def create_app(stack: Stack) -> FastAPI:
             name=name, title=found.title, score=found.score, scripts=found.scripts, parameters=parameters
         )
 
+    app.include_router(dag_file_calls(asked, allowed(Right.ADMIN), PREFIX))
+
     @app.get(f"{PREFIX}/gpus", response_model=answers.Gpus)
     async def show_gpus(_: Reader) -> Any:
         """Show the devices, what is reserved of them, and the queue with a reason for each session."""
@@ -558,6 +561,7 @@ _WORDS = {
     Right.START: "start sessions",
     Right.CHANGE: "end sessions",
     Right.DELETE: "remove data sets and models",
+    Right.ADMIN: "upload DAGs, which takes the role Admin",
 }
 _REQUEST = "a JSON object with the request under 'request'"
 _TAKES_LINES = {"requestBody": {"required": True, "content": {"application/jsonl": {}}}}

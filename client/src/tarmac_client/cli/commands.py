@@ -396,6 +396,27 @@ def _quietly(session: Session) -> int:
     return ExitCode.SUCCESS
 
 
+def dag_upload(arguments: argparse.Namespace) -> int:
+    """Upload a DAG file; exit with 0 if Airflow has loaded it, with 1 if it cannot, or has not yet."""
+    with connect() as tarmac:
+        found = tarmac.upload_dag(arguments.file, suffix=arguments.suffix, why=arguments.why)
+        _print(arguments, found, show.uploaded_lines)
+        return ExitCode.SUCCESS if found.state == "shown" else ExitCode.SESSION_FAILED
+
+
+def dag_ls(arguments: argparse.Namespace) -> int:
+    """List the uploaded DAG files."""
+    with connect() as tarmac:
+        return _print(arguments, tarmac.dags(), show.dag_lines)
+
+
+def dag_rm(arguments: argparse.Namespace) -> int:
+    """Remove an uploaded DAG file."""
+    with connect() as tarmac:
+        done = tarmac.run(tarmac.verbs.remove_dag(arguments.name))
+        return _print(arguments, done, lambda _: [f"Removed {done['name']}. {done['remains']}"])
+
+
 def gpus(arguments: argparse.Namespace) -> int:
     """Show devices, reservations and the queue."""
     with connect() as tarmac:

@@ -215,6 +215,18 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.add_argument("kind", metavar="MODEL", nargs="?", help="whose parameters are shown")
     add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
+    dag = verbs.add_parser("dag", help="upload DAG files", description="Upload DAG files; takes the role Admin.")
+    of_dag = dag.add_subparsers(required=True, metavar="VERB")
+    one = add(
+        "upload", commands.dag_upload, "have a DAG file checked, and shown in Airflow",
+        'tarmac dag upload nightly.py --as alice --why "twice the steps"', of_dag,
+    )  # fmt: skip
+    one.add_argument("file", metavar="FILE", help="one Python file that makes a DAG")
+    one.add_argument("--as", metavar="SUFFIX", dest="suffix", default="", help="as a copy: its DAG ids end in __SUFFIX")
+    one.add_argument("--why", default="", help="the reason: each run is labelled with it and with your name")
+    add("ls", commands.dag_ls, "list the uploaded DAG files", "tarmac dag ls", of_dag)
+    one = add("rm", commands.dag_rm, "remove an uploaded DAG file; its runs stay", "tarmac dag rm nightly", of_dag)
+    one.add_argument("name", metavar="NAME", help="as `tarmac dag ls` prints it")
     gpu = verbs.add_parser("gpu", help="try the GPUs", description="Try the GPUs.")
     of_gpu = gpu.add_subparsers(required=True, metavar="VERB")
     add("check", commands.gpu_check, "say whether the GPUs can be used; each is tried", "tarmac gpu check", of_gpu)

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from tarmac_client.types import (
+    DagFile,
     Explanation,
     Finding,
     Mended,
@@ -194,6 +195,34 @@ def _range(one: Mapping[str, Any]) -> str:
     if default is None:
         return allowed
     return f"{allowed}, default {default if isinstance(default, str) else format(default, ',.10g')}"
+
+
+def dag_lines(files: Sequence[DagFile]) -> list[str]:
+    """Print uploaded DAG files, and why Airflow cannot load one."""
+    if not files:
+        return ["No DAG file is uploaded."]
+    rows = [
+        (one.name, ", ".join(dag.id for dag in one.dags), one.state, one.who, age(one.at), one_line(one.why or "-"))
+        for one in files
+    ]
+    lines = table(("NAME", "DAGS", "STATE", "BY", "AGE", "WHY"), rows, cut=True)
+    return lines + [f"{one.name}: Airflow cannot load it: {one_line(one.error)}" for one in files if one.error]
+
+
+def uploaded_lines(file: DagFile) -> list[str]:
+    """Print what became of an upload."""
+    if file.state == "broken":
+        return [
+            f"Uploaded {file.name}, and Airflow cannot load it: {one_line(file.error)}",
+            f"Mend it and upload it again, or: tarmac dag rm {file.name}",
+        ]
+    lines = [f"Uploaded {file.name}: {_counted(len(file.dags), 'DAG')}"]
+    for dag in file.dags:
+        paused = " (paused, as Airflow begins a new one: turn it on there)" if dag.paused else ""
+        lines.append(f"  {dag.id}  {dag.url}{paused}")
+    if file.state == "waiting":
+        lines.append("Airflow has not loaded it yet: `tarmac dag ls` says when it has.")
+    return lines
 
 
 def model_lines(versions: Sequence[ModelVersion]) -> list[str]:

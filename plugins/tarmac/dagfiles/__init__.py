@@ -1,0 +1,1 @@
+"""DAG files that people upload (docs/dags.md)."""
