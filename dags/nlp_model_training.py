@@ -17,7 +17,7 @@ from tarmac.base.session import container_name, volume_name
 from tarmac.base.settings import settings
 from tarmac.containers.mounts import TemplatedMount
 from tarmac.request.form import field_descriptions, form_defaults, form_schema
-from tarmac.tasks.attempts import only_as_planned
+from tarmac.tasks.attempts import only_as_planned, only_with_results
 from tarmac.tasks.cached_training import CachedTrainingOperator
 from tarmac.tasks.container_operator import TrainingContainerOperator
 from tarmac.tasks.gpu_pools import GpuPoolSetup
@@ -96,6 +96,8 @@ def step(
     kwargs.setdefault("retries", 2)
     if task_id in TRAININGS:
         kwargs["pre_execute"] = only_as_planned
+    elif command != "cleanup":
+        kwargs["pre_execute"] = only_with_results
     return operator(
         task_id=task_id,
         image=who % "['image']",

@@ -122,3 +122,23 @@ def test_a_new_file_counts_without_a_restart(tmp_path: Path, monkeypatch: pytest
     assert "word_count" in catalogue().models
     (tmp_path / "team.toml").unlink()
     assert "word_count" not in catalogue().models
+
+
+def test_a_file_that_cannot_be_read_is_named_and_takes_no_other_model_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TARMAC_TRAINERS_DIR", str(tmp_path))
+    (tmp_path / "team.toml").write_bytes(TEAM)
+    (tmp_path / "gone.toml").symlink_to(tmp_path / "nothing")
+    (tmp_path / "loop.toml").symlink_to(tmp_path / "loop.toml")
+    (tmp_path / "folder.toml").mkdir()
+    found = catalogue()
+    assert {"named_entity_recognition", "word_count"} <= set(found.models)
+    assert [problem.partition(" (")[0] for problem in found.problems] == [
+        "folder.toml cannot be read",
+        "gone.toml cannot be read",
+        "loop.toml cannot be read",
+    ]
+    assert "a link to a file that is not there" in found.problems[1]
+    (tmp_path / "nothing").write_text("")
+    assert len(catalogue().problems) == 2, "a link counts as soon as its file is there"

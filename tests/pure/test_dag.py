@@ -158,6 +158,13 @@ def test_each_task_of_a_branch_asks_the_plan_before_it_runs(dag: Any):
     assert asks == {*POOLS, "train_model_cpu"}
 
 
+def test_each_step_after_a_training_asks_for_the_results_before_it(dag: Any):
+    from tarmac.tasks.attempts import only_with_results
+
+    asks = {task.task_id for task in dag.tasks if task._pre_execute_hook is only_with_results}
+    assert asks == {"retrieve_resources", "save_model", "eval_model"}
+
+
 POOLS = {
     "gpu_training_sensor": "gpu_preflight_pool",
     "gpu_preflight_configuration": "gpu_preflight_pool",

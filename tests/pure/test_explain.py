@@ -77,7 +77,14 @@ def test_a_failure_has_its_cause_and_remedy_from_the_page_of_troubles():
     assert todo.startswith("Make up, then clear the task.")
 
 
-@pytest.mark.parametrize("cause", ["data set news: line 3 is not JSON", "the script ended with exit code 2"])
+@pytest.mark.parametrize(
+    "cause",
+    [
+        "data set news: line 3 is not JSON",
+        "the script ended with exit code 2",
+        "The step 'prep' failed with exit code 2: 60 broken lines in the data: line 1: tag 1 must be a string, not 1",
+    ],
+)
 def test_what_is_named_by_its_content_is_not_mended_by_a_retry(cause: str):
     _, _, todo = explained("failed", {"retrieve_resources": "failed"}, cause=f"retrieve_resources: {cause}")
     assert "A corrected data set or script has a new id: store it, and send the request again with that." in todo

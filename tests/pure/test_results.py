@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tarmac.base.errors import NothingToRegisterError, RequestError, ResultError
+from tarmac.base.errors import MissingResultError, NothingToRegisterError, RequestError, ResultError
 from tarmac.registry.client import Run, Version
 from tarmac.request.schema import parse_request
 from tarmac.tasks import pipeline
@@ -59,14 +59,12 @@ def test_the_share_of_the_evaluation_lines_that_a_model_was_trained_on(scored: d
 
 
 WRONG: dict[str, tuple[Any, Any, list[str]]] = {
-    "prep left nothing": (Prepared, None, ["The result of retrieve_resources is missing", "clear that task"]),
     "prep left a text": (Prepared, "done", ["The result of retrieve_resources is 'done'"]),
     "prep names no data sets": (Prepared, {}, ["retrieve_resources", "its field datasets is missing"]),
     "a data set has no id": (
         Prepared, {"datasets": [{"name": "a", "split": "train"}]}, ["its field datasets.0.id is missing", "a text"],
     ),
     "save names no run": (Saved, {**SAVED, "mlflow_run_id": None}, ["save_model", "field mlflow_run_id is None"]),
-    "eval left nothing": (Scored, None, ["The result of eval_model is missing"]),
     "eval has no metrics": (Scored, {"eval_lines": 3}, ["eval_model", "its field metrics is missing"]),
     "a metric is null": (Scored, {"metrics": {"f1": None}}, ["its field metrics.f1 is None", "a finite number"]),
     "a metric is true": (Scored, {"metrics": {"f1": True}}, ["its field metrics.f1 is True"]),
@@ -198,6 +196,10 @@ def test_a_request_whose_model_left_the_catalogue_goes_on():
     assert checked_request(sent).model == "was_here"
 
 
-def test_a_task_without_the_request_says_which_task_left_none():
-    with pytest.raises(ResultError, match="The result of check_request_body is missing"):
-        checked_request(None)
+@pytest.mark.parametrize(
+    ("read", "task"),
+    [(checked_request, "check_request_body"), (Prepared.of, "retrieve_resources"), (Scored.of, "eval_model")],
+)
+def test_a_task_without_what_it_needs_says_which_task_left_none(read: Any, task: str):
+    with pytest.raises(MissingResultError, match=f"^{task} counts as done but left no result"):
+        read(None)

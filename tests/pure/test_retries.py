@@ -130,13 +130,44 @@ def test_of_two_branches_only_the_planned_one_runs_whatever_a_person_marked(task
 
     context: Any = {"ti": Instance()}
     if planned is None:
-        with pytest.raises(AirflowFailException, match="determine_cpu_or_gpu ended well but left no result"):
+        with pytest.raises(AirflowFailException, match="determine_cpu_or_gpu counts as done but left no result"):
             attempts.only_as_planned(context)
     elif (planned == "train_model_cpu") is (task_id == "train_model_cpu"):
         attempts.only_as_planned(context)
     else:
         with pytest.raises(AirflowSkipException, match=planned):
             attempts.only_as_planned(context)
+
+
+@pytest.mark.parametrize(
+    ("task_id", "planned", "before"),
+    [
+        ("retrieve_resources", "train_model_cpu", "create_unique_session_path"),
+        ("save_model", "train_model_cpu", "train_model_cpu"),
+        ("save_model", "gpu_training_sensor", "train_model_gpu"),
+        ("save_model", None, "determine_cpu_or_gpu"),
+        ("eval_model", "train_model_cpu", "save_model"),
+    ],
+)
+def test_a_step_does_not_run_after_one_that_was_marked_as_a_success_and_left_nothing(
+    task_id: str, planned: str | None, before: str
+):
+    class Instance:
+        def __init__(self, *left: str) -> None:
+            self.task_id = task_id
+            self.left = left
+
+        def xcom_pull(self, task_ids: str, key: str = "return_value") -> Any:
+            if (task_ids, key) == ("determine_cpu_or_gpu", "plan"):
+                return planned and {"task": planned}
+            return {"a": 1} if task_ids in self.left else None
+
+    context: Any = {"ti": Instance()}
+    with pytest.raises(AirflowFailException, match=f"^{before} counts as done but left no result"):
+        attempts.only_with_results(context)
+    if planned:
+        context = {"ti": Instance(before)}
+        attempts.only_with_results(context)
 
 
 def test_a_step_s_result_is_the_task_s(task: Task):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tarmac.base.errors import ContainerError, MissingResultError, RequestError
+from tarmac.base.retries import first_to_clear
 from tarmac.base.session import NOTE_CHARACTERS
 from tarmac.tasks.run_end import (
     LAST_STEP,
@@ -54,6 +55,66 @@ def test_the_first_task_that_failed_is_the_cause_and_tasks_that_never_ran_are_no
         "retrieve_resources: line 3 is no JSON. "
         "When that is mended, clear create_unique_session_path with everything after it, or send the request again."
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "failure", "again"),
+    [
+        # The same data, code or request would fail again; what is mended has another id.
+        (
+            "retrieve_resources",
+            "The step 'prep' failed with exit code 2: 60 broken lines in the data: mine train, line 1: tag 1 is 3",
+            "When that is mended, send the request again; data and code that were changed have a new id.",
+        ),
+        (
+            "train_model_cpu",
+            "The step 'train' failed with exit code 2: the script left no sentiment model in the folder",
+            "When that is mended, send the request again; data and code that were changed have a new id.",
+        ),
+        # A limit of the stack, or an accident, may be mended without another id.
+        (
+            "retrieve_resources",
+            "The step 'prep' failed with exit code 2: line 1: too long: split it, or raise TARMAC_MAX_TEXT_CHARACTERS",
+            "When that is mended, clear create_unique_session_path with everything after it, or send the request "
+            "again; data and code that were changed have a new id.",
+        ),
+        (
+            "train_model_cpu",
+            "The step 'train' failed with exit code 1: the script ended with exit code 1: OSError: no space",
+            "When that is mended, clear train_model_cpu with everything after it, or send the request again; data and "
+            "code that were changed have a new id.",
+        ),
+    ],
+)
+def test_what_is_named_by_its_content_is_not_cleared_but_sent_with_its_new_id(task: str, failure: str, again: str):
+    cause = first_cause(until(task, "failed", "upstream_failed"), failure=failure, marked=None)
+    assert cause == f"{task}: {failure}. {again}"
+
+
+@pytest.mark.parametrize(
+    ("failed", "marked", "again"),
+    [
+        ("create_unique_session_path", "check_request_body", "check_request_body"),
+        ("retrieve_resources", "create_unique_session_path", "create_unique_session_path"),
+        ("determine_cpu_or_gpu", "retrieve_resources", "create_unique_session_path"),
+        ("train_model_cpu", "determine_cpu_or_gpu", "create_unique_session_path"),
+        ("save_model", "train_model_cpu", "train_model_cpu"),
+        ("eval_model", "save_model", "train_model_cpu"),
+        ("update_model_metadata_registry", "eval_model", "train_model_cpu"),
+    ],
+)
+def test_after_a_task_that_was_marked_as_a_success_the_session_goes_on_where_its_result_is_made(
+    failed: str, marked: str, again: str
+):
+    with pytest.raises(MissingResultError) as missing:
+        required([None], [marked])
+    states = until(failed, "failed", "upstream_failed")
+    cause = first_cause(states, failure=failure_sentence(missing.value), marked=None)
+    assert cause
+    assert cause.startswith(f"{failed}: {marked} counts as done but left no result")
+    assert "marked it as a success" in cause
+    assert f"clear {again} with everything after it" in cause
+    assert first_to_clear(states, cause) == again
 
 
 def test_a_sentence_holds_nothing_that_a_database_or_a_terminal_takes_amiss():
@@ -309,7 +370,7 @@ def test_a_note_is_never_longer_than_airflow_keeps(length: int):
 
 def test_a_result_that_is_missing_is_named():
     assert required([{"a": 1}, {"b": 2}], ["save_model", "eval_model"]) == [{"a": 1}, {"b": 2}]
-    with pytest.raises(MissingResultError, match="^eval_model ended well but left no result") as missing:
+    with pytest.raises(MissingResultError, match="^eval_model counts as done but left no result") as missing:
         required([{"a": 1}, None], ["save_model", "eval_model"])
     assert missing.value.final
     assert LAST_STEP not in str(missing.value)

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from enum import Enum
 
 from tarmac.base import ids
-from tarmac.base.errors import TarmacError
+from tarmac.base.errors import MissingResultError, TarmacError
 
 FEW = 3
 """How often a step is tried again after a failure of which nothing is known."""
@@ -59,7 +60,42 @@ _AFTER_TRAINING = (ids.SAVE_MODEL, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REG
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
 
 
-def first_to_clear(states: Mapping[str, str | None]) -> str:
+LEFT_NO_RESULT = "counts as done but left no result"
+"""What is said of a task that another one needs the result of."""
+
+
+def left_no_result(*tasks: str) -> MissingResultError:
+    """Return the error of a task that needs what others should have left. Pure."""
+    return MissingResultError(
+        f"{' and '.join(tasks)} {LEFT_NO_RESULT}, so this task has nothing to work with: a person or a program marked "
+        "it as a success, or its result was lost."
+    )
+
+
+_WITHOUT_RESULT = re.compile(rf"\b(\w+)(?: and \w+)* {LEFT_NO_RESULT}")
+_SAME_INPUT = re.compile(r"The step '\w+' failed with exit code 2: ")
+_CODE = re.compile(r"\bthe script (?:ended|left)\b|\bthe command (?:ended|left)\b")
+
+
+def fails_the_same_way(cause: str) -> bool:
+    """Whether a trainer said of a step that failed that the same input fails again (the contract's exit code 2). Pure.
+
+    Args:
+        cause: why a task failed, in words.
+    """
+    return bool(_SAME_INPUT.search(cause))
+
+
+def input_at_fault(cause: str) -> bool:
+    """Whether a task failed of the request's data or code, which are named by their content. Pure.
+
+    Args:
+        cause: why the task failed, in words.
+    """
+    return fails_the_same_way(cause) or bool(_CODE.search(cause))
+
+
+def first_to_clear(states: Mapping[str, str | None], cause: str = "") -> str:
     """Return the task from which on a session that failed is run again. Pure.
 
     The clean-up has removed its volume. The training makes another one and fetches the data into it, and so does the
@@ -67,7 +103,10 @@ def first_to_clear(states: Mapping[str, str | None]) -> str:
 
     Args:
         states: of its tasks, by their ids.
+        cause: why it failed; it may name a task that counts as done and has to be done again.
     """
+    if (found := _WITHOUT_RESULT.search(cause)) and found[1] in states:
+        states = {**states, found[1]: "failed"}
     trained = next((task for task in _TRAININGS if states.get(task) == "success"), ids.CREATE_UNIQUE_SESSION_PATH)
     # check_DAG_success fails whenever the run does.
     stopped = next((task for task in ids.TASKS[:-1] if states.get(task) == "failed"), None)

@@ -10,7 +10,7 @@ from typing import Any
 from tarmac.admission.placement import Reason
 from tarmac.base import ids
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.retries import first_to_clear
+from tarmac.base.retries import first_to_clear, input_at_fault
 from tarmac.base.session import cancellation, lack_in, without_going_on
 from tarmac.base.states import RUN_OVER_STATES, LedgerState, SessionState, session_state
 from tarmac.base.texts import counted, one_line
@@ -120,9 +120,9 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
 
 
 def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[list[str], list[str]]:
-    first = first_to_clear({one["task_id"]: one["state"] for one in known.instances})
+    first = first_to_clear({one["task_id"]: one["state"] for one in known.instances}, known.cause or "")
     again = f"When the cause is gone, {retry} takes it up again at {first}."
-    if "data set" in (known.cause or "") or "script" in (known.cause or ""):
+    if input_at_fault(known.cause or "") or "data set" in (known.cause or ""):
         # Both are named by their content: a retry would meet the same.
         again = (
             "A corrected data set or script has a new id: store it, and send the request again with that. "

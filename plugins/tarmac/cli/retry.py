@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import RunStateError
 from tarmac.base.retries import first_to_clear
-from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, cancellation
+from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, cancellation, failure_in
 
 _RETRIED = re.compile(r"^Retried by .+ at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC from \w+\.$", re.MULTILINE)
 
@@ -52,7 +52,8 @@ def retry_run(
             write(f"Run {run_id} is being run again already. {found[0]}")
             return ""
         raise RunStateError(f"RUN: {run_id} is under way ({run['state']}): what fails of it is tried again by itself.")
-    task = first_to_clear({one["task_id"]: one["state"] for one in api.task_instances(run_id)})
+    states = {one["task_id"]: one["state"] for one in api.task_instances(run_id)}
+    task = first_to_clear(states, failure_in(run.get("note")) or "")
     api.change_run(run_id, note=retried_note(who, datetime.now(UTC), task, run.get("note")))
     api.clear_from(run_id, task)
     write(f"Run {run_id} runs again, from {task} on.")

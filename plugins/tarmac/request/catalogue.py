@@ -345,27 +345,35 @@ def combine(files: Iterable[tuple[str, bytes]]) -> Catalogue:
 
 
 def catalogue() -> Catalogue:
-    """Return the catalogue as its files are now.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
+    """Return the catalogue as its files are now; one that cannot be read takes only its own models away."""
     folder = Path(os.environ.get("TARMAC_TRAINERS_DIR") or "/opt/airflow/trainers")
-    stamps = []
-    for path in [OURS, *sorted(folder.glob("*.toml"))]:
+    return _read(tuple((path, _stamp(path)) for path in [OURS, *sorted(folder.glob("*.toml"))]))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
         stat = path.stat()
-        stamps.append((path, stat.st_mtime_ns, stat.st_size))
-    return _read(tuple(stamps))
+    except OSError:
+        return None  # reading it says why
+    return stat.st_ctime_ns, stat.st_size  # which also changes when a file is made readable
+
+
+_UNREADABLE = {
+    FileNotFoundError: "it is a link to a file that is not there: link to one inside env/trainers, or copy the file",
+    IsADirectoryError: "it is a folder: put the file itself into env/trainers",
+    PermissionError: "make it readable for all",
+}
 
 
 @lru_cache(maxsize=1)
-def _read(stamps: tuple[tuple[Path, int, int], ...]) -> Catalogue:
+def _read(stamps: tuple[tuple[Path, tuple[int, int] | None], ...]) -> Catalogue:
     files, unreadable = [], []
-    for path, _, _ in stamps:
+    for path, _ in stamps:
         try:
             files.append((path.name, path.read_bytes()))
-        except PermissionError as error:
-            unreadable.append(f"{path.name} cannot be read ({error.strerror}): make it readable for all.")
+        except OSError as error:
+            todo = _UNREADABLE.get(type(error), "see what that file is")
+            unreadable.append(f"{path.name} cannot be read ({error.strerror}): {todo}.")
     found = combine(files)
     found = Catalogue(found.models, (*found.problems, *unreadable))
     for problem in found.problems:

@@ -60,6 +60,29 @@ def only_as_planned(context: Context) -> None:
         raise AirflowSkipException(f"The session trains by {plan['task']}, not by {ti.task_id}.")
 
 
+def only_with_results(context: Context) -> None:
+    """Let a step in a container run only if the steps before it left their results.
+
+    A step that a person marked as a success counts as done for Airflow, and has left nothing to go on with.
+
+    Raises:
+        AirflowFailException: one of them left none; names it.
+    """
+    ti: Any = context["ti"]
+    before = _BEFORE.get(ti.task_id)
+    if before is None:  # save_model: after the training that was planned
+        plan = ti.xcom_pull(task_ids=ids.DETERMINE_CPU_OR_GPU, key=ids.PLAN)
+        trainings = {ids.TRAIN_MODEL_CPU: ids.TRAIN_MODEL_CPU, ids.GPU_TRAINING_SENSOR: ids.TRAIN_MODEL_GPU}
+        before = trainings[plan["task"]] if plan else ids.DETERMINE_CPU_OR_GPU
+    try:
+        required([ti.xcom_pull(task_ids=before)], [before])
+    except TarmacError as error:
+        raise AirflowFailException(str(error)) from None
+
+
+_BEFORE = {ids.RETRIEVE_RESOURCES: ids.CREATE_UNIQUE_SESSION_PATH, ids.EVAL_MODEL: ids.SAVE_MODEL}
+
+
 def _failures(error: Exception) -> int:
     """Count a failure, in what outlives the attempts; a task that was cleared counts anew."""
     if repeats(error) is not Repeat.FEW_TIMES:

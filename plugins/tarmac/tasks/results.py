@@ -12,6 +12,7 @@ from typing import Any, NotRequired, Self, TypedDict
 
 from tarmac.base import ids
 from tarmac.base.errors import ResultError
+from tarmac.base.retries import left_no_result
 from tarmac.base.units import gpu_bytes
 from tarmac.registry import evaluation
 from tarmac.request.schema import Dataset, OwnRun, Resources, TrainingRequest
@@ -99,11 +100,12 @@ class _Fields:
     """Reads the fields of one JSON object, with errors that name the step, the field and its value."""
 
     def __init__(self, step: str, value: object, path: str = "") -> None:
+        if value is None and not path:
+            raise left_no_result(step)
         if not isinstance(value, Mapping):
-            what = f"{path} is {short(value)}" if path else f"is {short(value)}" if value is not None else "is missing"
             raise ResultError(
-                f"The result of {step} {what}, and must be a JSON object: see the log of {step}, then clear that task "
-                "to run it again."
+                f"The result of {step}{f': {path}' if path else ''} is {short(value)}, and must be a JSON object. "
+                "Correct the trainer."
             )
         self._step, self._value, self._path = step, value, f"{path}." if path else ""
 

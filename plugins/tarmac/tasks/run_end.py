@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tarmac.base.errors import MissingResultError, RequestError, TarmacError
+from tarmac.base.errors import RequestError, TarmacError
 from tarmac.base.ids import (
     CHECK_DAG_SUCCESS,
     CHECK_REQUEST_BODY,
@@ -23,7 +23,7 @@ from tarmac.base.ids import (
     TRAIN_MODEL_GPU,
     UPDATE_MODEL_METADATA_REGISTRY,
 )
-from tarmac.base.retries import first_to_clear
+from tarmac.base.retries import fails_the_same_way, first_to_clear, input_at_fault, left_no_result
 from tarmac.base.session import (
     FAILED_PREFIX,
     GOING_ON,
@@ -78,7 +78,7 @@ def first_cause(states: Mapping[str, str | None], *, failure: str | None, marked
     task = failed_first(states)
     # A run that is marked has its tasks marked with it.
     if task and failure and not (marked == "failed" and failure == MARKED_TASK_FAILED):
-        return told(task, failure, again=first_to_clear(states))
+        return told(task, failure, again=first_to_clear(states, failure))
     if marked == "failed":
         when = "after its model was registered" if states.get(LAST_STEP) == "success" else "before it was finished"
         return f"{MARKED_FAILED} {when}; send the request again, or clear the run, to train."
@@ -109,8 +109,13 @@ def told(task: str, failure: str, *, again: str) -> str:
     if any(words in failure for words in _SAID):
         return f"{task}: {failure}"
     full_stop = "" if failure.endswith((".", "!", "?")) else "."
-    anew = "" if task == CHECK_REQUEST_BODY else f"clear {again} with everything after it, or "
-    return f"{task}: {failure}{full_stop} {GOING_ON}{anew}send the request again."
+    clear = f"clear {again} with everything after it, or "
+    anew = "send the request again."
+    if input_at_fault(failure):
+        anew = "send the request again; data and code that were changed have a new id."
+    if task == CHECK_REQUEST_BODY or (fails_the_same_way(failure) and "TARMAC_" not in failure):
+        clear = ""  # what is named by its content would be met again
+    return f"{task}: {failure}{full_stop} {GOING_ON}{clear}{anew}"
 
 
 def _stopped_at(states: Mapping[str, str | None]) -> str:
@@ -179,10 +184,7 @@ def required(results: Sequence[Any], tasks: Sequence[str]) -> Sequence[Any]:
         MissingResultError: one of them left nothing; names it.
     """
     if missing := [task for task, result in zip(tasks, results, strict=True) if not result]:
-        raise MissingResultError(
-            f"{' and '.join(missing)} ended well but left no result, so this task has nothing to work with. "
-            f"Clear {missing[0]} with everything after it; if its result is missing again, read its log."
-        )
+        raise left_no_result(*missing)
     return results
 
 
