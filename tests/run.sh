@@ -15,7 +15,10 @@ shift || true
 # The parts of `make test`, in the order in which they start, and how many run at once: one for two processors. Two on two
 # take longer than one after the other, since trainings that wait for a processor make each other late. Each has stacks of
 # its own, named after the letter that TARMAC_TEST_ID ends with.
-parts=(faults gpu stack trainer host)
+parts=(faults gpu stack host)
+# The trainer's tests wait for nothing. They run beside all others, on the processor time that these leave.
+beside=trainer
+weight=()
 at_once=${TARMAC_TEST_PARTS:-$((($(nproc) + 1) / 2))}
 
 env/host/engine.sh
@@ -87,8 +90,10 @@ on_machine() {
 # Then, in the image with PyTorch, the tests that are skipped without.
 part_trainer() {
     local code=0 tuned=0
-    docker run --rm --network none --name "$runner" "tarmac/trainer-test:$TARMAC_TAG" "$@" || code=$?
-    docker run --rm --network none --tmpfs /tmp:exec --name "$runner" --entrypoint /opt/venv/bin/python \
+    docker run --rm --network none ${weight[@]+"${weight[@]}"} --name "$runner" "tarmac/trainer-test:$TARMAC_TAG" "$@" ||
+        code=$?
+    docker run --rm --network none ${weight[@]+"${weight[@]}"} --tmpfs /tmp:exec --name "$runner" \
+        --entrypoint /opt/venv/bin/python \
         "tarmac/trainer-torch-test:$TARMAC_TAG" -P -m pytest -p no:cacheprovider /opt/tarmac/tests/test_fine_tuned.py "$@" ||
         tuned=$?
     # Where names of tests are chosen, one of the two may have none of them.
@@ -136,6 +141,7 @@ start_part() {
     (
         set +e
         SECONDS=0
+        if [ "$1" = "$beside" ]; then weight=(--cpu-shares 2); fi
         (
             set -e
             run_part "$@"
@@ -158,11 +164,13 @@ show_part() {
 }
 
 run_all() {
-    local left=("${parts[@]}") running=() still part
+    local left=("${parts[@]}") running=() still part places=$((at_once + 1))
     summary=() worst=0
     SECONDS=0
+    start_part "$beside" "$@"
+    running+=("$beside")
     while [ "${#left[@]}" -gt 0 ] || [ "${#running[@]}" -gt 0 ]; do
-        while [ "${#left[@]}" -gt 0 ] && [ "${#running[@]}" -lt "$at_once" ]; do
+        while [ "${#left[@]}" -gt 0 ] && [ "${#running[@]}" -lt "$places" ]; do
             start_part "${left[0]}" "$@"
             running+=("${left[0]}")
             left=("${left[@]:1}")
@@ -170,7 +178,12 @@ run_all() {
         sleep 1
         still=()
         for part in "${running[@]}"; do
-            if [ -e "$scratch/$part.end" ]; then show_part "$part"; else still+=("$part"); fi
+            if [ ! -e "$scratch/$part.end" ]; then
+                still+=("$part")
+                continue
+            fi
+            show_part "$part"
+            if [ "$part" = "$beside" ]; then places=$at_once; fi
         done
         running=(${still[@]+"${still[@]}"})
     done
