@@ -310,9 +310,29 @@ def test_lists_are_read_page_by_page(stack: Stack):
 
 
 def test_a_session_s_id_never_leads_elsewhere(stack: Stack):
-    with pytest.raises(NotFoundError):
-        Tarmac().session("../gpus")
-    assert stack.raw[-1] == "/tarmac/api/v1/sessions/%2E%2E%2Fgpus"
+    Tarmac().session("..")
+    assert stack.raw[-1] == "/tarmac/api/v1/sessions/%2E%2E"
+
+
+@pytest.mark.parametrize("name", ["", "../gpus", "a/b"])
+def test_what_can_be_no_name_is_said_not_to_be_there(stack: Stack, name: str):
+    # A server takes what stands after a slash for another call, which it does not know.
+    for what, call in {
+        "session": lambda: Tarmac().session(name),
+        "model": lambda: Tarmac().production(name),
+        "kind of model": lambda: Tarmac().kind(name),
+        "DAG file": lambda: Tarmac().remove_dag(name),
+    }.items():
+        with pytest.raises(NotFoundError) as refused:
+            call()
+        assert str(refused.value) == f"There is no {what} {name!r}."
+    assert not stack.raw
+
+
+def test_a_webserver_that_breaks_is_not_said_to_be_down(stack: Stack):
+    stack.script = [500]
+    with pytest.raises(NoAnswerError, match="HTTP 500: its webserver could not do it. Try again; .*SERVICE=webserver"):
+        Tarmac().version()
 
 
 def test_an_id_is_the_base58_of_the_sha256():

@@ -214,6 +214,7 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
     assert "warning: look at it\n" in out
     assert tarmac("ls", "--limit", "3")[1].splitlines()[1].startswith("s0")
     assert "production" in tarmac("models", "ls")[1]
+    assert show.model_lines([], "ner") == ["ner has no version any more: tarmac models production ner"]
     assert "1. s: no device" in tarmac("gpus")[1]
     assert tarmac("logs", "s")[1] == "one\ntwo\n"
     assert tarmac("cancel", "s") == (0, "Run s is cancelled.\n", "")

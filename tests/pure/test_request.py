@@ -111,13 +111,13 @@ def test_a_good_request_is_accepted_as_sent(conf: dict):
 # (the request, the path of the bad field, the value as the message shows it, what the message tells to do)
 REFUSED = {
     "not an object": ("train!", "request", "'train!'", "must be a JSON object"),
-    "nothing at all": (None, "request", "None", "must be a JSON object"),
-    "a list": ([GOOD], "request", "[{'model'", "must be a JSON object"),
+    "nothing at all": (None, "request", "null", "must be a JSON object"),
+    "a list": ([GOOD], "request", '[{"model"', "must be a JSON object"),
     "no model": ({"datasets": GOOD["datasets"]}, "model", "", "is required"),
     "no data sets": ({"model": "test_model"}, "datasets", "", "is required"),
     "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "must be one of named_entity_recognition, "),
     "translation": ({**GOOD, "model": "translation"}, "model", "'translation'", "translation is not offered"),
-    "own code without what to run": ({**GOOD, "model": "own_code"}, "run", "'command'", "is required"),
+    "own code without what to run": ({**GOOD, "model": "own_code"}, "run", '"command"', "is required"),
     "a command that is one text": (with_run(command="python"), "run.command", "'python'", "list"),
     "a command without a word": (with_run(command=[]), "run.command", "[]", "at least 1 entry"),
     "a word of a command that is a number": (with_run(command=["a", 3]), "run.command.1", "3", "must be a text"),
@@ -133,7 +133,7 @@ REFUSED = {
     "gpu as the word yes": ({**GOOD, "gpu": "yes"}, "gpu", "'yes'", "must be true or false"),
     "gpu as 1": ({**GOOD, "gpu": 1}, "gpu", "1", "must be true or false"),
     "a seed with a fraction": ({**GOOD, "seed": 1.5}, "seed", "1.5", "must be a whole number"),
-    "a seed that is true": ({**GOOD, "seed": True}, "seed", "True", "must be a whole number"),
+    "a seed that is true": ({**GOOD, "seed": True}, "seed", "true", "must be a whole number"),
     "a seed below zero": ({**GOOD, "seed": -1}, "seed", "-1", "must be at least 0"),
     "a seed too high": ({**GOOD, "seed": 2**32}, "seed", "4294967296", "must be at most 4294967295"),
     "an unknown key": ({**GOOD, "epochs": 3}, "epochs", "", "unknown key; remove it or check its spelling"),
@@ -158,7 +158,7 @@ REFUSED = {
         "JSON object",
     ),
     "a data set without train": ({**GOOD, "datasets": {"tiny": {"eval": None}}}, "datasets.tiny.train", "", "required"),
-    "train as null": (with_train(None), "datasets.tiny.train", "None", "must be a text"),
+    "train as null": (with_train(None), "datasets.tiny.train", "null", "must be a text"),
     "train as an empty string": (with_train(""), "datasets.tiny.train", "''", "must not be empty"),
     "train as a bare path": (with_train("data.jsonl"), "datasets.tiny.train", "'data.jsonl'", "make dataset FILE="),
     "a path that climbs": (with_train("../../etc/passwd"), "datasets.tiny.train", "'../../etc/passwd'", "make dataset"),
@@ -235,7 +235,7 @@ REFUSED = {
     "a run without an id": ({**GOOD, "base_model": "run:"}, "base_model", "'run:'", "'run:<id"),
     "a run with a quote": ({**GOOD, "base_model": "run:a'b"}, "base_model", "run:a'b", "'run:<id"),
     "no_cache as a word": ({**GOOD, "no_cache": "yes"}, "no_cache", "'yes'", "must be true or false"),
-    "promote as true": ({**GOOD, "promote": True}, "promote", "True", "'never' or 'auto'"),
+    "promote as true": ({**GOOD, "promote": True}, "promote", "true", "'never' or 'auto'"),
     "promote always": ({**GOOD, "promote": "always"}, "promote", "'always'", "'never' or 'auto'"),
     "parameters as a list": ({**GOOD, "parameters": [1]}, "parameters", "[1]", "must be a JSON object"),
     "65 parameters": (with_parameters(**{f"p{i}": 1 for i in range(65)}), "parameters", "", "at most 64"),
@@ -253,16 +253,16 @@ REFUSED = {
         "86401",
         "to 86400",
     ),
-    "a training of true seconds": (with_parameters(train_seconds=True), "parameters.train_seconds", "True", "a number"),
+    "a training of true seconds": (with_parameters(train_seconds=True), "parameters.train_seconds", "true", "a number"),
     "a training of nan seconds": (
         with_parameters(train_seconds=float("nan")),
         "parameters.train_seconds",
-        "nan",
+        "NaN",
         "a number that JSON has",
     ),
     "a training of 400 digits": (with_parameters(train_seconds=10**400), "parameters.train_seconds", "1000", "from 0"),
     "a choice that is none": (with_parameters(fail="cleanup"), "parameters.fail", "'cleanup'", "null, 'prep', 'train'"),
-    "a choice that is a list": (with_parameters(fail=["train"]), "parameters.fail", "['train']", "must be one of"),
+    "a choice that is a list": (with_parameters(fail=["train"]), "parameters.fail", '["train"]', "must be one of"),
     "no step at all": (for_ner(max_steps=0), "parameters.max_steps", "0", "a whole number from 1 to 100000"),
     "half a step": (for_ner(max_steps=1.5), "parameters.max_steps", "1.5", "a whole number"),
     "a step count in quotes": (for_ner(max_steps="10"), "parameters.max_steps", "'10'", "a whole number"),
@@ -358,7 +358,7 @@ def test_a_deep_value_from_elsewhere_has_paths_of_its_problems_only(monkeypatch:
     monkeypatch.setattr(text, "path_of", lambda place: asked.append(place) or "there")
     value = json.loads("[" * DEEP + "NaN" + "]" * DEEP)
     assert text.text_problems(value) == [
-        "there: must be a number that JSON has, which neither NaN nor infinity is (got nan)."
+        "there: must be a number that JSON has, which neither NaN nor infinity is (got NaN)."
     ]
     assert len(asked) == 1
 
@@ -500,7 +500,7 @@ def test_gpu_memory_that_is_no_size_is_refused_with_its_field_and_value(value: o
         parse_request({**GPU, "resources": {"gpu_memory": value}})
     (problem,) = caught.value.problems
     assert problem.startswith("resources.gpu_memory: must be a size such as '12GiB'")
-    assert repr(value)[:20] in problem
+    assert text.short(value)[:20] in problem
 
 
 @pytest.mark.parametrize(
@@ -592,3 +592,46 @@ def test_the_parameters_of_an_unknown_model_are_judged_in_the_same_answer():
         "parameters.max_steps",
         "parameters.rounds",
     ]
+
+
+ID, OTHER = "9PJ1Xh9JuuEgfu3Pk7jkYp4YYQYgaJRZvbBRzcALxrMG", "5kgQZcHtdyRcxTJU3LpW1QCv2ofR37FcTkWNXUXQ91VV"
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        (f"{ID}/{OTHER}.jsonl", "the two ids of this one differ"),
+        (f"{ID}/{ID}", "this one lacks its end, .jsonl"),
+        (f"{ID}/{ID}.py", "this one ends in .py"),
+        (ID, "the id has to be there twice"),
+        (f"{ID}.jsonl", "the id has to be there twice"),
+    ],
+)
+def test_a_reference_that_is_nearly_one_says_what_it_lacks(reference: str, said: str):
+    # It is cut in the message before the place where it is wrong.
+    (problem,) = problems_of({**GOOD, "datasets": {"a": {"train": reference}}})
+    assert f"data.jsonl; {said} (got " in problem
+
+
+def test_a_reference_to_a_script_that_is_nearly_one_says_what_it_lacks():
+    request = {**GOOD, "model": "named_entity_recognition", "script": f"{ID}/{ID}"}
+    (problem,) = problems_of(request)
+    assert "prints it; this one lacks its end, .py or .sh (got " in problem
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (float("nan"), "NaN"),
+        ({"a": [1, None, "x"]}, '{"a": [1, null, "x"]}'),
+        ("x", "'x'"),
+    ],
+)
+def test_a_value_is_shown_as_it_was_written(value: object, written: str):
+    assert text.short(value) == written
+
+
+def test_memory_of_a_host_may_be_given_in_tebibytes():
+    assert parse_request({**GOOD, "resources": {"memory": "1TiB"}}).resources.memory == "1TiB"

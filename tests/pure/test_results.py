@@ -64,10 +64,10 @@ WRONG: dict[str, tuple[Any, Any, list[str]]] = {
     "a data set has no id": (
         Prepared, {"datasets": [{"name": "a", "split": "train"}]}, ["its field datasets.0.id is missing", "a text"],
     ),
-    "save names no run": (Saved, {**SAVED, "mlflow_run_id": None}, ["save_model", "field mlflow_run_id is None"]),
+    "save names no run": (Saved, {**SAVED, "mlflow_run_id": None}, ["save_model", "field mlflow_run_id is null"]),
     "eval has no metrics": (Scored, {"eval_lines": 3}, ["eval_model", "its field metrics is missing"]),
-    "a metric is null": (Scored, {"metrics": {"f1": None}}, ["its field metrics.f1 is None", "a finite number"]),
-    "a metric is true": (Scored, {"metrics": {"f1": True}}, ["its field metrics.f1 is True"]),
+    "a metric is null": (Scored, {"metrics": {"f1": None}}, ["its field metrics.f1 is null", "a finite number"]),
+    "a metric is true": (Scored, {"metrics": {"f1": True}}, ["its field metrics.f1 is true"]),
     "the seen lines are a word": (
         Scored, {"metrics": {"f1": 0.5}, "eval_lines_seen": "some"}, ["its field eval_lines_seen is 'some'"],
     ),

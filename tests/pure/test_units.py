@@ -17,6 +17,7 @@ SIZES: dict[str, tuple[object, int]] = {
     "with a B": ("2GB", 2 * GIB),
     "with the unit in full": ("800MiB", 800 * MIB),
     "with a fraction": ("1.5 GiB", 3 * GIB // 2),
+    "terabytes": ("2TiB", 2 * 1024 * GIB),
     "with spaces around it": (" 1G ", GIB),
     "of more bytes than a float can count": ("9007199254740993", 9_007_199_254_740_993),
 }
@@ -27,7 +28,7 @@ def test_a_size_is_read(text: object, wanted: int):
     assert parse_size(text) == wanted
 
 
-@pytest.mark.parametrize("value", ["", "0", "0g", "-1g", "1t", "much", "12 bananas", "5²", "1.5.0g", 0, -5, True, 1.5])
+@pytest.mark.parametrize("value", ["", "0", "0g", "-1g", "1p", "much", "12 bananas", "5²", "1.5.0g", 0, -5, True, 1.5])
 def test_what_is_no_size_is_refused(value: object):
     with pytest.raises(ValueError, match="not a size"):
         parse_size(value)

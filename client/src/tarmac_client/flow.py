@@ -32,6 +32,7 @@ DELAYS = (0.2, 0.5, 1.0, 2.0, 4.0)
 _NO_SUCH_CALL = ((404, "Not Found"), (405, "Method Not Allowed"))
 """What a server answers that has no such call; Tarmac's own refusals are sentences."""
 _TOO_MANY = 429
+_BROKE = 500
 _AGAIN = (_TOO_MANY, 502, 503, 504)
 _UPDATE_CLIENT = "update the client (pip install --upgrade, from the client/ of the stack's Tarmac)"
 
@@ -184,6 +185,11 @@ class Calls:
         if answer.status == 407:
             return NoAnswerError(
                 f"A proxy before {url} asks for a login: set it in HTTPS_PROXY, or name the host in NO_PROXY."
+            )
+        if answer.status == _BROKE:
+            return NoAnswerError(
+                f"{url} answers with HTTP {_BROKE}: its webserver could not do it. Try again; if it stays so, see what "
+                "`make logs SERVICE=webserver` says on the stack's machine."
             )
         if answer.status in _AGAIN or answer.status >= 500:
             return NoAnswerError(

@@ -390,7 +390,7 @@ class Verbs:
 
     def kind(self, name: str) -> Flow[dict[str, Any]]:
         """Return a kind of model with its parameters."""
-        return dict((yield from self.calls.call("GET", f"/kinds/{quote(name, safe='')}")))
+        return dict((yield from self.calls.call("GET", f"/kinds/{_part('kind of model', name)}")))
 
     def models(self, name: str | None) -> Flow[list[ModelVersion]]:
         """Return the registered versions, of one model or of all."""
@@ -515,9 +515,19 @@ def _of_file(title: str, problem: str) -> str:
     return f"{title}: {said[:1].lower()}{said[1:]}"
 
 
+def _part(what: str, name: str) -> str:
+    """Write a name as one part of a call's path.
+
+    Raises:
+        NotFoundError: no thing has such a name: servers take a slash for the next part, whatever is written for it.
+    """
+    if not name or "/" in name:
+        raise NotFoundError(f"There is no {what} {name!r}.", [], 404)
+    return quote(name, safe="").replace(".", "%2E")  # a client takes `..` for the folder above
+
+
 def _session(session_id: str) -> str:
-    # A client takes `..` for the folder above.
-    return f"/sessions/{quote(session_id, safe='').replace('.', '%2E')}"
+    return f"/sessions/{_part('session', session_id)}"
 
 
 def _file(reference: str) -> str:
@@ -553,11 +563,11 @@ def _not_stored(reference: str) -> NotFoundError:
 
 
 def _dag(name: str) -> str:
-    return f"/dags/{quote(name, safe='').replace('.', '%2E')}"
+    return f"/dags/{_part('DAG file', name)}"
 
 
 def _model(name: str, what: str) -> str:
-    return f"/models/{quote(name, safe='').replace('.', '%2E')}/{what}"
+    return f"/models/{_part('model', name)}/{what}"
 
 
 def _later(info: SessionInfo, task: str) -> str | None:

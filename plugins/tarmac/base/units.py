@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 MIB, GIB = 1024**2, 1024**3
-_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,3})?)\s*([kmg]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
-_FACTORS = {"": 1, "k": 1024, "m": MIB, "g": GIB}
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,3})?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_FACTORS = {"": 1, "k": 1024, "m": MIB, "g": GIB, "t": 1024 * GIB}
 LEAST_BYTES, _MOST_GPU_BYTES, _MOST_HOST_BYTES = 64 * MIB, 1024**4, 64 * 1024**4
 LEAST_MILLICPUS, _MOST_MILLICPUS = 100, 1_024_000
 

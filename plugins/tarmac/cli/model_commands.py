@@ -47,6 +47,8 @@ def models(arguments: argparse.Namespace) -> int:
             header, [row[: len(header)] for row in rows], width=screen_width(), whole=("NAME", "VERSION")
         ):
             print(line)
+    elif name := arguments.model:
+        print(f"{name} has no version any more: `make production MODEL={name}` shows its history.")
     else:
         print("No model yet: try `make demo` or `make trigger CONFIG=req.json`.")
     for note in notes:

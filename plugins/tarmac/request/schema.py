@@ -68,7 +68,19 @@ def _check_reference(value: str) -> str:
         return value
     if re.fullmatch(_URL_PATTERN, value) and _leads_where_it_says(value):
         return value
-    raise PydanticCustomError("dataset_reference", _REFERENCE_HELP)
+    raise PydanticCustomError("dataset_reference", "{said}", {"said": _REFERENCE_HELP + _fault(value, ".jsonl")})
+
+
+def _fault(value: str, *suffixes: str) -> str:
+    """Say what is wrong with a reference that is nearly one, where a message cuts it before that place. Pure."""
+    found = re.fullmatch(rf"({_BASE58_CLASS}{{43,44}})(?:/({_BASE58_CLASS}{{43,44}}))?(\.\w+)?", value)
+    if found is None:
+        return ""
+    if found[2] is None:
+        return "; the id has to be there twice"
+    if found[1] != found[2]:
+        return "; the two ids of this one differ"
+    return f"; this one ends in {found[3]}" if found[3] else f"; this one lacks its end, {' or '.join(suffixes)}"
 
 
 def _leads_where_it_says(url: str) -> bool:
@@ -183,7 +195,7 @@ class OwnRun(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     command: Annotated[list[Annotated[StrictStr, Field(max_length=4096)]], Field(min_length=1, max_length=256)] = Field(
-        title="Command", description="The words of the command, for example ['python', 'train.py']."
+        title="Command", description='The words of the command, for example ["python", "train.py"].'
     )
     code: Annotated[StrictStr, Field(max_length=128)] | None = Field(
         None,
@@ -306,7 +318,12 @@ class TrainingRequest(BaseModel):
     def _stored(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(SCRIPT_PATTERN, value):
             raise PydanticCustomError(
-                "script_reference", "must be '<id>/<id>.py' or '<id>/<id>.sh' as `make script FILE=...` prints it"
+                "script_reference",
+                "{said}",
+                {
+                    "said": "must be '<id>/<id>.py' or '<id>/<id>.sh' as `make script FILE=...` prints it"
+                    + _fault(value, ".py", ".sh")
+                },
             )
         return value
 
@@ -356,6 +373,7 @@ _WORDS = {
     "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "string_type": "must be a text",
+    "list_type": "must be a list",
     "literal_error": "must be {expected}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
@@ -417,7 +435,7 @@ def _parameter_problems(model: str, parameters: dict[str, Any], base_model: str 
 
 def _run_problems(model: str, run: object) -> list[str]:
     if model == OWN_CODE:
-        return [] if run is not None else ["run: is required with the model own_code: {'command': ['python', ...]}."]
+        return [] if run is not None else ['run: is required with the model own_code: {"command": ["python", ...]}.']
     if run is None:
         return []
     return [f"run: only the model own_code takes it; leave it out (got {short(run)})."]

@@ -104,7 +104,7 @@ def text_problems(value: object, *, what: str = "request") -> list[str]:
         elif isinstance(node, float) and not math.isfinite(node):
             problems.append(
                 f"{path_of(place) or what}: must be a number that JSON has, which neither NaN nor infinity is "
-                f"(got {node})."
+                f"(got {short(node)})."
             )
         elif isinstance(node, dict):
             for key in node:
@@ -155,9 +155,17 @@ def _cut(written: str, length: int) -> str:
 
 
 def short(value: object) -> str:
-    """Write a value for a message, in ASCII, where it is cut with the number of its own characters."""
-    written = ascii(value)
-    return _cut(written, len(value) if isinstance(value, str) else len(written))
+    """Write a value for a message, in ASCII, where it is cut with the number of its own characters.
+
+    A text is in single quotes. Everything else is as JSON has it, which is how a person wrote it.
+    """
+    if isinstance(value, str):
+        return _cut(ascii(value), len(value))
+    try:
+        written = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        written = ascii(value)
+    return _cut(written, len(written))
 
 
 def key_text(name: str) -> str:

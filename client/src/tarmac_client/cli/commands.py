@@ -348,7 +348,7 @@ def predict(arguments: argparse.Namespace) -> int:
 def models_ls(arguments: argparse.Namespace) -> int:
     """List registered versions."""
     with connect() as tarmac:
-        return _print(arguments, tarmac.models(arguments.model), show.model_lines)
+        return _print(arguments, tarmac.models(arguments.model), lambda found: show.model_lines(found, arguments.model))
 
 
 def models_compare(arguments: argparse.Namespace) -> int:

@@ -225,8 +225,10 @@ def uploaded_lines(file: DagFile) -> list[str]:
     return lines
 
 
-def model_lines(versions: Sequence[ModelVersion]) -> list[str]:
-    """A table of registered versions."""
+def model_lines(versions: Sequence[ModelVersion], name: str | None = None) -> list[str]:
+    """A table of registered versions; name: of this model alone."""
+    if not versions and name:
+        return [f"{name} has no version any more: tarmac models production {name}"]
     if not versions:
         return ["No model yet: tarmac train --help"]
     rows = [
