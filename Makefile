@@ -120,7 +120,7 @@ trainers: ## List the models a request may name, and the trainer of each (JSON=1
 	@$(CLI) trainers
 
 .PHONY: ps
-ps: ## Show the services and the latest training sessions (JSON=1: as JSON)
+ps: ## Show the services, the latest training sessions, and what took how much space (JSON=1: the sessions as JSON)
 	@$(CLI) ps
 
 .PHONY: gpus

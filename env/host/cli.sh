@@ -134,7 +134,7 @@ ps)
         compose ps --format 'table {{.Service}}\t{{.Status}}'
         echo
     fi
-    list sessions
+    list sessions --space
     ;;
 logs)
     use_stack

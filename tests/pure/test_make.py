@@ -199,7 +199,7 @@ def test_a_stack_that_a_person_stopped_stays_so_and_so_does_all_without_fix(clon
 
 LISTS = {
     "doctor": (["FIX=1"], ["doctor", "--fix"]),
-    "ps": ([], ["sessions"]),
+    "ps": ([], ["sessions", "--space"]),
     "gpus": ([], ["gpus"]),
     "hosts": ([], ["hosts"]),
     "trainers": ([], ["trainers"]),

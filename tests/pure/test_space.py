@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import threading
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from tarmac.base.errors import CheckerUnavailableError
+from support.waiting import wait_for
+from tarmac.base.errors import CheckerUnavailableError, ContainerError
 from tarmac.base.settings import Kept
+from tarmac.checks import server
+from tarmac.checks import space as checked
 from tarmac.checks.space import taken
 from tarmac.cli import main as commands
 from tarmac.cli import space
@@ -99,3 +104,75 @@ def test_a_checker_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr(space, "call_checker", away)
     assert commands.main(["space"]) == CheckerUnavailableError.exit_code
     assert "the checker does not answer: no socket" in capsys.readouterr().err
+
+
+def test_who_asks_for_the_sizes_does_not_wait_and_they_are_measured_meanwhile(monkeypatch: pytest.MonkeyPatch):
+    begun, go_on, measured = threading.Event(), threading.Event(), list[int]()
+
+    def measure() -> None:
+        measured.append(1)
+        begun.set()
+        assert go_on.wait(30)
+        last.keep({"logs": 5})
+
+    last = checked.Last(measure)
+    unknown = {"sizes": None, "seconds": None, "problem": ""}
+    assert last.tell() == unknown
+    assert begun.wait(30)
+    assert last.tell() == unknown, "it is being measured, and not once more"
+    go_on.set()
+    wait_for("the sizes", lambda: last.tell()["sizes"], seconds=30, every=0.01)
+    monkeypatch.setattr(checked, "last", last)
+    assert server.answer_to("GET", "/sizes", {}, io.BytesIO())["sizes"] == {"logs": 5}
+    assert len(measured) == 1, "it is fresh"
+    monkeypatch.setattr(checked, "_FRESH_SECONDS", -1.0)
+    wait_for("the measuring to end", lambda: (last.tell(), len(measured))[1] > 1, seconds=30, every=0.01)
+
+
+def test_an_engine_that_does_not_answer_is_said_so_with_what_was_known():
+    def measure() -> None:
+        raise ContainerError("no socket")
+
+    last = checked.Last(measure)
+    wait_for("the problem", lambda: last.tell()["problem"], seconds=30, every=0.01)
+    assert last.tell() == {"sizes": None, "seconds": None, "problem": "ContainerError: no socket"}
+    last.keep({"logs": 5})
+    assert last.tell()["problem"] == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"sizes": {"logs": 209 * MIB, "databases": MIB}, "seconds": 312.0, "problem": ""},
+         "Space 5 min ago: logs 209 MiB, databases 1.0 MiB"),
+        ({"sizes": None, "seconds": None, "problem": ""},
+         "Space is being measured: `make space` says what takes how much."),
+        ({"sizes": None, "seconds": None, "problem": "OSError: no"},
+         "Space could not be measured (OSError: no): `make space` says what takes how much."),
+    ],
+)  # fmt: skip
+def test_make_ps_says_what_took_how_much(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], found: dict[str, Any], said: str
+):
+    class Api:
+        def runs(self, limit: int) -> list[dict[str, Any]]:
+            return []
+
+        def active_tasks(self, run_ids: list[str]) -> list[dict[str, Any]]:
+            return []
+
+    async def checker(*_: object) -> tuple[int, Any]:
+        return 200, found
+
+    async def away(*_: object) -> tuple[int, Any]:
+        raise CheckerUnavailableError("the checker does not answer: no route")
+
+    monkeypatch.setattr(commands, "log_in", Api)
+    monkeypatch.setattr(space, "call_checker", checker)
+    assert commands.main(["sessions", "--space"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == said
+    monkeypatch.setattr(space, "call_checker", away)
+    assert commands.main(["sessions", "--space"]) == 0, "the list does not need it"
+    assert capsys.readouterr().out.endswith("\n\nSpace is not known: the checker does not answer: no route\n")
+    assert commands.main(["sessions"]) == 0
+    assert "Space" not in capsys.readouterr().out

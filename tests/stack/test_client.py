@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from pathlib import Path
 
@@ -83,6 +84,8 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     assert "migrations" in stack.make("doctor").stdout
     assert "databases" in examined["space"]["says"]
     assert "Nothing is over for more than 30 days." in stack.make("space").stdout
+    assert "No file in MLflow has been there, needed by no registered version," in stack.make("space", "DAYS=7").stdout
+    assert re.search(r"^Space \d+ (s|min) ago: .*databases", stack.make("ps").stdout, re.MULTILINE)
     assert person.tarmac("gpu", "check").returncode == 1
     ended = person.tarmac("cancel", session_id)
     assert (ended.returncode, "has ended already" in ended.stderr) == (2, True)

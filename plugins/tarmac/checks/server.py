@@ -100,6 +100,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
 
             days, artifact_days = (int(query[key]) if key in query else None for key in ("days", "artifact_days"))
             return space.look(days, artifact_days)
+        case ("GET", "/sizes"):
+            from tarmac.checks import space
+
+            return space.last.tell()
         case ("POST", "/gpu-check"):
             from tarmac.checks import doctor
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
+from tarmac.base.errors import TarmacError
 from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
 from tarmac.containers import engine
@@ -24,6 +27,7 @@ _NAMES = {
     "postgres-data": "databases",
 }
 _SESSIONS = "volumes of sessions"
+_FRESH_SECONDS = 600.0
 
 
 def taken(volumes: Iterable[tuple[str, Mapping[str, str], int]], stack: str) -> dict[str, int]:
@@ -42,12 +46,60 @@ def taken(volumes: Iterable[tuple[str, Mapping[str, str], int]], stack: str) -> 
 
 
 def sizes() -> dict[str, int]:
-    """Return how many bytes each part of this stack takes, the most first.
+    """Return how many bytes each part of this stack takes, the most first. It takes the engine up to some seconds.
 
     Raises:
         ContainerError, OSError: the engine does not answer.
     """
-    return taken(engine.volume_sizes(engine.client()), settings().stack)
+    found = taken(engine.volume_sizes(engine.client()), settings().stack)
+    last.keep(found)
+    return found
+
+
+class Last:
+    """What was measured last. Who asks does not wait: what is older than ten minutes is measured again meanwhile.
+
+    Args:
+        measure: measures, and calls `keep`.
+    """
+
+    def __init__(self, measure: Callable[[], object]) -> None:
+        self._measure, self._lock = measure, threading.Lock()
+        self._sizes: dict[str, int] | None = None
+        self._at, self._problem, self._measures = 0.0, "", False
+
+    def keep(self, found: dict[str, int]) -> None:
+        """Keep what was measured now."""
+        with self._lock:
+            self._sizes, self._at, self._problem = found, time.monotonic(), ""
+
+    def tell(self) -> dict[str, Any]:
+        """Return what is known.
+
+        Returns:
+            `sizes` in bytes and `seconds`, since they were measured, both None where they never were; `problem`: why
+            they could not be measured the last time, or "".
+        """
+        with self._lock:
+            age = None if self._sizes is None else time.monotonic() - self._at
+            if (age is None or age > _FRESH_SECONDS) and not self._measures:
+                self._measures = True
+                threading.Thread(target=self._look, name="tarmac-sizes", daemon=True).start()
+            return {"sizes": self._sizes, "seconds": age, "problem": self._problem}
+
+    def _look(self) -> None:
+        problem = ""
+        try:
+            self._measure()
+        except (TarmacError, OSError) as error:  # requests' and docker's are OSErrors
+            problem = f"{type(error).__name__}: {error}"
+        finally:
+            with self._lock:
+                self._measures, self._problem = False, problem
+
+
+last = Last(sizes)
+"""Of this process."""
 
 
 def look(days: int | None, artifact_days: int | None) -> dict[str, Any]:

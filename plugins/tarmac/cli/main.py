@@ -159,6 +159,8 @@ def sessions(arguments: argparse.Namespace) -> int:
             print(line)
     if under_way and not arguments.json and api.is_paused():
         print(PAUSED)
+    if arguments.space and not arguments.json:
+        print(f"\n{space.latest()}")
     return 0
 
 
@@ -290,6 +292,7 @@ def main(argv: list[str] | None = None) -> int:
     one.set_defaults(run=explain)
     listing = commands.add_parser("sessions", help="list the latest training sessions")
     add_json(listing)
+    listing.add_argument("--space", action="store_true", help="say what took how much when that was measured last")
     listing.set_defaults(run=sessions)
     listing = commands.add_parser("gpus", help="show the GPUs, their reservations and the queue")
     add_json(listing)
