@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,14 @@ def test_what_a_session_under_way_trains_on_from_stays():
 def test_a_person_s_own_runs_in_mlflow_and_what_was_removed_before_are_left_alone():
     own = Run("own", "1", "FINISHED", {}, {}, {}, 1.0)
     assert gone(own, run("a", expired="2026-11-29")) == []
+
+
+def test_files_that_are_not_in_a_place_of_the_run_s_own_are_left_alone():
+    old = run("a")
+    saved = {model(1): f"mlflow-artifacts:/1/models/{model(1)}/artifacts", model(2): f"mlflow-artifacts:/1/{model(1)}"}
+    assert artifacts.places(old, saved) == (old.files, [saved[model(1)]])
+    for elsewhere in ("", "mlflow-artifacts:/1", "mlflow-artifacts:/1/b/artifacts", "mlflow-artifacts:/1/ab/artifacts"):
+        assert artifacts.places(replace(old, files=elsewhere), {}) == ("", [])
 
 
 RUNS = st.lists(

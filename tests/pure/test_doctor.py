@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from tarmac.base.errors import CheckerUnavailableError, LedgerError
 from tarmac.base.session import SessionKey
+from tarmac.base.settings import settings
 from tarmac.base.units import GIB
 from tarmac.checks import doctor, mending
 from tarmac.checks.doctor import Finding, State
@@ -18,6 +20,7 @@ from tarmac.cli import doctor as command
 from tarmac.cli import main as commands
 from tarmac.ledger.records import DeviceRow
 from tarmac.reaper.orphans import Container, Orphans, Volume
+from tarmac.registry.artifacts import Expired
 
 NOW = datetime(2026, 11, 28, 6, tzinfo=UTC)
 KEY = SessionKey("nlp_model_training", "gone")
@@ -196,6 +199,35 @@ def test_a_part_that_does_not_answer_is_said_and_the_others_are_mended(monkeypat
     ]  # fmt: skip
     assert found["mended"] == [{"part": "logs", "says": "removed old logs"}]
     assert [one["part"] for one in found["left"]] == ["disk"]
+
+
+def test_files_in_mlflow_are_mended_where_the_setting_says_so_and_mlflow_is_not_asked_where_not(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class Airflow:
+        def __init__(self, url: str) -> None: ...
+
+        def requests_under_way(self) -> dict[str, dict[str, Any]]:
+            return {"r": {"base_model": "run:x"}, "s": {"base_model": None}}
+
+        def close(self) -> None: ...
+
+    def remove(registry: object, bases: Callable[[], set[str]], days: int, pause: object) -> Expired:
+        assert (bases(), days) == ({"run:x"}, 90)
+        return Expired(1, 1, 1024, 1)
+
+    monkeypatch.setattr(mending, "AirflowState", Airflow)
+    monkeypatch.setattr(mending, "database_url", lambda: "")
+    monkeypatch.setattr(mending.artifacts, "remove", remove)
+    monkeypatch.setattr(mending, "Registry", lambda: None)
+    assert mending._unneeded() == []
+    monkeypatch.setenv("TARMAC_KEEP_ARTIFACTS_DAYS", "90")
+    settings.cache_clear()
+    try:
+        says = "removed what no version has needed for more than 90 days: "
+        assert mending._unneeded() == [f"{says}files of 1 run with 1 saved model in MLflow, 1.0 KiB"]
+    finally:
+        settings.cache_clear()
 
 
 def test_a_checker_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch):

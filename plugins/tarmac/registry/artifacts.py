@@ -169,10 +169,21 @@ def _before(days: int) -> float:
     return time.time() - days * _DAY_SECONDS
 
 
+def places(run: Run, saved: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return where the files of a run and of the models that it saved are; "": not in a place of their own. Pure.
+
+    Args:
+        saved: the places of its models, by their ids.
+    """
+    own = run.files if run.run_id in run.files.split("/") else ""
+    return own, [place for model_id, place in saved.items() if model_id in place.split("/")]
+
+
 def _measure(registry: Registry, run: Run, saved: Mapping[str, str]) -> Expired:
     """Return what there is of a run: nothing where it has no files."""
-    own = registry.size_of_files(run.files)
-    sizes = [size for place in saved.values() if (size := registry.size_of_files(place))]
+    files, models = places(run, saved)
+    own = registry.size_of_files(files)
+    sizes = [size for place in models if (size := registry.size_of_files(place))]
     return Expired(1, len(sizes), own + sum(sizes), 1) if own or sizes else Expired()
 
 
@@ -184,7 +195,8 @@ def _remove(registry: Registry, run: Run, saved: Mapping[str, str]) -> Expired:
         return Expired()
     found = _measure(registry, run, saved)
     if found.runs:
-        for place in (*saved.values(), run.files):
+        own, models = places(run, saved)
+        for place in (*models, own):
             registry.remove_files(place)
     if not run.deleted:  # of a deleted one MLflow takes no tag
         registry.tag_run(run.run_id, {tag.EXPIRED: datetime.now(UTC).date().isoformat()})
