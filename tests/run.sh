@@ -44,7 +44,7 @@ clean_up() {
         ours list_networks "$label" | xargs -r docker network rm >/dev/null || true
     done
     local suffix
-    for suffix in upgrade clock; do
+    for suffix in upgrade clock git; do
         docker images --format '{{.Repository}}:{{.Tag}}' "tarmac/*:$TARMAC_TAG-$suffix" | xargs -r docker rmi >/dev/null || true
     done
     docker images --format '{{.Repository}}:{{.Tag}}' "tarmac-security-$$[a-z]/*" | xargs -r docker rmi --force >/dev/null || true
@@ -206,7 +206,7 @@ esac
 case $what in
 all) run_all "$@" ;;
 trainer | host | stack | faults | gpu) run_part "$what" "$@" ;;
-long) in_test_image pytest -p no:cacheprovider --durations 10 -m long tests/faults "$@" ;;
+long) in_test_image pytest -p no:cacheprovider --durations 10 -m long tests/faults tests/stack "$@" ;;
 lint | types) in_test_image env TARMAC_TOOLS=/opt/venv/bin tests/check.sh "$what" ;;
 unit)
     in_test_image pytest -p no:cacheprovider tests/pure "$@"

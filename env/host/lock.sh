@@ -8,13 +8,16 @@ cd "$(root_of_repo)"
 command -v uv >/dev/null || die "this needs uv: 'pip install uv'."
 groups=("$@")
 if [ "${#groups[@]}" -eq 0 ]; then
-    groups=(build airflow mlflow trainer trainer-cuda trainer-torch trainer-torch-cuda trainer-test test predict)
+    groups=(build airflow git mlflow trainer trainer-cuda trainer-torch trainer-torch-cuda trainer-test test predict)
 fi
 for group in "${groups[@]}"; do
     python=3.13
     [ "$group" != predict ] || python=3.11
+    # What is beside Airflow needs only what Airflow's own lock has.
+    beside=()
+    [ "$group" != git ] || beside=(--no-deps)
     uv pip compile --quiet --no-config --generate-hashes --no-header --no-annotate --no-emit-index-url \
         --python-version "$python" --python-platform x86_64-manylinux_2_40 \
-        --group "pyproject.toml:$group" --output-file "requirements-$group.lock"
+        "${beside[@]}" --group "pyproject.toml:$group" --output-file "requirements-$group.lock"
     say "requirements-$group.lock: $(grep -c '==' "requirements-$group.lock") packages"
 done

@@ -71,6 +71,10 @@ yes)
 *) die "TARMAC_CUDA is '$TARMAC_CUDA', must be yes or no." ;;
 esac
 export TRAINER_VARIANT GPU_STATE
+case ${TARMAC_GIT:-no} in
+yes | no) ;;
+*) die "TARMAC_GIT is '$TARMAC_GIT', must be yes or no." ;;
+esac
 
 _compose_command=$("$_repo/env/host/compose.sh")
 # Compose for this stack, from wherever it is called.

@@ -69,6 +69,8 @@ def test_a_backup_brings_back_runs_models_data_sets_and_logins(
     assert stack.finish(before) == "success"
     version = stack.xcom(before, "update_model_metadata_registry")["version"]
     reference = stack.store(REPO / "examples" / "tiny.jsonl")
+    uploads = ("exec", f"{stack.project}-scheduler-1", "sh", "-c")
+    docker(*uploads, "mkdir -p /opt/airflow/uploads/yes && echo '# mine' > /opt/airflow/uploads/yes/mine.py")
     done = stack.make("backup", f"FILE={file}")
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -84,6 +86,8 @@ def test_a_backup_brings_back_runs_models_data_sets_and_logins(
     stack.log_in()
     assert stack.run_state(before) == "success"
     assert model_loads(stack, version)
+    # Where the scheduler's user can write still.
+    assert docker(*uploads, "cd /opt/airflow/uploads/yes && cat mine.py && rm mine.py") == "# mine\n"
     again = stack.start({"model": "test_model", "datasets": {"own": {"train": reference, "eval": None}}})
     assert stack.finish(again) == "success"
     assert int(stack.xcom(again, "update_model_metadata_registry")["version"]) == int(version) + 1

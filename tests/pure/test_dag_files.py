@@ -20,11 +20,12 @@ from fastapi.testclient import TestClient
 
 import airflow_local_settings
 from fakes.web import API, Fakes, shared_api, stored_in
-from tarmac.base.errors import DagFileError
+from tarmac.base.errors import DagFileError, SettingsError
 from tarmac.base.settings import settings
 from tarmac.checks import dag_files
 from tarmac.checks.dag_facts import facts, remains
 from tarmac.dagfiles import folder, looking
+from tarmac.dagfiles.bundles import check_bundles
 from tarmac.dagfiles.copying import with_suffix
 from tarmac.dagfiles.folder import Upload
 from tarmac.dagfiles.policy import label, note_with_label
@@ -277,6 +278,36 @@ def test_what_remains_is_said_with_the_time():
     assert remains(0, 30).startswith("It had no run")
     assert "Its run with its log stays in Airflow for 30 days" in remains(1, 30)
     assert "Its 1,200 runs with their logs stay in Airflow for ever" in remains(1200, None)
+
+
+# ---- other bundles ---------------------------------------------------------------------------------------------------
+
+GIT = '{"name": "%s", "classpath": "airflow.providers.git.bundles.git.GitDagBundle", "kwargs": {}}'
+LOCAL = '{"name": "%s", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle", "kwargs": {}}'
+
+
+@pytest.mark.parametrize("text", ["", LOCAL % "a", f"{LOCAL % 'a'}, {LOCAL % 'b'}"])
+def test_bundles_that_airflow_takes_are_taken(text: str):
+    check_bundles(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "is no JSON"),
+        ("https://git.example/team.git", "is no JSON"),
+        ("3", "3 has no name or no classpath"),
+        ('{"name": "a"}', "has no name or no classpath"),
+        (LOCAL % "uploaded", "two bundles have the name 'uploaded'"),
+        (f"{LOCAL % 'a'},{LOCAL % 'a'}", "two bundles have the name 'a'"),
+        (GIT % "a", "TARMAC_GIT=yes there and run `make up`"),
+    ],
+)
+def test_bundles_that_would_end_airflow_are_refused_in_words(text: str, says: str):
+    with pytest.raises(SettingsError) as error:
+        check_bundles(text)
+    assert str(error.value).startswith("TARMAC_DAG_BUNDLES in env/stack.env")
+    assert says in str(error.value)
 
 
 # ---- the API ---------------------------------------------------------------------------------------------------------

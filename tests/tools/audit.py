@@ -19,7 +19,7 @@ from typing import Any
 
 from sbom import images_of_the_stack
 
-LOCKS = ("airflow", "mlflow", "trainer", "trainer-cuda", "trainer-torch", "trainer-torch-cuda", "build")
+LOCKS = ("airflow", "git", "mlflow", "trainer", "trainer-cuda", "trainer-torch", "trainer-torch-cuda", "build")
 FOUND, UNCHECKED = 1, 3
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parents[2]
-IMAGES = ("airflow", "mlflow", "trainer", "trainer-cuda", "trainer-torch", "trainer-torch-cuda")
-"""Our images by the name of their lock file."""
+IMAGES = ("airflow", "git", "mlflow", "trainer", "trainer-cuda", "trainer-torch", "trainer-torch-cuda")
+"""Our images by the name of their lock file; `git` is what Airflow's has besides, by a setting."""
 
 TRACES = next(path.relative_to(REPOSITORY).parent.as_posix() for path in REPOSITORY.glob("tests/**/traces/README.md"))
 """Where the simulator's samples lie."""
@@ -203,7 +203,8 @@ Nothing else in the repository is by others.
 **In the images**: the packages below. Their licence texts are inside the images: for Python packages in
 `/opt/venv/lib/python3.13/site-packages/<package>.dist-info/` or `/opt/torch/lib/...`, for Debian's packages in
 `/usr/share/doc/<package>/copyright`. Keep these files when you pass an image on. Versions of Debian's packages depend
-on the day of the build: `make sbom` lists them.
+on the day of the build: `make sbom` lists them. `git` stands for what the image `airflow` has besides where
+`TARMAC_GIT` is `yes`; of Debian's packages that is Git with what it needs.
 
 ## Python packages with conditions on passing them on
 

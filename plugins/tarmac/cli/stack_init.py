@@ -7,6 +7,7 @@ from typing import Any
 
 from tarmac.base.ids import DAG_ID
 from tarmac.base.settings import settings, tower_login
+from tarmac.dagfiles.bundles import check_bundles
 from tarmac.ledger.database import migrate
 from tarmac.tasks.gpu_pools import GPU_POOL
 
@@ -24,6 +25,7 @@ def initialise() -> None:
     from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
     from airflow.utils.db import upgradedb
 
+    check_bundles(os.environ.get("TARMAC_DAG_BUNDLES", ""))
     print("Migrating Airflow's database ...", flush=True)
     upgradedb()
     before, after = migrate(settings().database_url)
