@@ -299,6 +299,8 @@ def save(session: Path) -> dict[str, Any]:
     request, model, _ = _begin(session, "save")
     from tarmac_trainer.mlflow_io import fetching, saving
 
+    if request.run is not None:
+        own_code.check_left(session / "model")
     result = saving.save(session, request, model, load_model(session, model), seen(session, model))
     # A person's code measures itself: the model in production cannot be measured on the same lines.
     if request.promote and request.run is None:

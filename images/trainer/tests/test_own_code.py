@@ -164,6 +164,11 @@ def test_a_model_with_a_link_is_not_saved(session: Session, made: str) -> None:
         ("score: 0.9", "must be a JSON object .*, and is no JSON: Expecting value"),
         ('{"score": "high"}', "'score'"),
         ('{"score": NaN}', "'score'"),
+        ('{"score": 1%s}' % ("0" * 400), "'score' is 1000.*must be a finite number"),
+        ('{"score": 1, "score": 2}', 'the key "score" is there twice'),
+        ('{"score": 1, "a\\nb": 2}', "no name of a metric"),
+        ('{"score": 1, "": 2}', "no name of a metric"),
+        ('{"score": 1, "%s": 2}' % ("x" * 101), "no name of a metric"),
     ],
 )
 def test_metrics_that_are_no_numbers_are_refused(session: Session, text: str, words: str) -> None:
@@ -178,6 +183,49 @@ def test_metrics_that_are_a_folder_are_refused(session: Session) -> None:
     (session.folder / "model" / own_code.METRICS).mkdir(parents=True)
     with pytest.raises(InputError, match="and is a folder"):
         own_code.measured(session.folder / "model")
+
+
+@pytest.mark.parametrize(
+    ("left", "words"),
+    {
+        "broken metrics": (
+            "(model / 'metrics.json').write_text('[1]')",
+            "metrics.json of the model must be a JSON object",
+        ),
+        "a name on two lines": ("(model / 'new\\nline').write_text('x')", r"'new\nline': a name must be of"),
+        "a name that is no text": ("open(bytes(model) + b'/\\xff', 'w').close()", "a name must be of"),
+        "a name of 250 bytes": ("(model / ('n' * 250)).write_text('x')", "a name must be of at most 200 bytes"),
+        "a file without rights": (
+            "(model / 'secret').touch(); (model / 'secret').chmod(0)",
+            "'secret', which cannot be",
+        ),
+        "a folder without rights": ("(model / 'sub').mkdir(mode=0)", "'sub', which cannot be"),
+    }.values(),
+)
+def test_what_nobody_could_use_is_refused_before_it_is_saved(
+    session: Session, monkeypatch: pytest.MonkeyPatch, left: str, words: str
+) -> None:
+    # Whoever runs the tests may be root, who may read everything.
+    monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o400))
+    head = "import os, pathlib; model = pathlib.Path(os.environ['TARMAC_MODEL']); (model / 'w').write_text('x')\n"
+    prepared(session, code(train__py=head + left))
+    assert run_script(session).returncode == 0
+    failed = session.run("save")
+    assert failed.code == 2
+    assert words in failed.error["message"]
+
+
+@pytest.mark.usefixtures("mlruns")
+def test_what_is_doubtful_of_a_model_is_said_where_it_is_saved(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_code, "MANY_FILES", 2)
+    bad = TRAIN + "(model / 'predict.py').write_text('def predict(:')"
+    prepared(session, code(train__py=bad))
+    assert run_script(session).returncode == 0
+    said = session.run("save").out
+    assert "warning: the model has 3 files" in said
+    assert "warning: predict.py is not Python that can be run, so the model cannot predict: invalid syntax" in said
 
 
 @pytest.mark.parametrize("left", ["m.write_text('x')", "m.symlink_to('/tmp')", "pass"])

@@ -17,8 +17,7 @@ from tarmac_trainer.runtime import own_code
 from tarmac_trainer.runtime.errors import InputError
 from tarmac_trainer.runtime.training import Training
 
-PREDICT = "predict.py"
-"""In the model's folder: Python with `predict(folder, rows)`, a list of JSON objects for a list of JSON objects."""
+PREDICT = own_code.PREDICT
 
 
 @dataclass(frozen=True)

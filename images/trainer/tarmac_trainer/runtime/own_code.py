@@ -7,10 +7,12 @@ training's container: it runs the command, and says of it what the trainer contr
 
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tarmac_trainer.runtime import events, files
@@ -19,7 +21,16 @@ from tarmac_trainer.runtime.request import OwnRun
 
 SCRIPT = "own_code.sh"
 MOST_FILES = 10_000
+MANY_FILES = 2_000
+"""Of a model: each is sent to the registry by a call of its own."""
 
+LONGEST_NAME = 200
+"""Bytes of a file's name in a model, which becomes a part of an address."""
+
+PREDICT = "predict.py"
+"""In the model's folder: Python with `predict(folder, rows)`, a list of JSON objects for a list of JSON objects."""
+
+_METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,99}")
 METRICS = "metrics.json"
 """In the model's folder: the numbers that the code measured, a JSON object."""
 
@@ -120,14 +131,48 @@ def check_model(folder: Path) -> None:
     Raises:
         InputError: names what it holds.
     """
+    for path, shown in _entries(folder):
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(f"the model holds {shown!r}, a link or another thing that is no file: leave files only")
+
+
+def check_left(folder: Path) -> None:
+    """Refuse what own code left and nobody could use, before it is saved, and say what is doubtful of it.
+
+    Raises:
+        InputError: says what is wrong.
+    """
+    check_model(folder)
+    measured(folder)
+    count = 0
+    for path, shown in _entries(folder):
+        name = os.path.basename(path)
+        if not name.isprintable() or len(os.fsencode(name)) > LONGEST_NAME:
+            raise InputError(
+                f"the model holds {shown[:LONGEST_NAME]!r}: a name must be of at most {LONGEST_NAME} bytes, UTF-8, and "
+                "without characters that are not seen"
+            )
+        is_folder = os.path.isdir(path)
+        if not os.access(path, os.R_OK | (os.X_OK if is_folder else 0)):
+            raise InputError(f"the model holds {shown!r}, which cannot be read: leave it readable (chmod u+rwX)")
+        count += not is_folder
+    if count > MANY_FILES:
+        events.say(f"warning: the model has {count:,} files, which take long to save and to load: pack them into few")
+    predict = folder / PREDICT
+    if predict.is_file():
+        try:
+            compile(predict.read_bytes(), PREDICT, "exec")
+        except (SyntaxError, ValueError) as error:
+            events.say(f"warning: {PREDICT} is not Python that can be run, so the model cannot predict: {error}")
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, str]]:
+    """Each file and folder below a folder: its path, and that below the folder."""
     for here, folders, names in os.walk(folder):
         for name in [*folders, *names]:
-            mode = os.lstat(os.path.join(here, name)).st_mode
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                shown = os.path.relpath(os.path.join(here, name), folder)
-                raise InputError(
-                    f"the model holds {shown!r}, a link or another thing that is no file: leave files only"
-                )
+            path = os.path.join(here, name)
+            yield path, os.path.relpath(path, folder)
 
 
 def measured(folder: Path) -> dict[str, float]:
@@ -142,13 +187,28 @@ def measured(folder: Path) -> dict[str, float]:
     wanted = f'{METRICS} of the model must be a JSON object such as {{"score": 0.9}}'
     if not path.is_file():
         raise InputError(f"{wanted}, and is a folder")
+    repeated: list[str] = []
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        repeated.extend(name for name in [files.repeated_key(pairs)] if name is not None)
+        return dict(pairs)
+
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{wanted}, and is no JSON: {error}") from error
     if not isinstance(found, dict):
         raise InputError(wanted)
+    if repeated:
+        raise InputError(f"{METRICS} of the model: the key {json.dumps(repeated[0])[:80]} is there twice")
     for name, value in found.items():
+        if not _METRIC.fullmatch(name):
+            raise InputError(
+                f"{METRICS} of the model: {name[:60]!r} is no name of a metric: take 1 to 100 letters, digits, blanks "
+                "and . _ / -, which begin with a letter or digit"
+            )
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e300:
-            raise InputError(f"{METRICS} of the model: {name!r} is {json.dumps(value)[:60]}, and must be a number")
+            raise InputError(
+                f"{METRICS} of the model: {name!r} is {json.dumps(value)[:60]}, and must be a finite number"
+            )
     return {str(name): float(value) for name, value in found.items()}
