@@ -255,6 +255,7 @@ def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None
         (b'{"sentence": " \\t ", "named_entity": ["O"]}', "has no word"),
         (b'{"sentence": "", "named_entity": []}', "has no word"),
         (b'{"sentence": "a b", "named_entity": ["O"]}', "2 words but 1 tags"),
+        (b'{"sentence": "a b", "named_entity": [{"start": 0}]}', 'tag 1 must be a string, not {"start": 0}'),
         (b'{"sentence": "a", "named_entity": "O"}', "must be a list"),
         (b'{"sentence": "a", "named_entity": {}}', "must be a list of tags, not {}"),
         (b'{"sentence": "a", "named_entity": [1]}', "tag 1 must be a string, not 1"),

@@ -90,7 +90,21 @@ FAILURES = {
         1,
         "exit code 3: a\ufffd\ufffd\x1b[31mred",
     ),
-    "no model": ("print('done')", 2, "left no named_entity_recognition model"),
+    "no model": (
+        "print('done')",
+        2,
+        "left no named_entity_recognition model in the folder that TARMAC_MODEL names (it is",
+    ),
+    "an error on several lines": (
+        "raise ValueError('2 columns are wrong:\\n  a\\n  b')",
+        2,
+        "not tried again): ValueError: 2 columns are wrong: a b",
+    ),
+    "an error of the machine on several lines": (
+        "raise OSError('the disk\\nis full')",
+        1,
+        "exit code 1: OSError: the disk is full",
+    ),
     "a link for a model": (
         "import os; m = os.environ['TARMAC_MODEL']; os.rmdir(m); os.symlink('/tmp', m)",
         2,

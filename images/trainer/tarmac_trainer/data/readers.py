@@ -248,9 +248,11 @@ def word_labels(value: dict[str, Any], key: str, length: int) -> list[str]:
     labels = value[key]
     if not isinstance(labels, list):
         raise BrokenLineError(f'"{key}" must be a list of tags, not {shown(labels)}')
+    # First what each is: of spans there are fewer than words, and their number is not what is wrong.
+    found = [label_of(label, f"tag {place}") for place, label in enumerate(labels[:length], start=1)]
     if len(labels) < length:
         raise BrokenLineError(f"{length} words but {len(labels)} tags")
-    return [label_of(label, f"tag {place}") for place, label in enumerate(labels[:length], start=1)]
+    return found
 
 
 def label_of(value: Any, what: str) -> str:

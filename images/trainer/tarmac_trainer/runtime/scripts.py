@@ -98,6 +98,11 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
             f"the script put something else in the place of the folder that TARMAC_MODEL names: write the {kind} "
             "model into that folder"
         )
+    if not any(made.iterdir()):
+        raise InputError(
+            f"the script left no {kind} model in the folder that TARMAC_MODEL names (it is empty: "
+            'nlp.to_disk(os.environ["TARMAC_MODEL"]) writes one)'
+        )
     try:
         predictor = load(made)
     except (OSError, ValueError, KeyError) as reason:

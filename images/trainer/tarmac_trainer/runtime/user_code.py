@@ -35,16 +35,26 @@ def main() -> None:
         runpy.run_path(sys.argv[0], run_name="__main__")
     except CODE_ERRORS as error:
         traceback.print_exception(type(error), error, _of_the_script(error.__traceback__, sys.argv[0]))
+        if "\n" in str(error):
+            print(_told([error]), file=sys.stderr)
         sys.stderr.flush()
         sys.exit(EXIT_CODE_ERROR)
     except Exception as error:
         errors = _single(error)
-        if errors == [error]:
+        if errors == [error] and "\n" not in str(error):
             raise
         traceback.print_exception(type(error), error, _of_the_script(error.__traceback__, sys.argv[0]))
-        # The last line is the one that is told: of a group it would be a line of dashes.
-        print("; ".join(f"{type(one).__name__}: {one}" for one in errors), file=sys.stderr, flush=True)
+        print(_told(errors), file=sys.stderr, flush=True)
         sys.exit(EXIT_CODE_ERROR if all(isinstance(one, CODE_ERRORS) for one in errors) else 1)
+
+
+def _told(errors: list[BaseException]) -> str:
+    """Errors on one line. Pure.
+
+    The last line that is printed is the one that is told. Of a group it would be a line of dashes, and of an error on
+    several lines any part of it.
+    """
+    return "; ".join(f"{type(one).__name__}: {' '.join(str(one).split())}" for one in errors)
 
 
 def _single(error: BaseException) -> list[BaseException]:
