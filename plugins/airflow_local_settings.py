@@ -22,7 +22,7 @@ def dag_policy(dag: Any) -> None:
 
 
 # Other processes do not pay for the import.
-if "trigger" in sys.argv:
+if {"trigger", "backfill", "test"} & set(sys.argv):
     from airflow.utils.cli_action_loggers import register_pre_exec_callback
 
     from tarmac.request.command_guard import refuse_bad_trigger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -114,7 +115,11 @@ def test_without_room_it_is_deferred_says_why_and_trains_when_there_is(
         "needs 1 core and 4.0 GiB of memory: local has 2 of 3 cores and 2.0 GiB of 12.0 GiB free "
         "(run-full holds 1 core and 10.0 GiB)"
     )
-    assert notes == [f"for cores and memory: it {wanted}"]
+    (note,) = notes
+    assert re.fullmatch(
+        re.escape(f"for cores and memory: it {wanted}") + r" \(at \d\d:\d\d:\d\d UTC\)",
+        note or "",
+    )
     assert any(line.startswith("Waiting for cores and memory for") and wanted in line for line in step.lines)
     release(ledger)
     assert ledger.reservation(key_of(session)), "admitted while none of its code runs"

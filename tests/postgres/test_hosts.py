@@ -101,7 +101,7 @@ def test_a_smaller_session_passes_one_that_does_not_fit_and_not_for_ever(ledger:
     end(ledger, held.pop(0))
     late = ask(ledger, "late")
     assert not ledger.reservation(late), "the host is kept free now"
-    assert reason(ledger, late).endswith("which is kept free for nlp_model_training/run-large, waiting longer")
+    assert reason(ledger, late).endswith("which is kept free for run-large, waiting longer")
     end(ledger, held.pop(0))
     run_host_cycle(ledger)
     assert ledger.reservation(large)

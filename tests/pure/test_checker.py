@@ -271,6 +271,48 @@ def test_airflow_dags_trigger_ends_with_every_problem_before_a_run_exists(
     command_guard.refuse_bad_trigger("dag_list_dags")
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "said"),
+    [
+        (
+            ["backfill", "create", "--dag-id", "{}", "--from-date", "2026-01-01", "--to-date", "2026-01-02"],
+            "create_backfill",
+            "it has no schedule",
+        ),
+        (["dags", "test", "{}"], "dag_test", "a session cannot run inside a command"),
+        (["tasks", "test", "{}", "check_request_body"], "task_test", "a task of a session cannot run by itself"),
+    ],
+)
+def test_a_command_of_airflow_s_that_means_nothing_for_a_session_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], name: str, said: str
+):
+    monkeypatch.setattr(command_guard.sys, "argv", ["airflow", *(word.format("nlp_model_training") for word in words)])
+    with pytest.raises(SystemExit) as ended:
+        command_guard.refuse_bad_trigger(name)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"nlp_model_training: {said}")
+    monkeypatch.setattr(command_guard.sys, "argv", ["airflow", *(word.format("another_dag") for word in words)])
+    command_guard.refuse_bad_trigger(name)
+
+
+def test_airflow_dags_trigger_refuses_an_id_that_is_taken(
+    running: str, machine: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(command_guard, "ask_checker", _nothing_wrong)
+    monkeypatch.setattr(command_guard, "run_exists", lambda run_id: run_id == "mine")
+    words = ["airflow", "dags", "trigger", "nlp_model_training", "--conf", json.dumps(GOOD), "--run-id"]
+    monkeypatch.setattr(command_guard.sys, "argv", [*words, "mine"])
+    with pytest.raises(SystemExit):
+        command_guard.refuse_bad_trigger("dag_trigger")
+    assert "--run-id: a run has the id 'mine' already. Give another id" in capsys.readouterr().err
+    monkeypatch.setattr(command_guard.sys, "argv", [*words, "yours"])
+    command_guard.refuse_bad_trigger("dag_trigger")
+
+
+async def _nothing_wrong(_: object) -> list[str]:
+    return []
+
+
 def test_airflow_dags_trigger_says_when_the_world_was_not_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

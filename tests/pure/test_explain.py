@@ -53,6 +53,14 @@ def test_a_session_that_waits_says_for_what_how_long_and_what_would_help():
     assert "`tarmac gpus`" in todo
 
 
+def test_a_queued_session_that_was_cancelled_is_explained_by_that():
+    said = "Cancelled by ada at 2026-11-28 05:30:12 UTC."
+    _, why, todo = explained("queued", note=said, paused=True)
+    assert (why, todo) == (f"{said} Airflow ends it when the DAG is switched on.", "")
+    _, why, _ = explained("queued", note=said)
+    assert why == f"{said} Airflow ends it when it is its turn."
+
+
 def test_a_cpu_session_that_waits_is_told_of_cores_and_hosts():
     waits = {**WAITS, "on_host": True, "reason": "WAITING_FOR_HOST", "ahead": 0}
     _, why, todo = explained("running", place={**NOWHERE, "ledger": "queued", "waits": waits})

@@ -76,7 +76,7 @@ def test_a_session_is_not_placed_when(hosts: list[HostLoad], reason: Reason, sen
 
 
 def test_a_host_that_is_kept_free_says_for_which_session():
-    found = place_on_host(ONE, [A], held={"a": "large"})
+    found = place_on_host(ONE, [A], held={"a": "nlp_model_training/large"})
     assert found == NoFit(
         Reason.WAITING_FOR_TURN, "needs 1 core and 4.0 GiB of memory, which is kept free for large, waiting longer"
     )

@@ -139,6 +139,13 @@ def test_a_session_under_way_says_what_it_does_and_for_how_long():
     ]
 
 
+@pytest.mark.parametrize(("paused", "when"), [(True, "the DAG is switched on"), (False, "it is its turn")])
+def test_a_queued_run_that_was_cancelled_says_so_before_airflow_ends_it(paused: bool, when: str):
+    cancelled = {**run("a", "queued"), "note": "Cancelled by ada at 2026-11-28 05:30:12 UTC.\nx, by ada"}
+    (facts,) = session_facts([cancelled], [], now=NOW, paused=paused)
+    assert facts["now"] == f"cancelled; Airflow ends it when {when}"
+
+
 def test_a_run_with_an_odd_id_or_an_odd_request_is_one_row_among_others():
     rows = shown(
         run("..", "running", {"model": None}),

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tarmac.admission.placement import HostNeed, NoFit, Reason, Waiting, in_order
+from tarmac.admission.placement import HostNeed, NoFit, Reason, Waiting, in_order, run_of
 from tarmac.admission.reasons import FITS_NOW, NOT_YET, Why, eta, held_before
 from tarmac.base.units import format_cores, format_size
 
@@ -128,7 +128,7 @@ def place_on_host(
         )
         return NoFit(Reason.EXCEEDS_HOST, f"needs {wanted}, and {offers}")
     if any(host_fits(need, host) for host in able):
-        names = ", ".join(sorted({held[host.name] for host in able if host.name in held}))
+        names = ", ".join(sorted({run_of(held[host.name]) for host in able if host.name in held}))
         return NoFit(Reason.WAITING_FOR_TURN, f"needs {wanted}, which is kept free for {names}, waiting longer")
     return NoFit(Reason.WAITING_FOR_HOST, f"needs {wanted}: " + "; ".join(_offer(host) for host in able))
 

@@ -159,6 +159,11 @@ def _could_hold(need: Need, device: DeviceLoad, *, without_external: bool) -> bo
     return (need.memory_bytes or 1) <= device.capacity_bytes - external
 
 
+def run_of(name: str) -> str:
+    """Return the id of a session's run, of the session's name in the ledger: people know it by that. Pure."""
+    return name.rpartition("/")[2]
+
+
 def place(need: Need, devices: Iterable[DeviceLoad], *, held: Mapping[str, str] | None = None) -> Placement | NoFit:
     """Choose devices for one session. Pure.
 
@@ -243,7 +248,7 @@ def _why_not(need: Need, known: Sequence[DeviceLoad], held: Mapping[str, str]) -
         return NoFit(Reason.WAITING_FOR_DEVICE, f"needs {wanted}; not to be used now are {out}")
     hosts = by_host(usable).values()
     if _enough(hosts, count, lambda d: _room(need, d) > 0):
-        names = ", ".join(sorted({name for uuid, name in held.items() if any(d.uuid == uuid for d in usable)}))
+        names = ", ".join(sorted({run_of(name) for uuid, name in held.items() if any(d.uuid == uuid for d in usable)}))
         return NoFit(Reason.WAITING_FOR_TURN, f"needs {wanted}, which is kept free for {names}, waiting longer")
     offers = "; ".join(_offer(d, named) for d in usable)
     if not _enough(hosts, count, lambda d: _could_hold(need, d, without_external=False)):

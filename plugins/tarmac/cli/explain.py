@@ -110,6 +110,8 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
         why = ["It has ended well" + (f", after {format_seconds(took)}." if took is not None else ".")]
     elif run["state"] == "failed":
         why, todo = _failed(known, remedies, command(verb="retry", run_id=run_id))
+    elif run["state"] == "queued" and (said := cancellation(run.get("note"))):
+        why = [f"{said} Airflow ends it when {'the DAG is switched on' if known.paused else 'it is its turn'}."]
     else:
         if known.paused:
             why, todo = [PAUSED], ["Switch the DAG on, on its page in Airflow."]

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.base.ids import TRAIN_MODEL_CPU
-from tarmac.base.session import ending
+from tarmac.base.session import cancellation, ending
 from tarmac.base.units import format_seconds
 
 HEADER = ("RUN", "STATE", "MODEL", "NAME", "BY", "FOR", "NOTE")
@@ -48,6 +48,8 @@ def _facts(
     if not doing and run["state"] in _UNDER_WAY:
         doing = "between two tasks" if run["state"] == "running" else "not begun"
         doing += ", since the DAG is paused in Airflow" if paused else ""
+        if run["state"] == "queued" and cancellation(run.get("note")):
+            doing = f"cancelled; Airflow ends it when {'the DAG is switched on' if paused else 'it is its turn'}"
     return {
         "run": run["dag_run_id"],
         "state": run["state"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tarmac.base.errors import ContainerError, LedgerError
@@ -151,7 +152,8 @@ class CachedTrainingOperator(PlacedTrainingOperator):
         if held is None:
             if place is not None:
                 self.log.info("%s", waiting_line(place))
-                self._note(f"for cores and memory: it {place.why.sentence}")
+                at = f"{datetime.now(UTC):%H:%M:%S} UTC"
+                self._note(f"for cores and memory: it {place.why.sentence} (at {at})")
             self._wait()
         return held
 
