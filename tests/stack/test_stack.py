@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import stat
 import subprocess
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -59,6 +61,18 @@ def test_the_dag_is_there_without_import_errors_and_pools_are_seeded(stack: Stac
     pools = {row["pool"]: row["slots"] for row in json.loads(stack.airflow("pools", "list", "-o", "json"))}
     assert pools["gpu_preflight_pool"] == "1"
     assert pools["gpu_pool"] == "0"
+
+
+def test_many_people_at_once_all_get_an_answer(stack: Stack) -> None:
+    paths = [f"{DAG}/dagRuns?limit=20", "/tarmac/api/v1/sessions", "/ui/dags?limit=5", "/api/v2/pools"]
+
+    def answered(number: int) -> int:
+        return stack.http.get(paths[number % len(paths)], timeout=120).status_code
+
+    # Each request holds a connection to Postgres and asks for a second one: with too few they wait for each other.
+    with ThreadPoolExecutor(48) as people:
+        codes = Counter(people.map(answered, range(96)))
+    assert codes == {200: 96}
 
 
 def test_secrets_are_private_and_fresh(stack: Stack) -> None:
