@@ -83,7 +83,8 @@ def found(users: list[str], items: list[str], counts: "csr_matrix") -> Neighbour
     pairs.data[:] = 1
     # A thread: items with equal likeness at the limit are then the same ones each time.
     model: Any = BM25Recommender(K=NEIGHBOURS, K1=K1, B=B, num_threads=1)
-    with warnings.catch_warnings(category=ParameterWarning, action="ignore"):  # of a matrix that it makes itself
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ParameterWarning)  # of a matrix that it makes itself
         model.fit(pairs, show_progress=False)
     like = model.similarity.tocsr().astype(np.float32)
     like.sort_indices()
