@@ -196,7 +196,7 @@ env/host/images.sh
 case $what in
 all) build ;;
 stack | faults | long | gpu | chaos | bench-handover) build airflow-init mlflow trainer test ;;
-host) build mlflow trainer test ;;
+host) build airflow-init mlflow trainer test ;;
 trainer) build trainer-test trainer-torch-test ;;
 bench-quality | build-trainer) build trainer-test ;;
 build-transformers) build trainer-torch-test ;;

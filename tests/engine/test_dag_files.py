@@ -59,6 +59,7 @@ for path in ("/session/dags/mine.py", "/opt/airflow/x", "/x"):
         continue
     raise AssertionError(f"{path} can be written")
 print('{"event": "result", "errors": [], "dags": ["another"]}', flush=True)
+os.close(1)
 import tarmac.base.settings
 """
     assert look(proof + GOOD) == {"errors": [], "dags": ["one"]}
@@ -69,13 +70,9 @@ def test_the_stacks_own_dag_file_is_good(look: Callable[..., Any]):
     assert found == {"errors": [], "dags": ["nlp_model_training"]}
 
 
-def test_a_file_that_is_slow_or_wrong_is_told_by_its_line(look: Callable[..., Any]):
+def test_a_file_that_is_slow_is_told_by_its_line(look: Callable[..., Any]):
     (slow,) = wrong(look("import time\nfrom airflow.sdk import dag\ntime.sleep(60)", seconds=1))
     assert slow.startswith("mine.py, line 3: loading the file was not done after")
-    (circle,) = wrong(look(GOOD.replace("hello()\none", "a = hello()\n    b = hello()\n    a >> b >> a\none")))
-    assert "DAG 'one' has a circle" in circle
-    (lacks,) = wrong(look("from airflow.sdk import dag\nimport nowhere.at_all"))
-    assert lacks.startswith("mine.py, line 2: there is no module 'nowhere' in the stack's Airflow")
 
 
 def test_a_file_that_ends_its_process_is_refused(look: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):

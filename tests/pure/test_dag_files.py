@@ -173,6 +173,8 @@ def test_ids_of_other_dags_are_refused_and_those_of_the_file_before_are_not():
         "f.py: ada has uploaded a DAG 'one' already, as 'other': "
     )
     assert wrong(found, uploads={"f": ADA}) == []
+    (own,) = wrong({**found, "dags": ["nlp_model_training__x"]}, suffix="x", others={"nlp_model_training": "n.py"})
+    assert own.startswith("f.py: a copy of the stack's own DAG 'nlp_model_training' would train nothing")
     (sentence,) = wrong(found, suffix="x")
     assert sentence.startswith("f.py: --as cannot change the id of DAG 'one'")
     assert wrong({**found, "dags": ["one__x"]}, suffix="x") == []

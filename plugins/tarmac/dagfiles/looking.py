@@ -41,10 +41,8 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def main(path: str) -> None:
-    """Load the file; what it prints itself goes to the log."""
-    # Line by line to the end, also where the file closes or replaces sys.stdout.
-    answer = os.dup(1)
-    os.dup2(2, 1)
+    """Load the file, and print what came of it after all that it prints itself."""
+    answer = os.dup(1)  # which the file does not close
     result = {"event": "result", **load(Path(path))}
     os.write(answer, f"\n{json.dumps(result)}\n".encode())
     # Not by way of what the file has left to run at the end.

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tarmac.base.ids import DAG_ID
 from tarmac.base.texts import one_line
 from tarmac.dagfiles.folder import Upload
 from tarmac.dagfiles.looking import MOST_DAGS
@@ -88,6 +89,11 @@ def problems(
         return [f"{file}: it makes more than {MOST_DAGS} DAGs: make fewer, and give a DAG parameters instead."]
     wrong = [f"{file}: it makes two DAGs {one!r}: give each an id of its own." for one in _twice(dags)]
     for dag in dict.fromkeys(dags):
+        if dag.startswith(f"{DAG_ID}__"):
+            wrong.append(
+                f"{file}: a copy of the stack's own DAG {DAG_ID!r} would train nothing, since its tasks know it by "
+                "that id: start sessions by the API, also from a task of a DAG of yours (docs/api.md)."
+            )
         if dag in others:
             wrong.append(f"{file}: the stack has a DAG {dag!r} already, in {others[dag]}: {_INSTEAD}")
         if owner := next((key for key, one in uploads.items() if key != name and dag in one.dags), None):
