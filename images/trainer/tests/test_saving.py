@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from conftest import NINE, Session
 
+from tarmac_trainer.mlflow_io import saving
+
 MANY = {
     "TARMAC_RUN_ID": "manual__it's 2026-11-22T05:00:00+00:00",
     "TARMAC_DAG_ID": "nlp_model_training",
@@ -73,6 +75,16 @@ def test_a_session_becomes_one_run_with_a_model_that_loads(trained: Session) -> 
     assert outcome.err == ""
     for noise in ("🏃", "View run", "%|", "http://"):
         assert noise not in outcome.out
+
+
+def test_a_large_upload_is_said_before_it_begins(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving, "MANY_FILES", 3)
+    for number in range(4):
+        (trained.folder / "model" / f"{number}.bin").write_bytes(bytes(2**20))
+    said = trained.run("save").out.splitlines()
+    (line,) = (place for place, text in enumerate(said) if text.startswith("uploading "))
+    assert said[line].endswith(" files, 4 MiB, to MLflow, one after the other")
+    assert any(text.startswith("saved as ") for text in said[line:])
 
 
 def test_again_is_the_same_run(trained: Session) -> None:

@@ -12,7 +12,7 @@ from tarmac_trainer import __version__
 from tarmac_trainer.data import splits
 from tarmac_trainer.mlflow_io import predicting, tracking
 from tarmac_trainer.model import Model
-from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime import events, files, memory
 from tarmac_trainer.runtime.errors import RegistryError
 from tarmac_trainer.runtime.request import Request
 
@@ -44,6 +44,10 @@ PARAMETER_LIMIT = 500
 """Characters of a value; MLflow takes more, but a table does not show more."""
 
 
+MANY_FILES, MANY_BYTES = 500, 100 * 2**20
+"""A model of more than either takes long enough to upload that the log says so first."""
+
+
 def save(
     session: Path, request: Request, model: Model[Any], predictor: Any, known: Mapping[str, int]
 ) -> dict[str, Any]:
@@ -69,6 +73,7 @@ def save(
         if logged is None or run.info.status != "FINISHED":
             # The model first: MLflow writes a run's metrics at step 0 once more when a model is logged to it.
             if logged is None:
+                _tell_size(session / "model")
                 _log_model(run, session / "model", model, predictor, _card(request, model, training, manifest))
                 logged = _logged_model(client, run)
             _log_facts(client, run, request, model, training, manifest)
@@ -80,6 +85,12 @@ def save(
     size = files.folder_bytes(session / "model")
     events.say(f"saved as {logged.model_uri}, run {run.info.run_id}, {size:,} bytes")
     return {"mlflow_run_id": run.info.run_id, "model_uri": logged.model_uri, "bytes": size}
+
+
+def _tell_size(folder: Path) -> None:
+    count, size = files.folder_content(folder)
+    if count > MANY_FILES or size > MANY_BYTES:
+        events.say(f"uploading {count:,} files, {memory.in_words(size)}, to MLflow, one after the other")
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,4 +73,16 @@ def replace_folder(new: Path, target: Path) -> None:
 
 def folder_bytes(folder: Path) -> int:
     """Sum of the sizes of all files below `folder`, in bytes; links are not followed."""
-    return sum(os.lstat(os.path.join(parent, name)).st_size for parent, _, names in os.walk(folder) for name in names)
+    return sum(_sizes(folder))
+
+
+def folder_content(folder: Path) -> tuple[int, int]:
+    """How many files are below `folder`, and their bytes; links are not followed."""
+    sizes = list(_sizes(folder))
+    return len(sizes), sum(sizes)
+
+
+def _sizes(folder: Path) -> Iterator[int]:
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield os.lstat(os.path.join(parent, name)).st_size
