@@ -161,9 +161,9 @@ def test_a_file_that_airflow_could_not_use_is_refused_with_the_place(tmp_path: P
 def test_a_file_that_takes_long_to_load_is_refused_with_the_place():
     trace = (
         'Traceback (most recent call last):\n  File "/session/dags/f.py", line 7, in <module>\n    time.sleep(60)\n'
-        "airflow.sdk.exceptions.AirflowTaskTimeout: DagBag import timeout for /session/dags/f.py after 20.0s.\nPlease"
+        "airflow.sdk.exceptions.AirflowTaskTimeout: DagBag import timeout for /session/dags/f.py after 30.0s.\nPlease"
     )
-    assert problem_of(trace, "f.py").startswith("f.py, line 7: loading the file was not done after 20 s")
+    assert problem_of(trace, "f.py").startswith("f.py, line 7: loading the file was not done after 30 s")
 
 
 def test_ids_of_other_dags_are_refused_and_those_of_the_file_before_are_not():

@@ -123,7 +123,12 @@ def test_a_bad_file_breaks_nothing_and_a_role_below_admin_uploads_none(stack: St
     assert taken.returncode == 2
     assert "the stack has a DAG 'nlp_model_training' already, in nlp_model_training.py" in taken.stderr
 
-    # What the check cannot see: it is broken in the stack alone, or has another id there.
+    # What the check cannot see: in the stack alone it hangs, or takes all memory; it is broken, or has another id.
+    for name, what in (("loop", "while IN_THE_STACK: pass\n"), ("hog", "IN_THE_STACK and bytearray(2**32).upper()\n")):
+        sent = stack.http.put(
+            f"/tarmac/api/v1/dags/{name}", content=IN_THE_STACK + GOOD.format(name=name) + what, timeout=120
+        )
+        assert sent.status_code == 200, sent.text
     late = IN_THE_STACK + GOOD.format(name="late") + "if IN_THE_STACK:\n    raise RuntimeError('only here')\n"
     broken = admin.tarmac("dag", "upload", file(tmp_path, "late", late))
     assert broken.returncode == 1
@@ -142,7 +147,7 @@ def test_a_bad_file_breaks_nothing_and_a_role_below_admin_uploads_none(stack: St
     after = dag(stack, "nlp_model_training")
     for key in ("bundle_name", "fileloc", "is_paused", "is_stale", "has_import_errors", "tags"):
         assert after[key] == before[key], key
-    for name in ("good_one", "late", "thief"):
+    for name in ("good_one", "late", "thief", "loop", "hog"):
         assert admin.tarmac("dag", "rm", name).returncode == 0
 
     user = person(stack, tmp_path / "user", "Op")

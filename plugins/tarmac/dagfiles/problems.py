@@ -16,7 +16,7 @@ SECONDS = 20
 """How long the top level of a file may take; compose.yaml gives Airflow longer."""
 
 _MOST_OF_A_MESSAGE = 300
-_TIMEOUT = "DagBag import timeout"
+_TIMEOUT = re.compile(r"DagBag import timeout for .* after (\d+)(?:\.\d+)?s")
 _IN_FILE = r'File "[^"]*/%s", line (\d+)'
 _CYCLE = re.compile(r"Cycle detected in DAG: (\S+?)\.? Faulty task: (\S+)", re.IGNORECASE)
 _NOT_FOUND = re.compile(r"\b(?:VARIABLE|CONNECTION)_NOT_FOUND\b")
@@ -28,9 +28,9 @@ def problem_of(trace: str, file: str) -> str:
     lines = re.findall(_IN_FILE % re.escape(file), trace)
     where = f"{file}, line {lines[-1]}" if lines else file
     said = _message(trace)
-    if _TIMEOUT in trace:
+    if timeout := _TIMEOUT.search(trace):
         return (
-            f"{where}: loading the file was not done after {SECONDS} s, and Airflow loads it again and again: move "
+            f"{where}: loading the file was not done after {timeout[1]} s, and Airflow loads it again and again: move "
             "what is slow into a task."
         )
     if cycle := _CYCLE.search(trace):
