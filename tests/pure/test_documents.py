@@ -152,3 +152,40 @@ def test_the_licence_of_each_package_that_an_image_carries_is_listed(image: str)
 )
 def test_a_licence_is_what_the_package_says_it_is(metadata: dict[str, object], licence: str):
     assert notices.license_of(metadata) == licence
+
+
+SUBJECTS: dict[str, tuple[str, str, list[str]]] = {
+    "adding a user": (
+        "docs/install.md",
+        "Users",
+        ["airflow users create", "--role User", "airflow users reset-password", "airflow users delete", "single sign-on"],
+    ),
+    "upgrading": ("docs/install.md", "Upgrade", ["make backup", "make down", "make up", "To go back"]),
+    "cancelling": ("docs/operations.md", "Cancelling a session", ["make cancel RUN=", "who cancelled it"]),
+    "several users": ("docs/operations.md", "Several users", ["There is no quota", "a stack each", "Who may read"]),
+    "removing": (
+        "docs/operations.md",
+        "Remove what is no longer needed",
+        ["| a run |", "| a model or a version |", "rm -r /datasets/<id>", "| everything | `make clean` |", "There is no command"],
+    ),
+    "removing a model": ("docs/models.md", "Remove a model", ["tarmac models rm", "mlflow gc", "| the version in production |"]),
+    "scheduling": (
+        "docs/train-your-own.md",
+        "On a schedule",
+        ["Tarmac has no schedules of its own", "make trigger CONFIG=req.json FOLLOW=0 KEY=", "TriggerDagRunOperator"],
+    ),
+}  # fmt: skip
+"""What a person who runs a stack looks for: the page, its section, and what that has to say, the limits included."""
+
+
+def section(page: Path, heading: str) -> str:
+    """What stands below a heading of a page, up to the next of its rank; empty: there is none."""
+    _, _, below = f"\n{page.read_text()}".partition(f"\n## {heading}\n")
+    return below.partition("\n## ")[0]
+
+
+@pytest.mark.parametrize(("page", "heading", "words"), SUBJECTS.values(), ids=SUBJECTS)
+def test_what_one_does_with_a_stack_has_a_section_that_says_it(page: str, heading: str, words: list[str]):
+    found = " ".join(section(REPOSITORY / page, heading).split())
+    assert [word for word in words if word not in found] == [], f"{page}, {heading}"
+    assert f"]({page})" in (REPOSITORY / "README.md").read_text(), "the page is in README's table"
