@@ -158,7 +158,7 @@ SUBJECTS: dict[str, tuple[str, str, list[str]]] = {
     "adding a user": (
         "docs/install.md",
         "Users",
-        ["airflow users create", "--role User", "airflow users reset-password", "airflow users delete", "single sign-on"],
+        ["airflow users create", "--role User", "users reset-password", "users delete", "single sign-on"],
     ),
     "upgrading": ("docs/install.md", "Upgrade", ["make backup", "make down", "make up", "To go back"]),
     "cancelling": ("docs/operations.md", "Cancelling a session", ["make cancel RUN=", "who cancelled it"]),
@@ -166,15 +166,19 @@ SUBJECTS: dict[str, tuple[str, str, list[str]]] = {
     "removing": (
         "docs/operations.md",
         "Remove what is no longer needed",
-        ["| a run |", "| a model or a version |", "rm -r /datasets/<id>", "| everything | `make clean` |", "There is no command"],
+        ["| a run |", "| a model or a version |", "tarmac data rm", "| everything |", "There is no command"],
     ),
-    "removing a model": ("docs/models.md", "Remove a model", ["tarmac models rm", "mlflow gc", "| the version in production |"]),
+    "removing a model": (
+        "docs/models.md",
+        "Remove a model",
+        ["tarmac models rm", "mlflow gc", "| the version in production |"],
+    ),
     "scheduling": (
         "docs/train-your-own.md",
         "On a schedule",
         ["Tarmac has no schedules of its own", "make trigger CONFIG=req.json FOLLOW=0 KEY=", "TriggerDagRunOperator"],
     ),
-}  # fmt: skip
+}
 """What a person who runs a stack looks for: the page, its section, and what that has to say, the limits included."""
 
 
