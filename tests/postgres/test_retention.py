@@ -7,10 +7,8 @@ from typing import Any
 
 import psycopg2
 import pytest
-from airflow.models.base import Base
-from airflow.utils.db import import_all_models
-from sqlalchemy import create_engine
 
+from support.airflow_tables import tables  # noqa: F401  a fixture
 from support.fleet import query
 from support.postgres import Postgres
 from tarmac.base.errors import AirflowStateError
@@ -63,24 +61,8 @@ class Airflow:
         return int(query(self.url, f"SELECT count(*) FROM {table}")[0][0])
 
 
-@pytest.fixture(scope="module")
-def tables(postgres: Postgres) -> str:
-    """The database that every test's own is a copy of."""
-    import_all_models()
-    name = postgres.create()
-    engine = create_engine(postgres.url(name).replace("postgresql:", "postgresql+psycopg2:"))
-    Base.metadata.create_all(engine)
-    engine.dispose()
-    # The login's own, as airflow-init makes it.
-    query(
-        postgres.url(name),
-        "CREATE TABLE session (id serial PRIMARY KEY, session_id text, data bytea, expiry timestamp)",
-    )
-    return name
-
-
 @pytest.fixture
-def airflow(postgres: Postgres, tables: str) -> Iterator[Airflow]:
+def airflow(postgres: Postgres, tables: str) -> Iterator[Airflow]:  # noqa: F811
     with postgres.database(tables) as url:
         found = Airflow(url)
         yield found

@@ -53,11 +53,14 @@ class RunMarks:
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
         """Airflow calls it when a task has failed or is marked as failed."""
         if task_instance.dag_id == DAG_ID and isinstance(error, str) and _BY_HAND in error:
+            _in_turn(task_instance)
             # Airflow removes it when the task is cleared.
             _set(task_instance, FAILURE_KEY, MARKED_TASK_FAILED, task_id=task_instance.task_id)
 
     def _keep(self, dag_run: Any, msg: str, state: str) -> None:
         if dag_run.dag_id == DAG_ID and _BY_HAND in msg:
+            _in_turn(dag_run)
+            _session(dag_run).expire(dag_run, ["dag_run_note"])  # another one may have written it meanwhile
             # Of this life of the run: clearing it begins another.
             _set(dag_run, MARK_KEY, {"state": state, "clear_number": dag_run.clear_number}, task_id=MARK_TASK)
             states = {one.task_id: one.state for one in dag_run.get_task_instances(session=_session(dag_run))}
@@ -65,6 +68,19 @@ class RunMarks:
             _append_to_note(
                 dag_run, note_marked_after_the_end(states, dag_run.note, state=state, registered=registered)
             )
+
+
+def _in_turn(row: Any) -> None:
+    """Let those who mark one run at once do so one after the other: a mark is written anew, which two cannot do.
+
+    Args:
+        row: the run or the task that is marked.
+    """
+    from airflow.models.dagrun import DagRun
+    from sqlalchemy import select
+
+    run = select(DagRun.id).where(DagRun.dag_id == row.dag_id, DagRun.run_id == row.run_id).with_for_update(of=DagRun)
+    _session(row).execute(run)
 
 
 def _set(row: Any, key: str, value: object, *, task_id: str) -> None:
