@@ -13,6 +13,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.checks import world
 from tarmac.containers.decisions import OWN_CODE_AGAIN, End, verdict
+from tarmac.containers.protocol import Event
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import pipeline
 from tarmac.tasks.gpu_preflight import workload_fingerprint
@@ -81,7 +82,8 @@ def test_code_that_fails_is_tried_again_only_where_it_asks_for_it(code: int, aga
     failed = verdict("train", End(code, last_text="ValueError: x"), 1024, again=OWN_CODE_AGAIN)
     assert failed is not None
     assert failed.retryable is again
-    assert f"exit code {code}: ValueError: x" in str(failed)
+    assert f"exit code {code}: " in str(failed)
+    assert str(failed).endswith("ValueError: x")
 
 
 def test_a_line_is_a_sign_of_life_of_own_code_and_of_no_trainer():
@@ -106,3 +108,14 @@ def test_the_record_says_which_code_ran_by_which_command():
     found = beginning(SessionKey("d", "r"), own(), Prepared((), None), owner="", container="c", started_ms=0)
     assert found.parameters["script"] == CODE
     assert found.parameters["command"] == '["python", "train.py"]'
+
+
+@pytest.mark.parametrize(("code", "name"), [(137, "SIGKILL"), (139, "SIGSEGV"), (143, "SIGTERM")])
+def test_what_a_signal_ended_is_not_put_on_the_last_line_that_it_printed(code: int, name: str):
+    failed = verdict("train", End(code, last_text="step 10 of 20"), 1024)
+    assert str(failed) == (
+        f"The step 'train' failed with exit code {code}: a signal ended it, {name}; "
+        "the last line that it printed: step 10 of 20"
+    )
+    said = verdict("train", End(code, error=Event("error", {"message": "the disk is full"}), last_text="x"), 1024)
+    assert str(said).endswith(f"exit code {code}: the disk is full")

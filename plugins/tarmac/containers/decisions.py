@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -82,6 +83,10 @@ class End:
     last_text: str = ""
 
 
+_SIGNALS = {128 + one.value: one.name for one in signal.Signals}
+"""How a process ended that has such an exit code, as shells and the engine count."""
+
+
 def verdict(step: str, end: End, memory_bytes: int, *, again: Collection[int] | None = None) -> ContainerError | None:
     """Say what an end means. None: the step succeeded.
 
@@ -101,6 +106,9 @@ def verdict(step: str, end: End, memory_bytes: int, *, again: Collection[int] | 
         )
     said = end.error.data if end.error else {}
     reason = str(said.get("message") or end.last_text or "it said nothing")[:MAX_MESSAGE]
+    if "message" not in said and (name := _SIGNALS.get(end.exit_code)):
+        # Its last line is from before: what ended it had no word.
+        reason = f"a signal ended it, {name}; the last line that it printed: {reason}"
     return ContainerError(
         f"The step {step!r} failed with exit code {end.exit_code}: {reason}",
         retryable=(end.exit_code != EXIT_BAD_INPUT if again is None else end.exit_code in again)
