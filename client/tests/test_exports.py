@@ -347,11 +347,11 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "CoNLL-U that lacks a column": (CONLLU * 20 + "\n1\tAda\n", "line 122 has not the ten columns of CoNLL-U"),
     "two columns that could be the text": (
         "text,review,label\na,b,1\n",
-        "several columns could be the text: say which with --text NAME; there are: text",
+        "several columns could be the text: say which with `tarmac data push FILE --text NAME`; there are: text",
     ),
     "no column that is a label": (
         "text,stars\na,1\n",
-        "no column is known to be the label: say which with --label NAME",
+        "no column is known to be the label: say which with `tarmac data push FILE --label NAME`",
     ),
     "a row that lacks a column": ("text,label\na,1\nb\n", "line 3 has 1 columns, and the header 2"),
     "a table of mentions with another label": (

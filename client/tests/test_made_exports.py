@@ -109,7 +109,7 @@ REFUSED = {
     "docbin-words.spacy": "looks like spaCy's DocBin, and is cut off or not as spaCy 3 writes it: it lacks the words",
     "doccano-off.jsonl": ": record 1: the mention from character 0 to 9 is not in its text of 3.",
     "pandas-cut.csv.zst": "is compressed by zstd and cut off: fetch or make it again.",
-    "pandas-two.csv": ": several columns could be the label: say which with --label NAME; there are: review, sentiment",
+    "pandas-two.csv": ": several columns could be the label: say which with `tarmac data push FILE --label NAME`",
     "prodigy-overlap.jsonl": "is Prodigy's export, and nothing of it can be trained on (mentions that overlap, which",
 }
 """How the sentence begins that names the cause."""

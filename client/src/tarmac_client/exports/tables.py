@@ -181,7 +181,9 @@ def _column(
     if len(fitting) == 1:
         return fitting[0]
     which = "several columns could be" if fitting else "no column is known to be"
-    raise ExportError(f"{which} {what}: say which with {option} NAME; there are: {', '.join(header)}.")
+    raise ExportError(
+        f"{which} {what}: say which with `tarmac data push FILE {option} NAME`; there are: {', '.join(header)}."
+    )
 
 
 def _pairs(rows: Any, header: Sequence[str], small: Sequence[str], user: int, item: int, found: Found) -> Found:
