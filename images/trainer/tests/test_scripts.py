@@ -111,6 +111,16 @@ FAILURES = {
         "write the named_entity_recognition model into that folder",
     ),
     "data that it removed": ("import shutil; shutil.rmtree('data')", 2, "the script removed data/train.jsonl"),
+    "a request that it wrote over": (
+        "open('request.json', 'a').write(' ')",
+        2,
+        "the script changed request.json, which later steps read: write to /tmp",
+    ),
+    "lines that it took out": (
+        "p = 'data/eval.jsonl'; lines = open(p).readlines(); open(p, 'w').writelines(lines[:1])",
+        2,
+        "the script changed data/eval.jsonl",
+    ),
     "a standard input that is empty": ("input()", 2, "not tried again): EOFError"),
     "several errors of its own": (
         "raise ExceptionGroup('many', [KeyError('a'), ExceptionGroup('more', [TypeError('b')])])",

@@ -87,12 +87,13 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
     if limit := training.device.limit_bytes:
         # This process holds CUDA's own memory a second time, to score afterwards.
         environment["TARMAC_GPU_MEMORY_BYTES"] = str(max(limit - CUDA_CONTEXT_BYTES, 0))
+    before = _stamps(training.session)
     code, last = _run(training, _command(script), environment)
     if code:
         failure = InputError if code in NEVER_RETRIED else TrainerError
         why = f" ({NEVER_RETRIED[code]})" if code in NEVER_RETRIED else ""
         raise failure(f"the script ended {_how(code)}{why}: {last[:500] or 'it said nothing'}")
-    _check_session(training.session)
+    _check_session(training.session, before)
     if made.is_symlink() or not made.is_dir():
         raise InputError(
             f"the script put something else in the place of the folder that TARMAC_MODEL names: write the {kind} "
@@ -118,15 +119,32 @@ def train(training: Training[Any], script: Path, *, kind: str, load: Callable[[P
     _remove(made)
 
 
-def _check_session(session: Path) -> None:
-    """Refuse to go on where the script removed what later steps read.
+_READ_LATER = ("request.json", "data/train.jsonl", "data/eval.jsonl", "data/manifest.json")
+
+
+def _stamps(session: Path) -> dict[str, tuple[int, int] | None]:
+    """What changes with each file that later steps read; None: it is not there."""
+
+    def stamp(path: Path) -> tuple[int, int] | None:
+        found = path.stat() if path.is_file() else None
+        return found and (found.st_ctime_ns, found.st_size)
+
+    return {name: stamp(session / name) for name in _READ_LATER}
+
+
+def _check_session(session: Path, before: dict[str, tuple[int, int] | None]) -> None:
+    """Refuse to go on where the script removed or changed what later steps read.
 
     Raises:
         InputError: names it.
     """
-    for needed in ("request.json", "data/train.jsonl", "data/eval.jsonl", "data/manifest.json"):
-        if not (session / needed).is_file():
-            raise InputError(f"the script removed {needed}, which later steps read: leave the session's files there")
+    for name, stamp in _stamps(session).items():
+        if stamp is None:
+            raise InputError(f"the script removed {name}, which later steps read: leave the session's files there")
+        if stamp != before[name]:
+            raise InputError(
+                f"the script changed {name}, which later steps read: write to /tmp or to a file of your own"
+            )
 
 
 def _remove(made: Path) -> None:
