@@ -355,7 +355,6 @@ def test_the_config_is_complete() -> None:
     from tarmac_trainer.models.named_entity_recognition import CONFIG
 
     assert Path(CONFIG).is_file()
-    assert models.get("named_entity_recognition").key == "named_entity"
 
 
 def test_neither_invented_words_nor_eval_words_become_part_of_the_model(session: Session) -> None:
