@@ -5,9 +5,9 @@ TarmacError
  ├─ DatasetError            a data set is missing, unreadable or not what its id says
  ├─ ContainerError          the engine refused, or a container ended badly
  ├─ ResultError             a step's result lacks a field, or has one that is wrong
+ │   └─ MissingResultError  a task succeeded and left no result for the next one
  ├─ RegistryError           the model registry refused or cannot be reached
  ├─ NothingToRegisterError  a session's evaluation gave nothing that ranks its model
- ├─ MissingResultError      a task succeeded and left no result for the next one
  ├─ UnknownModelError       a command names a model, a version or a run that does not exist
  ├─ PromotionError          a promotion or a step back that makes no sense
  ├─ PredictionError         a model cannot predict for these lines
@@ -127,10 +127,8 @@ class NothingToRegisterError(TarmacError):
     final = True
 
 
-class MissingResultError(TarmacError):
+class MissingResultError(ResultError):
     """A task succeeded and left no result for the next one; the same result will be missing the next time."""
-
-    final = True
 
 
 class UnknownModelError(TarmacError):
