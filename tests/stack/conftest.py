@@ -46,7 +46,7 @@ def stack(pytestconfig: pytest.Config) -> Stack:
     notify = '[[target]]\nname = "receiver"\nurl = "json://airflow-cli:9911/hook"\n'
     notify = 'at_once = 1000\nwaits_longer_than = "1d"\n' + notify
     settings = (REPO / "env/stack.env.example").read_text().replace("TARMAC_DAG_UPLOAD=no", "TARMAC_DAG_UPLOAD=yes")
-    files = {"object-store.env": object_store, "notify.toml": notify, "stack.env": settings}
+    files = {"object-store.env": object_store, "notify.toml": notify, "stack.env.example": settings}
     return shared.shared_stack(pytestconfig, files)
 
 

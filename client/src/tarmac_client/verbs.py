@@ -52,7 +52,7 @@ _PART_SECONDS = 600.0
 _PART_TRIES = 5
 _PREDICT_SECONDS = 600.0
 _DAG_CHECK_SECONDS = 300.0
-_DAG_TRIES = 30
+_DAG_TRIES = 60
 """How often Airflow is asked for the DAGs of an uploaded file, a second apart."""
 _LOG_SECONDS = 150.0
 """Airflow reads all of a log before it sends a part; the stack waits up to 120 s for it."""
