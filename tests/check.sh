@@ -79,7 +79,7 @@ shell_scripts() {
 
 types() {
     "$tools/mypy" --strict plugins/tarmac plugins/tarmac_plugin.py dags
-    # It is packaged with each model, for the Python of whoever predicts.
+    # Each saved model has a copy of this package. The program that predicts with it may run on Python 3.10.
     "$tools/mypy" --strict --python-version 3.10 images/trainer/tarmac_trainer
     "$tools/mypy" --strict --python-version 3.10 client/src/tarmac_client
 }

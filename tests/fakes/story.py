@@ -91,7 +91,7 @@ class Clock:
 
 
 class Runs(Airflow):
-    """Airflow with runs that go on a stage whenever somebody waits; the newest is listed first."""
+    """Airflow with runs. Each pause of the client takes them one stage further. The newest is listed first."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()

@@ -205,7 +205,7 @@ def test_metrics_that_are_a_folder_are_refused(session: Session) -> None:
 def test_what_nobody_could_use_is_refused_before_it_is_saved(
     session: Session, monkeypatch: pytest.MonkeyPatch, left: str, words: str
 ) -> None:
-    # Whoever runs the tests may be root, who may read everything.
+    # The tests may run as root, and root may read each file.
     monkeypatch.setattr(os, "access", lambda path, mode: bool(os.stat(path).st_mode & 0o400))
     head = "import os, pathlib; model = pathlib.Path(os.environ['TARMAC_MODEL']); (model / 'w').write_text('x')\n"
     prepared(session, code(train__py=head + left))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def remove(name: str) -> dict[str, Any]:
 def _refuse_when_off() -> None:
     if not settings().dag_upload:
         raise DagFileError(
-            "Uploads of DAGs are off in this stack, since whoever uploads one is root of its machine in effect: "
+            "Uploads of DAGs are off in this stack, since an upload gives the rights of root on its machine: "
             "TARMAC_DAG_UPLOAD=yes in env/stack.env and `make up` turn them on."
         )
 
@@ -137,13 +136,8 @@ def _check_names(name: str, suffix: str) -> None:
         raise DagFileError(f"--as: a suffix may have letters, digits, _ and -, 40 at most (got {suffix[:100]!r}).")
 
 
-@contextmanager
-def _airflow() -> Iterator[AirflowState]:
-    state = AirflowState(database_url())
-    try:
-        yield state
-    finally:
-        state.close()
+def _airflow() -> closing[AirflowState]:
+    return closing(AirflowState(database_url()))
 
 
 def _code() -> dict[str, Path]:

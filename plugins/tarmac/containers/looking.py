@@ -20,7 +20,7 @@ from tarmac.containers.short import Deadline, NoListener, hold
 from tarmac.containers.spec import ContainerSpec
 
 log = logging.getLogger(__name__)
-# What the file prints is of interest to nobody but its person, who is told its error.
+# The lines that the file prints are not for the log of the stack. The person who uploads it is told its error.
 _output = log.getChild("output")
 _output.setLevel(logging.WARNING)
 

@@ -47,7 +47,7 @@ def parsed(source: bytes, file: str) -> ast.Module:
 def with_suffix(source: bytes, suffix: str, file: str) -> bytes:
     """Return the file with a suffix on the id of each DAG that it makes by DAG(...) or @dag. Pure.
 
-    What makes a DAG in another way stays as it is; whoever loads the copy sees that by the ids. Lines keep their
+    What makes a DAG in another way stays as it is; the check of the copy finds that by the ids. Lines keep their
     numbers.
 
     Raises:

@@ -71,7 +71,7 @@ class RunMarks:
 
 
 def _in_turn(row: Any) -> None:
-    """Let those who mark one run at once do so one after the other: a mark is written anew, which two cannot do.
+    """Lock a run until the transaction ends, so that two marks of it at once are written one after the other.
 
     Args:
         row: the run or the task that is marked.

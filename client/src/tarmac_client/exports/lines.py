@@ -48,15 +48,17 @@ class Found:
         if any(before[1] > after[0] for before, after in itertools.pairwise(ordered)):
             self.left_out["mentions that overlap, which tags cannot say"] += 1
             return
-        words, tags, split = tagged(text, ordered)
-        if not words:
+        cut = _cut(text, ordered)
+        if not cut:
             self.left_out["no text"] += 1
             return
-        self.split_words += split
-        line: Line = {"sentence": " ".join(words), "named_entity": tags}
+        self.split_words += sum(len(edges) > 2 for edges in cut)
+        words = [piece for edges in cut for piece in itertools.pairwise(edges)]
+        sentence = " ".join(text[start:end] for start, end in words)
+        line: Line = {"sentence": sentence, "named_entity": [_tag(start, ordered) for start, _ in words]}
         if relations:
             line["relations"] = [
-                {"sub": mention(text, ordered, sub, where), "obj": mention(text, ordered, obj, where), "relation": name}
+                {"sub": _mention(text, words, sub, where), "obj": _mention(text, words, obj, where), "relation": name}
                 for sub, obj, name in relations
             ]
         self.lines.append(line)
@@ -147,39 +149,26 @@ def _inside(text: str, place: Place, where: str) -> Place:
     return start, end, label.strip()
 
 
-def tagged(text: str, places: Sequence[Place]) -> tuple[list[str], list[str], int]:
-    """Return a text's words, a tag of IOB2 for each, and how many words were split where a mention begins or ends.
-
-    Args:
-        places: in order, not overlapping, without blanks around them.
-    """
-    words, tags, split = [], [], 0
-    for edges in _cut(text, places):
-        split += len(edges) > 2
-        for start, end in itertools.pairwise(edges):
-            words.append(text[start:end])
-            tags.append(next((_tag(start, place) for place in places if place[0] <= start < place[1]), "O"))
-    return words, tags, split
-
-
-def mention(text: str, places: Sequence[Place], place: Place, where: str) -> dict[str, Any]:
+def _mention(text: str, words: Sequence[tuple[int, int]], place: Place, where: str) -> dict[str, Any]:
     """Return one of a text's mentions as a relation names it: by its words, and which of the text's words those are.
 
     Args:
-        places: of all mentions, as for `tagged`.
+        words: where all words of the text are; none goes over the beginning or the end of a mention.
         place: of this one, as the export has it.
         where: how a message calls the record.
     """
     first, after, label = _inside(text, place, where)
-    starts = [start for edges in _cut(text, places) for start in edges[:-1]]
-    ends = [end for edges in _cut(text, places) for end in edges[1:]]
-    start, end = starts.index(first), ends.index(after) + 1
-    words = [text[one:other] for one, other in zip(starts[start:end], ends[start:end], strict=True)]
-    return {"entity": " ".join(words), "type": label, "start": start, "end": end}
+    own = [number for number, (start, end) in enumerate(words) if first <= start and end <= after]
+    entity = " ".join(text[start:end] for start, end in (words[number] for number in own))
+    return {"entity": entity, "type": label, "start": own[0], "end": own[-1] + 1}
 
 
 def _cut(text: str, places: Sequence[Place]) -> list[list[int]]:
-    """The edges of each word: where it begins and ends, and between where it is split."""
+    """The edges of each word of a text: where it begins and ends, and between where a mention splits it.
+
+    Args:
+        places: in order, not overlapping, without blanks around them.
+    """
     cuts = {edge for start, end, _ in places for edge in (start, end)}
     return [
         [one.start(), *sorted(cut for cut in cuts if one.start() < cut < one.end()), one.end()]
@@ -187,7 +176,11 @@ def _cut(text: str, places: Sequence[Place]) -> list[list[int]]:
     ]
 
 
-def _tag(start: int, place: Place) -> str:
+def _tag(start: int, places: Sequence[Place]) -> str:
+    """The tag of IOB2 of the word that begins there."""
+    place = next((place for place in places if place[0] <= start < place[1]), None)
+    if place is None:
+        return "O"
     return f"{'B' if start == place[0] else 'I'}-{place[2]}"
 
 

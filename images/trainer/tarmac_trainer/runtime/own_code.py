@@ -138,7 +138,7 @@ def check_model(folder: Path) -> None:
 
 
 def check_left(folder: Path) -> None:
-    """Refuse what own code left and nobody could use, before it is saved, and say what is doubtful of it.
+    """Refuse a model of own code that cannot be saved or loaded, before it is saved; warn of what is doubtful.
 
     Raises:
         InputError: says what is wrong.

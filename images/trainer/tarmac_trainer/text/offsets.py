@@ -8,6 +8,7 @@ makes words of what is to be predicted for; a word in which an entity of a line 
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ def given_as_text(value: Mapping[str, Any]) -> bool:
 
 def words_in(text: str) -> list[Place]:
     """Where the words of a text are, in order. Pure."""
-    return [place for start, end in _pieces(text) for place in _apart(text, start, end)]
+    return [place for piece in re.finditer(r"\S+", text) for place in _apart(text, *piece.span())]
 
 
 def read_text(value: dict[str, Any]) -> OfText:
@@ -120,15 +121,6 @@ def _span(one: dict[str, Any], number: int, text: str) -> tuple[int, int, str]:
         raise BrokenLineError(f"{what} is from {start} to {end}, where the text is blank")
     start += len(here) - len(here.lstrip())
     return start, start + len(bare), kind
-
-
-def _pieces(text: str) -> Iterator[Place]:
-    """What white space separates."""
-    end = 0
-    for piece in text.split():
-        start = text.index(piece, end)
-        end = start + len(piece)
-        yield start, end
 
 
 def _apart(text: str, start: int, end: int) -> Iterator[Place]:
