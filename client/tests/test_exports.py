@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_stack import Stack
+from marked import marked
 
 from tarmac_client import SettingsError, Tarmac, files
 from tarmac_client.exports import recognise
-from tarmac_client.exports.lines import ExportError
+from tarmac_client.exports.lines import ExportError, Found
 
 NER = [{"sentence": "Ada met Bob .", "named_entity": ["B-PER", "O", "B-PER", "O"]}]
 GOOD_BAD = [
@@ -50,9 +52,11 @@ def choice(*names: str) -> dict[str, Any]:
 
 PROSE = "Ada met Bob."
 WORD = [{"sentence": "Ada met Bob .", "named_entity": ["B-PER", "O", "B-PER", "O"]}]
+
+TEXT = [marked(PROSE, ("Ada", "PER"), ("Bob", "PER"))]
 ADA = {"entity": "Ada", "type": "PER", "start": 0, "end": 1}
 BOB = {"entity": "Bob", "type": "PER", "start": 2, "end": 3}
-KNOWS = [{**WORD[0], "relations": [{"sub": ADA, "obj": BOB, "relation": "knows"}]}]
+KNOWS = [{**TEXT[0], "sentence": "Ada met Bob .", "relations": [{"sub": ADA, "obj": BOB, "relation": "knows"}]}]
 CONLL = "-DOCSTART- -X- -X- O\n\nAda NNP I-NP B-PER\nmet VBD I-VP O\nBob NNP I-NP B-PER\n. . O O\n"
 CONLLU = "# sent_id = 1\n# text = Ada met Bob\n" + "".join(
     f"{n}\t{w}\t{w}\t{u}\t{x}\t_\t0\troot\t_\t_\n" for n, w, u, x in
@@ -63,13 +67,13 @@ TOKENS = [{"orth": w, "ner": n, "tag": "X"} for w, n in (("Ada", "U-PER"), ("met
 READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "doccano, sequences": (
         rows({"id": 1, "text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]], "Comments": []}),
-        WORD,
+        TEXT,
     ),
     "doccano, of its versions before 1.5": (
         rows({"id": 1, "data": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]]}),
-        WORD,
+        TEXT,
     ),
-    "doccano, labels": (rows({"id": 1, "text": PROSE, "labels": [[8, 11, "PER"], [0, 3, "PER"]], "meta": {}}), WORD),
+    "doccano, labels": (rows({"id": 1, "text": PROSE, "labels": [[8, 11, "PER"], [0, 3, "PER"]], "meta": {}}), TEXT),
     "doccano, with relations": (
         rows(
             {
@@ -98,8 +102,13 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
         ),
         [
             {
+                "text": "Bob saw old-Bob  Ray of Oslo",
+                "spans": [
+                    {"start": 0, "end": 3, "label": "PER"},
+                    {"start": 12, "end": 20, "label": "PER"},
+                    {"start": 24, "end": 28, "label": "LOC"},
+                ],
                 "sentence": "Bob saw old- Bob Ray of Oslo",
-                "named_entity": ["B-PER", "O", "O", "B-PER", "I-PER", "O", "B-LOC"],
                 "relations": [
                     {
                         "sub": {"entity": "Bob Ray", "type": "PER", "start": 3, "end": 5},
@@ -112,11 +121,11 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
     ),
     "doccano, as one JSON array": (
         json.dumps([{"id": 1, "text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]]}]),
-        WORD,
+        TEXT,
     ),
     "doccano, a text without a mention": (
         rows({"text": "no one", "label": []}, {"text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]]}),
-        [{"sentence": "no one", "named_entity": ["O", "O"]}, *WORD],
+        [marked("no one"), *TEXT],
     ),
     "doccano, classes": (
         rows(
@@ -124,14 +133,14 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
         ),
         GOOD_BAD,
     ),
-    "Label Studio": (json.dumps([task(PROSE, span(0, 3, "PER", text="Ada"), span(8, 11, "PER", text="Bob"))]), WORD),
+    "Label Studio": (json.dumps([task(PROSE, span(0, 3, "PER", text="Ada"), span(8, 11, "PER", text="Bob"))]), TEXT),
     "Label Studio, with relations": (
         json.dumps([task(PROSE, region("a", 0, 3), region("b", 8, 11), drawn("b", "a", "left", "knows"))]),
         KNOWS,
     ),
     "Label Studio, whose places a browser counts": (
         json.dumps([task("\U0001f600 Ada", span(3, 6, "PER", text="Ada"))]),
-        [{"sentence": "\U0001f600 Ada", "named_entity": ["O", "B-PER"]}],
+        [marked("\U0001f600 Ada", ("Ada", "PER"))],
     ),
     "Label Studio, a cancelled annotation before": (
         json.dumps(
@@ -145,11 +154,11 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
                 }
             ]
         ),
-        WORD,
+        TEXT,
     ),
     "Label Studio, of its versions before 1.0": (
         json.dumps([{"data": {"text": PROSE}, "completions": [{"result": [span(0, 3, "PER"), span(8, 11, "PER")]}]}]),
-        WORD,
+        TEXT,
     ),
     "Label Studio, classes": (
         json.dumps([task("fine film", choice("pos")), task("dull film", choice("neg"))]),
@@ -171,7 +180,7 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
                 }
             ]
         ),
-        WORD,
+        TEXT,
     ),
     "Label Studio, JSON-MIN, classes": (
         json.dumps(
@@ -198,7 +207,7 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
             {"text": "bad", "spans": [], "answer": "reject"},
             {"text": "hm", "spans": [], "answer": "ignore"},
         ),
-        WORD,
+        TEXT,
     ),
     "Prodigy, choices": (
         rows(
@@ -218,15 +227,27 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
         rows(
             {"text": PROSE, "spans": [{"start": 0, "end": 3, "label": "PER"}, {"start": 8, "end": 11, "label": "PER"}]}
         ),
-        WORD,
+        TEXT,
     ),
     "a mention inside of a word": (
         rows({"text": "pre-Ada, met", "spans": [{"start": 4, "end": 7, "label": "PER"}]}),
-        [{"sentence": "pre- Ada , met", "named_entity": ["O", "B-PER", "O", "O"]}],
+        [marked("pre-Ada, met", ("Ada", "PER"))],
     ),
     "a mention of several words, with blanks around it": (
         rows({"text": "to New  York now", "spans": [{"start": 2, "end": 13, "label": "a city"}]}),
-        [{"sentence": "to New York now", "named_entity": ["O", "B-a city", "I-a city", "O"]}],
+        [marked("to New  York now", ("New  York", "a city"))],
+    ),
+    "texts with spans, beside other lines and keys": (
+        rows(
+            {"text": "on Rome", "spans": [{"start": 3.0, "end": 7, "label": "LOC", "text": "Rome"}], "group": 7},
+            *WORD,
+            {"text": "of none", "spans": None},
+        ),
+        [marked("on Rome", ("Rome", "LOC"), group=7), *WORD],
+    ),
+    "the same mention twice": (
+        rows({"text": "Ada", "label": [[0, 3, "X"], [0, 3, "X"]]}),
+        [marked("Ada", ("Ada", "X"))],
     ),
     "spaCy's documents": (
         rows(
@@ -236,7 +257,7 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
                 "tokens": [{"id": 0, "start": 0, "end": 3}],
             }
         ),
-        WORD,
+        TEXT,
     ),
     "spaCy's documents, classes": (
         rows(
@@ -326,7 +347,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "all overlap": (
         rows({"text": "Ada B", "label": [[0, 5, "X"], [0, 3, "Y"]]}),
-        "mentions that overlap, which tags cannot say: 1",
+        "records with mentions that overlap, though a word is of one at most (keep one of them in the label tool): 1",
     ),
     "a record of another form": (
         rows({"text": "Ada", "label": [[0, 3, "X"]]}, [1]),
@@ -389,6 +410,14 @@ def test_a_number_that_json_has_not_is_refused_by_its_record(tmp_path: Path):
     path.write_text('[{"user": "a", "item": "b"}, {"user": "a", "item": "c", "rating": Infinity}]')
     with pytest.raises(SettingsError, match=r"lines.json': record 2 holds NaN or Infinity, which is no JSON number"):
         files.identify(path, field="FILE")
+
+
+def test_a_value_of_a_table_that_json_has_not_is_refused_by_its_record():
+    found = Found("a Parquet file", [{"user": "a", "item": "b"}, {"user": "a", "item": "c", "at": date(2026, 1, 2)}])
+    with pytest.raises(
+        ExportError, match=r"record 2 holds a value that JSON has not \(.*date.*\): leave its column out"
+    ):
+        recognise.as_lines(found)
 
 
 def trained_and_scored(folder: Path, train: str, evaluated: str) -> list[list[int]]:
@@ -470,11 +499,32 @@ def test_what_was_understood_and_left_out_is_told(
     assert code == 0
     assert err.splitlines()[:4] == [
         "admin.jsonl: read as doccano's export: 1 line; labels: PER 1",
-        "  1 word was split where a mention begins or ends in it",
-        "  left out: mentions that overlap, which tags cannot say: 1",
-        '  {"sentence": "Ada -Lovelace met", "named_entity": ["B-PER", "O", "O"]}',
+        "  in 1 word a mention begins or ends ('Ada-Lovelace'): a training splits such a word there, a prediction does "
+        "not",
+        "  left out: records with mentions that overlap, though a word is of one at most (keep one of them in the "
+        "label tool): 1",
+        '  "Ada-Lovelace met": PER "Ada"',
     ]
-    assert stack.stored[out.strip()] == b'{"sentence": "Ada -Lovelace met", "named_entity": ["B-PER", "O", "O"]}\n'
+    assert json.loads(stack.stored[out.strip()]) == marked("Ada-Lovelace met", ("Ada", "PER"))
+
+
+def test_a_long_line_and_many_mentions_are_shown_short():
+    text = "Ada " * 100
+    found = recognise.read(rows({"text": text, "label": [[n * 4, n * 4 + 3, "PER"] for n in range(20)]}).encode())
+    assert found is not None
+    shown = recognise.told(found, "a.jsonl")[-1]
+    assert shown == f'  "{text[:197]}...": ' + 'PER "Ada", ' * 8 + "and 12 more"
+    found = recognise.read(READ["doccano, with relations"][0].encode())
+    assert found is not None
+    assert recognise.told(found, "a.jsonl")[-1] == '  "Ada met Bob.": PER "Ada", PER "Bob"; "Ada" knows "Bob"'
+
+
+def test_words_of_which_mentions_are_a_part_are_told_and_signs_at_their_ends_are_not():
+    texts = [("(Ada's", 1, 4), ("pre-Ada,", 4, 7), ("Ada!", 0, 3), ("pre-Ada", 4, 7), ("Ada\u2026", 0, 4)]
+    found = recognise.read(rows(*({"text": text, "label": [[start, end, "X"]]} for text, start, end in texts)).encode())
+    assert found is not None
+    assert found.cut_words == ["Ada's", "pre-Ada", "pre-Ada"]
+    assert "  in 3 words a mention begins or ends (\"Ada's\", 'pre-Ada'): " in "\n".join(recognise.told(found, "a"))
 
 
 def test_a_session_trains_on_an_export_as_it_is(stack: Stack, tmp_path: Path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from marked import marked
 
 from tarmac_client import SettingsError, files
 from tarmac_client.exports import docbin
@@ -23,15 +24,20 @@ def line(sentence: str, tags: str) -> dict[str, Any]:
 
 ADA = line("Ada Lovelace met Bob in Oslo .", "B-PERSON I-PERSON O B-PERSON O B-GPE O")
 ZOE = line("Grüße an Zoë 😀 in 東京", "O O B-PERSON O O B-GPE")
-DOCS = [ADA, line("No one came. Really!", "O O O O"), ZOE]
+DOCS = [
+    marked("Ada Lovelace met Bob in Oslo.", ("Ada Lovelace", "PERSON"), ("Bob", "PERSON"), ("Oslo", "GPE")),
+    marked("No one came. Really!"),
+    marked("Grüße an Zoë 😀 in 東京", ("Zoë", "PERSON"), ("東京", "GPE")),
+]
 TOKENS = [ADA, line("No one came . Really !", "O O O O O O"), ZOE]
-TASKS = [line("Ada met Bob in Oslo .", "B-PER O B-PER O B-LOC O"), line("No one came.", "O O O")]
+TASKS = [marked("Ada met Bob in Oslo.", ("Ada", "PER"), ("Bob", "PER"), ("Oslo", "LOC")), marked("No one came.")]
+CONLL = [line("Ada met Bob in Oslo .", "B-PER O B-PER O B-LOC O"), line("No one came .", "O O O O")]
 FILMS = [
     {"sentence": "fine film", "sentiment": {"categorical": 1, "binary": 1}},
     {"sentence": "dull film", "sentiment": {"categorical": 0, "binary": 0}},
 ]
 PEOPLE = [line("Ada met Bob", "B-PER O B-PER"), line("No one", "O O")]
-ZOE_IN_OSLO = line("Ada met Zoë 😀 in Oslo", "B-PER O B-PER O O B-LOC")
+ZOE_IN_OSLO = marked("Ada met Zoë 😀 in Oslo", ("Ada", "PER"), ("Zoë", "PER"), ("Oslo", "LOC"))
 ADA_AND_OSLO = {
     "sub": {"entity": "Ada", "type": "PER", "start": 0, "end": 1},
     "obj": {"entity": "Oslo", "type": "LOC", "start": 5, "end": 6},
@@ -50,11 +56,11 @@ WANTED: dict[str, list[dict[str, Any]]] = {
     "spacy-iob.iob": TOKENS,
     "spacy-training.json": [{**one, "pos": ["NN"] * len(one["named_entity"])} for one in TOKENS[:2]],
     **{f"labelstudio-ner-{kind}": TASKS for kind in ("json.json", "json_min.json", "csv.csv", "tsv.csv")},
-    "labelstudio-ner-conll2003.conll": [TASKS[0], line("No one came .", "O O O O")],
+    "labelstudio-ner-conll2003.conll": CONLL,
     "spacy.spacy": DOCS,
     "docbin-cats.spacy": FILMS,
     "docbin-tags.spacy": [{"sentence": "Ada met Bob .", "pos": ["NNP", "VBD", "NNP", "."]}],
-    "docbin-symbols.spacy": [line("det X DATE mark", "O O B-ORG O"), line("a b", "O O")],
+    "docbin-symbols.spacy": [marked("det X DATE mark", ("DATE", "ORG")), marked("a  b")],
     **{f"datasets-{name}": PEOPLE for name in ("ner.parquet", "names.parquet", "ner.arrow", "names.jsonl")},
     **{f"datasets-class.{kind}": FILMS for kind in ("parquet", "arrow", "csv")},
     "datasets-sst2.parquet": FILMS,
@@ -79,14 +85,23 @@ WANTED: dict[str, list[dict[str, Any]]] = {
     "pandas-lines.json": PEOPLE[:1],
     "pandas-pairs.csv": PAIRS,
     "pandas-pairs.parquet": PAIRS,
-    "doccano-ner.jsonl": [ZOE_IN_OSLO, PEOPLE[1]],
-    "doccano-relations.jsonl": [{**ZOE_IN_OSLO, "relations": [{**ADA_AND_OSLO, "relation": "in"}]}],
+    "doccano-ner.jsonl": [ZOE_IN_OSLO, marked("No one")],
+    "doccano-relations.jsonl": [
+        {**ZOE_IN_OSLO, "sentence": ZOE_IN_OSLO["text"], "relations": [{**ADA_AND_OSLO, "relation": "in"}]}
+    ],
     "doccano-class.jsonl": FILMS,
     "doccano-class.csv": FILMS,
     "prodigy-ner.jsonl": [ZOE_IN_OSLO],
     "prodigy-choice.jsonl": FILMS,
     "prodigy-binary.jsonl": FILMS,
-    "brat": [{**ZOE_IN_OSLO, "relations": [{**ADA_AND_OSLO, "relation": "Lives-in"}]}, line("No one came", "O O O")],
+    "brat": [
+        {
+            **ZOE_IN_OSLO,
+            "sentence": ZOE_IN_OSLO["text"],
+            "relations": [{**ADA_AND_OSLO, "relation": "Lives-in"}],
+        },
+        marked("No one came"),
+    ],
     "conll2003.txt": [line("EU rejects call", "B-ORG O O")] * 2,
     "bioes.txt": [line("Ada Lovelace met Bob", "B-PER I-PER O B-PER"), PEOPLE[1]],
     "wnut.conll": [line("Ada met Bob", "B-person O B-person")],
@@ -110,7 +125,7 @@ REFUSED = {
     "doccano-off.jsonl": ": record 1: the mention from character 0 to 9 is not in its text of 3.",
     "pandas-cut.csv.zst": "is compressed by zstd and cut off: fetch or make it again.",
     "pandas-two.csv": ": several columns could be the label: say which with `tarmac data push FILE --label NAME`",
-    "prodigy-overlap.jsonl": "is Prodigy's export, and nothing of it can be trained on (mentions that overlap, which",
+    "prodigy-overlap.jsonl": "is Prodigy's export, and nothing of it can be trained on (records with mentions that",
 }
 """How the sentence begins that names the cause."""
 

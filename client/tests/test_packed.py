@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_stack import LINE, Stack
+from marked import marked
 
 from tarmac_client import SettingsError, Tarmac, files
 from tarmac_client.exports import packed
@@ -16,7 +17,7 @@ from tarmac_client.exports.lines import ExportError
 
 Command = Callable[..., "tuple[int, str, str]"]
 EXPORT = json.dumps({"text": "Ada met Bob", "label": [[0, 3, "PER"]]}) + "\n"
-ADA = '{"sentence": "Ada met Bob", "named_entity": ["B-PER", "O", "O"]}\n'
+ADA = json.dumps(marked("Ada met Bob", ("Ada", "PER"))) + "\n"
 DOCUMENT = "Ada met Zoë 😀 in Oslo.\nNo one came.\n\nBob left\nfor home.\n"
 ANNOTATIONS = (
     "T1\tPER 0 3\tAda\nT2\tPER 8 11\tZoë\nT3\tLOC 17 21\tOslo\nR1\tLives-in Arg1:T1 Arg2:T3\nA1\tFamous T1\n"
@@ -28,14 +29,17 @@ LIVES_IN = {
     "relation": "Lives-in",
 }
 BRAT = [
-    {
-        "sentence": "Ada met Zoë 😀 in Oslo .",
-        "named_entity": ["B-PER", "O", "B-PER", "O", "O", "B-LOC", "O"],
-        "relations": [LIVES_IN],
-    },
-    {"sentence": "No one came.", "named_entity": ["O", "O", "O"]},
-    {"sentence": "Bob left", "named_entity": ["B-PER", "O"]},
-    {"sentence": "for home.", "named_entity": ["O", "O"]},
+    marked(
+        "Ada met Zoë 😀 in Oslo.",
+        ("Ada", "PER"),
+        ("Zoë", "PER"),
+        ("Oslo", "LOC"),
+        sentence="Ada met Zoë 😀 in Oslo .",
+        relations=[LIVES_IN],
+    ),
+    marked("No one came."),
+    marked("Bob left", ("Bob", "PER")),
+    marked("for home."),
 ]
 
 

@@ -18,6 +18,7 @@ from tarmac.request import weights
 from tarmac.request.catalogue import OUR_IMAGE, OURS, WEIGHTS, Model, architecture, combine
 from tarmac.request.datasets import is_id
 from tarmac.request.schema import HUB_PATTERN, parse_request
+from tarmac_client.exports.words import words_in
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINER = REPOSITORY / "images" / "trainer"
@@ -32,6 +33,7 @@ from tarmac_trainer.mlflow_io import fetching, saving
 from tarmac_trainer.model import Number
 from tarmac_trainer.models import fine_tuned
 from tarmac_trainer.runtime import request
+from tarmac_trainer.text import offsets
 
 def parameters_of(model):
     found = {}
@@ -60,7 +62,7 @@ def read(sent):
         "architecture": got.architecture,
     }
 
-requests, references = json.load(sys.stdin)
+requests, references, texts = json.load(sys.stdin)
 print(json.dumps({
     "declared": declared,
     "tuned": tuned,
@@ -69,6 +71,7 @@ print(json.dumps({
     "hub": hub.NAME.pattern,
     "stored": [bool(store._STORE_REFERENCE.fullmatch(reference)) for reference in references],
     "few": splits.FEW_EVAL_LINES,
+    "words": [offsets.words_in(text) for text in texts],
     "numbers": saving.NUMBERS,
     "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
 }))
@@ -113,12 +116,16 @@ REFERENCES = {
     f"{ID}/{ID}": False,
     f"{'0' + ID[1:]}/{'0' + ID[1:]}.jsonl": False,
 }
+TEXTS = [
+    "Ada Lovelace, of London.", "\"Really?!\" she said...", "pre-Ada (or don't)", "\u00a0a\u2009b\tc\n", "--- -- a-",
+    "100 % of $5", "\U0001f600\U0001f600 caf\u00e9\u0301, \u6771\u4eac\u3002", "", " ", "a\u200db \x1c c",
+]  # fmt: skip
 
 
 def ask(requests: list[Any], references: list[str]) -> dict[str, Any]:
     answer = subprocess.run(
         [sys.executable, "-P", "-c", ASK],
-        input=json.dumps([requests, references]),
+        input=json.dumps([requests, references, TEXTS]),
         env={**os.environ, "PYTHONPATH": str(TRAINER), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
@@ -198,3 +205,7 @@ def test_both_mean_the_same_by_few_evaluation_lines(told: dict[str, Any]):
 def test_names_in_the_registry_are_the_same(told: dict[str, Any]):
     assert told["names"] == [tags.RUN_ID, client.PRODUCTION, REQUEST_RECORD]
     assert told["numbers"] == list(tags.NUMBERS)
+
+
+def test_the_client_cuts_words_as_the_trainer_does(told: dict[str, Any]):
+    assert told["words"] == [[list(place) for place in words_in(text)] for text in TEXTS]

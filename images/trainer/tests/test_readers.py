@@ -14,6 +14,7 @@ from tarmac_trainer.data import readers
 from tarmac_trainer.data.readers import BrokenLineError, Problems, json_object, lines_of, read_lines
 from tarmac_trainer.runtime.errors import DataError
 from tarmac_trainer.text.entities import Sentence, Span, spans_of, tags_of
+from tarmac_trainer.text.offsets import OfText
 
 KEY = "named_entity"
 
@@ -312,9 +313,11 @@ def test_a_huge_line_is_refused_without_being_read_as_a_whole() -> None:
     assert len(result.usable) == 2
 
 
-def test_test_model_uses_every_sentence() -> None:
-    result, problems = read(b'{"sentence": "a b"}\n{"text": "no sentence"}\n', model="test_model")
-    assert result.usable == [Sentence(("a", "b"))]
+def test_test_model_uses_every_sentence_and_every_text_with_spans() -> None:
+    marked = b'{"text": "a Bob.", "spans": [{"start": 2, "end": 5, "label": "x"}]}\n'
+    result, problems = read(b'{"sentence": "a b"}\n' + marked + b'{"text": "no spans"}\n', model="test_model")
+    assert result.usable == [Sentence(("a", "b")), OfText(("a", "Bob", "."), ((1, 2, "x"),))]
+    assert [models.get("test_model").load_line(json.loads(json.dumps(vars(one)))) for one in result.usable]
     assert (result.skipped, problems.total) == (1, 0)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from tarmac_client.exports.words import cut_words
 
 Place = tuple[int, int, str]
 """First character, character after the last, label."""
@@ -16,6 +18,8 @@ Line = dict[str, Any]
 
 Relation = tuple[Place, Place, str]
 """Of which mention to which other one, and its name."""
+
+_OVERLAP = "records with mentions that overlap, though a word is of one at most (keep one of them in the label tool)"
 
 
 class ExportError(ValueError):
@@ -30,33 +34,46 @@ class Found:
     lines: list[Line] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    split_words: int = 0
+    cut_words: list[str] = field(default_factory=list)
+    """Those in which a mention begins or ends."""
     classes: dict[str, int] = field(default_factory=dict)
     """The number of each class."""
 
-    def add_entities(self, text: str, places: Iterable[Place], where: str, relations: Sequence[Relation] = ()) -> None:
-        """Add a line with named entities and the relations between them, or leave it out where it can be none.
+    def add_entities(
+        self,
+        text: str,
+        places: Iterable[Place],
+        where: str,
+        relations: Sequence[Relation] = (),
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a text with its mentions and the relations between them, or leave it out where it can be no line.
+
+        The text stays as it is: the trainer makes words of it as it does where the model predicts. Relations are told
+        by words, so where there are some, the line has these, too.
 
         Args:
             where: how a message calls the record.
             relations: between two of the places.
+            more: other keys of the line.
 
         Raises:
             ExportError: a place is not in the text.
         """
-        ordered = sorted(_inside(text, place, where) for place in places)
+        ordered = sorted({_inside(text, place, where) for place in places})
         if any(before[1] > after[0] for before, after in itertools.pairwise(ordered)):
-            self.left_out["mentions that overlap, which tags cannot say"] += 1
+            self.left_out[_OVERLAP] += 1
             return
-        cut = _cut(text, ordered)
-        if not cut:
+        if not text.strip():
             self.left_out["no text"] += 1
             return
-        self.split_words += sum(len(edges) > 2 for edges in cut)
-        words = [piece for edges in cut for piece in itertools.pairwise(edges)]
-        sentence = " ".join(text[start:end] for start, end in words)
-        line: Line = {"sentence": sentence, "named_entity": [_tag(start, ordered) for start, _ in words]}
+        edges = {edge for start, end, _ in ordered for edge in (start, end)}
+        self.cut_words += cut_words(text, edges)
+        spans = [{"start": start, "end": end, "label": label} for start, end, label in ordered]
+        line: Line = {**(more or {}), "text": text, "spans": spans}
         if relations:
+            words = _pieces(text, edges)
+            line["sentence"] = " ".join(text[start:end] for start, end in words)
             line["relations"] = [
                 {"sub": _mention(text, words, sub, where), "obj": _mention(text, words, obj, where), "relation": name}
                 for sub, obj, name in relations
@@ -112,6 +129,7 @@ class Found:
         found: Counter[str] = Counter()
         for line in self.lines:
             found.update(tag[2:] for tag in line.get("named_entity", []) if tag.startswith("B-"))
+            found.update(span["label"] for span in line.get("spans", []))
             found.update(line.get("pos", []))
             found.update(pair["relation"] for pair in line.get("relations", []))
             if "sentiment" in line:
@@ -163,25 +181,15 @@ def _mention(text: str, words: Sequence[tuple[int, int]], place: Place, where: s
     return {"entity": entity, "type": label, "start": own[0], "end": own[-1] + 1}
 
 
-def _cut(text: str, places: Sequence[Place]) -> list[list[int]]:
-    """The edges of each word of a text: where it begins and ends, and between where a mention splits it.
-
-    Args:
-        places: in order, not overlapping, without blanks around them.
-    """
-    cuts = {edge for start, end, _ in places for edge in (start, end)}
+def _pieces(text: str, edges: Collection[int]) -> list[tuple[int, int]]:
+    """What white space and the edges of mentions part in a text: where each piece begins and ends."""
     return [
-        [one.start(), *sorted(cut for cut in cuts if one.start() < cut < one.end()), one.end()]
+        pair
         for one in re.finditer(r"\S+", text)
+        for pair in itertools.pairwise(
+            [one.start(), *sorted(edge for edge in edges if one.start() < edge < one.end()), one.end()]
+        )
     ]
-
-
-def _tag(start: int, places: Sequence[Place]) -> str:
-    """The tag of IOB2 of the word that begins there."""
-    place = next((place for place in places if place[0] <= start < place[1]), None)
-    if place is None:
-        return "O"
-    return f"{'B' if start == place[0] else 'I'}-{place[2]}"
 
 
 def utf16(text: str, start: int, end: int) -> tuple[int, int]:

@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tarmac_client.exports import columnar, docbin, records, tables
-from tarmac_client.exports.lines import ExportError, Found, numbered
+from tarmac_client.exports.lines import ExportError, Found, Line, numbered
 
 _SHOWN = 3
 _MOST_LABELS = 12
+_MOST_SHOWN = 200
+"""Characters of a line, or of its text."""
+_MOST_MENTIONS = 8
 MOST_BYTES = 512 * 1024 * 1024
 """Of an export, which is read in memory, and of what it unpacks to."""
 
@@ -151,18 +154,48 @@ def told(found: Found, name: str) -> list[str]:
         + (f"; labels: {shown}{more}" if labels else "")
     ]
     lines += [f"  {note}" for note in found.notes]
-    if found.split_words:
-        words, them = ("1 word was", "it") if found.split_words == 1 else (f"{found.split_words} words were", "them")
-        lines.append(f"  {words} split where a mention begins or ends in {them}")
+    if found.cut_words:
+        count = len(found.cut_words)
+        lines.append(
+            f"  in {count} word{'' if count == 1 else 's'} a mention begins or ends ({_some(found.cut_words)}): "
+            "a training splits such a word there, a prediction does not"
+        )
     lines += [f"  left out: {reason}: {count}" for reason, count in found.left_out.items() if count > 0]
-    return lines + [f"  {json.dumps(line, ensure_ascii=False)[:200]}" for line in found.lines[:_SHOWN]]
+    return lines + [f"  {_shown(line)}" for line in found.lines[:_SHOWN]]
+
+
+def _shown(line: Line) -> str:
+    """Return a line as a person reads it: of a text its mentions in words, not in numbers."""
+    text, spans = line.get("text"), line.get("spans")
+    if not isinstance(text, str) or not isinstance(spans, list):
+        return json.dumps(line, ensure_ascii=False)[:_MOST_SHOWN]
+    short = text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
+    mentions = [f"{one['label']} {_quoted(text[one['start'] : one['end']])}" for one in spans]
+    related = [
+        f"{_quoted(one['sub']['entity'])} {one['relation']} {_quoted(one['obj']['entity'])}"
+        for one in line.get("relations", [])
+    ]
+    told = [", ".join(_first(mentions)) or "no mention", *([", ".join(_first(related))] if related else [])]
+    return f"{_quoted(short)}: {'; '.join(told)}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _first(told: list[str]) -> list[str]:
+    return told if len(told) <= _MOST_MENTIONS else [*told[:_MOST_MENTIONS], f"and {len(told) - _MOST_MENTIONS} more"]
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(repr(word) for word in list(dict.fromkeys(words))[:_SHOWN])
 
 
 def as_lines(found: Found) -> bytes:
     """Return the file that is stored.
 
     Raises:
-        ExportError: a line holds a number that JSON has not.
+        ExportError: a line holds a value that JSON has not.
     """
     made = []
     for where, line in numbered(found.lines):
@@ -172,4 +205,6 @@ def as_lines(found: Found) -> bytes:
             raise ExportError(
                 f"{where} holds NaN or Infinity, which is no JSON number: leave the value out."
             ) from error
+        except TypeError as error:  # a time or bytes, which Parquet has
+            raise ExportError(f"{where} holds a value that JSON has not ({error}): leave its column out.") from error
     return "".join(made).encode()

@@ -31,7 +31,7 @@ def reader_of(first: Record) -> Callable[[Sequence[Any]], Found] | None:
     if "text" in keys and keys & {"ents", "cats"}:
         return spacy_docs
     if {"text", "spans"} <= keys:
-        return prodigy
+        return texts_with_spans
     if keys & {"text", "data"} and keys & {"label", "labels", "entities"}:
         return doccano
     if "tokens" in keys and keys & {"ner_tags", "tags", "labels"}:
@@ -53,11 +53,19 @@ def _text(where: str, record: Record, *names: str) -> str:
 
 
 def _place(where: str, start: Any, end: Any, label: Any) -> Place:
-    if not isinstance(start, int) or not isinstance(end, int) or not isinstance(label, str):
+    first, after = _whole(start), _whole(end)
+    if first is None or after is None or not isinstance(label, str):
         raise ExportError(
             f"{where}: a mention needs two whole numbers and a label (got {start!r}, {end!r}, {label!r})."
         )
-    return start, end, label
+    return first, after, label
+
+
+def _whole(number: Any) -> int | None:
+    """Return a whole number, also where pandas wrote it as 3.0."""
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
 
 
 def doccano(records: Sequence[Any]) -> Found:
@@ -205,8 +213,8 @@ def _marked(where: str, text: str, value: Record) -> Place:
 
 
 def prodigy(records: Sequence[Any]) -> Found:
-    """Read Prodigy's JSONL, or texts with spans: what was accepted."""
-    found = Found("Prodigy's export" if any("answer" in one for one in records) else "texts with spans")
+    """Read Prodigy's JSONL: what was accepted."""
+    found = Found("Prodigy's export")
     for where, given in numbered(records):
         record = _object(where, given)
         answer = record.get("answer", "accept")
@@ -225,6 +233,22 @@ def prodigy(records: Sequence[Any]) -> Found:
             found.add_entities(text, spans, where)
         else:
             found.add_class(text, record.get("label"))
+    return found
+
+
+def texts_with_spans(records: Sequence[Any]) -> Found:
+    """Read texts with spans: Tarmac's own form of entities by characters, of which all other keys are kept."""
+    found = Found("texts with spans")
+    for where, given in numbered(records):
+        record = _object(where, given)
+        if is_line(record):
+            found.lines.append(dict(record))
+        elif record.get("spans") is not None:
+            text = _text(where, record, "text")
+            spans = [_place(where, one.get("start"), one.get("end"), one.get("label")) for one in record["spans"]]
+            found.add_entities(text, spans, where, more=record)
+        else:
+            found.left_out["no spans"] += 1
     return found
 
 

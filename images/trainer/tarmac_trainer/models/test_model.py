@@ -21,6 +21,7 @@ from tarmac_trainer.model import Choice, Model, Number, Scores
 from tarmac_trainer.runtime import events, stopping
 from tarmac_trainer.runtime.device import CUDA_CONTEXT_BYTES, Device
 from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import offsets
 from tarmac_trainer.text.entities import Sentence, read_sentence, tags_of
 from tarmac_trainer.text.spans import count_spans, predict_spans
 
@@ -65,17 +66,24 @@ class TestModel(Model[Sentence]):
             0, 0, 200_000, "GPU memory to take above the share at half time, in MiB, for tests of pipelines", whole=True
         ),
     }
+    key = f"sentence|{offsets.SPANS}"
     tags_key = "named_entity"
     example = {"sentence": "Ada Lovelace lived in London ."}
     spacy_on_gpu = False
 
     @override
     def read(self, value: dict[str, Any]) -> Sentence | None:
-        return read_sentence(value) if "sentence" in value else None
+        if "sentence" in value:
+            return read_sentence(value)
+        return offsets.read_text(value) if offsets.TEXT in value and offsets.SPANS in value else None
 
     @override
     def load_line(self, value: dict[str, Any]) -> Sentence:
-        return Sentence.load(value)
+        return offsets.OfText.load(value) if "split" in value else Sentence.load(value)
+
+    @override
+    def learned(self, line: str) -> str:
+        return offsets.learned(line)
 
     @override
     def check(self, train: Sequence[Sentence]) -> None:
