@@ -120,8 +120,8 @@ run_tests() {
     done
     # What Python compiles is kept, and beside the tree: compiling Airflow takes longer than most of the tests, and where
     # PYTHONDONTWRITEBYTECODE is set, as in many containers, each process would do it again.
-    # The same for what hypothesis finds out about Unicode.
-    PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX=$repo/.cache/pycache \
+    # The same for what hypothesis finds out about Unicode. A person waits for these tests; `make test` tries all examples.
+    TARMAC_TEST_EXAMPLES=few PYTHONDONTWRITEBYTECODE='' PYTHONPYCACHEPREFIX=$repo/.cache/pycache \
         HYPOTHESIS_STORAGE_DIRECTORY=$repo/.cache/hypothesis PYTHONPATH=$repo/plugins \
         "$tools/python" -m pytest --quiet ${workers[@]+"${workers[@]}"} \
         -m 'not engine and not hardware' ${folders[@]+"${folders[@]}"} "$@"

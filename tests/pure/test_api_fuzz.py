@@ -17,6 +17,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance, status_code_conformance
 
 from fakes.web import API, LINE, Fakes, stored_in
+from support.examples import examples
 from tarmac.web.app import create_app
 
 HEADERS = {"Authorization": "Bearer user"}
@@ -49,7 +50,7 @@ def test_every_call_of_the_api_is_answered_as_its_description_says(fakes: Fakes,
     # What is there, so that not every call ends with "there is none".
     there = {"id": "one", "name": stored["reference"].rpartition("/")[2]}
 
-    @settings(max_examples=12, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(12), suppress_health_check=list(HealthCheck))
     @given(data=st.data())
     def fuzz(operation: Any, data: st.DataObject) -> None:
         case = data.draw(operation.as_strategy())
@@ -68,4 +69,4 @@ def test_every_call_of_the_api_is_answered_as_its_description_says(fakes: Fakes,
         fuzz(operation)
     with capsys.disabled():
         print(f"\n{len(operations)} calls of the API by schemathesis: {dict(counts)}")
-    assert min(counts["200"], counts["400"], counts["404"]) > 20
+    assert min(counts["200"], counts["400"], counts["404"]) > examples(20)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from tarmac.base.errors import RequestError
 from tarmac.base.session import container_name, volume_name
 from tarmac.request import datasets
@@ -125,7 +126,7 @@ def test_no_reference_made_of_tricks_reads_the_secret(house: Path, capsys: pytes
         opened.append(os.readlink(f"/proc/self/fd/{handle}"))
         return handle
 
-    @settings(max_examples=500)
+    @settings(max_examples=examples(500))
     @given(_starts, _segments)
     def fuzz(start: str, segments: list[str]) -> None:
         reference = start.format(files=house / "files") + "/".join(segments)
@@ -148,7 +149,7 @@ def test_no_reference_made_of_tricks_reads_the_secret(house: Path, capsys: pytes
     assert all(tried.values())
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(max_size=300), st.sampled_from(["cleanup", "train_model_cpu"]))
 def test_any_run_id_makes_names_that_are_no_paths(run_id: str, task_id: str):
     for name in (
@@ -159,7 +160,7 @@ def test_any_run_id_makes_names_that_are_no_paths(run_id: str, task_id: str):
         assert ".." not in name
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.text(max_size=80))
 def test_a_data_set_s_name_is_no_path(name: str):
     try:

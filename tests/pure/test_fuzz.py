@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis.checks import not_a_server_error
 
+from support.examples import examples
 from tarmac.base.errors import RequestError
 from tarmac.base.ids import DAG_ID
 from tarmac.containers.protocol import LineSplitter, parse_line, render
@@ -85,7 +86,7 @@ _near = st.fixed_dictionaries(
 def test_a_request_is_taken_or_refused_by_the_names_of_its_fields(show: Show):
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=600)
+    @settings(max_examples=examples(600))
     @given(mostly(_near))
     def fuzz(conf: Any) -> None:
         try:
@@ -101,7 +102,7 @@ def test_a_request_is_taken_or_refused_by_the_names_of_its_fields(show: Show):
 
     fuzz()
     show("requests", counts)
-    assert min(counts["refused"], counts["taken"]) > 30
+    assert min(counts["refused"], counts["taken"]) > examples(30)
 
 
 _numbers = st.integers() | st.floats() | st.sampled_from([10**400, 1e308, -1, 0, 5e-324])
@@ -127,7 +128,7 @@ _events = st.one_of(
 def test_whatever_a_trainer_says_is_shown_and_is_never_fatal(show: Show):
     counts: Counter[str] = Counter()
 
-    @settings(max_examples=800)
+    @settings(max_examples=examples(800))
     @given(_events.map(json.dumps) | st.text(max_size=60) | st.text(max_size=60).map('{{"event": {}'.format))
     def fuzz(text: str) -> None:
         splitter = LineSplitter()
@@ -144,7 +145,7 @@ def test_whatever_a_trainer_says_is_shown_and_is_never_fatal(show: Show):
 
     fuzz()
     show("lines of a trainer", counts)
-    assert min(counts[kind] for kind in ("text", "progress", "metric", "error", "result")) > 5
+    assert min(counts[kind] for kind in ("text", "progress", "metric", "error", "result")) > examples(5)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +217,14 @@ def test_schemathesis_finds_no_body_that_breaks_the_guard(show: Show):
         if answer.status_code == 400:
             assert answer.json()["problems"]
 
-    @settings(max_examples=200)
+    @settings(max_examples=examples(200))
     @given(case=schema[TRIGGER]["POST"].as_strategy())
     def fuzz(case: Any) -> None:
         look(case)
 
     fuzz()
     show("bodies by schemathesis", counts)
-    assert counts["400"] > 50
+    assert counts["400"] > examples(50)
     # Of those by chance hardly one is good.
     good = {"model": "test_model", "datasets": {"a": {"train": f"{ID}/{ID}.jsonl"}}}
     body = {"conf": good, "logical_date": None}

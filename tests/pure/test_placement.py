@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.examples import examples
 from tarmac.admission.placement import (
     STARVED_AFTER,
     DeviceLoad,
@@ -343,7 +344,7 @@ def rooms(session_need: Need, device: DeviceLoad) -> int:
     return session_need.memory_bytes if session_need.memory_bytes <= free else 0
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(_queues(), _machines(least=1), st.integers(0, 9))
 def test_a_plan_never_exceeds_a_device(queue: list[Waiting], devices: list[DeviceLoad], starved: int):
     made = plan(queue, devices, starved_below=starved)
@@ -424,7 +425,7 @@ def test_the_order_of_what_goes_in_does_not_matter(
     assert plan(iter(queue), iter(devices), starved_below=starved) == made
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(_needs, _machines(least=1))
 def test_a_session_is_placed_exactly_where_enough_devices_have_room(wanted: Need, devices: list[DeviceLoad]):
     found = place(wanted, devices)
