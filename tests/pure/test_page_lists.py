@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from fakes.scene import HOSTILE
 from fakes.web import GOOD, Fakes, browsing, stored_in
 from tarmac.web import answers
 from tarmac.web.page.forgery import word_for
-from tarmac.web.page.lists import compared, model_cards, session_lines
+from tarmac.web.page.lists import compared, model_card, model_cards, session_lines
 
 PATHS = ["/sessions", "/datasets", "/models", "/models/news-entities", "/models/news-entities?a=2&b=4"]
 
@@ -105,7 +106,15 @@ def test_models_are_shown_by_name_with_their_versions_newest_first():
     assert (news.production, news.versions[0].score, news.versions[0].aliases) == (4, "ents_f 0.5800", ["x"])
     assert news.versions[0].data == "news", "by what people call it"
     assert news.spark == "0.0,19.0 80.0,1.0"
+    assert json.loads(news.plot) == [["ents_f", [2, 4], [0.54, 0.58]]], "of versions with that score, oldest first"
     assert (other.production, other.versions[0].score, other.spark) == (None, "", "")
+
+
+def test_scores_of_another_name_are_not_drawn_beside_those_of_the_newest_version():
+    other = {**scene.version(1)["tags"], "tarmac.score_name": "accuracy"}
+    versions = [scene.version(1, tags=other), scene.version(2), scene.version(3)]
+    card = model_card("news-entities", [answers.Version(**one) for one in versions])
+    assert json.loads(card.plot)[0][:2] == ["ents_f", [2, 3]]
 
 
 def test_what_differs_between_two_versions_comes_first():

@@ -152,6 +152,25 @@ def test_a_button_is_there_where_it_can_do_something_for_who_may(
     assert (found.can_end, found.can_retry) == (can_end, can_retry)
 
 
+def test_a_session_s_model_goes_into_production_from_its_page_for_who_may():
+    known: dict[str, Any] = {"model_url": "", "promotion": None, "cached_from": None, "metrics": {}, "eval_lines": None}
+    result = answers.Result(model="news <b>", version="3", **known)
+    page, unseen = (
+        render(
+            "session_part.html",
+            {"view": seen(who, run_state="success", result=result), "root": "/tarmac", "proof": "x", "words": ""},
+        )
+        for who in (EVERYTHING, NOTHING)
+    )
+    assert 'action="/tarmac/models/news%20%3Cb%3E/promote"' in page
+    assert '<input type="hidden" name="version" value="3">' in page
+    assert "Why version 3 of news &lt;b&gt;, for the record" in page
+    assert "promote" not in unseen
+    assert "promote" not in render(
+        "session_part.html", {"view": seen(run_state="success"), "root": "", "proof": "", "words": ""}
+    )
+
+
 def test_curves_are_drawn_by_the_order_of_their_steps_and_without_what_is_no_number():
     points = [("f1", 2, 0.2), ("loss", 1, 9.0), ("f1", 1, 0.1), ("f1", 3, float("nan")), ("f1", None, 0.4)]
     found = json.loads(curves([answers.Metric(name=name, step=step, value=value) for name, step, value in points]))

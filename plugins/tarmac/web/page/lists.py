@@ -61,13 +61,16 @@ class VersionLine:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A registered model, its versions newest first. `spark`: its scores over the versions, oldest first."""
+    """A registered model, its versions newest first. `spark`: its scores over the versions, oldest first.
+
+    `plot`: JSON for the script that draws curves, the scores over the versions; those of another score are left out.
+    """
 
     name: str
     kind: str
     production: int | None
     spark: str
-    score_name: str
+    plot: str
     versions: list[VersionLine]
 
 
@@ -125,14 +128,19 @@ def model_cards(versions: Sequence[answers.Version]) -> list[ModelCard]:
 def model_card(name: str, versions: Sequence[answers.Version]) -> ModelCard:
     """Return one registered model."""
     newest = sorted(versions, key=lambda one: one.version, reverse=True)
-    scores = [value for one in reversed(newest) if (value := _score(one)) is not None]
+    score_name = next((named for one in newest if (named := one.tags.get(tags.SCORE_NAME))), "")
+    scores = {
+        one.version: value
+        for one in reversed(newest)
+        if one.tags.get(tags.SCORE_NAME) == score_name and (value := _score(one)) is not None
+    }
     production = [one.version for one in newest if PRODUCTION in one.aliases]
     return ModelCard(
         name=name,
         kind=next((kind for one in newest if (kind := one.tags.get(tags.MODEL))), ""),
         production=production[0] if production else None,
-        spark=sparkline(scores),
-        score_name=next((named for one in newest if (named := one.tags.get(tags.SCORE_NAME))), ""),
+        spark=sparkline(list(scores.values())),
+        plot=json.dumps([[score_name, list(scores), list(scores.values())]]),
         versions=[_version(one) for one in newest],
     )
 

@@ -85,7 +85,8 @@ class View:
     """All that the page of a session shows but for its log.
 
     `curves`: JSON, `[[name, [steps], [values]], ...]`. `usage`: JSON, charts over seconds, as `usage` makes them.
-    `request`: JSON to read. `priority`: of one that waits, for those who may change it; else None.
+    `request`: JSON to read. `priority`: of one that waits, for those who may change it; else None. `registered`: model
+    and version, for those who may put it into production; else None.
     """
 
     id: str
@@ -116,6 +117,7 @@ class View:
     can_retry: bool
     priority: int | None
     can_start: bool
+    registered: tuple[str, str] | None
 
 
 def view(
@@ -168,7 +170,12 @@ def view(
         can_retry=about.may_change and session.run_state == "failed",
         priority=session.waits.priority if session.waits and about.may_change else None,
         can_start=about.may_start,
+        registered=_registered(session.result) if about.may_start else None,
     )
+
+
+def _registered(result: answers.Result | None) -> tuple[str, str] | None:
+    return (result.model, result.version) if result and result.model and result.version else None
 
 
 def _badge(session: answers.Session) -> Badge:

@@ -1,4 +1,5 @@
-// Draws a session's metrics, and what it uses of GPUs, with uPlot. The page carries the numbers as JSON.
+// Draws a session's metrics, what it uses of GPUs, and the scores of a model's versions, with uPlot. The page carries the
+// numbers as JSON.
 "use strict";
 
 const MOST = 12; // charts
@@ -52,12 +53,13 @@ function draw() {
   const source = document.querySelector("[data-curves]");
   const place = document.querySelector("[data-charts]");
   const used = document.querySelector("[data-usage-charts]");
-  if (!source || !place || !used) return;
+  if (!source || !place) return;
   const curves = JSON.parse(source.dataset.curves).filter(([, steps]) => steps.length > 1).slice(0, MOST);
   place.hidden = curves.length === 0;
   for (const [name, steps, values] of curves) {
-    show(name, "step", steps, [[name, values, "--used"]], place.querySelector(".charts"));
+    show(name, source.dataset.below || "step", steps, [[name, values, "--used"]], place.querySelector(".charts"));
   }
+  if (!used) return;
   const usage = JSON.parse(source.dataset.usage);
   used.hidden = usage.length === 0;
   for (const [title, seconds, series] of usage) {
