@@ -19,7 +19,7 @@ import pytest
 from tarmac.base import settings as settings_module
 from tarmac.base.errors import CheckerUnavailableError, ContainerError, RegistryError, RequestError
 from tarmac.base.units import GIB
-from tarmac.checks import server, world
+from tarmac.checks import parts, server, world
 from tarmac.devices import snapshot
 from tarmac.ledger.records import HostRow
 from tarmac.request import checker, command_guard
@@ -366,6 +366,23 @@ def test_a_ledger_that_is_away_is_said_so(running: str):
     status, answer = asyncio.run(call_checker("GET", "/gpus", {}))
     assert status == 503
     assert "TARMAC_DATABASE_URL" in answer["detail"]
+
+
+@pytest.mark.parametrize("error", [KeyError("size"), AttributeError("no such part")])
+def test_an_error_that_is_not_foreseen_is_answered_and_logged(
+    running: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+):
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(parts, "stored_files", broken)
+    status, answer = asyncio.run(call_checker("GET", "/files", {}))
+    assert status == 500
+    assert answer["detail"].startswith(
+        f"The checker met an error that is not foreseen: {type(error).__name__}: {error}. The log of the service"
+    )
+    assert "GET /files failed" in caplog.text
+    assert "in broken" in caplog.text
 
 
 def test_an_upload_goes_on_through_the_checker(running: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -206,7 +206,7 @@ def test_broken_lines_of_all_data_sets_are_told_in_one_go(session: Session) -> N
     assert message.startswith("21 broken lines in the data: ")
     assert "a train, line 10: not JSON" in message
     assert "a eval, line 2: not a JSON object" in message
-    assert message.endswith("; and 18 more (the log of this step names the first 21)")
+    assert message.endswith("; and 18 more (the log of this step names all of them)")
     assert "a eval, line 20: not a JSON object" in outcome.out
     assert not (session.folder / "data" / "manifest.json").exists()
 

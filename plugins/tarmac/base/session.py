@@ -88,6 +88,10 @@ GOING_ON = "When that is mended, "
 """How the sentence begins that ends the cause of a failed run where the cause itself does not say what to do."""
 
 
+TO_TRAIN = "To train, "
+"""How that sentence begins where nothing is broken: a person or a program marked a task."""
+
+
 MARKED_PREFIX = "Marked: "
 """How the line of a run's note begins that says what the run lacks since it was marked as a success."""
 
@@ -106,7 +110,9 @@ WAITING_PREFIX = "Waiting: "
 
 def without_going_on(cause: str) -> str:
     """Return the cause of a failed run without the sentence that says how to go on. Pure."""
-    return cause.partition(f" {GOING_ON}")[0]
+    for begins in (GOING_ON, TO_TRAIN):
+        cause = cause.partition(f" {begins}")[0]
+    return cause
 
 
 def failure_in(note: str | None) -> str | None:

@@ -38,6 +38,11 @@ log = logging.getLogger(__name__)
 
 MAX_BYTES = 1_000_000
 
+UNEXPECTED = (
+    "The checker met an error that is not foreseen: {}. The log of the service scheduler says where it is from: "
+    "`docker compose logs scheduler`; please report it."
+)
+
 
 def check(conf: dict[str, Any]) -> list[str]:
     """Say what the world contradicts of a request; what does not answer now is left to the run's first task."""
@@ -246,14 +251,24 @@ class Handler(BaseHTTPRequestHandler):
         except UnknownModelError as error:
             self._answer(404, {"detail": str(error)})
         except LookupError as error:
-            self._answer(404, {"detail": str(error.args[0])})
+            if isinstance(error, KeyError | IndexError):
+                self._unexpected(url.path, error)
+            else:
+                self._answer(404, {"detail": str(error)})
         except TarmacError as error:
             refused = error.exit_code == ExitCode.BAD_INPUT and not error.unavailable
             self._answer(400 if refused else 503, {"detail": str(error)})
         except OSError as error:
             self._answer(503, {"detail": f"{type(error).__name__}: {error}"})
+        except Exception as error:
+            self._unexpected(url.path, error)
         else:
             self._answer(200, found)
+
+    def _unexpected(self, path: str, error: Exception) -> None:
+        # Without an answer the caller would be told that nothing answers here.
+        log.error("%s %s failed.", self.command, path, exc_info=error)
+        self._answer(500, {"detail": UNEXPECTED.format(f"{type(error).__name__}: {error}")})
 
     def _answer(self, status: int, content: Any) -> None:
         body = json.dumps(content, default=_text_of).encode()

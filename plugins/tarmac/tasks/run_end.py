@@ -23,7 +23,7 @@ from tarmac.base.ids import (
     TRAIN_MODEL_GPU,
     UPDATE_MODEL_METADATA_REGISTRY,
 )
-from tarmac.base.retries import fails_the_same_way, first_to_clear, input_at_fault, left_no_result
+from tarmac.base.retries import LEFT_NO_RESULT, fails_the_same_way, first_to_clear, input_at_fault, left_no_result
 from tarmac.base.session import (
     FAILED_PREFIX,
     GOING_ON,
@@ -31,6 +31,7 @@ from tarmac.base.session import (
     MARKED_PREFIX,
     NOTE_CHARACTERS,
     RESULT_PREFIX,
+    TO_TRAIN,
     WAITING_PREFIX,
     cancellation,
     failure_in,
@@ -115,7 +116,8 @@ def told(task: str, failure: str, *, again: str) -> str:
         anew = "send the request again; data and code that were changed have a new id."
     if task == CHECK_REQUEST_BODY or (fails_the_same_way(failure) and "TARMAC_" not in failure):
         clear = ""  # what is named by its content would be met again
-    return f"{task}: {failure}{full_stop} {GOING_ON}{clear}{anew}"
+    begins = TO_TRAIN if LEFT_NO_RESULT in failure else GOING_ON
+    return f"{task}: {failure}{full_stop} {begins}{clear}{anew}"
 
 
 def _stopped_at(states: Mapping[str, str | None]) -> str:

@@ -60,6 +60,7 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": answers.Refusal, "description": "It is too large."},
     429: {"model": answers.Refusal, "description": "More is asked for at a time than is done; try again."},
     426: {"model": answers.Refusal, "description": "Client and stack speak other versions: it says which to update."},
+    500: {"model": answers.Refusal, "description": "An error that is not foreseen; please report it."},
     503: {"model": answers.Refusal, "description": "A part of the stack does not answer; try again."},
 }
 NOWHERE: dict[str, Any] = {"ledger": LedgerState.NOTHING.value, "waits": None, "devices": []}
@@ -105,7 +106,7 @@ def create_app(stack: Stack) -> FastAPI:
         status, content = await stack.ask(method, path, query, **body)
         if status >= 400:
             # A refusal of the webserver itself, 401, is none of the caller.
-            raise HTTPException(status if status in (400, 404, 409, 429) else 503, content["detail"])
+            raise HTTPException(status if status in (400, 404, 409, 429, 500) else 503, content["detail"])
         return content
 
     async def checked_file(

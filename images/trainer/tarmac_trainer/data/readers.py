@@ -69,7 +69,8 @@ class Problems:
         lines = "1 broken line" if self.total == 1 else f"{self.total:,} broken lines"
         more = f"; and {self.total - len(self.first):,} more" if self.total > len(self.first) else ""
         if more:
-            more += f" (the log of this step names the first {min(self.total, MAX_LOGGED)})"
+            logged = "all of them" if self.total <= MAX_LOGGED else f"the first {MAX_LOGGED}"
+            more += f" (the log of this step names {logged})"
         raise DataError(f"{lines} in the data: " + "; ".join(self.first) + more)
 
 
