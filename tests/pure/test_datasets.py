@@ -147,6 +147,8 @@ REFUSED_URLS = {
     "a folder whose name only starts alike": ("file://{files}-not/secret", "must lie below"),
     "a file of another machine": ("file://host{files}/data.jsonl", "must lie below"),
     "the folder itself": ("file://{files}", "must lie below"),
+    "a query": ("file://{files}/data.jsonl?x=1", "write %3F"),
+    "a fragment": ("file://{files}/data.jsonl#1", "write %3F or %23"),
     "an empty file": ("file://{files}/empty.jsonl", "is empty"),
     "a file that is not there": ("file://{files}/none.jsonl", "no such data set"),
     "a scheme that is not allowed": ("gs://bucket/data.jsonl", "allowed are file, s3"),

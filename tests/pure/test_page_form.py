@@ -153,6 +153,7 @@ def test_a_form_that_is_checked_starts_nothing_and_says_what_is_wrong_at_each_fi
     text = unescape(answer.text)
     assert 'id="wrong-data.0.train-1">datasets.a.train: there is no such data set.' in text
     assert '"train_seconds"' not in text
+    fakes.world = []
     empty = unescape(send(browser, do="check", **{"data.0.train": ""}).text)
     assert 'id="wrong-data.0.train-1">datasets: choose a file to train on, or upload one of your own.' in empty
     assert "1 thing is wrong" in empty

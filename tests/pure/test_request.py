@@ -12,6 +12,7 @@ from tarmac.request import text
 from tarmac.request.catalogue import catalogue
 from tarmac.request.form import EXAMPLE_DATASETS, field_descriptions, form_defaults, form_schema
 from tarmac.request.schema import parse_request, read_request
+from tarmac.request.text import key_text, short
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 STORED = f"{ID}/{ID}.jsonl"
@@ -97,7 +98,6 @@ ACCEPTED = {
     "the lowest training time": with_parameters(train_seconds=0),
     "the longest training time": with_parameters(train_seconds=86_400),
     "a fraction where a number is asked for": with_parameters(train_seconds=0.5),
-    "null where null is a choice": with_parameters(fail=None),
     "parameters of the entity model": for_ner(max_steps=1, dropout=0.9, learn_rate=1e-6, batch_size=32),
 }
 
@@ -106,6 +106,20 @@ ACCEPTED = {
 def test_a_good_request_is_accepted_as_sent(conf: dict):
     accepted = parse_request(conf).model_dump(mode="json", exclude_unset=True)
     assert accepted == conf
+
+
+def test_null_is_as_if_the_parameter_were_left_out():
+    assert parse_request(with_parameters(train_seconds=None, fail=None)).parameters == {}
+    with pytest.raises(RequestError, match="parameters.bogus: unknown for test_model"):
+        parse_request(with_parameters(bogus=None))
+    with pytest.raises(RequestError, match="parameters.bogus: no model takes it"):
+        parse_request({**with_parameters(bogus=None, train_seconds=None), "model": "none"})
+
+
+def test_a_character_that_is_not_seen_is_written_out_in_a_message():
+    assert short("ü\u200b\u202e") == r"'ü\u200b\u202e'"
+    assert short(["ü\u200b"]) == r'["ü\u200b"]'
+    assert key_text("größe\u200b") == r"größe\u200b"
 
 
 # (the request, the path of the bad field, the value as the message shows it, what the message tells to do)
@@ -195,10 +209,10 @@ REFUSED = {
         "(1000012 characters)",
         "at most 1024",
     ),
-    "a name of characters that are written as four": (
-        {**GOOD, "name": "ü" * 70},
+    "a name that is cut": (
+        {**GOOD, "name": "ü" * 90},
         "name",
-        "(70 characters)",
+        "(90 characters)",
         "at most 64",
     ),
     "eval as a number": (
@@ -222,8 +236,8 @@ REFUSED = {
     ),
     "a data set name with an umlaut": (
         {**GOOD, "datasets": {"größe": {"train": STORED}}},
-        r"datasets.gr\xf6\xdfe",
-        r"'gr\xf6\xdfe'",
+        "datasets.größe",
+        "'größe'",
         "letters, digits",
     ),
     "a name with a slash": ({**GOOD, "name": "news/ner"}, "name", "'news/ner'", "letters, digits"),

@@ -155,6 +155,25 @@ def test_what_the_guard_finds_wrong_arrives_field_by_field(call: Callable[..., h
     assert (answer.status_code, answer.json()["problems"]) == (400, ["gpu: there is none."])
 
 
+@pytest.mark.parametrize("path", ["/sessions", "/checks"])
+def test_all_that_is_wrong_with_a_request_is_said_at_once(call: Callable[..., httpx.Response], fakes: Fakes, path: str):
+    fakes.world = ["gpu: this machine has none"]
+    answer = call("user", "POST", path, json={"request": {**GOOD, "gpu": True, "foo": 1}})
+    assert [one.partition(": ")[0] for one in answer.json()["problems"]] == ["foo", "gpu"]
+    assert fakes.airflow_api.runs == {}
+
+
+def test_a_bad_request_is_refused_while_the_world_cannot_be_asked(
+    call: Callable[..., httpx.Response], fakes: Fakes, monkeypatch: pytest.MonkeyPatch
+):
+    async def silent(_: object) -> list[str]:
+        raise CheckerUnavailableError("the checker does not answer")
+
+    monkeypatch.setattr(fakes, "check", silent)
+    answer = call("user", "POST", "/sessions", json={"request": {**GOOD, "foo": 1}})
+    assert (answer.status_code, len(answer.json()["problems"])) == (400, 1)
+
+
 def test_a_check_starts_nothing_and_asks_the_world_only_if_told(call: Callable[..., httpx.Response], fakes: Fakes):
     fakes.world = ["datasets.a.train: there is no such data set"]
     assert call("user", "POST", "/checks", json={"request": GOOD}).json()["problems"] == fakes.world

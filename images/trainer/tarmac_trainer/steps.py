@@ -21,6 +21,7 @@ from tarmac_trainer.model import (
     shortened,
 )
 from tarmac_trainer.runtime import events, files, memory, own_code, scripts
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import DataError, InputError, RequestError, SessionError
 from tarmac_trainer.runtime.request import Request, read_request
 
@@ -348,7 +349,7 @@ def predict(session: Path) -> dict[str, Any]:
             asked.refuse([(numbers[place], why) for place, why in predictor.unreadable(values)])
             raise
     asked.check(predictions, len(values))
-    events.say(f"predicted for {len(values):,} lines")
+    events.say(f"predicted for {counted(len(values), 'line')}")
     return {"predictions": predictions}
 
 
@@ -361,7 +362,7 @@ def cleanup(session: Path) -> dict[str, Any]:
     from tarmac_trainer.runtime import cleaning
 
     removed = cleaning.empty(session)
-    events.say(f"removed {removed.files:,} files, {removed.bytes:,} bytes")
+    events.say(f"removed {counted(removed.files, 'file')}, {counted(removed.bytes, 'byte')}")
     return {"files": removed.files, "bytes": removed.bytes}
 
 

@@ -270,7 +270,7 @@ def test_data_with_nothing_to_tell_apart_is_refused_with_what_is_missing(
 
 
 BROKEN = [
-    ("part_of_speech_tagging", {"sentence": "a b", "pos": ["X"]}, "2 words but 1 tags"),
+    ("part_of_speech_tagging", {"sentence": "a b", "pos": ["X"]}, "2 words but 1 tag"),
     ("part_of_speech_tagging", {"sentence": "a b", "pos": ["X", " "]}, "tag 2 is blank"),
     ("part_of_speech_tagging", {"sentence": "a", "pos": "X"}, '"pos" must be a list'),
     ("part_of_speech_tagging", {"pos": ["X"]}, '"sentence" is missing'),

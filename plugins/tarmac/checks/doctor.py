@@ -136,9 +136,9 @@ def leftovers(found: Orphans) -> Finding:
     names = [*(one.name for one in found.containers), *(one.name for one in found.volumes)]
     names += [key.run_id for key in (*found.reserved, *found.waiting)]
     if not names:
-        return Finding("leftovers", State.OK, "no container, volume or reservation of a session that is over")
+        return Finding("leftovers", State.OK, "no container, volume or reservation that nothing needs any more")
     todo = "Nothing: the reaper removes them within seconds. If they stay, `make logs SERVICE=scheduler` says why."
-    return Finding("leftovers", State.NOTE, f"of sessions that are over: {_named(names)}", todo)
+    return Finding("leftovers", State.NOTE, f"of steps and sessions that are over: {_named(names)}", todo)
 
 
 def code(changed: Sequence[str], since: datetime) -> Finding:

@@ -216,6 +216,8 @@ def _file_url_problem(url: str) -> str | None:
     path = _path_of(url)
     if urlsplit(url).netloc or ".." in path.parts or PurePosixPath(FILES_ROOT) not in path.parents:
         return f"a file URL must lie below file://{FILES_ROOT}/ (the folder that TARMAC_FILES_DIR names)"
+    if "?" in url or "#" in url:
+        return "a file URL has nothing after the name; where the name has a ? or a #, write %3F or %23"
     return None
 
 

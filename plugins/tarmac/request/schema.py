@@ -307,11 +307,14 @@ class TrainingRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_left_out(cls, given: Any) -> Any:
-        """Take null for an optional key as the key left out: an emptied field of the form sends it."""
+        """Take null for an optional key or a parameter as left out: an emptied field of the form sends it."""
         if not isinstance(given, dict):
             return given
         optional = {name for name, field in cls.model_fields.items() if not field.is_required()}
-        return {key: value for key, value in given.items() if value is not None or key not in optional}
+        kept = {key: value for key, value in given.items() if value is not None or key not in optional}
+        if isinstance(parameters := kept.get("parameters"), dict):
+            kept["parameters"] = {name: value for name, value in parameters.items() if value is not None}
+        return kept
 
     @field_validator("script")
     @classmethod
@@ -411,7 +414,7 @@ def _parameter_problems_of_any(parameters: dict[str, Any]) -> list[str]:
         declared = [one.parameters[name] for one in entries if name in one.parameters]
         if not declared:
             problems.append(f"{path}: no model takes it (got {short(value)}).")
-        elif all(one.problem(value) for one in declared):
+        elif value is not None and all(one.problem(value) for one in declared):
             problems.append(f"{path}: {declared[0].problem(value)} (got {short(value)}).")
     return problems
 
@@ -428,7 +431,7 @@ def _parameter_problems(model: str, parameters: dict[str, Any], base_model: str 
             known = ", ".join(declared) or "no parameters"
             what = f"a transformer for {model}" if tuned else model
             problems.append(f"{path}: unknown for {what}, which takes {known}.")
-        elif problem := declared[name].problem(value):
+        elif value is not None and (problem := declared[name].problem(value)):
             problems.append(f"{path}: {problem} (got {short(value)}).")
     return problems
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tarmac.base.errors import RequestError
+from tarmac.base.texts import visible
 
 DEEPEST = 50
 """Levels of a request that is read at all. Airflow and Postgres would take more, and slowly."""
@@ -155,19 +156,19 @@ def _cut(written: str, length: int) -> str:
 
 
 def short(value: object) -> str:
-    """Write a value for a message, in ASCII, where it is cut with the number of its own characters.
+    """Write a value for a message, what is not seen as an escape; a long one is cut, with the number of its characters.
 
     A text is in single quotes. Everything else is as JSON has it, which is how a person wrote it.
     """
     if isinstance(value, str):
-        return _cut(ascii(value), len(value))
+        return _cut(repr(value), len(value))
     try:
-        written = json.dumps(value)
+        written = visible(json.dumps(value, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError):
-        written = ascii(value)
+        written = repr(value)
     return _cut(written, len(written))
 
 
 def key_text(name: str) -> str:
-    """Write a key for a message, in ASCII, without quotes."""
-    return _cut(ascii(name)[1:-1], len(name))
+    """Write a key for a message, what is not seen as an escape, without quotes."""
+    return _cut(repr(name)[1:-1], len(name))

@@ -6,6 +6,7 @@ page of this site, so that no other site's page makes a person's browser start o
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
@@ -19,7 +20,15 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from tarmac.base.airflow_api import AirflowApi
-from tarmac.base.errors import ApiError, DatasetError, ExitCode, RequestError, RunStateError, TarmacError
+from tarmac.base.errors import (
+    ApiError,
+    CheckerUnavailableError,
+    DatasetError,
+    ExitCode,
+    RequestError,
+    RunStateError,
+    TarmacError,
+)
 from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
 from tarmac.base.units import format_size
@@ -108,6 +117,10 @@ def create_app(stack: Stack) -> FastAPI:
             # A refusal of the webserver itself, 401, is none of the caller.
             raise HTTPException(status if status in (400, 404, 409, 429, 500) else 503, content["detail"])
         return content
+
+    async def contradicted(conf: object) -> list[str]:
+        """Return what the world contradicts of a request, which may have bad fields."""
+        return await stack.check(conf) if isinstance(conf, dict) else []
 
     async def checked_file(
         request: Request, suffix: str, *, whole: int = 0, first: bool = True
@@ -239,7 +252,14 @@ def create_app(stack: Stack) -> FastAPI:
         if problems:
             raise RequestError(problems)
         check_key(key)
-        parse_request(conf)
+        try:
+            parse_request(conf)
+        except RequestError as error:
+            found = error.problems
+            # All at once, unless the world cannot be asked. Of a request that is good so far Airflow's own API asks it.
+            with suppress(CheckerUnavailableError):
+                found = [*found, *await contradicted(conf)]
+            raise RequestError(found) from None
         run_id, new = await work(person, lambda api: start(api, dict(conf or {}), key))
         return answers.Started(id=run_id, new=new, url=sessions.page_of(run_id))
 
@@ -250,11 +270,13 @@ def create_app(stack: Stack) -> FastAPI:
         world=false: only what is wrong with it by itself, not whether data sets, base model and GPUs are there.
         """
         conf = (await _json_body(request, _REQUEST)).get("request")
+        problems: list[str] = []
         try:
             parse_request(conf)
         except RequestError as error:
-            return answers.Problems(problems=[for_client(one) for one in error.problems])
-        return answers.Problems(problems=[for_client(one) for one in await stack.check(conf)] if world else [])
+            problems += error.problems
+        problems += await contradicted(conf) if world else []
+        return answers.Problems(problems=[for_client(one) for one in problems])
 
     @app.get(f"{PREFIX}/sessions/{{id}}", response_model=answers.Session)
     async def show_session(person: Reader, id: Id) -> Any:
@@ -584,7 +606,7 @@ async def _body[B: BaseModel](request: Request, kind: type[B]) -> B:
         raise RequestError(
             [
                 f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg'][0].lower()}{one['msg'][1:]} "
-                f"(got {str(one['input'])[:80]!a})."
+                f"(got {str(one['input'])[:80]!r})."
                 for one in error.errors(include_url=False)
             ]
         ) from error
@@ -652,7 +674,7 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         found = [
-            f"{one['loc'][-1]}: {one['msg'][0].lower()}{one['msg'][1:]} (got {str(one['input'])[:80]!a})."
+            f"{one['loc'][-1]}: {one['msg'][0].lower()}{one['msg'][1:]} (got {str(one['input'])[:80]!r})."
             for one in error.errors()
         ]
         return _refusal(400, " ".join(found), found)

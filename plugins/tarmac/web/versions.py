@@ -21,7 +21,7 @@ def mismatch(headers: Mapping[str, str]) -> str | None:
         return None
     first, _, rest = given.partition(".")
     if not (first.isdecimal() and rest.isdecimal() and len(given) <= 9):
-        return f"{API_HEADER}: must be a version such as {API_VERSION} (got {given[:40]!a})."
+        return f"{API_HEADER}: must be a version such as {API_VERSION} (got {given[:40]!r})."
     ours = tuple(map(int, API_VERSION.split(".")))
     if (int(first), int(rest)) > ours:
         return (

@@ -23,6 +23,7 @@ from typing_extensions import override
 
 from tarmac_trainer.data import weights
 from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import DataError, StoreError
 
 PREFIX = "hf://"
@@ -88,7 +89,7 @@ def fetch(base_model: str, folder: Path, *, hub_url: str) -> None:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     size = sum(one.size for one in chosen)
-    events.say(f"base_model: {model} at commit {commit}: {len(chosen)} files, {size:,} bytes, from {hub}")
+    events.say(f"base_model: {model} at commit {commit}: {counted(len(chosen), 'file')}, {size:,} bytes, from {hub}")
 
 
 def choose(listed: Iterable[Listed], model: str) -> list[Listed]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Generic, NoReturn, TypeVar
 from tarmac_trainer.data import limits
 from tarmac_trainer.data.limits import Limit
 from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import DataError
 
 Line = TypeVar("Line")
@@ -66,7 +67,7 @@ class Problems:
         """
         if not self.total:
             return
-        lines = "1 broken line" if self.total == 1 else f"{self.total:,} broken lines"
+        lines = counted(self.total, "broken line")
         more = f"; and {self.total - len(self.first):,} more" if self.total > len(self.first) else ""
         if more:
             logged = "all of them" if self.total <= MAX_LOGGED else f"the first {MAX_LOGGED}"
@@ -134,7 +135,8 @@ class Padding:
             return
         rule = "only tags of one value that fill up all lists of the data set to one length are taken for padding"
         for number, place, words, tags in self.lines:
-            yield place, f"line {number}: {words} words, as white space separates them, but {tags} tags; {rule}"
+            there = f"{counted(words, 'word')}, as white space separates them, but {counted(tags, 'tag')}"
+            yield place, f"line {number}: {there}; {rule}"
 
 
 def lines_of(file: BinaryIO) -> Iterator[bytes]:
@@ -207,8 +209,9 @@ def group_of(value: dict[str, Any]) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A value of a line for a message: its JSON, cut. Pure."""
-    text = json.dumps(value)
+    """A value of a line for a message: its JSON, what is not seen as an escape, cut. Pure."""
+    written = json.dumps(value, ensure_ascii=False)
+    text = "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in written)
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
@@ -219,10 +222,13 @@ def text_of(value: dict[str, Any], key: str = "sentence") -> str:
         BrokenLineError: it is missing, no text, blank, or longer than `limits.CHARACTERS`.
     """
     text = value.get(key)
+    if text is None:
+        near = next((f", and there is {shown(name)}" for name in value if name.strip().casefold() == key), "")
+        raise BrokenLineError(f'"{key}" is missing{near}')
     if not isinstance(text, str):
-        raise BrokenLineError(f'"{key}" is missing' if text is None else f'"{key}" must be a string, not {shown(text)}')
+        raise BrokenLineError(f'"{key}" must be a string, not {shown(text)}')
     check_storable(text, f'"{key}"')
-    if not text.strip():
+    if not any(letter.isprintable() and not letter.isspace() for letter in text):
         raise BrokenLineError(f'"{key}" has no word in it')
     if len(text) > (most := limits.CHARACTERS.value):
         raise BrokenLineError(
@@ -252,7 +258,7 @@ def word_labels(value: dict[str, Any], key: str, length: int) -> list[str]:
     # First what each is: of spans there are fewer than words, and their number is not what is wrong.
     found = [label_of(label, f"tag {place}") for place, label in enumerate(labels[:length], start=1)]
     if len(labels) < length:
-        raise BrokenLineError(f"{length} words but {len(labels)} tags")
+        raise BrokenLineError(f"{counted(length, 'word')} but {counted(len(labels), 'tag')}")
     return found
 
 

@@ -17,6 +17,7 @@ from tarmac_trainer.data import formats, store
 from tarmac_trainer.data.readers import GROUP, Problems, Read, lines_of, read_lines
 from tarmac_trainer.model import Model
 from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import DataError, SessionError
 from tarmac_trainer.runtime.request import Dataset, Request
 
@@ -129,7 +130,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
 
 def _say_read(entry: dict[str, Any]) -> None:
     skipped = f", {entry['skipped']:,} of them skipped" if entry["skipped"] else ""
-    size = f"{entry['bytes']:,} bytes, {entry['lines']:,} lines"
+    size = f"{counted(entry['bytes'], 'byte')}, {counted(entry['lines'], 'line')}"
     events.say(f"{entry['name']} {entry['split']}: {size}{skipped}")
 
 
@@ -139,7 +140,7 @@ def _check_usable(read: Read[Line], name: str, key: str) -> None:
     if not read.lines:
         raise DataError(f"data set {name}: it is empty")
     named = " or ".join(f'"{one}"' for one in key.split("|"))
-    raise DataError(f"data set {name}: none of its {read.lines:,} lines has the key {named}")
+    raise DataError(f"data set {name}: none of its {counted(read.lines, 'line')} has the key {named}")
 
 
 def _take(

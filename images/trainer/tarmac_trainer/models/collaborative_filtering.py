@@ -23,6 +23,7 @@ from tarmac_trainer.model import REFIT, Choice, Model, Number, Scores
 from tarmac_trainer.recommender import als, neighbours, recommending
 from tarmac_trainer.recommender.recommending import Interaction, Predictor, Recommender, rows_of
 from tarmac_trainer.runtime import events, stopping
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import DataError, RequestError
 from tarmac_trainer.runtime.training import Chosen, Training
 
@@ -101,7 +102,9 @@ class CollaborativeFiltering(Model[Interaction]):
         users = sorted({line.user for line in training.train})
         items = sorted({line.item for line in training.train})
         counts = recommending.matrix(training.train, rows_of(users), rows_of(items))
-        events.say(f"{len(users):,} users, {len(items):,} items, {counts.nnz:,} pairs of them")
+        events.say(
+            f"{counted(len(users), 'user')}, {counted(len(items), 'item')}, {counted(counts.nnz, 'pair')} of them"
+        )
         base = None if training.base is None else _load_base(training.base)
         ways = _ways(training.parameters, training.chosen, based=base is not None)
         total = sum(way.iterations for way in ways)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import DataError, InputError
 from tarmac_trainer.runtime.request import OwnRun
 
@@ -98,7 +99,7 @@ def prepare(session: Path, run: OwnRun, seed: int, archive: Path | None) -> None
     folder.mkdir()
     if archive is not None:
         unpacked = unpack(archive, folder)
-        events.say(f"code: {unpacked:,} {'file' if unpacked == 1 else 'files'}")
+        events.say(f"code: {counted(unpacked, 'file')}")
     files.write_durably(session / SCRIPT, script(run, seed).encode())
 
 

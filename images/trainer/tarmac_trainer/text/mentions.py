@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tarmac_trainer.data.readers import BrokenLineError, composed, shown, text_of, whole_number
+from tarmac_trainer.runtime.counting import counted
 
 Place = tuple[int, int]
 """First token of a mention, token after its last."""
@@ -84,7 +85,8 @@ def named(
         raise BrokenLineError(f'"{first}" and "{after}" must both be whole numbers, not {given}')
     if not 0 <= start < end <= len(words):
         raise BrokenLineError(
-            f'"{first}" and "{after}" are {start} and {end}, which is no part of a sentence of {len(words)} words'
+            f'"{first}" and "{after}" are {start} and {end}, which is no part of a sentence of '
+            f"{counted(len(words), 'word')}"
         )
     here = " ".join(words[start:end])
     if key in value and find_all(words[start:end], text_of(value, key)) != [(0, end - start)]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tarmac_trainer.data.readers import BrokenLineError, label_of, shown, text_of, whole_number
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.text.entities import Sentence, Span
 
 TEXT, SPANS = "text", "spans"
@@ -110,7 +111,7 @@ def _span(one: dict[str, Any], number: int, text: str) -> tuple[int, int, str]:
         raise BrokenLineError(f'{what} must have whole numbers as "start" and "end", not {shown(one)}')
     if not 0 <= start < end <= len(text):
         raise BrokenLineError(
-            f"{what} is from {start} to {end}, which is no part of a text of {len(text):,} characters"
+            f"{what} is from {start} to {end}, which is no part of a text of {counted(len(text), 'character')}"
         )
     kind = label_of(one.get("label"), f'the "label" of {what}')
     said, here = one.get(TEXT), text[start:end]
