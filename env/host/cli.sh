@@ -131,8 +131,12 @@ weights)
 ps)
     use_stack
     if ! is_on JSON "${JSON:-}"; then
-        compose ps --format 'table {{.Service}}\t{{.Status}}'
-        echo
+        # airflow-init ends when its work is done.
+        services=$(compose ps --all --format 'table {{.Service}}\t{{.Status}}' | grep -v '^airflow-init .*Exited (0)' || true)
+        printf '%s\n\n' "$services"
+        if grep -qE ' (Exited|Created|Dead)' <<<"$services"; then
+            warn "a service has stopped: 'make doctor FIX=1' starts it. 'make logs SERVICE=...' says why it stopped."
+        fi
     fi
     list sessions --space
     ;;

@@ -60,6 +60,10 @@ case $* in *tarmac.cli.session_logs*) head -c 10240 /dev/zero ;; esac # an archi
 if [ "$config" ]; then printf 'mlflow\nscheduler\n'; fi
 if [ "$weights" ] && [ "$dashes" ]; then printf 'config.json\nmodel.safetensors\n'; fi
 case "$engine $*" in
+*' --all '*table*)
+    printf '%s\n' 'SERVICE        STATUS' 'airflow-init   Exited (0) 2 hours ago' 'postgres       Up 2 hours (healthy)'
+    if [ "$engine" = 'with stopped services' ]; then echo 'scheduler      Exited (137) 5 minutes ago'; fi
+    ;;
 'with stopped services '*' --all '*)
     printf '%s\n' 'airflow-init exited 1' 'postgres running 2' 'webserver exited 3' 'mlflow exited 4' 'triggerer running 5'
     ;;

@@ -91,6 +91,8 @@ class Airflow:
             self.cleared.append((body["dag_run_id"], body["task_ids"], body["include_downstream"]))
             self.runs[body["dag_run_id"]]["state"] = "queued"
             return httpx.Response(200, json={"task_instances": []})
+        if path == "/api/v2/monitor/health":
+            return httpx.Response(200, json=dict.fromkeys(("scheduler", "triggerer"), {"status": "healthy"}))
         if path == "/api/v2/dags/nlp_model_training":
             return httpx.Response(200, json={"is_paused": self.paused})
         if path.endswith("/dagRuns"):

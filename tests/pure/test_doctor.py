@@ -80,6 +80,7 @@ JUDGED: dict[str, tuple[Finding, State, str]] = {
         State.NOTE,
         "2 of other versions than 1.2: tarmac/trainer-cuda:1.0, tarmac/trainer:1.1",
     ),
+    "a paused pipeline": (doctor.pipeline(paused=True)[0], State.NOTE, "no session goes on"),
     "quarantine": (doctor.quarantine([device(quarantine="Xid 79")])[0], State.WRONG, "GPU-a is in quarantine: Xid 79"),
     "a device that is not usable": (doctor.quarantine([device(unusable="too hot")])[0], State.NOTE, "too hot"),
 }
@@ -186,6 +187,16 @@ def test_every_part_that_can_be_found_wrong_has_a_reason_for_being_left():
     assert parts <= mending.WHY_LEFT.keys()
 
 
+def test_a_part_of_airflow_that_was_started_just_now_is_waited_for():
+    silent = Finding("airflow triggerer", State.WRONG, "unhealthy", "x")
+    well = Finding("airflow triggerer", State.OK, "healthy")
+    looks, pauses = iter([[silent], [silent], [well]]), []
+    mending.settle(lambda: next(looks), lambda: pauses.append(1))
+    assert len(pauses) == 2
+    mending.settle(lambda: [silent], lambda: pauses.append(1))
+    assert len(pauses) > 10, "not for ever"
+
+
 def test_a_part_that_does_not_answer_is_said_and_the_others_are_mended(monkeypatch: pytest.MonkeyPatch):
     def away() -> list[str]:
         raise LedgerError("The database tarmac does not answer")
@@ -193,6 +204,7 @@ def test_a_part_that_does_not_answer_is_said_and_the_others_are_mended(monkeypat
     monkeypatch.setattr(mending, "_reap", away)
     monkeypatch.setattr(mending, "_old", lambda: ["removed old logs"])
     monkeypatch.setattr(doctor, "examine", lambda: FOUND)
+    monkeypatch.setattr(doctor, "airflow_health", list)
     found = mending.mend()
     assert found["failed"] == [
         {"part": "leftovers", "says": "could not be mended: The database tarmac does not answer"}

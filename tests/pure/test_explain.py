@@ -130,6 +130,8 @@ UNDER_WAY: dict[str, tuple[dict[str, Any], str]] = {
     "a task runs": ({"tasks": {"retrieve_resources": "running"}}, "its task retrieve_resources runs"),
     "between two tasks": ({"tasks": {"check_request_body": "success"}}, "It does not wait: it is preparing."),
     "the pipeline is paused": ({"paused": True}, "is paused in Airflow"),
+    "the triggerer is gone": ({"silent": ("triggerer",)}, "no session that waits goes on"),
+    "the scheduler is gone": ({"silent": ("scheduler",)}, "scheduler has not been heard of"),
 }
 
 
@@ -147,6 +149,9 @@ def test_a_run_that_has_not_begun_since_the_pipeline_is_paused_waits_for_nothing
     assert "is paused in Airflow" in why
     assert "under way" not in why
     assert "TARMAC_PARALLELISM" not in todo
+    _, why, todo = explained("queued", running=2, silent=("scheduler",))
+    assert "under way" not in why
+    assert todo == "`make doctor FIX=1`, on the stack's machine, starts it."
 
 
 def test_a_session_that_ended_well_needs_nothing():

@@ -8,7 +8,7 @@ import pytest
 
 from tarmac.base.errors import ApiError
 from tarmac.cli import follow
-from tarmac.cli.follow import PAUSED, STOPPED_FROM_OUTSIDE, Follower, curve, failure_reason, summary
+from tarmac.cli.follow import PAUSED, SILENT, START_IT, STOPPED_FROM_OUTSIDE, Follower, curve, failure_reason, summary
 from tarmac.cli.tables import _columns
 
 CURVES = {
@@ -239,6 +239,9 @@ class Run:
     def is_paused(self) -> bool:
         return bool(self.facts.get("paused"))
 
+    def silent_parts(self) -> tuple[str, ...]:
+        return ()
+
     def task_instances(self, _: str) -> list[dict[str, Any]]:
         return [
             {"task_id": task, "state": state, "try_number": attempt, "duration": duration}
@@ -275,6 +278,23 @@ def test_who_follows_a_run_of_a_dag_that_is_paused_is_told_so_once():
     assert followed(Run(*scenes, paused=True)) == ("failed", [f"    {PAUSED}"])
     assert followed(Run(*scenes)) == ("failed", [])
     assert followed(Run(("failed",), paused=True)) == ("failed", [])
+
+
+def test_who_follows_a_run_is_told_when_a_part_of_airflow_does_not_run_and_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(follow, "_HEALTH_SECONDS", 0)
+    silent = iter([(), ("scheduler", "triggerer"), ("scheduler",), (), ()])
+    monkeypatch.setattr(Run, "silent_parts", lambda _: next(silent))
+    assert followed(Run(*[("running",)] * 5, ("failed",))) == (
+        "failed",
+        [
+            f"    {SILENT['scheduler']} {START_IT}",
+            f"    {SILENT['triggerer']} {START_IT}",
+            "    Airflow's triggerer is back.",
+            "    Airflow's scheduler is back.",
+        ],
+    )
 
 
 def test_each_task_is_told_once_in_the_order_of_the_pipeline():

@@ -544,3 +544,15 @@ def test_every_variable_that_the_help_names_is_taken_literally(repository: Path)
     assert named <= arguments
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     assert not [line for line in lines if re.search(rf"\$[({{]({'|'.join(arguments)})[)}}]", line)]
+
+
+def test_a_service_that_has_stopped_is_listed_with_how_it_is_started(clone: Clone):
+    done = clone.make("ps", FAKE_ENGINE="with stopped services")
+    assert "scheduler      Exited (137) 5 minutes ago" in done.stdout
+    assert "a service has stopped: 'make doctor FIX=1' starts it" in done.stderr
+    assert [call.words for call in clone.commands()] == [["sessions", "--space"]]
+    assert done.returncode == 0
+    done = clone.make("ps")
+    assert "postgres       Up 2 hours" in done.stdout
+    assert "airflow-init" not in done.stdout
+    assert "has stopped" not in done.stderr

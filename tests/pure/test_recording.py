@@ -8,12 +8,37 @@ from typing import Any
 
 import pytest
 
+from tarmac.base.errors import RegistryError
 from tarmac.base.session import FAILED_PREFIX, MARKED_FAILED, MARKED_PREFIX, cancelled_note
 from tarmac.containers.usage import Usage, read_usage
 from tarmac.reaper.orphans import Run, Task
 from tarmac.reaper.recordings import End, how_it_ended
-from tarmac.registry.tracking import curve_name, other_key
+from tarmac.registry.tracking import TrainedOn, curve_name, log_data, other_key
 from tarmac.tasks.recorder import is_due
+
+
+class Registry:
+    """An MLflow that answers with these errors, one after the other, and then well."""
+
+    def __init__(self, *errors: str) -> None:
+        self.errors, self.calls = list(errors), 0
+
+    def call(self, *_: object) -> None:
+        self.calls += 1
+        if self.errors:
+            raise RegistryError(self.errors.pop(0))
+
+
+def test_two_sessions_that_link_one_data_set_at_the_same_moment_are_both_recorded():
+    clash = "refused POST /api/2.0/mlflow/runs/log-inputs with HTTP 400: (psycopg2.errors.UniqueViolation) dataset_pk"
+    data = [TrainedOn("mine", "train", "2" * 44, "2/2.jsonl", 9)]
+    registry = Registry(clash)
+    log_data(registry, "r", data)  # type: ignore[arg-type]
+    assert registry.calls == 2
+    for errors in ((clash, clash), ("MLflow does not answer",)):
+        with pytest.raises(RegistryError):
+            log_data(Registry(*errors), "r", data)  # type: ignore[arg-type]
+
 
 CANCELLED = "Cancelled by ada at 2026-11-28 12:00:00 UTC."
 OVER = {"train_model_cpu": Task("failed"), "check_DAG_success": Task("failed")}

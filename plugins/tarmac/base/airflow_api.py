@@ -187,6 +187,11 @@ class AirflowApi:
         """Tell whether a person has paused the DAG: then nothing of any run goes on."""
         return bool(self.call("GET", f"/dags/{DAG_ID}")["is_paused"])
 
+    def silent_parts(self) -> tuple[str, ...]:
+        """Return which of Airflow's scheduler and triggerer has not been heard of for half a minute or longer."""
+        health = self.call("GET", "/monitor/health")
+        return tuple(part for part in ("scheduler", "triggerer") if health[part]["status"] == "unhealthy")
+
     def runs(self, limit: int, offset: int = 0, states: Sequence[str] = ()) -> list[dict[str, Any]]:
         """Return the latest runs, newest first, without the first `offset` of them.
 

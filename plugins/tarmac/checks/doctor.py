@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import TarmacError
-from tarmac.base.settings import settings
+from tarmac.base.settings import settings, tower_login
 from tarmac.base.texts import counted
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.checks.space import LOGS, sizes
@@ -108,6 +109,14 @@ def health(answer: Mapping[str, Any]) -> list[Finding]:
         elif status is not None:
             found.append(Finding(name, State.WRONG, str(status), "`make ps`, then `make logs` of that service."))
     return found
+
+
+def pipeline(*, paused: bool) -> list[Finding]:
+    """Judge whether sessions go on. Pure."""
+    if not paused:
+        return []
+    todo = "Switch it on, on its page in Airflow."
+    return [Finding("pipeline", State.NOTE, "paused in Airflow by a person: no session goes on", todo)]
 
 
 def reservations(holders: Sequence[Mapping[str, Any]], now: datetime) -> Finding:
@@ -310,7 +319,12 @@ def _registry() -> list[Finding]:
     return [Finding("registry", State.OK, f"MLflow answers; it has {counted(len(Registry().models()), 'model')}")]
 
 
-def _airflow() -> list[Finding]:
+def airflow_health() -> list[Finding]:
+    """Ask Airflow for its parts, and judge them.
+
+    Raises:
+        OSError: it does not answer.
+    """
     import httpx
 
     try:
@@ -318,6 +332,12 @@ def _airflow() -> list[Finding]:
     except httpx.HTTPError as error:
         raise OSError(f"{type(error).__name__}: {error}") from error
     return health(answer.json())
+
+
+def _airflow() -> list[Finding]:
+    found = airflow_health()
+    with AirflowApi(settings().airflow_url, *tower_login()) as api:
+        return [*found, *pipeline(paused=api.is_paused())]
 
 
 def _leftovers() -> list[Finding]:

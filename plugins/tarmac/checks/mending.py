@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 from tarmac.base.errors import TarmacError
@@ -29,6 +29,7 @@ WHY_LEFT = {
     "gpu": "a person has to see to a device",
     "clocks": "the clock belongs to the machine's administrator",
     "migrations": "a migration cannot be taken back",
+    "pipeline": "a person has paused it",
     "code": "only a restart makes services read it, and you choose when",
     "disk": "what else takes space is data, models, images or logs that are kept: you choose",
     "logs": "they are not older than TARMAC_KEEP_DAYS says",
@@ -36,6 +37,7 @@ WHY_LEFT = {
     "leftovers": "the reaper's rule is not met, they belong to another machine, or something still uses them",
     "reservations": "the session may go on: an expired lease alone proves nothing",
 }
+_LOOKS, _LOOK_SECONDS = 30, 2.0
 _OTHERWISE = "nothing is known that mends it and is safe"
 
 
@@ -80,6 +82,22 @@ def reap(rounds: reaper.Reaper, pause: Callable[[], None]) -> list[str]:
     return removed_lines(removed, rounds.look()) if removed else []
 
 
+def settle(look: Callable[[], Sequence[doctor.Finding]], pause: Callable[[], None]) -> None:
+    """Wait until Airflow has heard of all its parts: of one that was started just now it hears within half a minute.
+
+    Args:
+        look: says how the parts are.
+        pause: called between two looks.
+
+    Raises:
+        OSError: Airflow does not answer.
+    """
+    for _ in range(_LOOKS):
+        if all(one.state is doctor.State.OK for one in look()):
+            return
+        pause()
+
+
 def mend() -> dict[str, Any]:
     """Mend what is safe to mend.
 
@@ -94,6 +112,8 @@ def mend() -> dict[str, Any]:
             mended += [{"part": part, "says": line} for line in attempt()]
         except (TarmacError, OSError) as error:  # requests' and docker's are OSErrors
             failed.append({"part": part, "says": f"could not be mended: {error}"})
+    with suppress(OSError):  # which the examination tells of
+        settle(doctor.airflow_health, lambda: time.sleep(_LOOK_SECONDS))
     findings = doctor.examine()
     return {"mended": mended, "failed": failed, "left": left_of(findings), "findings": findings}
 

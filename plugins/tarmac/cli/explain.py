@@ -17,7 +17,7 @@ from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_seconds
 from tarmac.cli.follow import cause_of
 from tarmac.cli.remedies import Remedy, find, of_page
-from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
+from tarmac.cli.session_tables import PAUSED, SILENT, START_IT, awaited, run_seconds
 
 Json = Mapping[str, Any]
 
@@ -66,6 +66,7 @@ class Known:
         attempts: of each task that is up for retry, why its last attempt failed.
         progress: of a training that runs, as its task tells it.
         paused: a person paused the DAG.
+        silent: of Airflow's scheduler and triggerer, those that do not run.
         running: how many runs are under way.
         now: aware.
     """
@@ -77,6 +78,7 @@ class Known:
     attempts: Mapping[str, str] = field(default_factory=dict)
     progress: Json | None = None
     paused: bool = False
+    silent: tuple[str, ...] = ()
     running: int = 0
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -115,7 +117,10 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
     else:
         if known.paused:
             why, todo = [PAUSED], ["Switch the DAG on, on its page in Airflow."]
-        if not (known.paused and run["state"] == "queued"):  # which does not wait for its turn
+        if known.silent:
+            why, todo = [*why, *(SILENT[part] for part in known.silent)], [*todo, START_IT]
+        # One that has not begun does not wait for its turn then.
+        if not ((known.paused or "scheduler" in known.silent) and run["state"] == "queued"):
             found = _under_way(known, state, remedies, command)
             why, todo = why + found[0], todo + found[1]
     return Explanation(state.value, why, todo, run["state"])
@@ -212,6 +217,7 @@ def explain(api: AirflowApi, run: Json, place: Json, command: Callable[..., str]
         attempts=attempts,
         progress=progress,
         paused=not over and api.is_paused(),
+        silent=() if over else api.silent_parts(),
         running=api.count_runs("running") if run["state"] == "queued" else 0,
     )
     return explanation(known, of_page(), command)

@@ -18,7 +18,7 @@ from tarmac.base.settings import settings
 from tarmac.base.states import FINISHED_STATES
 from tarmac.base.texts import one_line, visible
 from tarmac.base.units import format_seconds
-from tarmac.cli.session_tables import PAUSED, awaited, run_seconds
+from tarmac.cli.session_tables import PAUSED, SILENT, START_IT, awaited, run_seconds
 from tarmac.cli.tables import named, screen_width
 from tarmac.ledger.ledger import Ledger
 from tarmac.registry import evaluation
@@ -29,6 +29,8 @@ from tarmac.registry.promotion import counted, doubt
 NOT_ASKED = "not asked for"
 _POLL_SECONDS = 0.5
 _OUTAGE_SECONDS = 120
+# How often it is asked whether Airflow's parts run. Airflow itself notices after 30 s that one does not.
+_HEALTH_SECONDS = 15.0
 # Part of what the operator logs when Airflow ends its task.
 STOPPED_FROM_OUTSIDE = "the task was ended from outside"
 NO_REASON = "its log gives no reason"
@@ -174,6 +176,8 @@ class Follower:
         self._api, self._run_id, self._write, self._live, self._why = api, run_id, write, live, why
         self._said_why = ""
         self._asked_whether_paused = False
+        self._silent: tuple[str, ...] = ()
+        self._ask_again_at = time.monotonic() + _HEALTH_SECONDS
         self._run: dict[str, Any] = {}
         self._failed: tuple[str, int] | None = None
         self._shown: set[tuple[str, int]] = set()
@@ -229,11 +233,22 @@ class Follower:
             if self._api.is_paused():
                 self._write(f"    {PAUSED}")
             self._asked_whether_paused = True
+        if state not in ("success", "failed") and time.monotonic() >= self._ask_again_at:
+            self._ask_for_silent_parts()
         instances = {item["task_id"]: item for item in self._api.task_instances(self._run_id)}
         for task_id in TASKS:
             if task_id in instances:
                 self._show(task_id, instances[task_id])
         return state
+
+    def _ask_for_silent_parts(self) -> None:
+        before, self._silent = self._silent, self._api.silent_parts()
+        self._ask_again_at = time.monotonic() + _HEALTH_SECONDS
+        for part in SILENT:
+            if part in self._silent and part not in before:
+                self._write(f"    {SILENT[part]} {START_IT}")
+            elif part in before and part not in self._silent:
+                self._write(f"    Airflow's {part} is back.")
 
     def _show(self, task_id: str, instance: dict[str, Any]) -> None:
         state, attempt = instance["state"], int(instance.get("try_number") or 0)

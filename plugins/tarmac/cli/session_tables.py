@@ -15,6 +15,15 @@ PAUSED = (
     "The DAG nlp_model_training is paused in Airflow: no session goes on until a person switches it on (the "
     "switch on its page)."
 )
+SILENT = {
+    "scheduler": "Airflow's scheduler has not been heard of for some time: nothing but a training that runs goes on "
+    "until it is back.",
+    "triggerer": "Airflow's triggerer has not been heard of for some time: no session that waits goes on until it is "
+    "back.",
+}
+"""What a session waits for where a part of Airflow does not run."""
+
+START_IT = "`make doctor FIX=1`, on the stack's machine, starts it."
 WHOLE = ("RUN",)
 """Other commands take a run's id."""
 

@@ -147,9 +147,16 @@ def log_data(registry: Registry, run_id: str, data: Iterable[TrainedOn]) -> None
     Raises:
         RegistryError: MLflow refuses or does not answer.
     """
-    linked = [_dataset(one) for one in data]
-    if linked:
-        registry.call("POST", "/runs/log-inputs", {"run_id": run_id, "datasets": linked})
+    payload = {"run_id": run_id, "datasets": [_dataset(one) for one in data]}
+    if not payload["datasets"]:
+        return
+    try:
+        registry.call("POST", "/runs/log-inputs", payload)
+    except RegistryError as error:
+        if "UniqueViolation" not in str(error):
+            raise
+        # Another session linked the same data set at the same moment. MLflow finds it now.
+        registry.call("POST", "/runs/log-inputs", payload)
 
 
 def _dataset(one: TrainedOn) -> dict[str, Any]:

@@ -96,4 +96,7 @@ def _client(seconds: float = _SECONDS) -> httpx.AsyncClient:
 
 
 def _silent(error: Exception) -> CheckerUnavailableError:
-    return CheckerUnavailableError(f"the checker does not answer: {type(error).__name__}: {error}")
+    return CheckerUnavailableError(
+        f"the checker does not answer: {type(error).__name__}: {error}. It is in the service scheduler; "
+        "`make doctor FIX=1`, on the stack's machine, starts that where it has stopped"
+    )

@@ -16,7 +16,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"\bmake models\b", "tarmac models ls"),
     (r"\bmake ps\b", "tarmac ls"),
     (r"\bmake trainers\b", "tarmac kinds"),
-    (r"\bmake (gpus|hosts|doctor)\b", r"tarmac \1"),
+    (r"\bmake (gpus|hosts|doctor)\b(?! FIX)", r"tarmac \1"),
     (r"\bWith KEY= a request\b", "With a key a request"),
 )
 _SUBJECTS = {"KEY": "key", "RUN": "session", "GPU": "gpu"}
