@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +84,28 @@ def test_a_request_in_a_file_is_sent_as_it_is(tarmac: Command, stack: Stack, dat
     assert (code, json.loads(out)) == (0, {"id": "mine"})
     assert stack.started["mine"]["parameters"] == {"a": 1, "b": 2}
     assert len(stack.stored) == 1
+
+
+def test_a_number_that_json_has_not_reaches_the_stack_which_names_its_field(
+    tarmac: Command, stack: Stack, tmp_path: Path
+):
+    request = tmp_path / "nan.json"
+    request.write_text('{"model": "test_model", "datasets": {"a": {"train": "file:///f"}}, "seed": NaN}')
+    code, _, err = tarmac("train", request, "--detach", "--key", "odd")
+    assert (code, err) == (0, "")
+    assert math.isnan(stack.started["odd"]["seed"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_under_the_output_is_said():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tarmac_client", "completion", "bash"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (3, "The output could not be written: No space left on device.\n")
 
 
 def test_the_kinds_and_the_parameters_of_one_are_explained(tarmac: Command):

@@ -64,6 +64,13 @@ CONLLU = "# sent_id = 1\n# text = Ada met Bob\n" + "".join(
 )  # fmt: skip
 TOKENS = [{"orth": w, "ner": n, "tag": "X"} for w, n in (("Ada", "U-PER"), ("met", "O"), ("Bob", "U-PER"), (".", "O"))]
 
+ODD: list[Any] = [
+    {"sentence": "a", "sentiment": {"binary": 1}}, {"sentence": 5}, {"sentence": "a", "named_entity": [1, None]},
+    {"sentence": "a", "sentiment": 3}, {"sentence": "a", "spans": [3, {"label": None}], "text": "a"},
+    {"sentence": "a", "relations": [3, {}], "pos": "X"},
+]  # fmt: skip
+"""Lines as a person might write them, which a training refuses."""
+
 READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "doccano, sequences": (
         rows({"id": 1, "text": PROSE, "label": [[0, 3, "PER"], [8, 11, "PER"]], "Comments": []}),
@@ -295,6 +302,15 @@ READ: dict[str, tuple[str, list[dict[str, Any]]]] = {
         [{"user": "u1", "item": "a", "count": 3.0}, {"user": "u2", "item": "b", "count": 1.0}],
     ),
     "an array of Tarmac's own lines": (json.dumps(NER), NER),
+    "an array of lines that the training refuses": (json.dumps([*NER, *ODD]), [*NER, *ODD]),
+    "spans whose other keys stay": (
+        rows({"text": "Ada", "spans": [{"start": 0, "end": 3, "label": "PER", "text": "Ada"}], "group": 7}),
+        [{"text": "Ada", "spans": [{"start": 0, "end": 3, "label": "PER"}], "group": 7}],
+    ),
+    "one class of two": (
+        "text,label\na film,pos\n",
+        [{"sentence": "a film", "sentiment": {"categorical": 1, "binary": 1}}],
+    ),
 }
 
 
@@ -381,6 +397,17 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "a quote that does not end": ('text,label\na,1\n"b,1\n', "is no row of a table"),
     "a weight in words": ("user,item,rating\nu,i,good\n", "line 2: rating is 'good', which is no number"),
+    "a weight of none": ("user,item,rating\nu,i,5\nu,j,0\n", "line 3: rating is 0, and a weight is above 0"),
+    "one number in two ways": ("text,label\na,01\nb,1\n", "has the classes '01' and '1', which are one number"),
+    "an array of lines and others": ('[{"sentence": "a"}, 3]', "and record 2 is no object, as the others are"),
+    "a span that says another text": (
+        rows({"text": "Ada met", "spans": [{"start": 0, "end": 3, "label": "PER", "text": "Eva"}]}),
+        "record 1: a span says 'Eva', and from 0 to 3 the text is 'Ada'",
+    ),
+    "a span of truths": (
+        rows({"text": "Ada met", "spans": [{"start": False, "end": True, "label": "PER"}]}),
+        "a mention needs two whole numbers",
+    ),
     "a weight that JSON has not": ("user,item,rating\nu,i,nan\n", "line 2: rating is 'nan', which is no number"),
     "a user without an item": (
         "user_id,thing,rating\nu,i,1\n",
@@ -478,6 +505,28 @@ def test_columns_that_are_named_are_taken():
     assert found.lines == [{"sentence": "b c", "sentiment": {"categorical": 2}}]
     with pytest.raises(ExportError, match="there is no column 'x'; there are: text, label"):
         recognise.read(b"text,label\na,1\n", text_column="x")
+
+
+def test_own_lines_in_utf_16_are_read():
+    found = recognise.read(rows(*NER).encode("utf-16"))
+    assert found is not None
+    assert (found.kind, found.lines) == ("lines in UTF-16", NER)
+
+
+def test_one_class_of_two_has_the_number_that_its_word_means_also_in_a_file_beside_it():
+    assert classes_of("good", "bad") == {"good": 1, "bad": 0}
+    assert classes_of("good,ok", "bad") == {"good": 0, "ok": 1, "bad": 2}, "three are no pair"
+
+
+def classes_of(*files: str) -> dict[str, int]:
+    """The numbers of the classes of tables that are read one after the other."""
+    known: dict[str, int] = {}
+    for names in files:
+        content = "text,label\n" + "".join(f"x,{name}\n" for name in names.split(","))
+        found = recognise.read(content.encode(), classes=known)
+        assert found is not None
+        known = found.classes
+    return known
 
 
 def test_utf_16_is_read():

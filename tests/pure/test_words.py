@@ -21,6 +21,10 @@ SAID = {
     ),
     "or go back to version 2: make rollback MODEL=ner": "or go back to version 2: tarmac models rollback ner",
     "`make follow RUN=a:b` shows why.": "`tarmac follow a:b` shows why.",
+    "line 2 has a byte 0xe9: convert it (iconv -f WINDOWS-1252 -t UTF-8)": (
+        "line 2 has a byte 0xe9: say which: `tarmac data push FILE --encoding WINDOWS-1252`"
+    ),
+    "`make doctor FIX=1`, see `make doctor`": "`make doctor FIX=1`, see `tarmac doctor`",
     "see `make ps`, with make gpus": "see `tarmac ls`, with tarmac gpus",
     "run `make up`, see `make logs SERVICE=scheduler`": "run `make up`, see `make logs SERVICE=scheduler`",
     "name: 'RUN: x' is taken": "name: 'RUN: x' is taken",

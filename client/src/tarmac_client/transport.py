@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -51,7 +52,9 @@ def arguments(send: Send, body: Any) -> dict[str, Any]:
         "timeout": httpx.Timeout(send.seconds, connect=_CONNECT_SECONDS),
     }
     if send.json is not None:
-        made["json"] = send.json
+        # NaN too, which is no JSON: the stack names the field that has it.
+        made["content"] = json.dumps(send.json).encode()
+        headers["Content-Type"] = "application/json"
     if body is not None:
         made["content"] = body
     return made

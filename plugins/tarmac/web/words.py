@@ -10,6 +10,7 @@ import re
 _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"\bmake dataset FILE=(\.\.\.)?", "tarmac data push FILE"),
     (r"\bmake script FILE=(\.\.\.)?", "tarmac data push --script FILE"),
+    (r"convert it \(iconv -f (\S+) -t UTF-8\)", r"say which: `tarmac data push FILE --encoding \1`"),
     (r"\bmake promote MODEL=(\S+) VERSION=(\.\.\.)?", r"tarmac models promote \1 NUMBER"),
     (r"\bmake (rollback|production) MODEL=([^\s`),;]+)", r"tarmac models \1 \2"),
     (r"\bmake (follow|cancel|retry|explain) RUN=([^\s`),;]+)", r"tarmac \1 \2"),

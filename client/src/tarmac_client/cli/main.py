@@ -6,6 +6,7 @@ Exit codes are `ExitCode`; docs/client.md lists them.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -281,9 +282,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The program that read this has ended; Python would say so again while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()  # the program that read this has ended
         return ExitCode.INTERRUPTED
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _close_output()
+        print(f"The output could not be written: {error.strerror}.", file=sys.stderr)
+        return ExitCode.NO_ANSWER
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _close_output() -> None:
+    # Python would try once more to write while it exits.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run() -> None:

@@ -109,11 +109,18 @@ class Found:
                 f"({_some(list(known))}): write them in one way."
             )
         if numeric:
+            if one := next((name for name in names if str(int(name)) != name and str(int(name)) in names), None):
+                other = str(int(one))
+                raise ExportError(f"has the classes {one!r} and {other!r}, which are one number: write it in one way.")
             self.classes = {**known, **{name: int(name) for name in names}}
         else:
-            new = [name for name in _in_order(names) if name not in known]
+            new = [name for name in names if name not in known]
             first = max(known.values(), default=-1) + 1
-            self.classes = {**known, **{name: number for number, name in enumerate(new, first)}}
+            meant = _meant([*known, *names])
+            if meant and meant.items() >= known.items():
+                self.classes = meant
+            else:
+                self.classes = {**known, **{name: number for number, name in enumerate(new, first)}}
             told = ", ".join(f"{self.classes[name]} {name!r}" for name in sorted(names, key=self.classes.__getitem__))
             self.notes.append(f"classes became the numbers {told}")
             if known and new:
@@ -128,13 +135,29 @@ class Found:
         """Count the labels: types of entities, tags and classes."""
         found: Counter[str] = Counter()
         for line in self.lines:
-            found.update(tag[2:] for tag in line.get("named_entity", []) if tag.startswith("B-"))
-            found.update(span["label"] for span in line.get("spans", []))
-            found.update(line.get("pos", []))
-            found.update(pair["relation"] for pair in line.get("relations", []))
-            if "sentiment" in line:
-                found[str(line["sentiment"]["categorical"])] += 1
+            tags = (tag for tag in _texts(line, "named_entity") if tag.startswith("B-"))
+            found.update(tag[2:] for tag in tags)
+            found.update(_texts(line, "pos"))
+            found.update(str(one["label"]) for one in _objects(line, "spans") if "label" in one)
+            found.update(str(one["relation"]) for one in _objects(line, "relations") if "relation" in one)
+            kinds = line.get("sentiment")
+            if isinstance(kinds, Mapping) and kinds:
+                found[str(kinds.get("categorical", kinds.get("binary")))] += 1
         return found
+
+
+def _listed(line: Mapping[str, Any], key: str) -> list[Any]:
+    # A line that a person wrote may have anything there: the training says what is wrong with it.
+    given = line.get(key)
+    return given if isinstance(given, list) else []
+
+
+def _texts(line: Mapping[str, Any], key: str) -> list[str]:
+    return [one for one in _listed(line, key) if isinstance(one, str)]
+
+
+def _objects(line: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    return [one for one in _listed(line, key) if isinstance(one, Mapping)]
 
 
 _NUMBER = re.compile(r"\d{1,4}")
@@ -144,12 +167,16 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _in_order(names: Sequence[str]) -> list[str]:
-    # The words that tools have for no and yes, bad and good: 0 and 1.
-    for low, high in (("negative", "positive"), ("neg", "pos"), ("no", "yes"), ("false", "true"), ("bad", "good")):
-        if {name.lower() for name in names} == {low, high}:
-            return sorted(names, key=lambda name: name.lower() == high)
-    return list(names)
+_PAIRS = (("negative", "positive"), ("neg", "pos"), ("no", "yes"), ("false", "true"), ("bad", "good"))
+"""The words that tools have for 0 and 1."""
+
+
+def _meant(names: Sequence[str]) -> dict[str, int]:
+    """Return the numbers that classes have by their words, also where only one of the two is there; else none."""
+    for pair in _PAIRS:
+        if {name.lower() for name in names} <= set(pair):
+            return {name: pair.index(name.lower()) for name in names}
+    return {}
 
 
 def _inside(text: str, place: Place, where: str) -> Place:

@@ -12,6 +12,7 @@ from typing import Any
 from tarmac_client.exports import columnar, docbin, records, tables
 from tarmac_client.exports.lines import ExportError, Found, Line, numbered
 
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SHOWN = 3
 _MOST_LABELS = 12
 _MOST_SHOWN = 200
@@ -50,12 +51,21 @@ def read(
     else:
         text = _decoded(content)
         found = None if text is None else _read(text, text_column, label_column)
+        if found is None and text is not None and content.startswith(_UTF16) and is_own(text.encode()):
+            found = _own(text)
     if found is not None and not found.lines:
         why = "; ".join(f"{reason}: {count}" for reason, count in found.left_out.items() if count)
         raise ExportError(f"is {found.kind}, and nothing of it can be trained on ({why or 'it holds no record'}).")
     if found is not None:
         found.number_classes(classes or {})
     return found
+
+
+def _own(text: str) -> Found | None:
+    """Read lines as Tarmac trains on, of a file that is in another encoding."""
+    listed, _ = _records(text)
+    lines = [one for one in listed if isinstance(one, dict)]
+    return Found("lines in UTF-16", lines) if lines and len(lines) == len(listed) else None
 
 
 def is_own(head: bytes) -> bool:
@@ -69,7 +79,7 @@ def is_own(head: bytes) -> bool:
 
 
 def _decoded(content: bytes) -> str | None:
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if content.startswith(_UTF16):
         try:
             return content.decode("utf-16")
         except UnicodeDecodeError:
@@ -88,7 +98,11 @@ def _read(text: str, text_column: str | None, label_column: str | None) -> Found
             return None
         reader = records.reader_of(listed[0])
         if reader is None:
-            return Found("a JSON array of lines", listed) if array and records.is_line(listed[0]) else None
+            if not array or not records.is_line(listed[0]):
+                return None
+            if wrong := next((where for where, one in numbered(listed) if not isinstance(one, dict)), None):
+                raise ExportError(f"is a JSON array of lines, and {wrong} is no object, as the others are.")
+            return Found("a JSON array of lines", listed)
         return _by(reader, listed)
     if tables.is_conll_u(text):
         return tables.conll_u(text)
@@ -167,7 +181,7 @@ def told(found: Found, name: str) -> list[str]:
 def _shown(line: Line) -> str:
     """Return a line as a person reads it: of a text its mentions in words, not in numbers."""
     text, spans = line.get("text"), line.get("spans")
-    if not isinstance(text, str) or not isinstance(spans, list):
+    if not isinstance(text, str) or not isinstance(spans, list) or not all(map(_is_read, spans)):
         return json.dumps(line, ensure_ascii=False)[:_MOST_SHOWN]
     short = text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
     mentions = [f"{one['label']} {_quoted(text[one['start'] : one['end']])}" for one in spans]
@@ -177,6 +191,15 @@ def _shown(line: Line) -> str:
     ]
     told = [", ".join(_first(mentions)) or "no mention", *([", ".join(_first(related))] if related else [])]
     return f"{_quoted(short)}: {'; '.join(told)}"
+
+
+def _is_read(span: Any) -> bool:
+    """Tell whether a span is one that a reader made: lines that a person wrote may have anything there."""
+    return (
+        isinstance(span, dict)
+        and isinstance(span.get("label"), str)
+        and all(isinstance(span.get(key), int) for key in ("start", "end"))
+    )
 
 
 def _quoted(text: str) -> str:

@@ -245,11 +245,24 @@ def texts_with_spans(records: Sequence[Any]) -> Found:
             found.lines.append(dict(record))
         elif record.get("spans") is not None:
             text = _text(where, record, "text")
-            spans = [_place(where, one.get("start"), one.get("end"), one.get("label")) for one in record["spans"]]
+            spans = [_said(where, text, one) for one in record["spans"]]
             found.add_entities(text, spans, where, more=record)
         else:
             found.left_out["no spans"] += 1
     return found
+
+
+def _said(where: str, text: str, span: Record) -> Place:
+    """Return a span's place.
+
+    Raises:
+        ExportError: it is none, or its text is another than that at the place.
+    """
+    start, end, label = _place(where, span.get("start"), span.get("end"), span.get("label"))
+    said = span.get("text")
+    if said is not None and said != text[start:end]:
+        raise ExportError(f"{where}: a span says {said!r}, and from {start} to {end} the text is {text[start:end]!r}.")
+    return start, end, label
 
 
 def spacy_docs(records: Sequence[Any]) -> Found:

@@ -200,6 +200,11 @@ def _pairs(rows: Any, header: Sequence[str], small: Sequence[str], user: int, it
                 line[small[weight]] = _finite(row[weight])
             except ValueError as error:
                 raise ExportError(f"line {number}: {header[weight]} is {row[weight]!r}, which is no number.") from error
+            if _finite(row[weight]) <= 0:
+                raise ExportError(
+                    f"line {number}: {header[weight]} is {row[weight]}, and a weight is above 0: leave out what the "
+                    "user disliked, or call the column otherwise."
+                )
         found.lines.append(line)
     more = f", {header[weight]!r} the weight" if weight is not None else ""
     found.notes.append(f"the columns are {header[user]!r} the user, {header[item]!r} the item{more}")
