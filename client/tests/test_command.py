@@ -104,6 +104,7 @@ def test_a_full_disk_under_the_output_is_said():
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(show.__file__).parents[2])},
         )
     assert (done.returncode, done.stderr) == (3, "The output could not be written: No space left on device.\n")
 
