@@ -43,6 +43,10 @@ FILES = TemplatedMount(source=STACK.files_volume, target="/files", read_only=Tru
 REQUEST_OF = f"ti.xcom_pull(task_ids='{ids.CHECK_REQUEST_BODY}')"
 REQUEST = f"{{{{ {REQUEST_OF} }}}}"
 PATH = f"ti.xcom_pull(task_ids='{ids.CREATE_UNIQUE_SESSION_PATH}')"
+# A session that a version before settled has none.
+LIBRARIES = TemplatedMount(
+    source=f"{{{{ ({PATH} or {{}}).get('libraries') or session_volume(run_id) }}}}", target="/libraries"
+)
 PLAN = f"ti.xcom_pull(task_ids='{ids.DETERMINE_CPU_OR_GPU}', key='{ids.PLAN}')"
 # What create_unique_session_path settled; a session that was refused before has nothing but the clean-up to run.
 TRAINER = f"{{{{ session_trainer({PATH})%s }}}}"
@@ -178,9 +182,10 @@ def nlp_model_training() -> None:
         ids.RETRIEVE_RESOURCES,
         "prep",
         "Fetch the data sets, compare their content with their ids, read and check every line.",
-        extra_mounts=[DATASETS, FILES],
+        extra_mounts=[DATASETS, FILES, LIBRARIES],
         environment={
             "TARMAC_STORE": STACK.store_url,
+            "TARMAC_PACKAGE_INDEX": STACK.package_index,
             "TARMAC_BASE_MODEL": f"{{{{ {PATH}['base'] }}}}",
             "TARMAC_HUB_URL": STACK.hub_url,
             # Without credentials of ours there are none: never those that a cloud's metadata service hands out.

@@ -252,7 +252,8 @@ def test_the_session_s_last_task_links_to_what_it_left_in_mlflow(stored: Any):
 
 def test_only_fetching_the_data_sees_the_store_and_local_files(dag: Any):
     mounts = {task.task_id: {m["Target"]: m["ReadOnly"] for m in getattr(task, "mounts", [])} for task in dag.tasks}
-    assert mounts["retrieve_resources"] == {"/session": False, "/datasets": True, "/files": True}
+    shared = {"/datasets": True, "/files": True, "/libraries": False}
+    assert mounts["retrieve_resources"] == {"/session": False, **shared}
     for name in ("train_model_cpu", "train_model_gpu", "save_model", "eval_model", "cleanup"):
         assert mounts[name] == {"/session": False}, name
 
@@ -264,6 +265,21 @@ def test_a_training_whose_volume_is_gone_fetches_its_data_again(dag: Any):
     assert dag.get_task("eval_model").refill is None
     # Clearing a training clears its setups with it, so the data is fetched before it.
     assert dag.get_task("retrieve_resources").is_setup
+
+
+def test_libraries_of_own_code_are_in_a_volume_that_no_other_trainer_prepares_with(dag: Any):
+    task = dag.get_task("retrieve_resources")
+    source = next(one["Source"] for one in task.mounts if one["Target"] == "/libraries")
+
+    def volume(settled: dict[str, Any] | None) -> str:
+        pull = SimpleNamespace(xcom_pull=lambda **_: settled)
+        template = dag.get_template_env(force_sandboxed=False).from_string(source)
+        return str(template.render(ti=pull, run_id="r", **dag.user_defined_macros))
+
+    assert volume({"libraries": "x_libraries"}) == "x_libraries"
+    own = dag.user_defined_macros["session_volume"]("r")
+    # Settled by the version before, and a session that was refused before it had a volume.
+    assert volume({"volume": "v"}) == volume(None) == own
 
 
 def test_own_code_trains_in_its_image_and_every_other_step_in_tarmac_s_trainer(dag: Any):

@@ -51,6 +51,26 @@ def test_its_image_trains_and_tarmac_s_trainer_does_the_rest(monkeypatch: pytest
     assert "training" not in pipeline.make_session("d", "r", parse_request(PLAIN))
 
 
+def test_libraries_are_fetched_over_a_network_only_where_an_index_is_set_and_shared_by_own_code_only(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for name in ("client", "fence", "create_session_volume"):
+        monkeypatch.setattr(pipeline.engine, name, lambda *_: [])
+    found = []
+    for index in ("", "https://index.example/simple"):
+        monkeypatch.setenv("TARMAC_PACKAGE_INDEX", index)
+        settings.cache_clear()
+        for request in (own(requirements="requirements.txt"), own(), parse_request(PLAIN)):
+            session = pipeline.make_session("d", "r", request)
+            found.append((session["network"], session["libraries"]))
+    monkeypatch.undo()
+    settings.cache_clear()
+    shared, egress = settings().libraries_volume, settings().egress_network
+    alone = session["volume"]
+    assert found[:3] == [("none", shared), ("none", shared), ("none", alone)]
+    assert found[3:] == [(egress, shared), ("none", shared), ("none", alone)]
+
+
 @pytest.mark.usefixtures("images")
 def test_an_image_that_is_not_on_the_machine_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch):
     def image_id(_: object, image: str) -> str:

@@ -84,6 +84,9 @@ ACCEPTED = {
     "a script": {**GOOD, "model": NER, "script": SCRIPT},
     "code of one's own": OWN,
     "code that is in the image": {**OWN, "run": {"command": ["train"], "image": "tarmac/trainer:latest"}},
+    "code of a commit, with libraries": with_run(
+        git="https://git.example/x@0123", requirements="needs/requirements.txt", python="3.11"
+    ),
     "a URL with letters of other alphabets": with_train("s3://bucket/données-データ.jsonl"),
     "an eval set of its own": {**GOOD, "datasets": {"tiny": {"train": STORED, "eval": "s3://bucket/eval.jsonl"}}},
     "32 data sets": {**GOOD, "datasets": {f"set-{i}": {"train": STORED} for i in range(32)}},
@@ -137,6 +140,27 @@ REFUSED = {
     "a word of a command that is a number": (with_run(command=["a", 3]), "run.command.1", "3", "must be a text"),
     "code that is a script": (with_run(code=SCRIPT), "run.code", "AF4japp", "data push --code"),
     "an image that nobody allowed": (with_run(image="evil/x"), "run.image", "'evil/x'", "allows no other image"),
+    "a commit that nobody packed": (
+        with_run(code=None, git=".@HEAD"),
+        "run.git",
+        "'.@HEAD'",
+        "git is of run.code, which is missing: `tarmac run`",
+    ),
+    "libraries without code": (
+        with_run(code=None, requirements="a.txt"),
+        "run.requirements",
+        "'a.txt'",
+        "is of run.code, which is missing",
+    ),
+    "libraries elsewhere": (with_run(requirements="../a.txt"), "run.requirements", "'../a.txt'", "a file in the code"),
+    "libraries by a whole path": (
+        with_run(requirements="/a.txt"),
+        "run.requirements",
+        "'/a.txt'",
+        "a file in the code",
+    ),
+    "a Python that is none": (with_run(requirements="a", python="py3"), "run.python", "'py3'", "such as 3.11"),
+    "a Python for nothing": (with_run(python="3.11"), "run.python", "'3.11'", "says for which Python run.requirements"),
     "a key of own code that there is not": (with_run(args=[]), "run.args", "unknown key", "remove it"),
     "own code with a model of the trainer's": ({**OWN, "model": NER}, "run", "command", "only the model own_code"),
     "a script of no store": ({**GOOD, "model": NER, "script": "train.py"}, "script", "'train.py'", "make script"),

@@ -70,6 +70,7 @@ MALFORMED = {
     "a size of /tmp in words": ("TARMAC_TRAINER_TMP", "much"),
     "a hub without http": ("TARMAC_HUB_URL", "hub.example"),
     "a hub with a password": ("TARMAC_HUB_URL", "https://me:secret@hub.example"),
+    "a package index without http": ("TARMAC_PACKAGE_INDEX", "index.example/simple"),
     "too few processes": ("TARMAC_TRAINER_PROCESSES", "15"),
     "processes in words": ("TARMAC_TRAINER_PROCESSES", "many"),
     "processes as a superscript digit": ("TARMAC_TRAINER_PROCESSES", "5²"),

@@ -94,6 +94,17 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "model": "own_code",
         "run": {"command": ["python", "train.py"], "code": f"{ID}/{ID}.tar", "image": None},
     },
+    "code of one's own with libraries": {
+        **NER,
+        "model": "own_code",
+        "run": {
+            "command": ["a"],
+            "code": f"{ID}/{ID}.tar",
+            "git": "x@1",
+            "requirements": "requirements.txt",
+            "python": "3.11",
+        },
+    },
     "a script": {**NER, "script": f"{ID}/{ID}.py"},
     "a name, a base model, promotion": {**NER, "name": "mine", "base_model": "mine/3", "promote": "auto"},
     "weights": {**NER, "base_model": f"weights:{ID}", "parameters": {"epochs": 2}},

@@ -79,12 +79,17 @@ def test_the_search_finds_what_is_there():
 
 
 # The scheduler reaches other hosts' engines by it (decision 0024).
-WANTED = {"airflow": {"/bin/ssh", "/usr/bin/ssh"}}
+# `prep` unpacks wheels of own code by it (decision 0031).
+WANTED = {
+    "airflow": {"/bin/ssh", "/usr/bin/ssh"},
+    "trainer": {"/bin/pip", "/usr/bin/pip", "/bin/pip3", "/usr/bin/pip3"},
+}
+WANTED_INSTALLERS = {"trainer": ["/usr/lib/python3/dist-packages/pip"]}
 
 
 def test_no_build_tool_and_no_downloader_is_in_it(image: str):
     assert set(look(image)["tools"]) == WANTED.get(image, set())
-    assert look(image)["installers"] == []
+    assert look(image)["installers"] == WANTED_INSTALLERS.get(image, [])
     assert look(image)["headers"] == []
 
 

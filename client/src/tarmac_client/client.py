@@ -107,6 +107,9 @@ class Tarmac:
         *,
         code: str | Path | Sequence[str | Path] | None = None,
         image: str | None = None,
+        git: str | None = None,
+        requirements: str | None = None,
+        python: str | None = None,
         gpu: bool = False,
         name: str | None = None,
         key: str | None = None,
@@ -120,6 +123,9 @@ class Tarmac:
             train, eval: paths, ids of stored files or URLs; eval None: about a tenth of train is held out.
             code: the folder that the command is run in, a file or several, or what is stored; None: it is in the image.
             image: one that the stack allows; None: Tarmac's own trainer.
+            git: a repository, @ and a commit, whose code it is; `code` is then a folder in it, None: all of it.
+            requirements: the path in the code of a file that names libraries, which are installed before.
+            python: for which Python, such as `3.11`, where the image has another one than Tarmac's.
             name: under which the model is registered; None: own_code.
             key: sent again with the same request, it starts nothing and leads to the first session.
             resources: such as `{"gpu_memory": "12GiB"}`.
@@ -127,7 +133,17 @@ class Tarmac:
         """
         data = {files.data_name(str(train)): (str(train), None if eval is None else str(eval))}
         request = files.build_run(
-            command, data, code=code, image=image, gpu=gpu, name=name, resources=resources, more=more
+            command,
+            data,
+            code=code,
+            image=image,
+            git=git,
+            requirements=requirements,
+            python=python,
+            gpu=gpu,
+            name=name,
+            resources=resources,
+            more=more,
         )
         return self.send(request, key=key)
 

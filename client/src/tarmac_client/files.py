@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tarmac_client import packing
+from tarmac_client import git, packing
 from tarmac_client.errors import SettingsError
 from tarmac_client.exports import packed, recognise
 from tarmac_client.exports.brat import brat
@@ -182,11 +182,33 @@ def identify_code(path: str | Path | Sequence[str | Path], *, field: str) -> Loc
         if not one.exists():
             raise SettingsError(f"{field}: {str(one)!r} is not there: name a folder or a file with the code.")
     content, count = packing.pack_files(several, field=field) if several else packing.archive(found, field=field)
+    return _kept_code(content, count, ", ".join(one.name for one in several) or str(found), field)
+
+
+def identify_commit(source: str, *, folder: Path, field: str, below: str = "") -> tuple[LocalFile, str]:
+    """Pack the code of a Git commit, kept until the program ends.
+
+    Args:
+        source: a repository, @ and a commit.
+        folder: what a path is relative to.
+        below: the folder in it that is packed; "": all of it.
+
+    Returns:
+        What `identify_code` would return of the same files, and the source with the whole id of the commit.
+
+    Raises:
+        SettingsError: it cannot be had; or as of `identify_code`.
+    """
+    found, said = git.commit(source, folder=folder, field=field)
+    content, count = packing.pack_tar(found, field=field, what=source, below=below)
+    return _kept_code(content, count, said, field), said
+
+
+def _kept_code(content: bytes, count: int, what: str, field: str) -> LocalFile:
     kept = Path(_folder().name) / f"{base58(hashlib.sha256(content).digest())}.tar"
     kept.write_bytes(content)
     made = _identify(kept, field, suffix=".tar")
-    names = ", ".join(one.name for one in several) or str(found)
-    return replace(made, title=names, told=(f"{names}: {count:,} {'file' if count == 1 else 'files'} of code",))
+    return replace(made, title=what, told=(f"{what}: {count:,} {'file' if count == 1 else 'files'} of code",))
 
 
 @functools.cache
@@ -221,6 +243,10 @@ def head(file: LocalFile) -> bytes:
     """Return the beginning of a file, as much as the stack looks at."""
     with file.path.open("rb") as opened:
         return opened.read(CHUNK)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, Path) or (isinstance(value, str) and not is_reference(value))
 
 
 _MOST_SHAPES = 2000
@@ -268,7 +294,8 @@ def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str,
 
     Args:
         request: `train`, `eval`, `script` and `run.code` may be references, URLs, or paths; `run.code` a list of paths
-            too. What is no text is left to the stack, which names every bad field.
+            too, and with `run.git` a folder in that commit. What is no text is left to the stack, which names every
+            bad field.
         folder: what paths are relative to.
 
     Raises:
@@ -292,7 +319,12 @@ def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str,
     if "script" in made:
         made["script"] = replaced(made["script"], "script", script=True)
     run = made.get("run")
-    if isinstance(run, dict) and (own := run.get("code")) and not (isinstance(own, str) and is_reference(own)):
+    own = run.get("code") if isinstance(run, dict) else None
+    if isinstance(run, dict) and isinstance(run.get("git"), str) and (own is None or _is_path(own)):
+        file, run["git"] = identify_commit(run["git"], folder=folder, field="run.git", below=str(own or ""))
+        found.append(file)
+        run["code"] = file.reference
+    elif isinstance(run, dict) and own and (isinstance(own, list) or _is_path(own)):
         paths = own if isinstance(own, list) else [own]
         if all(isinstance(one, (str, Path)) for one in paths):
             there = [folder / Path(one).expanduser() for one in paths]
@@ -307,6 +339,9 @@ def build_run(
     *,
     code: str | Path | Sequence[str | Path] | None = None,
     image: str | None = None,
+    git: str | None = None,
+    requirements: str | None = None,
+    python: str | None = None,
     gpu: bool = False,
     name: str | None = None,
     resources: Mapping[str, Any] | None = None,
@@ -317,14 +352,17 @@ def build_run(
     Args:
         command: its words.
         data: train and eval of each data set by name: paths, references or URLs.
-        code: a folder, a file or several files, or a reference; None: all of it is in the image.
+        code: a folder, a file or several files, or a reference; None: all of it is in the image, or in `git`.
+        git: a repository, @ and a commit, whose code it is; `code` is a folder in it then.
+        requirements: the path in the code of a file that names libraries, and `python` for which Python.
         more: other keys of a request.
     """
     run: dict[str, Any] = {"command": list(command)}
     if code is not None:
         run["code"] = str(code) if isinstance(code, (str, Path)) else [str(one) for one in code]
-    if image is not None:
-        run["image"] = image
+    for key, value in (("image", image), ("git", git), ("requirements", requirements), ("python", python)):
+        if value is not None:
+            run[key] = value
     return _request("own_code", data, gpu=gpu, name=name, more=more, run=run, resources=resources)
 
 

@@ -37,6 +37,7 @@ def prep(session: Path) -> dict[str, Any]:
     request, model, parameters = _begin(session, "prep")
     store_url = os.environ.get("TARMAC_STORE") or store.DEFAULT_STORE
     prepared = splits.prepare(request, session, model=model, store_url=store_url)
+    installed: list[str] = []
     if request.script is not None:
         target = scripts.path(session, request.script)
         fetched = store.fetch(request.script, target, name="script", store=store_url)
@@ -48,7 +49,9 @@ def prep(session: Path) -> dict[str, Any]:
             archive = session / "code.tar"
             fetched = store.fetch(request.run.code, archive, name="code", store=store_url)
             events.say(f"code: {fetched.bytes:,} bytes, {fetched.id}")
-        own_code.prepare(session, request.run, request.seed, archive)
+        installed = own_code.prepare(
+            session, request.run, request.seed, archive, index=os.environ.get("TARMAC_PACKAGE_INDEX", "")
+        )
     lines = splits.read_prepared(session, "train", model)
     model.check(lines)
     if not request.gpu:
@@ -99,6 +102,7 @@ def prep(session: Path) -> dict[str, Any]:
         "skipped_lines": prepared.skipped_lines,
         **known,
         **({"remarks": remarks} if remarks else {}),
+        **({"libraries": installed} if installed else {}),
         **({} if found is None else {"familiar": vars(found)}),
         **({} if gpu is None else {"gpu_need": vars(gpu)}),
     }

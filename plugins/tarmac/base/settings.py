@@ -68,6 +68,8 @@ class Settings:
     registry_network: str
     egress_network: str
     hub_url: str
+    package_index: str
+    libraries_volume: str
     url_schemes: tuple[str, ...]
     airflow_url: str
     checker_url: str
@@ -99,10 +101,10 @@ def _cores(text: str, *, variable: str) -> int:
     return round(float(text) * 1000)
 
 
-def _hub(text: str) -> str:
+def _address(text: str, *, variable: str, of: str) -> str:
     if text and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+(?:/[A-Za-z0-9._~/-]*)?", text):
         raise SettingsError(
-            f"TARMAC_HUB_URL={text!r} is not the address of a hub: write https:// and its name, or nothing."
+            f"{variable}={text!r} is not the address of a {of}: write https:// and its name, or nothing."
         )
     return text.rstrip("/")
 
@@ -212,7 +214,9 @@ def read(environment: Mapping[str, str]) -> Settings:
         files_volume=f"{stack}_files",
         registry_network=f"{stack}_registry",
         egress_network=f"{stack}_egress",
-        hub_url=_hub(get("TARMAC_HUB_URL", "")),
+        hub_url=_address(get("TARMAC_HUB_URL", ""), variable="TARMAC_HUB_URL", of="hub"),
+        package_index=_address(get("TARMAC_PACKAGE_INDEX", ""), variable="TARMAC_PACKAGE_INDEX", of="package index"),
+        libraries_volume=f"{stack}_libraries",
         url_schemes=tuple(s.strip() for s in get("TARMAC_URL_SCHEMES", "file,s3").split(",") if s.strip()),
         airflow_url=get("TARMAC_AIRFLOW_URL", "http://webserver:8080").rstrip("/"),
         checker_url=get("TARMAC_CHECKER_URL", "http://scheduler:8975").rstrip("/"),

@@ -25,6 +25,7 @@ _NAMES = {
     "datasets": "data sets",
     "mlflow-artifacts": "models and artifacts",
     "postgres-data": "databases",
+    "libraries": "libraries of own code",
 }
 _SESSIONS = "volumes of sessions"
 _FRESH_SECONDS = 600.0

@@ -15,6 +15,7 @@ from pydantic import (
     StrictInt,
     StrictStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -206,6 +207,19 @@ class OwnRun(BaseModel):
     image: Annotated[StrictStr, Field(max_length=255)] | None = Field(
         None, title="Image", description="An image that TARMAC_RUN_IMAGES allows; null: Tarmac's own trainer."
     )
+    git: Annotated[StrictStr, Field(max_length=1024)] | None = Field(
+        None,
+        title="Git",
+        description="Where the client packed the code from, a repository, @ and a commit; for the record alone.",
+    )
+    requirements: Annotated[StrictStr, Field(max_length=255)] | None = Field(
+        None,
+        title="Requirements",
+        description="The path in the code of a file that names libraries; the task retrieve_resources installs them.",
+    )
+    python: StrictStr | None = Field(
+        None, title="Python", description="For which Python, such as 3.11; null: that of Tarmac's own trainer."
+    )
 
     @field_validator("code")
     @classmethod
@@ -214,6 +228,25 @@ class OwnRun(BaseModel):
             raise PydanticCustomError(
                 "code_reference", "must be '<id>/<id>.tar' as `tarmac data push --code FOLDER` prints it"
             )
+        return value
+
+    @field_validator("git", "requirements")
+    @classmethod
+    def _of_code(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("code", "") is None:
+            said = f"{info.field_name} is of run.code, which is missing: `tarmac run` packs and stores it"
+            raise PydanticCustomError("of_code", "{said}", {"said": said})
+        if value is not None and info.field_name == "requirements" and not is_path_inside(value):
+            raise PydanticCustomError("path_inside", "must be the path of a file in the code, such as requirements.txt")
+        return value
+
+    @field_validator("python")
+    @classmethod
+    def _version(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not re.fullmatch(r"3\.[0-9]{1,2}", value):
+            raise PydanticCustomError("python", "must be the version of a Python, such as 3.11")
+        if value is not None and info.data.get("requirements", "") is None:
+            raise PydanticCustomError("of_requirements", "says for which Python run.requirements are; name these too")
         return value
 
     @field_validator("image")
@@ -225,6 +258,12 @@ class OwnRun(BaseModel):
         named = f"allows {', '.join(allowed)}" if allowed else "allows no other image than Tarmac's own trainer"
         said = f"is not allowed: TARMAC_RUN_IMAGES {named}; leave image out, or have it allowed in env/stack.env"
         raise PydanticCustomError("image_allowed", "{said}", {"said": said})
+
+
+def is_path_inside(path: str) -> bool:
+    """Tell whether a path leads to something below the folder that it is relative to. Pure."""
+    parts = path.split("/")
+    return not {"", ".", ".."} & set(parts) and path.isprintable()
 
 
 def _advice(model: str, known: Catalogue) -> str:

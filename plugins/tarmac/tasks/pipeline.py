@@ -73,7 +73,8 @@ def check_request(conf: object) -> dict[str, Any]:
 
 def needs_network(request: TrainingRequest) -> bool:
     """Tell whether fetching needs a network: something named by the request is not on this machine."""
-    return request.on_hub or any(
+    libraries = request.run is not None and request.run.requirements is not None and settings().package_index
+    return bool(request.on_hub or libraries) or any(
         datasets.is_remote(reference, settings().store_url) for _, reference in datasets.references(request)
     )
 
@@ -102,6 +103,8 @@ def make_session(dag_id: str, run_id: str, request: TrainingRequest) -> Session:
     session: Session = {
         "volume": name,
         "network": ",".join(networks) or "none",
+        # What other trainers prepare has no part in the libraries that own code is trained with.
+        "libraries": stack.libraries_volume if request.run is not None else name,
         "base": base,
         "image": trainer_image(request),
         "command": list(model.command),

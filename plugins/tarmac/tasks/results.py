@@ -36,7 +36,8 @@ class Session(TypedDict):
     `volume`: its name; `network`: the networks, comma-separated, that what it starts from has to be fetched over,
     "none" for local data and no base model; `base`: MLflow's URI of the base model, "" without one; `image`, `command`,
     `memory_bytes`: of its trainer, and `score`, `margin`: what ranks its versions, for all of the session, whatever
-    becomes of the catalogue; `training`: what trains instead, where that is code of one's own.
+    becomes of the catalogue; `training`: what trains instead, where that is code of one's own; `libraries`: the volume
+    of what own code is trained with, else the session's own.
     """
 
     volume: str
@@ -48,6 +49,7 @@ class Session(TypedDict):
     score: NotRequired[str]
     margin: NotRequired[float]
     training: NotRequired[Trainer]
+    libraries: NotRequired[str]
 
 
 class Plan(TypedDict):

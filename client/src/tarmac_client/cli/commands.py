@@ -114,8 +114,13 @@ def run_request_of(arguments: argparse.Namespace) -> dict[str, Any]:
         SettingsError: options do not go together.
     """
     own: str | list[str] | None = arguments.code
-    if own is None:
-        own = [word for word in arguments.command if Path(word).is_file() and Path(word).parent == Path()] or None
+    requirements = arguments.requirements
+    if own is None and arguments.git is None:
+        own = [word for word in arguments.command if Path(word).is_file() and Path(word).parent == Path()]
+    if requirements is not None and arguments.git is None:
+        own, requirements = _with_file(own, requirements)
+    if arguments.python is not None and requirements is None:
+        raise SettingsError("--python: says for which Python --requirements are: name these, too.")
     if arguments.eval is not None and len(arguments.data) > 1:
         raise SettingsError("--eval: goes with one --data; write a request for more (docs/own-code.md).")
     data = {}
@@ -126,12 +131,33 @@ def run_request_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return files.build_run(
         arguments.command,
         data,
-        code=own,
+        code=own or None,
         image=arguments.image,
+        git=arguments.git,
+        requirements=requirements,
+        python=arguments.python,
         gpu=arguments.gpu or arguments.gpu_memory is not None,
         name=arguments.name,
         resources={key: value for key, value in asked.items() if value is not None},
     )
+
+
+def _with_file(own: str | list[str] | None, name: str) -> tuple[str | list[str] | None, str]:
+    """Return code with a file of this machine in it, and where it is in there.
+
+    Raises:
+        SettingsError: it is not in the folder that is sent.
+    """
+    if isinstance(own, str) and not Path(own).is_file():
+        inside = Path(own, name) if Path(own, name).is_file() else Path(name)
+        try:
+            return own, inside.resolve().relative_to(Path(own).resolve()).as_posix() if Path(own).is_dir() else name
+        except ValueError:
+            raise SettingsError(
+                f"--requirements: {name!r} is not in the folder {own!r} that --code names: put it there."
+            ) from None
+    sent = [own] if isinstance(own, str) else own or []
+    return list(dict.fromkeys([*sent, name])), Path(name).name
 
 
 def request_of(arguments: argparse.Namespace) -> tuple[dict[str, Any], Path]:

@@ -89,7 +89,8 @@ def parser() -> argparse.ArgumentParser:
         commands.run,
         "train with code of your own, and follow it",
         "tarmac run --data my.jsonl -- python train.py\n"
-        "  tarmac run --image team/train:3 --gpu-memory 12GiB --code . --data my.jsonl -- python train.py --epochs 3",
+        "  tarmac run --image team/train:3 --gpu-memory 12GiB --code . --data my.jsonl -- python train.py --epochs 3\n"
+        "  tarmac run --git .@HEAD --requirements requirements.txt --data my.jsonl -- python train.py",
     )
     own.add_argument("command", metavar="COMMAND", nargs="+", help="what trains, after --")
     own.add_argument(
@@ -97,6 +98,17 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--eval", metavar="FILE", help="what to score on; default: about a tenth of the data")
     own.add_argument("--code", metavar="PATH", help="a folder or a file; default: the files that COMMAND names")
+    own.add_argument(
+        "--git", metavar="REPOSITORY@COMMIT", help="code of a Git commit; with it --code is a folder in there"
+    )
+    own.add_argument(
+        "--requirements", metavar="FILE", help="of the code, names libraries; they are installed before, and kept"
+    )
+    own.add_argument(
+        "--python",
+        metavar="VERSION",
+        help="for which --requirements are, such as 3.11; default: that of Tarmac's trainer",
+    )
     own.add_argument("--image", metavar="NAME", help="one that the stack allows; default: Tarmac's own trainer")
     own.add_argument("--gpu", action="store_true", help="train on a GPU; waits until it fits on one")
     own.add_argument(

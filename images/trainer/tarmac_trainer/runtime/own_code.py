@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tarmac_trainer.runtime import events, files
+from tarmac_trainer.runtime import events, files, libraries
 from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import DataError, InputError
 from tarmac_trainer.runtime.request import OwnRun
@@ -48,7 +48,7 @@ export TARMAC_MODEL="$session/model" TARMAC_DATA="$session/data"
 rm -rf "$session/model" "$session/training.json"
 mkdir "$session/model" || exit 75
 cd "$session/code" || exit 2
-started=$(date +%s)
+{libraries}started=$(date +%s)
 {command}
 code=$?
 finished=$(date +%s)
@@ -79,20 +79,26 @@ def code_folder(session: Path) -> Path:
 
 def script(run: OwnRun, seed: int) -> str:
     """The shell script that runs a command as the trainer contract asks for. Pure."""
-    return _SCRIPT.format(command=shlex.join(run.command), seed=seed)
+    lines = () if run.requirements is None else libraries.command_lines(run.python or libraries.OUR_PYTHON)
+    return _SCRIPT.format(command=shlex.join(run.command), seed=seed, libraries="".join(f"{line}\n" for line in lines))
 
 
-def prepare(session: Path, run: OwnRun, seed: int, archive: Path | None) -> None:
-    """Unpack the code and write the script that runs it. Idempotent.
+def prepare(session: Path, run: OwnRun, seed: int, archive: Path | None, *, index: str = "") -> list[str]:
+    """Unpack the code, install its libraries, and write the script that runs it. Idempotent.
 
     Args:
         session: the session's folder.
         run: what the request says.
         seed: the request's.
         archive: a tar file with the code; None: all of it is in the image.
+        index: the address of the package index; "": none is asked.
+
+    Returns:
+        The libraries that were installed, as `name==version`.
 
     Raises:
-        DataError: the archive is none, or holds more than files and folders.
+        DataError: the archive is none, or holds more than files and folders; its libraries cannot be had.
+        StoreError: the package index does not answer, or the disk is full.
     """
     folder = code_folder(session)
     shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +106,11 @@ def prepare(session: Path, run: OwnRun, seed: int, archive: Path | None) -> None
     if archive is not None:
         unpacked = unpack(archive, folder)
         events.say(f"code: {counted(unpacked, 'file')}")
+    found = []
+    if run.requirements is not None:
+        found = libraries.install(session, folder, run.requirements, run.python, index=index)
     files.write_durably(session / SCRIPT, script(run, seed).encode())
+    return found
 
 
 def unpack(archive: Path, folder: Path) -> int:

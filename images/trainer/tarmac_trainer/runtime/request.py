@@ -1,6 +1,7 @@
 """The request: what the user asked for, checked as far as this trainer uses it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +33,17 @@ OWN_CODE = "own_code"
 class OwnRun:
     """What trains in place of a trainer: a command, the reference of the code that it is run in, and an image.
 
-    `code` None: all is in the image. `image` None: this trainer's.
+    `code` None: all is in the image. `image` None: this trainer's. `git`: where the code came from, for the record.
+    `requirements`: the path in the code of a file that names libraries, and `python` for which Python; None: this
+    trainer's.
     """
 
     command: tuple[str, ...]
     code: str | None = None
     image: str | None = None
+    git: str | None = None
+    requirements: str | None = None
+    python: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,14 +156,22 @@ def _own_run(raw: Any, *, own: bool, problems: list[str]) -> OwnRun | None:
     if not isinstance(raw, dict):
         problems.append("run: must be an object with a command")
         return None
-    command, code, image = raw.get("command"), raw.get("code"), raw.get("image")
+    command, texts = raw.get("command"), {key: raw.get(key) for key in _OWN_TEXTS}
     if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
         problems.append("run.command: must be a list of words")
         command = []
-    for key, value in (("code", code), ("image", image)):
+    for key, value in texts.items():
         if value is not None and (not isinstance(value, str) or not value):
             problems.append(f"run.{key}: must be a text or null")
-    return OwnRun(tuple(command), code, image)
+    requirements, python = texts["requirements"], texts["python"]
+    if isinstance(requirements, str) and (requirements.startswith("/") or ".." in requirements.split("/")):
+        problems.append("run.requirements: must be a path in the code")
+    if isinstance(python, str) and not re.fullmatch(r"3\.[0-9]{1,2}", python):
+        problems.append("run.python: must be the version of a Python, such as 3.11")
+    return OwnRun(tuple(command), **texts)
+
+
+_OWN_TEXTS = ("code", "image", "git", "requirements", "python")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
