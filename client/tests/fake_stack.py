@@ -68,6 +68,7 @@ class Stack:
         self.file_problems: list[str] = []
         self.check_file: Callable[[bytes], list[str]] = lambda _: self.file_problems
         self.password = "right"
+        self.database = "healthy"
         self.token = "t1"
         self.api = "1.0"
         self.date = format_datetime(datetime.now(timezone.utc), usegmt=True)
@@ -95,6 +96,8 @@ class Stack:
                 raise what
             return self.answer(what, {"detail": f"scripted {what}"})
         body = request.read()
+        if path == "/api/v2/monitor/health":
+            return httpx.Response(200, json={"metadatabase": {"status": self.database}})
         if path == "/auth/token":
             given = json.loads(body)
             if given["password"] != self.password:

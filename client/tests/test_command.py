@@ -215,6 +215,10 @@ def test_a_wrong_password_a_role_a_stack_that_is_down_and_another_version_have_c
     monkeypatch.setenv("TARMAC_PASSWORD", "wrong")
     code, _, err = tarmac("ls")
     assert (code, "name or the password is wrong" in err) == (4, True)
+    stack.database = "unhealthy"
+    code, _, err = tarmac("ls")
+    assert (code, "does not answer, so no login can be checked" in err) == (3, True)
+    stack.database = "healthy"
     monkeypatch.setenv("TARMAC_PASSWORD", "right")
     stack.api = "2.0"
     assert tarmac("ls")[0] == 5

@@ -56,6 +56,26 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[httpx.Reques
     return connect
 
 
+@pytest.mark.parametrize(
+    ("health", "says"),
+    [
+        (httpx.Response(200, json={"metadatabase": {"status": "healthy"}}), "Airflow refuses the login of 'u'"),
+        (httpx.Response(200, json={"metadatabase": {"status": "unhealthy"}}), "Airflow's database does not answer"),
+        (httpx.Response(500, text="Internal Server Error"), "Airflow's database does not answer"),
+    ],
+)
+def test_a_login_that_cannot_be_checked_is_not_said_to_be_wrong(
+    monkeypatch: pytest.MonkeyPatch, health: httpx.Response, says: str
+):
+    def route(request: httpx.Request) -> httpx.Response:
+        return health if request.url.path == "/api/v2/monitor/health" else httpx.Response(401, json={})
+
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **kw: client(transport=httpx.MockTransport(route), **kw))
+    with pytest.raises(ApiError, match=f"^{says}"):
+        AirflowApi("http://webserver:8080", "u", "p")
+
+
 class Lines(httpx.SyncByteStream):
     """A log as Airflow sends it, line by line, never whole in memory."""
 

@@ -117,6 +117,11 @@ class Calls:
         answer = yield from self._patient(Send("POST", "/auth/token", json=body))
         # Another server, MLflow for one, refuses what it does not know in words of its own.
         if answer.status == 401 and isinstance(answer.body, dict) and "detail" in answer.body:
+            if not (yield from self._has_database()):
+                raise NoAnswerError(
+                    f"The database of the stack at {self.login.url} does not answer, so no login can be checked. "
+                    "On the stack's machine `make ps` shows the service postgres, and `make doctor FIX=1` starts it."
+                )
             raise LoginError(
                 f"{self.login.url} refuses the login of {self.login.user!r}: the name or the password is wrong. "
                 f"Log in again: tarmac login {self.login.url}"
@@ -124,6 +129,14 @@ class Calls:
         if answer.status not in (200, 201) or not isinstance(answer.body, dict) or "access_token" not in answer.body:
             raise self._foreign(answer)
         self._token = str(answer.body["access_token"])
+
+    def _has_database(self) -> Flow[bool]:
+        # Without it Airflow refuses every login as a wrong one.
+        answer = yield from self._patient(Send("GET", "/api/v2/monitor/health"))
+        if answer.status >= 500:
+            return False
+        found = answer.body.get("metadatabase") if isinstance(answer.body, dict) else None
+        return not isinstance(found, dict) or found.get("status") == "healthy"
 
     def _patient(self, send: Send) -> Flow[Answer]:
         # A stack that has not answered yet is probably not there.

@@ -59,6 +59,12 @@ class AirflowApi:
         self._connect(base_url)
         answer = self._send("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code == 401:
+            if not self._has_database():
+                raise ApiError(
+                    "Airflow's database does not answer, so no login can be checked: `make ps` shows the service "
+                    "postgres, and `make doctor FIX=1` starts it where it has stopped.",
+                    503,
+                )
             raise ApiError(
                 f"Airflow refuses the login of {user!r}: set TARMAC_UI_PASSWORD in env/login.env, then `make up`.",
                 401,
@@ -186,6 +192,13 @@ class AirflowApi:
     def is_paused(self) -> bool:
         """Tell whether a person has paused the DAG: then nothing of any run goes on."""
         return bool(self.call("GET", f"/dags/{DAG_ID}")["is_paused"])
+
+    def _has_database(self) -> bool:
+        # Without it Airflow refuses every login as a wrong one.
+        answer = self._send("GET", "/api/v2/monitor/health")
+        if answer.is_server_error:
+            return False
+        return bool(answer.is_error or answer.json()["metadatabase"]["status"] == "healthy")
 
     def silent_parts(self) -> tuple[str, ...]:
         """Return which of Airflow's scheduler and triggerer has not been heard of for half a minute or longer."""
