@@ -24,7 +24,9 @@ class Message(NamedTuple):
     @property
     def fixed(self) -> str:
         """The longest run of words that is the same every time: what a person searches for."""
-        parts = (part.strip(" :,.;()'\"`") for part in re.split(f"[{HOLE}\n]", self.text))
+        # What follows is a value, which the page leaves out.
+        told = re.sub(r" \(got [^)]*\)?", HOLE, self.text)
+        parts = (part.strip(" :,.;()'\"`") for part in re.split(f"[{HOLE}\n]", told))
         return " ".join(max(parts, key=len).split())
 
 
@@ -44,21 +46,49 @@ def text_of(node: ast.expr | None) -> str | None:
 
 
 def raised(path: Path, root: Path) -> Iterator[Message]:
-    """The messages of the errors that a module raises or returns, problems of a request included."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        made = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Return) else None
-        if not isinstance(made, ast.Call):
-            continue
-        name = ast.unparse(made.func)
-        if name in INTERNAL or (isinstance(node, ast.Return) and not name.endswith(("Error", "Exception"))):
-            continue
-        for argument in made.args:
-            inner = argument.elts if isinstance(argument, ast.List) else [argument]
-            for one in inner:
-                text = text_of(one)
-                # One word is a code, such as PydanticCustomError's.
-                if text is not None and " " in text.strip():
-                    yield Message(f"{path.relative_to(root)}:{node.lineno}", text)
+    """The messages of the errors that a module raises or returns, and the problems that it lists."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        for one in (*_of_an_error(node), *_listed(node), *_of_a_judge(node)):
+            text = text_of(one)
+            # One word is a code, such as PydanticCustomError's.
+            if text is not None and " " in text.strip():
+                yield Message(f"{path.relative_to(root)}:{one.lineno}", text)
+
+
+def _of_an_error(node: ast.AST) -> Iterator[ast.expr]:
+    made = node.exc if isinstance(node, ast.Raise) else node.value if isinstance(node, ast.Return) else None
+    if not isinstance(made, ast.Call):
+        return
+    name = ast.unparse(made.func)
+    if name in INTERNAL or (isinstance(node, ast.Return) and not name.endswith(("Error", "Exception"))):
+        return
+    for argument in made.args:
+        yield from argument.elts if isinstance(argument, ast.List) else [argument]
+
+
+def _listed(node: ast.AST) -> Iterator[ast.expr]:
+    """What is added to a list of problems."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=[one]) if "problem" in name:
+            yield one
+        case ast.AugAssign(target=ast.Name(id=name), value=ast.List(elts=elements)) if "problem" in name:
+            yield from elements
+
+
+def _of_a_judge(node: ast.AST) -> Iterator[ast.expr]:
+    """What a function returns that says what is wrong, by its name."""
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not re.search("problem|fault|_not_", node.name):
+        return
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Return | ast.Yield):
+            found = inner.value.elts[0] if isinstance(inner.value, ast.Tuple) and inner.value.elts else inner.value
+            if isinstance(found, ast.List):
+                yield from found.elts
+            elif isinstance(found, ast.Call):  # "; ".join, maybe
+                continue
+            elif found is not None:
+                yield found
 
 
 def of_python(folder: Path, root: Path) -> list[Message]:
@@ -67,11 +97,12 @@ def of_python(folder: Path, root: Path) -> list[Message]:
 
 
 def of_shell(folder: Path, root: Path) -> list[Message]:
-    """The messages that the scripts of a folder end with: what they give `die`."""
+    """The messages that the scripts of a folder end with: what they give `die` and `refuse`."""
     found = []
     for path in sorted(folder.glob("*.sh")):
         script = path.read_text().replace("\\\n", "")
-        for quoted in re.finditer(r'\bdie "((?:[^"\\]|\\.)*)"', script):
-            text = re.sub(r"\$\((?:[^()]|\([^()]*\))*\)|\$\{[^}]*\}|\$\w+|\$\*", HOLE, quoted.group(1))
+        for quoted in re.finditer(r"""\b(?:die|refuse) (?:"((?:[^"\\]|\\.)*)"|'([^']*)')""", script):
+            said = quoted[2] if quoted[1] is None else quoted[1]
+            text = re.sub(r"\$\((?:[^()]|\([^()]*\))*\)|\$\{[^}]*\}|\$\w+|\$\*", HOLE, said)
             found.append(Message(str(path.relative_to(root)), text))
     return found
