@@ -8,6 +8,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ import httpx
 import pytest
 from fake_stack import LINE, LOST, OVER, TRAINS, URL, WAITS, Stack
 
+import tarmac_client
+from tarmac_client import start
 from tarmac_client.cli import show
 from tarmac_client.cli.main import parser
 from tarmac_client.types import SessionInfo
@@ -453,3 +456,50 @@ def test_predict_prints_an_object_a_line(tarmac: Command, tmp_path: Path, monkey
     assert tarmac("predict", "ner", tmp_path / "none")[0] == 2
     path.write_text("\n")
     assert "has no line to predict for" in tarmac("predict", "ner", path)[2]
+
+
+def test_ctrl_c_while_python_still_imports_ends_it_quietly(tmp_path: Path):
+    # In place of what is imported: it says that it is there, and waits.
+    (tmp_path / "httpx.py").write_text("import os, time\nos.write(1, b'.')\ntime.sleep(60)\n")
+    source = Path(tarmac_client.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(source)])}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tarmac_client", "ls"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as started:
+        assert started.stdout is not None
+        assert started.stdout.read(1) == b"."
+        started.send_signal(signal.SIGINT)
+        out, err = started.communicate(timeout=30)
+    assert (started.returncode, out, err) == (130, b"", b"")
+
+
+def test_ctrl_c_while_it_reads_its_words_ends_it_quietly(monkeypatch: pytest.MonkeyPatch):
+    left = list[int]()
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tarmac_client.cli.main.run", interrupted)
+    monkeypatch.setattr(os, "_exit", left.append)
+    try:
+        start.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert left == [130]
+
+
+def test_all_that_the_package_names_is_there():
+    assert {name for name in tarmac_client.__all__ if getattr(tarmac_client, name, None) is None} == set()
+    assert set(tarmac_client.__all__) == set(tarmac_client._HOME) <= set(dir(tarmac_client))
+    with pytest.raises(AttributeError, match="has no attribute 'Tarmack'"):
+        _ = tarmac_client.Tarmack
+
+
+def test_what_is_stored_nowhere_is_named_as_it_was_typed(tarmac: Command):
+    said = "There is no 'nope' in the data set store: `tarmac data ls` lists what is there.\n"
+    assert tarmac("data", "rm", "nope") == tarmac("data", "show", "nope") == (2, "", said)
+    known = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
+    code, _, err = tarmac("data", "show", known, "--beside", "nope")
+    assert (code, err) == (2, said)
+    assert repr(known) in tarmac("data", "rm", known)[2]

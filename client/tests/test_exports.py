@@ -390,7 +390,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         "text,stars\na,1\n",
         "no column is known to be the label: say which with `tarmac data push FILE --label NAME`",
     ),
-    "a row that lacks a column": ("text,label\na,1\nb\n", "line 3 has 1 columns, and the header 2"),
+    "a row that lacks a column": ("text,label\na,1\nb\n", "line 3 has 1 column, and the header 2"),
     "a table of mentions with another label": (
         'text,label\nAda,"[{""start"": 0, ""end"": 3, ""labels"": [""PER""]}]"\nBob,PER\n',
         "line 3: its label 'PER' is no list of mentions, as the others are",

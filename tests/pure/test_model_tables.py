@@ -82,7 +82,7 @@ def test_two_versions_are_shown_side_by_side_and_what_differs_has_a_star():
     rows = rows_of(Trained(version(1), run(), None), Trained(version(2), other, None))
     assert rows["metric", "f1"] == ("", "0.5000", "0.5000")
     assert rows["parameter", "max_steps"] == ("*", "500", "900")
-    assert rows["data", "data.a.train.id"] == ("", "t1", "t1")
+    assert rows["data", "train"] == ("", "t1", "t1")
     assert rows["data", "train_lines"] == ("*", "9", "-")
     assert rows["training", "device"] == ("*", "cpu", "cuda")
     assert rows["training", "duration"] == ("", "1 min 15 s", "1 min 15 s")
@@ -90,6 +90,23 @@ def test_two_versions_are_shown_side_by_side_and_what_differs_has_a_star():
     assert rows["training", "code"] == ("", "the trainer's own", "the trainer's own")
     assert rows["origin", "image"] == ("", "tarmac/trainer@sha256:1", "tarmac/trainer@sha256:1")
     assert not any("best_step" in name for _, name in rows)
+
+
+def test_data_sets_are_the_same_by_what_is_in_them_and_what_is_missing_is_a_dash():
+    def trained(number: int, **params: str) -> Trained:
+        return Trained(version(number), run(params={"model": "ner", **params}), None)
+
+    both = {"data.dev.eval.id": "e1", "data.dev.eval.lines": "None", "threshold": "None"}
+    one = trained(1, **both, **{"data.a.b.train.id": "t1", "data.a.b.train.lines": "9", "data.a.b.train.bytes": "99"})
+    rows = rows_of(one, trained(2, **{"data.news.train.id": "t1", "data.news.train.lines": "9"}))
+    assert rows["data", "train"] == ("", "t1 (9 lines)", "t1 (9 lines)"), "the same content under two names"
+    assert rows["data", "train is called"] == ("*", "a.b", "news")
+    assert rows["data", "eval"] == ("*", "e1", "-")
+    assert ("parameter", "threshold") not in rows
+    several = {"data.b.train.id": "t1", "data.a.train.id": "t2", "data.b.train.lines": "1"}
+    rows = rows_of(trained(1, **several), trained(2, **{"data.x.train.id": "t2", "data.y.train.id": "t1"}))
+    assert rows["data", "train"] == ("*", "t1 (1 line), t2", "t1, t2")
+    assert rows["data", "train is called"] == ("*", "b, a", "y, x")
 
 
 def test_a_script_is_shown_by_its_id_with_what_it_measured_and_without_parameters_that_it_never_used():

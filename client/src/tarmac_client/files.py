@@ -18,6 +18,7 @@ from tarmac_client.errors import SettingsError
 from tarmac_client.exports import packed, recognise
 from tarmac_client.exports.brat import brat
 from tarmac_client.exports.lines import ExportError, Found
+from tarmac_client.texts import counted
 
 CHUNK = 1024 * 1024
 _LARGEST_EXPORT = recognise.MOST_BYTES
@@ -71,6 +72,11 @@ def base58(digest: bytes) -> str:
 def is_reference(text: str) -> bool:
     """Tell whether a text names a stored file or a URL, not a file of this machine. Pure."""
     return bool(_STORED.fullmatch(text) or _URL.match(text))
+
+
+def names_stored(text: str) -> bool:
+    """Tell whether a text can be the name of a stored file: an id, with or without its ending and folder. Pure."""
+    return bool(re.fullmatch(rf"(?:[^/]*/)?[{_ALPHABET}]{{43,44}}(?:\.[a-z]+)?", text))
 
 
 def identify(
@@ -208,7 +214,7 @@ def _kept_code(content: bytes, count: int, what: str, field: str) -> LocalFile:
     kept = Path(_folder().name) / f"{base58(hashlib.sha256(content).digest())}.tar"
     kept.write_bytes(content)
     made = _identify(kept, field, suffix=".tar")
-    return replace(made, title=what, told=(f"{what}: {count:,} {'file' if count == 1 else 'files'} of code",))
+    return replace(made, title=what, told=(f"{what}: {counted(count, 'file')} of code",))
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from tarmac_client.errors import (
 )
 from tarmac_client.files import LocalFile
 from tarmac_client.flow import PREFIX, Calls, Flow, Pause, Send, Tell
+from tarmac_client.texts import counted
 from tarmac_client.types import (
     DagFile,
     Explanation,
@@ -316,6 +317,7 @@ class Verbs:
         Args:
             beside: another one, whose lines are compared.
         """
+        _named(reference, *(() if beside is None else (beside,)))
         path = f"/datasets/{_file(reference)}/content"
         params = {} if beside is None else {"beside": _file(beside)}
         try:
@@ -326,6 +328,7 @@ class Verbs:
 
     def remove_dataset(self, reference: str) -> Flow[dict[str, Any]]:
         """Remove a stored file; return its reference and size."""
+        _named(reference)
         try:
             return dict((yield from self.calls.call("DELETE", f"/datasets/{_file(reference)}", once=True)))
         except NotFoundError as error:
@@ -530,6 +533,17 @@ def _session(session_id: str) -> str:
     return f"/sessions/{_part('session', session_id)}"
 
 
+def _named(*references: str) -> None:
+    """Refuse what can be the name of no stored file, in the words in which it was typed.
+
+    Raises:
+        NotFoundError: names the first that is none.
+    """
+    for reference in references:
+        if not files.names_stored(reference):
+            raise _not_stored(reference)
+
+
 def _file(reference: str) -> str:
     name = reference.rpartition("/")[2]
     return quote(name if "." in name else f"{name}.jsonl", safe="")
@@ -582,7 +596,7 @@ def _later(info: SessionInfo, task: str) -> str | None:
 def _refuse(problems: list[str]) -> None:
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        many = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        many = counted(len(problems), "problem")
         raise RefusedError(problems[0] if len(problems) == 1 else f"The request has {many}:{lines}", problems)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from tarmac.base.errors import CheckerUnavailableError, ExitCode, HostError
 from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.settings import settings
+from tarmac.base.texts import counted
 from tarmac.cli.tables import add_json, print_json
 from tarmac.hosts.address import read_url
 from tarmac.ledger.ledger import Ledger
@@ -90,7 +91,8 @@ def host_remove(arguments: argparse.Namespace) -> int:
         if not ledger.remove_host(name):
             if there := [row["run_id"] for row in ledger.host_holders() if row["host"] == name]:
                 raise HostError(
-                    f"NAME: {len(there)} sessions hold something of {name!r} ({', '.join(there[:4])}): "
+                    f"NAME: {counted(len(there), 'session')} {'holds' if len(there) == 1 else 'hold'} something of "
+                    f"{name!r} ({', '.join(there[:4])}): "
                     f"`make host-drain NAME={name}` and wait for them, or cancel them."
                 )
             raise _unknown(ledger, name)

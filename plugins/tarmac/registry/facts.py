@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from tarmac.base import texts
 from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags as tag
 from tarmac.registry.client import Run, Version
@@ -70,7 +72,9 @@ def training_facts(trained: Trained) -> dict[str, dict[str, str]]:
     A script knows no defaults of a model: of the parameters only those that the request gave are its own.
     """
     version, run, request = trained.version, trained.run, trained.request or {}
-    params, metrics = (run.params, run.metrics) if run else ({}, {})
+    # MLflow keeps texts: a parameter that was left to the model is the word None there.
+    params = {name: value for name, value in run.params.items() if value != "None"} if run else {}
+    metrics = run.metrics if run else {}
     tags = {**version.tags, **(run.tags if run else {})}
     data = {name: value for name, value in params.items() if name.startswith("data.") or name in _COUNTED}
     script = params.get("script") or tags.get(tag.SCRIPT) or request.get("script")
@@ -111,7 +115,35 @@ def training_facts(trained: Trained) -> dict[str, dict[str, str]]:
         "run": tags.get(tag.RUN_ID, "-"),
         "evaluation set": version.tags.get(tag.EVALUATION_SET, "-"),
     }
-    return {"metric": measured, "parameter": asked, "data": data, "training": training, "origin": origin}
+    return {"metric": measured, "parameter": asked, "data": by_content(data), "training": training, "origin": origin}
+
+
+_DATA = re.compile(r"data\.(?P<name>.+)\.(?P<split>train|eval)\.(?P<what>id|bytes|lines)")
+
+
+def by_content(data: Mapping[str, str]) -> dict[str, str]:
+    """What a session's record says of its data sets, with what is in them apart from what they were called. Pure.
+
+    Returns:
+        For `train` and `eval` the ids with their lines, and the names; all else as it is.
+    """
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    told = {}
+    for key, value in data.items():
+        if match := _DATA.fullmatch(key):
+            found.setdefault((match["split"], match["name"]), {})[match["what"]] = value
+        else:
+            told[key] = value
+    for split in ("train", "eval"):
+        sets = sorted((one.get("id", "-"), name, one.get("lines")) for (of, name), one in found.items() if of == split)
+        if sets:
+            told[split] = ", ".join(one + _lines(lines) for one, _, lines in sets)
+            told[f"{split} is called"] = ", ".join(name for _, name, _ in sets)
+    return told
+
+
+def _lines(count: str | None) -> str:
+    return f" ({texts.counted(int(count), 'line')})" if count and count.isdecimal() else ""
 
 
 def _metric(value: float) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
+from tarmac_client.texts import counted
 from tarmac_client.types import (
     DagFile,
     Explanation,
@@ -144,11 +145,9 @@ def content_lines(file: StoredFile) -> list[str]:
     """What is in a stored file."""
     lines = [f"{file.reference}  {size(file.size)}, stored {age(file.stored)} ago"]
     if file.lines is not None:
-        lines.append(
-            _counted(file.lines, "line") + (f", {file.duplicates} of them repeated" if file.duplicates else "")
-        )
+        lines.append(counted(file.lines, "line") + (f", {file.duplicates} of them repeated" if file.duplicates else ""))
     lines += [
-        f"  {one_line(key):<20} {', '.join(file.kinds.get(key, ()))} in {_counted(count, 'line')}"
+        f"  {one_line(key):<20} {', '.join(file.kinds.get(key, ()))} in {counted(count, 'line')}"
         + _words(file.words.get(key))
         for key, count in file.keys.items()
     ]
@@ -159,7 +158,7 @@ def content_lines(file: StoredFile) -> list[str]:
         lines.append(f"labels of {one_line(path)}: {shown}{more}")
     if file.overlap is not None:
         lines.append(
-            f"{_counted(file.overlap, 'line')} {'is' if file.overlap == 1 else 'are'} in the other data set too"
+            f"{counted(file.overlap, 'line')} {'is' if file.overlap == 1 else 'are'} in the other data set too"
         )
     lines += [f"warning: {one_line(text)}" for text in file.warnings]
     lines += [_cut(one_line(json.dumps(line, ensure_ascii=False)), 200) for line in file.sample]
@@ -216,7 +215,7 @@ def uploaded_lines(file: DagFile) -> list[str]:
             f"Uploaded {file.name}, and Airflow cannot load it: {one_line(file.error)}",
             f"Mend it and upload it again, or: tarmac dag rm {file.name}",
         ]
-    lines = [f"Uploaded {file.name}: {_counted(len(file.dags), 'DAG')}"]
+    lines = [f"Uploaded {file.name}: {counted(len(file.dags), 'DAG')}"]
     for dag in file.dags:
         paused = " (paused, as Airflow begins a new one: turn it on there)" if dag.paused else ""
         lines.append(f"  {dag.id}  {dag.url}{paused}")
@@ -373,7 +372,7 @@ def finding_lines(found: Sequence[Finding]) -> list[str]:
             lines.append(f"  {'':<20} {one_line(one.todo)}")
     wrong = sum(one.state == "wrong" for one in found)
     notes = sum(one.state == "note" for one in found)
-    look = f" {_counted(notes, 'note')} (!) to look at." if notes else ""
+    look = f" {counted(notes, 'note')} (!) to look at." if notes else ""
     return [*lines, (f"{wrong} wrong." if wrong else "Nothing is wrong.") + look]
 
 
@@ -458,11 +457,7 @@ def end_lines(info: SessionInfo) -> list[str]:
 
 
 def _evaluation_lines(count: int) -> str:
-    return _counted(count, "evaluation line")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return counted(count, "evaluation line")
 
 
 def _task(name: str, state: str | None, took: float | None) -> str:

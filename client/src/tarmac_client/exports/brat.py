@@ -45,7 +45,8 @@ def brat(files: Mapping[str, str]) -> Found:
                 raise ExportError(f"{stem}.ann: the relation {label!r} is of {missing[0]}, which is not there.")
         _add_lines(found, text, mentions, relations, name)
     if others:
-        found.notes.append(f"{others} events, attributes and notes are not read")
+        what = "an event, attribute or note is" if others == 1 else f"{others:,} events, attributes and notes are"
+        found.notes.append(f"{what} not read")
     return found
 
 

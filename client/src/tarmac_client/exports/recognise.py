@@ -11,6 +11,7 @@ from typing import Any
 
 from tarmac_client.exports import columnar, docbin, records, tables
 from tarmac_client.exports.lines import ExportError, Found, Line, numbered
+from tarmac_client.texts import counted
 
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SHOWN = 3
@@ -164,14 +165,13 @@ def told(found: Found, name: str) -> list[str]:
     shown = ", ".join(f"{label} {count}" for label, count in labels.most_common(_MOST_LABELS))
     more = f", and {len(labels) - _MOST_LABELS} more" if len(labels) > _MOST_LABELS else ""
     lines = [
-        f"{name}: read as {found.kind}: {len(found.lines)} line{'' if len(found.lines) == 1 else 's'}"
+        f"{name}: read as {found.kind}: {counted(len(found.lines), 'line')}"
         + (f"; labels: {shown}{more}" if labels else "")
     ]
     lines += [f"  {note}" for note in found.notes]
     if found.cut_words:
-        count = len(found.cut_words)
         lines.append(
-            f"  in {count} word{'' if count == 1 else 's'} a mention begins or ends ({_some(found.cut_words)}): "
+            f"  in {counted(len(found.cut_words), 'word')} a mention begins or ends ({_some(found.cut_words)}): "
             "a training splits such a word there, a prediction does not"
         )
     lines += [f"  left out: {reason}: {count}" for reason, count in found.left_out.items() if count > 0]

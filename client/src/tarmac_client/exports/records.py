@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tarmac_client.exports.lines import ExportError, Found, Place, Relation, iob, numbered, utf16
+from tarmac_client.texts import counted
 
 Record = Mapping[str, Any]
 
@@ -202,7 +203,7 @@ def marked(where: str, text: str, values: Sequence[Any]) -> list[Place]:
 def _marked(where: str, text: str, value: Record) -> Place:
     labels = value.get("labels") or value.get("hypertextlabels") or []
     if len(labels) != 1:
-        raise ExportError(f"{where}: a mention has {len(labels)} labels; one is needed.")
+        raise ExportError(f"{where}: a mention has {counted(len(labels), 'label')}; one is needed.")
     start, end, label = _place(where, value.get("start"), value.get("end"), labels[0])
     said = value.get("text")
     if isinstance(said, str) and text[start:end] != said:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tarmac_client.exports.lines import ExportError, Found, iob
 from tarmac_client.exports.records import marked
+from tarmac_client.texts import counted
 
 _TEXTS = ("sentence", "text", "review", "tweet", "comment", "content", "message", "document", "body")
 _LABELS = ("label", "sentiment", "class", "category", "target", "polarity", "labels")
@@ -134,7 +135,9 @@ def table(text: str, delimiter: str, *, text_column: str | None = None, label_co
         read: list[tuple[int, str, str]] = []
         for row in rows:
             if row and len(row) != len(header):
-                raise ExportError(f"line {rows.line_num} has {len(row)} columns, and the header {len(header)}.")
+                raise ExportError(
+                    f"line {rows.line_num} has {counted(len(row), 'column')}, and the header {len(header)}."
+                )
             read += [(rows.line_num, row[at_text], row[at_label].strip())] if row else []
         # Label Studio writes mentions as JSON, and nothing where there is none.
         sequences = any(label.startswith('[{"') for _, _, label in read)
@@ -193,7 +196,7 @@ def _pairs(rows: Any, header: Sequence[str], small: Sequence[str], user: int, it
         if not row:
             continue
         if len(row) != len(header):
-            raise ExportError(f"line {number} has {len(row)} columns, and the header {len(header)}.")
+            raise ExportError(f"line {number} has {counted(len(row), 'column')}, and the header {len(header)}.")
         line: dict[str, object] = {"user": row[user], "item": row[item]}
         if weight is not None and row[weight].strip():
             try:
