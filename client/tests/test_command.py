@@ -187,6 +187,8 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "a key twice": (["train", "TWICE.json"], 2, "'model' is there more than once"),
     "a number of 5,000 digits": (["train", "HUGE.json"], 2, "HUGE.json holds a number of thousands of digits"),
     "data beside a request": (["train", "TWICE.json", "--train", "x"], 2, "leave them out"),
+    "a parameter twice": (["train", "m", "--train", "x", "--set", "a=1", "--set", "a=2"], 2, "'a' is given twice"),
+    "an empty key": (["train", "m", "--train", "TWICE.json", "--key", ""], 2, "--key: is empty"),
     "a parameter without a value": (["train", "m", "--train", "x", "--set", "steps"], 2, "is not KEY=VALUE"),
     "a version in words": (["models", "promote", "ner", "three"], 2, "'three' is not a version"),
     "a time in words": (["models", "production", "ner", "--at", "yesterday"], 2, "'yesterday' is not a time"),

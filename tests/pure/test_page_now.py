@@ -116,6 +116,11 @@ def test_the_queue_is_shown_with_places_and_reasons_and_the_rest_stands_apart():
     assert [(one.id, one.doing) for one in found.other] == [("prep", "retrieve_resources (running)")]
 
 
+def test_two_sessions_of_one_name_are_told_apart():
+    found = seen(sessions=[session("a", name="mine"), session("b", name="mine"), session("c", name="other")])
+    assert [one.title for one in found.other] == ["mine (a)", "mine (b)", "other"]
+
+
 def test_what_would_stand_beyond_a_bar_is_cut_off():
     parts = [Part("reserved", 90, ""), Part("used", 95, "", within=True), Part("others", 30, ""), Part("free", 0, "")]
     assert [(one.kind, one.x, one.width) for one in bar(100, parts, "").segments] == [

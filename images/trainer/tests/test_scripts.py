@@ -151,7 +151,7 @@ OF_ANOTHER_KIND = {
     "a pipeline of another kind": ("nlp.add_pipe('sentencizer')", "it is sentencizer, and a textcat"),
     "classes in words": (
         "p = nlp.add_pipe('textcat'); p.add_label('POS'); p.add_label('NEG'); nlp.initialize()",
-        "its classes must be whole numbers, and 'NEG', 'POS' is none",
+        "its classes must be whole numbers, not 'NEG', 'POS'",
     ),
 }
 

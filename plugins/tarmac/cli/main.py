@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import re
 import sys
 from dataclasses import asdict
@@ -219,6 +220,7 @@ def release_gpu(arguments: argparse.Namespace) -> int:
 
 def trainers(arguments: argparse.Namespace) -> int:
     """List the catalogue; fail if a file of it has a problem."""
+    logging.getLogger(catalogue.__module__).setLevel(logging.ERROR)  # its problems are printed below
     found = catalogue()
     ours = (OUR_IMAGE, TRANSFORMERS_IMAGE)
     names = {name: "Tarmac's own" if model.image in ours else model.image for name, model in found.models.items()}

@@ -81,7 +81,7 @@ def train(arguments: argparse.Namespace) -> int:
     """Start a session and follow it."""
     request, folder = request_of(arguments)
     with connect() as tarmac:
-        session = _started(lambda: tarmac.send(request, folder=folder, key=arguments.key))
+        session = _started(lambda: tarmac.send(request, folder=folder, key=_key(arguments)))
         if arguments.detach:
             return _print(arguments, {"id": session.id}, lambda value: [value["id"]])
         _say(f"Started session {session.id}")
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train with code of one's own, and follow it."""
     request = run_request_of(arguments)
     with connect() as tarmac:
-        session = _started(lambda: tarmac.send(request, key=arguments.key))
+        session = _started(lambda: tarmac.send(request, key=_key(arguments)))
         if arguments.detach:
             return _print(arguments, {"id": session.id}, lambda value: [value["id"]])
         _say(f"Started session {session.id}")
@@ -211,12 +211,25 @@ def _read(path: Path) -> dict[str, Any]:
     return request
 
 
+def _key(arguments: argparse.Namespace) -> str | None:
+    """Return the session's id that is asked for.
+
+    Raises:
+        SettingsError: it is empty, as of a variable that is not set: the request could be sent twice.
+    """
+    if arguments.key == "":
+        raise SettingsError("--key: is empty. Give the session's id, or leave --key out.")
+    return arguments.key if arguments.key is None else str(arguments.key)
+
+
 def _parameters(words: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise SettingsError(f"--set: {word!r} is not KEY=VALUE: write for example --set max_steps=500.")
+        if key in found:
+            raise SettingsError(f"--set: {key!r} is given twice; keep one of them.")
         try:
             found[key] = json.loads(text)
         except (ValueError, RecursionError):

@@ -96,7 +96,7 @@ class SentimentAnalysis(Model[Labelled]):
         nlp = super().load(folder)
         classes = categories.classes_of(nlp)
         if self._most is not None and (odd := [name for name in classes if not _is_number(name)]):
-            raise ValueError(f"its classes must be whole numbers, and {', '.join(map(repr, odd[:3]))} is none")
+            raise ValueError(f"its classes must be whole numbers, not {', '.join(map(repr, odd[:3]))}")
         return categories.with_linear(nlp, folder)
 
     @override

@@ -91,7 +91,7 @@ def view(now: answers.Now) -> View:
         devices=[_device(device, known, now.at) for device in now.devices],
         hosts=[_host(host, known, now.at) for host in now.hosts],
         waiting=waiting,
-        other=[_line(None, session.id, session, now.at) for session in now.sessions if session.id not in elsewhere],
+        other=[_line(None, session.id, known, now.at) for session in now.sessions if session.id not in elsewhere],
         summary=_summary(len(held), len(waiting), now.devices),
     )
 
@@ -136,7 +136,7 @@ def _device(device: answers.Device, known: Mapping[str, answers.UnderWay], at: d
         badge=badge,
         reasons=reasons,
         bars=[bar(device.total_bytes, parts, "; ".join(words))],
-        lines=[_line(one, one.session, known.get(one.session), at) for one in device.sessions],
+        lines=[_line(one, one.session, known, at) for one in device.sessions],
     )
 
 
@@ -192,16 +192,20 @@ def _host(host: answers.Host, known: Mapping[str, answers.UnderWay], at: datetim
                 f"{format_size(host.headroom_bytes)} headroom",
             ),
         ],
-        lines=[_line(one, one.session, known.get(one.session), at) for one in own],
+        lines=[_line(one, one.session, known, at) for one in own],
     )
 
 
 def _title(run_id: str, known: Mapping[str, answers.UnderWay]) -> str:
     session = known.get(run_id)
-    return (session.name if session else None) or run_id
+    name = session.name if session else None
+    if name and any(one.name == name and one.id != run_id for one in known.values()):
+        return f"{name} ({run_id})"
+    return name or run_id
 
 
-def _line(held: answers.Holding | None, run_id: str, session: answers.UnderWay | None, at: datetime) -> Line:
+def _line(held: answers.Holding | None, run_id: str, known: Mapping[str, answers.UnderWay], at: datetime) -> Line:
+    session = known.get(run_id)
     far = session.progress if session else None
     done = min(1.0, max(0.0, far.done / far.total)) if far and far.total > 0 else None
     if held is None:
@@ -214,7 +218,7 @@ def _line(held: answers.Holding | None, run_id: str, session: answers.UnderWay |
     left = session.seconds_left if session else None
     return Line(
         id=run_id,
-        title=(session.name if session else None) or run_id,
+        title=_title(run_id, known),
         model=(session.model if session else None) or "",
         owner=(session.owner if session else None) or "",
         doing=doing,
