@@ -142,8 +142,7 @@ def _kept_lines(found: Found, given: Path, field: str) -> LocalFile:
 
 def _kept(content: bytes, given: Path, field: str, told: Sequence[str]) -> LocalFile:
     """Keep what was made of a file until the program ends."""
-    kept = Path(_folder().name) / f"{base58(hashlib.sha256(content).digest())}.jsonl"
-    kept.write_bytes(content)
+    kept = _written(content, ".jsonl", str(given), field)
     return replace(_identify(kept, field), title=str(given), told=tuple(told))
 
 
@@ -211,10 +210,21 @@ def identify_commit(source: str, *, folder: Path, field: str, below: str = "") -
 
 
 def _kept_code(content: bytes, count: int, what: str, field: str) -> LocalFile:
-    kept = Path(_folder().name) / f"{base58(hashlib.sha256(content).digest())}.tar"
-    kept.write_bytes(content)
+    kept = _written(content, ".tar", what, field)
     made = _identify(kept, field, suffix=".tar")
     return replace(made, title=what, told=(f"{what}: {counted(count, 'file')} of code",))
+
+
+def _written(content: bytes, suffix: str, what: str, field: str) -> Path:
+    try:
+        kept = Path(_folder().name) / f"{base58(hashlib.sha256(content).digest())}{suffix}"
+        kept.write_bytes(content)
+    except OSError as error:
+        raise SettingsError(
+            f"{field}: what is made of {what!r} cannot be written to {tempfile.gettempdir()}: {error.strerror}. Make "
+            "room there, or set TMPDIR to another folder."
+        ) from error
+    return kept
 
 
 @functools.cache

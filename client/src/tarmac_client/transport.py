@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
+import re
 import ssl
+import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -22,8 +26,9 @@ def options(login: Login) -> dict[str, Any]:
     """Return what a connection of httpx is made with.
 
     Raises:
-        SettingsError: the file of certificates cannot be read.
+        SettingsError: the file of certificates cannot be read, or the environment names a proxy that is none.
     """
+    check_proxies()
     found: dict[str, Any] = {"base_url": login.url, "headers": {"Accept": "application/json"}}
     if login.ca_bundle:
         try:
@@ -60,6 +65,46 @@ def arguments(send: Send, body: Any) -> dict[str, Any]:
     return made
 
 
+def proxy_of(url: str) -> str:
+    """Return the proxy that the environment sets before an address, without its login; "": none."""
+    address = urlsplit(url)
+    if urllib.request.proxy_bypass(address.hostname or ""):
+        return ""
+    given = urllib.request.getproxies()
+    return _bare(given.get(address.scheme) or given.get("all") or "")
+
+
+def check_proxies() -> None:
+    """Look at what the environment says of proxies, which no request can be made with where it is wrong.
+
+    Raises:
+        SettingsError: one is no address, or needs a library that is not installed.
+    """
+    given = urllib.request.getproxies()
+    for kind in ("http", "https", "all"):
+        text = given.get(kind)
+        if not text:
+            continue
+        try:
+            found = httpx.URL(text if "://" in text else f"http://{text}")
+        except httpx.InvalidURL:
+            found = httpx.URL("")
+        if not found.host or found.scheme not in ("http", "https", "socks5", "socks5h"):
+            raise SettingsError(
+                f"{kind.upper()}_PROXY: {_bare(text)!r} is not the address of a proxy: write http://HOST:PORT, or "
+                "unset it."
+            )
+        if found.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
+            raise SettingsError(
+                f"{kind.upper()}_PROXY: {_bare(text)!r} is a SOCKS proxy, which needs one more library: pip install "
+                "'httpx[socks]'."
+            )
+
+
+def _bare(proxy: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", proxy)
+
+
 def chunks(file: LocalFile, part: tuple[int, int] | None) -> Iterator[bytes]:
     """Give a file, or a part of it, piece by piece."""
     first, left = part or (0, file.size)
@@ -87,7 +132,7 @@ def answer_of(response: httpx.Response) -> Answer:
 
 
 def no_answer(login: Login, error: httpx.HTTPError) -> NoAnswerError:
-    """Say what a connection that failed means, and what to do. Pure."""
+    """Say what a connection that failed means, and what to do."""
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return NoAnswerError(
@@ -96,8 +141,13 @@ def no_answer(login: Login, error: httpx.HTTPError) -> NoAnswerError:
         )
     if "WRONG_VERSION_NUMBER" in text or "record layer failure" in text:
         return NoAnswerError(f"{login.url} does not speak https there: write http://, or another port.")
-    if isinstance(error, httpx.ProxyError):
-        return NoAnswerError(f"The proxy before {login.url} does not answer ({text}): check HTTPS_PROXY and NO_PROXY.")
+    if isinstance(error, httpx.ProxyError) or (
+        isinstance(error, httpx.ConnectError) and (proxy := proxy_of(login.url))
+    ):
+        named = "" if isinstance(error, httpx.ProxyError) else f" {proxy}"
+        return NoAnswerError(
+            f"The proxy{named} before {login.url} does not answer ({text}): check HTTPS_PROXY, HTTP_PROXY and NO_PROXY."
+        )
     if isinstance(error, httpx.TimeoutException):
         return NoAnswerError(
             f"{login.url} does not answer in time: is the stack up, and is this machine allowed to reach it?"
