@@ -122,7 +122,15 @@ def test_what_is_evaluated_on_is_not_trained_on(name: str) -> None:
         assert train & {identity(line) for line in lines_of(path)} == set(), path.name
 
 
-@pytest.mark.parametrize("name", ["topic_by_words.py", "Dockerfile"])
-def test_the_page_on_own_kinds_shows_the_example_as_it_is(name: str):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "topic-sklearn/topic_by_words.py",
+        "topic-sklearn/Dockerfile",
+        "topic-torch/topic_by_meaning.py",
+        "topic-torch/Dockerfile",
+    ],
+)
+def test_the_page_on_own_kinds_shows_the_examples_as_they_are(name: str):
     page = (EXAMPLES.parent / "docs/own-kind.md").read_text()
-    assert f"\n{(EXAMPLES / 'trainers/topic-sklearn' / name).read_text()}```\n" in page
+    assert f"\n{(EXAMPLES / 'trainers' / name).read_text()}```\n" in page
