@@ -49,6 +49,8 @@ as_postgres psql --username postgres --quiet --set ON_ERROR_STOP=1 --file /docke
 for name in airflow tarmac mlflow; do
     as_postgres pg_restore --username postgres --dbname "$name" --exit-on-error --single-transaction <"$parts/$name.dump"
 done
+mapfile -t under_way < <(as_postgres psql --username postgres --dbname airflow --no-align --tuples-only --command \
+    "SELECT run_id FROM dag_run WHERE dag_id = 'nlp_model_training' AND state IN ('queued', 'running') ORDER BY id")
 for name in datasets mlflow-artifacts uploads; do
     # A backup of a version that knew no uploads.
     [ "$name" != uploads ] || [ -e "$parts/$name.tar" ] || continue
@@ -57,3 +59,5 @@ for name in datasets mlflow-artifacts uploads; do
 done
 say "Restored the backup of $(tail -n 1 "$parts/about"); starting the stack."
 "$_repo/env/host/up.sh"
+# What they had trained was in a volume, of which there is no backup.
+tarmac begin-again -- ${under_way[@]+"${under_way[@]}"}

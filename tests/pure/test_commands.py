@@ -160,7 +160,7 @@ class Airflow:
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.tasks: list[dict[str, Any]] = []
-        self.without_dag = self.silent = False
+        self.without_dag, self.silent = "", False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         self.asked.append((request.method, request.url.raw_path.decode()))
@@ -169,8 +169,7 @@ class Airflow:
         if self.silent:
             raise httpx.ReadTimeout("timed out")
         if self.without_dag:
-            detail = "The Dag with ID: `nlp_model_training` was not found"
-            return httpx.Response(404, json={"detail": detail})
+            return httpx.Response(404, json={"detail": self.without_dag})
         if request.url.path.endswith("/list"):
             asked = json.loads(request.content)
             page = self.tasks[asked["page_offset"] :][: asked["page_limit"]]
@@ -210,9 +209,15 @@ def test_a_request_without_an_answer_may_have_started_a_session(
         assert refused.value.exit_code == ExitCode.UNREACHABLE
 
 
-def test_a_dag_that_airflow_has_not_read_yet_is_told_from_a_run_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "said",
+    ["The Dag with ID: `nlp_model_training` was not found", "Dag with dag_id: 'nlp_model_training' not found"],
+)
+def test_a_dag_that_airflow_has_not_read_yet_is_told_from_a_run_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, said: str
+):
     with connection(monkeypatch) as (api, airflow):
-        airflow.without_dag = True
+        airflow.without_dag = said
         with pytest.raises(ApiError, match="the DAG is not there yet: wait a moment") as refused:
             api.runs(20)
         assert refused.value.exit_code == ExitCode.UNREACHABLE

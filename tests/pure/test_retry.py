@@ -10,8 +10,8 @@ import pytest
 from tarmac.base import ids
 from tarmac.base.errors import RunStateError
 from tarmac.base.ids import TASKS
-from tarmac.base.retries import first_to_clear
-from tarmac.cli.retry import retried_note, retry_run
+from tarmac.base.retries import first_to_clear, lost_with_its_volume
+from tarmac.cli.retry import begin_again, retried_note, retry_run
 
 READY = dict.fromkeys(TASKS[:4], "success")
 ON_CPU = READY | dict.fromkeys(TASKS[4:8], "skipped")
@@ -96,3 +96,33 @@ def test_a_note_keeps_one_line_for_all_its_retries():
     at = datetime(2026, 11, 28, tzinfo=UTC)
     once = retried_note("a", at, "train_model_cpu", "mine")
     assert retried_note("b", at, "save_model", once) == "Retried by b at 2026-11-28 00:00:00 UTC from save_model.\nmine"
+
+
+@pytest.mark.parametrize(
+    ("states", "wanted"),
+    [
+        ({}, None),
+        (READY, None),
+        (ON_CPU | {"train_model_cpu": "running"}, None),
+        (TRAINED | {"save_model": "running"}, ids.TRAIN_MODEL_CPU),
+        (READY | {"train_model_gpu": "success", "save_model": None}, ids.TRAIN_MODEL_GPU),
+        (TRAINED | dict.fromkeys(TASKS[9:11], "success"), ids.TRAIN_MODEL_CPU),
+        (TRAINED | dict.fromkeys(TASKS[9:12], "success") | {"cleanup": "running"}, None),
+    ],
+)
+def test_a_session_of_a_backup_trains_again_where_it_needs_the_volume_that_is_gone(
+    states: dict[str, str | None], wanted: str | None
+):
+    assert lost_with_its_volume(states) == wanted
+
+    class Airflow:
+        cleared: list[tuple[str, str]] = []
+
+        def task_instances(self, run_id: str) -> list[dict[str, Any]]:
+            return [{"task_id": task, "state": state} for task, state in states.items()]
+
+        def clear_from(self, run_id: str, task_id: str) -> None:
+            self.cleared.append((run_id, task_id))
+
+    assert begin_again(Airflow(), ["a"]) == (["a"] if wanted else [])  # type: ignore[arg-type]
+    assert Airflow.cleared == ([("a", wanted)] if wanted else [])

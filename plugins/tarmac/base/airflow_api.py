@@ -29,6 +29,10 @@ _LOG_SECONDS = 120
 _LOGS, _ROOM_BYTES = "/opt/airflow/logs", 16 * 1024**2
 
 
+# Of different calls.
+_NO_DAG = (f"Dag with ID: `{DAG_ID}` was not found", f"Dag with dag_id: '{DAG_ID}' not found")
+
+
 def disk_is_full(path: str = _LOGS) -> bool:
     """Tell whether the disk below a folder has no room left; False where there is no such folder."""
     try:
@@ -117,7 +121,7 @@ class AirflowApi:
                 detail, problems = content.get("detail", answer.text), content.get("problems", [])
             except (ValueError, AttributeError):  # a page of a proxy, not of Airflow
                 detail = answer.text
-            if answer.status_code == 404 and f"Dag with ID: `{DAG_ID}` was not found" in str(detail):
+            if answer.status_code == 404 and any(text in str(detail) for text in _NO_DAG):
                 raise ApiError(
                     "Airflow answers, but the DAG is not there yet: wait a moment; if it stays so, `make logs "
                     "SERVICE=dag-processor` shows why.",

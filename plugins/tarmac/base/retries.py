@@ -60,6 +60,19 @@ _AFTER_TRAINING = (ids.SAVE_MODEL, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REG
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
 
 
+def lost_with_its_volume(states: Mapping[str, str | None]) -> str | None:
+    """Return the task from which a session begins again whose volume is gone; None: it goes on by itself. Pure.
+
+    The preparation and the training make another volume. What comes after a training needs the one that it left.
+
+    Args:
+        states: of its tasks, by their ids.
+    """
+    trained = next((task for task in _TRAININGS if states.get(task) == "success"), None)
+    saved = all(states.get(task) == "success" for task in _AFTER_TRAINING)
+    return None if saved else trained
+
+
 LEFT_NO_RESULT = "counts as done but left no result"
 """What is said of a task that another one needs the result of."""
 

@@ -25,7 +25,7 @@ from tarmac.cli.cancel import cancel_run
 from tarmac.cli.explain import explain as explain_session
 from tarmac.cli.explain import lines, make_command
 from tarmac.cli.follow import follow_run
-from tarmac.cli.retry import retry_run
+from tarmac.cli.retry import begin_again, retry_run
 from tarmac.cli.session_tables import HEADER, PAUSED, WHOLE, session_facts, session_rows
 from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account, text_problem
@@ -129,6 +129,13 @@ def retry(arguments: argparse.Namespace) -> int:
     """Run a session that failed again, from the task that failed on."""
     if retry_run(log_in(), arguments.run_id, arguments.by):
         print(f"next     make follow RUN={arguments.run_id}")
+    return 0
+
+
+def begin_sessions_again(arguments: argparse.Namespace) -> int:
+    """Train sessions of a backup again whose volume is gone."""
+    for run_id in begin_again(log_in(), arguments.run_ids):
+        print(f"{run_id} was being saved or scored when the backup was made: it trains again.")
     return 0
 
 
@@ -288,6 +295,9 @@ def main(argv: list[str] | None = None) -> int:
     again.add_argument("run_id", metavar="run")
     again.add_argument("--by", default="", type=account, help="who says so, for the record")
     again.set_defaults(run=retry)
+    anew = commands.add_parser("begin-again", help="train sessions of a backup again whose volume is gone")
+    anew.add_argument("run_ids", metavar="run", nargs="*")
+    anew.set_defaults(run=begin_sessions_again)
     one = commands.add_parser("explain", help="say why a run waits or failed, and what to do")
     one.add_argument("run_id", metavar="run")
     add_json(one)

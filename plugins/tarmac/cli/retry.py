@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import RunStateError
-from tarmac.base.retries import first_to_clear
+from tarmac.base.retries import first_to_clear, lost_with_its_volume
 from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, cancellation, failure_in
 
 _RETRIED = re.compile(r"^Retried by .+ at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC from \w+\.$", re.MULTILINE)
@@ -58,3 +58,26 @@ def retry_run(
     api.clear_from(run_id, task)
     write(f"Run {run_id} runs again, from {task} on.")
     return task
+
+
+def begin_again(api: AirflowApi, run_ids: Iterable[str]) -> list[str]:
+    """Train sessions again that were under way when their stack was backed up, and need a volume that is not there.
+
+    Idempotent while they train.
+
+    Args:
+        run_ids: of all that were under way.
+
+    Returns:
+        The ids of those that train again; the others go on by themselves.
+
+    Raises:
+        ApiError: Airflow does not answer.
+    """
+    begun = []
+    for run_id in run_ids:
+        states = {one["task_id"]: one["state"] for one in api.task_instances(run_id)}
+        if task := lost_with_its_volume(states):
+            api.clear_from(run_id, task)
+            begun.append(run_id)
+    return begun
