@@ -72,7 +72,8 @@ yes)
 esac
 export TRAINER_VARIANT GPU_STATE
 case ${TARMAC_GIT:-no} in
-yes | no) ;;
+no) ;;
+yes) export TARMAC_AIRFLOW_TMP=exec ;; # see compose.yaml
 *) die "TARMAC_GIT is '$TARMAC_GIT', must be yes or no." ;;
 esac
 

@@ -173,6 +173,15 @@ def test_ports_follow_the_settings(render: Render):
     assert service(stack, "webserver")["environment"]["TARMAC_PUBLIC_URL"] == "http://localhost:9001"
 
 
+def test_programs_in_airflow_s_tmp_may_be_run_only_where_git_is_handed_a_token_by_one(
+    render: Render, stack: dict[str, Any]
+):
+    airflow = [name for name in SERVICES - {"postgres", "mlflow"}]
+    assert {tuple(stack["services"][name]["tmpfs"]) for name in airflow} == {("/tmp:noexec",)}
+    with_git = render(TARMAC_AIRFLOW_TMP="exec")
+    assert {tuple(with_git["services"][name]["tmpfs"]) for name in airflow} == {("/tmp:exec",)}
+
+
 def test_the_docker_socket_is_mounted_in_the_scheduler_only(stack: dict[str, Any]):
     holders = {name for name in SERVICES if any("docker.sock" in target for target in mounts(stack, name))}
     assert holders == {"scheduler"}

@@ -533,6 +533,12 @@ def test_compose_by_hand_reads_what_it_is_given(clone: Clone):
     assert clone.calls()[-1].stdin == "select 1"
 
 
+@pytest.mark.parametrize(("git", "may"), [("yes", "exec"), ("no", ""), ("", "")])
+def test_only_with_git_programs_in_airflow_s_tmp_may_be_run(clone: Clone, git: str, may: str):
+    done = clone.run("bash", "-c", '. env/host/stack.sh; echo "may: ${TARMAC_AIRFLOW_TMP:-}"', TARMAC_GIT=git)
+    assert (done.returncode, done.stdout) == (0, f"may: {may}\n"), done.stderr
+
+
 def test_every_variable_that_the_help_names_is_taken_literally(repository: Path):
     text = (repository / "Makefile").read_text()
     listed = re.search(r"ARGUMENTS := ((?:.*\\\n)*.*)\n", text)
