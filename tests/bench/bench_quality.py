@@ -46,9 +46,11 @@ from tarmac_trainer import models
 from tarmac_trainer.cli import main
 from tarmac_trainer.data import splits
 from tarmac_trainer.models import part_of_speech_tagging
-from tarmac_trainer.text import categories, spans
+from tarmac_trainer.text import categories, labels, spans
 from tarmac_trainer.text.categories import Labelled
+from tarmac_trainer.text.labels import Text
 from tarmac_trainer.text.pairs import Pairs
+from tarmac_trainer.text.scoring import LabelSetCounts
 
 EXAMPLES = Path(os.environ.get("EXAMPLES", "examples"))
 UPDATES = int(os.environ.get("UPDATES") or 600)
@@ -60,6 +62,7 @@ SETS = {
     "part_of_speech_tagging": ("austen-pos", "tagger"),
     "sentiment_analysis_binary": ("vader-tweets", "textcat"),
     "sentiment_analysis_categorical": ("vader-tweets", "textcat"),
+    "text_classification": ("wordnet-topics", labels.PIPE),
     "relation_extraction": ("wordnet-relations", "textcat"),
     "coreference_resolution": ("austen-coreference", "textcat"),
     "keyphrase_extraction": ("postgresql-terms", "ner"),
@@ -211,6 +214,8 @@ def _flat(lines: Sequence[Any]) -> list[Any]:
 
 
 def _example_maker(name: str, train: Sequence[Any]) -> Callable[[Any, Any], Any]:
+    if SETS[name][1] == labels.PIPE:
+        return labels.example(train)
     if SETS[name][1] == "tagger":
         return part_of_speech_tagging.example
     if SETS[name][1] == "ner":
@@ -222,8 +227,20 @@ def _example_maker(name: str, train: Sequence[Any]) -> Callable[[Any, Any], Any]
 def baseline(name: str, train: Sequence[Any], dev: Sequence[Any]) -> tuple[float, str]:
     """The score of the baseline on dev, and what it is."""
     model = models.get(name)
+    if SETS[name][1] == labels.PIPE:
+        return _one_label(train, dev), "always the label that is best on train"
     what, make = BASELINES[name] if name in BASELINES else BASELINES[SETS[name][1]]
     return model.score(_pipeline(make(name, train)), dev).overall[model.score_name], what
+
+
+def _one_label(train: Sequence[Text], dev: Sequence[Text]) -> float:
+    def score(label: str, lines: Sequence[Text]) -> float:
+        counts = LabelSetCounts()
+        for line in lines:
+            counts.add([label], line.labels)
+        return counts.numbers()["f1"]
+
+    return score(max(labels.names_of(train), key=lambda label: score(label, train)), dev)
 
 
 def _pipeline(write: Callable[[Doc], None]) -> Language:

@@ -15,8 +15,10 @@ from tarmac_trainer import models
 from tarmac_trainer.recommender import neighbours, recommending
 from tarmac_trainer.text import categories, linear, perceptron
 from tarmac_trainer.text.entities import spans_of
+from tarmac_trainer.text.labels import Text
 from tarmac_trainer.text.pairs import Pairs, flat
-from tarmac_trainer.text.scoring import LabelCounts, SpanCounts
+from tarmac_trainer.text.predictors import Rule
+from tarmac_trainer.text.scoring import LabelCounts, LabelSetCounts, SpanCounts
 from tarmac_trainer.text.spans import tags
 
 
@@ -37,8 +39,17 @@ def tagger(name: str, train: Sequence[Any], test: Sequence[Any]) -> float:
 
 
 def words(name: str, train: Sequence[Any], test: Sequence[Any]) -> float:
-    """The score of a logistic regression over words and pairs of words."""
+    """The score of a logistic regression over words and pairs of words, one for each label where texts have several."""
     model = models.get(name)
+    if isinstance(train[0], Text):
+        with patch.object(linear, "PARTS", ()):
+            several = linear.fit_several(
+                [line.text for line in train], [line.labels for line in train], tick=lambda: None
+            )
+            counts = LabelSetCounts()
+            for line, likely in zip(test, several.probabilities([line.text for line in test]), strict=True):
+                counts.add(Rule().labels(several.classes, likely.tolist()), line.labels)
+        return counts.scores().overall[model.score_name]
     pairs = isinstance(train[0], Pairs)
     lines = flat(train) if pairs else train
     texts, labels = [line.text for line in lines], [line.label for line in lines]
@@ -63,6 +74,7 @@ METHODS: dict[str, tuple[str, Callable[[str, Sequence[Any], Sequence[Any]], floa
     "sentiment_analysis_binary": ("TF-IDF, logistic regression", words),
     "sentiment_analysis_categorical": ("TF-IDF, logistic regression", words),
     "relation_extraction": ("TF-IDF, logistic regression", words),
+    "text_classification": ("TF-IDF, a logistic regression a label", words),
     "coreference_resolution": ("TF-IDF, logistic regression", words),
     "collaborative_filtering": ("BM25 item neighbours", likeness),
 }

@@ -21,6 +21,7 @@ KEYS_OF_SET = {
     "austen-pos": {"pos"},
     "vader-tweets": {"sentiment"},
     "wordnet-relations": {"relations"},
+    "wordnet-topics": {"labels"},
     "austen-coreference": {"coreference"},
     "postgresql-terms": {"keyphrases"},
     "binutils-changelog": {"user", "item", "count"},
@@ -79,6 +80,8 @@ def faults(line: dict[str, Any]) -> Iterator[str]:
     for phrase in line.get("keyphrases", ()):
         if not occurs(phrase, sentence):
             yield f"has the keyphrase {phrase!r}, which does not occur"
+    if sorted(set(labels := line.get("labels", [])), key=str.lower) != labels or not all(map(str.strip, labels)):
+        yield f"has the labels {labels}, which are not in order, not different, or blank"
     for key in {"relations", "coreference", "keyphrases"} & line.keys():
         if not line[key]:
             yield f"has no {key}"
@@ -111,6 +114,7 @@ def test_the_multitask_set_has_lines_for_every_model(part: str) -> None:
     for key in ("binary", "categorical"):
         assert sum(key in line.get("sentiment", ()) for line in lines) >= 80, key
     assert any("pos" in line and "coreference" in line for line in lines)
+    assert {0, 1, 2} <= {len(line["labels"]) for line in lines if "labels" in line}
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -69,6 +69,10 @@ def test_what_to_look_at_before_a_training_is_told(lines: list[Any], said: str):
     assert any(text.startswith(said) for text in facts(*lines)["warnings"])
 
 
+def test_one_label_is_told_apart_from_none():
+    assert facts(*({"labels": ["a"] * (number % 2), "n": number} for number in range(6)))["warnings"] == []
+
+
 def test_a_sound_data_set_has_no_warning(repository: Path):
     lines = (repository / "examples/wnut17.dev.jsonl").read_text().splitlines()
     found = facts(*dict.fromkeys(lines))

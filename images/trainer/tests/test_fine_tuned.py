@@ -166,6 +166,14 @@ def test_equal_requests_give_equal_models(make_session: Any, tiny: Path, monkeyp
             "micro_f1",
         ),
         ("keyphrase_extraction", '{"sentence": "ada works at acme", "keyphrases": ["acme"]}\n', "f1"),
+        (
+            "text_classification",
+            "".join(
+                json.dumps({"sentence": text, "labels": told}) + "\n"
+                for text, told in (("ada works", ["work"]), ("ada lives", ["home", "work"]), ("the film", []))
+            ),
+            "micro_f1",
+        ),
     ],
 )  # fmt: skip
 def test_the_other_kinds_learn(
@@ -221,6 +229,28 @@ def test_held_out_lines_are_given_back(session: Session, tiny: Path, monkeypatch
     result = session.run("train").result
     assert result["trained_again_on"] == 24
     assert result["chosen"]["updates"] == result["best_step"]
+
+
+def test_labels_are_told_by_the_threshold_that_was_chosen_when_it_is_trained_again(
+    session: Session, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = put(session, archive(files_of(tiny)))
+    told = (("ada works", ["work"]), ("ada lives", ["home", "work"]), ("the film", []), ("bob lives", ["home"]))
+    rows = [{"sentence": f"{text} {'good ' * at}", "labels": some} for text, some in told for at in range(6)]
+    reference = session.put("".join(json.dumps(row) + "\n" for row in rows))
+    session.request({"d": {"train": reference}}, model="text_classification", base_model=base,
+                    parameters={**SMALLEST, "epochs": 1, "learn_rate": 1e-4})  # fmt: skip
+    monkeypatch.setenv("TARMAC_BASE_MODEL", base)
+    assert session.run("prep").code == 0
+    result = session.run("train").result
+    assert result["trained_again_on"] == 24
+    threshold = result["chosen"]["threshold"]
+    assert threshold != 0.5, "after one round next to nothing is known"
+    kind = models.get("text_classification", "transformer")
+    predictor = kind.load(session.folder / "model")
+    assert vars(predictor.rule) == {"threshold": threshold, "least": 0, "most": 2}
+    assert predictor.tell_likely(["ada works", "the film"]).shape == (2, 2)
+    assert session.run("eval").result["metrics"]["micro_f1"] == pytest.approx(result["best_score"])
 
 
 STOPPED_WHILE_SCORING = """

@@ -64,6 +64,7 @@ COREFERENCE = [
     for v in VERBS
     for pronoun in ("He", "She")
 ]
+TOPIC_OF = {"judge": "law", "goal": "sport"}
 KEYPHRASES = [
     {"sentence": f"the {kind} {thing} holds for {n}", "keyphrases": [f"{kind} {thing}", "not written here"]}
     for kind in ("transitive", "second", "common")
@@ -71,10 +72,17 @@ KEYPHRASES = [
     for n in NAMES
 ]
 
+TOPICS = [
+    {"sentence": f"the {' and the '.join(told)} {end}", "labels": [TOPIC_OF[one] for one in told if one in TOPIC_OF]}
+    for told in (("judge",), ("goal",), ("judge", "goal"), ("sea",))
+    for end in ("here", "there", "again", "too")
+]
+
 LEARNABLE: dict[str, tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]] = {
     "part_of_speech_tagging": (TAGGED, {"sentence": "Ada counts ."}, {"pos": ["NNP", "VBZ", "."]}),
     "sentiment_analysis_binary": (MOODS, {"sentence": "great fun ."}, {"sentiment": {"binary": 1}}),
     "sentiment_analysis_categorical": (MOODS, {"sentence": "I hate it !"}, {"sentiment": {"categorical": 0}}),
+    "text_classification": (TOPICS, {"sentence": "the judge and the goal"}, {"labels": ["sport", "law"]}),
     "relation_extraction": (
         RELATIONS,
         {"sentence": "Ada left Rome .", "relations": [pair("Ada", "Rome")]},
@@ -253,6 +261,7 @@ NOTHING_TO_LEARN = {
     "part_of_speech_tagging": ({"sentence": "a b", "pos": ["X", "X"]}, "only the tag 'X'"),
     "sentiment_analysis_binary": ({"sentence": "a", "sentiment": {"binary": 1}}, "are of the class '1'"),
     "sentiment_analysis_categorical": ({"sentence": "a", "sentiment": {"categorical": 7}}, "are of the class '7'"),
+    "text_classification": ({"sentence": "a", "labels": ["x", "y"]}, "have the same labels (x, y)"),
     "relation_extraction": ({"sentence": "a b", "relations": [pair("a", "b", "no_relation")]}, "class 'no_relation'"),
     "coreference_resolution": (follows("a b", "c", reference("a", "c", False)), "are of the class 'different'"),
     "keyphrase_extraction": ({"sentence": "a b", "keyphrases": ["c"]}, "no keyphrase in any of the"),
@@ -287,6 +296,11 @@ BROKEN = [
     ("sentiment_analysis_binary", {"sentence": "a", "sentiment": {"binary": True}}, "whole number from 0 to 1"),
     ("sentiment_analysis_categorical", {"sentence": "a", "sentiment": {"categorical": "3"}}, "without quotes"),
     ("sentiment_analysis_categorical", {"sentence": " ", "sentiment": {"categorical": 3}}, "no word in it"),
+    ("text_classification", {"sentence": "a", "labels": "x"}, r'"labels" must be a list of labels, \[\] where none'),
+    ("text_classification", {"sentence": "a", "labels": ["x", [0, 1, "y"]]}, 'label 2 of "labels" must be a string'),
+    ("text_classification", {"sentence": "a", "labels": [" "]}, 'label 1 of "labels" is blank'),
+    ("text_classification", {"labels": []}, '"sentence" is missing'),
+    ("text_classification", {"text": " ", "labels": []}, '"text" has no word in it'),
     ("relation_extraction", {"sentence": "a", "relations": {}}, "must be a list of objects"),
     ("relation_extraction", {"sentence": "a b", "relations": [{"sub": "a"}]}, '"sub" must be an object'),
     ("relation_extraction", {"sentence": "a b", "relations": [pair("a", "c", "x")]}, "the object 'c' does not occur"),

@@ -35,6 +35,7 @@ class Summary:
         self._kinds: dict[str, set[str]] = {}
         self._labels: dict[str, Counter[str]] = {}
         self._no_labels: set[str] = set()
+        self._with_none: set[str] = set()
         self._words: dict[str, Counter[int]] = {}
 
     def add(self, number: int, line: bytes) -> None:
@@ -68,6 +69,8 @@ class Summary:
     def _count(self, key: str, value: Any) -> None:
         self._keys[key] += 1
         self._kinds.setdefault(key, set()).add(_kind(value))
+        if value == []:
+            self._with_none.add(key)
         if isinstance(value, str):
             self._words.setdefault(key, Counter())[len(value.split())] += 1
         for path, label in labels_of(key, value):
@@ -113,7 +116,7 @@ class Summary:
             )
         for path, counts in labels.items():
             real = {label: count for label, count in counts.items() if label != "O"}
-            if len(counts) == 1:
+            if len(counts) == 1 and path not in self._with_none:
                 yield f"{path}: there is one label only, {next(iter(counts))!r}: there is nothing to tell apart."
             rare = sorted(label for label, count in real.items() if count <= _RARE)
             if rare and len(real) > len(rare):

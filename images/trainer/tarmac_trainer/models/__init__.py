@@ -18,6 +18,7 @@ _MODULES = {
     "keyphrase_extraction": "keyphrase_extraction",
     "sentiment_analysis_binary": "sentiment_analysis",
     "sentiment_analysis_categorical": "sentiment_analysis",
+    "text_classification": "text_classification",
     "own_code": "own_code",
     "test_model": "test_model",
 }

@@ -2,7 +2,7 @@
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,9 @@ from tarmac_trainer.models.named_entity_recognition import NamedEntityRecognitio
 from tarmac_trainer.models.part_of_speech_tagging import PartOfSpeechTagging
 from tarmac_trainer.models.relation_extraction import RelationExtraction, marked_sentence
 from tarmac_trainer.models.sentiment_analysis import SENTIMENTS, SentimentAnalysis
+from tarmac_trainer.models.text_classification import TextClassification
 from tarmac_trainer.runtime.training import Training
+from tarmac_trainer.text import labels
 from tarmac_trainer.text.entities import tags_of
 from tarmac_trainer.text.pairs import flat
 from tarmac_trainer.transformer import fitting, need, network
@@ -56,7 +58,11 @@ class FineTuned(Model[Any]):
     @override
     def train(self, training: Training[Any]) -> None:
         examples = self.examples(training.train)
-        fitting.train(training, self.task, examples, self.labels(examples))
+        fitting.train(training, self.task, examples, self.labels(examples), **self.reading(training))
+
+    def reading(self, training: Training[Any]) -> dict[str, Callable[[Any], Any]]:
+        """How what the network tells is to be read, as `fitting.train` takes it. Pure."""
+        return {}
 
     @override
     def gpu_need(self, base: Path | None, train: Sequence[Any], parameters: Mapping[str, Any]) -> GpuNeed | None:
@@ -153,6 +159,31 @@ class TunedSentiment(FineTuned, SentimentAnalysis):
         return [(line.text, line.label) for line in lines]
 
 
+class TunedTextClassification(FineTuned, TextClassification):
+    """Labels of texts, any number of them."""
+
+    title = "gives a text any number of labels (transformer)"
+    task = network.LABELS
+    parameters = _parameters(TextClassification.parameters, _BEGINNING)
+    limits = TEXTS_LIMITS
+
+    @override
+    def examples(self, lines: Sequence[Any]) -> list[tuple[Any, Any]]:
+        return [(line.text, line.labels) for line in lines]
+
+    @override
+    def labels(self, examples: Sequence[tuple[Any, Any]]) -> list[str]:
+        return sorted({label for _, some in examples for label in some})
+
+    @override
+    def reading(self, training: Training[Any]) -> dict[str, Callable[[Any], Any]]:
+        rule = labels.first_rule(training)
+        return {
+            "begin": lambda tuned: labels.set_rule(tuned, rule),
+            "settle": lambda tuned: labels.settle(tuned, training, rule),
+        }
+
+
 class TunedRelations(FineTuned, RelationExtraction):
     """Relations: the sentence with both entities marked is the text whose class is told."""
 
@@ -175,6 +206,7 @@ _KINDS: tuple[Model[Any], ...] = (
     TunedKeyphrases(),
     TunedPartOfSpeech(),
     TunedRelations(),
+    TunedTextClassification(),
     *(TunedSentiment(kind, most, f"{title} (transformer)") for kind, most, title in SENTIMENTS),
 )
 

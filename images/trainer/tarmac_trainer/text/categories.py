@@ -1,5 +1,5 @@
 """Putting a text into one of several classes: what the models that do so have in common, a spaCy `textcat` and a linear
-model beside it."""
+model beside it. Those that give a text several labels (labels.py) train and mix the two as these do."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -61,10 +61,10 @@ def check_classes(labels: Sequence[str]) -> None:
         )
 
 
-def needs(labels: Sequence[str]) -> tuple[str, int]:
+def needs(labels: Sequence[str], what: str = "classes") -> tuple[str, int]:
     """What makes a training need memory, and about how many bytes; as `Model.needs`. Pure."""
     classes = len(set(labels))
-    return f"{classes:,} classes", BYTES_OF_ANY + classes * BYTES_OF_A_CLASS + linear.most_bytes(classes)
+    return f"{classes:,} {what}", BYTES_OF_ANY + classes * BYTES_OF_A_CLASS + linear.most_bytes(classes)
 
 
 def tokenized(nlp: "Language", text: str) -> "Doc":
@@ -87,7 +87,9 @@ def let_words_count(nlp: "Language") -> None:
     gradient is a multiple of the other's weights, so both stay nothing for ever. Here every class starts with a weight
     of 1 for its own count.
     """
-    layer = nlp.get_pipe("textcat").model.layers[-1]
+    (pipe,) = (pipe for name, pipe in nlp.pipeline if name.startswith("textcat"))
+    result = pipe.model.layers[-1]
+    layer = result.layers[0] if result.layers else result  # of several labels a logistic function follows the weights
     weights = layer.get_param("W").copy()
     layer.ops.xp.fill_diagonal(weights, 1.0)
     layer.set_param("W", weights)
@@ -168,26 +170,59 @@ def train(
         doc: makes what the pipeline reads.
         prepare: changes the first weights of the pipeline.
     """
+    texts, labels = [line.text for line in lines], [line.label for line in lines]
+    train_both(
+        training,
+        lambda how: pipelines.train(training, CONFIG, example(lines, doc), lines=lines, prepare=prepare, how=how),
+        lambda: linear.fit(texts, labels, at_blanks=doc is at_blanks, tick=training.alive),
+    )
+
+
+def train_both(
+    training: Training[Any],
+    network: Callable[[dict[str, Any]], None],
+    fit: Callable[[], linear.Linear],
+    settle: "Callable[[Language | Both], dict[str, Any]] | None" = None,
+) -> None:
+    """Train a network, then a linear model, and take what scores highest: the one, the other, or the mean of both.
+
+    Args:
+        training: whose parameters have `linear`.
+        network: trains the one; takes what besides the updates it takes to repeat a candidate.
+        fit: trains the other.
+        settle: settles, by the eval lines or by what was chosen, how a candidate is to be read; returns what it takes
+            to repeat that. The network by itself is then a candidate, too.
+    """
     from spacy.util import load_model
 
     chosen = None if training.chosen is None else training.chosen.how
     if chosen is None or chosen["linear_share"] < 1:
-        how = {"linear_share": 0.0}
-        pipelines.train(training, CONFIG, example(lines, doc), lines=lines, prepare=prepare, how=how)
+        network({"linear_share": 0.0})
     # What a base knows of other classes the linear model would not.
-    if training.base is not None or training.parameters["linear"] == NEVER or (chosen and not chosen["linear_share"]):
+    mixed = training.base is None and training.parameters["linear"] != NEVER
+    shares = (*((0.0,) if settle else ()), *(SHARES if mixed else ()))
+    if chosen is not None:
+        shares = (chosen["linear_share"],) if chosen["linear_share"] else ()
+    if not shares:
         return
     nlp, updates = load_model(training.partial), training.best_how["updates"]
     if chosen is not None:
         training.progress(0, 1)
-    texts, labels = [line.text for line in lines], [line.label for line in lines]
-    found = linear.fit(texts, labels, at_blanks=doc is at_blanks, tick=training.alive)
-    for share in SHARES if chosen is None else (chosen["linear_share"],):
-        how = {"linear_share": share, "updates": updates}
-        named = "the linear model alone" if share == 1 else "the mean of the network and the linear model"
-        training.evaluated(Both(nlp, found, share), step=updates, how=how, named=named)
+    found = fit() if any(shares) else None
+    for share in shares:
+        candidate = Both(nlp, found, share) if found is not None and share else nlp
+        how = {"linear_share": share, "updates": updates, **(settle(candidate) if settle else {})}
+        training.evaluated(candidate, step=updates, how=how, named=_NAMES[share])
     if chosen is None:
-        events.say(f"chosen by {training.score_name}: {training.best_named or 'the network alone'}")
+        events.say(f"chosen by {training.score_name}: {training.best_named or _NAMES[0]}")
+
+
+_NAMES = {
+    0: "the network alone",
+    0.5: "the mean of the network and the linear model",
+    1: "the linear model alone",
+}
+"""By the linear model's share."""
 
 
 def predict(
@@ -197,18 +232,26 @@ def predict(
     if isinstance(predictor, TellsClasses):
         return predictor.tell_all(texts)
     if isinstance(predictor, Both):
-        return _mixed(predictor, texts, doc)
+        likely = mixed(predictor, texts, doc)
+        return [predictor.linear.classes[place] for place in likely.argmax(axis=1)]
     found = predictor.pipe(doc(predictor, text) for text in texts)
     return [max(one.cats, key=one.cats.__getitem__) for one in found]
 
 
-def _mixed(both: Both, texts: Sequence[str], doc: "Callable[[Language, str], Doc]") -> list[str]:
-    classes = both.linear.classes
+def mixed(both: Both, texts: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized) -> np.ndarray:
+    """How likely each class of the linear model is, texts x classes."""
     likely = both.share * both.linear.probabilities(texts)
     if both.share < 1:
-        found = both.nlp.pipe(doc(both.nlp, text) for text in texts)
-        likely += (1 - both.share) * np.array([[one.cats[label] for label in classes] for one in found])
-    return [classes[place] for place in likely.argmax(axis=1)]
+        likely += (1 - both.share) * told(both.nlp, texts, both.linear.classes, doc)
+    return likely
+
+
+def told(
+    nlp: "Language", texts: Sequence[str], classes: Sequence[str], doc: "Callable[[Language, str], Doc]" = tokenized
+) -> np.ndarray:
+    """How likely a pipeline takes each class to be, texts x classes."""
+    found = nlp.pipe(doc(nlp, text) for text in texts)
+    return np.array([[one.cats[label] for label in classes] for one in found]).reshape(len(texts), len(classes))
 
 
 def count(

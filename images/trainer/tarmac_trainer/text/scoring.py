@@ -30,12 +30,40 @@ def numbers(right: int, predicted: int, wanted: int) -> dict[str, float]:
 
 
 @dataclass
-class SpanCounts:
-    """Counts of spans by type: a span counts when its tokens and its type are right."""
+class SetCounts:
+    """Counts of sets by what is in them: how often each label was right, predicted and wanted."""
 
     right: Counter[str] = field(default_factory=Counter)
     predicted: Counter[str] = field(default_factory=Counter)
     wanted: Counter[str] = field(default_factory=Counter)
+
+    def numbers(self) -> dict[str, float]:
+        """Precision, recall and f1 over all labels."""
+        return numbers(self.right.total(), self.predicted.total(), self.wanted.total())
+
+    def per_label(self) -> dict[str, dict[str, float]]:
+        """Precision, recall and f1 of each label that was wanted or predicted, in alphabetical order."""
+        return {
+            label: numbers(self.right[label], self.predicted[label], self.wanted[label])
+            for label in sorted(self.wanted.keys() | self.predicted.keys())
+        }
+
+    def reason(self, score: str, noun: str) -> str | None:
+        """Why a score is 0, `noun` being what is counted, in the singular; None: it is not."""
+        if self.right.total():
+            return None
+        if not self.wanted.total() and not self.predicted.total():
+            return f"{score} is 0: there is no {noun} in the eval lines, and the model found none"
+        if not self.wanted.total():
+            return f"{score} is 0: there is no {noun} in the eval lines"
+        if not self.predicted.total():
+            return f"{score} is 0: the model found no {noun} in the eval lines"
+        return f"{score} is 0: no {noun} that the model found is right"
+
+
+@dataclass
+class SpanCounts(SetCounts):
+    """Counts of spans by type: a span counts when its tokens and its type are right."""
 
     def add(self, predicted: Iterable[Span], wanted: Iterable[Span]) -> None:
         """Count the spans of one sentence."""
@@ -51,25 +79,37 @@ class SpanCounts:
             noun: what the spans are, in the singular, for the reason of a zero.
         """
         return Scores(
-            overall=numbers(self.right.total(), self.predicted.total(), self.wanted.total()),
-            per_type={
-                kind: numbers(self.right[kind], self.predicted[kind], self.wanted[kind])
-                for kind in sorted(self.wanted.keys() | self.predicted.keys())
-            },
+            overall=self.numbers(),
+            per_type=self.per_label(),
             support=dict(self.wanted),
-            reason=self._reason(noun),
+            reason=self.reason("f1", noun),
         )
 
-    def _reason(self, noun: str) -> str | None:
-        if self.right.total():
-            return None
-        if not self.wanted.total() and not self.predicted.total():
-            return f"f1 is 0: there is no {noun} in the eval lines, and the model found none"
-        if not self.wanted.total():
-            return f"f1 is 0: there is no {noun} in the eval lines"
-        if not self.predicted.total():
-            return f"f1 is 0: the model found no {noun} in the eval lines"
-        return f"f1 is 0: no {noun} that the model found is right"
+
+@dataclass
+class LabelSetCounts(SetCounts):
+    """Counts of the labels of texts, each of which has any number of them."""
+
+    texts: int = 0
+    exact: int = 0
+    """Texts all of whose labels were told, and no other one."""
+
+    def add(self, predicted: Iterable[str], wanted: Iterable[str]) -> None:
+        """Count the labels of one text."""
+        predicted, wanted = set(predicted), set(wanted)
+        self.right.update(predicted & wanted)
+        self.predicted.update(predicted)
+        self.wanted.update(wanted)
+        self.texts += 1
+        self.exact += predicted == wanted
+
+    def scores(self) -> Scores:
+        """Precision, recall and f1 over all labels, the labels' mean f1, and the share of texts that are exact."""
+        per_label = self.per_label()
+        overall = {f"micro_{name}": number for name, number in self.numbers().items()}
+        overall["macro_f1"] = sum(row["f1"] for row in per_label.values()) / max(len(per_label), 1)
+        overall["subset_accuracy"] = self.exact / self.texts if self.texts else 0.0
+        return Scores(overall, per_label, dict(self.wanted), self.reason("micro_f1", "label"))
 
 
 @dataclass

@@ -3,7 +3,7 @@
 import math
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,9 @@ def train(
     task: str,
     lines: Sequence[tuple[Any, Any]],
     labels: Sequence[str],
+    *,
+    begin: Callable[[Tuned], None] = lambda _: None,
+    settle: Callable[[Tuned], Mapping[str, Any]] | None = None,
 ) -> None:
     """Fine-tune what is in the training's `base`; equal requests give equal models on a CPU with equally many threads.
 
@@ -66,6 +69,9 @@ def train(
         task: what is to be told, as `network` names it.
         lines: what is read, and the names of its labels.
         labels: all that the lines have.
+        begin: changes what is to be trained.
+        settle: settles in the end, by the eval lines, how the best is to be read, and returns what it takes to repeat
+            that; so read it is a candidate, too.
 
     Raises:
         RequestError: the base cannot be fine-tuned; says why.
@@ -82,6 +88,7 @@ def train(
         tuned = network.start(training.base, task, labels, parameters["max_tokens"])
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"base_model: it is no transformer that can be fine-tuned ({error})") from error
+    begin(tuned)
     on_gpu = training.device.name == "cuda"
     if on_gpu:
         tuned.network.to("cuda")
@@ -92,6 +99,12 @@ def train(
     encoded = [one for line, targets in lines for one in _encoded(training, tuned, line, targets)]
     _tell(tuned, len(lines))
     fit(training, tuned, encoded, torch)
+    if settle is not None and training.chosen is None:
+        best = network.load(training.partial)
+        best.network.to(tuned.network.device)
+        best.precision = tuned.precision
+        how = {**training.best_how, **settle(best)}
+        training.evaluated(best, step=training.best_step, how=how, named="the same network, by another threshold")
 
 
 def _encoded(training: Training[Any], tuned: Tuned, line: Any, targets: Any) -> list[Encoded]:
@@ -254,13 +267,14 @@ def _loss(tuned: Tuned, batch: Sequence[Encoded], torch: Any) -> Any:
     """The sum of the losses of all targets of a batch."""
     read = tuned.batch([one.ids for one in batch])
     width = read["input_ids"].shape[1]
+    targets = [one.targets for one in batch]
     if tuned.task == network.TAGS:
-        targets = [[*one.targets, *[network.NO_TARGET] * (width - len(one.targets))] for one in batch]
-    else:
-        targets = [one.targets for one in batch]
+        targets = [[*one, *[network.NO_TARGET] * (width - len(one))] for one in targets]
     wanted = torch.tensor(targets).to(tuned.network.device)
     with tuned.computing():
         logits = tuned.network(**read).logits
+    if tuned.task == network.LABELS:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="sum")
     return torch.nn.functional.cross_entropy(
         logits.float().view(-1, logits.shape[-1]),
         wanted.view(-1),

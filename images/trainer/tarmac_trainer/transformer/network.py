@@ -7,23 +7,24 @@ the image with transformers has them.
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from typing_extensions import override
 
 from tarmac_trainer.runtime import files
-from tarmac_trainer.text.predictors import TagsWords, TellsClasses
+from tarmac_trainer.text.predictors import Rule, TagsWords, TellsClasses, TellsLabels
 from tarmac_trainer.transformer.windows import most_of_a_word, windows
 
 FACTS_FILE = "transformer.json"
 """In a predictor's folder, beside the weights: what it was trained to tell."""
 
-TAGS, CLASSES = "tags", "classes"
-"""What a transformer tells: a tag for each word, or a class for each text."""
+TAGS, CLASSES, LABELS = "tags", "classes", "labels"
+"""What a transformer tells: a tag for each word, a class for each text, or any number of labels for each text."""
 
 TOKENS_AT_ONCE = 4096
 """Tokens, padding included, that are computed at once to predict."""
@@ -37,7 +38,7 @@ NO_TARGET = -100
 
 @dataclass(frozen=True)
 class Encoded:
-    """Tokens that are read at once, and the target of each, or the one of all."""
+    """Tokens that are read at once, and the target of each, the one of all, or for each label whether all have it."""
 
     ids: list[int]
     targets: list[int]
@@ -126,7 +127,11 @@ class Tuned(ABC):
         folder.mkdir(parents=True, exist_ok=True)
         self.network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        files.write_json(folder / FACTS_FILE, {"task": self.task, "labels": self.labels, "max_tokens": self.max_tokens})
+        files.write_json(folder / FACTS_FILE, self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """What it was trained to tell. Pure."""
+        return {"task": self.task, "labels": self.labels, "max_tokens": self.max_tokens}
 
     def batch(self, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Make tensors of tokens, filled up to the longest row."""
@@ -149,7 +154,7 @@ class Tuned(ABC):
         return lower
 
     def told(self, rows: Sequence[Sequence[int]]) -> Iterator[tuple[int, Any]]:
-        """Give for each row of tokens its place and the numbers of the likeliest labels, in an order of its own."""
+        """Give for each row of tokens its place and what the network tells of it, in an order of its own."""
         import torch
 
         self.network.eval()
@@ -159,7 +164,12 @@ class Tuned(ABC):
             taken, places = places[-number:], places[:-number]
             with torch.inference_mode(), self.computing():
                 logits = self.network(**self.batch([rows[place] for place in taken])).logits
-            yield from zip(taken, logits.argmax(dim=-1).tolist(), strict=True)
+            yield from zip(taken, self.read_off(logits), strict=True)
+
+    def read_off(self, logits: Any) -> list[Any]:
+        """What the network tells of each row: the numbers of the likeliest labels."""
+        found: list[Any] = logits.argmax(dim=-1).tolist()
+        return found
 
 
 @dataclass
@@ -220,29 +230,64 @@ class TunedTagger(Tuned, TagsWords):
 
 
 @dataclass
-class TunedClassifier(Tuned, TellsClasses):
-    """Tells the class of each text, by its beginning where it is long."""
+class OfTexts(Tuned):
+    """Tells something of each text, by its beginning where it is long."""
 
-    task: ClassVar[str] = CLASSES
-
-    def _rows(self, texts: Sequence[str]) -> list[list[int]]:
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, as the network reads it; those that are cut are counted."""
         rows = self._ids(texts, add_special_tokens=False)
         self.cut.texts += sum(len(row) > self.room for row in rows)
         return [self.marked(row[: self.room]) for row in rows]
 
+
+@dataclass
+class TunedClassifier(OfTexts, TellsClasses):
+    """Tells the class of each text."""
+
+    task: ClassVar[str] = CLASSES
+
     @override
     def encode(self, line: str, targets: str) -> list[Encoded]:
-        return [Encoded(row, [self.labels.index(targets)]) for row in self._rows([line])]
+        return [Encoded(row, [self.labels.index(targets)]) for row in self.rows([line])]
 
     @override
     def tell_all(self, texts: Sequence[str]) -> list[str]:
         found = [""] * len(texts)
-        for place, best in self.told(self._rows(texts)):
+        for place, best in self.told(self.rows(texts)):
             found[place] = self.labels[best]
         return found
 
 
-_TUNED: dict[str, type[Tuned]] = {TAGS: TunedTagger, CLASSES: TunedClassifier}
+@dataclass
+class TunedLabels(OfTexts, TellsLabels):
+    """Tells how likely each label is for each text, and goes by a rule."""
+
+    task: ClassVar[str] = LABELS
+    rule: Rule = field(default_factory=Rule)
+
+    @override
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts(), "rule": asdict(self.rule)}
+
+    @override
+    def encode(self, line: str, targets: Collection[str]) -> list[Encoded]:
+        wanted = [int(label in targets) for label in self.labels]
+        return [Encoded(row, wanted) for row in self.rows([line])]
+
+    @override
+    def read_off(self, logits: Any) -> list[Any]:
+        found: list[Any] = logits.float().sigmoid().tolist()
+        return found
+
+    @override
+    def tell_likely(self, texts: Sequence[str]) -> np.ndarray:
+        found = np.zeros((len(texts), len(self.labels)))
+        for place, likely in self.told(self.rows(texts)):
+            found[place] = likely
+        return found
+
+
+_TUNED: dict[str, type[Tuned]] = {TAGS: TunedTagger, CLASSES: TunedClassifier, LABELS: TunedLabels}
 
 
 def load(folder: Path) -> Tuned:
@@ -252,7 +297,10 @@ def load(folder: Path) -> Tuned:
         OSError, ValueError, KeyError: it is broken, or the libraries are not installed.
     """
     facts = facts_of(folder)
-    return _made(folder, facts["task"], list(facts["labels"]), int(facts["max_tokens"]), fresh=False)
+    made = _made(folder, facts["task"], list(facts["labels"]), int(facts["max_tokens"]), fresh=False)
+    if isinstance(made, TunedLabels):
+        made.rule = Rule(**facts["rule"])
+    return made
 
 
 def facts_of(folder: Path) -> dict[str, Any]:
