@@ -13,3 +13,10 @@ def marked(text: str, *mentions: tuple[str, str], **more: Any) -> dict[str, Any]
         at = start + len(mention)
         spans.append({"start": start, "end": at, "label": label})
     return {"text": text, "spans": spans, **more}
+
+
+def of_one_label(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return lines without their labels; a line that has a label has its number as its class, too."""
+    for line in lines:
+        assert "labels" not in line or (len(line["labels"]) == 1 and "sentiment" in line), line
+    return [{key: value for key, value in line.items() if key != "labels"} for line in lines]

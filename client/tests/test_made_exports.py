@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marked import marked
+from marked import marked, of_one_label
 
 from tarmac_client import SettingsError, files
 from tarmac_client.exports import docbin
@@ -170,7 +170,7 @@ def test_it_is_read_as_its_lines(name: str):
             lines_of(name)
         return
     # Label Studio's converter takes tasks in the order of their folder.
-    assert sorted(lines_of(name), key=str) == sorted(WANTED[name], key=str)
+    assert sorted(of_one_label(lines_of(name)), key=str) == sorted(WANTED[name], key=str)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -189,7 +189,7 @@ def test_it_is_refused_in_one_sentence_that_names_the_cause(name: str):
 def test_another_encoding_is_read_where_it_is_named_and_else_left_to_the_stack(name: str):
     assert files.identify(MADE / name, field="FILE").told == ()
     told = files.identify(MADE / name, field="FILE", encoding="ISO-8859-1")
-    assert [json.loads(text) for text in told.path.read_text(encoding="utf-8").splitlines()] == TABLE
+    assert of_one_label([json.loads(text) for text in told.path.read_text(encoding="utf-8").splitlines()]) == TABLE
 
 
 def test_without_their_libraries_they_are_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch):

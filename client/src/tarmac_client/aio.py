@@ -195,6 +195,7 @@ class AsyncTarmac:
         code: bool = False,
         text: str | None = None,
         label: str | None = None,
+        labels_between: str | None = None,
         encoding: str | None = None,
         classes: dict[str, int] | None = None,
     ) -> str:
@@ -205,6 +206,8 @@ class AsyncTarmac:
             script: it is a .py or .sh file.
             code: it is a folder or a file of code, for `run_code`.
             text, label: columns of a table; None: known by their names.
+            labels_between: of a table: the sign between the labels of a text; "": a text has one label. None: so it
+                is, and a file where that is not clear is refused.
             encoding: of the text, such as ISO-8859-1; None: UTF-8, or UTF-16 that says so itself.
             classes: the number of each class by its name, in files that belong together; those that this file adds
                 are entered. None: by their names in this file alone.
@@ -217,6 +220,7 @@ class AsyncTarmac:
             script=script,
             text_column=text,
             label_column=label,
+            between=labels_between,
             encoding=encoding,
             classes=classes,
         )

@@ -86,6 +86,7 @@ def identify(
     script: bool = False,
     text_column: str | None = None,
     label_column: str | None = None,
+    between: str | None = None,
     encoding: str | None = None,
     classes: dict[str, int] | None = None,
 ) -> LocalFile:
@@ -96,6 +97,7 @@ def identify(
         field: what a message calls it.
         script: it is a .py or .sh file, not a data set.
         text_column, label_column: of a table; None: known by their names.
+        between: of a table: the sign between the labels of a text; "": there is one label; None: where that is clear.
         encoding: of the text; None: UTF-8, or UTF-16 that says so itself.
         classes: the number of each class in files that belong to this one; new ones are added.
 
@@ -120,7 +122,9 @@ def identify(
             content = packed.as_utf8(content, encoding)
         found = None
         if not recognise.is_own(content[:CHUNK]):
-            found = recognise.read(content, text_column=text_column, label_column=label_column, classes=classes)
+            found = recognise.read(
+                content, text_column=text_column, label_column=label_column, between=between, classes=classes
+            )
         if found is not None:
             if classes is not None:
                 classes.update(found.classes)

@@ -317,6 +317,7 @@ def data_push(arguments: argparse.Namespace) -> int:
     with connect() as tarmac:
         how = {"script": arguments.script, "code": arguments.code, "text": arguments.text, "label": arguments.label}
         how |= {"encoding": arguments.encoding, "classes": _class_numbers(arguments.classes)}
+        how["labels_between"] = arguments.labels_between
         found = {name: tarmac.push(name, **how) for name in arguments.files}
         return _print(arguments, found, lambda value: list(value.values()))
 

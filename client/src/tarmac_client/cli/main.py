@@ -164,6 +164,11 @@ def parser() -> argparse.ArgumentParser:
     push.add_argument("--text", metavar="COLUMN", help="of a table: the text; default: known by its name")
     push.add_argument("--label", metavar="COLUMN", help="of a table: the label; default: known by its name")
     push.add_argument(
+        "--labels-between",
+        metavar="SIGN",
+        help="of a table: the sign between the labels of a text, such as ';'; '' where it has one label",
+    )
+    push.add_argument(
         "--classes",
         metavar="NAMES",
         help="of classes that are names: those in the order of their numbers, with commas between, for example "

@@ -26,7 +26,7 @@ def is_docbin(content: bytes) -> bool:
 
 
 def docbin(content: bytes, most: int) -> Found:
-    """Read spaCy's DocBin: entities, else the class with the highest score, else tags.
+    """Read spaCy's DocBin: entities, else the classes that are true or the likeliest one, else tags.
 
     Args:
         most: bytes that it may unpack to.
@@ -68,7 +68,7 @@ def _read(message: dict[str, Any]) -> Found:
         if entities:
             found.add_entities(text, _places(words, each, spaces, columns, strings), where)
         elif classes:
-            found.add_class(text, max(classes, key=lambda name: classes[name]))
+            found.add_cats(text, classes)
         else:
             tags = [strings.get(columns[_TAG][place], "") if _TAG in columns else "" for place in each]
             kept = [(word, tag) for word, tag in zip(words, tags, strict=True) if word.strip()]

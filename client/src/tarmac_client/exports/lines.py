@@ -38,6 +38,8 @@ class Found:
     """Those in which a mention begins or ends."""
     classes: dict[str, int] = field(default_factory=dict)
     """The number of each class."""
+    labelled: list[Line] = field(default_factory=list)
+    """Those of the lines whose labels a tool gave."""
 
     def add_entities(
         self,
@@ -80,17 +82,33 @@ class Found:
             ]
         self.lines.append(line)
 
-    def add_class(self, text: str, label: Any) -> None:
-        """Add a line with a class, which `number_classes` makes a number in the end."""
+    def add_labels(self, text: str, given: Iterable[Any], *, none_applies: bool = False) -> None:
+        """Add a line with labels; where it has one only, that is its class, too.
+
+        Args:
+            given: the labels; what is nothing is none of them.
+            none_applies: whether the file says that a text without a label has been looked at; else it is left out.
+        """
+        labels = list(dict.fromkeys(str(one).strip() for one in given if one is not None and str(one).strip()))
         if not isinstance(text, str) or not text.strip():
             self.left_out["no text"] += 1
-        elif label is None or label == "":
+        elif not labels and not none_applies:
             self.left_out["no label"] += 1
         else:
-            self.lines.append({"sentence": " ".join(text.split()), "class": label})
+            self.labelled.append({"sentence": " ".join(text.split()), "labels": labels})
+            self.lines.append(self.labelled[-1])
+
+    def add_cats(self, text: str, cats: Mapping[str, float]) -> None:
+        """Add a line with spaCy's classes: each that is true, or of those that are likely the likeliest."""
+        if cats and set(cats.values()) <= {0, 1}:
+            self.add_labels(text, [name for name, value in cats.items() if value], none_applies=True)
+        else:
+            self.add_labels(text, [max(cats, key=lambda name: cats[name])] if cats else [])
 
     def number_classes(self, known: Mapping[str, int]) -> None:
         """Give classes the whole numbers that a sentiment model trains on: those they are, else by their names.
+
+        A line of several labels, or of none, has no class.
 
         Args:
             known: the numbers that files beside this one gave; a class has one number in all of them.
@@ -98,7 +116,13 @@ class Found:
         Raises:
             ExportError: the classes are names here and numbers there, or the other way round.
         """
-        names = sorted({str(line["class"]) for line in self.lines if "class" in line})
+        single = [line for line in self.labelled if len(line["labels"]) == 1]
+        if others := len(self.labelled) - len(single):
+            self.notes.append(
+                f"texts with several labels, or with none: {others}; text_classification trains on them, the sentiment "
+                "models on the others"
+            )
+        names = sorted({line["labels"][0] for line in single})
         if not names:
             return
         numeric = all(_NUMBER.fullmatch(name) for name in names)
@@ -126,10 +150,9 @@ class Found:
             if known and new:
                 self.notes.append(f"not among the classes of the files before: {_some(new)}")
         two = set(self.classes.values()) <= {0, 1}
-        for line in self.lines:
-            if "class" in line:
-                number = self.classes[str(line.pop("class"))]
-                line["sentiment"] = {"categorical": number, **({"binary": number} if two else {})}
+        for line in single:
+            number = self.classes[line["labels"][0]]
+            line["sentiment"] = {"categorical": number, **({"binary": number} if two else {})}
 
     def labels(self) -> Counter[str]:
         """Count the labels: types of entities, tags and classes."""
@@ -140,8 +163,9 @@ class Found:
             found.update(_texts(line, "pos"))
             found.update(str(one["label"]) for one in _objects(line, "spans") if "label" in one)
             found.update(str(one["relation"]) for one in _objects(line, "relations") if "relation" in one)
+            found.update(_texts(line, "labels"))
             kinds = line.get("sentiment")
-            if isinstance(kinds, Mapping) and kinds:
+            if isinstance(kinds, Mapping) and kinds and not _texts(line, "labels"):
                 found[str(kinds.get("categorical", kinds.get("binary")))] += 1
         return found
 

@@ -28,12 +28,14 @@ def read(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    between: str | None = None,
     classes: Mapping[str, int] | None = None,
 ) -> Found | None:
     """Read a file.
 
     Args:
         text_column, label_column: of a table; None: known by their names.
+        between: of a table: the sign between the labels of a text; "": there is one label; None: where that is clear.
         classes: the numbers of classes that files beside this one gave.
 
     Returns:
@@ -45,13 +47,13 @@ def read(
     found: Found | None
     if (kind := columnar.kind_of(content[:4096])) is not None:
         rows, notes = columnar.records(content, kind, MOST_BYTES)
-        found = _of_rows(rows, kind, text_column, label_column)
+        found = _of_rows(rows, kind, text_column, label_column, between)
         found.notes += notes
     elif docbin.is_docbin(content):
         found = docbin.docbin(content, MOST_BYTES)
     else:
         text = _decoded(content)
-        found = None if text is None else _read(text, text_column, label_column)
+        found = None if text is None else _read(text, text_column, label_column, between)
         if found is None and text is not None and content.startswith(_UTF16) and is_own(text.encode()):
             found = _own(text)
     if found is not None and not found.lines:
@@ -91,7 +93,7 @@ def _decoded(content: bytes) -> str | None:
         return None
 
 
-def _read(text: str, text_column: str | None, label_column: str | None) -> Found | None:
+def _read(text: str, text_column: str | None, label_column: str | None, between: str | None) -> Found | None:
     start = text.lstrip()[:1]
     if start in ("{", "["):
         listed, array = _records(text)
@@ -110,11 +112,13 @@ def _read(text: str, text_column: str | None, label_column: str | None) -> Found
     if tables.is_columns(text):
         return tables.columns(text)
     if (delimiter := tables.delimiter_of(text)) is not None:
-        return tables.table(text, delimiter, text_column=text_column, label_column=label_column)
+        return tables.table(text, delimiter, text_column=text_column, label_column=label_column, between=between)
     return None
 
 
-def _of_rows(rows: list[dict[str, Any]], kind: str, text_column: str | None, label_column: str | None) -> Found:
+def _of_rows(
+    rows: list[dict[str, Any]], kind: str, text_column: str | None, label_column: str | None, between: str | None
+) -> Found:
     """Read the rows of a table as the records of an export, as lines, or as a text and its class."""
     if not rows:
         raise ExportError(f"is {kind} without a row: there is nothing to train on.")
@@ -125,7 +129,9 @@ def _of_rows(rows: list[dict[str, Any]], kind: str, text_column: str | None, lab
         table = csv.DictWriter(written, list(rows[0]))
         table.writeheader()
         table.writerows(rows)
-        found = tables.table(written.getvalue(), ",", text_column=text_column, label_column=label_column)
+        found = tables.table(
+            written.getvalue(), ",", text_column=text_column, label_column=label_column, between=between
+        )
         found.kind = ""
     elif reader is not None:
         found = _by(reader, rows)

@@ -75,6 +75,8 @@ def doccano(records: Sequence[Any]) -> Found:
     lists = [_labels(one) for one in records if isinstance(one, Mapping) and isinstance(_labels(one), list)]
     # A text without a label is one without a mention, where the others have mentions.
     sequences = any(isinstance(one, list) for labels in lists for one in labels)
+    # doccano numbers its records, also those that nobody has looked at. Without a number a text with labels is a line.
+    looked_at = not any(isinstance(one, Mapping) and "id" in one for one in records)
     for where, given in numbered(records):
         record = _object(where, given)
         text = _text(where, record, "text", "data")
@@ -90,10 +92,10 @@ def doccano(records: Sequence[Any]) -> Found:
         if sequences and isinstance(labels, list):
             places = [_place(where, *(list(one) + [None] * 3)[:3]) for one in labels if isinstance(one, list)]
             found.add_entities(text, places, where)
-        elif isinstance(labels, list) and len(labels) > 1:
-            found.left_out["more than one class"] += 1
+        elif isinstance(labels, list):
+            found.add_labels(text, labels, none_applies=looked_at)
         else:
-            found.add_class(text, (labels or [None])[0] if isinstance(labels, list) else labels)
+            found.add_labels(text, [labels])
     return found
 
 
@@ -139,10 +141,7 @@ def label_studio(records: Sequence[Any]) -> Found:
         text = _text(where, data, name, "text", *data)
         choices = [one["value"]["choices"] for one in results if one.get("type") == "choices"]
         if choices and not any(one.get("type") == "labels" for one in results):
-            if len(choices[0]) > 1:
-                found.left_out["more than one class"] += 1
-            else:
-                found.add_class(text, choices[0][0])
+            found.add_labels(text, [label for some in choices for label in some])
             continue
         regions = [one for one in results if one.get("type") in ("labels", "hypertextlabels")]
         places = marked(where, text, [one["value"] for one in regions])
@@ -181,8 +180,12 @@ def label_studio_min(records: Sequence[Any]) -> Found:
             found.add_entities(text, marked(where, text, _spans_in(record) or []), where)
             continue
         own = {"id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
+        several = [one["choices"] for one in record.values() if isinstance(one, Mapping) and "choices" in one]
         classes = [one for key, one in record.items() if key not in own and one != text and isinstance(one, str)]
-        found.add_class(text, classes[0] if len(classes) == 1 else None)
+        if several:
+            found.add_labels(text, [label for some in several for label in some])
+        else:
+            found.add_labels(text, classes if len(classes) == 1 else [])
     return found
 
 
@@ -216,6 +219,8 @@ def _marked(where: str, text: str, value: Record) -> Place:
 def prodigy(records: Sequence[Any]) -> Found:
     """Read Prodigy's JSONL: what was accepted."""
     found = Found("Prodigy's export")
+    # Where one may choose several, who accepts a text without a choice says that none applies.
+    several = any(isinstance(one, Mapping) and len(one.get("accept") or []) > 1 for one in records)
     for where, given in numbered(records):
         record = _object(where, given)
         answer = record.get("answer", "accept")
@@ -224,16 +229,12 @@ def prodigy(records: Sequence[Any]) -> Found:
             continue
         text = _text(where, record, "text")
         if "options" in record or "accept" in record:
-            chosen = list(record.get("accept") or [])
-            if len(chosen) > 1:
-                found.left_out["more than one class"] += 1
-            else:
-                found.add_class(text, chosen[0] if chosen else None)
+            found.add_labels(text, record.get("accept") or [], none_applies=several)
         elif "spans" in record:
             spans = [_place(where, one.get("start"), one.get("end"), one.get("label")) for one in record["spans"] or []]
             found.add_entities(text, spans, where)
         else:
-            found.add_class(text, record.get("label"))
+            found.add_labels(text, [record.get("label")])
     return found
 
 
@@ -267,7 +268,7 @@ def _said(where: str, text: str, span: Record) -> Place:
 
 
 def spacy_docs(records: Sequence[Any]) -> Found:
-    """Read spaCy's `doc.to_json()`: entities, else the class with the highest score."""
+    """Read spaCy's `doc.to_json()`: entities, else the classes that are true, or the likeliest."""
     found = Found("spaCy's documents as JSON")
     for where, given in numbered(records, "document"):
         record = _object(where, given)
@@ -276,8 +277,7 @@ def spacy_docs(records: Sequence[Any]) -> Found:
             ents = [_place(where, one.get("start"), one.get("end"), one.get("label")) for one in record["ents"]]
             found.add_entities(text, ents, where)
         else:
-            cats = record["cats"] or {}
-            found.add_class(text, max(cats, key=lambda name: cats[name]) if cats else None)
+            found.add_cats(text, record["cats"] or {})
     return found
 
 

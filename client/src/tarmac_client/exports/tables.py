@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -106,14 +107,22 @@ def delimiter_of(text: str) -> str | None:
     return None
 
 
-def table(text: str, delimiter: str, *, text_column: str | None = None, label_column: str | None = None) -> Found:
-    """Read CSV or TSV with a header: a text and its class, or users and items.
+def table(
+    text: str,
+    delimiter: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    between: str | None = None,
+) -> Found:
+    """Read CSV or TSV with a header: a text and its labels, or users and items.
 
     Args:
         text_column, label_column: which they are; None: known by their names.
+        between: the sign that parts the labels of a text; "": there is one label; None: so it is, where it is clear.
 
     Raises:
-        ExportError: it is not clear which columns are meant, or a row has other columns.
+        ExportError: it is not clear which columns are meant, or where labels end, or a row has other columns.
     """
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     found = Found("a table (TSV)" if delimiter == "\t" else "a table (CSV)")
@@ -141,15 +150,63 @@ def table(text: str, delimiter: str, *, text_column: str | None = None, label_co
             read += [(rows.line_num, row[at_text], row[at_label].strip())] if row else []
         # Label Studio writes mentions as JSON, and nothing where there is none.
         sequences = any(label.startswith('[{"') for _, _, label in read)
+        if between is None and not sequences:
+            _check_one([label for _, _, label in read])
         for number, text, label in read:
             if sequences:
                 where = f"line {number}"
                 found.add_entities(text, marked(where, text, _spans(where, label)), where)
             else:
-                found.add_class(text, label)
+                labels, none_applies = _labels(label, between)
+                found.add_labels(text, labels, none_applies=none_applies)
     except csv.Error as error:
         raise ExportError(f"line {rows.line_num} is no row of a table: {error}.") from error
     return found
+
+
+_SIGNS = ",;|#"
+"""What people put between the labels of a text, and doccano (#)."""
+
+
+def _check_one(labels: Sequence[str]) -> None:
+    """Refuse a column of labels where one may be one label as well as several.
+
+    Raises:
+        ExportError: the parts of one are labels of other rows.
+    """
+    known = set(labels)
+    for label in known:
+        for sign in _SIGNS:
+            parts = [part.strip() for part in label.split(sign)]
+            if len(parts) > 1 and _listed(label) is None and known.intersection(parts):
+                raise ExportError(
+                    f"has the label {label!r} in a row, which may be one label or {len(parts)}, with {sign!r} between: "
+                    f"say which with `tarmac data push FILE --labels-between '{sign}'`, or `--labels-between ''` for "
+                    "one."
+                )
+
+
+def _labels(cell: str, between: str | None) -> tuple[list[Any], bool]:
+    """Return the labels in a cell, and whether it says that there is none."""
+    if (listed := _listed(cell)) is not None:
+        return listed, True
+    return (cell.split(between) if between else [cell]), False
+
+
+def _listed(cell: str) -> list[Any] | None:
+    """Return the labels that a cell lists as JSON or Python writes them, or as Label Studio does; None: it does not."""
+    if not cell.startswith(("[", "{")):
+        return None
+    try:
+        value = json.loads(cell)
+    except ValueError:
+        try:
+            value = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    if isinstance(value, dict):
+        value = value.get("choices")
+    return value if isinstance(value, list) and all(isinstance(one, (str, int)) for one in value) else None
 
 
 def _finite(text: str) -> float:
