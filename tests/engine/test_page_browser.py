@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from fakes import scene
 from fakes.web import Fakes
 from support.browsing import NETWORK_CHANGED, open_at
 from support.fleet import DAG_ID, World, device, entry
 from support.page_server import FLAGS, PAGES, served
+from support.stack import REPO
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB
@@ -150,4 +151,47 @@ def test_a_keyboard_alone_leads_from_the_page_to_a_session_and_ends_it(ground: N
         expect(page.get_by_role("button", name="End this session")).to_be_visible()
         page.keyboard.press("Tab")
         expect(page.get_by_role("button", name="End this session")).to_be_focused()
+        page.context.close()
+
+
+@pytest.mark.parametrize("by", ["mouse", "keyboard"])
+def test_a_person_uploads_trains_watches_reads_why_one_waits_and_promotes(
+    ground: None, opened: Callable[..., Page], by: str
+):
+    def use(what: Locator) -> None:
+        if by == "mouse":
+            what.click()
+        else:
+            what.focus()
+            what.press("Space" if what.get_attribute("type") == "checkbox" else "Enter")
+
+    with served("user") as url:
+        page = opened(url)
+        use(page.get_by_role("link", name="New session"))
+        page.get_by_label("Model").select_option("test_model")
+        use(page.get_by_role("button", name="Continue"))
+        page.get_by_label("A file of your own").set_input_files(str(REPO / "examples" / "tiny.jsonl"))
+        expect(page.get_by_text("Stored: 22 lines")).to_be_visible()
+        use(page.get_by_role("checkbox", name="On a GPU"))
+        use(page.get_by_role("button", name="Check and preview"))
+        expect(page.get_by_text("The request is good.")).to_be_visible()
+        use(page.get_by_role("button", name="Start", exact=True))
+        page.wait_for_url(re.compile("/sessions/"))
+        expect(page.get_by_role("heading", name="Log")).to_be_visible()
+
+        use(page.get_by_role("link", name="Now"))
+        waits = page.get_by_role("row").filter(has_text="all news of 2025")
+        expect(waits).to_contain_text("needs 70.0 GiB")
+        trains = page.get_by_role("row").filter(has_text="WNUT17, larger batches")
+        expect(trains).to_contain_text("61 %")
+        use(trains.get_by_role("link"))
+        expect(page.locator(".chart").first).to_be_visible()
+
+        page.goto(f"{url}/sessions/ended")
+        use(page.get_by_text("Put into production"))
+        page.get_by_label("Why version 5 of news-entities").fill("better on the new labels")
+        use(page.get_by_role("button", name="Promote"))
+        page.wait_for_url(re.compile("/models/news-entities$"))
+        expect(page.get_by_role("heading", name="Score of each version")).to_be_visible()
+        expect(page.get_by_text("better on the new labels")).to_be_visible()
         page.context.close()

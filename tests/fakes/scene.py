@@ -199,5 +199,5 @@ def fill_airflow(fakes: Fakes) -> None:
     fakes.airflow_api.tasks_of["ended"] = dict.fromkeys(ids.TASKS, "success") | {"train_model_cpu": "skipped"}
     fakes.airflow_api.xcoms["eval_model", "return_value"] = EVALUATION
     fakes.airflow_api.xcoms["update_model_metadata_registry", "return_value"] = {
-        "name": "tickets", "version": 3, "url": "http://localhost:5000/#/models/tickets/versions/3",
+        "name": "news-entities", "version": 5, "url": "http://localhost:5000/#/models/news-entities/versions/5",
     }  # fmt: skip

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tarmac.admission.estimate import (
     CLOSEST,
+    HOST_MEMORY,
     RECENT,
     SIMILAR,
     Computed,
@@ -238,6 +239,20 @@ def test_after_out_of_memory_it_gets_more_then_a_whole_device_then_it_gives_up(
 
     last = Measured(outcome, 24 * GIB, None, DATA, whole=True)
     assert gives_up([first, then, last])
+
+
+def test_on_a_host_it_gets_more_then_twice_that_and_then_it_gives_up():
+    tried: list[Measured] = []
+    for wanted in (6 * GIB, 12 * GIB):
+        tried.append(Measured(Outcome.OUT_OF_MEMORY, wanted // 3 * 2 if not tried else 6 * GIB, None, DATA))
+        assert not gives_up(tried, HOST_MEMORY)
+        found = estimate(
+            requested_bytes=GIB, own=tried, history=[], data_bytes=DATA, default_bytes=None, terms=HOST_MEMORY
+        )
+        assert found.memory_bytes == wanted
+    tried.append(Measured(Outcome.OUT_OF_MEMORY, 12 * GIB, None, DATA))
+    assert gives_up(tried, HOST_MEMORY)
+    assert not gives_up(tried)
 
 
 def test_a_session_that_had_a_whole_device_and_ran_out_gets_nothing_less():

@@ -25,8 +25,10 @@ _BEYOND_PERCENT = 10
 _COMPUTED_PERCENT = 10
 # A need is rounded up to this, so that equal sessions ask for equal amounts.
 _ROUND = 16 * MIB
-# After running out of memory, the next attempt gets this much more, in percent; the one after that a whole device.
+# After running out of memory, the next attempt gets this much more, in percent; the one after that a whole device, or,
+# of a host, which all other sessions would wait for, as many times what was not enough, and there it ends.
 _GROWTH_PERCENT = 50
+_HOST_TIMES = 2
 
 
 class Rule(enum.StrEnum):
@@ -97,17 +99,19 @@ class Terms:
         field: of the request, that asks for it.
         whole, largest: what all of it is called, and what the largest there is is called.
         beside_bytes: what is added to what was measured: it was there and is in no measurement.
+        most: how often a session may run out of it; None: until it has had all.
     """
 
     field: str
     whole: str
     largest: str
     beside_bytes: int = 0
+    most: int | None = None
 
 
 DEVICE_MEMORY = Terms("resources.gpu_memory", "a whole device", "the largest device")
 # The trainer measures its own process. A container's memory is also what the kernel keeps for it, and its /tmp.
-HOST_MEMORY = Terms("resources.memory", "a whole host", "the largest host", beside_bytes=128 * MIB)
+HOST_MEMORY = Terms("resources.memory", "a whole host", "the largest host", beside_bytes=128 * MIB, most=3)
 
 
 def _round_up(count: int) -> int:
@@ -205,11 +209,11 @@ def estimate(
 def _after_out_of_memory(exhausted: Sequence[Measured], terms: Terms) -> Estimate:
     last = exhausted[-1]
     seen = max(last.reserved_bytes, last.peak_bytes or 0)
-    if len(exhausted) > 1 or last.whole:
+    if last.whole or (len(exhausted) > 1 and terms.most is None):
         return Estimate(
             None, Rule.AFTER_OUT_OF_MEMORY, f"{terms.whole}: {format_size(last.reserved_bytes)} was not enough either"
         )
-    grown = seen * (100 + _GROWTH_PERCENT) // 100
+    grown = seen * _HOST_TIMES if len(exhausted) > 1 else seen * (100 + _GROWTH_PERCENT) // 100
     told = last.needed_bytes or 0
     need = _round_up(max(grown, told + margin([told])))
     return Estimate(
@@ -217,9 +221,10 @@ def _after_out_of_memory(exhausted: Sequence[Measured], terms: Terms) -> Estimat
     )
 
 
-def gives_up(own: Sequence[Measured]) -> bool:
-    """Tell whether a session has run out of memory on a whole device or host: there is nothing bigger here. Pure."""
-    return any(m.outcome.by_memory and m.whole for m in own)
+def gives_up(own: Sequence[Measured], terms: Terms = DEVICE_MEMORY) -> bool:
+    """Tell whether a session has run out of memory on a whole device or host, or too often. Pure."""
+    short = [m for m in own if m.outcome.by_memory]
+    return any(m.whole for m in short) or (terms.most is not None and len(short) >= terms.most)
 
 
 def bounded(found: Estimate, largest_bytes: int, terms: Terms = DEVICE_MEMORY) -> Estimate:

@@ -189,7 +189,7 @@ class CachedTrainingOperator(PlacedTrainingOperator):
         self, outcome: Outcome, reason: str, limit: int, *, peak_bytes: int | None = None, again: bool = False
     ) -> str:
         """Release the reservation, once; admit those for whom there is room now. Returns why to give up, or ""."""
-        from tarmac.admission.estimate import gives_up
+        from tarmac.admission.estimate import HOST_MEMORY, gives_up
         from tarmac.ledger.ledger import Ledger
         from tarmac.tasks.cpu_reservation import admit_others, host_entry
 
@@ -203,9 +203,13 @@ class CachedTrainingOperator(PlacedTrainingOperator):
                 with ledger.transaction():
                     mine = ledger.finish(held, outcome, reason=reason, peak_bytes=peak_bytes)
                     own = ledger.own_attempts(held.key)
-                    if outcome.by_memory and gives_up(own):
+                    if outcome.by_memory and gives_up(own, HOST_MEMORY):
                         tried = ", ".join(format_size(one.reserved_bytes) for one in own if one.outcome.by_memory)
-                        given_up = f"It has had a whole host; its attempts held {tried}. Use less data or a larger host"
+                        given_up = f"Its attempts held {tried}. Use less data, or ask for more in resources.memory"
+                        if any(one.whole for one in own):
+                            given_up = (
+                                f"It has had a whole host; its attempts held {tried}. Use less data or a larger host"
+                            )
                     elif again and mine:  # else it is queued already, or another attempt's
                         prep = Prepared.of(self._ti.xcom_pull(task_ids=RETRIEVE_RESOURCES))
                         entry = host_entry(

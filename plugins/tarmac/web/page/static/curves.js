@@ -3,6 +3,7 @@
 "use strict";
 
 const MOST = 12; // charts
+const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]; // between two versions
 const made = new Map();
 
 function colour(name) {
@@ -22,7 +23,7 @@ function chart(title, below, steps, series, into) {
       height: 220,
       // Bytes and percent begin at nothing; a metric's curve fills its chart.
       scales: { x: { time: false }, ...(below === "seconds" && { y: { range: (_, __, most) => [0, most * 1.05 || 1] } }) },
-      axes: [{ ...axis, label: below }, { ...axis, size: 60 }],
+      axes: [{ ...axis, label: below, ...(below === "version" && { incrs: WHOLE }) }, { ...axis, size: 60 }],
       series: [
         { label: below },
         ...series.map(([label, , name]) => ({
