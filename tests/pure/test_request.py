@@ -493,7 +493,9 @@ def test_data_sets_start_with_an_example_that_cannot_be_sent_unchanged():
     example = form_defaults()["datasets"]
     assert example == EXAMPLE_DATASETS == json.loads(json.dumps(example))
     (problem,) = problems_of({**GOOD, "datasets": example})
-    assert problem.startswith("datasets.my-data.train: must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it")
+    assert problem.startswith(
+        "datasets.my-data.train: is still the example: choose a data set, or put the id that `make "
+    )
 
 
 def test_the_form_describes_the_parameters_of_each_model():

@@ -11,6 +11,7 @@ from tarmac.base import ids
 from tarmac.base.errors import RunStateError
 from tarmac.base.ids import TASKS
 from tarmac.base.retries import first_to_clear, lost_with_its_volume
+from tarmac.base.session import MARKED_PREFIX
 from tarmac.cli.retry import begin_again, retried_note, retry_run
 
 READY = dict.fromkeys(TASKS[:4], "success")
@@ -90,6 +91,12 @@ def test_only_what_failed_is_run_again(state: str, words: str):
     with pytest.raises(RunStateError, match=f"^RUN: r {words}"):
         retried(api)
     assert api.done == []
+
+
+def test_what_was_marked_as_a_success_without_a_model_is_run_again():
+    api = Api("success", f"{MARKED_PREFIX}the run was marked as a success before its model was registered")
+    assert retried(api)[0] == api.done[1] == "train_model_cpu"
+    assert MARKED_PREFIX not in api.done[0]["note"]
 
 
 def test_a_note_keeps_one_line_for_all_its_retries():

@@ -25,6 +25,9 @@ SAID = {
         "line 2 has a byte 0xe9: say which: `tarmac data push FILE --encoding WINDOWS-1252`"
     ),
     "`make doctor FIX=1`, see `make doctor`": "`make doctor FIX=1`, see `tarmac doctor`",
+    "Make retry RUN=, or send it again; `make retry RUN=` does": (
+        "tarmac retry SESSION, or send it again; `tarmac retry SESSION` does"
+    ),
     "see `make ps`, with make gpus": "see `tarmac ls`, with tarmac gpus",
     "run `make up`, see `make logs SERVICE=scheduler`": "run `make up`, see `make logs SERVICE=scheduler`",
     "name: 'RUN: x' is taken": "name: 'RUN: x' is taken",

@@ -107,6 +107,7 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
     todo: list[str] = []
     if run["state"] == "success" and (lack := lack_in(run.get("note"))):
         why = [f"It has ended as a success, without a model: {lack}"]
+        todo = [f"{command(verb='retry', run_id=run_id)} trains it."]
     elif run["state"] == "success":
         took = run_seconds(run, now=known.now)
         why = ["It has ended well" + (f", after {format_seconds(took)}." if took is not None else ".")]

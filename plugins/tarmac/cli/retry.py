@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import RunStateError
 from tarmac.base.retries import first_to_clear, lost_with_its_volume
-from tarmac.base.session import FAILED_PREFIX, NOTE_CHARACTERS, cancellation, failure_in
+from tarmac.base.session import FAILED_PREFIX, MARKED_PREFIX, NOTE_CHARACTERS, cancellation, failure_in, lack_in
 
 _RETRIED = re.compile(r"^Retried by .+ at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC from \w+\.$", re.MULTILINE)
 
@@ -25,7 +25,7 @@ def retried_note(who: str, at: datetime, task: str, before: str | None) -> str:
     kept = [
         one
         for one in (before or "").splitlines()
-        if not one.startswith(FAILED_PREFIX) and not cancellation(one) and not _RETRIED.fullmatch(one)
+        if not one.startswith((FAILED_PREFIX, MARKED_PREFIX)) and not cancellation(one) and not _RETRIED.fullmatch(one)
     ]
     return "\n".join([line, *kept])[:NOTE_CHARACTERS]
 
@@ -33,7 +33,9 @@ def retried_note(who: str, at: datetime, task: str, before: str | None) -> str:
 def retry_run(
     api: AirflowApi, run_id: str, who: str, *, write: Callable[[str], None] = lambda line: print(line, flush=True)
 ) -> str:
-    """Run a session that has failed again, from the task that failed on, under its own id. Idempotent.
+    """Run a session again that has failed, or was marked as a success before it had a model, from where that was.
+
+    Under its own id. Idempotent.
 
     Returns:
         The task from which on it runs again; "": a call before this one did it.
@@ -43,11 +45,11 @@ def retry_run(
         ApiError: there is no such run, or Airflow does not answer.
     """
     run = api.run(run_id)
-    if run["state"] == "success":
+    if run["state"] == "success" and not lack_in(run.get("note")):
         raise RunStateError(
             f"RUN: {run_id} has ended well: there is nothing to try again. To train it anew, reproduce it."
         )
-    if run["state"] != "failed":
+    if run["state"] not in ("failed", "success"):
         if found := _RETRIED.search(run.get("note") or ""):
             write(f"Run {run_id} is being run again already. {found[0]}")
             return ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime
 
-from tarmac.base.errors import UnknownModelError
+from tarmac.base.errors import RegistryError, UnknownModelError
 from tarmac.base.settings import settings
 from tarmac.registry.client import Registry
 from tarmac.registry.facts import Trained
@@ -78,6 +79,8 @@ def history(model: str, at: datetime | None = None) -> tuple[list[Step], Step | 
     """
     registry = Registry()
     with Production(settings().database_url, registry) as production:
+        with suppress(RegistryError):  # without MLflow: as it was heard of last
+            production.settle(model)
         steps, step = production.history(model), production.at(model, at)
     if not steps:
         registry.versions(model)  # an unknown name is an error, not a model without history

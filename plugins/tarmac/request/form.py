@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Self
 
 from tarmac.request.catalogue import Model, catalogue
-from tarmac.request.schema import TrainingRequest
+from tarmac.request.schema import EXAMPLE_REFERENCE, TrainingRequest
 
-EXAMPLE_DATASETS: dict[str, Any] = {"my-data": {"train": "<id>/<id>.jsonl", "eval": None}}
+EXAMPLE_DATASETS: dict[str, Any] = {"my-data": {"train": EXAMPLE_REFERENCE, "eval": None}}
 """What the field Data sets starts with, to be edited. It names no file, so a run cannot start from it unchanged."""
 
 

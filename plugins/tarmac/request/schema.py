@@ -59,6 +59,9 @@ BASE_PATTERN = (
     rf"|{WEIGHTS}(?P<weights>{_BASE58_CLASS}{{43,44}})"
     rf"|{HUB_PATTERN}"
 )
+EXAMPLE_REFERENCE = "<id>/<id>.jsonl"
+"""What the forms begin with, for a person to replace."""
+
 _REFERENCE_HELP = (
     "must be '<id>/<id>.jsonl' as `make dataset FILE=...` prints it, or a URL such as s3://bucket/data.jsonl"
 )
@@ -67,6 +70,9 @@ _REFERENCE_HELP = (
 def _check_reference(value: str) -> str:
     if re.fullmatch(ID_PATTERN, value):
         return value
+    if value == EXAMPLE_REFERENCE:
+        said = "is still the example: choose a data set, or put the id that `make dataset FILE=...` prints in its place"
+        raise PydanticCustomError("dataset_reference", "{said}", {"said": said})
     if re.fullmatch(_URL_PATTERN, value) and _leads_where_it_says(value):
         return value
     raise PydanticCustomError("dataset_reference", "{said}", {"said": _REFERENCE_HELP + _fault(value, ".jsonl")})

@@ -15,6 +15,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"\bmake (rollback|production) MODEL=([^\s`),;]+)", r"tarmac models \1 \2"),
     (r"\bmake (follow|cancel|retry|explain) RUN=([^\s`),;]+)", r"tarmac \1 \2"),
     (r"\bmake models\b", "tarmac models ls"),
+    (r"\b(?:make|Make) (follow|cancel|retry|explain) RUN=(?=$|[\s`),;])", r"tarmac \1 SESSION"),
     (r"\bmake ps\b", "tarmac ls"),
     (r"\bmake trainers\b", "tarmac kinds"),
     (r"\bmake (gpus|hosts|doctor)\b(?! FIX)", r"tarmac \1"),
