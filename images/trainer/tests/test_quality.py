@@ -17,6 +17,7 @@ FLOORS = {
     "part_of_speech_tagging": ("austen-pos", 0.93),
     "sentiment_analysis_binary": ("vader-tweets", 0.75),
     "sentiment_analysis_categorical": ("vader-tweets", 0.50),
+    "text_classification": ("wordnet-topics", 0.50),
     "relation_extraction": ("wordnet-relations", 0.60),
     "coreference_resolution": ("austen-coreference", 0.90),
     "keyphrase_extraction": ("postgresql-terms", 0.15),

@@ -13,6 +13,7 @@ from tarmac_trainer.data import splits
 from tarmac_trainer.mlflow_io import predicting, tracking
 from tarmac_trainer.model import Model
 from tarmac_trainer.runtime import events, files, memory
+from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import RegistryError
 from tarmac_trainer.runtime.request import Request
 
@@ -90,7 +91,7 @@ def save(
 def _tell_size(folder: Path) -> None:
     count, size = files.folder_content(folder)
     if count > MANY_FILES or size > MANY_BYTES:
-        events.say(f"uploading {count:,} files, {memory.in_words(size)}, to MLflow, one after the other")
+        events.say(f"uploading {counted(count, 'file')}, {memory.in_words(size)}, to MLflow, one after the other")
 
 
 def _experiment(client: "MlflowClient", name: str) -> str:
