@@ -377,6 +377,13 @@ def test_why_a_session_waits_or_failed_is_explained_with_what_to_do(call: Callab
     found = call("viewer", "GET", "/sessions/bad/explain").json()
     assert found["why"][0] == "It has failed: train_model_cpu: no memory left"
     assert "`tarmac retry bad`" in found["todo"][-1]
+    # A task that is tried again has left no word of its own yet: its log has one.
+    fakes.place = {**fakes.place, "waits": None}
+    fakes.airflow_api.add("again", "running")
+    fakes.airflow_api.tasks = {"save_model": "up_for_retry"}
+    fakes.airflow_api.log = [{"event": "x", "level": "error", "error_detail": [{"exc_value": "MLflow is gone"}]}]
+    found = call("viewer", "GET", "/sessions/again/explain").json()
+    assert found["why"] == ["Attempt 1 of save_model has failed, and is tried again by itself: MLflow is gone"]
 
 
 STEP = {

@@ -15,7 +15,7 @@ from tarmac.base.session import cancellation, lack_in, without_going_on
 from tarmac.base.states import RUN_OVER_STATES, LedgerState, SessionState, session_state
 from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_seconds
-from tarmac.cli.follow import cause_of
+from tarmac.cli.follow import cause_of, failure_reason
 from tarmac.cli.remedies import Remedy, find, of_page
 from tarmac.cli.session_tables import PAUSED, SILENT, START_IT, awaited, run_seconds
 
@@ -206,7 +206,7 @@ def explain(api: AirflowApi, run: Json, place: Json, command: Callable[..., str]
     instances = api.task_instances(run_id)
     attempts, progress = {}, None
     for one in [] if over else instances:
-        if one["state"] == "up_for_retry" and isinstance(said := api.xcom(run_id, one["task_id"], "failure"), str):
+        if one["state"] == "up_for_retry" and (said := _why_it_failed(api, run_id, one)):
             attempts[one["task_id"]] = said
         if one["state"] == "running" and one["task_id"].startswith("train_model"):
             progress = api.xcom(run_id, one["task_id"], "progress")
@@ -222,6 +222,15 @@ def explain(api: AirflowApi, run: Json, place: Json, command: Callable[..., str]
         running=api.count_runs("running") if run["state"] == "queued" else 0,
     )
     return explanation(known, of_page(), command)
+
+
+def _why_it_failed(api: AirflowApi, run_id: str, instance: Json) -> str:
+    """Return what a task that is tried again said of its last attempt, else what its log says; "": nothing."""
+    task = str(instance["task_id"])
+    if isinstance(said := api.xcom(run_id, task, "failure"), str):
+        return said
+    entries = api.log(run_id, task, int(instance.get("try_number") or 1))
+    return failure_reason(entries) if entries else ""
 
 
 def lines(found: Explanation, run_id: str) -> list[str]:

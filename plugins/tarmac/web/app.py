@@ -317,7 +317,7 @@ def create_app(stack: Stack) -> FastAPI:
             return cancel_run(api, id, person.name, write=said.append, wait_seconds=_CANCEL_SECONDS)
 
         code = await work(person, cancel)
-        return answers.Cancelled(cancelled=code == ExitCode.SUCCESS, said=said)
+        return answers.Cancelled(cancelled=code == ExitCode.SUCCESS, said=[for_client(one) for one in said])
 
     @app.post(f"{PREFIX}/sessions/{{id}}/retry")
     async def retry_session(person: Changer, id: Id) -> answers.Retried:
@@ -328,7 +328,8 @@ def create_app(stack: Stack) -> FastAPI:
             sessions.run_of(api, id)
             return retry_run(api, id, person.name, write=said.append)
 
-        return answers.Retried(id=id, task=await work(person, retry), said=said)
+        task = await work(person, retry)
+        return answers.Retried(id=id, task=task, said=[for_client(one) for one in said])
 
     @app.post(f"{PREFIX}/sessions/{{id}}/priority", openapi_extra=_takes(answers.Prioritise))
     async def prioritise_session(person: Changer, id: Id, request: Request) -> answers.Prioritised:
