@@ -83,6 +83,8 @@ def test_a_session_that_trains_says_how_far_it_is_and_what_it_holds():
     assert (found.done, found.message, found.left) == (0.75, "step 3", "2 min")
     assert ("Holds", "16.0 GiB of GPU-a, 8.0 GiB used") in found.facts
     assert ("Latest metric", "f1 0.5") in found.facts
+    over = seen(run_state="success", ended=AT, metric=answers.Metric(name="f1", step=2, value=0.5))
+    assert "Latest metric" not in dict(over.facts)
     assert seen(training_url="http://m/#/runs/1f").recorded == "http://m/#/runs/1f"
 
 
@@ -93,7 +95,7 @@ def test_the_history_has_the_states_in_their_order_and_leaves_out_what_was_skipp
         task("train_model_cpu", "success", 4), task("save_model", "success", 9), task("eval_model", None),
     ]  # fmt: skip
     found = seen(tasks=tasks, run_state="success", ended=AT + timedelta(minutes=10))
-    assert [step.state for step in found.history] == ["requested", "preparing", "starting", "finishing", "done"]
+    assert [step.state for step in found.history] == ["requested", "preparing", "training", "finishing", "done"]
     assert [(one.id, one.took) for one in found.tasks][2:5] == [
         ("gpu_training_sensor", ""), ("train_model_gpu", ""), ("train_model_cpu", "1 min 1 s"),
     ]  # fmt: skip

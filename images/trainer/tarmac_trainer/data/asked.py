@@ -65,7 +65,8 @@ def check(predictions: object, count: int) -> None:
         raise DataError(f"the model's own code predicted {what}, and must return a list of {count}, one for each line")
     for number, one in enumerate(predictions, start=1):
         if not isinstance(one, dict):
-            raise DataError(f"the model's own code predicted a {type(one).__name__} for line {number}, not an object")
+            what = type(one).__name__
+            raise DataError(f"the model's own code predicted a value of type {what} for line {number}, not a dict")
         try:
             json.dumps(one, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:

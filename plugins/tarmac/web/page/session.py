@@ -190,7 +190,7 @@ def _facts(session: answers.Session) -> list[tuple[str, str]]:
     found = [("Session", session.id), ("Model", session.model or ""), ("Owner", session.owner or "")]
     if session.seconds is not None:
         found.append(("Took" if session.ended else "Under way for", format_seconds(session.seconds)))
-    if session.metric:
+    if session.metric and not session.ended:  # what it scored stands below
         found.append(("Latest metric", metric_text(session.metric)))
     for held in session.devices:
         used = f", {format_size(held.used_bytes)} used" if held.used_bytes is not None else ""
@@ -214,6 +214,9 @@ def _history(session: answers.Session) -> list[Step]:
     found = []
     for state, tasks in _BEGINS.items():
         if times := [started[task] for task in tasks if started.get(task)]:
+            # Airflow knows when the task began, of which the training is the most.
+            if state is SessionState.STARTING and session.state != SessionState.STARTING:
+                state = SessionState.TRAINING
             found.append(Step(state.value, min(time for time in times if time)))
     if session.ended:
         found.append(Step(SessionState.DONE.value, session.ended))
