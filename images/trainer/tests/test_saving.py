@@ -134,6 +134,20 @@ def test_a_run_that_was_deleted_since_the_training_began_is_replaced(
     assert took == pytest.approx(training["seconds"], abs=0.01)
 
 
+def test_a_deleted_experiment_is_waited_for_with_the_model(trained: Session) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(os.environ["MLFLOW_TRACKING_URI"])
+    client = mlflow.MlflowClient()
+    experiment = mlflow.set_experiment("test_model").experiment_id
+    client.delete_experiment(experiment)
+    outcome = trained.run("save")
+    assert (outcome.code, outcome.error["code"], outcome.error["retryable"]) == (1, "UNAVAILABLE", True)
+    assert 'experiment "test_model" is deleted: restore it' in outcome.error["message"]
+    client.restore_experiment(experiment)
+    assert trained.run("save").result["mlflow_run_id"]
+
+
 def test_a_retry_finishes_what_a_killed_attempt_began(trained: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 

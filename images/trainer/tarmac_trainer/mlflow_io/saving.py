@@ -14,7 +14,7 @@ from tarmac_trainer.mlflow_io import predicting, tracking
 from tarmac_trainer.model import Model
 from tarmac_trainer.runtime import events, files, memory
 from tarmac_trainer.runtime.counting import counted
-from tarmac_trainer.runtime.errors import RegistryError
+from tarmac_trainer.runtime.errors import ExperimentDeletedError, RegistryError
 from tarmac_trainer.runtime.request import Request
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _experiment(client: "MlflowClient", name: str) -> str:
                 raise
             found = client.get_experiment_by_name(name)
     if found is None or found.lifecycle_stage == "deleted":
-        raise RegistryError(f'the MLflow experiment "{name}" is deleted: restore it, or delete it for good')
+        raise ExperimentDeletedError(name)
     return str(found.experiment_id)
 
 

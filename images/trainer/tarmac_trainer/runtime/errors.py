@@ -11,6 +11,7 @@ TrainerError            exit 1, may be retried
 ├── DeviceError         no usable GPU
 ├── GpuMemoryError      exit 3, the training needs more GPU memory than it may take
 └── RegistryError       MLflow did not take the model
+    └── ExperimentDeletedError  nor will it, until a person has restored its experiment: waited for
 """
 
 from typing import Any
@@ -104,3 +105,14 @@ class GpuMemoryError(TrainerError):
 
 class RegistryError(TrainerError):
     """MLflow cannot be reached or refuses what it is sent."""
+
+
+class ExperimentDeletedError(RegistryError):
+    """The MLflow experiment of this kind of model is deleted. The model is kept until a person has restored it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'the MLflow experiment "{name}" is deleted: restore it, or delete it for good')
+
+    def fields(self) -> dict[str, Any]:
+        """The contract's code for what is waited for. Pure."""
+        return {"code": "UNAVAILABLE"}
