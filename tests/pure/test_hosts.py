@@ -196,7 +196,8 @@ def test_memory_of_a_host_is_estimated_by_the_rules_of_device_memory_with_someth
     assert need([measured]).memory_bytes == 1328 * MIB, "20 % more, 128 MiB beside it"
     failed = Measured(Outcome.OUT_OF_MEMORY, 2 * GIB, None, 1000)
     assert need([], [failed]).memory_bytes == 3 * GIB
-    assert need([], [failed, failed]).sentence == "a whole host: 2.0 GiB was not enough either"
+    # A whole host would keep all other sessions waiting.
+    assert need([], [failed, failed]).sentence == "4.0 GiB: 2.0 GiB was not enough"
     large = bounded(need([]), 3 * GIB, HOST_MEMORY)
     assert (large.memory_bytes, large.sentence.rpartition("; ")[2]) == (
         None, "that is more than the largest host offers, so a whole host",
