@@ -89,12 +89,14 @@ on_machine() {
 
 # Then, in the image with PyTorch, the tests that are skipped without.
 part_trainer() {
-    local code=0 tuned=0
+    local code=0 tuned=0 with_torch
+    mapfile -t with_torch < <(grep -l 'this image has no PyTorch' images/trainer/tests/test_*.py)
     docker run --rm --network none ${weight[@]+"${weight[@]}"} --name "$runner" "tarmac/trainer-test:$TARMAC_TAG" "$@" ||
         code=$?
     docker run --rm --network none ${weight[@]+"${weight[@]}"} --tmpfs /tmp:exec --name "$runner" \
         --entrypoint /opt/venv/bin/python \
-        "tarmac/trainer-torch-test:$TARMAC_TAG" -P -m pytest -p no:cacheprovider /opt/tarmac/tests/test_fine_tuned.py "$@" ||
+        "tarmac/trainer-torch-test:$TARMAC_TAG" -P -m pytest -p no:cacheprovider \
+        "${with_torch[@]/#images\/trainer//opt/tarmac}" "$@" ||
         tuned=$?
     # Where names of tests are chosen, one of the two may have none of them.
     if [ "$code" = 5 ]; then code=$tuned; elif [ "$tuned" != 5 ] && [ "$tuned" != 0 ]; then code=$tuned; fi

@@ -42,8 +42,15 @@ def test_it_climbs_nowhere(step: Step):
     assert {name: ends for name, ends in climbs.items() if ends not in ("EPERM", "EACCES", "EROFS", "ENOENT")} == {}
 
 
+def _prepares(step: Step) -> bool:
+    """Whether the step is `prep`, which alone knows the store."""
+    return step.report["environment"].count("TARMAC_STORE") > 0
+
+
 def test_it_writes_to_its_session_and_its_scratch_space_only(step: Step):
-    assert set(step.report["writable"]) <= {"/session", "/tmp", "/dev/shm", "/dev/mqueue"}
+    # The libraries of own code: of every other session its own volume, once more.
+    own = {"/session", "/libraries"} if _prepares(step) else {"/session"}
+    assert set(step.report["writable"]) <= {*own, "/tmp", "/dev/shm", "/dev/mqueue"}
     assert {"/session", "/tmp"} <= set(step.report["writable"]), "the search finds what can be written to"
 
 
@@ -51,12 +58,13 @@ def test_it_sees_its_own_volume_and_no_other(step: Step, attack: Attack, request
     # Files that the engine mounts: its init, and the names of hosts.
     own = ("/etc/", "/sbin/", "/usr/sbin/", "/dev/init")
     mounts = {point: root for point, root in step.report["mounts"].items() if not point.startswith(own)}
-    prep = step.report["environment"].count("TARMAC_STORE") > 0
-    assert set(mounts) == {"/session"} | ({"/datasets", "/files"} if prep else set())
-    assert mounts["/session"].endswith(f"/{step.volume}/_data")
+    prep = _prepares(step)
+    assert set(mounts) == {"/session"} | ({"/datasets", "/files", "/libraries"} if prep else set())
+    for point in {"/session", "/libraries"} & set(mounts):
+        assert mounts[point].endswith(f"/{step.volume}/_data"), point
     assert {mount["Destination"]: mount["RW"] for mount in step.inspected["Mounts"]} == {
         "/session": True,
-        **({"/datasets": False, "/files": False} if prep else {}),
+        **({"/datasets": False, "/files": False, "/libraries": True} if prep else {}),
     }
     others = {other.volume for other in attack.steps.values()} - {step.volume}
     assert len(others) == 1, "the other session's volume was there at the same time"

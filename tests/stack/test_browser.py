@@ -177,7 +177,7 @@ def test_the_tarmac_page_in_the_navigation_starts_shows_and_ends_a_session(stack
     tower.get_by_role("button", name="Start").click()
 
     # The page tells of the training by itself; nobody reloads it.
-    expect(tower.get_by_text("training", exact=True)).to_be_visible()
+    expect(tower.locator(".badge", has_text="training")).to_be_visible()
     run_id = tower.locator("dd").first.inner_text()
     tower.get_by_role("link", name="Now").click()
     row = tower.get_by_role("row").filter(has_text="seen-on-the-page")
