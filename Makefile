@@ -310,6 +310,10 @@ bench-pipeline: ## Measure the pipeline's overhead and the idle stack; prints ra
 bench-admission: ## Simulate admission on GPU traces and walk at random over it (STEPS=10000000: longer)
 	@tests/run.sh bench-admission
 
+.PHONY: bench-page
+bench-page: ## Measure what the Tarmac page costs the webserver of the stack that runs, which nobody has opened it in yet
+	@.venv/bin/python tests/bench/bench_page.py
+
 .PHONY: bench-handover
 bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (MEASUREMENTS=32 TRAIN_SECONDS=30)
 	@tests/run.sh bench-handover
