@@ -73,6 +73,7 @@ def test_a_model_that_is_gone_or_broken_is_said_in_a_sentence(
         ("return [{'n': len(row)} for row in rows]", None),
         ("return rows[1:]", "the model's own code predicted 1 objects, and must return a list of 2"),
         ("return {'a': 1}", "the model's own code predicted a dict"),
+        ("import sys; sys.exit(3)", "predict.py of this model failed: SystemExit: 3"),
         ("return [1 for _ in rows]", "predicted a value of type int for line 1, not a dict"),
         ("return [{'at': float('nan')} for _ in rows]", "for line 1 is not JSON"),
         ("return [{'at': object()} for _ in rows]", "for line 1 is not JSON"),

@@ -92,7 +92,7 @@ class OwnCode(Model[dict[str, Any]]):
             if callable(function):
                 found: list[dict[str, Any]] = function(str(predictor.folder), [dict(value) for value in values])
                 return found
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # sys.exit of a program that is no program here
             raise InputError(f"{PREDICT} of this model failed: {type(error).__name__}: {error}") from error
         raise InputError(f"{PREDICT} of this model has no function predict(folder, rows)")
 
