@@ -311,7 +311,7 @@ bench-admission: ## Simulate admission on GPU traces and walk at random over it 
 	@tests/run.sh bench-admission
 
 .PHONY: bench-page
-bench-page: ## Measure what the Tarmac page costs the webserver of the stack that runs, which nobody has opened it in yet
+bench-page: ## Measure what the Tarmac page costs the webserver of a running stack (restart the webserver before)
 	@.venv/bin/python tests/bench/bench_page.py
 
 .PHONY: bench-handover

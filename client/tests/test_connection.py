@@ -48,7 +48,7 @@ def tarmac(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def closed() -> Iterator[int]:
-    """A port at which nobody answers: it is taken, and nothing listens there."""
+    """A port that is taken and at which nothing listens, so that no answer comes."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]

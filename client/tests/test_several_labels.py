@@ -24,7 +24,7 @@ READ: dict[str, tuple[str, list[list[str]]]] = {
         rows({"id": 1, "text": BOTH, "labels": ["law", "sport", "law"]}),
         [["law", "sport"]],
     ),
-    "doccano, a text that nobody may have looked at": (
+    "doccano, a text that may not have been annotated": (
         rows({"id": 1, "text": BOTH, "label": ["law", "sport"]}, {"id": 2, "text": NONE, "label": []}),
         [["law", "sport"]],
     ),
@@ -91,7 +91,7 @@ def test_the_labels_of_a_text_are_read(text: str, wanted: list[list[str]]):
 
 
 def test_what_the_lines_are_for_and_what_was_left_out_is_told():
-    told = "\n".join(recognise.told(found_in(READ["doccano, a text that nobody may have looked at"][0]), "a.jsonl"))
+    told = "\n".join(recognise.told(found_in(READ["doccano, a text that may not have been annotated"][0]), "a.jsonl"))
     assert "labels: law 1, sport 1" in told
     assert "texts with several labels, or with none: 1; text_classification trains on them" in told
     assert "no label: 1" in told

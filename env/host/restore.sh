@@ -60,4 +60,4 @@ done
 say "Restored the backup of $(tail -n 1 "$parts/about"); starting the stack."
 "$_repo/env/host/up.sh"
 # What they had trained was in a volume, of which there is no backup.
-tarmac begin-again -- ${under_way[@]+"${under_way[@]}"}
+[ "${#under_way[@]}" = 0 ] || tarmac begin-again -- "${under_way[@]}"

@@ -2,7 +2,7 @@
 
     make bench-page
 
-It needs a stack whose page nobody has opened since it was started, or the memory of the first visit is there already.
+Restart the webserver before: the first visit loads the code of the page, which is what its memory is compared with.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 from tarmac_client.errors import SettingsError
+from tarmac_client.texts import without_login
 
 _COMMIT = re.compile(r"[0-9A-Za-z][0-9A-Za-z._/-]*")
-_LOGIN = re.compile(r"//[^/@]*@")
 
 
 def commit(source: str, *, folder: Path, field: str) -> tuple[bytes, str]:
@@ -49,7 +49,7 @@ def commit(source: str, *, folder: Path, field: str) -> tuple[bytes, str]:
             # A server may give out no commit by its id, and none by the beginning of that.
             _git(["fetch", "--quiet", "--", where, "+refs/*:refs/*"], bare, field, source)
             found = _resolved(bare, wanted, field, source)
-        return _git(["archive", "--format=tar", found], bare, field, source), f"{_LOGIN.sub('//', where)}@{found}"
+        return _git(["archive", "--format=tar", found], bare, field, source), f"{without_login(where)}@{found}"
 
 
 def _resolved(repository: Path, wanted: str, field: str, source: str) -> str:
@@ -57,9 +57,7 @@ def _resolved(repository: Path, wanted: str, field: str, source: str) -> str:
     try:
         return _git(asked, repository, field, source).decode().strip().splitlines()[-1]
     except SettingsError as error:
-        raise SettingsError(
-            f"{field}: {_LOGIN.sub('//', source)!r}: the repository has no commit {wanted!r}."
-        ) from error
+        raise SettingsError(f"{field}: {without_login(source)!r}: the repository has no commit {wanted!r}.") from error
 
 
 def _origin(repository: Path) -> str:
@@ -68,17 +66,15 @@ def _origin(repository: Path) -> str:
         said = _git(["config", "--get", "remote.origin.url"], repository, "", "").decode().strip()
     except SettingsError:
         said = ""
-    return _LOGIN.sub("//", said) or repository.resolve().name
+    return without_login(said) or repository.resolve().name
 
 
 def _git(words: list[str], repository: Path, field: str, source: str) -> bytes:
     environment = {**os.environ, "LC_ALL": "C"}
     if not sys.stdin.isatty():
-        environment["GIT_TERMINAL_PROMPT"] = "0"  # nobody is there to type a password
+        environment["GIT_TERMINAL_PROMPT"] = "0"  # no person could type a password
     try:
-        done = subprocess.run(
-            ["git", "-C", str(repository), *words], capture_output=True, stdin=None, env=environment, check=False
-        )
+        done = subprocess.run(["git", "-C", str(repository), *words], capture_output=True, env=environment, check=False)
     except FileNotFoundError as error:
         raise SettingsError(
             f"{field}: git is not installed on this machine; install it, or name a folder by --code."
@@ -86,5 +82,5 @@ def _git(words: list[str], repository: Path, field: str, source: str) -> bytes:
     if done.returncode:
         said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         told = next((line for line in said if line.startswith(("fatal:", "error:"))), said[-1] if said else "it failed")
-        raise SettingsError(f"{field}: git cannot read {_LOGIN.sub('//', source)!r}: {_LOGIN.sub('//', told)[:300]}")
+        raise SettingsError(f"{field}: git cannot read {without_login(source)!r}: {without_login(told)[:300]}")
     return done.stdout

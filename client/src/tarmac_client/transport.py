@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +17,7 @@ from tarmac_client.config import Login
 from tarmac_client.errors import NoAnswerError, SettingsError
 from tarmac_client.files import CHUNK, LocalFile
 from tarmac_client.flow import Answer, Send
+from tarmac_client.texts import without_login
 
 _CONNECT_SECONDS = 10.0
 
@@ -71,7 +71,7 @@ def proxy_of(url: str) -> str:
     if urllib.request.proxy_bypass(address.hostname or ""):
         return ""
     given = urllib.request.getproxies()
-    return _bare(given.get(address.scheme) or given.get("all") or "")
+    return without_login(given.get(address.scheme) or given.get("all") or "")
 
 
 def check_proxies() -> None:
@@ -91,18 +91,14 @@ def check_proxies() -> None:
             found = httpx.URL("")
         if not found.host or found.scheme not in ("http", "https", "socks5", "socks5h"):
             raise SettingsError(
-                f"{kind.upper()}_PROXY: {_bare(text)!r} is not the address of a proxy: write http://HOST:PORT, or "
-                "unset it."
+                f"{kind.upper()}_PROXY: {without_login(text)!r} is not the address of a proxy: write http://HOST:PORT, "
+                "or unset it."
             )
         if found.scheme.startswith("socks") and importlib.util.find_spec("socksio") is None:
             raise SettingsError(
-                f"{kind.upper()}_PROXY: {_bare(text)!r} is a SOCKS proxy, which needs one more library: pip install "
-                "'httpx[socks]'."
+                f"{kind.upper()}_PROXY: {without_login(text)!r} is a SOCKS proxy, which needs one more library: pip "
+                "install 'httpx[socks]'."
             )
-
-
-def _bare(proxy: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", proxy)
 
 
 def chunks(file: LocalFile, part: tuple[int, int] | None) -> Iterator[bytes]:

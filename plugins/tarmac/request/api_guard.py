@@ -23,7 +23,7 @@ from tarmac.base.errors import CheckerUnavailableError, RequestError
 from tarmac.base.ids import CHECK_DAG_SUCCESS, DAG_ID
 from tarmac.base.session import NOTE_CHARACTERS
 from tarmac.request.run_id import new_run_id, run_id_problem
-from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
+from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request, request_problems
 from tarmac.request.text import read_json, short, text_problems
 
 log = logging.getLogger(__name__)
@@ -147,11 +147,7 @@ def body_problems(body: bytes) -> tuple[dict[str, Any], list[str]]:
     problems = [problem.removeprefix("conf.") for problem in problems]
     conf = payload.get("conf")
     problems += _call_problems({key: value for key, value in payload.items() if key != "conf"})
-    try:
-        parse_request({} if conf is None else conf)
-    except RequestError as error:
-        problems += error.problems
-    return payload, problems
+    return payload, problems + request_problems({} if conf is None else conf)
 
 
 def _call_problems(fields: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from tarmac.base.errors import CheckerUnavailableError, ExitCode, RequestError
 from tarmac.base.ids import DAG_ID
 from tarmac.request.checker import ask_checker
 from tarmac.request.run_id import run_id_problem
-from tarmac.request.schema import parse_request
+from tarmac.request.schema import request_problems
 from tarmac.request.text import read_json, short
 
 
@@ -87,10 +87,7 @@ def command_problems(conf: str | None, run_id: str | None) -> tuple[dict[str, An
     except RequestError as error:
         value, problems = {}, error.problems
     else:
-        try:
-            parse_request(value)
-        except RequestError as error:
-            problems += error.problems
+        problems += request_problems(value)
     if run_id is not None and (problem := run_id_problem(run_id)):
         problems.append(f"--run-id: {problem} (got {short(run_id)}).")
     return value if isinstance(value, dict) else {}, problems

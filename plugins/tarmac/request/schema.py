@@ -558,6 +558,15 @@ def parse_request(conf: object) -> TrainingRequest:
     return request
 
 
+def request_problems(conf: object) -> list[str]:
+    """Say what is wrong with a request by itself, a sentence for each bad field. Pure."""
+    try:
+        parse_request(conf)
+    except RequestError as error:
+        return error.problems
+    return []
+
+
 def read_request(text: bytes | str) -> tuple[dict[str, Any], TrainingRequest]:
     """Read a request from its text: JSON whose keys are each there once, then as parse_request. Pure.
 

@@ -205,11 +205,12 @@ class CachedTrainingOperator(PlacedTrainingOperator):
                     own = ledger.own_attempts(held.key)
                     if outcome.by_memory and gives_up(own, HOST_MEMORY):
                         tried = ", ".join(format_size(one.reserved_bytes) for one in own if one.outcome.by_memory)
-                        given_up = f"Its attempts held {tried}. Use less data, or ask for more in resources.memory"
                         if any(one.whole for one in own):
                             given_up = (
                                 f"It has had a whole host; its attempts held {tried}. Use less data or a larger host"
                             )
+                        else:
+                            given_up = f"Its attempts held {tried}. Use less data, or ask for more in resources.memory"
                     elif again and mine:  # else it is queued already, or another attempt's
                         prep = Prepared.of(self._ti.xcom_pull(task_ids=RETRIEVE_RESOURCES))
                         entry = host_entry(

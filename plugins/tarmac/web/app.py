@@ -39,7 +39,7 @@ from tarmac.request import stored
 from tarmac.request.callers import Right, basic, bearer, cookie_token
 from tarmac.request.catalogue import Parameter, catalogue
 from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
-from tarmac.request.schema import MAX_REQUEST_BYTES, parse_request
+from tarmac.request.schema import MAX_REQUEST_BYTES, request_problems
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json, text_problems
 from tarmac.web import answers, metrics, now, sessions
@@ -252,14 +252,11 @@ def create_app(stack: Stack) -> FastAPI:
         if problems:
             raise RequestError(problems)
         check_key(key)
-        try:
-            parse_request(conf)
-        except RequestError as error:
-            found = error.problems
+        if found := request_problems(conf):
             # All at once, unless the world cannot be asked. Of a request that is good so far Airflow's own API asks it.
             with suppress(CheckerUnavailableError):
                 found = [*found, *await contradicted(conf)]
-            raise RequestError(found) from None
+            raise RequestError(found)
         run_id, new = await work(person, lambda api: start(api, dict(conf or {}), key))
         return answers.Started(id=run_id, new=new, url=sessions.page_of(run_id))
 
@@ -270,12 +267,7 @@ def create_app(stack: Stack) -> FastAPI:
         world=false: only what is wrong with it by itself, not whether data sets, base model and GPUs are there.
         """
         conf = (await _json_body(request, _REQUEST)).get("request")
-        problems: list[str] = []
-        try:
-            parse_request(conf)
-        except RequestError as error:
-            problems += error.problems
-        problems += await contradicted(conf) if world else []
+        problems = [*request_problems(conf), *(await contradicted(conf) if world else [])]
         return answers.Problems(problems=[for_client(one) for one in problems])
 
     @app.get(f"{PREFIX}/sessions/{{id}}", response_model=answers.Session)

@@ -217,9 +217,10 @@ def _key(arguments: argparse.Namespace) -> str | None:
     Raises:
         SettingsError: it is empty, as of a variable that is not set: the request could be sent twice.
     """
-    if arguments.key == "":
+    key: str | None = arguments.key
+    if key == "":
         raise SettingsError("--key: is empty. Give the session's id, or leave --key out.")
-    return arguments.key if arguments.key is None else str(arguments.key)
+    return key
 
 
 def _parameters(words: list[str]) -> dict[str, Any]:

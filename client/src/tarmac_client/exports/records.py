@@ -75,7 +75,7 @@ def doccano(records: Sequence[Any]) -> Found:
     lists = [_labels(one) for one in records if isinstance(one, Mapping) and isinstance(_labels(one), list)]
     # A text without a label is one without a mention, where the others have mentions.
     sequences = any(isinstance(one, list) for labels in lists for one in labels)
-    # doccano numbers its records, also those that nobody has looked at. Without a number a text with labels is a line.
+    # doccano exports texts that were not annotated, too, and numbers all. A text with labels and no number is a line.
     looked_at = not any(isinstance(one, Mapping) and "id" in one for one in records)
     for where, given in numbered(records):
         record = _object(where, given)

@@ -52,7 +52,7 @@ class NamedEntityRecognition(Model[Sentence]):
 
     @override
     def load_line(self, value: dict[str, Any]) -> Sentence:
-        return offsets.OfText.load(value) if "split" in value else Sentence.load(value)
+        return offsets.load(value)
 
     @override
     def learned(self, line: str) -> str:

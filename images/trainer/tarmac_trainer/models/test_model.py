@@ -79,7 +79,7 @@ class TestModel(Model[Sentence]):
 
     @override
     def load_line(self, value: dict[str, Any]) -> Sentence:
-        return offsets.OfText.load(value) if "split" in value else Sentence.load(value)
+        return offsets.load(value)
 
     @override
     def learned(self, line: str) -> str:

@@ -37,6 +37,11 @@ class OfText(Sentence):
         return cls(sentence.words, sentence.spans, int(value["split"]))
 
 
+def load(value: dict[str, Any]) -> Sentence:
+    """Take back what `json` made of `vars` of a sentence, of either form."""
+    return OfText.load(value) if "split" in value else Sentence.load(value)
+
+
 def learned(line: str) -> str:
     """A line of JSON without what is no part of what is learned. Pure."""
     if '"split"' not in line:

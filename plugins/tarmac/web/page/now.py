@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,7 +83,7 @@ class View:
 
 def view(now: answers.Now) -> View:
     """Return what the page shows."""
-    known = {session.id: session for session in now.sessions}
+    known = _told_apart(now.sessions)
     waiting = [_waiting(one, known, now.at) for one in now.queue]
     held = {one.session for part in (now.devices, now.hosts) for resource in part for one in resource.sessions}
     elsewhere = held | {one.session for one in now.queue}
@@ -196,12 +197,18 @@ def _host(host: answers.Host, known: Mapping[str, answers.UnderWay], at: datetim
     )
 
 
+def _told_apart(sessions: Sequence[answers.UnderWay]) -> dict[str, answers.UnderWay]:
+    """Return the sessions by their ids; those that share a name have their ids beside it."""
+    names = Counter(one.name for one in sessions)
+    return {
+        one.id: one.model_copy(update={"name": f"{one.name} ({one.id})"}) if one.name and names[one.name] > 1 else one
+        for one in sessions
+    }
+
+
 def _title(run_id: str, known: Mapping[str, answers.UnderWay]) -> str:
     session = known.get(run_id)
-    name = session.name if session else None
-    if name and any(one.name == name and one.id != run_id for one in known.values()):
-        return f"{name} ({run_id})"
-    return name or run_id
+    return (session.name if session else None) or run_id
 
 
 def _line(held: answers.Holding | None, run_id: str, known: Mapping[str, answers.UnderWay], at: datetime) -> Line:

@@ -85,8 +85,8 @@ class View:
     """All that the page of a session shows but for its log.
 
     `curves`: JSON, `[[name, [steps], [values]], ...]`. `usage`: JSON, charts over seconds, as `usage` makes them.
-    `request`: JSON to read. `priority`: of one that waits, for those who may change it; else None. `registered`: model
-    and version, for those who may put it into production; else None.
+    `request`: JSON to read. `priority`: that of a session that waits, if the person may change it; else None.
+    `registered`: model and version, if the person may put it into production; else None.
     """
 
     id: str
