@@ -44,7 +44,8 @@ KIND = {
 URL = "http://stack.example:8081"
 LINE = '{"sentence": "Ada met Bob", "entities": []}\n'
 OVER = {"run_state": "success", "state": "done", "result": {
-    "metrics": {"f1": 0.41}, "eval_lines": 3, "warnings": ["it says little"], "model": "ner", "version": "3",
+    "metrics": {"f1": 0.41}, "eval_lines": 3, "interval": {"metric": "f1", "low": 0.1, "high": 0.8},
+    "warnings": ["it says little"], "model": "ner", "version": "3",
 }}  # fmt: skip
 
 

@@ -70,8 +70,9 @@ def test_a_session_is_followed_in_plain_lines_to_its_result(tarmac: Command, sta
     assert [line for line in lines if "check_request_body" in line] == [
         "  ✓ check_request_body                   0.4 s"
     ]
-    assert lines[-5:-4] == ["  f1 0.410   on 3 evaluation lines"]
-    assert lines[-4:] == [
+    assert lines[-6:] == [
+        "  f1 0.410   on 3 evaluation lines",
+        "  f1 0.10 to 0.80 on other lines like them (95 % interval)",
         "  warning: it says little",
         "  model  ner version 3  ",
         f"  page   {URL}/run",
@@ -174,9 +175,9 @@ def test_a_terminal_shows_one_live_line():
     for done in (5, 10):
         screen.show(SessionInfo.of({"id": "s", **TRAINS, "progress": {"done": done, "total": 20}}))
     screen.show(SessionInfo.of({"id": "s", "url": "u", **OVER}))
-    assert stream.getvalue().count("\n") == 5
+    assert stream.getvalue().count("\n") == 6
     assert "[██████··················] 25 % of 20" in stream.getvalue()
-    assert stream.getvalue().count("\r\x1b[K") == 7
+    assert stream.getvalue().count("\r\x1b[K") == 8
 
 
 MISTAKES: dict[str, tuple[list[str], int, str]] = {

@@ -73,3 +73,20 @@ def test_mlflow_gets_tables_of_columns_and_rows():
             "data": [["no", 3, 0], ["yes", 1, 0]],
         },
     }
+
+
+def test_an_interval_is_told_with_its_metric():
+    found = evaluation.interval({"interval": {"metric": "f1", "low": 0.551, "high": 0.66}})
+    assert str(found) == "f1 0.55 to 0.66 on other lines like them (95 % interval)"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None, [0.1, 0.2], {"metric": "f1", "low": 0.1}, {"metric": 1, "low": 0.1, "high": 0.2},
+        {"metric": "f1", "low": 0.3, "high": 0.2}, {"metric": "f1", "low": -1, "high": 2},
+        {"metric": "f1", "low": float("nan"), "high": 1}, {"metric": "f" * 1000, "low": 0, "high": 1},
+    ],
+)  # fmt: skip
+def test_what_is_no_interval_is_passed_over(given: object):
+    assert evaluation.interval({"interval": given}) is None

@@ -69,6 +69,9 @@ def test_a_summary_says_on_how_many_lines_and_warns_of_few():
     few = "\n".join(summary(None, {"metrics": {"f1": 1.0}, "eval_lines": 1}, None))
     assert "  on 1 evaluation line\n" in few
     assert "  warning: the score is from 1 evaluation line only: from fewer than 30 it says little" in few
+    ranged = {"metrics": {"f1": 1.0}, "eval_lines": 1, "interval": {"metric": "f1", "low": 0.2, "high": 1}}
+    told = "  on 1 evaluation line; f1 0.20 to 1.00 on other lines like them (95 % interval)\n"
+    assert told in "\n".join(summary(None, ranged, None))
     many = "\n".join(summary(None, {"metrics": {"f1": 1.0}, "eval_lines": 1200}, None))
     assert "  on 1,200 evaluation lines" in many
     assert "warning" not in many

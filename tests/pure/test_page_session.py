@@ -117,6 +117,9 @@ def test_scores_say_on_how_many_lines_and_what_is_to_be_doubted():
     found = seen(run_state="success", result=result)
     assert (found.scored_on, found.doubts) == ("1 evaluation line", ["it says little"])
     assert seen(run_state="success", result=answers.Result(metrics={"f1": 1.0}, **known)).scored_on == ""
+    chance = answers.Interval(metric="f1", low=0.206, high=1)
+    ranged = seen(run_state="success", result=result.model_copy(update={"interval": chance}))
+    assert ranged.scored_on == "1 evaluation line; f1 0.21 to 1.00 on other lines like them (95 % interval)"
 
 
 def test_the_evaluation_has_a_table_by_type_and_one_by_two_labels():

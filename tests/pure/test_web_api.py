@@ -270,7 +270,12 @@ def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[
     fakes.airflow_api.xcoms = {
         ("train_model_cpu", "return_value"): {"curve": [[1, 0.5], [2, 0.6]], "score_name": "f1"},
         ("train_model_cpu", "progress"): {"metrics": {"loss": [[2, 7.5]], "f1": [[2, 0.6]]}},
-        ("eval_model", "return_value"): {"metrics": {"f1": 0.41}, "eval_lines": 3, "eval_lines_seen": 1},
+        ("eval_model", "return_value"): {
+            "metrics": {"f1": 0.41},
+            "eval_lines": 3,
+            "eval_lines_seen": 1,
+            "interval": {"metric": "f1", "low": 0.1, "high": 0.8},
+        },
         ("update_model_metadata_registry", "return_value"): {"name": "ner", "version": 3, "url": "http://m"},
     }
     shown = call("viewer", "GET", "/sessions/good").json()
@@ -281,6 +286,7 @@ def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[
     ]  # fmt: skip
     result = shown["result"]
     assert (result["metrics"], result["model"], result["version"]) == ({"f1": 0.41}, "ner", "3")
+    assert result["interval"] == {"metric": "f1", "low": 0.1, "high": 0.8}
     assert (result["eval_lines"], result["warnings"]) == (
         3,
         [

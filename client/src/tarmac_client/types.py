@@ -110,16 +110,27 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """From where to where a metric would be on other lines like those that evaluated, 95 times out of 100."""
+
+    metric: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Result:
     """What a session gave: the metrics of its evaluation, and the registered version of its model.
 
-    `eval_lines`: that the metrics are from; None: not known. `warnings`: what to know of them and the model.
+    `eval_lines`: that the metrics are from; None: not known. `interval`: of the metric that ranks models; None: not
+    known. `warnings`: what to know of them and the model.
     `by_type`: the most frequent first, at most 200; `types_left_out`: beyond them. `confusion`: None where the kind of
     model has no labels to confuse, or more than 50.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     eval_lines: int | None = None
+    interval: Interval | None = None
     warnings: Sequence[str] = ()
     by_type: Sequence[TypeScore] = ()
     types_left_out: int = 0
@@ -133,10 +144,11 @@ class Result:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Result:
         """Read it from an answer."""
-        table = data.get("confusion")
+        table, interval = data.get("confusion"), data.get("interval")
         return known(
             cls,
             data,
+            interval=None if interval is None else known(Interval, interval),
             by_type=tuple(known(TypeScore, row) for row in data.get("by_type", [])),
             confusion=None if table is None else known(Confusion, table),
         )

@@ -101,6 +101,25 @@ MOST_CONFUSED = 50
 """Labels of which a result has the table by two; `metrics.json` has that of any number."""
 
 
+Counts = Mapping[Any, float]
+"""How much there is of each of what a score counts."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the number that ranks models is made of, so that its chance can be told.
+
+    Attributes:
+        rows: counts of each eval line in order; or of something else, see `own`.
+        measure: the number, from 0 to 1, that counts give when they are added up.
+        own: whether a row is not of an eval line, but of some users for instance.
+    """
+
+    rows: Sequence[Counts]
+    measure: Callable[[Counts], float]
+    own: bool = False
+
+
 @dataclass(frozen=True)
 class Scores:
     """The scores of a model on the eval lines.
@@ -111,6 +130,7 @@ class Scores:
         support: how many of each type, label or tag the eval lines have.
         reason: why the number that ranks models is 0; None when it is not.
         details: what else is worth keeping, as JSON can hold it.
+        parts: what the number that ranks models is made of; None: it cannot be told.
     """
 
     overall: dict[str, float]
@@ -118,6 +138,7 @@ class Scores:
     support: Mapping[str, int] = field(default_factory=dict)
     reason: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    parts: Parts | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ class OwnKind(Model[Row]):
             for answer, row in zip(self.answer(predictor.value, asked), batch, strict=True):
                 counts.add(str(answer), str(row[self.target]))
             tick()
-        return counts.scores()
+        return counts.scores(self.score_name)
 
     @override
     def predict(self, predictor: Fitted, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -201,7 +201,18 @@ def _scored(session: Path, model: Model[Any], folder: Path, lines: Sequence[Any]
     """The scores of a predictor that is trained again afterwards, for `evaluate`, and of which lines they are."""
     scores = model.score(model.load(folder), lines)
     known = overlap.count(session, model, overlap.trained_on(session, model))
-    return {"eval": splits.digest(session, "eval"), "scores": vars(scores), **known}
+    told = {name: value for name, value in vars(scores).items() if name != "parts"}
+    return {"eval": splits.digest(session, "eval"), "scores": told, **_interval(session, model, scores), **known}
+
+
+def _interval(session: Path, model: Model[Any], scores: Scores) -> dict[str, Any]:
+    """The interval of the number that ranks models, as the contract's `interval`; empty: it cannot be told."""
+    from tarmac_trainer.data import interval
+
+    found = None if scores.parts is None else interval.of(scores.parts, splits.read_groups(session))
+    if found is None:
+        return {}
+    return {"interval": {"metric": model.score_name, "low": round(found[0], 4), "high": round(found[1], 4)}}
 
 
 def scored_before(session: Path) -> dict[str, Any] | None:
@@ -242,13 +253,19 @@ def evaluate(session: Path) -> dict[str, Any]:
     before = scored_before(session)
     with where.guarded():
         predictor = load_model(session, model)
-        scores = model.score(predictor, lines) if before is None else Scores(**before["scores"])
+        if before is None:
+            scores = model.score(predictor, lines)
+            chance = _interval(session, model, scores)
+        else:
+            scores = Scores(**before["scores"])
+            chance = {key: before[key] for key in ("interval",) if key in before}
         production = _score_production(session, model, lines)
     result: dict[str, Any] = {
         "metrics": scores.overall,
         **shortened(scores),
         "eval_lines": len(lines),
         **seen(session, model),
+        **chance,
     }
     if "per_type_left_out" in result:
         events.say(f"of {len(scores.per_type):,} types the numbers of the {MOST_TYPES} most frequent are kept")
@@ -260,6 +277,12 @@ def evaluate(session: Path) -> dict[str, Any]:
         result["reason"] = scores.reason
     for name, value in result["metrics"].items():
         events.metric(name, value)
+    if chance:
+        found = chance["interval"]
+        events.say(
+            f"{found['metric']} {scores.overall[found['metric']]:.4f} on these lines means {found['low']:.2f} to "
+            f"{found['high']:.2f} on others like them (95 % interval)"
+        )
     if production is not None:
         result["production"] = production
     files.write_json(session / "metrics.json", {**result, "per_type": scores.per_type, **scores.details})

@@ -123,12 +123,13 @@ def summary(
 
 
 def scored_on(scored: dict[str, Any]) -> list[str]:
-    """Say how many lines the metrics are from, and that these are few; nothing where a trainer does not tell. Pure."""
-    count = scored.get("eval_lines")
+    """Say how many lines the metrics are from, what they would be on others, and that the lines are few; nothing where
+    a trainer does not tell. Pure."""
+    count, interval = scored.get("eval_lines"), evaluation.interval(scored)
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         return []
     few = doubt(count)
-    return [f"on {counted(count)}", *([f"warning: {few}"] if few else [])]
+    return [f"on {counted(count)}" + (f"; {interval}" if interval else ""), *([f"warning: {few}"] if few else [])]
 
 
 def _is_number(value: object) -> bool:

@@ -19,6 +19,8 @@ MOST_LABELS = 50
 
 _NUMBERS = ("precision", "recall", "f1")
 
+_LONGEST_NAME = 100
+
 
 @dataclass(frozen=True)
 class TypeScore:
@@ -43,6 +45,30 @@ class Confusion:
 
     labels: list[str]
     counts: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From where to where a metric would be on other lines like those that evaluated, 95 times out of 100."""
+
+    metric: str
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """Write it for people."""
+        return f"{self.metric} {self.low:.2f} to {self.high:.2f} on other lines like them (95 % interval)"
+
+
+def interval(scored: object) -> Interval | None:
+    """Return the interval of a result of `eval`; None: it tells none, or one that cannot be."""
+    found = scored.get("interval") if isinstance(scored, Mapping) else None
+    if not isinstance(found, Mapping) or not all(_is_number(found.get(end)) for end in ("low", "high")):
+        return None
+    metric, low, high = found.get("metric"), float(found["low"]), float(found["high"])
+    if not isinstance(metric, str) or len(metric) > _LONGEST_NAME or not 0 <= low <= high <= 1:
+        return None
+    return Interval(metric, low, high)
 
 
 def by_type(scored: object) -> list[TypeScore]:

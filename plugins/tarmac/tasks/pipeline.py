@@ -232,7 +232,7 @@ def register_model(
         run_id=saved.mlflow_run_id,
         source=saved.model_uri,
         metrics=metrics,
-        description=_description(metrics, score_name, same_as, scored.lines),
+        description=_description(metrics, score_name, same_as, scored),
         tags={
             tag.RUN_ID: run_id,
             tag.MODEL: kind,
@@ -284,14 +284,15 @@ def _ranked_by(request: TrainingRequest, session: Mapping[str, Any]) -> tuple[st
     return model.score, model.margin
 
 
-def _description(metrics: Mapping[str, float], score_name: str, same_as: str, lines: int | None) -> str:
+def _description(metrics: Mapping[str, float], score_name: str, same_as: str, scored: Scored) -> str:
     """Describe a version by its metrics, the one that ranks it first, and the lines that they are from; of many some,
     since MLflow keeps 5,000 characters. Pure."""
     names = [score_name, *(name for name in metrics if name != score_name)]
     told = ", ".join(f"{name[:100]} {metrics[name]:.4f}" for name in names[:_DESCRIBED])
     more = f", and {len(names) - _DESCRIBED} more" if len(names) > _DESCRIBED else ""
-    told += more + ("" if lines is None else f", on {counted(lines)}")
-    if few := doubt(lines):
+    told += more + ("" if scored.lines is None else f", on {counted(scored.lines)}")
+    told += "" if scored.interval is None else f"; {scored.interval}"
+    if few := doubt(scored.lines):
         told += f". {few[0].upper()}{few[1:]}."
     return (f"The same model as {same_as}. " if same_as else "") + told
 

@@ -296,7 +296,8 @@ class Scored:
 
     `seen`: the share of the evaluation lines that the model was trained on; 0 where its trainer does not tell. `lines`:
     how many there are; None: likewise. `tables`: numbers by type and by two labels, as MLflow shows them, by the name
-    of their file; those that its trainer leaves.
+    of their file; those that its trainer leaves. `interval`: of the metric that ranks models; None: its trainer tells
+    none.
     """
 
     metrics: Mapping[str, float]
@@ -304,6 +305,7 @@ class Scored:
     lines: int | None
     production: ScoredVersion | None
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    interval: evaluation.Interval | None = None
 
     @classmethod
     def of(cls, value: object) -> Self:
@@ -324,6 +326,7 @@ class Scored:
             fields.maybe_count("eval_lines"),
             production,
             evaluation.tables(value),
+            evaluation.interval(value),
         )
 
 

@@ -134,11 +134,20 @@ class Confusion(BaseModel):
     counts: list[list[int]] = Field(description="a row a label that is right, a column a label that was predicted")
 
 
+class Interval(BaseModel):
+    """From where to where a metric would be on other lines like those that evaluated, 95 times out of 100."""
+
+    metric: str
+    low: float
+    high: float
+
+
 class Result(BaseModel):
     """What a session gave."""
 
     metrics: dict[str, float] = Field(description="of eval_model")
     eval_lines: int | None = Field(None, description="that they are from; null: the trainer does not tell")
+    interval: Interval | None = Field(None, description="of the metric that ranks models; null: it is not known")
     warnings: list[str] = Field([], description="what to know of the metrics and the model, a sentence each")
     by_type: list[TypeScore] = Field([], description="at most 200, the most frequent first")
     types_left_out: int = Field(0, description="beyond those of by_type")

@@ -186,6 +186,7 @@ def result(trained: object, scored: object, registered: object) -> Json:
     return {
         "metrics": scored.get("metrics", {}),
         "eval_lines": lines,
+        "interval": asdict(chance) if (chance := evaluation.interval(scored)) else None,
         "warnings": warnings,
         "by_type": [asdict(one) for one in evaluation.by_type(scored)],
         "types_left_out": evaluation.left_out(scored),

@@ -433,6 +433,9 @@ def end_lines(info: SessionInfo) -> list[str]:
             count = info.result.eval_lines
             on = "" if count is None else f"   on {_evaluation_lines(count)}"
             lines.append("  " + "   ".join(f"{name} {value:.3f}" for name, value in info.result.metrics.items()) + on)
+        if chance := info.result.interval:
+            metric = one_line(chance.metric)
+            lines.append(f"  {metric} {chance.low:.2f} to {chance.high:.2f} on other lines like them (95 % interval)")
         told = info.result.by_type[:_MOST_TYPES]
         numbers = [
             f" P {kind.precision:.3f}   R {kind.recall:.3f}   F1 {kind.f1:.3f}"

@@ -33,6 +33,9 @@ Split = Literal["train", "eval"]
 HELD_OUT: Literal["held_out"] = "held_out"
 """The lines of the eval split that were held out of train, in a file of their own beside the two splits'."""
 
+GROUPS = "groups.json"
+"""The file beside the splits that has for each eval line the number of its group, where any line has a group."""
+
 Part = Split | Literal["held_out"]
 
 
@@ -82,6 +85,7 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
     folder.mkdir(parents=True, exist_ok=True)
     problems = Problems()
     splits: dict[Part, list[Line]] = {"train": [], "eval": [], HELD_OUT: []}
+    groups: list[str | None] = []
     entries: list[dict[str, Any]] = []
     skipped = 0
     known: set[str] = set()
@@ -119,8 +123,9 @@ def prepare(request: Request, session: Path, *, model: Model[Line], store_url: s
             events.progress(len(entries), total, seconds=time.monotonic() - started, message=name)
             if not problems.total:
                 _check_usable(read, name, model.key)
-            _take(read, dataset, split, splits, lambda line: fingerprint(model, as_json(line)))
+            groups += _take(read, dataset, split, splits, lambda line: fingerprint(model, as_json(line)))
     problems.check()
+    write_groups(session, groups)
     for part, usable in splits.items():
         write_lines(split_file(session, part), usable)
     prepared = Prepared(entries, len(splits["train"]), len(splits["eval"]), skipped)
@@ -149,28 +154,59 @@ def _take(
     split: Split,
     splits: dict[Part, list[Line]],
     mark: Callable[[Line], bytes],
-) -> None:
-    """Add what was read to the combined splits, holding out a part where there is no eval split."""
+) -> list[str | None]:
+    """Add what was read to the combined splits, holding out a part where there is no eval split.
+
+    Returns:
+        The groups of the lines that it added to the eval split.
+    """
     lines = read.usable
     if split == "eval" or dataset.eval is not None:
         splits[split] += lines
-        return
+        return list(read.groups) if split == "eval" else []
     marks = [mark(line) for line in lines]
     groups = {group for group in read.groups if group is not None}
     if len(groups) > 1 or (groups and None in read.groups):
         marks = [one if group is None else _mark(group) for one, group in zip(marks, read.groups, strict=True)]
     elif groups:
         events.say(f'{dataset.name}: all lines have the same "{GROUP}", so that lines of it are held out')
-    train, evaluation = hold_out(lines, marks)
+    train, held = hold_out(list(zip(lines, read.groups, strict=True)), marks)
+    evaluation = [line for line, _ in held]
     if lines and len(train) == len(evaluation) == len(lines):
         only = "has one line only" if len(lines) == 1 else "all its lines are the same"
         events.say(f"{dataset.name}: {only}, which is used to evaluate, too")
     elif lines:
         events.say(f"{dataset.name}: {len(evaluation):,} of {len(lines):,} lines held out to evaluate{_whole(groups)}")
-    splits["train"] += train
+    splits["train"] += [line for line, _ in train]
     splits["eval"] += evaluation
     if len(train) < len(lines):
         splits[HELD_OUT] += evaluation
+    return [group for _, group in held]
+
+
+def write_groups(session: Path, groups: Sequence[str | None]) -> None:
+    """Write for `read_groups` which eval lines belong together; a line without a group is by itself. Idempotent."""
+    path = data_folder(session) / GROUPS
+    if not any(group is not None for group in groups):
+        path.unlink(missing_ok=True)
+        return
+    known: dict[str | int, int] = {}
+    # A group's name is a string, so the number of a line never is one.
+    keys: list[str | int] = [at if group is None else group for at, group in enumerate(groups)]
+    files.write_json(path, [known.setdefault(key, len(known)) for key in keys])
+
+
+def read_groups(session: Path) -> list[int] | None:
+    """The number of each eval line's group, in order; None: no line has one.
+
+    Raises:
+        SessionError: the file is broken.
+    """
+    path = data_folder(session) / GROUPS
+    if not path.exists():
+        return None
+    found: list[int] = files.read_json(path, made_by="prep")
+    return found
 
 
 def _whole(groups: set[str]) -> str:

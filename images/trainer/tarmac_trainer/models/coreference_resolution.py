@@ -19,7 +19,7 @@ from tarmac_trainer.model import Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
 from tarmac_trainer.text.mentions import apart, marked, named
-from tarmac_trainer.text.pairs import PairModel, Pairs, flat
+from tarmac_trainer.text.pairs import PairModel, Pairs, flat, sizes
 
 KEY = "coreference"
 YES, NO = "coreferent", "different"
@@ -85,11 +85,12 @@ class CoreferenceResolution(PairModel):
 
     @override
     def score(self, predictor: Any, lines: Sequence[Pairs], *, tick: Callable[[], Any] = lambda: None) -> Scores:
-        found = categories.count(predictor, flat(lines), categories.at_blanks, tick=tick).scores()
+        counts = categories.count(predictor, flat(lines), categories.at_blanks, tick=tick)
+        found = counts.scores(self.score_name, sizes(lines))
         # Of the pairs that are coreferent; 0 where there is none.
         yes = found.per_type.get(YES, {"precision": 0.0, "recall": 0.0, "f1": 0.0})
         overall = {"accuracy": found.overall["accuracy"], **yes}
-        return Scores(overall, found.per_type, found.support, found.reason, found.details)
+        return Scores(overall, found.per_type, found.support, found.reason, found.details, found.parts)
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

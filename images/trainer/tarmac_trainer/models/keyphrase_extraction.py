@@ -103,7 +103,8 @@ class KeyphraseExtraction(Model[Keyphrased]):
             partial += partly_right(found, line.spans)
         scores = exact.scores("keyphrase")
         total = exact.predicted.total() + exact.wanted.total()
-        return Scores({**scores.overall, "partial_f1": 2 * partial / total if total else 0.0}, reason=scores.reason)
+        overall = {**scores.overall, "partial_f1": 2 * partial / total if total else 0.0}
+        return Scores(overall, reason=scores.reason, parts=scores.parts)
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

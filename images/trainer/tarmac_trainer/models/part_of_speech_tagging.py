@@ -86,9 +86,10 @@ class PartOfSpeechTagging(Model[Tagged]):
                     for predicted, wanted in zip(tags, line.tags, strict=True):
                         counts.add(predicted, wanted)
             tick()
-        scores = counts.scores()
+        scores = counts.scores(self.score_name, map(len, (line.tags for line in lines)))
         # Without the table of all tags by all tags: it would be in every record of a run.
-        return Scores({"accuracy": scores.overall["accuracy"]}, scores.per_type, scores.support, scores.reason)
+        overall = {"accuracy": scores.overall["accuracy"]}
+        return Scores(overall, scores.per_type, scores.support, scores.reason, parts=scores.parts)
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -19,8 +19,8 @@ from tarmac_trainer.model import ARCHITECTURE, CONFUSION, Scores
 from tarmac_trainer.text import categories
 from tarmac_trainer.text.categories import Labelled
 from tarmac_trainer.text.mentions import Place, apart, marked, named
-from tarmac_trainer.text.pairs import PairModel, Pairs, flat
-from tarmac_trainer.text.scoring import numbers
+from tarmac_trainer.text.pairs import PairModel, Pairs, flat, sizes
+from tarmac_trainer.text.scoring import LabelCounts, numbers
 
 KEY = "relations"
 NONE = "no_relation"
@@ -69,16 +69,14 @@ class RelationExtraction(PairModel):
     @override
     def score(self, predictor: Any, lines: Sequence[Pairs], *, tick: Callable[[], Any] = lambda: None) -> Scores:
         counts = categories.count(predictor, flat(lines), categories.at_blanks, tick=tick)
-        cells = counts.confusion.items()
-        right = sum(number for (label, told), number in cells if label == told != NONE)
-        found = sum(number for (_, told), number in cells if told != NONE)
-        wanted = sum(number for (label, _), number in cells if label != NONE)
+        right, found, wanted = _told(counts)
         per_relation = {label: row for label, row in counts.per_label().items() if label != NONE}
         overall = {f"micro_{name}": number for name, number in numbers(right, found, wanted).items()}
         # Of the relations, as SemEval-2010 task 8 leaves out "Other": a model that finds nothing is to get nothing.
         overall["macro_f1"] = sum(row["f1"] for row in per_relation.values()) / max(len(per_relation), 1)
         reason = _reason(right, found, wanted)
-        return Scores(overall, per_relation, counts.support(), reason, {CONFUSION: counts.table()})
+        parts = counts.parts(lambda drawn: numbers(*_told(drawn))["f1"], sizes(lines))
+        return Scores(overall, per_relation, counts.support(), reason, {CONFUSION: counts.table()}, parts)
 
     @override
     def predict(self, predictor: Any, values: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -87,6 +85,14 @@ class RelationExtraction(PairModel):
         texts = [self.text_of_pair(line, pair) for line, pairs in zip(lines, asked, strict=True) for pair in pairs]
         labels = iter(categories.predict(predictor, texts, categories.at_blanks))
         return [{KEY: [{**pair, "relation": next(labels)} for pair in pairs]} for pairs in asked]
+
+
+def _told(counts: LabelCounts) -> tuple[int, int, int]:
+    """How many relations that the model found are right, how many it found, and how many there are. Pure."""
+    cells = counts.confusion.items()
+    right = sum(number for (label, told), number in cells if label == told != NONE)
+    found = sum(number for (_, told), number in cells if told != NONE)
+    return right, found, sum(number for (label, _), number in cells if label != NONE)
 
 
 def _reason(right: int, found: int, wanted: int) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from typing_extensions import override
 
-from tarmac_trainer.model import Scores
+from tarmac_trainer.model import Counts, Parts, Scores
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -22,6 +22,12 @@ TOP = 10
 
 SCORES_AT_ONCE = 2**22
 """Scores (users x items) that are held in memory at once when a predictor is scored."""
+
+BATCHES = 64
+"""Into how many batches the users of an evaluation are cut, if they are so many: of each the mean is known."""
+
+SUM, USERS = "sum", "users"
+"""What is counted of a batch: the sum of the number that ranks models, and how many users that is from."""
 
 NAMES_FILE, ARRAYS_FILE = "names.json", "factors.npz"
 
@@ -199,7 +205,7 @@ def score(predictor: Predictor, lines: Sequence[Interaction], *, tick: Callable[
         "scored_pairs": wanted.nnz,
         "scored_users": int(np.count_nonzero(np.diff(wanted.indptr))),
     }
-    overall = _ranking(predictor, seen, wanted, tick)
+    overall, parts = _ranking(predictor, seen, wanted, tick)
     reason = None
     if not wanted.nnz:
         reason = (
@@ -208,7 +214,7 @@ def score(predictor: Predictor, lines: Sequence[Interaction], *, tick: Callable[
         )
     elif not overall["ndcg_10"]:
         reason = f"ndcg_10 is 0: none of {wanted.nnz:,} held-out pairs is among the best {TOP}"
-    return Scores(overall, reason=reason, details=details)
+    return Scores(overall, reason=reason, details=details, parts=parts)
 
 
 def _seen(predictor: Predictor) -> "csr_matrix":
@@ -222,8 +228,8 @@ def _seen(predictor: Predictor) -> "csr_matrix":
 
 def _ranking(
     predictor: Predictor, seen: "csr_matrix", wanted: "csr_matrix", tick: Callable[[], Any]
-) -> dict[str, float]:
-    """The numbers of `score`: means over the users that have anything held out; 0 where none has."""
+) -> tuple[dict[str, float], Parts]:
+    """The numbers of `score`: means over the users that have anything held out; 0 where none has. And their parts."""
     from implicit.evaluation import ranking_metrics_at_k
     from threadpoolctl import threadpool_limits
 
@@ -232,7 +238,9 @@ def _ranking(
     popularity = predictor.popularity.astype(np.float32)
     names = ("ndcg_10", "map_10", "auc", "popularity_ndcg_10")
     sums = dict.fromkeys(names, 0.0)
-    size = max(SCORES_AT_ONCE // items, 1)
+    # Of batches, not of users, is known how the first number varies: so there are some.
+    size = max(min(SCORES_AT_ONCE // items, len(users) // BATCHES), 1)
+    rows_of: list[Counts] = []
     top = min(TOP, items)
     with threadpool_limits(1, "blas"):
         for start in range(0, len(users), size):
@@ -246,7 +254,9 @@ def _ranking(
             numbers = (found["ndcg"], found["map"], _auc(scores, known, truth), baseline["ndcg"])
             for name, value in zip(names, numbers, strict=True):
                 sums[name] += float(value) * len(rows)
-    return {name: value / max(len(users), 1) for name, value in sums.items()}
+            rows_of.append({SUM: numbers[0] * len(rows), USERS: len(rows)})
+    parts = Parts(rows_of, lambda counts: counts.get(SUM, 0.0) / counts[USERS] if counts else 0.0, own=True)
+    return {name: value / max(len(users), 1) for name, value in sums.items()}, parts
 
 
 class _Ranked:

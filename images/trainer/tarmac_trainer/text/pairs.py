@@ -27,6 +27,11 @@ def flat(lines: Sequence[Pairs]) -> list[Labelled]:
     return [pair for line in lines for pair in line.pairs]
 
 
+def sizes(lines: Sequence[Pairs]) -> list[int]:
+    """How many pairs each line has. Pure."""
+    return [len(line.pairs) for line in lines]
+
+
 class PairModel(Model[Pairs]):
     """A model whose lines are pairs: a spaCy `textcat` over their texts. A subclass reads, scores and predicts.
 

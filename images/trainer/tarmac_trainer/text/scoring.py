@@ -2,11 +2,12 @@
 parts are all missing is 0, and says why."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice, repeat
 from typing import TypeVar
 
-from tarmac_trainer.model import CONFUSION, Scores
+from tarmac_trainer.model import CONFUSION, Counts, Parts, Scores
 from tarmac_trainer.text.entities import Span
 
 Item = TypeVar("Item")
@@ -29,6 +30,11 @@ def numbers(right: int, predicted: int, wanted: int) -> dict[str, float]:
     return {"precision": precision, "recall": recall, "f1": f1}
 
 
+def f1(counts: Counts) -> float:
+    """F1 of how many were right, predicted and wanted; 0 where there are none. Pure."""
+    return numbers(*(int(counts.get(name, 0)) for name in ("right", "predicted", "wanted")))["f1"]
+
+
 @dataclass
 class SetCounts:
     """Counts of sets by what is in them: how often each label was right, predicted and wanted."""
@@ -36,6 +42,17 @@ class SetCounts:
     right: Counter[str] = field(default_factory=Counter)
     predicted: Counter[str] = field(default_factory=Counter)
     wanted: Counter[str] = field(default_factory=Counter)
+    rows: list[Counts] = field(default_factory=list)
+    """By line: how many were right, predicted and wanted."""
+
+    def count(self, predicted: Set[str] | Set[Span], wanted: Set[str] | Set[Span]) -> None:
+        """Take one line's sets into account."""
+        row = {"right": len(predicted & wanted), "predicted": len(predicted), "wanted": len(wanted)}
+        self.rows.append({name: number for name, number in row.items() if number})
+
+    def parts(self) -> Parts:
+        """What the f1 over all labels is made of."""
+        return Parts(self.rows, f1)
 
     def numbers(self) -> dict[str, float]:
         """Precision, recall and f1 over all labels."""
@@ -68,6 +85,7 @@ class SpanCounts(SetCounts):
     def add(self, predicted: Iterable[Span], wanted: Iterable[Span]) -> None:
         """Count the spans of one sentence."""
         predicted, wanted = set(predicted), set(wanted)
+        self.count(predicted, wanted)
         self.right.update(kind for _, _, kind in predicted & wanted)
         self.predicted.update(kind for _, _, kind in predicted)
         self.wanted.update(kind for _, _, kind in wanted)
@@ -83,6 +101,7 @@ class SpanCounts(SetCounts):
             per_type=self.per_label(),
             support=dict(self.wanted),
             reason=self.reason("f1", noun),
+            parts=self.parts(),
         )
 
 
@@ -97,6 +116,7 @@ class LabelSetCounts(SetCounts):
     def add(self, predicted: Iterable[str], wanted: Iterable[str]) -> None:
         """Count the labels of one text."""
         predicted, wanted = set(predicted), set(wanted)
+        self.count(predicted, wanted)
         self.right.update(predicted & wanted)
         self.predicted.update(predicted)
         self.wanted.update(wanted)
@@ -109,7 +129,7 @@ class LabelSetCounts(SetCounts):
         overall = {f"micro_{name}": number for name, number in self.numbers().items()}
         overall["macro_f1"] = sum(row["f1"] for row in per_label.values()) / max(len(per_label), 1)
         overall["subset_accuracy"] = self.exact / self.texts if self.texts else 0.0
-        return Scores(overall, per_label, dict(self.wanted), self.reason("micro_f1", "label"))
+        return Scores(overall, per_label, dict(self.wanted), self.reason("micro_f1", "label"), parts=self.parts())
 
 
 @dataclass
@@ -118,10 +138,26 @@ class LabelCounts:
 
     confusion: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By (wanted, predicted)."""
+    items: list[tuple[str, str]] = field(default_factory=list)
+    """(wanted, predicted) of each, in order."""
 
     def add(self, predicted: str, wanted: str) -> None:
         """Count one item."""
         self.confusion[wanted, predicted] += 1
+        self.items.append((wanted, predicted))
+
+    def parts(self, measure: Callable[["LabelCounts"], float], sizes: Iterable[int] | None = None) -> Parts:
+        """What a number of these counts is made of.
+
+        Args:
+            measure: gives the number.
+            sizes: how many of the items each line has, in order; None: each is a line.
+        """
+        left = iter(self.items)
+        rows = [Counter(islice(left, size)) for size in (repeat(1, len(self.items)) if sizes is None else sizes)]
+        return Parts(
+            rows, lambda counts: measure(LabelCounts(Counter({pair: int(number) for pair, number in counts.items()})))
+        )
 
     def per_label(self) -> dict[str, dict[str, float]]:
         """Precision, recall and f1 of each label that was wanted or predicted, in alphabetical order."""
@@ -142,21 +178,34 @@ class LabelCounts:
             wanted[label] += count
         return dict(wanted)
 
-    def scores(self) -> Scores:
-        """Accuracy and macro f1: the mean f1 of the labels that were wanted or predicted."""
+    def accuracy(self) -> float:
+        """The share of items whose label was predicted; 0 where there are none."""
         total = self.confusion.total()
         right = sum(count for (wanted, predicted), count in self.confusion.items() if wanted == predicted)
+        return right / total if total else 0.0
+
+    def macro_f1(self) -> float:
+        """The mean f1 of the labels that were wanted or predicted; 0 where there are none."""
         per_label = self.per_label()
-        overall = {
-            "accuracy": right / total if total else 0.0,
-            "macro_f1": sum(found["f1"] for found in per_label.values()) / len(per_label) if per_label else 0.0,
-        }
+        return sum(found["f1"] for found in per_label.values()) / len(per_label) if per_label else 0.0
+
+    def scores(self, score_name: str = "macro_f1", sizes: Iterable[int] | None = None) -> Scores:
+        """Accuracy and macro f1.
+
+        Args:
+            score_name: the one that ranks models.
+            sizes: see `parts`.
+        """
+        overall = {"accuracy": self.accuracy(), "macro_f1": self.macro_f1()}
+        measures = {"accuracy": LabelCounts.accuracy, "macro_f1": LabelCounts.macro_f1}
+        parts = self.parts(measures[score_name], sizes) if score_name in measures else None
         reason = None
-        if not right:
+        if not overall["accuracy"]:
+            total = self.confusion.total()
             reason = "accuracy is 0: " + (
                 f"not one of {total:,} predictions is right" if total else "there is nothing to score in the eval lines"
             )
-        return Scores(overall, per_label, self.support(), reason, {CONFUSION: self.table()})
+        return Scores(overall, self.per_label(), self.support(), reason, {CONFUSION: self.table()}, parts)
 
     def table(self) -> dict[str, dict[str, int]]:
         """How often each label was predicted, by the label that was wanted."""

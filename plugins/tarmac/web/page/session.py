@@ -12,6 +12,7 @@ from typing import Any
 from tarmac.base import ids
 from tarmac.base.states import SessionState
 from tarmac.base.units import GIB, format_seconds, format_size
+from tarmac.registry.evaluation import Interval
 from tarmac.registry.promotion import counted
 from tarmac.web import answers
 from tarmac.web.page.now import Badge, metric_text
@@ -154,9 +155,7 @@ def view(
         scores=sorted((name, f"{value:.4g}") for name, value in session.result.metrics.items())
         if session.result
         else [],
-        scored_on=counted(session.result.eval_lines)
-        if session.result and session.result.eval_lines is not None
-        else "",
+        scored_on=_scored_on(session.result) if session.result else "",
         doubts=session.result.warnings if session.result else [],
         types=[_type(one) for one in session.result.by_type] if session.result else [],
         types_left_out=session.result.types_left_out if session.result else 0,
@@ -184,6 +183,14 @@ def _badge(session: answers.Session) -> Badge:
     if session.run_state == "failed":
         return Badge("bad", "done: it failed")
     return Badge("warning" if session.state == SessionState.QUEUED else "good", session.state)
+
+
+def _scored_on(result: answers.Result) -> str:
+    """Say how many lines the metrics are from, and what they would be on others; "": it is not known."""
+    if result.eval_lines is None:
+        return ""
+    interval = "" if result.interval is None else f"; {Interval(**result.interval.model_dump())}"
+    return counted(result.eval_lines) + interval
 
 
 def _facts(session: answers.Session) -> list[tuple[str, str]]:
