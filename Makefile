@@ -9,6 +9,10 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
+# Every path below is from this folder.
+ifneq ($(dir $(firstword $(MAKEFILE_LIST))),./)
+$(error Tarmac's commands work in its own folder: write 'make -C FOLDER' instead of 'make -f FOLDER/Makefile')
+endif
 
 ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FIX FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
 	ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES URL VERSION WHY YES

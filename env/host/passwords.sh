@@ -9,11 +9,16 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
 work=$ENV_DIR/.passwords log=''
 trap '[ -z "$log" ] || rm -f "$log"' EXIT
-trap 'exit 130' INT TERM
+trap 'interrupted' INT TERM
 umask 077
 
+interrupted() {
+    [ ! -e "$work" ] || say "Interrupted. 'make passwords YES=1' goes on from here."
+    exit 130
+}
+
 # Once databases have new passwords, services with the old ones do not start: then Postgres alone is needed.
-[ -e "$work/databases" ] || ensure_up
+[ -e "$work/databases" ] || [ -e "$work/placed" ] || ensure_up
 if ! is_on YES "${1:-}"; then
     confirm "Replace all passwords and signing keys of the stack \"$TARMAC_PROJECT\"? People log in anew; sessions go on." \
         "This replaces all passwords: run 'make passwords YES=1' where there is no terminal." ||
@@ -125,17 +130,20 @@ put_in_place() {
         cp -p "$file" "$file.new"
         mv -f "$file.new" "$ENV_DIR/${file##*/}"
     done
-    rm -rf "$work"
+    : >"$work/placed"
+    rm -f "$work/databases"
 }
 
-prepare
-if [ ! -e "$work/databases" ]; then
-    rotate_fernet
-    change_mlflow
+if [ ! -e "$work/placed" ]; then
+    prepare
+    if [ ! -e "$work/databases" ]; then
+        rotate_fernet
+        change_mlflow
+    fi
+    change_databases
+    put_in_place
 fi
-change_databases
-put_in_place
 say 'New passwords and keys are in place; the services start with them.'
-# It changes the logins of Airflow, and prints those that people use.
+# It changes the logins of Airflow, prints those that people use, and removes the folder when all services answer.
 "$_repo/env/host/up.sh"
 say "They are in $ENV_DIR, readable by you only. A backup of before has the old ones. People whom you added in Airflow keep theirs."

@@ -102,8 +102,20 @@ point_files_volume() {
         die "file:// URLs read $device; to change that to $TARMAC_FILES_DIR, wait until no session fetches data."
 }
 
+# Compose gives a container that is to take another's place a name of its own, until that is removed. Where it was ended
+# in between, it would fail the next time, over that name. Such a container was never started.
+remove_half_made() {
+    local found
+    found=$(docker ps --all --quiet --filter "label=com.docker.compose.project=$TARMAC_PROJECT" --filter status=created \
+        --filter 'name=^/?[0-9a-f]{12}_')
+    # shellcheck disable=SC2086 # ids
+    [ -z "$found" ] || docker rm $found >/dev/null
+}
+
 start_services() {
     local try
+    say 'Starting the services ...'
+    remove_half_made
     for try in 1 2 3; do
         if compose up --detach --remove-orphans >"$log" 2>&1; then return; fi
         # A container went away between Compose's listing it and its coming to it (a removal was still under way): the
@@ -189,6 +201,8 @@ point_files_volume
 start_services
 start_what_is_only_listed
 wait_until_ready
+# A change of passwords that was interrupted after its end has ended now.
+[ ! -e "$ENV_DIR/.passwords/placed" ] || rm -rf "$ENV_DIR/.passwords"
 login=$(sed -n 's/^TARMAC_UI_USER=//p' "$ENV_DIR/login.env") password=$(sed -n 's/^TARMAC_UI_PASSWORD=//p' "$ENV_DIR/login.env")
 say ''
 say "Tarmac is up after $((SECONDS - started)) s."

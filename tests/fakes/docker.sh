@@ -48,6 +48,12 @@ printf '%s\0' "$#" "$@" "$input" >>"$FAKE_CALLS"
 if [ "$engine" = 'with a Postgres that refuses' ]; then
     case $* in *psql*) fail 'FATAL: the database system is shutting down' ;; esac
 fi
+if [ "$engine" = 'that starts no services' ]; then
+    case $* in *--remove-orphans*) fail 'Error response from daemon: no space left on device' ;; esac
+fi
+if [ "$engine" = 'with a half-made container' ]; then
+    case $* in *status=created*) echo 0123456789ab ;; esac
+fi
 if [ "$up" ]; then
     case $engine in 'loses a container once') lost=1 ;; 'keeps losing containers') lost=9 ;; *) lost=0 ;; esac
     echo >>"$FAKE_CALLS.up"

@@ -494,6 +494,36 @@ def test_new_passwords_replace_all_that_were_made_and_none_that_a_person_wrote(c
     assert clone.make("up").returncode == 0
 
 
+def test_new_passwords_that_were_interrupted_as_the_services_started_are_ended_by_the_same_command_and_by_up(
+    clone: Clone,
+):
+    for ending in (["passwords", "YES=1"], ["up"]):
+        assert clone.make("up").returncode == 0
+        before = secrets_of(clone)
+        stopped = clone.make("passwords", "YES=1", FAKE_ENGINE="that starts no services")
+        assert "the services could not be started" in stopped.stderr
+        placed = secrets_of(clone)
+        assert placed != before
+        done = clone.make(*ending)
+        assert done.returncode == 0, done.stderr
+        assert "Tarmac is up" in done.stderr
+        assert secrets_of(clone) == placed
+        assert not (clone.folder / "env/.passwords").exists()
+
+
+def test_a_container_that_compose_had_half_made_is_removed(clone: Clone):
+    done = clone.make("up", FAKE_ENGINE="with a half-made container")
+    assert done.returncode == 0, done.stderr
+    words = [call.words for call in clone.calls()]
+    removed, started = words.index(["rm", "0123456789ab"]), next(at for at, one in enumerate(words) if "up" in one)
+    assert removed < started
+
+
+def test_from_another_folder_a_command_says_how_to_write_it(clone: Clone):
+    done = clone.run("make", "-f", str(clone.folder / "Makefile"), "ps", "-C", "/")
+    assert "write 'make -C FOLDER' instead of 'make -f FOLDER/Makefile'" in done.stderr
+
+
 def test_an_engine_that_refuses_the_user_is_explained(clone: Clone):
     done = clone.make("models", FAKE_ENGINE="refusing")
     assert "Error 3" in done.stderr
