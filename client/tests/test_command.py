@@ -19,7 +19,7 @@ import pytest
 from fake_stack import LINE, LOST, OVER, TRAINS, URL, WAITS, Stack
 
 import tarmac_client
-from tarmac_client import start
+from tarmac_client import SessionFailedError, Tarmac, start
 from tarmac_client.cli import show
 from tarmac_client.cli.main import parser
 from tarmac_client.types import SessionInfo
@@ -138,8 +138,17 @@ def test_a_session_that_fails_says_why_and_exits_with_1(tarmac: Command, stack: 
 def test_a_session_that_was_marked_as_a_success_without_a_model_says_so(tarmac: Command, stack: Stack):
     stack.states = [{"run_state": "success", "state": "done", "lacks": "the run was marked as a success"}]
     code, out, _ = tarmac("follow", "s")
-    assert code == 0
+    assert code == 1
     assert "  but    the run was marked as a success\n" in out
+    with pytest.raises(SessionFailedError, match="ended without a model: the run was marked as a success"):
+        Tarmac().session("s").wait()
+
+
+def test_a_task_that_a_person_skipped_is_shown_and_those_of_the_other_branch_are_not(tarmac: Command, stack: Stack):
+    stack.states = [{**OVER, "tasks": [{"id": task, "state": "skipped"} for task in ("train_model_gpu", "eval_model")]}]
+    for verb in ("follow", "status"):
+        out = tarmac(verb, "s")[1]
+        assert [line.split() for line in out.splitlines() if "skipped" in line] == [["eval_model", "skipped"]]
 
 
 def test_an_interrupt_leaves_the_session_and_says_how_to_come_back(

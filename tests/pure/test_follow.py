@@ -395,8 +395,14 @@ def test_a_run_that_was_marked_as_a_success_without_a_model_says_what_it_lacks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(follow, "Ledger", lambda _: nullcontext())
-    assert follow.follow_run(Run(("success",), note="ner\nMarked: it has no model"), "the-run") == 0  # type: ignore[arg-type]
+    assert follow.follow_run(Run(("success",), note="ner\nMarked: it has no model"), "the-run") == 1  # type: ignore[arg-type]
     assert "  but      it has no model" in capsys.readouterr().out.splitlines()
+
+
+def test_a_task_that_a_person_skipped_is_shown_and_those_of_the_other_branch_are_not():
+    skipped = [(task, "skipped", 0, None) for task in ("gpu_training_sensor", "train_model_gpu", "eval_model")]
+    _, lines = followed(Run(("success", *skipped)))
+    assert [line.split() for line in lines] == [["eval_model", "skipped"]]
 
 
 def test_a_retry_is_told_once_with_its_reason():

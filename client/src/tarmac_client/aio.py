@@ -426,7 +426,7 @@ class AsyncSession:
         """Wait until it has ended well; return it.
 
         Raises:
-            SessionFailedError: it has failed.
+            SessionFailedError: it has failed, or was marked as a success and has no model.
             TimeLimitError: it has not ended in so many seconds; it goes on.
         """
         self._info = await self._tarmac.run(self._tarmac.verbs.wait(self.id, seconds))

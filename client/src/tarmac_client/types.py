@@ -176,6 +176,11 @@ class SessionInfo(SessionRow):
         """Whether it has ended."""
         return self.run_state in ("success", "failed")
 
+    @property
+    def ended_well(self) -> bool:
+        """Whether it has ended with a model: one that was marked as a success before it had one has not."""
+        return self.run_state == "success" and not self.lacks
+
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> SessionInfo:
         """Read it from an answer."""

@@ -166,15 +166,15 @@ class Verbs:
         """Wait until a session has ended well; return it.
 
         Raises:
-            SessionFailedError: it has failed.
+            SessionFailedError: it has failed, or was marked as a success and has no model.
             TimeLimitError: it has not ended in so many seconds.
         """
         info = yield from self.follow(session_id, seconds)
-        if info.run_state == "failed":
-            raise SessionFailedError(
-                f"Session {session_id} has failed: {info.why_failed or 'no reason is known'}", info
-            )
-        return info
+        if info.ended_well:
+            return info
+        if info.run_state == "success":
+            raise SessionFailedError(f"Session {session_id} has ended without a model: {info.lacks}", info)
+        raise SessionFailedError(f"Session {session_id} has failed: {info.why_failed or 'no reason is known'}", info)
 
     def metrics(self, session_id: str) -> Flow[list[Metric]]:
         """Return the points of a session's curves."""

@@ -42,6 +42,11 @@ TASKS = (
 )
 """All of them, in the order of the pipeline."""
 
+BRANCHES = frozenset(
+    {GPU_TRAINING_SENSOR, GPU_PREFLIGHT_CONFIGURATION, GPU_POOL_SETUP, TRAIN_MODEL_GPU, TRAIN_MODEL_CPU}
+)
+"""The tasks of the two branches: a session skips those of the one that it does not take."""
+
 CLEAN_UP_TASKS = frozenset({CLEANUP, DELETE_VOLUME, CHECK_DAG_SUCCESS})
 """They run however the tasks before them ended, also when the run was marked by hand."""
 

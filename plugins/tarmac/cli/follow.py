@@ -265,7 +265,7 @@ class Follower:
         if state not in FINISHED_STATES or (task_id, attempt) in self._shown:
             return
         self._shown.add((task_id, attempt))
-        if state in ("skipped", "upstream_failed"):
+        if state == "upstream_failed" or (state == "skipped" and task_id in ids.BRANCHES):
             return
         mark = {"success": "✓", "failed": "✗"}.get(state, " ")
         duration = instance.get("duration")
@@ -333,7 +333,8 @@ def waiting_reason(ledger: Ledger, run_id: str) -> str | None:
 
 
 def follow_run(api: AirflowApi, run_id: str) -> int:
-    """Follow a run on standard output. Returns the exit code: 0 success, 1 failed."""
+    """Follow a run on standard output. Returns the exit code: 0 success, 1 failed, or marked as a success without a
+    model."""
     terminal = sys.stdout.isatty()
 
     def write(line: str) -> None:
@@ -346,12 +347,13 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
     with Ledger(settings().database_url) as ledger:
         follower = Follower(api, run_id, write, live if terminal else None, partial(waiting_reason, ledger))
         state = follower.follow()
+    lacks = lack_in(follower.run.get("note")) if state == "success" else None
     if state == "success":
         trained = api.xcom(run_id, ids.TRAIN_MODEL_CPU) or api.xcom(run_id, ids.TRAIN_MODEL_GPU)
         registered = api.xcom(run_id, ids.UPDATE_MODEL_METADATA_REGISTRY)
         for line in summary(trained, api.xcom(run_id, ids.EVAL_MODEL), registered):
             write(line)
-        if lacks := lack_in(follower.run.get("note")):
+        if lacks:
             write(f"  but      {lacks}")
     else:
         first, *more = follower.cause().splitlines() or ["it gave no reason"]
@@ -361,4 +363,4 @@ def follow_run(api: AirflowApi, run_id: str) -> int:
     write(f"  run      {settings().public_url}/dags/nlp_model_training/runs/{run_id}")
     took = run_seconds(follower.run, now=datetime.now(UTC))
     write(f"  {state}" if took is None else f"  {state} after {format_seconds(took)}")
-    return 0 if state == "success" else 1
+    return 0 if state == "success" and not lacks else 1

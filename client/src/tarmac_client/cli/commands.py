@@ -249,7 +249,7 @@ def _follow(session: Session, arguments: argparse.Namespace) -> int:
         return ExitCode.INTERRUPTED
     if arguments.json:
         print(show.as_json(session.info))
-    return ExitCode.SUCCESS if session.info.run_state == "success" else ExitCode.SESSION_FAILED
+    return ExitCode.SUCCESS if session.info.ended_well else ExitCode.SESSION_FAILED
 
 
 def follow(arguments: argparse.Namespace) -> int:

@@ -24,12 +24,21 @@ from tarmac_client.types import (
     SessionInfo,
     SessionRow,
     StoredFile,
+    TaskInfo,
     Verdict,
 )
 from tarmac_client.verbs import size
 
 _MARKS = {"success": "✓", "failed": "✗"}
-_QUIET = ("skipped", "upstream_failed", "removed")
+_QUIET = ("upstream_failed", "removed")
+_BRANCHES = (
+    "gpu_training_sensor",
+    "gpu_preflight_configuration",
+    "gpu_pool_setup",
+    "train_model_gpu",
+    "train_model_cpu",
+)
+"""Tasks that are skipped on the branch that a session does not take. Any other was skipped by a person."""
 _BAR = 24
 _MOST_LABELS = 12
 _MOST_TYPES = 20
@@ -412,7 +421,7 @@ def status_lines(info: SessionInfo) -> list[str]:
     """All about a session at one instant."""
     lines = [
         f"{info.id}: {info.state} ({info.run_state}), {info.model or '?'}, for {seconds(info.seconds)}",
-        *(f"  {_task(task.id, task.state, task.seconds)}" for task in info.tasks if task.state not in (None, *_QUIET)),
+        *(f"  {_task(task.id, task.state, task.seconds)}" for task in info.tasks if _is_told(task)),
     ]
     if info.now and not info.over:
         lines.append(f"  now    {one_line(info.now)}")
@@ -463,6 +472,12 @@ def _evaluation_lines(count: int) -> str:
     return counted(count, "evaluation line")
 
 
+def _is_told(task: TaskInfo) -> bool:
+    if task.state == "skipped":
+        return task.id not in _BRANCHES
+    return task.state is not None and task.state not in _QUIET
+
+
 def _task(name: str, state: str | None, took: float | None) -> str:
     duration = f"{took:7.1f} s" if took is not None else " " * 9
     return f"{_MARKS.get(state or '', ' ')} {name:<32} {duration}" + ("" if state == "success" else f"  {state}")
@@ -506,7 +521,9 @@ class Screen:
         """Print what is new of a session."""
         for task in info.tasks:
             key = (task.id, task.attempt, str(task.state))
-            if task.state not in ("success", "failed", "up_for_retry") or key in self._shown:
+            if task.state not in ("success", "failed", "skipped", "up_for_retry") or key in self._shown:
+                continue
+            if not _is_told(task):
                 continue
             self._shown.add(key)
             again = f"  attempt {task.attempt} failed, will be tried again" if task.state == "up_for_retry" else ""
