@@ -311,8 +311,28 @@ def test_a_session_is_trained_again_and_compared(tarmac: Command, stack: Stack, 
     assert "Repeating ner__1 from its record, as session ner-reproduced__" in err
     found, out, _ = tarmac("models", "reproduce", "ner__1", "--json")
     assert (found, json.loads(out)["matches"]) == (code, matches)
+    sent = len(stack.calls)
+    found, out, _ = tarmac("models", "reproduce", "ner__1", "--compare", "ner-reproduced__2")
+    assert (found, out.splitlines()[-1].endswith(said)) == (code, True)
+    assert not any(path.endswith("/reproduce") for _, path in stack.calls[sent:])
     stack.states = [{"run_state": "failed", "state": "done", "why_failed": "no memory"}]
     assert tarmac("models", "reproduce", "ner__1")[0] == 1
+
+
+def test_a_repetition_is_left_alone_and_compared_later(tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch):
+    code, out, err = tarmac("models", "reproduce", "ner__1", "--detach")
+    assert (code, out.startswith("ner-reproduced__")) == (0, True)
+    compare = f"tarmac models reproduce ner__1 --compare {out.strip()}"
+    assert err == f"When it has ended: {compare}\n"
+    stack.states = [TRAINS]
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupted)
+    for words in ([], ["--json"]):
+        code, out, err = tarmac("models", "reproduce", "ner__1", "--compare", compare.split()[-1], *words)
+        assert (code, err.splitlines()[-1].endswith(f"Come back: {compare}")) == (130, True)
 
 
 def test_what_nothing_needs_is_removed(tarmac: Command, stack: Stack, data: Path):

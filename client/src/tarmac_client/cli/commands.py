@@ -239,16 +239,22 @@ def _parameters(words: list[str]) -> dict[str, Any]:
 
 
 def _follow(session: Session, arguments: argparse.Namespace) -> int:
-    screen = show.Screen(live=False if arguments.json else None)
+    code = _watch(session, shown=not arguments.json, again=f"tarmac follow {session.id}")
+    if arguments.json and code != ExitCode.INTERRUPTED:
+        print(show.as_json(session.info))
+    return code
+
+
+def _watch(session: Session, *, shown: bool, again: str) -> ExitCode:
+    """Wait for a session's end, and show it meanwhile. `again`: the command that an interrupt names to come back."""
+    screen = show.Screen(live=None if shown else False)
     try:
         for info in session.follow():
-            if not arguments.json:
+            if shown:
                 screen.show(info)
     except KeyboardInterrupt:
-        _say(f"\nNo longer following; the session goes on. Come back: tarmac follow {session.id}")
+        _say(f"\nNo longer following; the session goes on. Come back: {again}")
         return ExitCode.INTERRUPTED
-    if arguments.json:
-        print(show.as_json(session.info))
     return ExitCode.SUCCESS if session.info.ended_well else ExitCode.SESSION_FAILED
 
 
@@ -422,19 +428,22 @@ def models_reproduce(arguments: argparse.Namespace) -> int:
     """Train again from a session's record; exit with 0 if the metrics match, with 1 if not."""
     with connect() as tarmac:
         session = Session(tarmac, arguments.session)
-        again = _started(session.reproduce)
-        _say(f"Repeating {session.id} from its record, as session {again.id}")
-        code = _follow(again, argparse.Namespace(json=False)) if not arguments.json else _quietly(again)
+        again = Session(tarmac, arguments.compare) if arguments.compare else _started(session.reproduce)
+        compare = f"tarmac models reproduce {session.id} --compare {again.id}"
+        if arguments.detach:
+            _say(f"When it has ended: {compare}")
+            return _print(arguments, {"id": again.id}, lambda value: [value["id"]])
+        if not arguments.compare:
+            _say(f"Repeating {session.id} from its record, as session {again.id}")
+        code = _watch(again, shown=not arguments.json, again=compare)
+        if code == ExitCode.SESSION_FAILED:
+            why = again.info.why_failed or again.info.lacks or "no reason is known"
+            _say(f"Nothing was compared: the repetition {again.id} has no model: {why}")
         if code != ExitCode.SUCCESS:
             return code
         found = session.verdict(again)
         _print(arguments, found, show.verdict_lines)
         return ExitCode.SUCCESS if found.matches else ExitCode.SESSION_FAILED
-
-
-def _quietly(session: Session) -> int:
-    session.wait()
-    return ExitCode.SUCCESS
 
 
 def dag_upload(arguments: argparse.Namespace) -> int:

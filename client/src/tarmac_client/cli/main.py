@@ -227,6 +227,9 @@ def parser() -> argparse.ArgumentParser:
         "tarmac models reproduce SESSION", of_models,
     )  # fmt: skip
     one.add_argument("session", metavar="SESSION", help="whose model it was")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--detach", action="store_true", help="print the repetition's id and return at once")
+    how.add_argument("--compare", metavar="REPETITION", help="with this one, which was started before; start nothing")
     one = add(
         "kinds", commands.kinds, "list the kinds of models; of one, show each parameter and what it does",
         "tarmac kinds named_entity_recognition",
