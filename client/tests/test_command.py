@@ -49,7 +49,7 @@ def test_each_verb_has_an_example_that_it_understands_and_takes_json(tarmac: Com
         assert examples
         for example in examples:
             assert tuple(example[1 : 1 + len(words)]) == words
-            parser().parse_args([*example[1:], *([] if words == ("completion",) else ["--json"])])
+            parser().parse_args([*example[1:], "--json"])
         code, out, _ = tarmac(*words, "--help")
         assert code == 0
         assert "example:" in out
@@ -399,6 +399,9 @@ def test_a_session_is_explained_and_run_again(tarmac: Command, stack: Stack):
         ["status", "s"],
         ["data", "ls"],
         ["models", "ls"],
+        ["models"],
+        ["models", "--json", "ls"],
+        ["completion", "zsh"],
         ["gpus"],
         ["hosts"],
         ["cancel", "s"],
@@ -488,6 +491,14 @@ def test_predict_prints_an_object_a_line(tarmac: Command, tmp_path: Path, monkey
     assert tarmac("predict", "ner", tmp_path / "none")[0] == 2
     path.write_text("\n")
     assert "has no line to predict for" in tarmac("predict", "ner", path)[2]
+    for text, said in (
+        ('\n[{"sentence": "a"},\n{"sentence": "b"}]', ""),
+        ('["a"]', "Object 1 to predict for is 'a'"),
+        ('[{"sentence": "a"}', "begins as a JSON array and is none"),
+    ):
+        path.write_text(text)
+        code, out, err = tarmac("predict", "ner", path)
+        assert (code, len(out.splitlines()), said in err) == ((2, 0, True) if said else (0, 2, True))
 
 
 def test_ctrl_c_while_python_still_imports_ends_it_quietly(tmp_path: Path):

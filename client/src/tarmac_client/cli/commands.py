@@ -383,13 +383,23 @@ def predict(arguments: argparse.Namespace) -> int:
         raise SettingsError(f"FILE: {arguments.file!r} cannot be read: {error.strerror}.") from error
     if not lines.strip():
         raise SettingsError(f"FILE: {arguments.file!r} has no line to predict for.")
+    values = _of_array(lines, arguments.file) if lines.lstrip()[:1] == b"[" else lines
     with connect() as tarmac:
-        found = tarmac.run(tarmac.verbs.predict_with(lines, arguments.model))
+        found = tarmac.run(tarmac.verbs.predict_with(values, arguments.model))
         which = found.model if found.version is None else f"{found.model} version {found.version}"
         _say(f"{which} ({found.kind})")
         return _print(
             arguments, found, lambda value: [json.dumps(one, ensure_ascii=False) for one in value.predictions]
         )
+
+
+def _of_array(content: bytes, name: str) -> list[Any]:
+    """Return what is in a JSON array; an array of objects is read as lines are."""
+    try:
+        found: list[Any] = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(f"FILE: {name!r} begins as a JSON array and is none: {error}.") from error
+    return found
 
 
 def models_ls(arguments: argparse.Namespace) -> int:

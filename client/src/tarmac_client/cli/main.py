@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from typing import Any
 
 from tarmac_client import __version__
 from tarmac_client.cli import commands, completion
@@ -37,10 +39,14 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"tarmac-client {__version__}")
     verbs = top.add_subparsers(required=True, metavar="VERB")
+    top.set_defaults(json=False)
+    as_json: dict[str, Any] = {
+        "action": "store_true",
+        "default": argparse.SUPPRESS,  # so that a verb below keeps what was said to the one above
+        "help": "print the result as JSON and nothing else",
+    }
 
-    def add(
-        name: str, run: Run, text: str, example: str, of: object = verbs, *, takes_json: bool = True
-    ) -> argparse.ArgumentParser:
+    def add(name: str, run: Run, text: str, example: str, of: object = verbs) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = of.add_parser(  # type: ignore[attr-defined]
             name,
             help=text,
@@ -49,8 +55,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        if takes_json:
-            made.add_argument("--json", action="store_true", help="print the result as JSON and nothing else")
+        made.add_argument("--json", **as_json)
         made.set_defaults(run=run)
         return made
 
@@ -152,7 +157,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="NAME, NAME@3, NAME@production, or a session; NAME: in production, else the latest",
     )
-    asks.add_argument("file", metavar="FILE", help="JSON lines without what is to be predicted; -: standard input")
+    asks.add_argument(
+        "file", metavar="FILE", help="JSON lines, or a JSON array, without what is to be predicted; -: standard input"
+    )
 
     data = verbs.add_parser("data", help="store and look at data sets", description="Store and look at data sets.")
     data_verbs = data.add_subparsers(required=True, metavar="VERB")
@@ -185,9 +192,13 @@ def parser() -> argparse.ArgumentParser:
     remove.add_argument("ids", metavar="ID", nargs="+", help="as `tarmac data ls` prints it")
 
     models = verbs.add_parser(
-        "models", help="list, compare and promote registered models", description="Registered models."
+        "models",
+        help="list, compare and promote registered models",
+        description="Registered models. Without a VERB they are listed.",
     )
-    of_models = models.add_subparsers(required=True, metavar="VERB")
+    models.add_argument("--json", **as_json)
+    models.set_defaults(run=commands.models_ls, model=None)
+    of_models = models.add_subparsers(metavar="VERB")
     listing = add("ls", commands.models_ls, "list registered versions", "tarmac models ls my_model", of_models)
     listing.add_argument("model", nargs="?", metavar="NAME", help="of one model only")
     both = add(
@@ -257,15 +268,18 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--fix", action="store_true", help="mend of the stack what is safe to mend, and say what")
     add("hosts", commands.hosts, "show cores and memory of the hosts, and the queue of CPU sessions", "tarmac hosts")
     complete = add(
-        "completion", _print_completion, "print a script that completes this command in a shell",
-        "tarmac completion bash", takes_json=False,
-    )  # fmt: skip
+        "completion",
+        _print_completion,
+        "print a script that completes this command in a shell",
+        "tarmac completion bash",
+    )
     complete.add_argument("shell", choices=completion.SHELLS)
     return top
 
 
 def _print_completion(arguments: argparse.Namespace) -> int:
-    print(completion.script(parser(), arguments.shell), end="")
+    script = completion.script(parser(), arguments.shell)
+    print(json.dumps({"shell": arguments.shell, "script": script}) if arguments.json else script.rstrip("\n"))
     return ExitCode.SUCCESS
 
 
