@@ -28,7 +28,7 @@ VERBS = {
     "login", "train", "run", "predict", "follow", "ls", "status", "logs", "explain", "retry", "cancel", "data push",
     "data ls", "data show", "models ls", "models compare", "models promote", "models rollback", "models production",
     "models reproduce", "data rm", "models rm", "gpus", "hosts", "completion",
-    "gpu check", "dag upload", "dag ls", "dag rm", "doctor", "kinds",
+    "gpu check", "dag upload", "dag ls", "dag rm", "doctor", "kinds", "passwords generate",
 }  # fmt: skip
 Command = Callable[..., "tuple[int, str, str]"]
 
@@ -317,6 +317,48 @@ def test_a_session_is_trained_again_and_compared(tarmac: Command, stack: Stack, 
     assert not any(path.endswith("/reproduce") for _, path in stack.calls[sent:])
     stack.states = [{"run_state": "failed", "state": "done", "why_failed": "no memory"}]
     assert tarmac("models", "reproduce", "ner__1")[0] == 1
+
+
+@pytest.fixture
+def stack_folder(tmp_path: Path) -> Path:
+    """The folder of a stack; its program writes down what it is told, and exits with what `exit` has."""
+    folder = tmp_path / "tarmac"
+    (folder / "env/host").mkdir(parents=True)
+    script = folder / "env/host/passwords.sh"
+    script.write_text(f'#!/bin/sh\necho new passwords\necho "$*" > {folder}/told\nexit $(cat {folder}/exit)\n')
+    script.chmod(0o755)
+    (folder / "exit").write_text("0")
+    (folder / "env/login.env").write_text("# people's\nTARMAC_UI_USER=airflow\nTARMAC_UI_PASSWORD=a=b\n")
+    (folder / "env/registry.env").write_text("MLFLOW_TRACKING_USERNAME=tarmac\nMLFLOW_TRACKING_PASSWORD=m\n")
+    return folder
+
+
+def test_new_passwords_are_made_by_the_stack_s_own_program_on_its_machine(
+    tarmac: Command, stack: Stack, stack_folder: Path
+):
+    assert tarmac("passwords", "generate", "--folder", stack_folder, "--yes")[0] == 0
+    assert (stack_folder / "told").read_text() == "1\n"
+    code, out, _ = tarmac("passwords", "generate", "--folder", stack_folder, "--yes", "--json")
+    assert (code, json.loads(out)) == (
+        0, {"airflow": {"user": "airflow", "password": "a=b"}, "mlflow": {"user": "tarmac", "password": "m"}},
+    )  # fmt: skip
+    (stack_folder / "exit").write_text("3")
+    assert tarmac("passwords", "generate", "--folder", stack_folder, "--yes")[0] == 3
+    assert stack.calls == [], "nothing of it goes over the network"
+
+
+def test_elsewhere_new_passwords_say_where_they_are_made(
+    tarmac: Command, stack_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(stack_folder.parent)
+    code, _, err = tarmac("passwords", "generate")
+    assert (code, "are made on the machine of the stack" in err) == (2, True)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    code, _, err = tarmac("passwords", "generate", "--folder", stack_folder)
+    assert (code, "no terminal to ask" in err, (stack_folder / "told").exists()) == (2, True, False)
+    (stack_folder / "env/host/passwords.sh").chmod(0o644)
+    code, _, err = tarmac("passwords", "generate", "--folder", stack_folder, "--yes")
+    assert (code, "passwords.sh cannot be run: Permission denied." in err) == (2, True)
 
 
 def test_a_repetition_is_left_alone_and_compared_later(tarmac: Command, stack: Stack, monkeypatch: pytest.MonkeyPatch):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tarmac_client import __version__, config, files
-from tarmac_client.cli import show
+from tarmac_client.cli import machine, show
 from tarmac_client.client import Session, Tarmac
 from tarmac_client.config import Login
 from tarmac_client.errors import ExitCode, SettingsError
@@ -475,6 +475,15 @@ def dag_rm(arguments: argparse.Namespace) -> int:
     with connect() as tarmac:
         done = tarmac.run(tarmac.verbs.remove_dag(arguments.name))
         return _print(arguments, done, lambda _: [f"Removed {done['name']}. {done['remains']}"])
+
+
+def passwords_generate(arguments: argparse.Namespace) -> int:
+    """Give the stack of this machine new passwords and keys; exit as the stack's own program does."""
+    folder = Path(arguments.folder)
+    code = machine.new_passwords(folder, ask=not arguments.yes, quiet=arguments.json)
+    if arguments.json and code == ExitCode.SUCCESS:
+        print(show.as_json(machine.logins(folder)))
+    return code
 
 
 def gpus(arguments: argparse.Namespace) -> int:

@@ -259,6 +259,15 @@ def parser() -> argparse.ArgumentParser:
     add("ls", commands.dag_ls, "list the uploaded DAG files", "tarmac dag ls", of_dag)
     one = add("rm", commands.dag_rm, "remove an uploaded DAG file; its runs stay", "tarmac dag rm nightly", of_dag)
     one.add_argument("name", metavar="NAME", help="as `tarmac dag ls` prints it")
+    passwords = verbs.add_parser("passwords", help="replace passwords", description="Replace the stack's passwords.")
+    of_passwords = passwords.add_subparsers(required=True, metavar="VERB")
+    one = add(
+        "generate", commands.passwords_generate,
+        "give the stack of this machine new passwords and signing keys, and print the logins; sessions go on",
+        "tarmac passwords generate --folder tarmac", of_passwords,
+    )  # fmt: skip
+    one.add_argument("--folder", default=".", help="in which `make up` was given; default: the current one")
+    one.add_argument("--yes", action="store_true", help="do not ask first")
     gpu = verbs.add_parser("gpu", help="try the GPUs", description="Try the GPUs.")
     of_gpu = gpu.add_subparsers(required=True, metavar="VERB")
     add("check", commands.gpu_check, "say whether the GPUs can be used; each is tried", "tarmac gpu check", of_gpu)
