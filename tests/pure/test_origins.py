@@ -102,6 +102,9 @@ class Shelf:
     def find_runs(self, tag: str, value: str) -> list[Run]:
         return [self.run("run1")] if value == "manual__1" else []
 
+    def deleted_run(self, tag: str, value: str) -> str | None:
+        return "its MLflow run run9 was deleted" if value == "manual__9" else None
+
     def has_version(self, name: str, number: int) -> bool:
         return name == "mine" and number in (1, 2, 3)
 
@@ -128,6 +131,11 @@ NAMED: dict[str, tuple[dict[str, Any], list[str], str | None]] = {
     "a version whose files were deleted": (
         {"base_model": "mine/3"},
         ["base_model: The files of mine/3 were deleted from MLflow. (got 'mine/3')"],
+        None,
+    ),
+    "what a person deleted": (
+        {"base_model": "run:manual__9"},
+        ["base_model: The record of 'manual__9' is not there: its MLflow run run9 was deleted; restore that"],
         None,
     ),
     "what no run saved": ({"base_model": "run:manual__2"}, ["base_model: No model was saved by a run"], None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 
 import httpx
@@ -72,3 +73,28 @@ def test_the_numbers_of_a_training_are_read_from_the_tags_of_its_run_and_of_an_o
     assert read_run({"info": info, "data": data}).metrics == {"steps": 60.0, "seconds": 12.5, "f1": 1.0}
     older = {"metrics": [{"key": "seconds", "value": 7.0}]}
     assert read_run({"info": info, "data": older}).metrics == {"seconds": 7.0}
+
+
+GONE = {
+    "its experiment": (["1"], "its MLflow experiment 'ner' (ID 1) was deleted"),
+    "the run alone": ([], "its MLflow run r was deleted"),
+}
+
+
+@pytest.mark.parametrize(("deleted", "said"), GONE.values(), ids=GONE)
+def test_what_was_deleted_of_a_session_s_record_is_said(deleted: list[str], said: str, monkeypatch: pytest.MonkeyPatch):
+    run = {"info": {"run_id": "r", "experiment_id": "1", "status": "FINISHED", "lifecycle_stage": "deleted"}}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked = json.loads(request.content)
+        if request.url.path.endswith("/runs/search"):
+            there = asked["run_view_type"] != "ACTIVE_ONLY" and "1" in asked["experiment_ids"]
+            return httpx.Response(200, json={"runs": [run] if there else []})
+        seen = {"ALL": ["1"], "DELETED_ONLY": deleted, "ACTIVE_ONLY": [] if deleted else ["1"]}[asked["view_type"]]
+        return httpx.Response(200, json={"experiments": [{"experiment_id": one, "name": "ner"} for one in seen]})
+
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **kw: client(transport=httpx.MockTransport(answer), **kw))
+    found = Registry("http://mlflow:5000")
+    assert found.find_runs("tarmac.run_id", "manual__1") == []
+    assert found.deleted_run("tarmac.run_id", "manual__1") == said

@@ -378,23 +378,32 @@ class Registry:
 
     def find_runs(self, tag: str, value: str, *, status: str = "FINISHED") -> list[Run]:
         """Return the MLflow runs with a tag and a status, by default the finished ones, the last ended first."""
-        experiments = [
-            str(found["experiment_id"])
-            for found in self.pages("POST", "/experiments/search", "experiments", {"view_type": "ACTIVE_ONLY"})
-        ]
-        if not experiments:
-            return []
-        found = self.pages(
-            "POST",
-            "/runs/search",
-            "runs",
-            {
-                "experiment_ids": experiments,
-                "filter": f"tags.`{tag}` = {quoted(value)} and attributes.status = '{status}'",
-                "order_by": ["attributes.end_time DESC"],
-            },
-        )
-        return [read_run(item) for item in found]
+        experiments = list(self._experiments("ACTIVE_ONLY"))
+        return self._runs(experiments, tag, value, status) if experiments else []
+
+    def deleted_run(self, tag: str, value: str) -> str | None:
+        """Say what was deleted of a finished MLflow run with a tag: it, or its experiment; None: there is none."""
+        names = self._experiments("ALL")
+        runs = self._runs(list(names), tag, value, "FINISHED", view="DELETED_ONLY") if names else []
+        if not runs:
+            return None
+        run, gone = runs[0], self._experiments("DELETED_ONLY")
+        if name := gone.get(run.experiment_id):
+            return f"its MLflow experiment {name!r} (ID {run.experiment_id}) was deleted"
+        return f"its MLflow run {run.run_id} was deleted"
+
+    def _experiments(self, view: str) -> dict[str, str]:
+        found = self.pages("POST", "/experiments/search", "experiments", {"view_type": view})
+        return {str(one["experiment_id"]): str(one["name"]) for one in found}
+
+    def _runs(self, experiments: list[str], tag: str, value: str, status: str, view: str = "ACTIVE_ONLY") -> list[Run]:
+        asked = {
+            "experiment_ids": experiments,
+            "filter": f"tags.`{tag}` = {quoted(value)} and attributes.status = '{status}'",
+            "order_by": ["attributes.end_time DESC"],
+            "run_view_type": view,
+        }
+        return [read_run(item) for item in self.pages("POST", "/runs/search", "runs", asked)]
 
     def saved_model(self, run: Run) -> str | None:
         """Return the URI of the model that a session saved in its run; None: there is none whose files are there."""

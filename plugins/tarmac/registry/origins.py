@@ -106,12 +106,14 @@ def session_run(registry: Registry, run_id: str) -> Run:
     """Return the latest finished MLflow run of a session, by its Airflow run's id or by its own.
 
     Raises:
-        UnknownModelError: there is none.
+        UnknownModelError: there is none, or a person deleted it.
     """
     if found := registry.find_runs(tag.RUN_ID, run_id):
         return found[0]
     if re.fullmatch(r"[0-9a-f]{32}", run_id):
         return registry.run(run_id)
+    if gone := registry.deleted_run(tag.RUN_ID, run_id):
+        raise UnknownModelError(f"The record of {run_id!r} is not there: {gone}; restore that in MLflow.")
     raise UnknownModelError(f"No model was saved by a run {run_id!r}; `make ps` lists the latest ones.")
 
 
