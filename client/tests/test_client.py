@@ -237,6 +237,18 @@ def test_a_stack_that_restarts_is_waited_for_while_a_session_is_followed(stack: 
     assert session.wait().info.state == "done"
 
 
+def test_a_stack_that_restarts_is_waited_for_while_a_log_is_followed(stack: Stack):
+    stack.states = [TRAINS, OVER]
+    expected = list(Tarmac().session("s").logs())
+    session = Tarmac().session("s")
+    stack.script = [LOST] * 30
+    assert list(session.logs(follow=True))[: len(expected)] == expected
+    session = Tarmac().session("s")
+    stack.script = [LOST] * 30
+    with pytest.raises(NoAnswerError, match="is the stack up"):
+        list(session.logs())
+
+
 def test_a_token_that_has_expired_is_renewed_once(stack: Stack):
     tarmac = Tarmac()
     tarmac.version()

@@ -603,3 +603,10 @@ def test_the_transcript_in_the_docs_is_what_is_shown(
     _, _, err = tarmac("train", "named_entity_recognition", "--train", export)
     page = (Path(__file__).parents[2] / "docs/exports.md").read_text()
     assert f"--train admin.jsonl\n{err.partition('Started')[0]}```" in page
+
+
+def test_lines_of_ones_own_are_no_export_of_a_tool(tarmac: Callable[..., Any], stack: Stack, tmp_path: Path):
+    path = tmp_path / "topics.jsonl"
+    path.write_text('{"text": "Rates rose.", "labels": ["economy"]}\n{"text": "It rains.", "labels": []}\n')
+    code, _, err = tarmac("data", "push", path)
+    assert (code, "read as texts with labels: 2 lines" in err) == (0, True), err

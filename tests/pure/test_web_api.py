@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import hashlib
 import json
@@ -13,13 +14,15 @@ from typing import Any
 import base58
 import httpx
 import pytest
+from fastapi import HTTPException
 from fastapi.testclient import TestClient
 
 from fakes.web import API, GOOD, LINE, NAME, Fakes, shared_api, stored_in
 from tarmac.base.errors import CheckerUnavailableError
-from tarmac.request import stored
+from tarmac.request import callers, stored
 from tarmac.web.app import create_app
 from tarmac.web.mounted import Mounted
+from tarmac.web.stack import AirflowStack
 from tarmac.web.versions import API_VERSION
 from tarmac_client import flow
 
@@ -248,7 +251,7 @@ def test_a_session_that_trains_shows_its_progress_and_its_latest_metric(
         "train_model_cpu": "running",
     }
     fakes.airflow_api.xcoms["train_model_cpu", "progress"] = {
-        "done": 5, "total": 20, "eta_seconds": 9.0, "metrics": {"f1": [[1, 0.2], [2, 0.4]]},
+        "done": 5, "total": 20, "eta_seconds": 9.0, "metrics": {"loss": [[3, 7.5]], "f1": [[1, 0.2], [2, 0.4]]},
     }  # fmt: skip
     assert call("viewer", "GET", "/sessions/one").json()["training_url"] is None
     fakes.airflow_api.xcoms["train_model_cpu", "mlflow_run"] = {"id": "1f", "url": "http://m/#/runs/1f"}
@@ -256,8 +259,8 @@ def test_a_session_that_trains_shows_its_progress_and_its_latest_metric(
     assert found["training_url"] == "http://m/#/runs/1f"
     assert found["state"] == "training"
     assert (found["progress"]["done"], found["progress"]["eta_seconds"]) == (5, 9)
-    assert found["metric"] == {"name": "f1", "step": 2, "value": 0.4}
-    assert [one["value"] for one in call("viewer", "GET", "/sessions/one/metrics").json()] == [0.2, 0.4]
+    assert found["metric"] == {"name": "f1", "step": 2, "value": 0.4}, "not the loss, which is told of more steps"
+    assert [one["value"] for one in call("viewer", "GET", "/sessions/one/metrics").json()] == [7.5, 0.2, 0.4]
     fakes.airflow_api.tasks["train_model_cpu"] = "success"
     found = call("viewer", "GET", "/sessions/one").json()
     assert found["progress"] is None, "what it told last is not how far it is"
@@ -643,3 +646,19 @@ def test_the_app_is_made_once(fakes: Fakes):
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path):
     assert stored.listing(f"file://{tmp_path}/none") == []
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [((403, "Invalid JWT token"), "Token of another key"), ((401, "Token Expired"), "Token Expired")],
+)
+def test_a_token_that_is_not_valid_any_more_asks_for_a_login_and_not_for_another_role(
+    monkeypatch: pytest.MonkeyPatch, said: tuple[int, str], told: str
+):
+    async def refused(_: str | None) -> None:
+        raise HTTPException(*said)
+
+    monkeypatch.setattr(callers, "identify", refused)
+    with pytest.raises(HTTPException, match=told) as error:
+        asyncio.run(AirflowStack().identify("of before"))
+    assert error.value.status_code == 401

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from tarmac_client import files
@@ -41,6 +41,8 @@ from tarmac_client.types import (
     Verdict,
     known,
 )
+
+T = TypeVar("T")
 
 POLL_SECONDS = 1.0
 AWAY_TRIES = 20
@@ -181,18 +183,34 @@ class Verbs:
         rows = yield from self.calls.call("GET", f"{_session(session_id)}/metrics")
         return [Metric(row["name"], row["step"], row["value"]) for row in rows]
 
+    def _waiting(self, call: Callable[[], Flow[T]]) -> Flow[T]:
+        """Make a call; a stack that is away is waited for."""
+        away = 0
+        while True:
+            try:
+                return (yield from call())
+            except NoAnswerError:
+                away += 1
+                if away > AWAY_TRIES:
+                    raise
+            yield Pause(POLL_SECONDS)
+
     def logs(self, session_id: str, task: str | None = None, *, on: bool = False) -> Flow[None]:
         """Tell a task's log line by line.
 
         Args:
             task: its id; None: the last that has begun, and with `on` each that begins after it.
-            on: go on as it grows, until the session has ended.
+            on: go on as it grows, until the session has ended; a stack that is away is waited for.
         """
         now, first, attempt = task, 0, 0
         while True:
             path = f"{_session(session_id)}/logs"
             params: dict[str, Any] = {"first": first, **({} if now is None else {"task": now})}
-            part = LogPart.of((yield from self.calls.call("GET", path, params=params, seconds=_LOG_SECONDS)))
+
+            def ask(path: str = path, params: dict[str, Any] = params) -> Flow[Any]:
+                return self.calls.call("GET", path, params=params, seconds=_LOG_SECONDS)
+
+            part = LogPart.of((yield from (self._waiting(ask) if on else ask())))
             if part.attempt != attempt and attempt and first:
                 first, attempt = 0, part.attempt  # another attempt has a log of its own
                 continue
@@ -205,7 +223,7 @@ class Verbs:
                 continue
             if not on:
                 return
-            info = yield from self.session(session_id)
+            info = yield from self._waiting(lambda: self.session(session_id))
             if task is None and (later := _later(info, part.task)):
                 now, first, attempt = later, 0, 0
                 continue

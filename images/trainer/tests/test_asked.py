@@ -34,6 +34,13 @@ def test_a_registered_model_predicts_for_lines(fetched: Session) -> None:
     assert "predicted for 2 lines" in outcome.out
 
 
+def test_a_file_may_begin_with_the_mark_of_utf_8(fetched: Session) -> None:
+    put(fetched, "\ufeff" + line("Ada1 met Ada2"))
+    assert [each["named_entity"] for each in fetched.run("predict").result["predictions"]] == [
+        ["B-person", "O", "B-person"]
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

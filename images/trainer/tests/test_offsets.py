@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +314,22 @@ def test_lines_of_both_ways_serve_one_training(session: Session) -> None:
     session.request({"d": {"train": session.put(lines_of(values)), "eval": None}}, model=NER.name)
     prepared = session.run("prep").result
     assert (prepared["skipped_lines"], prepared["train_lines"] + prepared["eval_lines"]) == (0, len(values))
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"text": 3}, '"text" must be a string, not 3'),
+        ({"text": ["Ada"]}, '"text" must be a string, not ["Ada"]'),
+        ({"sentence": 3}, '"sentence" must be a string, not 3'),
+        ({}, '"text" or "sentence" is missing'),
+        ({"text": float("nan"), "sentence": float("nan")}, '"text" or "sentence" is missing'),
+        ({"Text": "Ada"}, '"text" or "sentence" is missing, and there is "Text"'),
+    ],
+)
+@pytest.mark.parametrize("kind", ["named_entity_recognition", "text_classification"])
+def test_what_is_asked_without_a_text_is_refused_by_the_key_that_it_has(
+    kind: str, asked: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(BrokenLineError, match=re.escape(why) + "$"):
+        models.get(kind).predict(None, [asked])

@@ -62,8 +62,8 @@ _CANCEL_SECONDS = 10.0
 _NOW_SECONDS = 1.5
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": answers.Refusal, "description": "What was sent is wrong."},
-    401: {"model": answers.Refusal, "description": "No token, or one that has expired."},
-    403: {"model": answers.Refusal, "description": "The caller's role does not allow it, or the token is forged."},
+    401: {"model": answers.Refusal, "description": "No token, or one that is not valid (any more)."},
+    403: {"model": answers.Refusal, "description": "The caller's role does not allow it."},
     404: {"model": answers.Refusal, "description": "There is no such thing."},
     409: {"model": answers.Refusal, "description": "It is in another state, or still needed."},
     413: {"model": answers.Refusal, "description": "It is too large."},

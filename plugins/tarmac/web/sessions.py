@@ -166,8 +166,9 @@ def metrics(shown: object, trained: object) -> list[Json]:
 
 
 def latest(points: Sequence[Json]) -> Json | None:
-    """Return the point of the latest step. Pure."""
-    return max(points, key=lambda point: point["step"] or 0, default=None)
+    """Return the point of the latest step: a score, and a loss only where there is nothing else. Pure."""
+    scores = [point for point in points if "loss" not in point["name"].lower()]
+    return max(scores or points, key=lambda point: point["step"] or 0, default=None)
 
 
 def result(trained: object, scored: object, registered: object) -> Json:

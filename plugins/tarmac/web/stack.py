@@ -6,11 +6,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fastapi import HTTPException, status
+
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.settings import settings
 from tarmac.request import callers
 from tarmac.request.callers import Right
 from tarmac.request.checker import ask_checker, call_checker
+
+OTHER_KEY = "Token of another key: the stack's keys were changed since, or it is forged"
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Stack(Protocol):
     """What the API needs of a stack. Tests have one of their own."""
 
     async def identify(self, token: str | None) -> Person:
-        """Return the user of a token; HTTPException 401 or 403 where it is no valid token."""
+        """Return the user of a token; HTTPException 401 where it is no valid token."""
 
     def log_in(self, name: str, password: str) -> str:
         """Return a token for a name and a password; ApiError, where Airflow refuses them or does not answer."""
@@ -56,7 +60,13 @@ class AirflowStack:
 
     async def identify(self, token: str | None) -> Person:
         """See Stack."""
-        user = await callers.identify(token)
+        try:
+            user = await callers.identify(token)
+        except HTTPException as error:
+            if error.status_code != status.HTTP_403_FORBIDDEN:
+                raise
+            # So Airflow answers a token of another signing key. Who has one has to log in anew, and is refused nothing.
+            raise HTTPException(status.HTTP_401_UNAUTHORIZED, OTHER_KEY) from error
         return Person(user.get_name(), token or "", user)
 
     def log_in(self, name: str, password: str) -> str:

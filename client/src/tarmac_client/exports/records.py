@@ -71,12 +71,13 @@ def _whole(number: Any) -> int | None:
 
 def doccano(records: Sequence[Any]) -> Found:
     """Read doccano's JSONL or JSON: sequences by [start, end, label] or `entities`, classes by `label`."""
-    found = Found("doccano's export")
+    # doccano exports texts that were not annotated, too, and numbers all. A text with labels and no number is a line.
+    looked_at = not any(isinstance(one, Mapping) and "id" in one for one in records)
     lists = [_labels(one) for one in records if isinstance(one, Mapping) and isinstance(_labels(one), list)]
     # A text without a label is one without a mention, where the others have mentions.
     sequences = any(isinstance(one, list) for labels in lists for one in labels)
-    # doccano exports texts that were not annotated, too, and numbers all. A text with labels and no number is a line.
-    looked_at = not any(isinstance(one, Mapping) and "id" in one for one in records)
+    ours = looked_at and not sequences and any("labels" in one for one in records if isinstance(one, Mapping))
+    found = Found("texts with labels" if ours else "doccano's export")
     for where, given in numbered(records):
         record = _object(where, given)
         text = _text(where, record, "text", "data")

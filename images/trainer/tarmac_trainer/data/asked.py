@@ -1,5 +1,6 @@
 """Reads the lines to predict for. Each keeps its number, so that an error can name a bad one."""
 
+import codecs
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,8 @@ def read(path: Path) -> tuple[list[int], list[dict[str, Any]]]:
     numbers: list[int] = []
     values: list[dict[str, Any]] = []
     broken: list[tuple[int, str]] = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    # As in data sets, a file may begin with the mark of UTF-8.
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         if not line.strip():
             continue
         try:

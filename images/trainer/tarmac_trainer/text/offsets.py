@@ -8,6 +8,7 @@ makes words of what is to be predicted for; a word in which an entity of a line 
 """
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +51,27 @@ def learned(line: str) -> str:
 
 
 def given_as_text(value: Mapping[str, Any]) -> bool:
-    """Whether a line has a text by characters, and no tokens. A data frame has NaN for what is missing. Pure."""
-    return isinstance(value.get(TEXT), str) and not isinstance(value.get("sentence"), str)
+    """Whether a line has a text by characters, and no tokens. Pure.
+
+    Raises:
+        BrokenLineError: it has neither.
+    """
+    if isinstance(value.get(TEXT), str) and not isinstance(value.get("sentence"), str):
+        return True
+    if not _is_missing(value.get("sentence")):
+        return False
+    if _is_missing(value.get(TEXT)):
+        keys = (TEXT, "sentence")
+        near = [key for key in value if key not in keys and key.strip().casefold() in keys]
+        raise BrokenLineError(
+            f'"{TEXT}" or "sentence" is missing' + (f", and there is {shown(near[0])}" if near else "")
+        )
+    return True
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a key has no value. A data frame has NaN there. Pure."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def words_in(text: str) -> list[Place]:
