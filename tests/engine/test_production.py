@@ -459,16 +459,18 @@ def test_a_registry_that_is_unavailable_after_the_step_says_that_the_alias_follo
     assert production.settle(name)
 
 
-def test_going_back_to_a_version_that_was_deleted_is_refused(
+def test_a_version_that_was_deleted_is_stepped_over_on_the_way_back(
     production: Production, mlflow: Mlflow, name: str, version: Versions
 ):
-    first, second = version(), version()
-    production.promote(name, first, who="ada", why="x")
-    production.promote(name, second, who="ada", why="x")
-    mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(first))
-    with pytest.raises(UnknownModelError, match=f"Version {first} of .* was deleted in MLflow. Put one there"):
-        production.roll_back(name, who="ada", why="x")
-    assert mlflow.aliases(name) == {"production": second}
+    first, second, third = version(), version(), version()
+    for one in (first, second, third):
+        production.promote(name, one, who="ada", why="x")
+    mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(second))
+    step = production.roll_back(name, who="ada", why="worse")
+    assert (step.to_version, step.why) == (first, f"worse (not to version {second}, which is not there any more)")
+    assert mlflow.aliases(name) == {"production": first}
+    assert production.roll_back(name, who="ada", why="x").to_version is None
+    assert mlflow.aliases(name) == {}
 
 
 def test_what_is_gone_or_refused_for_good_is_not_tried_again(mlflow: Mlflow, registry: Registry, name: str):

@@ -31,7 +31,7 @@ from tarmac.registry.promotion import (
     changes,
     decide,
     of_this_model,
-    way_back,
+    ways_back,
 )
 
 
@@ -86,29 +86,37 @@ class Production:
         return step
 
     def roll_back(self, model: str, *, who: str, why: str) -> Step:
-        """Take the last step back; itself a step of the history.
+        """Take the last step back; itself a step of the history. Versions that are gone are stepped over.
 
         Raises:
-            UnknownModelError: the version to go back to was deleted from the registry, or its files were.
-            PromotionError: nothing is in production, and nothing was before.
+            PromotionError: nothing is in production, and nothing was before that could come there.
         """
         with self._locked(model) as held:
-            before = way_back(of_this_model(held.steps))
+            before, gone = self._way_back(model, held.steps)
             if before is None and held.head is None:
                 raise PromotionError(f"Nothing of {model!r} is in production: there is no step to take back.")
-            if before is not None:
-                if not self._registry.has_version(model, before):
-                    raise UnknownModelError(
-                        f"Version {before} of {model!r}, which was in production before, was deleted in MLflow. Put "
-                        f"one there: make promote MODEL={model} VERSION=..., of those that `make models` lists."
-                    )
-                self._need_files(model, before)
+            if gone:
+                why += f" (not to version {' or '.join(map(str, gone))}, which is not there any more)"
             step = held.add("rollback", before, who, why)
         self.settle(model)
         return step
 
+    def _way_back(self, model: str, steps: Sequence[Step]) -> tuple[int | None, list[int]]:
+        """Return the version to go back to, None for nothing, and those before it that nothing could load any more."""
+        gone: list[int] = []
+        for version in ways_back(of_this_model(steps)):
+            if version is None:
+                break
+            if self._registry.has_version(model, version) and self._has_files(model, version):
+                return version, gone
+            gone.append(version)
+        return None, gone
+
+    def _has_files(self, model: str, version: int) -> bool:
+        return self._registry.has_files(self._registry.version(model, version).source)
+
     def _need_files(self, model: str, version: int) -> None:
-        if not self._registry.has_files(self._registry.version(model, version).source):
+        if not self._has_files(model, version):
             raise UnknownModelError(
                 f"The files of {model}/{version} were deleted from MLflow: nothing could load it, so it does not come "
                 "into production."
@@ -195,10 +203,8 @@ class Production:
 
     def _or_back(self, model: str) -> str:
         """Return the second remedy, where there is a version to go back to."""
-        before = way_back(of_this_model(self.history(model)))
-        if before is None or not self._registry.has_version(model, before):
-            return ""
-        return f"; or go back to version {before}: make rollback MODEL={model}"
+        before, _ = self._way_back(model, self.history(model))
+        return "" if before is None else f"; or go back to version {before}: make rollback MODEL={model}"
 
     def _recorded(self, candidate: Candidate, version: int) -> Measured | None:
         """Return what a version's own session measured, if that was on the candidate's evaluation set."""

@@ -223,10 +223,11 @@ def decide(
     return Decision(False, f"{compared}: not better by {margin:g}")
 
 
-def way_back(steps: Iterable[Step]) -> int | None:
-    """Return the version that was in production before the current one came; None: nothing was.
+def ways_back(steps: Iterable[Step]) -> list[int | None]:
+    """Return what was in production before the current version came, the latest first; the last is None: nothing. Pure.
 
-    A rollback removes one step, so that the next one leads further back. What was deleted is not gone back to.
+    A rollback removes one step, so that the next one leads further back. What was deleted while it was in production is
+    not gone back to.
 
     Args:
         steps: a model's history since it was made, oldest first.
@@ -235,11 +236,13 @@ def way_back(steps: Iterable[Step]) -> int | None:
     for step in steps:
         if step.kind == "rollback":
             stack.pop()
+            while len(stack) > 1 and stack[-1] != step.to_version:
+                stack.pop()  # it was not there any more, and was stepped over
         else:
             stack.append(step.to_version)
         if step.kind == VERSION_DELETED:
             stack = [version for version in stack if version != step.from_version]
-    return stack[-2] if len(stack) > 1 else None
+    return stack[-2::-1] if len(stack) > 1 else [None]
 
 
 def evaluation_set_id(model: str, datasets: Sequence[Mapping[str, Any]]) -> str:
