@@ -174,7 +174,7 @@ def test_ids_of_other_dags_are_refused_and_those_of_the_file_before_are_not():
     )
     assert wrong(found, uploads={"f": ADA}) == []
     (own,) = wrong({**found, "dags": ["nlp_model_training__x"]}, suffix="x", others={"nlp_model_training": "n.py"})
-    assert own.startswith("f.py: a copy of the stack's own DAG 'nlp_model_training' would train nothing")
+    assert own.startswith("f.py: 'nlp_model_training' is the stack's own DAG: use another id. A copy of that DAG would")
     (sentence,) = wrong(found, suffix="x")
     assert sentence.startswith("f.py: --as cannot change the id of DAG 'one'")
     assert wrong({**found, "dags": ["one__x"]}, suffix="x") == []
@@ -379,7 +379,7 @@ def test_a_file_that_is_refused_leaves_what_was_there(
     airflow.rows = [row(bundle="dags-folder", file="nlp_model_training.py", dag_id="nlp_model_training")]
     for content, says in (
         (b"def f(:", "nightly.py, line 1: this is no Python"),
-        (FILE.replace(b"one", b"nlp_model_training"), "nightly.py: the stack has a DAG 'nlp_model_training' already"),
+        (FILE.replace(b"one", b"nlp_model_training"), "nightly.py: 'nlp_model_training' is the stack's own DAG"),
         (b"from airflow.sdk import dag\n1 / 0", "Nothing was uploaded."),
     ):
         refused = call("PUT", "/dags/nightly", content=content)

@@ -119,7 +119,7 @@ def _run(api: EngineCalls, spec: ContainerSpec, file: str) -> Mapping[str, Any]:
             ) from error
         if run.exit_code is None:
             raise
+        said = f": {run.last_text[:300]!r}" if run.last_text else ""
         raise DagFileError(
-            f"{file}: it ended the process that loaded it (exit code {run.exit_code}): {run.last_text[:300]!r}. "
-            "Nothing was uploaded."
+            f"{file}: it ended the process that loaded it (exit code {run.exit_code}){said}. Nothing was uploaded."
         ) from error

@@ -89,12 +89,13 @@ def problems(
         return [f"{file}: it makes more than {MOST_DAGS} DAGs: make fewer, and give a DAG parameters instead."]
     wrong = [f"{file}: it makes two DAGs {one!r}: give each an id of its own." for one in _twice(dags)]
     for dag in dict.fromkeys(dags):
-        if dag.startswith(f"{DAG_ID}__"):
+        if dag == DAG_ID or dag.startswith(f"{DAG_ID}__"):
             wrong.append(
-                f"{file}: a copy of the stack's own DAG {DAG_ID!r} would train nothing, since its tasks know it by "
-                "that id: start sessions by the API, also from a task of a DAG of yours (docs/api.md)."
+                f"{file}: {DAG_ID!r} is the stack's own DAG: use another id. A copy of that DAG would train nothing, "
+                "since its tasks know it by its id: start sessions by the API, also from a task of a DAG of yours "
+                "(docs/api.md)."
             )
-        if dag in others:
+        elif dag in others:
             wrong.append(f"{file}: the stack has a DAG {dag!r} already, in {others[dag]}: {_INSTEAD}")
         if owner := next((key for key, one in uploads.items() if key != name and dag in one.dags), None):
             wrong.append(f"{file}: {uploads[owner].who} has uploaded a DAG {dag!r} already, as {owner!r}: {_INSTEAD}")
