@@ -178,6 +178,11 @@ def test_an_interrupt_before_the_session_is_known_says_where_to_look(
     assert "'tarmac ls' lists it if it is." in err
 
 
+def test_a_training_that_does_not_tell_how_much_there_is_to_do_has_no_share():
+    info = SessionInfo.of({"id": "s", **TRAINS, "progress": {"done": 0, "total": 0}})
+    assert "%" not in show.progress_text(info, bar=True)
+
+
 def test_a_terminal_shows_one_live_line():
     stream = io.StringIO()
     screen = show.Screen(stream, live=True)

@@ -490,7 +490,8 @@ def progress_text(info: SessionInfo, *, bar: bool = False) -> str:
         return ""
     filled = round(_BAR * found.fraction)
     drawn = f"[{'█' * filled}{'·' * (_BAR - filled)}] " if bar else ""
-    text = f"training  {drawn}{100 * found.fraction:.0f} % of {found.total:g}"
+    # Who trains may not know yet how much there is to do, or never tell.
+    text = f"training  {drawn}{100 * found.fraction:.0f} % of {found.total:g}" if found.total > 0 else "training"
     if found.eta_seconds is not None:
         text += f", at most {seconds(found.eta_seconds)} left"
     if info.metric:
