@@ -11,7 +11,7 @@ from tarmac.base.units import gpu_bytes
 from tarmac.request import text
 from tarmac.request.catalogue import catalogue
 from tarmac.request.form import EXAMPLE_DATASETS, field_descriptions, form_defaults, form_schema
-from tarmac.request.schema import parse_request, read_request
+from tarmac.request.schema import parse_request, read_request, request_problems
 from tarmac.request.text import key_text, short
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
@@ -46,6 +46,19 @@ def problems_of(conf: object) -> list[str]:
     with pytest.raises(RequestError) as refused:
         parse_request(conf)
     return refused.value.problems
+
+
+def test_more_gpus_than_a_trainer_uses_are_refused_and_not_reserved_for_nothing():
+    asked = {**GOOD, "model": NER, "gpu": True, "resources": {"gpus": 2}}
+    assert request_problems(asked) == [
+        "resources.gpus: named_entity_recognition trains on one GPU, and others would be reserved and idle (got 2)."
+    ]
+    fine = (
+        {**asked, "gpu": False}, {**asked, "model": "test_model"}, {**asked, "resources": {"gpus": 1}},
+        {**asked, "script": SCRIPT},
+    )  # fmt: skip
+    for one in fine:
+        assert request_problems(one) == []
 
 
 def test_defaults_are_filled_in():

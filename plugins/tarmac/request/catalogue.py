@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError, field_validator
 
 from tarmac.base.errors import RequestError
 from tarmac.base.units import gpu_bytes, millicpus
@@ -100,6 +100,7 @@ class Model:
         image: of its trainer; OUR_IMAGE: the one this stack has built.
         command: what the trainer's container runs, before the contract's command; empty: the image's own entrypoint.
         scripts: whether its trainer runs scripts of users.
+        gpus: the most that its trainer uses in one session; None: any number.
         gpu_memory_bytes: what a session reserves of a GPU before anything like it was measured; None: a whole device.
         memory_bytes: the limit of its containers; None: the stack's setting. A training on the CPU reserves as much
             before anything like it was measured.
@@ -115,6 +116,7 @@ class Model:
     image: str = OUR_IMAGE
     command: tuple[str, ...] = ()
     scripts: bool = False
+    gpus: int | None = None
     gpu_memory_bytes: int | None = None
     memory_bytes: int | None = None
     millicpus: int = 1000
@@ -229,6 +231,7 @@ class _Model(BaseModel):
     image: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")]
     command: tuple[StrictStr, ...] = ()
     scripts: StrictBool = False
+    gpus: Annotated[StrictInt, Field(ge=1, le=64)] | None = None
     gpu_memory: Any = None
     memory: Any = None
     cpus: Any = None
@@ -260,6 +263,7 @@ class _Model(BaseModel):
             image=self.image,
             command=self.command,
             scripts=self.scripts,
+            gpus=self.gpus,
             gpu_memory_bytes=self.gpu_memory,
             memory_bytes=self.memory,
             millicpus=self.cpus or 1000,

@@ -489,6 +489,15 @@ def _run_problems(model: str, run: object) -> list[str]:
     return [f"run: only the model own_code takes it; leave it out (got {short(run)})."]
 
 
+def _gpus_problems(model: str, resources: object) -> list[str]:
+    """Refuse more GPUs than a model's trainer uses: they would be reserved and idle."""
+    most, asked = catalogue().models[model].gpus, resources.get("gpus") if isinstance(resources, dict) else None
+    if most is None or not isinstance(asked, int) or asked <= most:
+        return []
+    uses = "one GPU" if most == 1 else f"{most} GPUs at most"
+    return [f"resources.gpus: {model} trains on {uses}, and others would be reserved and idle (got {asked})."]
+
+
 def _script_problems(model: str, script: object, *, tuned: bool) -> list[str]:
     if script is None or (catalogue().models[model].scripts and not tuned):
         return []
@@ -548,6 +557,8 @@ def parse_request(conf: object) -> TrainingRequest:
             if asked is None or base is not None:
                 judged += _architecture_problems(known, given, base)
             judged += _run_problems(known, conf.get("run"))
+            if conf.get("gpu") is True and conf.get("script") is None:
+                judged += _gpus_problems(known, conf.get("resources"))
     # One sentence a field: a text that cannot be kept is of no known form either.
     named = {problem.partition(": ")[0] for problem in unkept}
     problems = unkept + [problem for problem in judged if problem.partition(": ")[0] not in named]
