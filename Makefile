@@ -14,7 +14,7 @@ ifneq ($(dir $(firstword $(MAKEFILE_LIST))),./)
 $(error Tarmac's commands work in its own folder: write 'make -C FOLDER' instead of 'make -f FOLDER/Makefile')
 endif
 
-ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FIX FOLLOW GPU GPUS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
+ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FIX FOLLOW GPU GPUS HOST JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
 	ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES URL VERSION WHY YES
 # Every name that stands on the command line; one with a _ may be a setting of the environment, such as TARMAC_TAG.
 TYPED := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
@@ -156,8 +156,8 @@ host-remove: ## Forget host NAME=gpu2; refused while sessions hold something of 
 	@$(CLI) host-remove "$$NAME"
 
 .PHONY: gpu-check
-gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a container once (JSON=1: as JSON)
-	@$(CLI) gpu-check
+gpu-check: ## Say whether the GPUs can be used: driver, health, each handed to a container once (HOST=name: another host's; JSON=1: as JSON)
+	@$(CLI) gpu-check "$$HOST"
 
 .PHONY: doctor
 doctor: ## Say what is wrong with the stack, part by part, and what to do (FIX=1: mend before what is safe to; JSON=1: as JSON)

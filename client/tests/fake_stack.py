@@ -26,7 +26,9 @@ HOST = {
 }  # fmt: skip
 GPUS = {
     "sentence": "a session can train on a GPU", "driver": "570.1", "cuda": None, "unidentified": [],
-    "devices": [{"uuid": "GPU-a", "name": "H100", "total_bytes": 80 * 1024**3, "problem": ""}],
+    "devices": [{"uuid": "GPU-a", "name": "H100", "total_bytes": 80 * 1024**3, "problem": "", "capability": "9.0",
+                 "remark": "too old for x", "parent": None}],
+    "passed": 1,
 }  # fmt: skip
 HELD = {"run_id": "s", "host": "local", "millicpus": 1500, "bytes": 1024**3, "beside": False}
 STEP = {
@@ -142,7 +144,7 @@ class Stack:
         if path == "/doctor":
             return 200, self.findings
         if path == "/gpus/check":
-            return 200, {**GPUS, "usable": self.gpus}
+            return 200, {**GPUS, "usable": self.gpus, "host": request.url.params.get("host", "local")}
         if path.endswith("/reproduce"):
             return 201, {"id": json.loads(body)["key"], "new": True, "url": f"{URL}/run", "of": "s"}
         if path.endswith("/verdict"):

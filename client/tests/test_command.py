@@ -425,10 +425,26 @@ def test_the_doctor_says_what_it_mended_and_why_it_left_the_rest(tarmac: Command
 def test_a_script_learns_whether_there_is_a_gpu(tarmac: Command, stack: Stack):
     code, out, _ = tarmac("gpu", "check")
     assert (code, out.splitlines()) == (
-        0, ["NVIDIA driver 570.1, CUDA ?", "✓ GPU-a  H100, 80.0 GiB", "A session can train on a GPU."],
+        0,
+        ["NVIDIA driver 570.1, CUDA ?", "✓ GPU-a  H100, 80.0 GiB, compute capability 9.0", "  too old for x",
+         "The engine handed 1 GPU to a container.", "A session can train on a GPU."],
     )  # fmt: skip
+    assert json.loads(tarmac("gpu", "check", "--host", "gpu2", "--json")[1])["host"] == "gpu2"
     stack.gpus = False
     assert tarmac("gpu", "check", "--json")[0] == 1
+
+
+def test_a_stack_that_tries_its_own_gpus_only_says_so(tarmac: Command, stack: Stack):
+    answered = stack.api_answer
+
+    def older(method: str, path: str, request: httpx.Request, body: bytes) -> tuple[int, object]:
+        status, found = answered(method, path, request, body)
+        return status, {key: value for key, value in found.items() if key != "host"} if "gpus" in path else found
+
+    stack.api_answer = older  # type: ignore[method-assign,assignment]
+    assert tarmac("gpu", "check")[0] == 0
+    code, _, err = tarmac("gpu", "check", "--host", "gpu2")
+    assert (code, "tries the GPUs of its own machine only" in err) == (5, True)
 
 
 def test_a_session_is_explained_and_run_again(tarmac: Command, stack: Stack):

@@ -214,7 +214,11 @@ doctor)
         list doctor
     fi
     ;;
-gpus | hosts | trainers | gpu-check)
+gpu-check)
+    use_stack
+    list gpu-check ${1:+--host="$1"}
+    ;;
+gpus | hosts | trainers)
     use_stack
     list "$command"
     ;;

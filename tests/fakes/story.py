@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,8 +22,9 @@ from tarmac.admission.reasons import Why, eta
 from tarmac.base import ids
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
-from tarmac.checks import doctor, mending, predicting, server
+from tarmac.checks import doctor, gpus, mending, predicting, server
 from tarmac.dagfiles import folder
+from tarmac.devices.snapshot import Device, Health, Snapshot, State
 from tarmac.ledger.records import DeviceRow, HostRow, Place
 from tarmac.reaper.airflow_state import DagRow
 from tarmac.reaper.orphans import Orphans
@@ -372,16 +373,13 @@ class Story(Fakes):
         return _json(step_facts(self.steps[-1]))
 
     def _gpu_check(self) -> dict[str, Any]:
-        memory = {"total_bytes": 80 * GIB, "used_bytes": 0, "health": "ok", "mig": False}
-        name, reset = "NVIDIA H100 80GB HBM3", "the driver asks for a reset of it"
-        return {
-            "usable": True, "sentence": "a session can train on a GPU", "driver": "570.86.15", "cuda": "12.8",
-            "devices": [
-                {"uuid": GPU, "name": name, **memory, "problem": ""},
-                {"uuid": SICK_GPU, "name": name, **memory, "health": "needs_reset", "problem": reset},
-            ],
-            "unidentified": [],
-        }  # fmt: skip
+        name, reset = "NVIDIA H100 80GB HBM3", "the driver wants the GPU to be reset"
+        well = Device(
+            GPU, name, 0, None, 80 * GIB, 0, 0, 80 * GIB, (), 0, 40, False, Health.OK, "", capability="9.0"
+        )  # fmt: skip
+        sick = replace(well, uuid=SICK_GPU, index=1, health=Health.NEEDS_RESET, fault=reset)
+        seen = Snapshot(State.OK, "the NVIDIA driver lists 2 GPUs", "570.86.15", "12.8", (well, sick))
+        return gpus.told("local", seen, {one.uuid: gpus.device_problem(one, "") for one in seen.devices}, passed=1)
 
     def _findings(self) -> list[dict[str, Any]]:
         now = self.clock.now

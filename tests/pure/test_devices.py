@@ -62,6 +62,7 @@ def test_a_device_is_told_with_everything_the_driver_knows(gpus: FakeGpus, obser
         health=Health.OK,
         fault="",
         watts=70.0,
+        capability="9.0",
     )
     assert all(device.usable for device in found.devices)
 

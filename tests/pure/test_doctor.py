@@ -122,16 +122,18 @@ GPUS = {
     "usable": False, "sentence": "no GPU can be used", "driver": "570.1", "cuda": "12.8",
     "unidentified": ["GPU 1: lost"],
     "devices": [
-        {"uuid": "GPU-a", "name": "H100", "total_bytes": 80 * GIB, "problem": "the engine cannot pass it"},
-        {"uuid": "GPU-b", "name": "H100", "total_bytes": None, "problem": ""},
-    ],
+        {"uuid": "GPU-a", "name": "H100", "total_bytes": 80 * GIB, "problem": "the engine cannot pass it",
+         "capability": "9.0", "parent": None, "remark": ""},
+        {"uuid": "MIG-b", "name": "H100 1g", "total_bytes": None, "problem": "", "capability": "6.1", "parent": "GPU-b",
+         "remark": "too old for transformers"},
+    ], "passed": 1,
 }  # fmt: skip
 
 
 def test_the_make_targets_print_it_and_their_exit_codes_are_for_scripts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(command, "ask", lambda method, path: {"/doctor": FOUND, "/gpu-check": GPUS}[path])
+    monkeypatch.setattr(command, "ask", lambda method, path, **_: {"/doctor": FOUND, "/gpu-check": GPUS}[path])
     assert commands.main(["doctor"]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "✓ engine               version 28", "✗ disk                 full", "                       Make space.",
@@ -139,8 +141,11 @@ def test_the_make_targets_print_it_and_their_exit_codes_are_for_scripts(
     ]  # fmt: skip
     assert commands.main(["gpu-check"]) == 1
     assert capsys.readouterr().out.splitlines() == [
-        "NVIDIA driver 570.1, CUDA 12.8", "✗ GPU-a  H100, 80.0 GiB", "  the engine cannot pass it",
-        "✓ GPU-b  H100, memory not known", "✗ GPU 1: lost", "No GPU can be used.",
+        "NVIDIA driver 570.1, CUDA 12.8", "✗ GPU-a  H100, 80.0 GiB, compute capability 9.0",
+        "  the engine cannot pass it",
+        "✓ MIG-b  H100 1g, memory not known, compute capability 6.1, an instance of GPU-b",
+        "  too old for transformers",
+        "The engine handed 1 GPU to a container.", "✗ GPU 1: lost", "No GPU can be used.",
     ]  # fmt: skip
     assert command.code_of(FOUND[1:]) == 0
 

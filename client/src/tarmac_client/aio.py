@@ -325,9 +325,13 @@ class AsyncTarmac:
         """
         return await self.run(self.verbs.mend())
 
-    async def check_gpus(self) -> dict[str, Any]:
-        """Return whether the stack's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real."""
-        return await self.run(self.verbs.check_gpus())
+    async def check_gpus(self, host: str = "") -> dict[str, Any]:
+        """Return whether a host's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real.
+
+        Args:
+            host: "": the stack's own machine.
+        """
+        return await self.run(self.verbs.check_gpus(host))
 
     # ---- DAG files -------------------------------------------------------------------------------------------------
 

@@ -317,9 +317,13 @@ class Tarmac:
         """
         return self.run(self.verbs.mend())
 
-    def check_gpus(self) -> dict[str, Any]:
-        """Return whether the stack's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real."""
-        return self.run(self.verbs.check_gpus())
+    def check_gpus(self, host: str = "") -> dict[str, Any]:
+        """Return whether a host's GPUs can be used: `usable`, `sentence` and `devices`, each tried for real.
+
+        Args:
+            host: "": the stack's own machine.
+        """
+        return self.run(self.verbs.check_gpus(host))
 
     # ---- DAG files -------------------------------------------------------------------------------------------------
 

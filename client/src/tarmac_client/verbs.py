@@ -484,9 +484,18 @@ class Verbs:
             tuple(known(Finding, one) for one in found["findings"]),
         )
 
-    def check_gpus(self) -> Flow[dict[str, Any]]:
-        """Return whether the stack's GPUs can be used, tried for real."""
-        return dict((yield from self.calls.call("POST", "/gpus/check", seconds=120.0)))
+    def check_gpus(self, host: str = "") -> Flow[dict[str, Any]]:
+        """Return whether the GPUs of a host can be used, tried for real.
+
+        Raises:
+            NotFoundError: there is no such host.
+            VersionError: the stack tries those of its own machine only.
+        """
+        params = {"host": host} if host else {}
+        found = dict((yield from self.calls.call("POST", "/gpus/check", params=params, seconds=120.0)))
+        if host and found.get("host") != host:
+            raise VersionError("This stack tries the GPUs of its own machine only: update it, or leave the host out.")
+        return found
 
     # ---- DAG files -------------------------------------------------------------------------------------------------
 

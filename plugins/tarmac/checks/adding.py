@@ -181,7 +181,7 @@ def disk_sentence(found: Report) -> str:
 
 
 def _gpu_sentence(far: EngineCalls, image: str, found: Report) -> str:
-    labels = {LABEL_PROJECT: settings().stack, "tarmac.probe": "gpu"}
+    labels = {LABEL_PROJECT: settings().stack, passthrough.PROBE_LABEL: "gpu"}
     problems = {
         device.uuid: passthrough.problem(far, image, device.uuid, labels)
         for device in found.snapshot.devices

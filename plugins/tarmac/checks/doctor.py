@@ -16,8 +16,7 @@ from tarmac.base.settings import settings, tower_login
 from tarmac.base.texts import counted
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.checks.space import LOGS, sizes
-from tarmac.containers import engine, passthrough
-from tarmac.devices import snapshot as devices
+from tarmac.containers import engine
 from tarmac.ledger import database
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.outbox import Outbox
@@ -33,7 +32,6 @@ _MANY_LOGS_BYTES, _MANY_LOGS_SHARE = 2 * 1024**3, 0.1
 _SKEW_SECONDS = 2.0
 _NAMED = 3
 _HEALTHY = "healthy"
-GPU_LABEL = "tarmac.probe"
 _BEGAN = datetime.now(UTC)
 """When this process read the code."""
 
@@ -360,44 +358,3 @@ def _leftovers() -> list[Finding]:
     finally:
         state.close()
     return [leftovers(orphans.find(Inventory(held, waiting, containers, volumes, runs)))]
-
-
-def gpu_check() -> dict[str, Any]:
-    """Look at the machine's GPUs, and hand each to a container once for a moment.
-
-    Returns:
-        `usable`, whether a session can train on one of them; `sentence`; `driver`, `cuda`, versions or None; `devices`,
-        each with `uuid`, `name`, `total_bytes`, `used_bytes`, `health`, `mig`, and `problem`, "" where it works.
-    """
-    seen = devices.snapshot()
-    stack = settings()
-    found = []
-    for one in seen.devices:
-        problem = one.fault if not one.usable else ""
-        if not one.usable and not problem:
-            problem = "MIG is on: its instances are the devices" if one.mig_enabled else "its memory cannot be read"
-        elif one.usable:
-            labels = {"tarmac.project": stack.stack, GPU_LABEL: "gpu"}
-            problem = passthrough.problem(engine.client(), stack.trainer_image, one.uuid, labels) or ""
-        found.append(
-            {
-                "uuid": one.uuid,
-                "name": one.name,
-                "total_bytes": one.total_bytes,
-                "used_bytes": one.used_bytes,
-                "health": one.health.value,
-                "mig": one.mig_enabled,
-                "problem": problem,
-            }
-        )
-    usable = any(not one["problem"] for one in found)
-    sentence = seen.sentence if not found else "a session can train on a GPU" if usable else "no GPU can be used"
-    problems = list(seen.unidentified)
-    return {
-        "usable": usable,
-        "sentence": sentence,
-        "driver": seen.driver_version,
-        "cuda": seen.cuda_version,
-        "devices": found,
-        "unidentified": problems,
-    }

@@ -110,9 +110,9 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
 
             return space.last.tell()
         case ("POST", "/gpu-check"):
-            from tarmac.checks import doctor
+            from tarmac.checks import gpus
 
-            return doctor.gpu_check()
+            return gpus.check(query.get("host", ""))
         case ("GET", "/hosts"):
             return parts.hosts()
         case ("GET", "/host-key"):

@@ -295,7 +295,7 @@ def _devices_here(image: str | None) -> tuple[str, list[DeviceLoad] | None]:
     if seen.state is not devices.State.OK:
         return f"gpu: this machine has no working GPU: {seen.sentence} {instead}", []
     stack = settings()
-    labels = {LABEL_PROJECT: stack.stack, "tarmac.probe": "gpu"}
+    labels = {LABEL_PROJECT: stack.stack, passthrough.PROBE_LABEL: "gpu"}
     usable = [device.uuid for device in seen.devices if device.usable]
     if usable and image and (problem := passthrough.problem(engine.client(), image, usable[0], labels)):
         return f"gpu: {problem} {instead}", []

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tarmac.base.errors import CheckerUnavailableError, ExitCode
+from tarmac.base.errors import CheckerUnavailableError, ExitCode, HostError
 from tarmac.base.texts import counted, one_line
 from tarmac.base.units import format_size
 from tarmac.request.checker import call_checker
@@ -14,13 +14,16 @@ from tarmac.request.checker import call_checker
 MARKS = {"ok": "✓", "note": "!", "wrong": "✗"}
 
 
-def ask(method: str, path: str) -> Any:
+def ask(method: str, path: str, **query: str) -> Any:
     """Return what the checker answers.
 
     Raises:
+        HostError: there is no such host.
         CheckerUnavailableError: it does not answer.
     """
-    status, answer = asyncio.run(call_checker(method, path, {}))
+    status, answer = asyncio.run(call_checker(method, path, query))
+    if status == 404:
+        raise HostError(str(answer.get("detail", status)))
     if status != 200:
         raise CheckerUnavailableError(f"the checker does not answer: {answer.get('detail', status)}")
     return answer
@@ -62,9 +65,14 @@ def gpu_lines(found: Mapping[str, Any]) -> list[str]:
     """Return the lines of `make gpu-check`. Pure."""
     lines = [f"NVIDIA driver {found['driver']}, CUDA {found['cuda'] or '?'}"] if found["driver"] else []
     for device in found["devices"]:
-        memory = "memory not known" if device["total_bytes"] is None else format_size(device["total_bytes"])
-        lines.append(f"{MARKS['wrong' if device['problem'] else 'ok']} {device['uuid']}  {device['name']}, {memory}")
-        lines += [f"  {one_line(device['problem'])}"] if device["problem"] else []
+        facts = ["memory not known" if device["total_bytes"] is None else format_size(device["total_bytes"])]
+        facts += [f"compute capability {device['capability']}"] if device["capability"] else []
+        facts += [f"an instance of {device['parent']}"] if device["parent"] else []
+        name = f"{device['uuid']}  {device['name']}, {', '.join(facts)}"
+        lines.append(f"{MARKS['wrong' if device['problem'] else 'ok']} {name}")
+        lines += [f"  {one_line(text)}" for text in (device["problem"], device["remark"]) if text]
+    if found["passed"]:
+        lines.append(f"The engine handed {counted(found['passed'], 'GPU')} to a container.")
     lines += [f"{MARKS['wrong']} {one_line(text)}" for text in found["unidentified"]]
     sentence = one_line(found["sentence"]).rstrip(".")
     return [*lines, f"{sentence[:1].upper()}{sentence[1:]}."]

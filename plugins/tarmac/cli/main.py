@@ -202,7 +202,7 @@ def examine(arguments: argparse.Namespace) -> int:
 
 def gpu_check(arguments: argparse.Namespace) -> int:
     """Say whether the GPUs can be used; fail if none can."""
-    found = doctor.ask("POST", "/gpu-check")
+    found = doctor.ask("POST", "/gpu-check", host=arguments.host)
     if arguments.json:
         print_json(found)
     else:
@@ -316,6 +316,7 @@ def main(argv: list[str] | None = None) -> int:
     look.set_defaults(run=examine)
     look = commands.add_parser("gpu-check", help="say whether the GPUs can be used; each is tried")
     add_json(look)
+    look.add_argument("--host", default="", help="whose GPUs; default: this machine's")
     look.set_defaults(run=gpu_check)
     release = commands.add_parser("release-gpu", help="take a GPU out of quarantine")
     release.add_argument("uuid", metavar="gpu")

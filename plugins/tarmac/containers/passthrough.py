@@ -12,6 +12,9 @@ from tarmac.base.errors import ContainerError
 from tarmac.containers import engine
 from tarmac.containers.calls import EngineCalls
 
+PROBE_LABEL = "tarmac.probe"
+"""Of a container that only tries something, beside that of the stack."""
+
 
 def problem(api: EngineCalls, image: str, uuid: str, labels: dict[str, str]) -> str | None:
     """Start a no-op container with the device once (about 0.4 s). None: it works; else a sentence that says why not.

@@ -131,6 +131,7 @@ def _device(found: Mapping[str, Any]) -> Device:
         health=Health(found["health"]),
         fault=_text(found["fault"]),
         watts=None if watts is None else min(max(float(watts), 0.0), 1e5),
+        capability=_maybe_text(found.get("capability")),
     )
 
 

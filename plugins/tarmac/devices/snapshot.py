@@ -58,7 +58,7 @@ class Device:
 
     `reserved_bytes` is the driver's own share; None where the driver does not tell it apart, and then `used_bytes`
     includes it. `processes` is None where the list cannot be read. `fault` is "" when the health is OK.
-    `watts` is the power that it draws.
+    `watts` is the power that it draws; `capability` its compute capability, such as `9.0`.
     """
 
     uuid: str
@@ -76,6 +76,7 @@ class Device:
     health: Health
     fault: str
     watts: float | None = None
+    capability: str | None = None
 
     @property
     def usable(self) -> bool:
@@ -198,6 +199,7 @@ def _device(handle: nvml.Handle, index: int | None, proc: Path) -> Device:
         memory = None
     rates = handle.ask("nvmlDeviceGetUtilizationRates")
     mig = handle.ask("nvmlDeviceGetMigMode")
+    capability = handle.ask("nvmlDeviceGetCudaComputeCapability")
     device = Device(
         uuid=str(uuid),
         name=str(handle.ask("nvmlDeviceGetName") or "unnamed GPU"),
@@ -214,6 +216,7 @@ def _device(handle: nvml.Handle, index: int | None, proc: Path) -> Device:
         health=Health.OK,
         fault="",
         watts=None if (milliwatts := handle.ask("nvmlDeviceGetPowerUsage")) is None else milliwatts / 1000,
+        capability=None if capability is None else ".".join(map(str, capability)),
     )
     health, fault = _judge(handle, device)
     return dataclasses.replace(device, health=health, fault=fault)

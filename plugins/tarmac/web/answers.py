@@ -474,12 +474,14 @@ class Mended(BaseModel):
 
 
 class GpuCheck(BaseModel):
-    """Whether this stack's machine can train on its GPUs, tried for real."""
+    """Whether a host can train on its GPUs, tried for real. `passed`: how many were handed to a container."""
 
+    host: str
     usable: bool
     sentence: str
     driver: str | None
     cuda: str | None
+    passed: int
     devices: list[dict[str, Any]]
     unidentified: list[str]
 

@@ -513,9 +513,11 @@ def create_app(stack: Stack) -> FastAPI:
         return await asked("GET", "/gpus", {})
 
     @app.post(f"{PREFIX}/gpus/check", response_model=answers.GpuCheck)
-    async def check_gpus(_: Starter) -> Any:
-        """Say whether the GPUs can be used: driver, health, and each handed to a container once for a moment."""
-        return await asked("POST", "/gpu-check", {})
+    async def check_gpus(
+        _: Starter, host: Annotated[str, Query(description="whose; none: the stack's own machine's")] = ""
+    ) -> Any:
+        """Say whether a host's GPUs can be used: driver, health, and each handed to a container once for a moment."""
+        return await asked("POST", "/gpu-check", {"host": host})
 
     @app.get(f"{PREFIX}/doctor", response_model=list[answers.Finding])
     async def examine_stack(_: Reader) -> Any:

@@ -501,7 +501,7 @@ def hosts(arguments: argparse.Namespace) -> int:
 def gpu_check(arguments: argparse.Namespace) -> int:
     """Say whether the GPUs can be used; exit with 0 if a session can train on one, with 1 if not."""
     with connect() as tarmac:
-        found = tarmac.check_gpus()
+        found = tarmac.check_gpus(arguments.host)
         _print(arguments, found, show.gpu_check_lines)
         return ExitCode.SUCCESS if found["usable"] else ExitCode.SESSION_FAILED
 

@@ -270,7 +270,14 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--yes", action="store_true", help="do not ask first")
     gpu = verbs.add_parser("gpu", help="try the GPUs", description="Try the GPUs.")
     of_gpu = gpu.add_subparsers(required=True, metavar="VERB")
-    add("check", commands.gpu_check, "say whether the GPUs can be used; each is tried", "tarmac gpu check", of_gpu)
+    one = add(
+        "check",
+        commands.gpu_check,
+        "say whether the GPUs can be used; each is tried",
+        "tarmac gpu check --host gpu2",
+        of_gpu,
+    )
+    one.add_argument("--host", default="", help="whose, as `tarmac hosts` lists it; default: the stack's own machine")
     one = add(
         "doctor", commands.doctor, "say what is wrong with this machine's client and with the stack", "tarmac doctor"
     )

@@ -403,10 +403,16 @@ def gpu_check_lines(found: Mapping[str, Any]) -> list[str]:
     if found["driver"]:
         lines.append(f"NVIDIA driver {found['driver']}, CUDA {found['cuda'] or '?'}")
     for device in found["devices"]:
-        memory = "memory not known" if device["total_bytes"] is None else size(device["total_bytes"])
-        lines.append(f"{'✗' if device['problem'] else '✓'} {device['uuid']}  {device['name']}, {memory}")
-        if device["problem"]:
-            lines.append(f"  {one_line(device['problem'])}")
+        facts = ["memory not known" if device["total_bytes"] is None else size(device["total_bytes"])]
+        if capability := device.get("capability"):
+            facts.append(f"compute capability {capability}")
+        if parent := device.get("parent"):
+            facts.append(f"an instance of {parent}")
+        mark = "✗" if device["problem"] else "✓"
+        lines.append(f"{mark} {device['uuid']}  {one_line(device['name'])}, {', '.join(facts)}")
+        lines += [f"  {one_line(text)}" for text in (device["problem"], device.get("remark")) if text]
+    if passed := found.get("passed"):
+        lines.append(f"The engine handed {counted(passed, 'GPU')} to a container.")
     lines += [f"✗ {one_line(text)}" for text in found["unidentified"]]
     sentence = one_line(found["sentence"])
     return [*lines, f"{sentence[:1].upper()}{sentence[1:]}" + ("" if sentence.endswith(".") else ".")]
