@@ -23,7 +23,7 @@ TOP = 10
 SCORES_AT_ONCE = 2**22
 """Scores (users x items) that are held in memory at once when a predictor is scored."""
 
-BATCHES = 64
+BATCHES = 30
 """Into how many batches the users of an evaluation are cut, if they are so many: of each the mean is known."""
 
 SUM, USERS = "sum", "users"
