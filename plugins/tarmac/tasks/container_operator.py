@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRuntimeError, AirflowTaskTimeout
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowTaskTimeout
 
 from tarmac.base.errors import ContainerError, RegistryError
 from tarmac.base.ids import LOCAL_HOST
@@ -37,11 +36,12 @@ from tarmac.containers import engine, mounts
 from tarmac.containers.calls import EngineCalls
 from tarmac.containers.decisions import OWN_CODE_AGAIN
 from tarmac.containers.output import AHEAD_BYTES
-from tarmac.containers.protocol import Event, note_metric, shown_progress
+from tarmac.containers.protocol import Event
 from tarmac.containers.run import ENGINE_SECONDS, ContainerRun, EngineSilentError, Step, earlier, ended_well
 from tarmac.containers.spec import ContainerSpec
 from tarmac.tasks.results import checked_request
 from tarmac.tasks.run_end import failure_sentence
+from tarmac.tasks.telling import Teller
 
 # Imported where it is used, as in gpu_training.py: only a training is recorded.
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ _NOT_SECRET = {"MLFLOW_TRACKING_URI", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", 
 LOST_ATTEMPTS = 50
 # Whose errors say nothing of a step: the task was ended, or what it talks to does not answer.
 _OUTSIDE = frozenset({"airflow", "docker", "requests", "urllib3", "httpx", "httpcore"})
-_PROGRESS_EVERY_SECONDS = 1.0
 
 
 class TrainingContainerOperator(BaseOperator):
@@ -169,10 +168,7 @@ class TrainingContainerOperator(BaseOperator):
         self._context: Context | None = None
         self._parent = 0
         self._run: ContainerRun | None = None
-        self._progress_at = 0.0
-        self._progress: dict[str, Any] = {}
-        self._untold = False
-        self._metrics: dict[str, list[list[float | None]]] = {}
+        self._teller: Teller | None = None
         self._recorder: Recorder | None = None
         self._repeats: bool | None = None
         self.ahead_bytes = AHEAD_BYTES
@@ -294,9 +290,10 @@ class TrainingContainerOperator(BaseOperator):
         run = self._run = ContainerRun(
             api, self.step(), self, self.log, ahead_bytes=self.ahead_bytes, silent_seconds=silent_seconds
         )
-        found = run.run(spec, self._watching)
-        self._tell()  # what came after the last telling
-        return found
+        ti = self._ti
+        # Progress goes to XCom, where `make trigger`, the API and the UI see it.
+        with Teller(lambda shown: ti.xcom_push("progress", shown), self.log, trains=self.trains) as self._teller:
+            return run.run(spec, self._watching)
 
     def on_kill(self) -> None:
         """Leave the container alone, at once: Airflow kills this process 5 s after it called this.
@@ -330,28 +327,10 @@ class TrainingContainerOperator(BaseOperator):
         """Nothing here: an engine that is restarted answers again soon."""
 
     def noticed(self, event: Event) -> None:
-        """Take note of an event of the trainer; progress goes to XCom, where `make trigger` and the UI see it."""
+        """Take note of an event of the trainer."""
         self._noticed(event)
-        if event.kind == "metric":
-            note_metric(self._metrics, event.data)
-            self._untold = self._untold or self.trains or bool(self._progress)
-        if event.kind == "progress":
-            self._progress = shown_progress(event.data)
-            self._untold = True
-        if time.monotonic() - self._progress_at >= _PROGRESS_EVERY_SECONDS:
-            self._tell()
-
-    def _tell(self) -> None:
-        """Pass on how far the step is and what it measured, if there is anything new."""
-        if not self._untold:
-            return
-        self._progress_at, self._untold = time.monotonic(), False
-        try:
-            shown = {**self._progress, "metrics": self._metrics} if self._metrics else self._progress
-            self._ti.xcom_push("progress", shown)
-        except AirflowRuntimeError as error:
-            # A training does not end because nothing could be told of its progress.
-            self.log.warning("Airflow did not take the progress: %s", error)
+        if self._teller is not None:
+            self._teller.note(event)
 
     def _watching(self, container_id: str) -> AbstractContextManager[None]:
         """What accompanies following a container; nothing here."""

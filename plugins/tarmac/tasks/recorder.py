@@ -153,7 +153,7 @@ class Recorder:
     def tell(self, ti: Any) -> None:
         """Leave the run's id and address as an XCom, once: for `save`, and for people who look at the session.
 
-        Called by the task's own thread: only that may speak to Airflow.
+        Called by the task's own thread.
         """
         if not self.run_id or self._told:
             return
