@@ -20,6 +20,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
+from tarmac.web.page.live import ASK_SECONDS
 
 GOOD_ENOUGH = {"minor", "moderate"}
 LONGEST = 120_000
@@ -129,6 +130,24 @@ def test_two_hundred_sessions_and_sixteen_devices_are_on_the_page_and_news_of_th
         # What has not changed is the element that it was: nothing flickers, and what is selected stays so.
         assert last.evaluate("row => row.isConnected")
         assert findings(page) == []
+        page.context.close()
+
+
+@pytest.mark.parametrize(("path", "parts"), [("/", ["now"]), ("/sessions/ner", ["sessions/ner", "sessions/ner/log"])])
+def test_what_a_person_sees_is_asked_for_again_in_time_for_news_within_two_seconds(
+    ground: None, opened: Callable[..., Page], path: str, parts: list[str]
+):
+    with served("user") as url:
+        page = opened(url)
+        page.clock.install()
+        page.goto(url + path)
+        for part in parts * 3:
+            # By the page's own clock, which stands still between: the machine may be slow.
+            with page.expect_request(f"{url}/parts/{part}") as asked:
+                page.clock.run_for(1000 * ASK_SECONDS)
+            answer = asked.value.response()
+            assert answer is not None
+            answer.finished()
         page.context.close()
 
 

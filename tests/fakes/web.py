@@ -205,10 +205,13 @@ _stack = _Swapped()
 
 @functools.cache
 def _shared() -> tuple[App, App]:
-    # What one test is told of /now must not be another one's answer.
-    with mock.patch("tarmac.web.app._NOW_SECONDS", -1.0):
-        api = create_app(_stack)
-    return api, beside(api, create_page(api))
+    api = create_app(_stack)
+    # What one test is told must not be another one's answer.
+    with (
+        mock.patch("tarmac.web.page.app.KEPT_SECONDS", -1.0),
+        mock.patch("tarmac.web.page.session_pages.KEPT_SECONDS", -1.0),
+    ):
+        return api, beside(api, create_page(api))
 
 
 def shared_api(fakes: Fakes) -> App:

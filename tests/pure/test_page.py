@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from fastapi.testclient import TestClient
 from fakes.scene import HOSTILE
 from fakes.web import GOOD, Fakes, browsing, stored_in
 from tarmac.base.errors import CheckerUnavailableError
-from tarmac.web.page.app import STATIC
-from tarmac.web.recently import Recently
+from tarmac.web.app import create_app
+from tarmac.web.mounted import beside
+from tarmac.web.page.app import STATIC, create_page
+from tarmac.web.page.live import ASK_SECONDS, WITHIN_SECONDS, news_within
+from tarmac.web.recently import MOST, Recently
 
 QUEUED = {
     "run_id": HOSTILE, "priority": 0, "enqueued_at": "2026-11-28T12:00:00Z", "deadline_at": "2026-11-28T20:00:00Z",
@@ -57,7 +60,8 @@ class Tags(HTMLParser):
 def fakes(tmp_path: Path) -> Iterator[Fakes]:
     with stored_in(tmp_path):
         found = Fakes()
-        found.checker = lambda *_: (200, LEDGER)
+        told = {"/place": found.place, "/usage": found.usage}
+        found.checker = lambda _, path, *__: (200, told.get(path, LEDGER))
         found.airflow_api.add("plain", "running", {**GOOD, "name": HOSTILE})
         yield found
 
@@ -163,10 +167,70 @@ async def test_viewers_within_a_moment_share_one_answer_and_an_error_is_not_kept
         return made[-1]
 
     recently = Recently[int](1.5, lambda: clock[0])
-    assert [await recently(find), await recently(find)] == [0, 0]
+    assert [await recently("a", find), await recently("a", find)] == [0, 0]
     clock[0] = 2
-    assert await recently(find) == 1
+    assert await recently("a", find) == 1
     clock[0] = 4
     with pytest.raises(ValueError, match="^$"):
-        await recently(find)
-    assert await recently(find) == 3
+        await recently("a", find)
+    assert await recently("a", find) == 3
+
+
+@pytest.mark.anyio
+async def test_answers_to_other_questions_are_kept_apart_and_only_the_latest_ones():
+    asked: list[int] = []
+
+    def finding(question: int) -> Callable[[], Awaitable[int]]:
+        async def find() -> int:
+            asked.append(question)
+            return question
+
+        return find
+
+    recently = Recently[int](1.5, lambda: 0.0)
+    questions = [*range(MOST + 1), MOST, 0]
+    assert [await recently(question, finding(question)) for question in questions] == questions
+    assert asked == [*range(MOST + 1), 0], "the first one had to go"
+
+
+# ---- how soon news comes, and what it costs
+
+
+def test_news_is_on_the_screen_within_two_seconds_where_an_answer_takes_a_quarter_of_one():
+    assert news_within(0.25) <= WITHIN_SECONDS
+
+
+@pytest.mark.parametrize(("path", "parts"), [("/", 1), ("/sessions/plain", 2)])
+def test_each_part_that_changes_is_asked_for_as_often_as_that_takes(browser: TestClient, path: str, parts: int):
+    live = [attributes for _, attributes in Tags(see(browser, path).text).found if "data-live" in attributes]
+    assert [one["data-every"] for one in live] == [f"{1000 * ASK_SECONDS:.0f}"] * parts
+
+
+@pytest.fixture
+def keeping(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    """A page of its own, which keeps its answers for as long as the test takes."""
+    for module in ("app", "session_pages"):
+        monkeypatch.setattr(f"tarmac.web.page.{module}.KEPT_SECONDS", 3600.0)
+    api = create_app(fakes)
+    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+        yield client
+
+
+@pytest.mark.parametrize("part", ["/parts/now", "/parts/sessions/plain", "/parts/sessions/plain/log"])
+def test_many_viewers_cost_airflow_what_one_does_and_each_is_asked_who_he_is(
+    keeping: TestClient, fakes: Fakes, part: str
+):
+    assert see(keeping, part).status_code == 200
+    calls = len(fakes.airflow_api.callers)
+    assert [see(keeping, part, who).status_code for who in ("viewer", "user", "", "without rights")] == [
+        200, 200, 401, 403,
+    ]  # fmt: skip
+    assert calls > 0
+    assert len(fakes.airflow_api.callers) == calls
+
+
+def test_a_look_at_a_session_that_trains_is_four_calls_of_airflow(browser: TestClient, fakes: Fakes):
+    fakes.airflow_api.tasks = {"check_request_body": "success", "train_model_cpu": "running"}
+    fakes.airflow_api.xcoms["train_model_cpu", "progress"] = {"done": 1, "total": 2, "metrics": {"f1": [[1, 0.5]]}}
+    assert see(browser, "/parts/sessions/plain").status_code == 200
+    assert len(fakes.airflow_api.callers) == 4  # the run, its tasks, what the training told, its run in MLflow

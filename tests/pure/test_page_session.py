@@ -48,7 +48,8 @@ def seen(
     used: answers.Usage = UNUSED,
     **fields: Any,
 ) -> View:
-    return view(session(**fields), points or [], None, about, used)
+    overview = answers.Overview(session=session(**fields), metrics=points or [], usage=used, explanation=None)
+    return view(overview, about)
 
 
 def sample(second: int, used: float | None, busy: float | None) -> answers.Sample:

@@ -48,7 +48,7 @@ def call(fakes: Fakes) -> Iterator[Callable[..., httpx.Response]]:
 CALLS = [
     ("GET", "/version", "read"), ("GET", "/openapi.json", "read"), ("GET", "/sessions", "read"),
     ("GET", "/sessions/one", "read"), ("GET", "/sessions/one/metrics", "read"), ("GET", "/sessions/one/logs", "read"),
-    ("GET", "/sessions/one/usage", "read"),
+    ("GET", "/sessions/one/usage", "read"), ("GET", "/sessions/one/overview", "read"),
     ("GET", "/datasets", "read"), ("GET", f"/datasets/{NAME}", "read"), ("GET", f"/datasets/{NAME}/content", "read"),
     ("GET", "/sessions/one/explain", "read"), ("GET", "/hosts", "read"),
     ("GET", "/models/compare?a=m/1&b=m/2", "read"), ("GET", "/models/m/production", "read"),

@@ -557,6 +557,15 @@ class Usage(BaseModel):
     summary: UsageSummary | None
 
 
+class Overview(BaseModel):
+    """All that a page of one session shows."""
+
+    session: Session
+    metrics: list[Metric]
+    usage: Usage | None = Field(description="null: it trains on the CPU")
+    explanation: Explanation | None = Field(description="null: it trains, or has ended well")
+
+
 class Host(BaseModel):
     """A host: what sessions may reserve of it, what they hold, and what is free."""
 

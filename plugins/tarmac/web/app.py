@@ -44,7 +44,6 @@ from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json, text_problems
 from tarmac.web import answers, metrics, now, sessions
 from tarmac.web.dag_files import dag_file_calls
-from tarmac.web.recently import Recently
 from tarmac.web.stack import Person, Stack
 from tarmac.web.versions import API_HEADER, API_VERSION, VERSION_HEADER, mismatch
 from tarmac.web.words import for_client
@@ -59,7 +58,6 @@ MAX_LINES_BYTES = 4 * 1024**2
 """Of lines to predict for, in one call."""
 
 _CANCEL_SECONDS = 10.0
-_NOW_SECONDS = 1.5
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": answers.Refusal, "description": "What was sent is wrong."},
     401: {"model": answers.Refusal, "description": "No token, or one that is not valid (any more)."},
@@ -100,7 +98,6 @@ def create_app(stack: Stack) -> FastAPI:
         responses=_REFUSALS,
     )
     limiter = anyio.CapacityLimiter(AT_ONCE)
-    recently: Recently[answers.Now] = Recently(_NOW_SECONDS)
 
     async def work(person: Person, do: Callable[[AirflowApi], T]) -> T:
         """Do something with Airflow's API as this person, in a thread of our own."""
@@ -147,6 +144,12 @@ def create_app(stack: Stack) -> FastAPI:
         if told and (problem := await anyio.to_thread.run_sync(problem_with_content, head, suffix, limiter=limiter)):
             raise DatasetError(problem)
         return int(size), rest
+
+    async def explained(person: Person, run: dict[str, Any], place: Mapping[str, Any]) -> answers.Explanation:
+        """Say why a session waits or failed, in the words of the client."""
+        found = await work(person, lambda api: explain(api, run, place, client_command))
+        words = {"why": [for_client(one) for one in found.why], "todo": [for_client(one) for one in found.todo]}
+        return answers.Explanation(id=run["dag_run_id"], **asdict(found) | words)
 
     async def predicted(request: Request, query: Mapping[str, str]) -> Any:
         """Predict for the lines that a call brings, when they are few enough and look like lines."""
@@ -277,6 +280,22 @@ def create_app(stack: Stack) -> FastAPI:
         place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
         return await work(person, lambda api: sessions.session(api, run, place))
 
+    @app.get(f"{PREFIX}/sessions/{{id}}/overview", response_model=answers.Overview)
+    async def show_overview(person: Reader, id: Id) -> Any:
+        """Show at once what the calls below it say of a session: the session, its curves, its GPU use, why it waits."""
+        run = await work(person, lambda api: sessions.run_of(api, id))
+        place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
+        found, points = await work(person, lambda api: sessions.session_with_points(api, run, place))
+        used = None if sessions.trains_on_cpu(found) else await asked("GET", "/usage", {"run": id})
+        # What trains or has ended well neither waits nor failed.
+        quiet = run["state"] == "success" or found["progress"] is not None
+        return {
+            "session": found,
+            "metrics": points,
+            "usage": used,
+            "explanation": None if quiet else await explained(person, run, place),
+        }
+
     @app.get(f"{PREFIX}/sessions/{{id}}/metrics", response_model=list[answers.Metric])
     async def list_metrics(person: Reader, id: Id) -> Any:
         """List the points of a session's curves, also while it trains."""
@@ -336,9 +355,7 @@ def create_app(stack: Stack) -> FastAPI:
         """Say why a session waits or failed, with the numbers, and what to do."""
         run = await work(person, lambda api: sessions.run_of(api, id))
         place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
-        found = await work(person, lambda api: explain(api, run, place, client_command))
-        words = {"why": [for_client(one) for one in found.why], "todo": [for_client(one) for one in found.todo]}
-        return answers.Explanation(id=id, **asdict(found) | words)
+        return await explained(person, run, place)
 
     @app.post(f"{PREFIX}/sessions/{{id}}/reproduce", status_code=201, openapi_extra=_takes(answers.Repeat))
     async def reproduce_session(person: Starter, id: Id, request: Request) -> answers.Repeated:
@@ -554,14 +571,9 @@ def create_app(stack: Stack) -> FastAPI:
 
     @app.get(f"{PREFIX}/now", response_model=answers.Now)
     async def show_now(person: Reader) -> Any:
-        """Show hosts, devices, both queues and the sessions under way, as they were at most 1.5 s ago."""
-
-        async def find() -> answers.Now:
-            ledger = await asked("GET", "/now", {})
-            return await work(person, lambda api: now.overview(ledger, now.sessions(api, ledger)))
-
-        # Who may read one session may read all.
-        return await recently(find)
+        """Show hosts, devices, both queues and the sessions under way."""
+        ledger = await asked("GET", "/now", {})
+        return await work(person, lambda api: now.overview(ledger, now.sessions(api, ledger)))
 
     return app
 

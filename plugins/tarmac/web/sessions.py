@@ -50,6 +50,15 @@ def run_of(api: AirflowApi, run_id: str) -> Json:
         raise ApiError(f"There is no session {run_id!r}.", 404) from error
 
 
+def _instances_of(api: AirflowApi, run_id: str) -> list[Json]:
+    try:
+        return api.task_instances(run_id)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        raise ApiError(f"There is no session {run_id!r}.", 404) from error
+
+
 def rows(api: AirflowApi, limit: int, offset: int) -> list[Json]:
     """Return the latest sessions, newest first."""
     return rows_of(api, api.runs(limit, offset))
@@ -58,8 +67,10 @@ def rows(api: AirflowApi, limit: int, offset: int) -> list[Json]:
 def rows_of(api: AirflowApi, runs: Sequence[Json]) -> list[Json]:
     """Return some runs as the API lists them."""
     under_way = [run["dag_run_id"] for run in runs if run["state"] not in RUN_OVER_STATES]
-    paused = bool(under_way) and api.is_paused()
-    facts = session_facts(runs, api.active_tasks(under_way), now=datetime.now(UTC), paused=paused)
+    active = api.active_tasks(under_way)
+    # Only what does nothing may wait for that.
+    paused = bool(set(under_way) - {task["dag_run_id"] for task in active}) and api.is_paused()
+    facts = session_facts(runs, active, now=datetime.now(UTC), paused=paused)
     return [_row(one) for one in facts]
 
 
@@ -81,18 +92,29 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
         run: as Airflow's API has it.
         place: what the ledger has of it, as the checker says.
     """
+    return _session(api, run, place, curves=False)[0]
+
+
+def session_with_points(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> tuple[Json, list[Json]]:
+    """Return all about one session, as `session` does, and the points of its curves."""
+    return _session(api, run, place, curves=True)
+
+
+def _session(api: AirflowApi, run: Json, place: Mapping[str, Any], *, curves: bool) -> tuple[Json, list[Json]]:
     run_id = run["dag_run_id"]
     instances = api.task_instances(run_id)
     over = run["state"] in RUN_OVER_STATES
     training = training_of(instances)
-    shown = api.xcom(run_id, training, "progress") if training and not over else None
+    shown = api.xcom(run_id, training, "progress") if training and (curves or not over) else None
     states = {one["task_id"]: one["state"] for one in instances}
     trains = training and states[training] not in FINISHED_STATES
     begun = [one for one in instances if _begun(one)]
     paused = not over and not begun and api.is_paused()
     told = (training, ids.EVAL_MODEL, ids.UPDATE_MODEL_METADATA_REGISTRY)
     results = [api.xcom(run_id, task) if task and over else None for task in told]
-    return {
+    if curves and training and not over and not trains:
+        results[0] = api.xcom(run_id, training)
+    found = {
         **_row(session_facts([run], begun, now=datetime.now(UTC), paused=paused)[0]),
         "state": session_state(run["state"], states, LedgerState(place["ledger"])),
         "request": run.get("conf") or {},
@@ -100,13 +122,21 @@ def session(api: AirflowApi, run: Json, place: Mapping[str, Any]) -> Json:
         "waits": place["waits"],
         "devices": place["devices"],
         "progress": progress(shown) if trains else None,
-        "metric": latest(metrics(shown, results[0])),
+        "metric": latest(metrics(None if over else shown, results[0] if over else None)),
         "result": result(*results) if run["state"] == "success" else None,
         "why_failed": cause_of(api, run_id) if run["state"] == "failed" else None,
         "lacks": lack_in(run.get("note")) if run["state"] == "success" else None,
         "url": page_of(run_id),
         "training_url": recorded(api.xcom(run_id, training, ids.MLFLOW_RUN) if training else None),
     }
+    return found, metrics(shown, results[0]) if curves else []
+
+
+def trains_on_cpu(session: Mapping[str, Any]) -> bool:
+    """Tell whether a session, as `session` returns it, trains or has trained on the CPU. Pure."""
+    return any(
+        task["id"] == ids.TRAIN_MODEL_CPU and task["state"] not in (None, "skipped") for task in session["tasks"]
+    )
 
 
 def recorded(run: object) -> str | None:
@@ -219,8 +249,7 @@ def log(api: AirflowApi, run_id: str, task: str | None, first: int | None) -> Js
     Raises:
         ApiError: the session has no such task, or none of its tasks has begun.
     """
-    run_of(api, run_id)
-    instances = {one["task_id"]: one for one in api.task_instances(run_id)}
+    instances = {one["task_id"]: one for one in _instances_of(api, run_id)}
     if task is None:
         begun = [one for one in ids.TASKS if one in instances and instances[one].get("try_number")]
         begun = [one for one in begun if instances[one]["state"] not in ("skipped", "upstream_failed", None)]

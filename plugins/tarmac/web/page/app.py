@@ -23,9 +23,11 @@ from tarmac.web.page import now
 from tarmac.web.page.calls import App, Calls, RefusedError
 from tarmac.web.page.forgery import word_for
 from tarmac.web.page.list_pages import add_list_pages
+from tarmac.web.page.live import ASK_SECONDS, KEPT_SECONDS
 from tarmac.web.page.new_pages import add_new_pages
 from tarmac.web.page.render import render
 from tarmac.web.page.session_pages import add_session_pages
+from tarmac.web.recently import Recently
 
 STATIC = Path(__file__).parent / "static"
 LOGIN = "/auth/login/"
@@ -51,12 +53,18 @@ _TITLES = {400: "Not understood", 403: "Not allowed", 404: "Not found"}
 def create_page(api: App) -> FastAPI:
     """Make the page's app, on the app of the API; it is mounted at /tarmac."""
     page = FastAPI(title="Tarmac's page", docs_url=None, redoc_url=None, openapi_url=None)
+    recently: Recently[answers.Now] = Recently(KEPT_SECONDS)
 
     def calls(request: Request) -> Calls:
         return Calls(api, cookie_token(request.headers))
 
     def shown(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        known = {"root": request.scope.get("root_path", ""), "tabs": TABS, "mark": mark()}
+        known = {
+            "root": request.scope.get("root_path", ""),
+            "tabs": TABS,
+            "mark": mark(),
+            "every": round(1000 * ASK_SECONDS),
+        }
         known["proof"] = word_for(cookie_token(request.headers) or "")
         return HTMLResponse(render(template, {**known, **values}), status)
 
@@ -72,7 +80,9 @@ def create_page(api: App) -> FastAPI:
     @page.get("/parts/now")
     async def show_now_part(request: Request) -> Response:
         """Show the part of it that changes."""
-        found = await calls(request).get(answers.Now, "/now")
+        call = calls(request)
+        await call.get(answers.About, "/version")  # who may not read is refused; who may read one session may read all
+        found = await recently("now", lambda: call.get(answers.Now, "/now"))
         return shown(request, "now_part.html", view=now.view(found))
 
     add_session_pages(page, calls, shown)

@@ -121,21 +121,10 @@ class View:
     registered: tuple[str, str] | None
 
 
-def view(
-    session: answers.Session,
-    points: Sequence[answers.Metric],
-    explained: answers.Explanation | None,
-    about: answers.About,
-    used: answers.Usage,
-) -> View:
-    """Return what the page shows.
-
-    Args:
-        points: of its curves.
-        explained: why it waits or failed; None: it does neither.
-        about: what the person who looks may do.
-        used: of GPUs.
-    """
+def view(seen: answers.Overview, about: answers.About) -> View:
+    """Return what the page shows; `about`: what the person who looks may do."""
+    session, explained = seen.session, seen.explanation
+    used = seen.usage or answers.Usage(samples=[], summary=None)
     over = session.run_state in ("success", "failed")
     far = session.progress
     return View(
@@ -150,7 +139,7 @@ def view(
         message=(far.message if far else None) or "",
         left=format_seconds(far.eta_seconds, about=True) if far and far.eta_seconds is not None else "",
         tasks=[_task(task) for task in session.tasks],
-        curves=curves(points),
+        curves=curves(seen.metrics),
         usage=usage(used.samples),
         scores=sorted((name, f"{value:.4g}") for name, value in session.result.metrics.items())
         if session.result

@@ -15,6 +15,8 @@ from tarmac.web import answers
 from tarmac.web.page import session
 from tarmac.web.page.calls import Calls
 from tarmac.web.page.forgery import sent_form
+from tarmac.web.page.live import KEPT_SECONDS
+from tarmac.web.recently import Recently
 
 _NUMBER = re.compile(r"-?[0-9]{1,4}")
 _DONE = {
@@ -28,24 +30,21 @@ _DONE = {
 def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
     """Add them to the page's app."""
 
-    async def seen(request: Request, id: str) -> session.View:
-        call = calls(request)
-        path = f"/sessions/{quote(id, safe='')}"
-        about = await call.get(answers.About, "/version")
-        found = await call.get(answers.Session, path)
-        points = await call.get(list[answers.Metric], f"{path}/metrics")
-        quiet = found.run_state == "success" or found.progress is not None
-        explained = None if quiet else await call.get(answers.Explanation, f"{path}/explain")
-        used = await call.get(answers.Usage, f"{path}/usage")
-        return session.view(found, points, explained, about, used)
+    overviews: Recently[answers.Overview] = Recently(KEPT_SECONDS)
+    logs: Recently[answers.Log] = Recently(KEPT_SECONDS)
 
-    async def log_of(request: Request, id: str) -> answers.Log:
-        return await calls(request).get(answers.Log, f"/sessions/{quote(id, safe='')}/logs", {"end": True})
+    async def overview_of(call: Calls, id: str) -> answers.Overview:
+        return await call.get(answers.Overview, f"/sessions/{quote(id, safe='')}/overview")
+
+    async def log_of(call: Calls, id: str) -> answers.Log:
+        return await call.get(answers.Log, f"/sessions/{quote(id, safe='')}/logs", {"end": True})
 
     @page.get("/sessions/{id}")
     async def show_session(request: Request, id: str, done: str = "") -> Response:
         """Show all about a session."""
-        view = await seen(request, id)
+        call = calls(request)
+        about = await call.get(answers.About, "/version")
+        view = session.view(await overview_of(call, id), about)
         return shown(
             request,
             "session.html",
@@ -53,21 +52,25 @@ def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: C
             tab="",
             view=view,
             words=session.progress_words(view),
-            log=await log_of(request, id),
+            log=await log_of(call, id),
             said=_DONE.get(done, ""),
         )
 
     @page.get("/parts/sessions/{id}")
     async def show_session_part(request: Request, id: str) -> Response:
         """Show the part of it that changes."""
-        view = await seen(request, id)
+        call = calls(request)
+        about = await call.get(answers.About, "/version")  # who may not read is refused; who may read one may read all
+        view = session.view(await overviews(id, lambda: overview_of(call, id)), about)
         answer = shown(request, "session_part.html", view=view, words=session.progress_words(view))
         return _ended(answer) if view.over else answer
 
     @page.get("/parts/sessions/{id}/log")
     async def show_log_part(request: Request, id: str) -> Response:
         """Show the end of the log of the task that began last."""
-        found = await log_of(request, id)
+        call = calls(request)
+        await call.get(answers.About, "/version")
+        found = await logs(id, lambda: log_of(call, id))
         return shown(request, "log_part.html", log=found)
 
     @page.post("/sessions/{id}/cancel")

@@ -1,7 +1,7 @@
 // What makes the page live: parts that are fetched again, times in the reader's zone, links out of Airflow's frame.
 "use strict";
 
-const EVERY = 2000; // ms between an answer and the next question, where the part says no other
+const SHARE = 3; // times as long as an answer took, a part waits before it asks again, so that a busy stack is spared
 const AT_MOST = 30000; // ms, where no answer comes
 
 // ---- parts that change ------------------------------------------------------------------------------------------------
@@ -66,17 +66,19 @@ function say(part, text) {
 
 function keepFresh(part) {
   const pause = document.querySelector("[data-pause]");
-  const every = Number(part.dataset.every) || EVERY;
+  const every = Number(part.dataset.every); // ms between an answer and the next question
   let wait = every;
   let paused = false;
   let timer = 0;
   const ask = async () => {
     clearTimeout(timer);
     if (paused || document.visibilityState !== "visible") return;
+    const began = performance.now();
     try {
       const answer = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, cache: "no-store" });
       if (answer.status === 401) return location.reload();
       const text = await answer.text();
+      const took = performance.now() - began;
       const fresh = new DOMParser().parseFromString(text, "text/html").body;
       const ended = answer.headers.get("Tarmac-Ended");
       if (answer.ok) {
@@ -87,7 +89,7 @@ function keepFresh(part) {
         part.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
       }
       say(part, answer.ok ? "" : fresh.textContent.trim());
-      wait = answer.ok ? every : Math.min(2 * wait, AT_MOST);
+      wait = Math.min(answer.ok ? Math.max(every, SHARE * took) : 2 * wait, AT_MOST);
       if (ended) return;
     } catch {
       say(part, "The stack does not answer. This page shows what it said last, and asks again.");
