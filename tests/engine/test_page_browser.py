@@ -14,7 +14,7 @@ from fakes import scene
 from fakes.web import Fakes
 from support.browsing import NETWORK_CHANGED, open_at
 from support.fleet import DAG_ID, World, device, entry
-from support.page_server import FLAGS, PAGES, served
+from support.page_server import FLAGS, PAGES, fill_with_scene, served
 from support.stack import REPO
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
@@ -148,6 +148,44 @@ def test_what_a_person_sees_is_asked_for_again_in_time_for_news_within_two_secon
             answer = asked.value.response()
             assert answer is not None
             answer.finished()
+        page.context.close()
+
+
+def test_a_log_shows_its_end_until_a_person_scrolls_away(ground: None, opened: Callable[..., Page]):
+    told: list[Fakes] = []
+
+    def fill(ledger: Ledger, fakes: Fakes) -> None:
+        fill_with_scene(ledger, fakes)
+        fakes.airflow_api.log = [f"step {number}" for number in range(150)]
+        told.append(fakes)
+
+    hidden = "log => log.scrollHeight - log.clientHeight - log.scrollTop"
+    with served("user", fill=fill) as url:
+        page = opened(f"{url}/sessions/ner")
+        log = page.locator("pre.log")
+        for step in (149, 150):
+            expect(log).to_contain_text(f"step {step}\n")
+            assert log.evaluate(hidden) < 2
+            told[0].airflow_api.log.append(f"step {step + 1}")
+        log.evaluate("log => log.scrollTop = 40")
+        told[0].airflow_api.log.append("the last step")
+        expect(log).to_contain_text("the last step")
+        assert log.evaluate("log => log.scrollTop") == 40
+        page.context.close()
+
+
+def test_a_session_without_a_name_fits_on_a_phone(ground: None, opened: Callable[..., Page]):
+    run_id = "named_entity_recognition__2026-11-28T20:53:44.179283+00:00"
+
+    def fill(ledger: Ledger, fakes: Fakes) -> None:
+        fill_with_scene(ledger, fakes)
+        fakes.airflow_api.add(run_id, "running")
+
+    with served("user", fill=fill) as url:
+        page = opened(f"{url}/sessions/{run_id}")
+        page.set_viewport_size({"width": 390, "height": 844})
+        expect(page.get_by_role("heading", level=1)).to_have_text(run_id)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.context.close()
 
 

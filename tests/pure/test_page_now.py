@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 
 from tarmac.base.units import GIB
+from tarmac.checks.parts import why_no_gpu
+from tarmac.devices.snapshot import Snapshot, State
 from tarmac.web import answers, now
 from tarmac.web.page.bars import Part, bar, sparkline
+from tarmac.web.page.form import room
 from tarmac.web.page.now import View, view
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -114,6 +117,16 @@ def test_the_queue_is_shown_with_places_and_reasons_and_the_rest_stands_apart():
     (line,) = found.waiting
     assert (line.place, line.of, line.waited, line.why) == (1, "a GPU", "2 min 0 s", queued.why)
     assert [(one.id, one.doing) for one in found.other] == [("prep", "retrieve_resources (running)")]
+
+
+def test_a_stack_without_a_gpu_says_why_it_has_none():
+    why = why_no_gpu(Snapshot(State.NO_DRIVER, "the NVIDIA driver is not installed here"))
+    assert why == "this machine has no GPU to train on: the NVIDIA driver is not installed here"
+    unasked = why_no_gpu(Snapshot(State.OK, "the NVIDIA driver lists 2 GPUs"))
+    assert unasked.startswith("the NVIDIA driver lists 2 GPUs, and no session has asked for one yet")
+    found = answers.Now(at=AT, devices=[], no_gpu=why, hosts=[], queue=[], sessions=[])
+    assert view(found).no_gpu == why
+    assert room(found)[0] == f"None: {why}. No session waits: what fits starts at once."
 
 
 def test_two_sessions_of_one_name_are_told_apart():

@@ -312,7 +312,9 @@ def test_a_log_is_read_on_from_where_it_was_read_to(call: Callable[..., httpx.Re
     noise = ["::group::source", "DAG bundles loaded: dags-folder", "Filling up the DagBag from /opt/airflow/dags/x.py"]
     read = "dag_id=nlp_model_training/run_id=one/task_id=train_model_cpu/attempt=1.log"
     noise += [f"/opt/airflow/logs/{read}", f"http://21ed7a7eafa9:8793/log/{read}"]
-    fakes.airflow_api.log = [*noise, *(str(number) for number in range(295))]
+    end = ["Done. Returned value was: {'name': 'ner'}", "Pushing xcom"]
+    noise += ["Worker startup parse complete"]
+    fakes.airflow_api.log = [*noise, *(str(number) for number in range(295)), *end]
     lines, first = [], 0
     while True:
         part = call("viewer", "GET", f"/sessions/one/logs?first={first}").json()

@@ -5,7 +5,9 @@ Values are as JSON takes them, but for times, which are aware.
 
 from __future__ import annotations
 
+import functools
 import logging
+import time
 from dataclasses import asdict
 from datetime import datetime
 from typing import IO, Any
@@ -15,6 +17,7 @@ from tarmac.base.ids import DAG_ID
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
+from tarmac.devices.snapshot import Snapshot, State, snapshot
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Place
 from tarmac.ledger.samples import Samples
@@ -30,6 +33,9 @@ log = logging.getLogger(__name__)
 QUEUED = 200
 """Sessions of each queue that the page shows, at most."""
 
+LOOK_SECONDS = 60
+"""How long it counts what this machine was seen to have, while the ledger knows of no GPU."""
+
 
 def gpus() -> dict[str, Any]:
     """Return the devices, the reservations and the queue, as `make gpus JSON=1` shows them."""
@@ -44,15 +50,31 @@ def hosts() -> dict[str, Any]:
 
 
 def now() -> dict[str, Any]:
-    """Return what the ledger has of devices, hosts and both queues at one instant: `now`, `gpus` and `hosts`."""
+    """Return what the ledger has of devices, hosts and both queues at one instant: `now`, `gpus` and `hosts`.
+
+    `no_gpu` says why it has no device; "" where it has some.
+    """
     with Ledger(settings().database_url) as ledger:
         found = board.all_facts(ledger, queued=QUEUED)
     with Samples(settings().database_url) as samples:
         found["samples"] = samples.latest()
+    found["no_gpu"] = "" if found["gpus"]["devices"] else _why_no_gpu(int(time.monotonic() // LOOK_SECONDS))
     for part in ("gpus", "hosts"):
         for row in found[part]["queue"]:
             del row["view"]  # of the whole tower, in each row
     return found
+
+
+@functools.lru_cache(1)
+def _why_no_gpu(_: int) -> str:
+    return why_no_gpu(snapshot())
+
+
+def why_no_gpu(seen: Snapshot) -> str:
+    """Say why the ledger has no device yet, of what this machine has. Pure."""
+    if seen.state is State.OK:
+        return f"{seen.sentence}, and no session has asked for one yet: the first that does looks at them"
+    return f"this machine has no GPU to train on: {seen.sentence}"
 
 
 def attempts(hours: int) -> dict[str, Any]:

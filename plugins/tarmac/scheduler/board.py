@@ -28,7 +28,9 @@ def board(
         now: the database's time.
     """
     if not devices and not queue:
-        return ["No GPU has been seen yet: the first GPU session looks for them."]
+        return [
+            "No GPU is known: this machine has none, or no session has asked for one yet. make gpu-check looks now."
+        ]
     lines = []
     for device in devices:
         free = max(0, device.capacity_bytes - device.reserved_bytes - device.external_bytes)

@@ -609,6 +609,7 @@ class Now(BaseModel):
 
     at: datetime
     devices: list[Device]
+    no_gpu: str = Field("", description="why there are none; empty: there are some")
     hosts: list[Host]
     queue: list[Queued] = Field(description="first those for GPUs, then those for hosts; at most 200 of each")
     sessions: list[UnderWay] = Field(description="newest first, at most 100")

@@ -56,6 +56,7 @@ def overview(ledger: Json, under_way: Sequence[Json]) -> answers.Now:
         devices=sorted(
             (_device(one, gpus["reservations"], ledger.get("samples", {})) for one in gpus["devices"]), key=_position
         ),
+        no_gpu=ledger.get("no_gpu", ""),
         hosts=[_host(one, hosts["reservations"]) for one in hosts["hosts"]],
         queue=[*_queue(gpus["queue"], "gpu"), *_queue(hosts["queue"], "cpu")],
         sessions=[_session(row, ends.get(row["id"]), at) for row in under_way],

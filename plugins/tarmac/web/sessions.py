@@ -22,12 +22,14 @@ from tarmac.registry.origins import trained_anew
 from tarmac.registry.promotion import doubt
 
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
-# Marks of Airflow's UI, and where it read the log: a file and an address that exist in its containers alone.
+# Marks of Airflow's UI, what its task runner says of itself, and where it read the log: a file and an address that
+# exist in its containers alone.
 _OF_AIRFLOW = re.compile(
-    r"::group::|::endgroup::|DAG bundles loaded: |Filling up the DagBag from "
+    r"::group::|::endgroup::|DAG bundles loaded: |Filling up the DagBag from |Worker startup parse complete$"
+    r"|Done\. Returned value was: |Pushing xcom$|Stats instance was created in PID "
     r"|(?:/opt/airflow/logs|http://[^/ ]+/log)/dag_id="
 )
-"""What Airflow begins each task's log with. It says nothing of the session; Airflow's own page has it."""
+"""What Airflow begins and ends each task's log with. It says nothing of the session; Airflow's own page has it."""
 Json = dict[str, Any]
 
 

@@ -326,7 +326,9 @@ def gpu_lines(found: Mapping[str, Any]) -> list[str]:
             if row["device_uuid"] == device["uuid"]:
                 lines.append(f"  {row['run_id']}  {size(row['bytes'])} reserved")
     if not lines:
-        lines.append("No GPU has been seen yet: the first GPU session looks for them.")
+        lines.append(
+            "No GPU is known: the stack has none, or no session has asked for one yet. `tarmac gpu check` looks now."
+        )
     return [*lines, *_queue(found["queue"])]
 
 

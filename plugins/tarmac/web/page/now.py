@@ -75,6 +75,7 @@ class View:
 
     at: datetime
     devices: list[Resource]
+    no_gpu: str
     hosts: list[Resource]
     waiting: list[Waiting]
     other: list[Line]
@@ -90,6 +91,7 @@ def view(now: answers.Now) -> View:
     return View(
         at=now.at,
         devices=[_device(device, known, now.at) for device in now.devices],
+        no_gpu=now.no_gpu,
         hosts=[_host(host, known, now.at) for host in now.hosts],
         waiting=waiting,
         other=[_line(None, session.id, known, now.at) for session in now.sessions if session.id not in elsewhere],

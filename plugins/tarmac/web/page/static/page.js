@@ -53,6 +53,12 @@ function morph(old, fresh) {
   }
 }
 
+// Logs show their end. Gives what finds those again that a person has not scrolled away from there.
+function atTheirEnd(part) {
+  const left = new Set([...part.querySelectorAll("pre.log")].filter((log) => log.scrollTop + log.clientHeight < log.scrollHeight - 4));
+  return () => [...part.querySelectorAll("pre.log")].filter((log) => !left.has(log));
+}
+
 // One message for all parts of a page: that of the part which was told last that something is wrong.
 const told = new Map();
 function say(part, text) {
@@ -85,7 +91,9 @@ function keepFresh(part) {
         const shown = part.cloneNode(false);
         shown.append(...fresh.childNodes);
         clocks(shown);
+        const ends = atTheirEnd(part);
         morph(part, shown);
+        for (const log of ends()) log.scrollTop = log.scrollHeight;
         part.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
       }
       say(part, answer.ok ? "" : fresh.textContent.trim());
@@ -140,4 +148,5 @@ document.addEventListener("click", (event) => {
 });
 
 clocks(document);
+for (const log of document.querySelectorAll("pre.log")) log.scrollTop = log.scrollHeight;
 for (const part of document.querySelectorAll("[data-live]")) keepFresh(part);
