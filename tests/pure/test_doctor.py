@@ -102,6 +102,37 @@ def test_airflow_s_parts_are_told_apart():
     assert [(one.part, one.state) for one in found] == [("airflow dag-processor", "wrong"), ("airflow scheduler", "ok")]
 
 
+def container(service: str, *addresses: str) -> dict[str, Any]:
+    listed = [{"IP": at.rpartition(":")[0], "PublicPort": int(at.rpartition(":")[2])} for at in addresses]
+    return {"Labels": {doctor.SERVICE_LABEL: service}, "Ports": [*listed, {"PrivatePort": 8793}]}
+
+
+PORTS = {
+    "at home": (
+        [container("webserver", "127.0.0.1:8081"), container("mlflow", "127.0.0.1:5000"), container("postgres")],
+        [("ok", "webserver 127.0.0.1:8081, mlflow 127.0.0.1:5000")],
+    ),
+    "open": (
+        [container("webserver", "0.0.0.0:8081", ":::8081"), container("mlflow", "127.0.0.1:5000")],
+        [("note", "other machines reach webserver, without encryption")],
+    ),
+    "taken": (
+        [container("webserver", "127.0.0.1:8081"), container("mlflow")],
+        [("wrong", "mlflow is reached at no port of this machine")],
+    ),
+    "run otherwise than by Compose": ([{"Labels": None}], []),
+}
+
+
+@pytest.mark.parametrize(("containers", "said"), PORTS.values(), ids=PORTS)
+def test_the_ports_at_which_people_reach_the_stack_are_told(
+    containers: list[dict[str, Any]], said: list[tuple[str, str]]
+):
+    found = doctor.ports(containers)
+    assert [one.state for one in found] == [state for state, _ in said]
+    assert all(words in one.says for one, (_, words) in zip(found, said, strict=True))
+
+
 def test_a_part_that_does_not_answer_is_a_finding_and_the_others_are_looked_at(monkeypatch: pytest.MonkeyPatch):
     def away() -> list[Finding]:
         raise LedgerError("The database tarmac does not answer")

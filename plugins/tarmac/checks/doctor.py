@@ -32,6 +32,9 @@ _MANY_LOGS_BYTES, _MANY_LOGS_SHARE = 2 * 1024**3, 0.1
 _SKEW_SECONDS = 2.0
 _NAMED = 3
 _HEALTHY = "healthy"
+SERVICE_LABEL = "com.docker.compose.service"
+PUBLISHED = {"webserver": "TARMAC_WEB_PORT", "mlflow": "TARMAC_MLFLOW_PORT"}
+"""The services that people reach, and the setting of the port of each."""
 _BEGAN = datetime.now(UTC)
 """When this process read the code."""
 
@@ -184,6 +187,28 @@ def images(found: Sequence[Mapping[str, Any]], current: str) -> Finding:
     return Finding("images", State.NOTE, says, "Where no stack uses them: `docker image rm`. Layers are shared.")
 
 
+def ports(containers: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Judge the addresses at which people reach the stack. Pure.
+
+    Args:
+        containers: of its services, as the engine lists them.
+    """
+    found, open_to_all = [], []
+    for service, setting in PUBLISHED.items():
+        own = [one for one in containers if (one.get("Labels") or {}).get(SERVICE_LABEL) == service]
+        bound = [port for one in own for port in one.get("Ports") or [] if port.get("PublicPort")]
+        if own and not bound:
+            says = f"{service} is reached at no port of this machine: it does not run, or another program has its port"
+            todo = f"`make ps` says which; then `make up`, with another {setting} in env/stack.env where it is taken."
+            return [Finding("ports", State.WRONG, says, todo)]
+        found += sorted({f"{service} {port.get('IP', '')}:{port['PublicPort']}" for port in bound})
+        open_to_all += [service for port in bound if not str(port.get("IP") or "::1").startswith(("127.", "::1"))][:1]
+    if open_to_all:
+        says = f"{', '.join(found)}: other machines reach {' and '.join(open_to_all)}, without encryption"
+        return [Finding("ports", State.NOTE, says, "docs/install.md, Other machines, says what to do before.")]
+    return [Finding("ports", State.OK, ", ".join(found))] if found else []
+
+
 def quarantine(rows: Sequence[DeviceRow]) -> list[Finding]:
     """Say which devices take no session, as the ledger knows them. Pure."""
     found = []
@@ -280,7 +305,8 @@ def _engine() -> list[Finding]:
     found = [Finding("engine", State.OK, machine)]
     if text := info.get("SystemTime"):
         found.append(clock("the engine's machine", datetime.fromisoformat(text), datetime.now(UTC)))
-    return [*found, images(api.images(), settings().trainer_image)]
+    of_stack = {"com.docker.compose.project": settings().stack}
+    return [*found, *ports(engine.containers_with(api, of_stack)), images(api.images(), settings().trainer_image)]
 
 
 def _disks() -> list[Finding]:

@@ -32,6 +32,7 @@ WHY_LEFT = {
     "pipeline": "a person has paused it",
     "code": "only a restart makes services read it, and you choose when",
     "disk": "what else takes space is data, models, images or logs that are kept: you choose",
+    "ports": "which port is free and who may reach it is yours to say, in env/stack.env",
     "logs": "they are not older than TARMAC_KEEP_DAYS says",
     "notifications": "the addresses are yours, in env/notify.toml",
     "leftovers": "the reaper's rule is not met, they belong to another machine, or something still uses them",
