@@ -16,8 +16,10 @@ import pytest
 from conftest import Session
 from test_own_code import code, put, run_script
 
+from tarmac_trainer import models
+from tarmac_trainer.mlflow_io import predicting
 from tarmac_trainer.runtime import libraries, own_code
-from tarmac_trainer.runtime.errors import DataError, StoreError
+from tarmac_trainer.runtime.errors import DataError, InputError, StoreError
 from tarmac_trainer.runtime.request import OwnRun
 
 
@@ -80,6 +82,7 @@ def install(folders: tuple[Path, Path, Path], text: str, index: str, python: str
     return libraries.install(session, own, "requirements.txt", python, index=index, cache=cache)
 
 
+@pytest.mark.usefixtures("mlruns")
 def test_a_program_trains_with_what_prep_installed_and_kept(
     session: Session, index: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -87,7 +90,12 @@ def test_a_program_trains_with_what_prep_installed_and_kept(
     (cache := tmp_path / "cache").mkdir()
     monkeypatch.setattr(libraries, "CACHE", cache)
     monkeypatch.setenv("TARMAC_PACKAGE_INDEX", address)
-    program = "import os, tide; open(os.environ['TARMAC_MODEL'] + '/level', 'w').write(str(tide.LEVEL))"
+    program = (
+        "import os, tide\n"
+        "open(os.environ['TARMAC_MODEL'] + '/level', 'w').write(str(tide.LEVEL))\n"
+        "predict = 'import tide\\ndef predict(folder, rows): return rows'\n"
+        "open(os.environ['TARMAC_MODEL'] + '/predict.py', 'w').write(predict)\n"
+    )
     archive = code(train__py=program, requirements__txt="tide >= 1  # the sea\n")
     session.request(
         {"d": {"train": session.put('{"a": 1}\n' * 20), "eval": None}},
@@ -105,6 +113,20 @@ def test_a_program_trains_with_what_prep_installed_and_kept(
     assert "libraries, installed, for Python 3.13: tide==2.0" in prepared.out
     done = run_script(session)
     assert (done.returncode, (session.folder / "model/level").read_text()) == (0, "7"), done.stdout
+    session.run("eval")
+    saved = session.run("save").result
+    import mlflow
+
+    assert mlflow.get_run(saved["mlflow_run_id"]).data.params["libraries"] == "tide==2.0"
+    record = mlflow.artifacts.load_dict(f"runs:/{saved['mlflow_run_id']}/tarmac/libraries.json")
+    assert record == {"python": "3.13", "libraries": ["tide==2.0"]}
+    assert mlflow.pyfunc.get_model_dependencies(saved["model_uri"]).endswith("requirements.txt")
+    needed = Path(mlflow.pyfunc.get_model_dependencies(saved["model_uri"])).read_text()
+    assert "tide==2.0" in needed.splitlines()
+    with pytest.raises(InputError, match=r"No module named 'tide'. `tarmac predict` runs it without .* \(tide==2.0\)"):
+        predicting.Predictor(models.get("own_code"), models.get("own_code").load(session.folder / "model")).predict(
+            [{}]
+        )
     asked.clear()
     again = session.run("prep")
     assert "libraries, kept from a session before, for Python 3.13: tide==2.0" in again.out

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 from tarmac_trainer import models
 from tarmac_trainer.data.readers import BrokenLineError, shown
 from tarmac_trainer.model import SMALL, TRANSFORMER, Model
-from tarmac_trainer.runtime import files
+from tarmac_trainer.runtime import files, own_code
 from tarmac_trainer.runtime.errors import SessionError
 
 if TYPE_CHECKING:
     from mlflow.models import Model as Described
 
-NAME_FILE = "tarmac.json"
-"""In a predictor's folder: which kind of model it is."""
+NAME_FILE = own_code.NAME_FILE
 
 
 class Predictor:
@@ -88,7 +87,16 @@ class Predictor:
         return found
 
 
-def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Model[Any], card: str, **more: Any) -> None:
+def save_model(
+    path: str,
+    mlflow_model: "Described",
+    *,
+    folder: Path,
+    kind: Model[Any],
+    card: str,
+    installed: Sequence[str] = (),
+    **more: Any,
+) -> None:
     """Write what MLflow uploads; `Model.log` calls it as a flavor's.
 
     Args:
@@ -97,13 +105,15 @@ def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Mode
         folder: the predictor's.
         kind: of model.
         card: the model card, in Markdown.
+        installed: what it was trained with beside ours, as `name==version`; MLflow's environments get it, too.
         more: of MLflow's own.
     """
     from mlflow import pyfunc
 
     own = models.own_module(kind)
     named = {} if own is None else {"module": own.__name__}
-    files.write_json(folder / NAME_FILE, {"model": kind.name, "architecture": kind.architecture, **named})
+    also = {"libraries": list(installed)} if installed else {}
+    files.write_json(folder / NAME_FILE, {"model": kind.name, "architecture": kind.architecture, **named, **also})
     pyfunc.save_model(
         path,
         loader_module=__name__,
@@ -111,7 +121,7 @@ def save_model(path: str, mlflow_model: "Described", *, folder: Path, kind: Mode
         code_paths=[str(Path(__file__).parents[1]), *([] if own is None else [_code_of(own)])],
         mlflow_model=mlflow_model,
         # Named, not inferred: inferring loads the model in another process.
-        pip_requirements=[_requirement(package) for package in kind.packages],
+        pip_requirements=[*(_requirement(package) for package in kind.packages), *installed],
         **more,
     )
     if kind.is_spacy:

@@ -4,7 +4,7 @@ import json
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from tarmac_trainer import __version__
 from tarmac_trainer.data import splits
 from tarmac_trainer.mlflow_io import predicting, tracking
 from tarmac_trainer.model import Model
-from tarmac_trainer.runtime import events, files, memory
+from tarmac_trainer.runtime import events, files, libraries, memory
 from tarmac_trainer.runtime.counting import counted
 from tarmac_trainer.runtime.errors import ExperimentDeletedError, RegistryError
 from tarmac_trainer.runtime.request import Request
@@ -75,10 +75,12 @@ def save(
             # The model first: MLflow writes a run's metrics at step 0 once more when a model is logged to it.
             if logged is None:
                 _tell_size(session / "model")
-                _log_model(run, session / "model", model, predictor, _card(request, model, training, manifest))
+                card = _card(request, model, training, manifest)
+                _log_model(run, session / "model", model, predictor, card, libraries.recorded(session))
                 logged = _logged_model(client, run)
-            _log_facts(client, run, request, model, training, manifest)
-            for record in RECORDS:
+            own = {"libraries": ", ".join(libraries.recorded(session))} if request.run is not None else {}
+            _log_facts(client, run, request, model, training, manifest, own)
+            for record in [*RECORDS, *(name for name in (libraries.RECORD,) if (session / name).is_file())]:
                 client.log_artifact(run.info.run_id, str(session / record), RECORD_FOLDER)
             client.set_terminated(run.info.run_id, "FINISHED", int(float(training["finished"]) * 1000))
     if logged is None:
@@ -179,8 +181,13 @@ def _log_facts(
     model: Model[Any],
     training: Mapping[str, Any],
     manifest: Mapping[str, Any],
+    own: Mapping[str, str],
 ) -> None:
-    """Parameters, tags and the curve, as far as an earlier attempt did not log them. Idempotent."""
+    """Parameters, tags and the curve, as far as an earlier attempt did not log them. Idempotent.
+
+    Args:
+        own: more parameters, of own code; one that is empty is left out.
+    """
     from mlflow.entities import Metric, Param, RunTag
 
     code = request.script if request.run is None else request.run.code
@@ -188,6 +195,7 @@ def _log_facts(
         **training["parameters"],
         **{key: value for key, value in (("script", code), ("base_model", request.base_model)) if value},
         **({} if request.run is None else {"command": json.dumps(list(request.run.command), ensure_ascii=False)}),
+        **{key: value for key, value in own.items() if value},
         "model": request.model,
         "seed": training["seed"],
         "device": training["device"],
@@ -242,9 +250,15 @@ def _resumed(resumed: Mapping[str, Any] | None) -> str | None:
     return f"{times}, last from step {resumed['step']:,}; {events.in_words(resumed['seconds_saved'])} saved"
 
 
-def _log_model(run: "Run", folder: Path, model: Model[Any], predictor: Any, card: str) -> None:
+def _log_model(
+    run: "Run", folder: Path, model: Model[Any], predictor: Any, card: str, installed: Sequence[str]
+) -> None:
     """Upload a predictor's folder as a model that MLflow loads as a Python function and, where it is a
-    pipeline, as spaCy's."""
+    pipeline, as spaCy's.
+
+    Args:
+        installed: the libraries that it was trained with beside ours, as `name==version`.
+    """
     import mlflow
     from mlflow.models import Model as Described
 
@@ -260,6 +274,7 @@ def _log_model(run: "Run", folder: Path, model: Model[Any], predictor: Any, card
         folder=folder,
         kind=model,
         card=card,
+        installed=installed,
     )
 
 

@@ -13,11 +13,12 @@ from typing import Any
 from typing_extensions import override
 
 from tarmac_trainer.model import Model, Scores
-from tarmac_trainer.runtime import own_code
-from tarmac_trainer.runtime.errors import InputError
+from tarmac_trainer.runtime import files, own_code
+from tarmac_trainer.runtime.errors import InputError, SessionError
 from tarmac_trainer.runtime.training import Training
 
 PREDICT = own_code.PREDICT
+NAME_FILE = own_code.NAME_FILE
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,21 @@ class Files:
     """The predictor: a folder of files that only the code knows. Nothing of it runs before something is predicted."""
 
     folder: Path
+
+
+def _lacks(folder: Path, error: ModuleNotFoundError) -> str:
+    said = f"{PREDICT} of this model failed: {type(error).__name__}: {error}"
+    try:
+        trained_with = files.read_json(folder / NAME_FILE, made_by="save").get("libraries")
+    except SessionError:
+        trained_with = None
+    if not trained_with:
+        return said
+    return (
+        f"{said}. `tarmac predict` runs it without the libraries of run.requirements ({', '.join(trained_with)}): let "
+        "it need only what Tarmac's trainer has, leave what it needs in the model, or load the model with MLflow in a "
+        "program that has them"
+    )
 
 
 class OwnCode(Model[dict[str, Any]]):
@@ -92,6 +108,8 @@ class OwnCode(Model[dict[str, Any]]):
             if callable(function):
                 found: list[dict[str, Any]] = function(str(predictor.folder), [dict(value) for value in values])
                 return found
+        except ModuleNotFoundError as error:
+            raise InputError(_lacks(predictor.folder, error)) from error
         except (Exception, SystemExit) as error:  # sys.exit of a program that is no program here
             raise InputError(f"{PREDICT} of this model failed: {type(error).__name__}: {error}") from error
         raise InputError(f"{PREDICT} of this model has no function predict(folder, rows)")

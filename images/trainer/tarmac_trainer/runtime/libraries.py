@@ -20,11 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tarmac_trainer.runtime import events
+from tarmac_trainer.runtime import events, files
 from tarmac_trainer.runtime.errors import DataError, StoreError
 
 FOLDER = "libraries"
 """In the session's folder."""
+
+RECORD = "libraries.json"
+"""In the session's folder, and among the artifacts of its run: what was installed, and for which Python."""
 
 CACHE = Path("/libraries")
 OUR_PYTHON = "3.13"
@@ -138,7 +141,16 @@ def install(
     if kept is not None:
         prune(cache)
     found = installed(target)
+    files.write_json(session / RECORD, {"python": version, "libraries": found})
     events.say(f"libraries, {said}, for Python {version}: {', '.join(found)}")
+    return found
+
+
+def recorded(session: Path) -> list[str]:
+    """What `install` left in a session's folder, as `name==version`; nothing where it asked for none."""
+    if not (session / RECORD).is_file():
+        return []
+    found: list[str] = files.read_json(session / RECORD, made_by="prep")["libraries"]
     return found
 
 

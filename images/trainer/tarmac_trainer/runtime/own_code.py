@@ -31,6 +31,9 @@ LONGEST_NAME = 200
 PREDICT = "predict.py"
 """In the model's folder: Python with `predict(folder, rows)`, a list of JSON objects for a list of JSON objects."""
 
+NAME_FILE = "tarmac.json"
+"""In a saved model's folder: which kind of model it is, and the libraries that own code was trained with."""
+
 _METRIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._/-]{0,99}")
 METRICS = "metrics.json"
 """In the model's folder: the numbers that the code measured, a JSON object."""
