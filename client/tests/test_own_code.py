@@ -234,5 +234,7 @@ def test_requirements_are_a_file_of_the_code(
     assert (code, err) == (
         2, "--requirements: 'other.txt' is not in the folder 'mine' that --code names: put it there.\n",
     )  # fmt: skip
+    code, _, err = tarmac("run", "--data", data, "--code", ".", "--requirements", "nope.txt", "--", "a")
+    assert (code, err) == (2, "run.requirements: the code has no file 'nope.txt': put it there.\n")
     code, _, err = tarmac("run", "--data", data, "--python", "3.11", "--", "a")
     assert (code, err) == (2, "--python: says for which Python --requirements are: name these, too.\n")

@@ -16,7 +16,7 @@ tidy() {
     [ -z "$log" ] || rm -f "$log"
 }
 trap tidy EXIT
-trap 'exit 130' INT TERM
+trap 'say "Interrupted. '"'make up'"' goes on from here."; exit 130' INT TERM
 started=$SECONDS
 
 "$repo/env/host/engine.sh"

@@ -36,6 +36,7 @@ predict)
     bad) echo '{"event": "error", "message": "line 2: \\"sentence\\" is missing", "retryable": false}'; exit 2 ;;
     old) echo 'predict: no such command'; exit 2 ;;
     broken) exit 1 ;;
+    faulty) echo '{"event": "error", "message": "unexpected KeyError: text", "retryable": true}'; exit 1 ;;
     large) head -c 20000000 /dev/zero | tr '\\0' ' ' > /session/result-predict.json
         sum=$(sha256sum /session/result-predict.json | cut -c1-64)
         echo "{\\"event\\": \\"result\\", \\"file\\": \\"result-predict.json\\", \\"bytes\\": 20000000, \\"sha256\\": \\"$sum\\"}" ;;
@@ -87,6 +88,7 @@ def test_a_model_is_fetched_with_credentials_and_asked_without_a_network(ask: Ca
         ("bad", PredictionError, '^line 2: "sentence" is missing$'),
         ("old", PredictionError, "The trainer of shell cannot predict: .*no such command"),
         ("broken", ContainerError, "failed with exit code 1"),
+        ("faulty", PredictionError, "^The trainer of shell failed: unexpected KeyError: text$"),
         ("large", ContainerError, "20,000,000 bytes and the limit is .*: send fewer lines in a call"),
     ],
 )

@@ -187,3 +187,20 @@ def test_the_stack_reads_the_page_where_compose_puts_it(repository: Path):
     compose = (repository / "compose.yaml").read_text()
     assert compose.count("./docs:/opt/airflow/docs:ro") == 3
     assert remedies._PAGE == "/opt/airflow/docs/trouble.md"
+
+
+@pytest.mark.parametrize(
+    ("message", "setting"),
+    [
+        ("train_model_cpu: the command failed: OSError: [Errno 28] No space left on device.", "TARMAC_TRAINER_TMP"),
+        (
+            "the command failed: BlockingIOError: [Errno 11] Resource temporarily unavailable",
+            "TARMAC_TRAINER_PROCESSES",
+        ),
+        ("the command failed: RuntimeError: can't start new thread", "TARMAC_TRAINER_PROCESSES"),
+    ],
+)
+def test_what_a_persons_code_says_of_a_limit_leads_to_its_setting(message: str, setting: str):
+    found = remedies.find(message, ROWS)
+    assert found is not None
+    assert setting in found.todo

@@ -6,7 +6,9 @@ import copy
 import functools
 import hashlib
 import json
+import posixpath
 import re
+import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +54,7 @@ class LocalFile:
     @property
     def short(self) -> str:
         """How people call it."""
-        return Path(self.title).name
+        return Path(self.title).name or Path(self.title).resolve().name
 
     @property
     def suffix(self) -> str:
@@ -213,6 +215,19 @@ def identify_commit(source: str, *, folder: Path, field: str, below: str = "") -
     return _kept_code(content, count, said, field), said
 
 
+def _need_in_code(code: LocalFile, name: object, remedy: str) -> None:
+    """Refuse a file of requirements that is not in the code.
+
+    Raises:
+        SettingsError: it is not there.
+    """
+    if not isinstance(name, str):
+        return
+    with tarfile.open(code.path) as packed:
+        if posixpath.normpath(name) not in {posixpath.normpath(one.name) for one in packed if one.isfile()}:
+            raise SettingsError(f"run.requirements: the code has no file {name!r}: {remedy}.")
+
+
 def _kept_code(content: bytes, count: int, what: str, field: str) -> LocalFile:
     kept = _written(content, ".tar", what, field)
     made = _identify(kept, field, suffix=".tar")
@@ -342,6 +357,7 @@ def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str,
     own = run.get("code") if isinstance(run, dict) else None
     if isinstance(run, dict) and isinstance(run.get("git"), str) and (own is None or _is_path(own)):
         file, run["git"] = identify_commit(run["git"], folder=folder, field="run.git", below=str(own or ""))
+        _need_in_code(file, run.get("requirements"), "commit it")
         found.append(file)
         run["code"] = file.reference
     elif isinstance(run, dict) and own and (isinstance(own, list) or _is_path(own)):
@@ -349,6 +365,7 @@ def with_references(request: Mapping[str, Any], folder: Path) -> tuple[dict[str,
         if all(isinstance(one, (str, Path)) for one in paths):
             there = [folder / Path(one).expanduser() for one in paths]
             found.append(identify_code(there if isinstance(own, list) else there[0], field="run.code"))
+            _need_in_code(found[-1], run.get("requirements"), "put it there")
             run["code"] = found[-1].reference
     return made, list({file.reference: file for file in found}.values())
 

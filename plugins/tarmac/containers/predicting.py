@@ -126,7 +126,10 @@ def _run(api: EngineCalls, command: str, spec: ContainerSpec, kind: str, deadlin
                 "or raise TARMAC_TRAINER_MEMORY in env/stack.env and run `make up`."
             ) from error
         if run.exit_code != EXIT_BAD_INPUT:
-            raise
+            if run.error is None or command != "predict":
+                raise
+            # It has no network, and the model is there: the same model fails again with the same lines.
+            raise PredictionError(f"The trainer of {kind} failed: {run.error.data['message']}") from error
         if run.error is None:
             raise PredictionError(f"The trainer of {kind} cannot predict: {error}") from error
         raise PredictionError(str(run.error.data["message"])) from error
