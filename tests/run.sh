@@ -75,6 +75,11 @@ in_test_image() {
         "tarmac/test:$TARMAC_TAG" "$@" </dev/null &
     wait $!
 }
+# Behind a TLS-inspecting proxy, what fetches from inside the test image has to know its certificate, as builds do.
+own_certificates() {
+    mkdir -p build
+    cp "$TARMAC_CA_BUNDLE" build/ca.pem
+}
 tests_in_image() { in_test_image pytest -p no:cacheprovider --durations 10 -m "not long" "$@"; }
 
 # Runs a command on a machine that has an engine and two GPUs of its own.
@@ -213,7 +218,11 @@ esac
 case $what in
 all) run_all "$@" ;;
 trainer | host | stack | faults | gpu) run_part "$what" "$@" ;;
-long) in_test_image pytest -p no:cacheprovider --durations 10 -m long tests/faults tests/stack "$@" ;;
+long)
+    own_certificates
+    in_test_image env "TARMAC_CA_BUNDLE=$repo/build/ca.pem" pytest -p no:cacheprovider --durations 10 -m long \
+        tests/faults tests/stack "$@"
+    ;;
 lint | types) in_test_image env TARMAC_TOOLS=/opt/venv/bin tests/check.sh "$what" ;;
 unit)
     in_test_image pytest -p no:cacheprovider tests/pure "$@"
@@ -230,9 +239,7 @@ bench-admission)
     ;;
 sbom) in_test_image env "TARMAC_TAG=$stack_tag" python tests/tools/sbom.py "${1:-build/sbom}" ;;
 audit)
-    # Behind a TLS-inspecting proxy pip-audit has to know its certificate, as builds do.
-    mkdir -p build
-    cp "$TARMAC_CA_BUNDLE" build/ca.pem
+    own_certificates
     in_test_image env "TARMAC_TAG=$stack_tag" REQUESTS_CA_BUNDLE=build/ca.pem python tests/tools/audit.py
     ;;
 bench-quality)
