@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Removes the stack with its volumes (runs, models, data sets) and generated secrets, after asking. With 1 it does not ask.
+# Settings stay.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -7,7 +8,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
 
 if ! is_on YES "${1:-}"; then
-    confirm "Remove the stack \"$TARMAC_PROJECT\" with all its runs, models, data sets and secrets?" \
+    confirm "Remove the stack \"$TARMAC_PROJECT\" with all its runs, models, data sets and generated secrets?" \
         "This removes all runs, models and data sets: run 'make clean YES=1' where there is no terminal." ||
         { say 'Nothing was removed.'; exit 1; }
 fi
@@ -17,6 +18,10 @@ label=label=tarmac.project=$TARMAC_PROJECT
 docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
 compose --profile build down --volumes --remove-orphans
 docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null
-rm -f "$ENV_DIR"/*.env
-if [ "$ENV_DIR" = "$_repo/env" ] && [ -L "$_repo/.env" ]; then rm -f "$_repo/.env"; fi
-say 'The stack and its data are gone. The images stay: docker image ls "tarmac/*"'
+# What a person wrote stays. Without the name and the ports of its stack, the next `make up` here would be another stack's.
+for name in "$ENV_DIR"/*.env; do
+    [ "${name##*/}" = stack.env ] || rm -f "$name"
+done
+rm -rf "$ENV_DIR/.passwords"
+say 'The stack, its data and its generated secrets are gone. The images stay: docker image ls "tarmac/*"'
+say "Your settings stay, in $ENV_DIR: stack.env, trainers/ and notify.toml, which holds secrets of yours."

@@ -10,7 +10,12 @@ fi
 _repo=$(root_of_repo)
 "$_repo/env/host/engine.sh" --check
 ENV_DIR=${TARMAC_ENV_DIR:-$_repo/env}
-[ -r "$ENV_DIR/stack.env" ] || "$_repo/env/host/secrets.sh" "$ENV_DIR"
+for _example in "$ENV_DIR"/*.env.example; do
+    if [ ! -r "${_example%.example}" ]; then
+        "$_repo/env/host/secrets.sh" "$ENV_DIR"
+        break
+    fi
+done
 if [ "$ENV_DIR" = "$_repo/env" ] && [ ! -e "$_repo/.env" ]; then
     # So that `docker compose ...` typed by hand reads the same settings.
     ln -s env/stack.env "$_repo/.env"
