@@ -9,11 +9,13 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
 work=$ENV_DIR/.passwords log=''
 trap '[ -z "$log" ] || rm -f "$log"' EXIT
+# The interrupt may come while the output goes into the log.
+exec 3>&2
 trap 'interrupted' INT TERM
 umask 077
 
 interrupted() {
-    [ ! -e "$work" ] || say "Interrupted. 'make passwords YES=1' goes on from here."
+    [ ! -e "$work" ] || say "Interrupted. 'make passwords YES=1' goes on from here." 2>&3
     exit 130
 }
 

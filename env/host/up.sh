@@ -16,7 +16,9 @@ tidy() {
     [ -z "$log" ] || rm -f "$log"
 }
 trap tidy EXIT
-trap 'say "Interrupted. '"'make up'"' goes on from here."; exit 130' INT TERM
+# The interrupt may come while the output goes into the log.
+exec 3>&2
+trap 'say "Interrupted. '"'make up'"' goes on from here." 2>&3; exit 130' INT TERM
 started=$SECONDS
 
 "$repo/env/host/engine.sh"
