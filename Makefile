@@ -268,7 +268,7 @@ test-faults: ## Kill, stop and cut off parts of a stack while sessions train (pa
 	@tests/run.sh faults
 
 .PHONY: test-long
-test-long: ## The long proofs, which are no part of make test: the clock jumps, a disk is full, DAGs come from Git (docs/testing.md; K=, ARGS=)
+test-long: ## The long proofs, which are no part of make test: the clock jumps, a disk is full, DAGs come from Git, the API on a real stack (docs/testing.md; K=, ARGS=)
 	@tests/run.sh long $(PYTEST_ARGS)
 
 .PHONY: chaos

@@ -222,6 +222,12 @@ def test_a_body_that_is_no_request_is_refused(running: str, body: str):
     assert answer.status_code == 400
 
 
+def test_what_was_sent_empty_is_passed_on_as_empty(running: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "answer_to", lambda method, path, query, body: query)
+    query = {"run": "one", "repetition": ""}
+    assert asyncio.run(call_checker("GET", "/verdict", query)) == (200, query)
+
+
 def test_what_does_not_answer_is_left_to_the_first_task(running: str, monkeypatch: pytest.MonkeyPatch):
     def unavailable() -> None:
         raise OSError("no such socket")

@@ -16,6 +16,8 @@ import httpx
 import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from fakes.web import API, GOOD, LINE, NAME, Fakes, shared_api, stored_in
 from tarmac.base.errors import CheckerUnavailableError
@@ -614,6 +616,16 @@ def test_a_part_that_is_away_is_told_apart_from_a_wrong_call(
     wrong = call("viewer", "GET", "/sessions?limit=0")
     assert wrong.status_code == 400
     assert wrong.json()["problems"][0].startswith("limit: ")
+
+
+def test_the_description_says_below_which_address_its_paths_are(fakes: Fakes):
+    mounted = Starlette(routes=[Mount("/tarmac", app=shared_api(fakes))])
+    with TestClient(mounted) as client:
+        headers = {"Authorization": "Bearer viewer"}
+        described = client.get(f"/tarmac{API}/openapi.json", headers=headers).json()
+        (server,) = described["servers"]
+        path = next(path for path in described["paths"] if path.endswith("/version"))
+        assert client.get(server["url"] + path, headers=headers).status_code == 200
 
 
 def test_the_page_of_the_api_describes_every_call(call: Callable[..., httpx.Response], repository: Path):

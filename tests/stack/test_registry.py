@@ -16,6 +16,7 @@ import pytest
 
 from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
+from tarmac.registry.client import WHERE_MODELS_ARE
 from tarmac.registry.promotion import LEAST_LINES
 
 
@@ -228,8 +229,8 @@ def test_a_run_in_mlflow_holds_what_it_takes_to_know_and_repeat_it_and_airflow_l
     path = f"{DAG}/dagRuns/{known.run_id}/taskInstances/update_model_metadata_registry/links"
     pages = f"http://localhost:{stack.mlflow_port}/#"
     assert stack.http.get(path).json()["extra_links"] == {
-        "Model version in MLflow": f"{pages}/models/known/versions/1",
-        "Training in MLflow": f"{pages}/experiments/{run['experiment']}/runs/{known.mlflow_run}",
+        "Model version in MLflow": f"{pages}/models/known/versions/1{WHERE_MODELS_ARE}",
+        "Training in MLflow": f"{pages}/experiments/{run['experiment']}/runs/{known.mlflow_run}{WHERE_MODELS_ARE}",
     }
 
 

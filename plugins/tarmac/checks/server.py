@@ -243,7 +243,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         body = io.BufferedReader(_Body(self.rfile, int(length)))
         try:
-            found = answer_to(self.command, url.path, dict(parse_qsl(url.query)), body)
+            # What a person sent empty is refused as what it is, and not as missing.
+            found = answer_to(self.command, url.path, dict(parse_qsl(url.query, keep_blank_values=True)), body)
         except (InUseError, PartError, RunStateError) as error:
             self._answer(409, {"detail": str(error)})
         except BusyError as error:

@@ -44,6 +44,10 @@ BATCH = 1000
 _READY = ("LOGGED_MODEL_READY", "READY")
 
 
+WHERE_MODELS_ARE = "?workflowType=machine_learning"
+"""Opens MLflow's UI for the training of models; without it that for language models and their prompts comes first."""
+
+
 @dataclass(frozen=True)
 class RegisteredModel:
     """A registered model, without its versions.
@@ -75,7 +79,7 @@ class Version:
     @property
     def url(self) -> str:
         """Its page in MLflow's UI."""
-        return f"{settings().public_mlflow_url}/#/models/{self.name}/versions/{self.version}"
+        return f"{settings().public_mlflow_url}/#/models/{self.name}/versions/{self.version}{WHERE_MODELS_ARE}"
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Run:
     @property
     def url(self) -> str:
         """Its page in MLflow's UI."""
-        return f"{settings().public_mlflow_url}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return f"{settings().public_mlflow_url}/#/experiments/{self.experiment_id}/runs/{self.run_id}{WHERE_MODELS_ARE}"
 
 
 class Registry:

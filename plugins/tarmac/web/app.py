@@ -224,9 +224,9 @@ def create_app(stack: Stack) -> FastAPI:
     _name_versions(app)
 
     @app.get(f"{PREFIX}/openapi.json", include_in_schema=False)
-    async def openapi(_: Reader) -> dict[str, Any]:
-        """Describe the API as OpenAPI does."""
-        return app.openapi()
+    async def openapi(_: Reader, request: Request) -> dict[str, Any]:
+        """Describe the API as OpenAPI does, with the address below which its paths are."""
+        return {**app.openapi(), "servers": [{"url": request.scope.get("root_path") or "/"}]}
 
     @app.get(f"{PREFIX}/version")
     async def version(person: Reader) -> answers.About:
