@@ -316,7 +316,7 @@ bench-admission: ## Simulate admission on GPU traces and walk at random over it 
 
 .PHONY: bench-page
 bench-page: ## Measure what the Tarmac page costs the webserver of a running stack (restart the webserver before)
-	@.venv/bin/python tests/bench/bench_page.py
+	@PYTHONPATH=plugins .venv/bin/python tests/bench/bench_page.py
 
 .PHONY: bench-handover
 bench-handover: ## Time how long a GPU waits between two sessions, on a machine with two fake GPUs (MEASUREMENTS=32 TRAIN_SECONDS=30)

@@ -3,17 +3,22 @@
     make bench-page
 
 Restart the webserver before: the first visit loads the code of the page, which is what its memory is compared with.
+While a session trains, it also says what one and five people cost who look at Now, at that session, and at its log.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import docker
 import httpx
+
+from tarmac.web.page.live import ASK_SECONDS
 
 PAGES = ("/tarmac/", "/tarmac/sessions", "/tarmac/models", "/tarmac/new", "/tarmac/datasets", "/tarmac/history")
 TIMES, IDLE_SECONDS = 10, 30
@@ -32,6 +37,30 @@ def idle_percent(container: docker.models.containers.Container) -> float:
     before = used(container)[1]
     time.sleep(IDLE_SECONDS)
     return (used(container)[1] - before) / IDLE_SECONDS * 100
+
+
+def looked_at(webserver: docker.models.containers.Container, url: str, token: str, path: str, viewers: int) -> str:
+    """What it costs while some people look at a part of the page, and how long its answers take."""
+    took: list[float] = []
+    over = threading.Event()
+
+    def look(late: float) -> None:
+        with httpx.Client(base_url=url, timeout=60, headers={"Cookie": f"_token={token}"}) as http:
+            over.wait(late)
+            while not over.is_set():
+                began = time.perf_counter()
+                http.get(path).raise_for_status()
+                took.append(1000 * (time.perf_counter() - began))
+                over.wait(ASK_SECONDS)
+
+    threads = [threading.Thread(target=look, args=(ASK_SECONDS * number / viewers,)) for number in range(viewers)]
+    for thread in threads:
+        thread.start()
+    percent = idle_percent(webserver)
+    over.set()
+    for thread in threads:
+        thread.join()
+    return f"{viewers} at {path[:40]}: {percent:.1f} % of a core, answers in {statistics.median(took):.0f} ms (median)"
 
 
 def login() -> dict[str, str]:
@@ -59,6 +88,12 @@ def main() -> None:
                 took.append(1000 * (time.perf_counter() - began))
             print(f"{path:<18} first {took[0]:.0f} ms, then {statistics.median(took[1:]):.0f} ms (median of {TIMES})")
         print(f"after the visits: {used(webserver)[0]:.0f} MiB, {idle_percent(webserver):.2f} % of a core")
+        under_way = http.get("/tarmac/api/v1/now", headers={"Authorization": f"Bearer {token}"}).json()["sessions"]
+        if training := next((one["id"] for one in under_way if one["progress"]), None):
+            session = f"/tarmac/parts/sessions/{quote(training, safe='')}"
+            for path in ("/tarmac/parts/now", session, f"{session}/log"):
+                for viewers in (1, 5):
+                    print(looked_at(webserver, str(http.base_url), token, path, viewers))
 
 
 if __name__ == "__main__":

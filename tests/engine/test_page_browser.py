@@ -229,6 +229,7 @@ def test_a_person_uploads_trains_watches_reads_why_one_waits_and_promotes(
         use(page.get_by_role("button", name="Continue"))
         page.get_by_label("A file of your own").set_input_files(str(REPO / "examples" / "tiny.jsonl"))
         expect(page.get_by_text("Stored: 22 lines")).to_be_visible()
+        expect(page.locator("[data-facts]").first).to_contain_text("22 lines. Labels in named_entity:")
         use(page.get_by_role("checkbox", name="On a GPU"))
         use(page.get_by_role("button", name="Check and preview"))
         expect(page.get_by_text("The request is good.")).to_be_visible()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from hypothesis import strategies as st
 
 from fakes.scene import HOSTILE
 from fakes.web import GOOD, LINE, Fakes, browsing, stored_in
+from tarmac.base.settings import settings
+from tarmac.request import datasets
 from tarmac.request.catalogue import catalogue
 from tarmac.request.schema import parse_request
 from tarmac.web import answers
@@ -229,3 +232,16 @@ def test_a_file_that_is_refused_says_why_and_stores_nothing(browser: TestClient,
     assert "TARMAC_UPLOAD_SIZE" in upload(browser, LINE * 100).text
     assert "Parquet" in upload(browser, b"PAR1 and so on").text
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_what_is_in_a_data_set_is_said_to_the_person_who_chooses_it(browser: TestClient, tmp_path: Path):
+    lines = b'{"sentence": "fine", "label": "good"}\n' * 2 + b'{"sentence": "not", "label": "<b>bad</b>"}\n'
+    reference = datasets.put(io.BytesIO(lines), settings().store_url)[0]
+    part = f"/parts/datasets/{reference.rpartition('/')[2]}"
+    told = browser.get(part, headers={"Cookie": "_token=user"}).text
+    text = " ".join(re.sub(r"<[^>]+>", "", told).split())
+    assert text.startswith("3 lines. ")
+    assert "Labels in label: good 2, &lt;b&gt;bad&lt;/b&gt; 1. Stored 20" in text
+    assert "Labels" not in browser.get(part, headers={"Cookie": "_token=viewer"}).text
+    page = browser.get("/new?model=sentiment_analysis_binary", headers={"Cookie": "_token=user"}).text
+    assert page.count('data-facts="/parts/datasets/"') == 6

@@ -126,7 +126,7 @@ def test_a_stack_without_a_gpu_says_why_it_has_none():
     assert unasked.startswith("the NVIDIA driver lists 2 GPUs, and no session has asked for one yet")
     found = answers.Now(at=AT, devices=[], no_gpu=why, hosts=[], queue=[], sessions=[])
     assert view(found).no_gpu == why
-    assert room(found)[0] == f"None: {why}. No session waits: what fits starts at once."
+    assert room(found)[0] == f"none: {why}. No session waits: what fits starts at once."
 
 
 def test_two_sessions_of_one_name_are_told_apart():

@@ -189,7 +189,7 @@ def room(now: answers.Now) -> tuple[str, str]:
         free = format_size(best.free_bytes)
         gpus = f"{len(usable)} of {len(now.devices)} can be used; the most that is free on one is {free}"
     else:
-        gpus = "None can be used now" if now.devices else f"None: {now.no_gpu}"
+        gpus = "none can be used now" if now.devices else f"none: {now.no_gpu}"
     hosts = "; ".join(
         f"{one.name} has {format_cores(one.free_millicpus)} and {format_size(one.free_bytes)} free" for one in now.hosts
     )

@@ -57,6 +57,12 @@ def add_list_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Call
         values = {"content": content, "sample": lists.sample_lines(content), "about": about}
         return shown(request, "dataset.html", title=name, tab="Data sets", **values)
 
+    @page.get("/parts/datasets/{name}")
+    async def show_file_part(request: Request, name: str) -> Response:
+        """Show in a line what is in a data set."""
+        content = await calls(request).get(answers.Content, f"/datasets/{quote(name, safe='')}/content")
+        return shown(request, "dataset_part.html", content=content)
+
     @page.get("/models")
     async def show_models(request: Request) -> Response:
         """List the registered models."""

@@ -1,4 +1,4 @@
-// Checks and stores a file of the person's own, and puts it into the form of a new session.
+// Checks and stores a file of the person's own, puts it into the form of a new session, and says there what is in a data set.
 "use strict";
 
 const HEAD = 1024 * 1024; // bytes that are looked at before the file is sent
@@ -41,11 +41,35 @@ function offer(place, file) {
   if (!rows.length) return; // the page of data sets has no form
   if (!row) return complain(place, `It is stored. All ${rows.length} data sets are chosen already: choose it in place of one.`);
   row.closest("details")?.setAttribute("open", "");
-  row.querySelectorAll("select")[use === "eval" ? 1 : 0].value = stored.dataset.reference;
+  const select = row.querySelectorAll("select")[use === "eval" ? 1 : 0];
+  select.value = stored.dataset.reference;
+  tell(select);
   const name = row.querySelector("input");
   // A name that was made of the file before goes with it; one that a person wrote stays.
   if (use === "eval" || (name.value && name.value !== name.dataset.made)) return;
   name.value = name.dataset.made = file.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]/g, "-").slice(0, 60);
+}
+
+const known = new Map(); // what is in a data set never changes
+
+// Says below the name of a data set that is chosen how many lines it has, which labels, and since when it is stored.
+async function tell(select) {
+  const place = select.closest(".field").querySelector("[data-facts]");
+  const [id, name] = select.value.split("/");
+  if (!place) return;
+  place.replaceChildren();
+  if (!name?.startsWith(`${id}.`)) return; // nothing, or an address outside the store
+  place.textContent = "It is being read ...";
+  try {
+    if (!known.has(name)) known.set(name, fetch(place.dataset.facts + encodeURIComponent(name)).then((answer) => answer.text()));
+    const html = await known.get(name);
+    if (select.value !== `${id}/${name}`) return;
+    place.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
+    clocks(place);
+  } catch {
+    known.delete(name);
+    place.textContent = "The stack does not answer. Choose it again.";
+  }
 }
 
 async function take(place, file) {
@@ -66,6 +90,10 @@ async function take(place, file) {
   }
 }
 
+for (const select of document.querySelectorAll("[data-set] select")) {
+  select.addEventListener("change", () => tell(select));
+  if (select.value) tell(select);
+}
 for (const place of document.querySelectorAll("[data-upload]")) {
   place.hidden = false;
   const input = place.querySelector("input[type=file]");
