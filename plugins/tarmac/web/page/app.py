@@ -71,19 +71,20 @@ def create_page(api: App) -> FastAPI:
     _answer_refusals(page, shown)
     _set_headers(page)
 
+    async def now_of(request: Request) -> answers.Now:
+        call = calls(request)
+        await call.get(answers.About, "/version")  # who may not read is refused; who may read one session may read all
+        return await recently("now", lambda: call.get(answers.Now, "/now"))
+
     @page.get("/")
     async def show_now(request: Request) -> Response:
         """Show what trains where, and what waits."""
-        found = await calls(request).get(answers.Now, "/now")
-        return shown(request, "now.html", title="Now", tab="Now", view=now.view(found))
+        return shown(request, "now.html", title="Now", tab="Now", view=now.view(await now_of(request)))
 
     @page.get("/parts/now")
     async def show_now_part(request: Request) -> Response:
         """Show the part of it that changes."""
-        call = calls(request)
-        await call.get(answers.About, "/version")  # who may not read is refused; who may read one session may read all
-        found = await recently("now", lambda: call.get(answers.Now, "/now"))
-        return shown(request, "now_part.html", view=now.view(found))
+        return shown(request, "now_part.html", view=now.view(await now_of(request)))
 
     add_session_pages(page, calls, shown)
     add_new_pages(page, calls, shown)
