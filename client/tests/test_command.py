@@ -149,6 +149,8 @@ def test_a_task_that_a_person_skipped_is_shown_and_those_of_the_other_branch_are
     for verb in ("follow", "status"):
         out = tarmac(verb, "s")[1]
         assert [line.split() for line in out.splitlines() if "skipped" in line] == [["eval_model", "skipped"]]
+    stack.states = [{**stack.states[0], "run_state": "failed"}]
+    assert "skipped" not in tarmac("follow", "s")[1], "Airflow skips what is left of one that was marked as failed"
 
 
 def test_an_interrupt_leaves_the_session_and_says_how_to_come_back(

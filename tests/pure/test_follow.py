@@ -403,6 +403,7 @@ def test_a_task_that_a_person_skipped_is_shown_and_those_of_the_other_branch_are
     skipped = [(task, "skipped", 0, None) for task in ("gpu_training_sensor", "train_model_gpu", "eval_model")]
     _, lines = followed(Run(("success", *skipped)))
     assert [line.split() for line in lines] == [["eval_model", "skipped"]]
+    assert not followed(Run(("failed", ("eval_model", "skipped", 0, None))))[1], "it was marked as failed"
 
 
 def test_a_retry_is_told_once_with_its_reason():

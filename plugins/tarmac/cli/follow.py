@@ -265,7 +265,9 @@ class Follower:
         if state not in FINISHED_STATES or (task_id, attempt) in self._shown:
             return
         self._shown.add((task_id, attempt))
-        if state == "upstream_failed" or (state == "skipped" and task_id in ids.BRANCHES):
+        # Airflow skips what is left of a run that was marked as failed.
+        unsaid = task_id in ids.BRANCHES or self._run.get("state") == "failed"
+        if state == "upstream_failed" or (state == "skipped" and unsaid):
             return
         mark = {"success": "✓", "failed": "✗"}.get(state, " ")
         duration = instance.get("duration")

@@ -429,7 +429,7 @@ def status_lines(info: SessionInfo) -> list[str]:
     """All about a session at one instant."""
     lines = [
         f"{info.id}: {info.state} ({info.run_state}), {info.model or '?'}, for {seconds(info.seconds)}",
-        *(f"  {_task(task.id, task.state, task.seconds)}" for task in info.tasks if _is_told(task)),
+        *(f"  {_task(task.id, task.state, task.seconds)}" for task in info.tasks if _is_told(task, info)),
     ]
     if info.now and not info.over:
         lines.append(f"  now    {one_line(info.now)}")
@@ -480,9 +480,9 @@ def _evaluation_lines(count: int) -> str:
     return counted(count, "evaluation line")
 
 
-def _is_told(task: TaskInfo) -> bool:
-    if task.state == "skipped":
-        return task.id not in _BRANCHES
+def _is_told(task: TaskInfo, info: SessionInfo) -> bool:
+    if task.state == "skipped":  # Airflow skips what is left of a session that was marked as failed
+        return task.id not in _BRANCHES and info.run_state != "failed"
     return task.state is not None and task.state not in _QUIET
 
 
@@ -532,7 +532,7 @@ class Screen:
             key = (task.id, task.attempt, str(task.state))
             if task.state not in ("success", "failed", "skipped", "up_for_retry") or key in self._shown:
                 continue
-            if not _is_told(task):
+            if not _is_told(task, info):
                 continue
             self._shown.add(key)
             again = f"  attempt {task.attempt} failed, will be tried again" if task.state == "up_for_retry" else ""
