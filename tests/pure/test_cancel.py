@@ -104,6 +104,19 @@ def test_what_the_note_said_before_is_kept_below():
     assert api.note.splitlines()[1:] == ["ner, for the March report"]
 
 
+def test_a_step_that_writes_into_the_note_in_the_same_moment_does_not_hide_who_did_it():
+    class Overwritten(FakeApi):
+        def change_run(self, run_id: str, **fields: str | None) -> None:
+            super().change_run(run_id, **fields)
+            if "state" in fields:
+                self.note = "ner, data news, by bob\nFailed: the run was marked as failed before it was finished"
+
+    api = Overwritten("running", {"check_request_body": "running"})
+    assert said(api)[0] == 0
+    assert str(cancellation(api.note)).startswith("Cancelled by alice at ")
+    assert str(api.note).splitlines()[1] == "ner, data news, by bob"
+
+
 def test_a_run_that_is_already_being_cancelled_is_waited_for_and_keeps_its_note():
     api = FakeApi("running", begun(train_model_cpu="failed"), note=LINE)
     code, text = said(api, "bob")

@@ -89,11 +89,16 @@ def cancel_run(
     else:
         if only_cleans_up(instances):
             raise RunStateError(f"RUN: {run_id} has done its work and only cleans up: there is nothing to cancel.")
-        note = cancelled_note(who, datetime.now(UTC), before)
+        at = datetime.now(UTC)
+        note = cancelled_note(who, at, before)
         write(f"Cancelling {run_id}: {doing(run['state'], instances)}.")
         api.change_run(run_id, note=note, state="failed")
     state = _wait(api, run_id, wait_seconds)
     if state == "failed":
+        # A step that wrote into the note in the same moment had read it before.
+        now = api.run(run_id).get("note")
+        if not earlier and cancellation(now) is None:
+            api.change_run(run_id, note=cancelled_note(who, at, now))
         write(f"Run {run_id} is cancelled; it ended as failed. {what_is_left(api.task_instances(run_id))}")
         return 0
     if state == "success":
