@@ -278,7 +278,7 @@ def test_an_upload_is_shown_when_airflow_has_loaded_it_since(rows: list[DagRow],
 
 def test_what_remains_is_said_with_the_time():
     assert remains(0, 30).startswith("It had no run")
-    assert "Its run with its log stays in Airflow for 30 days" in remains(1, 30)
+    assert "Its run with its log stays in Airflow for 30 days after it ended. " in remains(1, 30)
     assert "Its 1,200 runs with their logs stay in Airflow for ever" in remains(1200, None)
 
 

@@ -50,9 +50,10 @@ def remains(runs: int, keep_days: int | None) -> str:
     """Say what a removed file leaves. Pure."""
     if not runs:
         return "It had no run, so nothing remains of it but the name of its DAG in Airflow's database."
-    until = "for ever (TARMAC_KEEP_DAYS)" if keep_days is None else f"for {counted(keep_days, 'day')} after they ended"
+    ended = f"for {counted(keep_days or 0, 'day')} after {'it' if runs == 1 else 'they'} ended"
+    until = "for ever (TARMAC_KEEP_DAYS)" if keep_days is None else ended
     have = "Its run with its log stays" if runs == 1 else f"Its {runs:,} runs with their logs stay"
     return (
         f"{have} in Airflow {until}. Airflow does not list the DAG any more; a file with the same DAG id shows "
-        "them again."
+        f"{'it' if runs == 1 else 'them'} again."
     )
