@@ -136,7 +136,22 @@ def test_an_engine_that_does_not_answer_is_said_so_with_what_was_known():
     last = checked.Last(measure)
     wait_for("the problem", lambda: last.tell()["problem"], seconds=30, every=0.01)
     assert last.tell() == {"sizes": None, "seconds": None, "problem": "ContainerError: no socket"}
+
+
+def test_a_failure_says_nothing_of_what_was_measured_meanwhile():
+    fails, failed = threading.Event(), threading.Event()
+
+    def measure() -> None:
+        assert fails.wait(30)
+        failed.set()
+        raise ContainerError("no socket")
+
+    last = checked.Last(measure)
+    last.tell()
     last.keep({"logs": 5})
+    fails.set()
+    assert failed.wait(30)
+    wait_for("the end of the measurement", lambda: not last._measures, seconds=30, every=0.01)
     assert last.tell()["problem"] == ""
 
 

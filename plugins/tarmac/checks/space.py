@@ -89,14 +89,17 @@ class Last:
             return {"sizes": self._sizes, "seconds": age, "problem": self._problem}
 
     def _look(self) -> None:
-        problem = ""
+        problem, before = "", self._at
         try:
             self._measure()
         except (TarmacError, OSError) as error:  # requests' and docker's are OSErrors
             problem = f"{type(error).__name__}: {error}"
         finally:
             with self._lock:
-                self._measures, self._problem = False, problem
+                self._measures = False
+                # What another one measured meanwhile is newer than this failure.
+                if not problem or self._at == before:
+                    self._problem = problem
 
 
 last = Last(sizes)
