@@ -328,12 +328,12 @@ class Tarmac:
     # ---- DAG files -------------------------------------------------------------------------------------------------
 
     def upload_dag(self, path: str | Path, *, suffix: str = "", why: str = "") -> DagFile:
-        """Have a DAG file checked and stored on the stack, which takes the role Admin; wait until Airflow shows it.
+        """Have a DAG file checked and stored on the stack, which needs the role Admin; wait until Airflow shows it.
 
         Args:
             path: of one Python file.
             suffix: of a copy whose DAG ids end in `__suffix`; "": the file as it is.
-            why: the reason, which each run is labelled with.
+            why: the reason, which the note of each run has.
 
         Raises:
             RefusedError: it is wrong, another person has uploaded one of this name, or uploads are off.

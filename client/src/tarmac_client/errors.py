@@ -5,7 +5,7 @@ TarmacClientError
  │   └─ NotFoundError   there is no such session, file or model
  ├─ SettingsError       the address or the login is missing or malformed, or a file cannot be read
  ├─ LoginError          the login is wrong, has expired, or its role does not allow the call
- ├─ VersionError        client and stack are of other versions: the message says which to update
+ ├─ VersionError        client and stack have different versions: the message says which to update
  ├─ NoAnswerError       the stack, or a part of it, does not answer
  ├─ TimeLimitError      a session has not ended in the time that was given
  └─ SessionFailedError  a session that was waited for has failed: `session` is that session
@@ -72,7 +72,7 @@ class LoginError(TarmacClientError):
 
 
 class VersionError(TarmacClientError):
-    """Client and stack are of other versions."""
+    """Client and stack have different versions."""
 
     exit_code = ExitCode.VERSION
 

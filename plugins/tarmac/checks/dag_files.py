@@ -35,7 +35,7 @@ def upload(name: str, source: bytes, *, suffix: str, why: str, who: str) -> dict
     Args:
         name: of the file, without .py.
         suffix: of a copy with DAG ids of its own; "": none.
-        why: the reason, which each run is labelled with.
+        why: the reason, which the note of each run has.
 
     Returns:
         As `listing` has it.

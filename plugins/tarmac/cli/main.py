@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
     brought.add_argument("names", nargs="*", help="the names of a folder's files: print those that are to be sent")
     brought.set_defaults(run=weights)
     send = commands.add_parser("trigger", help="check a request from standard input and start it")
-    send.add_argument("--key", help="the run's id: the same request sent again with it starts nothing")
+    send.add_argument("--key", help="the run's id; the same request with the same key starts nothing a second time")
     send.set_defaults(run=trigger)
     one = commands.add_parser("follow", help="follow a run to its end")
     one.add_argument("run_id", metavar="run")

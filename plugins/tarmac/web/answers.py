@@ -33,7 +33,9 @@ class Start(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     request: dict[str, Any] = Field(description="the request, as docs/train-your-own.md describes it")
-    key: str | None = Field(None, description="an idempotency key: the same request sent again with it starts nothing")
+    key: str | None = Field(
+        None, description="an idempotency key: the same request with the same key starts nothing a second time"
+    )
 
 
 class Started(BaseModel):

@@ -36,7 +36,7 @@ def dag_file_calls(
         name: Name,
         request: Request,
         suffix: Annotated[str, Query(description="of a copy with DAG ids of its own", max_length=100)] = "",
-        why: Annotated[str, Query(description="each run is labelled with it", max_length=500)] = "",
+        why: Annotated[str, Query(description="the reason: the note of each run has it", max_length=500)] = "",
     ) -> Any:
         """Check a DAG file in a container and store it, where Airflow finds it within seconds. Idempotent.
 

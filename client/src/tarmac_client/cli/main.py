@@ -23,7 +23,7 @@ _ENVIRONMENT = """\
 The stack and the login: `tarmac login URL`, or TARMAC_URL with TARMAC_USER and TARMAC_PASSWORD, or with TARMAC_TOKEN.
 TARMAC_CA_BUNDLE: a file of certificates to trust. HTTPS_PROXY, NO_PROXY: as everywhere. TARMAC_CONFIG: where the login
 is kept. Exit codes: 0 done, 1 the session failed, 2 wrong input, 3 the stack does not answer, 4 the login or its role,
-5 client and stack are of other versions, 130 interrupted."""
+5 client and stack have different versions, 130 interrupted."""
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "login", commands.login, "keep the address of a stack and a login", "tarmac login http://localhost:8081"
     )
     login.add_argument("url", metavar="URL")
-    login.add_argument("--user", help="asked for where it is missing")
+    login.add_argument("--user", help="default: asked for")
     login.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     login.add_argument("--keyring", action="store_true", help="keep the password in the system's keyring")
 
@@ -86,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
         help="a parameter, as `tarmac kinds MODEL` lists them; may be repeated",
     )
     train.add_argument("--name", help="under which the model is registered")
-    train.add_argument("--key", help="the session's id: the same request sent again with it starts nothing")
+    train.add_argument(
+        "--key", help="the session's id; the same request with the same key starts nothing a second time"
+    )
     train.add_argument("--detach", action="store_true", help="print the session's id and return at once")
 
     own = add(
@@ -116,13 +118,11 @@ def parser() -> argparse.ArgumentParser:
     )
     own.add_argument("--image", metavar="NAME", help="one that the stack allows; default: Tarmac's own trainer")
     own.add_argument("--gpu", action="store_true", help="train on a GPU; waits until it fits on one")
-    own.add_argument(
-        "--gpu-memory", metavar="SIZE", help="of a GPU, for example 12GiB; with it --gpu goes without saying"
-    )
+    own.add_argument("--gpu-memory", metavar="SIZE", help="of a GPU, for example 12GiB; implies --gpu")
     own.add_argument("--memory", metavar="SIZE", help="of the host, for example 4GiB")
     own.add_argument("--cpus", metavar="NUMBER", type=float, help="cores of the host")
     own.add_argument("--name", help="under which the model is registered; default: own_code")
-    own.add_argument("--key", help="the session's id: the same request sent again with it starts nothing")
+    own.add_argument("--key", help="the session's id; the same request with the same key starts nothing a second time")
     own.add_argument("--detach", action="store_true", help="print the session's id and return at once")
 
     one = add("follow", commands.follow, "follow a session to its end", "tarmac follow SESSION")
@@ -163,11 +163,13 @@ def parser() -> argparse.ArgumentParser:
 
     data = verbs.add_parser("data", help="store and look at data sets", description="Store and look at data sets.")
     data_verbs = data.add_subparsers(required=True, metavar="VERB")
-    push = add("push", commands.data_push, "store a file unless it is stored", "tarmac data push my.jsonl", data_verbs)
+    push = add(
+        "push", commands.data_push, "store files that are not stored yet", "tarmac data push my.jsonl", data_verbs
+    )
     push.add_argument("files", metavar="FILE", nargs="+", help="a data set, or a .py or .sh script with --script")
     kind = push.add_mutually_exclusive_group()
-    kind.add_argument("--script", action="store_true", help="they are scripts")
-    kind.add_argument("--code", action="store_true", help="they are folders or files of code, for a request with run")
+    kind.add_argument("--script", action="store_true", help="FILE is a script")
+    kind.add_argument("--code", action="store_true", help="FILE is a folder or file of code, for a request with run")
     push.add_argument("--text", metavar="COLUMN", help="of a table: the text; default: known by its name")
     push.add_argument("--label", metavar="COLUMN", help="of a table: the label; default: known by its name")
     push.add_argument(
@@ -237,17 +239,19 @@ def parser() -> argparse.ArgumentParser:
         "reproduce", commands.models_reproduce, "train again from a session's record, and compare the metrics",
         "tarmac models reproduce SESSION", of_models,
     )  # fmt: skip
-    one.add_argument("session", metavar="SESSION", help="whose model it was")
+    one.add_argument("session", metavar="SESSION", help="the session to repeat")
     how = one.add_mutually_exclusive_group()
     how.add_argument("--detach", action="store_true", help="print the repetition's id and return at once")
-    how.add_argument("--compare", metavar="REPETITION", help="with this one, which was started before; start nothing")
+    how.add_argument(
+        "--compare", metavar="REPETITION", help="compare with REPETITION, which was started before, and start nothing"
+    )
     one = add(
         "kinds", commands.kinds, "list the kinds of models; of one, show each parameter and what it does",
         "tarmac kinds named_entity_recognition",
     )  # fmt: skip
     one.add_argument("kind", metavar="MODEL", nargs="?", help="whose parameters are shown")
     add("gpus", commands.gpus, "show the GPUs, what is reserved, and the queue with reasons", "tarmac gpus")
-    dag = verbs.add_parser("dag", help="upload DAG files", description="Upload DAG files; takes the role Admin.")
+    dag = verbs.add_parser("dag", help="upload DAG files", description="Upload DAG files; needs the role Admin.")
     of_dag = dag.add_subparsers(required=True, metavar="VERB")
     one = add(
         "upload", commands.dag_upload, "have a DAG file checked, and shown in Airflow",
@@ -255,7 +259,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     one.add_argument("file", metavar="FILE", help="one Python file that makes a DAG")
     one.add_argument("--as", metavar="SUFFIX", dest="suffix", default="", help="as a copy: its DAG ids end in __SUFFIX")
-    one.add_argument("--why", default="", help="the reason: each run is labelled with it and with your name")
+    one.add_argument("--why", default="", help="the reason: the note of each run has it, with your name")
     add("ls", commands.dag_ls, "list the uploaded DAG files", "tarmac dag ls", of_dag)
     one = add("rm", commands.dag_rm, "remove an uploaded DAG file; its runs stay", "tarmac dag rm nightly", of_dag)
     one.add_argument("name", metavar="NAME", help="as `tarmac dag ls` prints it")
