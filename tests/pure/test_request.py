@@ -515,8 +515,8 @@ def test_the_form_describes_the_parameters_of_each_model():
     text = form_schema()["parameters"]["description_md"]
     _, _, own = text.partition("**named_entity_recognition**")
     assert own.splitlines()[1] == (
-        '  - *architecture* ("small" or "transformer"): small: this network, from nothing; transformer: weights that '
-        "base_model names are fine-tuned; without it what base_model is"
+        '  - *architecture* ("small" or "transformer"): small: a small network, from random weights; transformer: '
+        "fine-tune the weights that base_model names; default: what base_model is"
     )
     assert "named_entity_recognition with a transformer" in text
     assert all(name in text for name in catalogue().models)

@@ -63,15 +63,15 @@ SMALL, TRANSFORMER = "small", "transformer"
 
 ARCHITECTURE = Choice(
     (SMALL, TRANSFORMER),
-    "small: this network, from nothing; transformer: weights that base_model names are fine-tuned; "
-    "without it what base_model is",
+    "small: a small network, from random weights; transformer: fine-tune the weights that base_model names; "
+    "default: what base_model is",
 )
 """The parameter `architecture` of the kinds that have both."""
 
 REFIT = Choice(
     (ALWAYS, NEVER),
     "whether the best model is trained again on all train lines, those held out included; "
-    "without it always, unless promote is auto",
+    "default: always, unless promote is auto",
 )
 """The parameter `refit`."""
 
@@ -83,7 +83,7 @@ COMMON: dict[str, Parameter] = {
     ),
     "batch_size": Number(32, 1, 1024, "lines in an update", whole=True),
     "dropout": Number(
-        0.3, 0, 0.9, "share of the network's values that an update leaves out at random, against learning by heart"
+        0.3, 0, 0.9, "share of the network's values that an update leaves out at random, against overfitting"
     ),
     "learn_rate": Number(0.001, 1e-6, 1, "how far an update moves the weights (Adam); less is slower and steadier"),
     "refit": REFIT,

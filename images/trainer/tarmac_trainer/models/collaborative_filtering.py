@@ -69,7 +69,7 @@ class CollaborativeFiltering(Model[Interaction]):
         ),
         "method": Choice(
             (ALS, NEIGHBOURS),
-            "how it learns; without it three ways are tried, and the best on the evaluation lines is taken",
+            "how it learns; default: three ways are tried, and the best on the evaluation lines is taken",
         ),
         "refit": REFIT,
     }

@@ -60,10 +60,14 @@ class TestModel(Model[Sentence]):
             0, 0, 86400, "seconds of train_seconds after which there is no progress; 0: never; for tests of pipelines"
         ),
         "checkpoint_seconds": Number(
-            0, 0, 86400, "seconds between two checkpoints; 0: as of other models; for tests of pipelines"
+            0, 0, 86400, "seconds between two checkpoints; 0: as for other models; for tests of pipelines"
         ),
         "overrun_mib": Number(
-            0, 0, 200_000, "GPU memory to take above the share at half time, in MiB, for tests of pipelines", whole=True
+            0,
+            0,
+            200_000,
+            "GPU memory to take above the reservation, half way through, in MiB, for tests of pipelines",
+            whole=True,
         ),
     }
     key = f"sentence|{offsets.SPANS}"

@@ -22,7 +22,7 @@ CONFIG = Path(__file__).with_suffix(".cfg")
 
 LINEAR = Choice(
     (NEVER,),
-    "never: the network alone is trained; without it a linear model is trained too, and used where it scores higher",
+    "never: the network alone is trained; default: a linear model is trained too, and used where it scores higher",
 )
 """The parameter `linear`."""
 

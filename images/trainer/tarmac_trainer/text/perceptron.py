@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PERCEPTRON = Choice(
     (NEVER,),
-    "never: the network alone is trained; without it a perceptron is trained too, and used where it scores higher",
+    "never: the network alone is trained; default: a perceptron is trained too, and used where it scores higher",
 )
 """The parameter `perceptron`."""
 

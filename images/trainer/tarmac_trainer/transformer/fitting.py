@@ -20,14 +20,16 @@ COMMON: dict[str, Parameter] = {
     "epochs": Number(
         4, 1, 100, "rounds over the train lines at most; the learn rate falls to nothing over them", whole=True
     ),
-    "max_steps": Number(20_000, 1, 1_000_000, "updates of the weights at most, where the rounds are more", whole=True),
+    "max_steps": Number(
+        20_000, 1, 1_000_000, "updates of the weights at most, even if epochs would need more", whole=True
+    ),
     "patience": Number(3, 1, 100, "so many scorings without a better score end the training", whole=True),
     "evaluations": Number(2, 1, 20, "scorings on the evaluation lines in each round", whole=True),
     "batch_size": Number(16, 1, 1024, "lines that are computed at once; less needs less memory", whole=True),
     "accumulate": Number(1, 1, 1024, "batches in an update: a large batch in little memory", whole=True),
     "learn_rate": Number(1e-4, 1e-7, 0.01, "how far an update moves the weights (AdamW); less is slower and steadier"),
     "precision": Choice(
-        (FLOAT32, BFLOAT16), "numbers to compute with; without it bfloat16 on a GPU that has it, else float32"
+        (FLOAT32, BFLOAT16), "number format; default: bfloat16 on a GPU that supports it, else float32"
     ),
     "refit": REFIT,
 }
@@ -36,7 +38,7 @@ COMMON: dict[str, Parameter] = {
 
 def most_tokens(where_more: str) -> Number:
     """The parameter `max_tokens`; `where_more` says what becomes of longer texts."""
-    text = "tokens that are read at once, at most as many as the weights can; "
+    text = "tokens that are read at once, at most as many as the model supports; "
     return Number(128, 16, 8192, text + where_more, whole=True)
 
 
