@@ -14,8 +14,8 @@ from tarmac_trainer.mlflow_io.predicting import Predictor
             [{"sentence": "Ada"}, {"sentence": None}],
             'object 2 of 2, {"sentence": null}, cannot be read: "sentence" is missing',
         ),
-        ([{"sentence": float("nan")}], 'object 1 of 1, {"sentence": NaN}, cannot be read: "sentence" must be a string'),
-        ([{}], 'object 1 of 1, {}, cannot be read: "sentence" is missing'),
+        ([{"sentence": float("nan")}], 'object 1 of 1, {"sentence": NaN}, cannot be read: "sentence" is missing'),
+        ([{}], 'object 1 of 1, {}, cannot be read: "text" or "sentence" is missing'),
         ([{"sentence": " "}], 'object 1 of 1, {"sentence": " "}, cannot be read: '),
         (
             ["Ada sleeps"],

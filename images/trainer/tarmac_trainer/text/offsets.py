@@ -63,9 +63,8 @@ def given_as_text(value: Mapping[str, Any]) -> bool:
     if _is_missing(value.get(TEXT)):
         keys = (TEXT, "sentence")
         near = [key for key in value if key not in keys and key.strip().casefold() in keys]
-        raise BrokenLineError(
-            f'"{TEXT}" or "sentence" is missing' + (f", and there is {shown(near[0])}" if near else "")
-        )
+        named = " or ".join(f'"{key}"' for key in ([key for key in keys if key in value] or keys))
+        raise BrokenLineError(f"{named} is missing" + (f", and there is {shown(near[0])}" if near else ""))
     return True
 
 
