@@ -113,8 +113,9 @@ test_client() {
 # Runs the tests of the folders in `folders`, or of the files that the arguments name. On all cores, unless arguments
 # choose a few: then a process for each costs more than it saves.
 run_tests() {
-    local workers=(-n auto --dist worksteal) argument
-    if [ $# -gt 0 ]; then workers=(); fi
+    local workers=() argument
+    # One more than there are cores, since many of these tests wait for a process or a thread.
+    if [ $# -eq 0 ]; then workers=(-n "$(($(getconf _NPROCESSORS_ONLN) + 1))" --dist worksteal); fi
     for argument in "$@"; do
         case $argument in tests/*) folders=() ;; esac
     done
