@@ -70,6 +70,14 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "Python's dictionaries": (b"{'sentence': 'x'}\n", "holds Python dictionaries"),
     "Python's None": (b'{"sentence": "x", "pos": None}\n', "holds Python dictionaries"),
     "a broken line": (LINES + b'{"sentence": "x"\n', "line 3"),
+    "several lines that are not JSON": (
+        LINES + b"one\ntwo\nthree\nfour\n",
+        "line 4 (Expecting value): 'two'; line 5 (Expecting value): 'three'; and 1 more line.",
+    ),
+    "several lines that are no objects": (
+        LINES + b"1\n[2]\n",
+        "line 3 is a number, not an object: '1'; line 4 is an array, not an object: '[2]'",
+    ),
     "a broken first line": (b'{"sentence": "x"]\n' + LINES, "has a line that is not JSON, line 1"),
     "a number of 5,000 digits": (b'{"a": ' + b"9" * 5_000 + b"}\n", "line 1 (a number of thousands of digits)"),
     "extreme nesting on a later line": (LINES + b'{"a": ' + b"[" * 200_000, "line 3 (nested too deeply)"),

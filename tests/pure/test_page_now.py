@@ -126,7 +126,19 @@ def test_a_stack_without_a_gpu_says_why_it_has_none():
     assert unasked.startswith("the NVIDIA driver lists 2 GPUs, and no session has asked for one yet")
     found = answers.Now(at=AT, devices=[], no_gpu=why, hosts=[], queue=[], sessions=[])
     assert view(found).no_gpu == why
-    assert room(found)[0] == f"none: {why}. No session waits: what fits starts at once."
+    assert room(found)[0] == f"none: {why}."
+
+
+def test_the_form_says_when_there_is_more_room():
+    trains = [session("long", seconds_left=720.0), session("cpu", seconds_left=50.0), session("unknown")]
+    waits = answers.Queued(
+        session="w", place=1, of="gpu", priority=0, since=AT, gives_up=AT, estimate="4 GiB", why="no room",
+    )  # fmt: skip
+    known: dict[str, Any] = {"at": AT, "hosts": [], "devices": [device(holding("long", 1))], "sessions": trains}
+    gpu, cpu = room(answers.Now(queue=[waits], **known))
+    assert gpu.endswith("1 session waits already. The next training ends in 12 min.")
+    assert cpu.endswith("No session waits: what fits starts at once. The next training ends in 50 s.")
+    assert room(answers.Now(queue=[], **{**known, "sessions": []}))[0].endswith("what fits starts at once.")
 
 
 def test_two_sessions_of_one_name_are_told_apart():

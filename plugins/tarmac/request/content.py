@@ -15,6 +15,8 @@ from tarmac.request.weights import NAMES
 # How much of a file's beginning is read, in bytes.
 HEAD_BYTES = 1024 * 1024
 _LINES = 100
+_NAMED = 3
+"""Broken lines that a message shows."""
 _EXPECTED = {
     ".jsonl": 'Expected is JSON Lines: UTF-8 text with one JSON object a line, for example {"sentence": "Ada met Bob"}',
     ".py": "Expected is a Python program: UTF-8 text",
@@ -180,20 +182,29 @@ def _not_json_lines(text: str, whole: bool) -> str | None:
             return _ARRAY if text.lstrip()[:1] == "[" else f"is text in one line, not JSON: {_shown(text.strip())}"
         lines = lines[:-1]  # the last one may be cut
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    broken, others = list[str](), list[str]()
     for number, line in numbered:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            reason = _why_unreadable(error)
-            return _kind(text, [each for _, each in numbered], whole, f"line {number} ({reason}): {_shown(line)}")
+            broken.append(f"line {number} ({_why_unreadable(error)}): {_shown(line)}")
+            continue
         if isinstance(value, list) and len(numbered) == 1:
             return _ARRAY
         if not isinstance(value, dict):
             kind = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}.get(
                 type(value), "a number"
             )
-            return f"is JSON Lines, but line {number} is {kind}, not an object: {_shown(line)}"
-    return None
+            others.append(f"line {number} is {kind}, not an object: {_shown(line)}")
+    if broken:
+        return _kind(text, [each for _, each in numbered], whole, _first(broken))
+    return f"is JSON Lines, but {_first(others)}" if others else None
+
+
+def _first(said: Sequence[str]) -> str:
+    """The first of what is said of lines, and how many more there are in what was looked at."""
+    more = len(said) - _NAMED
+    return "; ".join(said[:_NAMED]) + (f"; and {more:,} more {'line' if more == 1 else 'lines'}" if more > 0 else "")
 
 
 _ARRAY = "is one JSON array: write each of its elements on a line of its own (jq -c '.[]')"
@@ -201,7 +212,7 @@ _ONE_DOCUMENT = "is one JSON document over several lines: write each object on o
 
 
 def _kind(text: str, lines: Sequence[str], whole: bool, broken: str) -> str:
-    """Name a text that is not JSON Lines by what it looks like; `broken` tells of its first line that is no JSON."""
+    """Name a text that is not JSON Lines by what it looks like; `broken` tells of its first lines that are no JSON."""
     first = lines[0]
     if first.startswith("{") and _is_json(first):
         return f"has a line that is not JSON, {broken}"
