@@ -89,7 +89,8 @@ def test_any_request_of_another_session_fills_a_form(request: Any):
         ("resources.gpu_memory: must be a size.", "gpu_memory"),
         ("parameters.dropout: must be a number.", "parameter.dropout"),
         ("seed: must be a whole number.", "seed"),
-        ("script: must be one.", ""),
+        ("script: must be one.", "script"),
+        ("run: is only for own_code.", ""),
     ],
 )
 def test_a_problem_stands_at_its_field(problem: str, field: str):
@@ -226,6 +227,26 @@ def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: Tes
     assert "<code>&lt;script&gt;</code>" in stored.text
     reference = re.findall(r'data-reference="([^"]+)"', stored.text)[0]
     assert f'<option value="{reference}">not used lately' in see(browser, "/new?model=test_model")
+
+
+def test_a_script_of_ones_own_is_checked_stored_and_sent(browser: TestClient, fakes: Fakes, tmp_path: Path):
+    assert "is not Python: line 1" in upload(browser, b"def f(:", "?suffix=.py&only=check").text
+    assert "data-script" not in see(browser, "/new?model=collaborative_filtering"), "its trainer takes none"
+    assert "data-script" in see(browser, "/new?model=named_entity_recognition")
+    stored = upload(browser, b"print(1)\n", "?suffix=.py")
+    (reference,) = re.findall(r'data-reference="(\w{43,44}/\w+\.py)"', stored.text)
+    assert [path.read_bytes() for path in tmp_path.rglob("*.py")] == [b"print(1)\n"]
+    sent = {"script": reference, "policy": "spread", "host": "local", "max_wait_seconds": "60", "stall_seconds": "90"}
+    send(browser, do="start", key="k", gpu="on", model="named_entity_recognition", **sent)
+    request = fakes.airflow_api.runs["k"]["conf"]
+    assert request["script"] == reference
+    assert request["resources"] == {
+        "policy": "spread", "host": "local", "max_wait_seconds": 60, "stall_seconds": 90,
+    }  # fmt: skip
+    again = see(browser, "/new?like=k")
+    assert f'name="script" value="{reference}"' in again
+    assert 'value="90"' in again
+    assert 'id="wrong-stall_seconds-1"' in send(browser, do="check", stall_seconds="1").text
 
 
 def test_a_file_that_is_refused_says_why_and_stores_nothing(browser: TestClient, tmp_path: Path):

@@ -93,18 +93,23 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         tarmac_proof: Annotated[str, Header()] = "",
         only: Literal["check", ""] = "",
         model: str = "",
+        suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl",
     ) -> Response:
-        """Check the beginning of a data set, or store one; answer with what it is."""
+        """Check the beginning of a data set or a script, or store one; answer with what it is."""
         if is_forged(request.headers, cookie_token(request.headers), tarmac_proof):
             raise RefusedError(HTTPStatus.FORBIDDEN, answers.Refusal(detail=FORGED, problems=[]))
         call = calls(request)
         if only:
-            found = await call.send_file(answers.Problems, f"/checks/file?model={quote(model, safe='')}", request)
-            return shown(request, "upload_part.html", problems=found.problems, content=None)
-        kept = await call.send_file(answers.Kept, "/datasets", request)
+            found = await call.send_file(
+                answers.Problems, f"/checks/file?suffix={suffix}&model={quote(model, safe='')}", request
+            )
+            return shown(request, "upload_part.html", problems=found.problems, content=None, script=None)
+        kept = await call.send_file(answers.Kept, f"/datasets?suffix={suffix}", request)
+        if suffix != ".jsonl":
+            return shown(request, "upload_part.html", problems=[], content=None, script=kept)
         name = quote(kept.reference.rpartition("/")[2])
         content = await call.get(answers.Content, f"/datasets/{name}/content")
-        return shown(request, "upload_part.html", problems=[], content=content, lines=_lines(content))
+        return shown(request, "upload_part.html", problems=[], content=content, script=None, lines=_lines(content))
 
 
 def _lines(content: answers.Content) -> list[Any]:

@@ -3,11 +3,17 @@
 
 const HEAD = 1024 * 1024; // bytes that are looked at before the file is sent
 
-function send(place, body, only, onProgress) {
+// What a file is sent as. A script whose name does not say what it is counts as Python, and is refused if it is not.
+function suffixOf(place, file) {
+  if (!("script" in place.dataset)) return ".jsonl";
+  return file.name.endsWith(".sh") ? ".sh" : ".py";
+}
+
+function send(place, body, suffix, only, onProgress) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest(); // fetch does not tell how far an upload is
     const model = encodeURIComponent(place.dataset.model || "");
-    call.open("POST", place.dataset.upload + (only ? `?only=check&model=${model}` : ""));
+    call.open("POST", `${place.dataset.upload}?suffix=${suffix}${only ? `&only=check&model=${model}` : ""}`);
     call.setRequestHeader("Tarmac-Proof", place.dataset.proof);
     call.setRequestHeader("Content-Type", "application/octet-stream");
     if (onProgress) call.upload.addEventListener("progress", (event) => onProgress(event.loaded / event.total));
@@ -31,6 +37,10 @@ function complain(place, text) {
 
 function offer(place, file) {
   const stored = place.querySelector("[data-reference]");
+  if ("script" in place.dataset) {
+    document.getElementById("script").value = stored.dataset.reference;
+    return;
+  }
   const use = place.querySelector("[data-use]")?.value;
   const rows = [...document.querySelectorAll("[data-set]")];
   const row = use === "more" ? rows.find((one) => !one.querySelector("select").value) : rows[0];
@@ -74,12 +84,13 @@ async function tell(select) {
 
 async function take(place, file) {
   const progress = place.querySelector("progress");
+  const suffix = suffixOf(place, file);
   try {
-    const head = await send(place, file.slice(0, HEAD), true);
+    const head = await send(place, file.slice(0, HEAD), suffix, true);
     show(place, head.html);
     if (!head.ok || place.querySelector(".wrong")) return;
     progress.hidden = false;
-    const stored = await send(place, file, false, (done) => (progress.value = done));
+    const stored = await send(place, file, suffix, false, (done) => (progress.value = done));
     if (stored.ok) show(place, stored.html);
     else complain(place, new DOMParser().parseFromString(stored.html, "text/html").body.textContent.trim());
     if (stored.ok) offer(place, file);
