@@ -195,10 +195,13 @@ def test_a_version_whose_files_are_gone_does_not_come_into_production(mlflow: Ml
         name=shared, kind="test_model", run_id=first.run_id, source=first.source, metrics={}, description="", tags={}
     )
     registry.delete_version(registry.version(shared, 1), files=True)
-    for words in (("promote", "--by=ada", "--", name, "1"), ("rollback", "--by=ada", "--", name)):
-        code, _, err = said(*words)
-        assert (code, f"The files of {name}/1 were deleted from MLflow: nothing could load it" in err) == (2, True)
+    code, _, err = said("promote", "--by=ada", "--", name, "1")
+    assert (code, f"The files of {name}/1 were deleted from MLflow: nothing could load it" in err) == (2, True)
     assert mlflow.aliases(name) == {"production": 2}
+    # A step back goes over it, here to nothing, and says so.
+    assert said("rollback", "--by=ada", "--", name)[0] == 0
+    assert mlflow.aliases(name) == {}
+    assert "not to version 1, which is not there any more" in said("production", name)[1]
 
 
 def test_a_step_back_of_a_model_that_is_not_there_says_so(mlflow: Mlflow, said: Said):
