@@ -225,6 +225,14 @@ def test_a_person_uploads_trains_watches_reads_why_one_waits_and_promotes(
     with served("user") as url:
         page = opened(url)
         use(page.get_by_role("link", name="New session"))
+        page.get_by_label("Model").select_option("named_entity_recognition")
+        use(page.get_by_role("button", name="Continue"))
+        use(page.get_by_text("More", exact=True))
+        script = {"name": "mine.py", "mimeType": "text/x-python", "buffer": b"print(1)\n"}
+        page.get_by_label("A script of your own").set_input_files(script)  # type: ignore[arg-type]
+        expect(page.get_by_label("Script", exact=True)).to_have_value(re.compile(r"^(\w+)/\1\.py$"))
+
+        use(page.get_by_role("link", name="New session"))
         page.get_by_label("Model").select_option("test_model")
         use(page.get_by_role("button", name="Continue"))
         page.get_by_label("A file of your own").set_input_files(str(REPO / "examples" / "tiny.jsonl"))

@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "a broken line": (LINES + b'{"sentence": "x"\n', "line 3"),
     "several lines that are not JSON": (
         LINES + b"one\ntwo\nthree\nfour\n",
-        "line 4 (Expecting value): 'two'; line 5 (Expecting value): 'three'; and 1 more line.",
+        "has lines that are not JSON, line 3 (Expecting value): 'one'; line 4 (Expecting value): 'two'; line 5",
     ),
     "several lines that are no objects": (
         LINES + b"1\n[2]\n",

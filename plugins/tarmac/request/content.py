@@ -197,7 +197,8 @@ def _not_json_lines(text: str, whole: bool) -> str | None:
             )
             others.append(f"line {number} is {kind}, not an object: {_shown(line)}")
     if broken:
-        return _kind(text, [each for _, each in numbered], whole, _first(broken))
+        said = f"has {'a line that is' if len(broken) == 1 else 'lines that are'} not JSON, {_first(broken)}"
+        return _kind(text, [each for _, each in numbered], whole, said)
     return f"is JSON Lines, but {_first(others)}" if others else None
 
 
@@ -212,10 +213,10 @@ _ONE_DOCUMENT = "is one JSON document over several lines: write each object on o
 
 
 def _kind(text: str, lines: Sequence[str], whole: bool, broken: str) -> str:
-    """Name a text that is not JSON Lines by what it looks like; `broken` tells of its first lines that are no JSON."""
+    """Name a text that is not JSON Lines by what it looks like; `broken` says of JSON Lines which are none."""
     first = lines[0]
     if first.startswith("{") and _is_json(first):
-        return f"has a line that is not JSON, {broken}"
+        return broken
     if first.startswith("{'") or first.startswith('{"') and re.search(r": (True|False|None)\b", first):
         return "holds Python dictionaries, not JSON: write each with json.dumps"
     if first.startswith("[") and (not whole or _is_json(text)):
@@ -223,7 +224,7 @@ def _kind(text: str, lines: Sequence[str], whole: bool, broken: str) -> str:
     if first.startswith("{"):
         if (whole and _is_json(text)) or first == "{" or first.endswith(("{", "[", ",")):
             return _ONE_DOCUMENT
-        return f"has a line that is not JSON, {broken}"
+        return broken
     if first.startswith("<"):
         return f"is XML or HTML; its first line is {_shown(first)}"
     if all(re.fullmatch(r"\S+(\s+\S+)*\s+(O|[BIES]-\S+)", line) for line in lines[:20]):
