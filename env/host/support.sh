@@ -12,17 +12,7 @@ case $file in -*) file=./$file ;; esac # no option
 [ ! -e "$file" ] || refuse "FILE: '$file' is there already: name another one."
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 . "$here/stack.sh"
-# What a command says that fails, on a full disk for instance, does not say what becomes of it.
-leave() {
-    local code=$?
-    [ -n "$parts" ] || return 0
-    rm -rf "$parts" "$file.part"
-    case $code in
-    0 | 130) ;;
-    *) say "The file was not made, and nothing is left of it. If there is no space, name a file on a disk that has more." ;;
-    esac
-}
-trap leave EXIT
+trap 'leave_nothing_of "The file" "$parts" "$file.part"' EXIT
 trap 'exit 130' INT TERM
 umask 077
 parts=$(mktemp -d "$file.XXXXXX" 2>/dev/null) || refuse "FILE: you cannot write into the folder of '$file'. Name a file in a folder that is there and yours."

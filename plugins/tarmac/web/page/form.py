@@ -18,8 +18,16 @@ ROWS = 3
 """Data sets that a form has room for. A request may have more; then it is sent by the API."""
 
 _TOP = {"name": str, "base_model": str, "seed": int, "priority": int, "promote": str, "script": str}
-_RESOURCES = {"gpu_memory": str, "gpus": int, "memory": str, "cpus": float, "policy": str, "host": str}
-_RESOURCES |= {"max_wait_seconds": int, "stall_seconds": int}
+_RESOURCES = {
+    "gpu_memory": str,
+    "gpus": int,
+    "memory": str,
+    "cpus": float,
+    "policy": str,
+    "host": str,
+    "max_wait_seconds": int,
+    "stall_seconds": int,
+}
 _SWITCHES = ("gpu", "no_cache")
 NAMES = ["model", *_SWITCHES, *_TOP, *_RESOURCES]
 """The fields that the form has for every model, data sets aside."""
