@@ -79,12 +79,12 @@ show_end_of() {
     tail -n "${2:-20}" "$1" | sed 's/^/  | /' >&2
 }
 
-# At a script's end: removes the folder $2 in which it made $1, where there is one, and the file $3, and says so if it failed:
+# At a script's end: removes the folder $2 in which it made $1, where there is one, and a file $3, and says so if it failed:
 # what a command says that fails, on a full disk for instance, does not say what becomes of what it made.
 leave_nothing_of() {
     local code=$?
     [ -n "$2" ] || return 0
-    rm -rf "$2" "$3"
+    rm -rf "$2" ${3:+"$3"}
     case $code in
     0 | 130) ;;
     *) say "$1 was not made, and nothing is left of it. If there is no space, name a file on a disk that has more." ;;

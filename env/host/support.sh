@@ -12,7 +12,7 @@ case $file in -*) file=./$file ;; esac # no option
 [ ! -e "$file" ] || refuse "FILE: '$file' is there already: name another one."
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 . "$here/stack.sh"
-trap 'leave_nothing_of "The file" "$parts" "$file.part"' EXIT
+trap 'leave_nothing_of "The file" "$parts"' EXIT
 trap 'exit 130' INT TERM
 umask 077
 parts=$(mktemp -d "$file.XXXXXX" 2>/dev/null) || refuse "FILE: you cannot write into the folder of '$file'. Name a file in a folder that is there and yours."

@@ -74,6 +74,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
         LINES + b"one\ntwo\nthree\nfour\n",
         "has lines that are not JSON, line 3 (Expecting value): 'one'; line 4 (Expecting value): 'two'; line 5",
     ),
+    "so many broken lines that they are not counted": (LINES + b"x\n" * 500, "'x'; and many more lines. Expected is"),
     "several lines that are no objects": (
         LINES + b"1\n[2]\n",
         "line 3 is a number, not an object: '1'; line 4 is an array, not an object: '[2]'",

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tarmac.base.errors import HostError
-from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
 from tarmac.base.texts import counted
 from tarmac.base.units import GIB, format_cores, format_seconds, format_size
@@ -181,7 +180,7 @@ def disk_sentence(found: Report) -> str:
 
 
 def _gpu_sentence(far: EngineCalls, image: str, found: Report) -> str:
-    labels = {LABEL_PROJECT: settings().stack, passthrough.PROBE_LABEL: "gpu"}
+    labels = passthrough.trial_labels(settings().stack)
     problems = {
         device.uuid: passthrough.problem(far, image, device.uuid, labels)
         for device in found.snapshot.devices

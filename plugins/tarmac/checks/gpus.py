@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from tarmac.base.ids import LOCAL_HOST
-from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
 from tarmac.containers import engine, passthrough
 from tarmac.devices.snapshot import Device, Snapshot, snapshot
@@ -144,5 +143,5 @@ def _tried(host: str, uuids: list[str]) -> dict[str, str]:
     image = stack.trainer_image
     if is_elsewhere(host):
         image = image_on(engine.client(), api, image, host)
-    labels = {LABEL_PROJECT: stack.stack, passthrough.PROBE_LABEL: "gpu"}
+    labels = passthrough.trial_labels(stack.stack)
     return {uuid: passthrough.problem(api, image, uuid, labels) or "" for uuid in uuids}

@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from tarmac.admission.placement import DeviceLoad, HostNeed, Need, NoFit, place
 from tarmac.base.errors import ContainerError, RegistryError, UnknownModelError
 from tarmac.base.ids import LOCAL_HOST
-from tarmac.base.session import LABEL_PROJECT
 from tarmac.base.settings import settings
 from tarmac.base.units import (
     LEAST_BYTES,
@@ -295,7 +294,7 @@ def _devices_here(image: str | None) -> tuple[str, list[DeviceLoad] | None]:
     if seen.state is not devices.State.OK:
         return f"gpu: this machine has no working GPU: {seen.sentence} {instead}", []
     stack = settings()
-    labels = {LABEL_PROJECT: stack.stack, passthrough.PROBE_LABEL: "gpu"}
+    labels = passthrough.trial_labels(stack.stack)
     usable = [device.uuid for device in seen.devices if device.usable]
     if usable and image and (problem := passthrough.problem(engine.client(), image, usable[0], labels)):
         return f"gpu: {problem} {instead}", []

@@ -9,11 +9,14 @@ from docker.errors import APIError
 from docker.types import DeviceRequest
 
 from tarmac.base.errors import ContainerError
+from tarmac.base.session import LABEL_PROJECT
 from tarmac.containers import engine
 from tarmac.containers.calls import EngineCalls
 
-PROBE_LABEL = "tarmac.probe"
-"""Of a container that only tries something, beside that of the stack."""
+
+def trial_labels(stack: str) -> dict[str, str]:
+    """Return the labels of a container of a stack that only tries a GPU. Pure."""
+    return {LABEL_PROJECT: stack, "tarmac.probe": "gpu"}
 
 
 def problem(api: EngineCalls, image: str, uuid: str, labels: dict[str, str]) -> str | None:

@@ -7,7 +7,8 @@ import codecs
 import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from tarmac.request.weights import NAMES
@@ -182,30 +183,38 @@ def _not_json_lines(text: str, whole: bool) -> str | None:
             return _ARRAY if text.lstrip()[:1] == "[" else f"is text in one line, not JSON: {_shown(text.strip())}"
         lines = lines[:-1]  # the last one may be cut
     numbered = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    broken, others = list[str](), list[str]()
+    if len(numbered) == 1 and numbered[0][1].startswith("[") and _is_json(numbered[0][1]):
+        return _ARRAY
+    # Of a text without any line of JSON there are very many.
+    found = list(islice(_wrong_lines(numbered), _LINES))
+    if broken := [said for is_json, said in found if not is_json]:
+        said = f"has {'a line that is' if len(broken) == 1 else 'lines that are'} not JSON, {_first(broken)}"
+        return _kind(text, [each for _, each in numbered], whole, said)
+    return f"is JSON Lines, but {_first([said for _, said in found])}" if found else None
+
+
+def _wrong_lines(numbered: Iterable[tuple[int, str]]) -> Iterator[tuple[bool, str]]:
+    """Say of each line that is no JSON object what it is, and whether it is JSON."""
     for number, line in numbered:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            broken.append(f"line {number} ({_why_unreadable(error)}): {_shown(line)}")
+            yield False, f"line {number} ({_why_unreadable(error)}): {_shown(line)}"
             continue
-        if isinstance(value, list) and len(numbered) == 1:
-            return _ARRAY
         if not isinstance(value, dict):
             kind = {list: "an array", str: "a string", type(None): "null", bool: "true or false"}.get(
                 type(value), "a number"
             )
-            others.append(f"line {number} is {kind}, not an object: {_shown(line)}")
-    if broken:
-        said = f"has {'a line that is' if len(broken) == 1 else 'lines that are'} not JSON, {_first(broken)}"
-        return _kind(text, [each for _, each in numbered], whole, said)
-    return f"is JSON Lines, but {_first(others)}" if others else None
+            yield True, f"line {number} is {kind}, not an object: {_shown(line)}"
 
 
 def _first(said: Sequence[str]) -> str:
-    """The first of what is said of lines, and how many more there are in what was looked at."""
+    """The first of what is said of lines, and how many more there are, of many that there are more."""
     more = len(said) - _NAMED
-    return "; ".join(said[:_NAMED]) + (f"; and {more:,} more {'line' if more == 1 else 'lines'}" if more > 0 else "")
+    if more <= 0:
+        return "; ".join(said)
+    many = "many" if len(said) >= _LINES else f"{more:,}"
+    return f"{'; '.join(said[:_NAMED])}; and {many} more {'line' if more == 1 else 'lines'}"
 
 
 _ARRAY = "is one JSON array: write each of its elements on a line of its own (jq -c '.[]')"

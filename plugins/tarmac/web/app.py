@@ -145,6 +145,11 @@ def create_app(stack: Stack) -> FastAPI:
             raise DatasetError(problem)
         return int(size), rest
 
+    async def found_with_place(person: Person, id: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
+        """Return a session's run, and what the ledger has of it while it is under way."""
+        run = await work(person, lambda api: sessions.run_of(api, id))
+        return run, await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
+
     async def explained(person: Person, run: dict[str, Any], place: Mapping[str, Any]) -> answers.Explanation:
         """Say why a session waits or failed, in the words of the client."""
         found = await work(person, lambda api: explain(api, run, place, client_command))
@@ -276,15 +281,13 @@ def create_app(stack: Stack) -> FastAPI:
     @app.get(f"{PREFIX}/sessions/{{id}}", response_model=answers.Session)
     async def show_session(person: Reader, id: Id) -> Any:
         """Show all about a session: its state, why it waits or failed, its progress and its latest metric."""
-        run = await work(person, lambda api: sessions.run_of(api, id))
-        place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
+        run, place = await found_with_place(person, id)
         return await work(person, lambda api: sessions.session(api, run, place))
 
     @app.get(f"{PREFIX}/sessions/{{id}}/overview", response_model=answers.Overview)
     async def show_overview(person: Reader, id: Id) -> Any:
         """Show at once what the calls below it say of a session: the session, its curves, its GPU use, why it waits."""
-        run = await work(person, lambda api: sessions.run_of(api, id))
-        place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
+        run, place = await found_with_place(person, id)
         found, points = await work(person, lambda api: sessions.session_with_points(api, run, place))
         used = None if sessions.trains_on_cpu(found) else await asked("GET", "/usage", {"run": id})
         # What trains or has ended well neither waits nor failed.
@@ -353,8 +356,7 @@ def create_app(stack: Stack) -> FastAPI:
     @app.get(f"{PREFIX}/sessions/{{id}}/explain")
     async def explain_session(person: Reader, id: Id) -> answers.Explanation:
         """Say why a session waits or failed, with the numbers, and what to do."""
-        run = await work(person, lambda api: sessions.run_of(api, id))
-        place = await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
+        run, place = await found_with_place(person, id)
         return await explained(person, run, place)
 
     @app.post(f"{PREFIX}/sessions/{{id}}/reproduce", status_code=201, openapi_extra=_takes(answers.Repeat))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -44,17 +44,13 @@ def run_of(api: AirflowApi, run_id: str) -> Json:
     Raises:
         ApiError: there is none (status 404), or no answer.
     """
-    try:
-        return api.run(run_id)
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        raise ApiError(f"There is no session {run_id!r}.", 404) from error
+    return _of_session(api.run, run_id)
 
 
-def _instances_of(api: AirflowApi, run_id: str) -> list[Json]:
+def _of_session[T](ask: Callable[[str], T], run_id: str) -> T:
+    """Ask Airflow for something of a session; where it has none, say that there is no such session."""
     try:
-        return api.task_instances(run_id)
+        return ask(run_id)
     except ApiError as error:
         if error.status != 404:
             raise
@@ -251,7 +247,7 @@ def log(api: AirflowApi, run_id: str, task: str | None, first: int | None) -> Js
     Raises:
         ApiError: the session has no such task, or none of its tasks has begun.
     """
-    instances = {one["task_id"]: one for one in _instances_of(api, run_id)}
+    instances = {one["task_id"]: one for one in _of_session(api.task_instances, run_id)}
     if task is None:
         begun = [one for one in ids.TASKS if one in instances and instances[one].get("try_number")]
         begun = [one for one in begun if instances[one]["state"] not in ("skipped", "upstream_failed", None)]

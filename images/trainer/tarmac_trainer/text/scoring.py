@@ -2,7 +2,7 @@
 parts are all missing is 0, and says why."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, repeat
 from typing import TypeVar
@@ -45,10 +45,18 @@ class SetCounts:
     rows: list[Counts] = field(default_factory=list)
     """By line: how many were right, predicted and wanted."""
 
-    def count(self, predicted: Set[str] | Set[Span], wanted: Set[str] | Set[Span]) -> None:
-        """Take one line's sets into account."""
-        row = {"right": len(predicted & wanted), "predicted": len(predicted), "wanted": len(wanted)}
-        self.rows.append({name: number for name, number in row.items() if number})
+    def count(self, right: Iterable[str], predicted: Iterable[str], wanted: Iterable[str]) -> None:
+        """Count the labels of one line: those that are right, all that were predicted, and all that were wanted."""
+        row = {}
+        for name, labels, counts in (
+            ("right", [*right], self.right),
+            ("predicted", [*predicted], self.predicted),
+            ("wanted", [*wanted], self.wanted),
+        ):
+            counts.update(labels)
+            if labels:
+                row[name] = len(labels)
+        self.rows.append(row)
 
     def parts(self) -> Parts:
         """What the f1 over all labels is made of."""
@@ -85,10 +93,7 @@ class SpanCounts(SetCounts):
     def add(self, predicted: Iterable[Span], wanted: Iterable[Span]) -> None:
         """Count the spans of one sentence."""
         predicted, wanted = set(predicted), set(wanted)
-        self.count(predicted, wanted)
-        self.right.update(kind for _, _, kind in predicted & wanted)
-        self.predicted.update(kind for _, _, kind in predicted)
-        self.wanted.update(kind for _, _, kind in wanted)
+        self.count(*((kind for _, _, kind in spans) for spans in (predicted & wanted, predicted, wanted)))
 
     def scores(self, noun: str) -> Scores:
         """Precision, recall and f1, over all types and for each that was wanted or predicted.
@@ -116,10 +121,7 @@ class LabelSetCounts(SetCounts):
     def add(self, predicted: Iterable[str], wanted: Iterable[str]) -> None:
         """Count the labels of one text."""
         predicted, wanted = set(predicted), set(wanted)
-        self.count(predicted, wanted)
-        self.right.update(predicted & wanted)
-        self.predicted.update(predicted)
-        self.wanted.update(wanted)
+        self.count(predicted & wanted, predicted, wanted)
         self.texts += 1
         self.exact += predicted == wanted
 

@@ -203,8 +203,10 @@ def room(now: answers.Now) -> tuple[str, str]:
         f"{one.name} has {format_cores(one.free_millicpus)} and {format_size(one.free_bytes)} free" for one in now.hosts
     )
     on_gpu = {held.session for one in now.devices for held in one.sessions}
-    known = [(one.id in on_gpu, one.seconds_left) for one in now.sessions if one.seconds_left is not None]
-    left = {"gpu": [left for on, left in known if on], "cpu": [left for on, left in known if not on]}
+    left: dict[str, list[float]] = {"gpu": [], "cpu": []}
+    for one in now.sessions:
+        if one.seconds_left is not None:
+            left["gpu" if one.id in on_gpu else "cpu"].append(one.seconds_left)
     return (
         f"{gpus}. {_queue(waiting['gpu'], left['gpu'])}" if usable or waiting["gpu"] else f"{gpus}.",
         f"{hosts or 'No host has been measured yet'}. {_queue(waiting['cpu'], left['cpu'])}",
@@ -213,11 +215,10 @@ def room(now: answers.Now) -> tuple[str, str]:
 
 def _queue(waiting: int, left: Sequence[float]) -> str:
     """Say whether a new session waits, and for how long at least, of the seconds that trainings still take."""
-    ends = f"The next training ends in {format_seconds(min(left), about=True)}." if left else ""
-    if waiting:
-        # With what is known of the queue this is the least that one more waits.
-        return f"{waiting} {'session waits' if waiting == 1 else 'sessions wait'} already. {ends}".rstrip()
-    return f"No session waits: what fits starts at once. {ends}".rstrip()
+    said = f"{waiting} {'session waits' if waiting == 1 else 'sessions wait'} already."
+    if not waiting:
+        said = "No session waits: what fits starts at once."
+    return f"{said} The next training ends in {format_seconds(min(left), about=True)}." if left else said
 
 
 def as_json(request: Mapping[str, Any]) -> str:
