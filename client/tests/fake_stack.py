@@ -120,6 +120,11 @@ class Stack:
             return 200, {"problems": self.problems}
         if path == "/checks/file":
             return 200, {"problems": self.check_file(body)}
+        if path == "/checks/weights":
+            names = sorted(set(json.loads(body)["names"]) & {"config.json", "model.safetensors", "tokenizer.json"})
+            if "model.safetensors" not in names:
+                return 400, {"detail": "The folder has no model.safetensors: name another.", "problems": []}
+            return 200, {"names": names}
         if path == "/sessions" and method == "POST":
             sent = json.loads(body)
             new = sent["key"] not in self.started

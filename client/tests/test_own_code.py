@@ -109,6 +109,23 @@ def test_a_request_and_python_name_code_by_its_path(tarmac: Command, stack: Stac
     assert (code, out.strip()) == (0, stack.started["p"]["run"]["code"])
 
 
+def test_a_folder_of_weights_is_stored_without_its_other_files_and_a_wrong_one_is_refused(
+    tarmac: Command, stack: Stack, tmp_path: Path
+):
+    for name in ("tokenizer.json", "config.json", "model.safetensors", "README.md"):
+        (tmp_path / name).write_text(name)
+    code, out, _ = tarmac("data", "push", "--weights", tmp_path)
+    (reference,) = stack.stored
+    assert (code, out.strip()) == (0, f"weights:{reference.partition('/')[0]}")
+    assert list(members(stack.stored[reference])) == ["config.json", "model.safetensors", "tokenizer.json"]
+    (tmp_path / "model.safetensors").unlink()
+    code, _, err = tarmac("data", "push", "--weights", tmp_path)
+    assert (code, err) == (2, f"{tmp_path}: The folder has no model.safetensors: name another.\n")
+    code, _, err = tarmac("data", "push", "--weights", tmp_path / "none")
+    assert (code, "is not there: name the folder that a transformer was saved to" in err) == (2, True)
+    assert len(stack.stored) == 1
+
+
 def repository(folder: Path) -> str:
     """A repository with a project and a commit before it; returns the commit's id."""
     made = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}

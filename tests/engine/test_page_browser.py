@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, 
 
 from fakes import scene
 from fakes.web import Fakes
+from fakes.weights import FILES, tar
 from support.browsing import NETWORK_CHANGED, open_at
 from support.fleet import DAG_ID, World, device, entry
 from support.page_server import FLAGS, PAGES, fill_with_scene, served
@@ -20,6 +21,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
+from tarmac.request import datasets
 from tarmac.web.page.live import ASK_SECONDS
 
 GOOD_ENOUGH = {"minor", "moderate"}
@@ -260,4 +262,32 @@ def test_a_person_uploads_trains_watches_reads_why_one_waits_and_promotes(
         page.wait_for_url(re.compile("/models/news-entities$"))
         expect(page.get_by_role("heading", name="Score of each version")).to_be_visible()
         expect(page.get_by_text("better on the new labels")).to_be_visible()
+        page.context.close()
+
+
+def test_a_folder_of_weights_is_uploaded_and_a_form_gets_room_for_a_fourth_data_set(
+    ground: None, opened: Callable[..., Page], tmp_path: Path
+):
+    folder = tmp_path / "minilm"
+    folder.mkdir()
+    for name, content in {**FILES, "README.md": b"# left out"}.items():
+        (folder / name).write_bytes(content)
+    expected = datasets.put(tar(FILES), settings().store_url, ".weights")[0]
+    datasets.remove(expected, settings().store_url)
+    with served("user") as url:
+        page = opened(f"{url}/new?model=named_entity_recognition")
+        page.get_by_label("Network").select_option("transformer")
+        page.get_by_role("button", name="Choose another").click()
+        page.get_by_label("A folder with weights").set_input_files(folder)
+        expect(page.get_by_label("Fine-tune")).to_have_value(f"weights:{expected.partition('/')[0]}")
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.txt").unlink()
+        page.get_by_label("A folder with weights").set_input_files(folder)
+        expect(page.get_by_text("The folder has no tokenizer.json and no vocab.txt")).to_be_visible()
+        page.get_by_label("Name", exact=True).first.fill("kept")
+        page.get_by_text("More data sets, combined with the first").click()
+        page.get_by_role("button", name="One more data set").click()
+        expect(page.locator("[data-set]")).to_have_count(4)
+        expect(page.get_by_label("Name", exact=True).first).to_have_value("kept")
+        expect(page.get_by_label("Fine-tune")).to_have_value(f"weights:{expected.partition('/')[0]}")
         page.context.close()

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from fakes.scene import HOSTILE
 from fakes.web import GOOD, LINE, Fakes, browsing, stored_in
+from fakes.weights import FILES, tar
 from tarmac.base.settings import settings
 from tarmac.request import datasets
 from tarmac.request.catalogue import catalogue
-from tarmac.request.schema import parse_request
+from tarmac.request.schema import MOST_DATASETS, parse_request
 from tarmac.web import answers
 from tarmac.web.page import form
 from tarmac.web.page.forgery import word_for
@@ -108,7 +109,7 @@ def test_a_data_set_is_offered_by_what_people_call_it():
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Iterator[Fakes]:
-    with stored_in(tmp_path, TARMAC_UPLOAD_SIZE="1k"):
+    with stored_in(tmp_path, TARMAC_UPLOAD_SIZE="16k"):
         found = Fakes()
         usual = found.checker
         found.checker = lambda method, path, *more: (200, NOW) if path == "/now" else usual(method, path, *more)
@@ -135,13 +136,67 @@ def send(browser: TestClient, who: str = "user", **fields: str) -> httpx.Respons
 def test_every_kind_has_a_form_with_its_parameters_and_their_bounds(browser: TestClient):
     for name, kind in catalogue().models.items():
         text = see(browser, f"/new?model={name}")
-        for parameter in kind.parameters:
+        for parameter in kind.parameters.keys() - {"architecture"}:
             assert f'name="parameter.{parameter}"' in text
     text = see(browser, "/new?model=test_model")
     assert re.search(r'name="parameter.train_seconds" type="number"[^>]* min="0" max="86400" step="any"', text)
     assert '<option value="prep">prep</option>' in text
     assert "seconds that the training takes, for tests of pipelines; 0 to 86400, default 0" in text
     assert "the step that fails on purpose, for tests of pipelines" in text
+
+
+def test_a_transformer_has_a_form_of_its_own_where_stored_weights_are_chosen(
+    browser: TestClient, fakes: Fakes, tmp_path: Path
+):
+    small = see(browser, "/new?model=part_of_speech_tagging")
+    assert 'name="parameter.epochs"' not in small
+    assert 'id="architecture"' in small
+    bad = upload(browser, b"PK\3\4 and so on", "?suffix=.weights&only=check")
+    assert "is no archive of weights" in bad.text
+    stored = upload(browser, tar(FILES).getvalue(), "?suffix=.weights")
+    (named,) = re.findall(r'data-reference="(weights:\w{43,44})"', stored.text)
+    text = see(browser, "/new?model=part_of_speech_tagging&architecture=transformer")
+    assert f'<option value="{named}">not used lately' in text
+    assert 'name="parameter.epochs"' in text
+    assert 'name="parameter.perceptron"' not in text
+    fields = {"model": "part_of_speech_tagging", "parameter.architecture": "transformer", "parameter.epochs": "2"}
+    wrong = unescape(send(browser, do="check", **fields).text)
+    assert 'id="wrong-parameter.architecture-1">parameters.architecture: a transformer starts from weights' in wrong
+    send(browser, do="start", key="k", base_model=named, **fields)
+    request = fakes.airflow_api.runs["k"]["conf"]
+    assert (request["base_model"], request["parameters"]) == (named, {"architecture": "transformer", "epochs": 2})
+    assert f'value="{named}"' in see(browser, "/new?like=k")
+    assert "weights of part_of_speech_tagging" in see(browser, "/new?like=k")
+    other = see(browser, "/new?model=coreference_resolution&architecture=transformer")
+    assert "parameter.architecture" not in other, "it has no transformer"
+
+
+def test_a_folder_s_files_are_chosen_by_the_stack_for_a_script_of_the_page_alone(browser: TestClient):
+    names = {"names": [*FILES, "README.md"]}
+    headers = {"Cookie": "_token=user", "Tarmac-Proof": word_for("user")}
+    assert browser.post("/parts/weights", json=names, headers=headers).json() == {"names": sorted(FILES), "problem": ""}
+    assert browser.post("/parts/weights", json=names, headers={**headers, "Tarmac-Proof": ""}).status_code == 403
+    refused = browser.post("/parts/weights", json={"names": ["config.json"]}, headers=headers)
+    assert refused.json()["problem"].startswith("The folder has no model.safetensors")
+    assert browser.post("/parts/weights", content=b"[", headers=headers).status_code == 400
+
+
+def test_a_form_has_room_for_as_many_data_sets_as_a_request(browser: TestClient, fakes: Fakes):
+    sets = {f"d{number}": {"train": REFERENCE, "eval": None} for number in range(MOST_DATASETS)}
+    fields = form.fields_of({"model": "test_model", "datasets": sets})
+    assert form.request_of(fields)["datasets"] == sets
+    more = send(browser, do="more", rows="3", **{"data.2.name": "third"}).text
+    assert re.findall(r'data-set="(\d+)"', more) == ["0", "1", "2", "3"]
+    assert 'value="third"' in more
+    full = send(browser, do="more", rows=str(MOST_DATASETS)).text
+    assert len(re.findall('data-set="', full)) == MOST_DATASETS
+    assert "data-press" not in full
+    fakes.world = ["datasets.d9.train: there is no such data set."]
+    named = {
+        f"data.{row}.{part}": value for row in range(10) for part, value in (("name", f"d{row}"), ("train", REFERENCE))
+    }
+    assert 'id="wrong-data.9.train-1"' in send(browser, do="check", **named).text
+    assert fakes.airflow_api.runs == {}
 
 
 def test_a_ledger_that_is_away_leaves_the_form(browser: TestClient, fakes: Fakes):
@@ -250,7 +305,7 @@ def test_a_script_of_ones_own_is_checked_stored_and_sent(browser: TestClient, fa
 
 
 def test_a_file_that_is_refused_says_why_and_stores_nothing(browser: TestClient, tmp_path: Path):
-    assert "TARMAC_UPLOAD_SIZE" in upload(browser, LINE * 100).text
+    assert "TARMAC_UPLOAD_SIZE" in upload(browser, LINE * 1000).text
     assert "Parquet" in upload(browser, b"PAR1 and so on").text
     assert not list(tmp_path.rglob("*.jsonl"))
 

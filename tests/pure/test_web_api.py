@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from fakes.web import API, GOOD, LINE, NAME, Fakes, shared_api, stored_in
+from fakes.weights import FILES, tar
 from tarmac.base.errors import CheckerUnavailableError
 from tarmac.request import callers, stored
 from tarmac.web.app import create_app
@@ -31,7 +32,7 @@ from tarmac_client import flow
 
 @pytest.fixture
 def fakes(tmp_path: Path) -> Iterator[Fakes]:
-    with stored_in(tmp_path, TARMAC_UPLOAD_SIZE="1k"):
+    with stored_in(tmp_path, TARMAC_UPLOAD_SIZE="16k"):
         yield Fakes()
 
 
@@ -63,6 +64,7 @@ CALLS = [
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("GET", "/doctor", "read"), ("POST", "/doctor", "start"), ("POST", "/gpus/check", "start"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
+    ("POST", "/checks/weights", "start"),
     ("POST", "/datasets", "start"), ("GET", "/kinds/one", "read"), ("GET", "/attempts", "read"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
     ("POST", "/sessions/one/retry", "change"), ("POST", "/sessions/one/priority", "change"),
@@ -505,7 +507,7 @@ def test_a_file_is_uploaded_in_parts_that_go_on_where_the_last_ended(call: Calla
     assert call("user", "GET", f"/datasets/{name}").json()["size"] == len(content)
     wrong = call("user", "PATCH", f"{path}?offset=0&total=14", content=b"PAR1 and so on")
     assert wrong.json()["detail"].startswith("The file is a Parquet file")
-    assert call("user", "PATCH", f"{path}?offset=0&total=9999", content=LINE).status_code == 413
+    assert call("user", "PATCH", f"{path}?offset=0&total=99999", content=LINE).status_code == 413
 
 
 def test_what_is_removed_is_asked_of_the_checker_and_what_is_needed_is_a_conflict(
@@ -581,9 +583,32 @@ def test_what_is_no_data_set_is_refused_by_what_it_is(
         assert answer.startswith("The file is a Parquet file. Expected is JSON Lines")
     assert call("user", "POST", "/checks/file", content=LINE).json() == {"problems": []}
     assert not list(tmp_path.rglob("*.jsonl"))
-    large = call("user", "PUT", f"/datasets/{NAME}", content=LINE * 100)
+    large = call("user", "PUT", f"/datasets/{NAME}", content=LINE * 1000)
     assert large.status_code == 413
     assert "TARMAC_UPLOAD_SIZE" in large.json()["detail"]
+
+
+def test_weights_are_chosen_of_a_folder_and_stored_as_the_archive_that_they_are(
+    call: Callable[..., httpx.Response], tmp_path: Path
+):
+    def chosen(*names: str) -> httpx.Response:
+        return call("user", "POST", "/checks/weights", json={"names": names})
+
+    there = ["vocab.txt", "model.safetensors", "config.json", "README.md", "pytorch_model.bin"]
+    assert chosen(*there).json() == {"names": ["config.json", "model.safetensors", "vocab.txt"]}
+    pickled = chosen("config.json", "pytorch_model.bin", "tokenizer.json")
+    assert pickled.status_code == 400
+    assert pickled.json()["detail"].startswith("The folder has its weights in 'pytorch_model.bin'")
+    assert chosen("\0").status_code == 400
+    given = tar({**FILES, "model.safetensors": FILES["model.safetensors"]}).getvalue()
+    kept = call("user", "POST", "/datasets?suffix=.weights", content=given).json()
+    name = kept["reference"].partition("/")[2]
+    assert call("viewer", "GET", f"/datasets/{name}").json()["size"] == kept["size"]
+    code = tar({**FILES, "config.json": b'{"model_type": "x", "auto_map": {}}'}).getvalue()
+    refused = call("user", "POST", "/datasets?suffix=.weights", content=code)
+    assert (refused.status_code, "code of the model's own" in refused.json()["detail"]) == (400, True)
+    assert call("user", "PUT", f"/datasets/{name}", content=code).status_code == 400
+    assert len(list(tmp_path.rglob("*.weights"))) == 1
 
 
 @pytest.mark.parametrize("name", ["..", "%2e%2e%2fx.jsonl", "x.jsonl", NAME.replace("jsonl", "exe"), f"..%2f{NAME}"])

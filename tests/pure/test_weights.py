@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.weights import FILES, tar
 from tarmac.base.errors import DatasetError, RequestError
 from tarmac.base.settings import settings
 from tarmac.checks import world
@@ -21,6 +21,7 @@ from tarmac.request.content import problem_with_content
 from tarmac.request.schema import parse_request
 from tarmac.tasks import pipeline
 from tarmac.tasks.gpu_preflight import workload_fingerprint
+from tarmac_client import files
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 HUB = f"hf://org/bert@{'0a' * 20}"
@@ -28,28 +29,10 @@ NER: dict[str, Any] = {
     "model": "named_entity_recognition",
     "datasets": {"a": {"train": f"{ID}/{ID}.jsonl"}},
 }
-HEADER = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-FILES = {
-    "config.json": b'{"model_type": "bert"}',
-    "model.safetensors": len(HEADER).to_bytes(8, "little") + HEADER + b"\0" * 4,
-    "tokenizer.json": b"{}",
-    "vocab.txt": b"[PAD]\n",
-}
-
-
-def tar(files: dict[str, bytes], *, mtime: int = 0, form: int = tarfile.GNU_FORMAT, before: str = "") -> io.BytesIO:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=form) as made:
-        for name, content in files.items():
-            member = tarfile.TarInfo(before + name)
-            member.size, member.mtime, member.uid, member.mode = len(content), mtime, mtime % 1000, 0o600
-            made.addfile(member, io.BytesIO(content))
-    out.seek(0)
-    return out
 
 
 def stored(given: io.BytesIO, folder: Path) -> str:
-    return datasets.put(weights.canonical(given), folder.as_uri(), ".weights")[0]
+    return datasets.put(given, folder.as_uri(), ".weights")[0]
 
 
 def test_equal_files_have_one_id_whatever_made_the_archive(tmp_path: Path):
@@ -64,6 +47,15 @@ def test_equal_files_have_one_id_whatever_made_the_archive(tmp_path: Path):
         members = archive.getmembers()
         assert {member.name: archive.extractfile(member).read() for member in members} == FILES  # type: ignore[union-attr]
     assert {(member.mtime, member.uid, member.mode) for member in members} == {(0, 0, 0o644)}
+
+
+def test_the_client_packs_a_folder_as_the_stack_would(tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    packed = files.identify_weights(folder, weights.choose(FILES), field="FILE")
+    assert packed.reference == stored(tar(FILES), tmp_path)
 
 
 def test_of_a_hub_s_folder_only_what_weights_consist_of_is_chosen():

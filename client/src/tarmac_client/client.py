@@ -187,6 +187,7 @@ class Tarmac:
         *,
         script: bool = False,
         code: bool = False,
+        weights: bool = False,
         text: str | None = None,
         label: str | None = None,
         labels_between: str | None = None,
@@ -199,6 +200,7 @@ class Tarmac:
             path: lines as Tarmac trains on, or an export of a label tool (docs/exports.md), which is read as such.
             script: it is a .py or .sh file.
             code: it is a folder or a file of code, for `run_code`.
+            weights: it is a folder with the weights of a transformer; what is returned goes into `base_model`.
             text, label: columns of a table; None: known by their names.
             labels_between: of a table: the sign between the labels of a text; "": a text has one label. None: so it
                 is, and a file where that is not clear is refused.
@@ -206,6 +208,8 @@ class Tarmac:
             classes: the number of each class by its name, in files that belong together; those that this file adds
                 are entered. None: by their names in this file alone.
         """
+        if weights:
+            return self.run(self.verbs.push_weights(path))
         if code:
             return self.run(self.verbs.push(files.identify_code(path, field="FILE")))
         file = files.identify(

@@ -6,8 +6,10 @@ import copy
 import functools
 import hashlib
 import json
+import os
 import posixpath
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,8 @@ _LARGEST_EXPORT = recognise.MOST_BYTES
 """Bytes: what is larger is taken for lines, as it is. An export is read in memory."""
 _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _STORED = re.compile(rf"([{_ALPHABET}]{{43,44}})/\1\.(?:jsonl|py|sh|tar)")
+_MOST_MEMBER = 8 * 2**30 - 1
+"""Bytes of a file of weights: more than the headers of an archive can say."""
 _VERBS = ("is ", "has ", "looks ", "needs ", "cannot ")
 """With one of them the message goes on after the file's name as a sentence."""
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -58,7 +62,7 @@ class LocalFile:
 
     @property
     def suffix(self) -> str:
-        """What it is: .jsonl, .py, .sh or .tar."""
+        """What it is: .jsonl, .py, .sh, .tar or .weights."""
         return Path(self.reference).suffix
 
 
@@ -213,6 +217,55 @@ def identify_commit(source: str, *, folder: Path, field: str, below: str = "") -
     found, said = git.commit(source, folder=folder, field=field)
     content, count = packing.pack_tar(found, field=field, what=source, below=below)
     return _kept_code(content, count, said, field), said
+
+
+def folder_names(folder: str | Path, *, field: str) -> list[str]:
+    """Return the names of the files in a folder; links are followed.
+
+    Raises:
+        SettingsError: it is no folder, or cannot be read.
+    """
+    try:
+        return [path.name for path in Path(folder).iterdir() if path.is_file()]
+    except NotADirectoryError:
+        why = "is not a folder: name the one that a transformer was saved to"
+    except FileNotFoundError:
+        why = "is not there: name the folder that a transformer was saved to"
+    except OSError as error:
+        why = f"cannot be read: {error.strerror}"
+    raise SettingsError(f"{field}: {str(folder)!r} {why}.")
+
+
+def identify_weights(folder: str | Path, names: Sequence[str], *, field: str) -> LocalFile:
+    """Pack a transformer's weights into an archive, kept until the program ends, and say what reference it has.
+
+    Args:
+        names: of the files in it that the weights consist of, in the order of the archive.
+        field: what a message calls the folder.
+
+    Raises:
+        SettingsError: a file cannot be read, or there is no room for the archive.
+    """
+    kept = Path(_folder().name) / "made.weights"
+    try:
+        # Byte by byte as the stack writes it, since the id is of the archive: no file's owner, age or mode counts.
+        with kept.open("wb") as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                with (Path(folder) / name).open("rb") as source:
+                    member.size, member.mode = os.fstat(source.fileno()).st_size, 0o644
+                    if member.size > _MOST_MEMBER:
+                        raise SettingsError(f"{field}: {name!r} has {member.size:,} bytes, more than {_MOST_MEMBER:,}.")
+                    archive.write(member.tobuf(tarfile.USTAR_FORMAT))
+                    shutil.copyfileobj(source, archive, CHUNK)
+                archive.write(b"\0" * (-member.size % tarfile.BLOCKSIZE))
+            archive.write(b"\0" * (2 * tarfile.BLOCKSIZE))
+        return replace(_identify(kept, field, suffix=".weights"), title=str(folder))
+    except OSError as error:
+        raise SettingsError(
+            f"{field}: the files of {str(folder)!r} cannot be packed in {tempfile.gettempdir()}: {error.strerror}. "
+            "Make room there, or set TMPDIR to another folder."
+        ) from error
 
 
 def _need_in_code(code: LocalFile, name: object, remedy: str) -> None:

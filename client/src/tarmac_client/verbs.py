@@ -277,6 +277,20 @@ class Verbs:
             yield from self.calls.call("PUT", f"/datasets/{file.name}", file=file, seconds=_UPLOAD_SECONDS)
         return file.reference
 
+    def push_weights(self, folder: str | Path) -> Flow[str]:
+        """Store a transformer's weights unless they are stored; return how a request's `base_model` names them.
+
+        Raises:
+            RefusedError: a file that is needed is not in the folder, or one is not allowed.
+        """
+        names = files.folder_names(folder, field="FILE")
+        try:
+            chosen = yield from self.calls.call("POST", "/checks/weights", json={"names": names})
+        except RefusedError as error:
+            raise RefusedError(f"{folder}: {error}") from error
+        file = files.identify_weights(folder, chosen["names"], field="FILE")
+        return f"weights:{(yield from self.push(file)).partition('/')[0]}"
+
     def _check_shapes(self, file: LocalFile, model: str) -> Flow[None]:
         """Refuse a large data set without a line for a model: the stack sees what lines there are, not all of them."""
         if not model or file.suffix != ".jsonl" or file.size < files.CHUNK:

@@ -33,7 +33,7 @@ from tarmac.ledger import database
 from tarmac.ledger.ledger import Ledger
 from tarmac.request import datasets
 from tarmac.request import weights as weight_files
-from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, WEIGHTS, catalogue
+from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, catalogue, named_weights
 from tarmac.request.checker import ask_checker
 from tarmac.request.content import HEAD_BYTES, problem_with_content
 from tarmac.request.schema import read_request
@@ -71,11 +71,10 @@ def weights(arguments: argparse.Namespace) -> int:
     if arguments.names:
         print("\n".join(weight_files.choose(arguments.names)))
         return 0
-    archive = weight_files.canonical(sys.stdin.buffer)
-    reference, size, new = datasets.put(archive, settings().store_url, ".weights")
+    reference, size, new = datasets.put(sys.stdin.buffer, settings().store_url, ".weights")
     said = "Stored" if new else "Already there:"
     print(f"{said} {format_size(size)}. The line with weights: goes into a request, as base_model.", file=sys.stderr)
-    print(f"{WEIGHTS}{reference.partition('/')[0]}")
+    print(named_weights(reference))
     return 0
 
 

@@ -146,6 +146,11 @@ def stored_weights(base_model: object) -> str | None:
     return f"{weights_id}/{weights_id}.weights"
 
 
+def named_weights(reference: str) -> str:
+    """Return how a request's `base_model` names weights of the store: the inverse of `stored_weights`. Pure."""
+    return f"{WEIGHTS}{reference.partition('/')[0]}"
+
+
 def from_weights(base_model: object) -> bool:
     """Tell whether a `base_model` names weights of a transformer, stored or of a hub, and no registered model. Pure."""
     return isinstance(base_model, str) and base_model.startswith((WEIGHTS, HUB))

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 from tarmac.base.errors import DatasetError
 from tarmac.request.content import HEAD_BYTES, problem_with_all_lines, problem_with_content, problem_with_kind
 from tarmac.request.schema import CODE_PATTERN, ID_PATTERN, SCRIPT_PATTERN, WEIGHTS_PATTERN, TrainingRequest
+from tarmac.request.weights import canonical
 
 FILES_ROOT = "/files"
 _CHUNK = 1024 * 1024
@@ -136,6 +137,7 @@ def put(
     """Store a file under the id of its content. Idempotent; a reader never sees half a file.
 
     Args:
+        stream: of weights a tar of their files in the order of their names; each file is checked as it passes.
         suffix: of the stored file: `.jsonl` for a data set, `.py` or `.sh` for a script, `.weights` for
             weights, `.tar` for code.
         head: what was read of the stream before, to see what it is.
@@ -149,7 +151,7 @@ def put(
             behind.
     """
     try:
-        return _put(stream, store_url, suffix, head, expected)
+        return _put(canonical(stream) if suffix == ".weights" else stream, store_url, suffix, head, expected)
     except DatasetError:
         raise
     except Exception as error:  # the storage libraries behind fsspec share no base class

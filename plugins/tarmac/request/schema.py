@@ -39,6 +39,7 @@ from tarmac.request.catalogue import (
 from tarmac.request.text import key_text, read_json, short, text_problems
 
 MAX_REQUEST_BYTES = 1_000_000
+MOST_DATASETS = 32
 _MAX_PROBLEMS = 50
 _BASE58_CLASS = r"[1-9A-HJ-NP-Za-km-z]"
 # SHA-256 as base58 is 44 characters, or 43 for one hash in seventeen.
@@ -297,7 +298,7 @@ class TrainingRequest(BaseModel):
         description="Named data sets, combined: {name: {train: '<id>/<id>.jsonl' or a URL, eval: the same or null}}. "
         "`make dataset FILE=...` stores a file and prints its id.",
         min_length=1,
-        max_length=32,
+        max_length=MOST_DATASETS,
     )
     gpu: StrictBool = Field(False, title="GPU", description="Train on a GPU; waits until the session fits on one.")
     seed: Annotated[StrictInt, Field(ge=0, le=2**32 - 1)] = Field(

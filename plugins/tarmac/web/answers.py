@@ -52,6 +52,12 @@ class Problems(BaseModel):
     problems: list[str]
 
 
+class Names(BaseModel):
+    """Names of the files of a folder."""
+
+    names: list[str] = Field(max_length=100_000)
+
+
 class Row(BaseModel):
     """A session in a list."""
 
@@ -265,6 +271,9 @@ class Kind(BaseModel):
     score: str = Field(description="the metric that ranks its versions; higher is better")
     scripts: bool = Field(description="it can be trained by a script of the user's own")
     parameters: list[Parameter]
+    transformer: list[Parameter] | None = Field(
+        None, description="the parameters where a transformer is fine-tuned; null: none can be for this kind"
+    )
 
 
 class Kept(BaseModel):

@@ -42,6 +42,7 @@ from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_wit
 from tarmac.request.schema import MAX_REQUEST_BYTES, request_problems
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json, text_problems
+from tarmac.request.weights import choose
 from tarmac.web import answers, metrics, now, sessions
 from tarmac.web.dag_files import dag_file_calls
 from tarmac.web.stack import Person, Stack
@@ -76,7 +77,11 @@ NOWHERE: dict[str, Any] = {"ledger": LedgerState.NOTHING.value, "waits": None, "
 # Names with passwords that are known to be right, at most.
 _LOGINS = 20
 
-Name = Annotated[str, Path(description="<id>.jsonl, <id>.py or <id>.sh", max_length=60)]
+Name = Annotated[
+    str,
+    Path(description="<id>.jsonl; a script's ends in .py or .sh, code's in .tar, weights' in .weights", max_length=60),
+]
+Suffix = Literal[".jsonl", ".py", ".sh", ".tar", ".weights"]
 Model = Annotated[str, Path(description="of a registered model", max_length=250)]
 Version = Annotated[str, Query(description="name/number", max_length=260)]
 Which = Annotated[
@@ -385,9 +390,7 @@ def create_app(stack: Stack) -> FastAPI:
         return [{**one, "names": names.get(one["reference"], [])} for one in found]
 
     @app.post(f"{PREFIX}/datasets", status_code=201, openapi_extra=_TAKES_A_FILE)
-    async def store_new_file(
-        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh", ".tar"] = ".jsonl"
-    ) -> answers.Kept:
+    async def store_new_file(_: Starter, request: Request, suffix: Suffix = ".jsonl") -> answers.Kept:
         """Store a file whose id is not known yet. Idempotent."""
         size, content = await checked_file(request, suffix)
         return answers.Kept(**await asked("PUT", "/file", {"suffix": suffix}, content=content, size=size))
@@ -441,9 +444,7 @@ def create_app(stack: Stack) -> FastAPI:
         return await asked("DELETE", "/file", {"name": name})
 
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
-    async def check_file(
-        _: Starter, request: Request, suffix: Literal[".jsonl", ".py", ".sh", ".tar"] = ".jsonl", model: str = ""
-    ) -> answers.Problems:
+    async def check_file(_: Starter, request: Request, suffix: Suffix = ".jsonl", model: str = "") -> answers.Problems:
         """Say what a file is that is not what its suffix promises, by its beginning: 1 MiB is looked at.
 
         model: a kind of model; a data set without any line for it is refused, too.
@@ -461,6 +462,14 @@ def create_app(stack: Stack) -> FastAPI:
 
         problem = await anyio.to_thread.run_sync(check, limiter=limiter)
         return answers.Problems(problems=[for_client(problem)] if problem else [])
+
+    @app.post(f"{PREFIX}/checks/weights", openapi_extra=_takes(answers.Names))
+    async def choose_weights(_: Starter, request: Request) -> answers.Names:
+        """Choose of the files of a folder those that a transformer's weights consist of, in the order of the archive.
+
+        Refused (400) if one that is needed is missing. The archive that is stored is a tar of these files alone.
+        """
+        return answers.Names(names=choose((await _body(request, answers.Names)).names))
 
     @app.get(f"{PREFIX}/models", response_model=list[answers.Version])
     async def list_models(_: Reader, name: str | None = None) -> Any:
@@ -519,9 +528,13 @@ def create_app(stack: Stack) -> FastAPI:
         found = catalogue().models.get(name)
         if found is None:
             raise HTTPException(404, f"There is no kind of model {name!r}; there are: {', '.join(catalogue().models)}.")
-        parameters = [_parameter(key, one) for key, one in found.parameters.items()]
         return answers.Kind(
-            name=name, title=found.title, score=found.score, scripts=found.scripts, parameters=parameters
+            name=name,
+            title=found.title,
+            score=found.score,
+            scripts=found.scripts,
+            parameters=_parameters(found.parameters),
+            transformer=None if found.transformer is None else _parameters(found.transformer.parameters),
         )
 
     app.include_router(dag_file_calls(asked, allowed(Right.ADMIN), PREFIX))
@@ -578,6 +591,10 @@ def create_app(stack: Stack) -> FastAPI:
         return await work(person, lambda api: now.overview(ledger, now.sessions(api, ledger)))
 
     return app
+
+
+def _parameters(found: Mapping[str, Parameter]) -> list[answers.Parameter]:
+    return [_parameter(name, one) for name, one in found.items()]
 
 
 def _parameter(name: str, one: Parameter) -> answers.Parameter:

@@ -20,6 +20,7 @@ from tarmac.cli.session_tables import says, session_facts
 from tarmac.registry import evaluation
 from tarmac.registry.origins import trained_anew
 from tarmac.registry.promotion import doubt
+from tarmac.request.catalogue import stored_weights
 
 _TRAININGS = (ids.TRAIN_MODEL_GPU, ids.TRAIN_MODEL_CPU)
 # Marks of Airflow's UI, what its task runner says of itself, and where it read the log: a file and an address that
@@ -289,13 +290,17 @@ def _lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def names_of_data(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Return what sessions called the data that they trained on, by reference, in the order of the runs; of a script
-    which models it trained. Pure."""
+    which models it trained, and of weights which models were fine-tuned from them. Pure."""
     found: dict[str, list[str]] = {}
     for run in runs:
         conf = run.get("conf") or {}
-        script, trained = conf.get("script"), f"script of {conf.get('name') or conf.get('model')}"
-        if isinstance(script, str) and trained not in found.setdefault(script, []):
-            found[script].append(trained)
+        model = conf.get("name") or conf.get("model")
+        for reference, trained in (
+            (conf.get("script"), f"script of {model}"),
+            (stored_weights(conf.get("base_model")), f"weights of {model}"),
+        ):
+            if isinstance(reference, str) and trained not in found.setdefault(reference, []):
+                found[reference].append(trained)
         named = conf.get("datasets")
         for name, one in named.items() if isinstance(named, dict) else ():
             for reference in (one.get("train"), one.get("eval")) if isinstance(one, dict) else ():

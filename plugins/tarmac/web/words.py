@@ -10,6 +10,7 @@ import re
 _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"\bmake dataset FILE=(\.\.\.)?", "tarmac data push FILE"),
     (r"\bmake script FILE=(\.\.\.)?", "tarmac data push --script FILE"),
+    (r"\bmake weights DIR=(\.\.\.)?", "tarmac data push --weights FOLDER"),
     (r"convert it \(iconv -f (\S+) -t UTF-8\)", r"say which: `tarmac data push FILE --encoding \1`"),
     (r"\bmake promote MODEL=(\S+) VERSION=(\.\.\.)?", r"tarmac models promote \1 NUMBER"),
     (r"\bmake (rollback|production) MODEL=([^\s`),;]+)", r"tarmac models \1 \2"),
@@ -28,7 +29,7 @@ def for_client(text: str) -> str:
     """Return a message without make's words. What is done on the stack's machine stays: `make up`, `make logs`."""
     for pattern, instead in _COMMANDS:
         text = re.sub(pattern, instead, text)
-    if text.startswith("FILE: "):
-        text = text.removeprefix("FILE: ")
+    if text.startswith(("FILE: ", "DIR: ")):
+        text = text.partition(": ")[2]
         return f"{text[:1].upper()}{text[1:]}"
     return re.sub(r"^(KEY|RUN|GPU): ", lambda found: f"{_SUBJECTS[found[1]]}: ", text)

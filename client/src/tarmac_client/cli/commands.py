@@ -322,7 +322,8 @@ def explain(arguments: argparse.Namespace) -> int:
 def data_push(arguments: argparse.Namespace) -> int:
     """Store files; print what a request names each by."""
     with connect() as tarmac:
-        how = {"script": arguments.script, "code": arguments.code, "text": arguments.text, "label": arguments.label}
+        how = {"script": arguments.script, "code": arguments.code, "weights": arguments.weights}
+        how |= {"text": arguments.text, "label": arguments.label}
         how |= {"encoding": arguments.encoding, "classes": _class_numbers(arguments.classes)}
         how["labels_between"] = arguments.labels_between
         found = {name: tarmac.push(name, **how) for name in arguments.files}

@@ -170,6 +170,9 @@ def parser() -> argparse.ArgumentParser:
     kind = push.add_mutually_exclusive_group()
     kind.add_argument("--script", action="store_true", help="FILE is a script")
     kind.add_argument("--code", action="store_true", help="FILE is a folder or file of code, for a request with run")
+    kind.add_argument(
+        "--weights", action="store_true", help="FILE is a folder with a transformer's weights, for base_model"
+    )
     push.add_argument("--text", metavar="COLUMN", help="of a table: the text; default: known by its name")
     push.add_argument("--label", metavar="COLUMN", help="of a table: the label; default: known by its name")
     push.add_argument(

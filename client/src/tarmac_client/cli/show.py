@@ -186,12 +186,24 @@ def kinds_lines(found: Mapping[str, str]) -> list[str]:
 def kind_lines(found: Mapping[str, Any]) -> list[str]:
     """A kind of model, and each of its parameters with what it may be and what it does."""
     lines = [f"{found['name']}: {one_line(found['title'])}", f"  its versions are ranked by {found['score']}"]
-    for one in found["parameters"]:
-        lines += ["", f"  {one['name']}  {_range(one)}"]
-        lines += textwrap.wrap(one_line(one.get("help") or ""), 76, initial_indent="    ", subsequent_indent="    ")
+    lines += _parameter_lines(found["parameters"])
+    if tuned := found.get("transformer"):
+        lines += [
+            "",
+            "  Where a transformer is fine-tuned, from weights that base_model names:",
+            *_parameter_lines(tuned),
+        ]
     return (
         [*lines, "", "Set one: tarmac train MODEL --train FILE --set PARAMETER=VALUE"] if found["parameters"] else lines
     )
+
+
+def _parameter_lines(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for one in parameters:
+        lines += ["", f"  {one['name']}  {_range(one)}"]
+        lines += textwrap.wrap(one_line(one.get("help") or ""), 76, initial_indent="    ", subsequent_indent="    ")
+    return lines
 
 
 def _range(one: Mapping[str, Any]) -> str:

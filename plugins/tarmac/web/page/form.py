@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from tarmac.base.units import format_cores, format_seconds, format_size
+from tarmac.request.catalogue import TRANSFORMER, from_weights, named_weights
+from tarmac.request.schema import MOST_DATASETS
 from tarmac.web import answers
 
-ROWS = 3
-"""Data sets that a form has room for. A request may have more; then it is sent by the API."""
+FEWEST_ROWS, MOST_ROWS = 3, MOST_DATASETS
+"""Data sets that a form has room for at first, and at most."""
+
+ROWS = "rows"
+"""The name of the field that says for how many data sets a form has room."""
 
 _TOP = {"name": str, "base_model": str, "seed": int, "priority": int, "promote": str, "script": str}
 _RESOURCES = {
@@ -37,6 +42,9 @@ UNUSED = "not used lately"
 
 PARAMETER = "parameter."
 """What the name of a parameter's field begins with."""
+
+ARCHITECTURE = f"{PARAMETER}architecture"
+"""The field that decides which parameters a form has; it is chosen with the model."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def request_of(fields: Mapping[str, str]) -> dict[str, Any]:
 
 def _datasets(given: Mapping[str, str]) -> dict[str, Any]:
     found = {}
-    for row in range(ROWS):
+    for row in range(MOST_ROWS):
         train, scored = given.get(f"data.{row}.train"), given.get(f"data.{row}.eval")
         if train or scored:
             found[given.get(f"data.{row}.name", f"data-{row + 1}")] = {"train": train, "eval": scored}
@@ -104,10 +112,31 @@ def fields_of(request: Mapping[str, Any]) -> dict[str, str]:
         (name, resources.get(name)) for name in _RESOURCES
     ]
     known += [(f"{PARAMETER}{name}", value) for name, value in _mapping(request.get("parameters")).items()]
-    for row, (name, one) in enumerate(list(_mapping(request.get("datasets")).items())[:ROWS]):
+    for row, (name, one) in enumerate(list(_mapping(request.get("datasets")).items())[:MOST_ROWS]):
         known += [(f"data.{row}.name", name)]
         known += [(f"data.{row}.{part}", _mapping(one).get(part)) for part in ("train", "eval")]
     return found | {name: str(value) for name, value in known if isinstance(value, str | int | float)}
+
+
+def rows_of(given: Mapping[str, str]) -> int:
+    """Return for how many data sets a form has room: for those that are given, and for as many as it had. Pure."""
+    had = given.get(ROWS, "")
+    asked = int(had) if re.fullmatch(r"\d{1,3}", had, re.ASCII) else 0
+    used = [
+        row for row in range(MOST_ROWS) if any(given.get(f"data.{row}.{part}") for part in ("name", "train", "eval"))
+    ]
+    return min(max(asked, FEWEST_ROWS, *(row + 1 for row in used)), MOST_ROWS)
+
+
+def with_another_row(given: Mapping[str, str]) -> dict[str, str]:
+    """Return a form's fields with room for one data set more. Pure."""
+    return {**given, ROWS: str(min(rows_of(given) + 1, MOST_ROWS))}
+
+
+def tunes(given: Mapping[str, str]) -> bool:
+    """Tell whether a form is one for the fine-tuning of a transformer. Pure."""
+    asked = given.get(ARCHITECTURE)
+    return asked == TRANSFORMER or (not asked and from_weights(given.get("base_model")))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -123,7 +152,7 @@ def field_of(problem: str, fields: Iterable[str], given: Mapping[str, str]) -> s
         given: what was sent.
     """
     path = problem.partition(": ")[0]
-    for row in range(ROWS):
+    for row in range(rows_of(given)):
         name = given.get(f"data.{row}.name", "").strip() or f"data-{row + 1}"
         if path == f"datasets.{name}" or path.startswith(f"datasets.{name}."):
             return f"data.{row}.{'eval' if path.endswith('.eval') else 'train'}"
@@ -154,8 +183,13 @@ def in_words(problems: Sequence[str], request: Mapping[str, Any]) -> list[str]:
     return ["datasets: choose a file to train on, or upload one of your own.", *rest]
 
 
-def inputs(kind: answers.Kind) -> list[Input]:
-    """Return the fields of a model's parameters."""
+def inputs(kind: answers.Kind, *, tuned: bool = False) -> list[Input]:
+    """Return the fields of a model's parameters.
+
+    Args:
+        tuned: of a transformer that is fine-tuned.
+    """
+    parameters = (kind.transformer or []) if tuned else kind.parameters
     return [
         Input(
             name=f"{PARAMETER}{one.name}",
@@ -171,17 +205,23 @@ def inputs(kind: answers.Kind) -> list[Input]:
             choices=[Choice(choice, choice) for choice in one.choices],
             help=one.help,
         )
-        for one in kind.parameters
+        for one in parameters
+        if f"{PARAMETER}{one.name}" != ARCHITECTURE
     ]
 
 
 def files(stored: Iterable[answers.Listed]) -> list[Choice]:
     """Return the data sets to choose from: what people call them, their size, and the beginning of their id."""
-    return [
-        Choice(one.reference, f"{', '.join(one.names[:3]) or UNUSED} · {format_size(one.size)} · {_day(one)}")
-        for one in stored
-        if one.reference.endswith(".jsonl")
-    ]
+    return [Choice(one.reference, _called(one)) for one in stored if one.reference.endswith(".jsonl")]
+
+
+def weights(stored: Iterable[answers.Listed]) -> list[Choice]:
+    """Return the stored weights to choose from, as a request names them."""
+    return [Choice(named_weights(one.reference), _called(one)) for one in stored if one.reference.endswith(".weights")]
+
+
+def _called(one: answers.Listed) -> str:
+    return f"{', '.join(one.names[:3]) or UNUSED} · {format_size(one.size)} · {_day(one)}"
 
 
 def _day(one: answers.Stored) -> str:

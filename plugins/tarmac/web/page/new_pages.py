@@ -10,14 +10,25 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Header, Request
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.responses import Response
 
 from tarmac.request.callers import cookie_token
+from tarmac.request.catalogue import named_weights
 from tarmac.web import answers
 from tarmac.web.page import form
 from tarmac.web.page.calls import Calls, RefusedError
 from tarmac.web.page.forgery import FORGED, is_forged, sent_form
+
+
+def _check_proof(request: Request, given: str) -> None:
+    """Refuse a call that no script of this page has sent.
+
+    Raises:
+        RefusedError: it is forged.
+    """
+    if is_forged(request.headers, cookie_token(request.headers), given):
+        raise RefusedError(HTTPStatus.FORBIDDEN, answers.Refusal(detail=FORGED, problems=[]))
 
 
 def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
@@ -31,8 +42,12 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         kinds = await call.get(dict[str, str], "/kinds")
         chosen = given.get("model", "")
         kind = await call.get(answers.Kind, f"/kinds/{quote(chosen, safe='')}") if chosen in kinds else None
-        inputs = form.inputs(kind) if kind else []
-        names = [*form.NAMES, *(one.name for one in inputs)]
+        if kind and not kind.transformer:
+            given = {name: value for name, value in given.items() if name != form.ARCHITECTURE}
+        tuned = bool(kind) and form.tunes(given)
+        inputs = form.inputs(kind, tuned=tuned) if kind else []
+        names = [*form.NAMES, form.ARCHITECTURE, *(one.name for one in inputs)]
+        stored = await call.get(list[answers.Listed], "/datasets", {"limit": 1000})
         try:
             gpus, hosts = form.room(await call.get(answers.Now, "/now"))
         except RefusedError as error:  # the form is of use all the same
@@ -47,30 +62,39 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             kinds=kinds,
             kind=kind,
             inputs=inputs,
-            files=form.files(await call.get(list[answers.Listed], "/datasets", {"limit": 1000})),
+            tuned=tuned,
+            files=form.files(stored),
+            weights=form.weights(stored) if tuned else [],
             given=given,
             errors=form.errors(problems, names, given),
             problems=problems,
             gpus=gpus,
             hosts=hosts,
             preview=preview,
-            rows=range(form.ROWS),
+            rows=range(form.rows_of(given)),
+            most_rows=form.MOST_ROWS,
             key=f"page__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(3)}",
         )
 
     @page.get("/new")
-    async def show_new(request: Request, model: str = "", like: str = "", data: str = "") -> Response:
+    async def show_new(
+        request: Request, model: str = "", like: str = "", data: str = "", architecture: str = ""
+    ) -> Response:
         """Show the form: empty, for a model, for a data set, or as another session was asked for (`like`)."""
         given = {"data.0.train": data} if data else {}
+        if architecture:
+            given[form.ARCHITECTURE] = architecture
         if like:
             found = await calls(request).get(answers.Session, f"/sessions/{quote(like, safe='')}")
-            given = form.fields_of(found.request)
+            given |= form.fields_of(found.request)
         return await show_form(request, {**given, **({"model": model} if model else {})}, [])
 
     @page.post("/new")
     async def send_new(request: Request) -> Response:
         """Check what the form says and show it as a request, or start it."""
         given = await sent_form(request)
+        if given.get("do") == "more":
+            return await show_form(request, form.with_another_row(given), [])
         made = form.request_of(given)
         call = calls(request)
         if given.get("do") != "start":
@@ -93,23 +117,37 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         tarmac_proof: Annotated[str, Header()] = "",
         only: Literal["check", ""] = "",
         model: str = "",
-        suffix: Literal[".jsonl", ".py", ".sh"] = ".jsonl",
+        suffix: Literal[".jsonl", ".py", ".sh", ".weights"] = ".jsonl",
     ) -> Response:
-        """Check the beginning of a data set or a script, or store one; answer with what it is."""
-        if is_forged(request.headers, cookie_token(request.headers), tarmac_proof):
-            raise RefusedError(HTTPStatus.FORBIDDEN, answers.Refusal(detail=FORGED, problems=[]))
+        """Check the beginning of a data set, a script or weights, or store it; answer with what it is."""
+        _check_proof(request, tarmac_proof)
         call = calls(request)
         if only:
             found = await call.send_file(
                 answers.Problems, f"/checks/file?suffix={suffix}&model={quote(model, safe='')}", request
             )
-            return shown(request, "upload_part.html", problems=found.problems, content=None, script=None)
+            return shown(request, "upload_part.html", problems=found.problems, content=None, file=None)
         kept = await call.send_file(answers.Kept, f"/datasets?suffix={suffix}", request)
         if suffix != ".jsonl":
-            return shown(request, "upload_part.html", problems=[], content=None, script=kept)
+            named = kept.reference if suffix != ".weights" else named_weights(kept.reference)
+            return shown(request, "upload_part.html", problems=[], content=None, file=kept, named=named)
         name = quote(kept.reference.rpartition("/")[2])
         content = await call.get(answers.Content, f"/datasets/{name}/content")
-        return shown(request, "upload_part.html", problems=[], content=content, script=None, lines=_lines(content))
+        return shown(request, "upload_part.html", problems=[], content=content, file=None, lines=_lines(content))
+
+    @page.post("/parts/weights")
+    async def choose_weights(
+        request: Request, names: answers.Names, tarmac_proof: Annotated[str, Header()] = ""
+    ) -> Response:
+        """Choose of the names of a folder's files, as JSON, those that are stored as weights; or say what is wrong."""
+        _check_proof(request, tarmac_proof)
+        try:
+            chosen = await calls(request).post(answers.Names, "/checks/weights", names.model_dump())
+        except RefusedError as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            return JSONResponse({"names": [], "problem": error.refusal.detail})
+        return JSONResponse({"names": chosen.names, "problem": ""})
 
 
 def _lines(content: answers.Content) -> list[Any]:

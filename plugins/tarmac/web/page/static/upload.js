@@ -5,6 +5,7 @@ const HEAD = 1024 * 1024; // bytes that are looked at before the file is sent
 
 // What a file is sent as. A script whose name does not say what it is counts as Python, and is refused if it is not.
 function suffixOf(place, file) {
+  if ("weights" in place.dataset) return ".weights";
   if (!("script" in place.dataset)) return ".jsonl";
   return file.name.endsWith(".sh") ? ".sh" : ".py";
 }
@@ -23,6 +24,38 @@ function send(place, body, suffix, only, onProgress) {
   });
 }
 
+// The header of a file in a tar archive, as POSIX has it (ustar).
+function header(name, size) {
+  const bytes = new Uint8Array(512);
+  const put = (text, at) => bytes.set(new TextEncoder().encode(text), at);
+  const octal = (number, digits) => number.toString(8).padStart(digits, "0");
+  put(name, 0);
+  put(`${octal(0o644, 7)}\0${octal(0, 7)}\0${octal(0, 7)}\0${octal(size, 11)}\0${octal(0, 11)}\0        0`, 100);
+  put("ustar\0" + "00", 257);
+  const sum = bytes.reduce((all, one) => all + one, 0);
+  put(`${octal(sum, 6)}\0 `, 148);
+  return bytes;
+}
+
+// One archive of a folder's weights: the stack says which of the files they are. No file is read here.
+async function packed(place, files) {
+  const direct = files.filter((file) => file.webkitRelativePath.split("/").length <= 2);
+  const answer = await fetch(place.dataset.weights, {
+    method: "POST",
+    headers: { "Tarmac-Proof": place.dataset.proof, "Content-Type": "application/json" },
+    body: JSON.stringify({ names: direct.map((file) => file.name) }),
+  });
+  if (!answer.ok) throw new Error(new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent.trim());
+  const chosen = await answer.json();
+  if (chosen.problem) throw new Error(chosen.problem);
+  const parts = [];
+  for (const name of chosen.names) {
+    const file = direct.find((one) => one.name === name);
+    parts.push(header(name, file.size), file, new Uint8Array((512 - (file.size % 512)) % 512));
+  }
+  return new Blob([...parts, new Uint8Array(1024)]);
+}
+
 function show(place, html) {
   const fresh = new DOMParser().parseFromString(html, "text/html").body;
   place.querySelector("[data-said]").replaceChildren(...fresh.childNodes);
@@ -37,8 +70,9 @@ function complain(place, text) {
 
 function offer(place, file) {
   const stored = place.querySelector("[data-reference]");
-  if ("script" in place.dataset) {
-    document.getElementById("script").value = stored.dataset.reference;
+  const field = "weights" in place.dataset ? "base_model" : "script" in place.dataset ? "script" : "";
+  if (field) {
+    document.getElementById(field).value = stored.dataset.reference;
     return;
   }
   const use = place.querySelector("[data-use]")?.value;
@@ -49,7 +83,7 @@ function offer(place, file) {
     select.add(new Option(`${file.name} · ${stored.dataset.text}`, stored.dataset.reference));
   }
   if (!rows.length) return; // the page of data sets has no form
-  if (!row) return complain(place, `It is stored. All ${rows.length} data sets are chosen already: choose it in place of one.`);
+  if (!row) return complain(place, `It is stored. All ${rows.length} data sets are chosen already: press "One more data set", and choose it there.`);
   row.closest("details")?.setAttribute("open", "");
   const select = row.querySelectorAll("select")[use === "eval" ? 1 : 0];
   select.value = stored.dataset.reference;
@@ -108,6 +142,17 @@ for (const select of document.querySelectorAll("[data-set] select")) {
 for (const place of document.querySelectorAll("[data-upload]")) {
   place.hidden = false;
   const input = place.querySelector("input[type=file]");
+  if ("weights" in place.dataset) {
+    input.addEventListener("change", async () => {
+      if (!input.files.length) return;
+      try {
+        await take(place, await packed(place, [...input.files]));
+      } catch (error) {
+        complain(place, error.message);
+      }
+    });
+    continue; // a folder that is dropped is not read
+  }
   input.addEventListener("change", () => input.files[0] && take(place, input.files[0]));
   place.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -119,4 +164,10 @@ for (const place of document.querySelectorAll("[data-upload]")) {
     place.classList.remove("over");
     if (event.dataTransfer.files[0]) take(place, event.dataTransfer.files[0]);
   });
+}
+
+for (const button of document.querySelectorAll("[data-press]")) {
+  button.hidden = false;
+  const pressed = document.getElementById(button.dataset.press);
+  button.addEventListener("click", () => pressed.form.requestSubmit(pressed));
 }
