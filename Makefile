@@ -136,12 +136,16 @@ hosts: ## Show cores and memory of the hosts, what is reserved of them, and the 
 	@$(CLI) hosts
 
 .PHONY: host-add
-host-add: ## Let another machine train: NAME=gpu2 URL=ssh://user@machine; shows its host key first (FINGERPRINT=: pins it)
+host-add: ## Let another machine train: NAME=gpu2 URL=ssh://user@machine, which shows its host key first (FINGERPRINT=: pins it), or URL=tcp://machine:2376
 	@$(CLI) host-add "$$NAME" "$$URL" "$$FINGERPRINT"
 
 .PHONY: host-key
 host-key: ## Print the line that lets this stack in on another machine (for its authorized_keys)
 	@$(CLI) host-key
+
+.PHONY: host-certs
+host-certs: ## Make the certificates of a machine whose engine listens with TLS: NAME=gpu3 URL=tcp://gpu3:2376 FILE=gpu3-certs.tar
+	@$(CLI) host-certs "$$NAME" "$$URL" "$$FILE"
 
 .PHONY: host-drain
 host-drain: ## Give host NAME=gpu2 no new session; those that train there go on

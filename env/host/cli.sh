@@ -168,6 +168,21 @@ host-add)
     use_stack
     tarmac host-add --fingerprint="${3:-}" -- "$1" "$2"
     ;;
+host-certs)
+    need NAME "${1:-}" 'Say which host: make host-certs NAME=gpu3 URL=tcp://gpu3:2376 FILE=gpu3-certs.tar'
+    need URL "${2:-}" 'Say where it is: make host-certs NAME=gpu3 URL=tcp://gpu3:2376 FILE=gpu3-certs.tar'
+    need FILE "${3:-}" 'Say where to: make host-certs NAME=gpu3 URL=tcp://gpu3:2376 FILE=gpu3-certs.tar'
+    file=$3
+    case $file in -*) file=./$file ;; esac # no option
+    [ ! -e "$file" ] || refuse "FILE: '$file' is there already: name another one."
+    use_stack
+    trap 'leave_nothing_of "The file" "$parts"' EXIT
+    umask 077
+    parts=$(mktemp "$file.XXXXXX" 2>/dev/null) || refuse "FILE: you cannot write into the folder of '$file'. Name a file in a folder that is there and yours."
+    compose exec -T airflow-cli python -m tarmac.cli host-certs -- "$1" "$2" "$3" >"$parts" || ended $?
+    mv "$parts" "$file"
+    parts=''
+    ;;
 host-drain | host-resume | host-remove)
     need_one_of NAME "${1:-}" "Say which host: make $command NAME=..." hosts
     use_stack

@@ -1,4 +1,4 @@
-"""A training on another machine, with an engine and an SSH server of its own: added, followed, cut off, back."""
+"""A training on another machine, with an engine of its own, by SSH and by TLS: added, followed, cut off, back."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import docker
 import pytest
 
+from gpu.other_machine import AUTHORIZED, OtherMachine
 from gpu.training import TRAINER
 from support import ledger_fixtures
 from support.cpu_trainings import cpu_training
 from support.postgres import Postgres, running_postgres
-from support.stack import REPO
 from support.steps import IMAGE, Session, close
 from support.waiting import wait_for
 from tarmac.base.errors import HostError
@@ -25,7 +25,7 @@ from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import MIB
 from tarmac.checks import adding
-from tarmac.hosts import ssh
+from tarmac.hosts import link
 from tarmac.ledger.ledger import Ledger
 from tarmac.reaper import other_hosts
 from tarmac.reaper.orphans import Run, Task
@@ -33,24 +33,12 @@ from tarmac.scheduler.host_cycle import note_host
 from tarmac.tasks.cached_training import CachedTrainingOperator
 
 migrated, database, ledger = ledger_fixtures.migrated, ledger_fixtures.database, ledger_fixtures.ledger
-OTHER_ENGINE = REPO / "tests/fakes/machine/other_engine.sh"
-AUTHORIZED = Path("/home/trainer/.ssh/authorized_keys")
-URL = "ssh://trainer@127.0.0.1:2222/run/other/docker.sock"
+HERE = "127.0.0.1"
 RESULT = json.dumps({"event": "result", "steps": 3, "memory_peak_bytes": 500 * MIB})
 TRAINS = (
     "until [ -e /session/go ]; do sleep 0.1; done; "
     f"mkdir /session/model && cp /session/data/lines /session/model/weights && echo '{RESULT}'"
 )
-
-
-def other_machine(what: str) -> None:
-    subprocess.run([OTHER_ENGINE, what], check=True, timeout=120)
-
-
-def there(*words: str) -> str:
-    """What the other machine's engine answers."""
-    command = ["docker", "--host", "unix:///run/other/docker.sock", *words]
-    return subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
 
 
 def in_volume(session: Session, script: str) -> str:
@@ -60,10 +48,16 @@ def in_volume(session: Session, script: str) -> str:
     return subprocess.run(words, text=True, capture_output=True, check=True).stdout.strip()
 
 
+TRAINING, OVER = (
+    Run(state, {TRAIN_MODEL_CPU: Task(state, "2"), "train_model_gpu": Task("skipped")})
+    for state in ("running", "success")
+)
+
+
 class Runs:
     """Airflow's runs, as the test says."""
 
-    run = Run("running", {TRAIN_MODEL_CPU: Task("running", "2"), "train_model_gpu": Task("skipped")})
+    run = TRAINING
 
     def __init__(self, url: str) -> None:
         """Connect to nothing."""
@@ -93,19 +87,21 @@ def stack_name(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     settings.cache_clear()
     # The path of a socket is short.
     links = Path(f"/run/links-{os.getpid()}")
-    monkeypatch.setattr(ssh, "KEYS", tmp_path)
-    monkeypatch.setattr(ssh, "LINKS", links)
+    monkeypatch.setattr(link, "KEYS", tmp_path)
+    monkeypatch.setattr(link, "LINKS", links)
+    monkeypatch.setattr(Runs, "run", TRAINING)
     monkeypatch.setattr(other_hosts, "AirflowState", Runs)
     monkeypatch.setattr(other_hosts, "database_url", lambda: "")
     yield name
     settings.cache_clear()
 
 
-@pytest.fixture
-def other(stack_name: str) -> Iterator[None]:
-    other_machine("start")
-    yield
-    other_machine("stop")
+@pytest.fixture(params=["ssh", "tls"])
+def other(stack_name: str, request: pytest.FixtureRequest) -> Iterator[OtherMachine]:
+    machine = OtherMachine(request.param)
+    machine.control("start")
+    yield machine
+    machine.control("stop")
 
 
 @pytest.fixture
@@ -117,67 +113,107 @@ def session(stack_name: str) -> Iterator[Session]:
     close(made)
 
 
-def add_as_the_page_says() -> None:
+def add_by_ssh(machine: OtherMachine) -> list[str]:
     """The steps of docs/hosts.md, and what a person may do wrong at each."""
-    shown = adding.add("other", URL, "")
+    url = machine.url(HERE)
+    shown = adding.add("other", url, "")
     assert shown["says"] == []
     own = subprocess.run(["ssh-keygen", "-lf", shown["key_file"]], text=True, capture_output=True, check=True)
     assert shown["fingerprint"] in own.stdout
     with pytest.raises(HostError, match="does not let trainer in with this stack's key"):
-        adding.add("other", URL, shown["fingerprint"])
+        adding.add("other", url, shown["fingerprint"])
     AUTHORIZED.write_text(f"{adding.key_line()['line']}\n")
     with pytest.raises(HostError, match="is none of"):
-        adding.add("other", URL, "SHA256:another")
+        adding.add("other", url, "SHA256:another")
     with pytest.raises(HostError, match="does not answer on /run/none.sock there: does Docker run"):
-        adding.add("other", URL.replace("/run/other/docker.sock", "/run/none.sock"), shown["fingerprint"])
+        adding.add("other", url.replace("/run/other/docker.sock", "/run/none.sock"), shown["fingerprint"])
     with pytest.raises(HostError, match="is this machine: its engine has the same id"):
-        adding.add("other", URL.replace("/run/other/docker.sock", ""), shown["fingerprint"])
-    added = adding.add("other", URL, shown["fingerprint"])
-    assert added["says"][0] == "it can be reached, and shows the pinned key"
-    assert "its GPUs: GPU-other-0 NVIDIA H100 80GB HBM3, 79.6 GiB (a container got it)" in added["says"]
-    with pytest.raises(HostError, match="there is a host 'other' already"):
-        adding.add("other", URL, shown["fingerprint"])
+        adding.add("other", url.replace("/run/other/docker.sock", ""), shown["fingerprint"])
+    says: list[str] = adding.add("other", url, shown["fingerprint"])["says"]
+    assert says[0] == "it can be reached, and shows the pinned key"
+    return says
+
+
+def add_by_tls(machine: OtherMachine) -> list[str]:
+    """The steps of docs/hosts.md, and what a person may do wrong at each."""
+    url = machine.url(HERE)
+    with pytest.raises(HostError, match="has made no certificates yet"):
+        adding.add("third", url, "")
+    made = adding.certify("third", url)
+    elsewhere = adding.certify("third", "tcp://10.0.0.9")["files"]
+    with pytest.raises(HostError, match="is for a machine that is reached by SSH"):
+        adding.add("third", url, "SHA256:another")
+    put(machine, elsewhere)
+    machine.set_up_tls(made["port"])
+    with pytest.raises(HostError, match=f"was made for another name than {HERE}"):
+        adding.add("third", url, "")
+    put(machine, made["files"])
+    machine.set_up_tls(made["port"], tlsverify=False, tls=True)
+    with pytest.raises(HostError, match="takes calls without a certificate"):
+        adding.add("third", url, "")
+    machine.set_up_tls(made["port"])
+    says: list[str] = adding.add("third", url, "")["says"]
+    assert says[0].startswith("it can be reached, and shows a certificate of this stack for its name, valid until 20")
+    return says
+
+
+def put(machine: OtherMachine, files: dict[str, str]) -> None:
+    folder = machine.etc / "tarmac"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+ADD = {"ssh": add_by_ssh, "tls": add_by_tls}
 
 
 def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
-    other: None, session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    other: OtherMachine, session: Session, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ):
+    name, there = other.name, other.engine
     notes: list[str | None] = []
     monkeypatch.setattr(CachedTrainingOperator, "_note", lambda _, reason: notes.append(reason))
     note_host(ledger, session.api)
-    add_as_the_page_says()
+    says = ADD[other.kind](other)
+    assert f"its GPUs: {other.gpu} NVIDIA H100 80GB HBM3, 79.6 GiB (a container got it)" in says
+    with pytest.raises(HostError, match=f"there is a host '{name}' already"):
+        adding.add(name, other.url(HERE), "")
 
     def closed() -> str:
-        return next(host.closed for host in ledger.hosts() if host.name == "other")
+        return next(host.closed for host in ledger.hosts() if host.name == name)
 
     with other_hosts.OtherHosts(settings()) as kept:
         kept.keep(ledger)
-        wait_for("the link", lambda: Path(ssh.socket_of("other")).exists(), 60)
-        wait_for("its GPU", lambda: [row.uuid for row in ledger.devices() if not row.closed] == ["GPU-other-0"], 60)
+        wait_for("the link", lambda: Path(link.socket_of(name)).exists(), 60)
+        wait_for("its GPU", lambda: [row.uuid for row in ledger.devices() if not row.closed] == [other.gpu], 60)
+        if other.kind == "tls":
+            (left,) = (host.certificate_seconds for host in ledger.hosts() if host.name == name)
+            assert left is not None
+            assert 396 < left / 86400 < 398
         step = cpu_training(session, TRAINS).start()
         mine = ("--filter", f"label=tarmac.run={session.run_id}")
         container = wait_for("a training there", lambda: there("ps", "--quiet", *mine), 120)
-        assert not ledger.remove_host("other"), "a session holds something of it"
+        assert not ledger.remove_host(name), "a session holds something of it"
 
-        other_machine("cut")
-        wait_for("a note", lambda: "for host other, which does not answer" in notes, 60)
+        other.control("cut")
+        wait_for("a note", lambda: f"for host {name}, which does not answer" in notes, 60)
         wait_for("that it is silent", lambda: closed() == "does not answer", 60)
         assert [row.closed for row in ledger.devices()] == ["its host does not answer"]
         there("exec", container, "touch", "/session/go")
-        other_machine("join")
+        other.control("join")
         assert step.join(120)["steps"] == 3
         assert notes[-1] is None
         assert in_volume(session, "cat /session/model/weights") == "what is trained on"
 
-        Runs.run = Run("success", {TRAIN_MODEL_CPU: Task("success", "2"), "train_model_gpu": Task("skipped")})
-        left = ("--all", "--quiet", *mine)
-        wait_for("nothing left there", lambda: not there("ps", *left) + there("volume", "ls", *left[1:]), 60)
+        Runs.run = OVER
+        gone = ("--all", "--quiet", *mine)
+        wait_for("nothing left there", lambda: not there("ps", *gone) + there("volume", "ls", *gone[1:]), 60)
         wait_for("that it takes sessions", lambda: closed() == "", 60)
         wait_for("its GPU again", lambda: [row.closed for row in ledger.devices()] == [""], 60)
-        assert ledger.remove_host("other")
+        assert ledger.remove_host(name)
         kept.keep(ledger)
-        wait_for("no link", lambda: not there_is_ssh(), 30)
+        wait_for("no link", lambda: not linked(name), 30)
 
 
-def there_is_ssh() -> bool:
-    return subprocess.run(["pgrep", "-f", "HostKeyAlias=other"], capture_output=True, check=False).returncode == 0
+def linked(name: str) -> bool:
+    return subprocess.run(["pgrep", "-f", f"{name}.sock"], capture_output=True, check=False).returncode == 0

@@ -6,41 +6,30 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from fakes.fakegpu import FakeGpus
 from gpu.field import ONE, OTHER, Field
-from support.stack import DAG, REPO, Stack
+from gpu.other_machine import AUTHORIZED, OtherMachine
+from support.stack import DAG, Stack
 from support.waiting import wait_for
 
-OTHER_ENGINE = REPO / "tests/fakes/machine/other_engine.sh"
-AUTHORIZED = Path("/home/trainer/.ssh/authorized_keys")
-THERE = "GPU-other-0"
-
-
-def other_machine(what: str) -> None:
-    subprocess.run([OTHER_ENGINE, what], check=True, timeout=120)
-
-
-def there(*words: str) -> str:
-    """What the other machine's engine answers."""
-    command = ["docker", "--host", "unix:///run/other/docker.sock", *words]
-    return subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
+MACHINE = OtherMachine("ssh")
+THERE, there = MACHINE.gpu, MACHINE.engine
 
 
 @pytest.fixture
 def url(stack: Stack) -> Iterator[str]:
     """Where the other machine is, seen from the stack's containers."""
-    other_machine("start")
+    MACHINE.control("start")
     form = "{{(index .IPAM.Config 0).Gateway}}"
     network = f"{stack.project}_backend"
     gateway = subprocess.run(
         ["docker", "network", "inspect", "--format", form, network], text=True, capture_output=True, check=True
     ).stdout.strip()
-    yield f"ssh://trainer@{gateway}:2222/run/other/docker.sock"
-    other_machine("stop")
+    yield MACHINE.url(gateway)
+    MACHINE.control("stop")
 
 
 def host(stack: Stack) -> dict[str, str]:
@@ -89,14 +78,14 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
     refused = stack.make("host-remove", "NAME=other")
     assert "something of 'other'" in refused.stderr
 
-    other_machine("cut")
+    MACHINE.control("cut")
     wait_for(
         "the reason in its note", lambda: "Waiting: for host other, which does not answer" in note(stack, run), 120
     )
     wait_for("that the host is silent", lambda: host(stack)["closed"] == "does not answer", 60)
     assert "not usable: its host does not answer" in stack.make("gpus").stdout
     there("exec", container, "touch", "/tmp/finish")
-    other_machine("join")
+    MACHINE.control("join")
     stack.end_trainings(here)
     assert [stack.finish(one, 240) for one in (run, here)] == ["success"] * 2, stack.log(run, "train_model_gpu")
     assert "Waiting:" not in note(stack, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -63,6 +64,20 @@ def hold(ledger: Ledger, session: Session) -> SessionKey:
     ledger.enqueue(key, cpu_entry(1, 1))
     assert run_host_cycle(ledger, key) == [key]
     return key
+
+
+def test_until_when_a_machine_s_certificate_is_valid_is_kept_and_a_renewed_one_is_noticed(
+    ledger: Ledger, keeper: Keeper
+):
+    def days() -> float | None:
+        (left,) = (host.certificate_seconds for host in ledger.hosts() if host.name == FAR)
+        return None if left is None else round(left / 86400)
+
+    keeper.note_certificate(None)
+    assert days() is None
+    for expected in (12, 397):
+        keeper.note_certificate(datetime.now(UTC) + timedelta(days=expected))
+        assert days() == expected
 
 
 def silent_since(database: str, seconds: int) -> None:

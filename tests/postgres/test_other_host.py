@@ -21,7 +21,7 @@ from tarmac.base.session import LABEL_GENERATION, LABEL_GPU, LABEL_TASK
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB, MIB
 from tarmac.containers import engine
-from tarmac.hosts import ssh
+from tarmac.hosts import link
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
 from tarmac.scheduler.host_cycle import run_host_cycle
@@ -106,7 +106,7 @@ def notes(
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     settings.cache_clear()
-    monkeypatch.setattr(ssh, "LINKS", tmp_path / "links")
+    monkeypatch.setattr(link, "LINKS", tmp_path / "links")
     monkeypatch.setattr(other_host, "ASK_SECONDS", 0.01)
     ledger.put_host("local", 14 * GIB, 100, 12 * GIB, 100)
     assert ledger.add_host(FAR, Connection("ssh://a@b", "k", "e"), [14 * GIB, 3000, 12 * GIB, 3000])

@@ -13,6 +13,7 @@ import pty
 import pwd
 import re
 import shutil
+import stat
 import struct
 import subprocess
 import tarfile
@@ -349,6 +350,17 @@ def test_support_of_a_session_reads_its_logs_alone_and_takes_its_id_literally(cl
     assert not [call for call in clone.calls() if "tarmac.cli.session_logs" in call.words]
 
 
+def test_certificates_are_in_a_file_of_the_caller_alone_and_nothing_of_it_is_left_where_they_fail(clone: Clone):
+    words = ("host-certs", f"NAME={ODD}", "URL=tcp://gpu3", "FILE=gpu3.tar")
+    assert clone.make(*words).returncode == 0
+    assert clone.commands()[0].words == ["host-certs", "--", ODD, "tcp://gpu3", "gpu3.tar"]
+    assert stat.S_IMODE((clone.folder / "gpu3.tar").stat().st_mode) == 0o600
+    (clone.folder / "gpu3.tar").unlink()
+    done = clone.make(*words, FAKE_ENGINE="started anew")
+    assert done.returncode != 0
+    assert not list(clone.folder.glob("gpu3.tar*"))
+
+
 MISSING = {
     "trigger": "CONFIG: is missing. Say which request to send: make trigger CONFIG=examples/ner-wnut17.json",
     "trigger CONFIG=nowhere": "CONFIG: there is no file 'nowhere'.",
@@ -378,6 +390,11 @@ MISSING = {
     "promote MODEL=x": "Say what: make promote MODEL=name VERSION=n, one of these:\na list of models",
     "rollback": "MODEL: is missing.",
     "production": "MODEL: is missing.",
+    "host-certs": "NAME: is missing. Say which host: make host-certs NAME=gpu3 URL=tcp://gpu3:2376",
+    "host-certs NAME=gpu3": "URL: is missing.",
+    "host-certs NAME=gpu3 URL=tcp://gpu3": "FILE: is missing. Say where to: make host-certs",
+    "host-certs NAME=gpu3 URL=tcp://gpu3 FILE=Makefile": "FILE: 'Makefile' is there already",
+    "host-certs NAME=gpu3 URL=tcp://gpu3 FILE=nowhere/x.tar": "FILE: you cannot write into the folder of",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,9 @@ from tarmac.base.settings import SettingsError, read
 from tarmac.base.units import GIB
 from tarmac.checks.adding import suits
 from tarmac.cli.host_commands import compare_lines
+from tarmac.hosts import link
 from tarmac.hosts.address import Address, check_name, read_url
-from tarmac.hosts.ssh import Link, explain, fingerprint
+from tarmac.hosts.ssh import SshLink, explain, fingerprint
 from tarmac.ledger.records import HostRow
 from tarmac.reaper.orphans import Container, Run, Task, Volume, find_there
 from tarmac.scheduler.board import host_board
@@ -40,7 +42,7 @@ def test_a_machine_is_where_its_url_says():
 
 @pytest.mark.parametrize(
     "url",
-    ["gpu2", "ssh://gpu2", "tcp://gpu2:2376", "ssh://a@-oProxyCommand=x", "ssh://-l@gpu2", "ssh://a@b:99999",
+    ["gpu2", "ssh://gpu2", "ssh://a@-oProxyCommand=x", "ssh://-l@gpu2", "ssh://a@b:99999",
      "ssh://a@b c", "ssh://a@b\n", "ssh://a@b/x y", "http://a@b", ""],
 )  # fmt: skip
 def test_what_is_no_machine_is_refused_with_what_to_write(url: str):
@@ -60,13 +62,15 @@ def test_a_fingerprint_is_the_one_that_ssh_shows():
     assert fingerprint(f"ssh-ed25519 {key}") == f"SHA256:{expected}"
 
 
-def test_ssh_asks_nobody_trusts_the_pinned_key_alone_and_takes_no_word_for_an_option():
-    link = Link("gpu2", read_url("ssh://tarmac@gpu2"), "ssh-ed25519 AAAA")
-    from pathlib import Path
-
-    words = link._command(Path("/l/known"), Path("/l/gpu2.sock"))
+def test_ssh_asks_nobody_trusts_the_pinned_key_alone_and_takes_no_word_for_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(link, "LINKS", tmp_path)
+    words = SshLink("gpu2", Address("tarmac", "gpu2"), "ssh-ed25519 AAAA").command(Path("/l/gpu2.sock"))
     assert words[-2:] == ["--", "tarmac@gpu2"]
-    assert {"BatchMode=yes", "StrictHostKeyChecking=yes", "UserKnownHostsFile=/l/known", "ForwardAgent=no"} <= {*words}
+    known = tmp_path / "gpu2.known"
+    assert {"BatchMode=yes", "StrictHostKeyChecking=yes", f"UserKnownHostsFile={known}", "ForwardAgent=no"} <= {*words}
+    assert known.read_text() == "gpu2 ssh-ed25519 AAAA\n"
     assert "/l/gpu2.sock:/var/run/docker.sock" in words
 
 

@@ -19,9 +19,13 @@ from tarmac.containers import agent, engine, moving, passthrough
 from tarmac.containers.calls import EngineCalls
 from tarmac.devices.report import LONGEST, Report, read
 from tarmac.devices.snapshot import State
-from tarmac.hosts.address import check_name, read_url
+from tarmac.hosts.address import Address, TlsAddress, check_name, read_tls_url, read_url
 from tarmac.hosts.capacity import measure
-from tarmac.hosts.ssh import Link, fingerprint, host_key, public_key, socket_of
+from tarmac.hosts.certificates import for_host
+from tarmac.hosts.engines import link_to
+from tarmac.hosts.link import Link, socket_of
+from tarmac.hosts.ssh import fingerprint, host_key, public_key
+from tarmac.hosts.tls import refuse_open_door
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
 
@@ -97,38 +101,69 @@ def add(name: str, url: str, pinned: str) -> dict[str, Any]:
     """
     check_name(name)
     address = read_url(url)
-    stack = settings()
-    with Ledger(stack.database_url) as ledger:
+    with Ledger(settings().database_url) as ledger:
         if any(host.name == name for host in ledger.hosts()):
             raise HostError(f"NAME: there is a host {name!r} already: `make host-remove NAME={name}` first.")
-        key = host_key(address)
-        if not pinned:
-            kind = key.split()[0].removeprefix("ssh-").split("-")[0]
-            return {"fingerprint": fingerprint(key), "key_file": f"/etc/ssh/ssh_host_{kind}_key.pub", "says": []}
-        if fingerprint(key) != pinned:
-            raise HostError(
-                f"FINGERPRINT: {pinned!r} is none of {address.host}, which shows {fingerprint(key)}: another "
-                "machine may answer in its place. Nothing was added."
-            )
-        public_key()
-        link = Link(f"{name}-trial", address, key)
+        key = ""
+        if isinstance(address, TlsAddress):
+            if pinned:
+                raise HostError("FINGERPRINT: is for a machine that is reached by SSH; leave it out for tcp://.")
+        else:
+            key = host_key(address)
+            if not pinned:
+                kind = key.split()[0].removeprefix("ssh-").split("-")[0]
+                return {"fingerprint": fingerprint(key), "key_file": f"/etc/ssh/ssh_host_{kind}_key.pub", "says": []}
+            if fingerprint(key) != pinned:
+                raise HostError(
+                    f"FINGERPRINT: {pinned!r} is none of {address.host}, which shows {fingerprint(key)}: another "
+                    "machine may answer in its place. Nothing was added."
+                )
+            public_key()
+        link = link_to(f"{name}-trial", url, key)
         try:
             link.open()
+            if isinstance(address, TlsAddress):
+                refuse_open_door(name, address)
             return _add_linked(ledger, name, Connection(url, key, ""), link)
         except OSError as error:
-            why = link.why() if not link.runs else str(error)
-            raise HostError(
-                f"The engine of {name} does not answer on {address.socket} there: does Docker run, and may "
-                f"{address.user} use it (group docker)? {why}"
-            ) from error
+            raise HostError(_silence(name, address, str(error) if link.runs else link.why())) from error
         finally:
             link.close()
+
+
+def _silence(name: str, address: Address | TlsAddress, why: str) -> str:
+    """Say what to look at where an engine does not answer over a link that came up. Pure."""
+    if isinstance(address, TlsAddress):
+        return f"The engine of {name} stopped answering while it was looked at: {why}"
+    return (
+        f"The engine of {name} does not answer on {address.socket} there: does Docker run, and may {address.user} use "
+        f"it (group docker)? {why}"
+    )
+
+
+def certify(name: str, url: str) -> dict[str, Any]:
+    """Make the certificates that a machine's engine needs to listen with TLS. They are kept nowhere here.
+
+    Returns:
+        `files`: the texts of `ca.pem`, `cert.pem` and `key.pem`; `ends`: until when they are valid; `port`.
+
+    Raises:
+        HostError: name or URL cannot be read.
+    """
+    check_name(name)
+    address = read_tls_url(url)
+    made = for_host(name, address.host)
+    files = {"ca.pem": made.ca, "cert.pem": made.certificate, "key.pem": made.key}
+    return {"files": files, "ends": made.ends.isoformat(), "port": address.port}
 
 
 def _add_linked(ledger: Ledger, name: str, connection: Connection, link: Link) -> dict[str, Any]:
     far, near, stack = engine.client_at(socket_of(link.name)), engine.client(), settings()
     info = far.info()
-    says = ["it can be reached, and shows the pinned key", *suits(info, near.info(), name, datetime.now(UTC))]
+    shows = "the pinned key"
+    if ends := link.certificate_ends():
+        shows = f"a certificate of this stack for its name, valid until {ends:%Y-%m-%d}"
+    says = [f"it can be reached, and shows {shows}", *suits(info, near.info(), name, datetime.now(UTC))]
     others = {connected.engine_id: host for host, connected in ledger.connections().items()}
     if known := others.get(str(info["ID"])):
         raise HostError(f"NAME: that machine is the host {known!r} already.")
@@ -146,7 +181,7 @@ def _add_linked(ledger: Ledger, name: str, connection: Connection, link: Link) -
         f"sessions may reserve {format_cores(offers.capacity_millicpus)} and {format_size(offers.capacity_bytes)} there"
     )
     return {
-        "fingerprint": fingerprint(connection.host_key),
+        "fingerprint": fingerprint(connection.host_key) if connection.host_key else "",
         "key_file": "",
         "says": says,
         "gpus": len([device for device in found.snapshot.devices if device.usable]),

@@ -20,11 +20,12 @@ from tarmac.containers import engine
 from tarmac.ledger import database
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.outbox import Outbox
-from tarmac.ledger.records import DeviceRow
+from tarmac.ledger.records import DeviceRow, HostRow
 from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
 from tarmac.registry.client import Registry
+from tarmac.scheduler.board import certificate_sentence
 
 _LITTLE_BYTES, _LITTLE_SHARE = 5 * 1024**3, 0.05
 _NONE_BYTES = 1024**3
@@ -221,6 +222,23 @@ def quarantine(rows: Sequence[DeviceRow]) -> list[Finding]:
     return found
 
 
+def certificates(rows: Sequence[HostRow]) -> list[Finding]:
+    """Say which hosts' certificates end soon. Pure."""
+    found = []
+    for row in rows:
+        if says := certificate_sentence(row):
+            state = State.NOTE if (row.certificate_seconds or 0.0) > 0 else State.WRONG
+            found.append(
+                Finding(
+                    "hosts",
+                    state,
+                    f"{row.name}: {says}",
+                    "docs/hosts.md, *An engine that listens with TLS*, has the steps.",
+                )
+            )
+    return found
+
+
 def notifications(counts: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """Judge how the targets of env/notify.toml take their messages. Pure.
 
@@ -330,13 +348,13 @@ def _database() -> list[Finding]:
         now = ledger.now()
         with ledger.transaction():
             holders = [*ledger.holders(), *ledger.host_holders()]
-            rows = ledger.devices()
+            rows, hosts = ledger.devices(), ledger.hosts()
         with ledger.cursor() as cursor:
             version = database.version(cursor)
     found = [schema(version, len(database.migrations())), clock("Postgres", now, before)]
     with Outbox(settings().database_url) as outbox:
         told = notifications(outbox.counts())
-    return [*found, reservations(holders, now), *quarantine(rows), *told]
+    return [*found, reservations(holders, now), *quarantine(rows), *certificates(hosts), *told]
 
 
 def _registry() -> list[Finding]:

@@ -123,6 +123,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             from tarmac.checks import adding
 
             return adding.add(query["name"], query["url"], query.get("fingerprint", ""))
+        case ("POST", "/host-certs"):
+            from tarmac.checks import adding
+
+            return adding.certify(query["name"], query["url"])
         case ("GET", "/now"):
             return parts.now()
         case ("GET", "/counts"):

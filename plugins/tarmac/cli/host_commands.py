@@ -1,10 +1,16 @@
-"""The commands about hosts: hosts, host-key, host-add, host-drain, host-resume, host-remove."""
+"""The commands about hosts: hosts, host-key, host-certs, host-add, host-drain, host-resume, host-remove."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
+import json
+import sys
+import tarfile
+import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from tarmac.base.errors import CheckerUnavailableError, ExitCode, HostError
@@ -12,7 +18,6 @@ from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.settings import settings
 from tarmac.base.texts import counted
 from tarmac.cli.tables import add_json, print_json
-from tarmac.hosts.address import read_url
 from tarmac.ledger.ledger import Ledger
 from tarmac.request.checker import call_checker
 from tarmac.scheduler import board
@@ -52,7 +57,7 @@ def host_add(arguments: argparse.Namespace) -> int:
 
 def compare_lines(name: str, url: str, found: Mapping[str, Any], line: str) -> list[str]:
     """Say what to compare and what to do next, before a host is added. Pure."""
-    user = read_url(url).user
+    user = url.removeprefix("ssh://").partition("@")[0]
     return [
         f"{url} shows the host key {found['fingerprint']}. Nothing was added yet.",
         "1. Compare it: on that machine, this prints the same fingerprint:",
@@ -61,6 +66,49 @@ def compare_lines(name: str, url: str, found: Mapping[str, Any], line: str) -> l
         f"     {line}",
         "3. Add the host:",
         f"     make host-add NAME={name} URL={url} FINGERPRINT={found['fingerprint']}",
+    ]
+
+
+def host_certs(arguments: argparse.Namespace) -> int:
+    """Write the certificates of a machine whose engine is to listen with TLS, as a tar; say what to do with it."""
+    made = _ask("POST", "/host-certs", {"name": arguments.name, "url": arguments.url})
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
+        for file, text in made["files"].items():
+            entry, content = tarfile.TarInfo(f"tarmac/{file}"), text.encode()
+            entry.size, entry.mode, entry.mtime = len(content), 0o400, int(time.time())
+            archive.addfile(entry, io.BytesIO(content))
+    print("\n".join(certs_lines(arguments.name, arguments.url, arguments.file, made)), file=sys.stderr)
+    return 0
+
+
+def daemon_settings(port: int) -> dict[str, Any]:
+    """Return what stands in an engine's daemon.json so that it listens with TLS. Pure."""
+    return {
+        "hosts": ["unix:///var/run/docker.sock", f"tcp://0.0.0.0:{port}"],
+        "tlsverify": True,
+        "tlscacert": "/etc/docker/tarmac/ca.pem",
+        "tlscert": "/etc/docker/tarmac/cert.pem",
+        "tlskey": "/etc/docker/tarmac/key.pem",
+    }
+
+
+def certs_lines(name: str, url: str, file: str, made: Mapping[str, Any]) -> list[str]:
+    """Say what to do with the certificates of a machine. Pure."""
+    there = daemon_settings(made["port"]).items()
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in there)
+    return [
+        f"{file} holds the certificate of {name} and its private key. It is valid until {made['ends'][:10]}.",
+        f"1. Copy {file} to that machine, and there, as root:",
+        f"     tar -xf {Path(file).name} -C /etc/docker",
+        "2. Put these lines between the braces of /etc/docker/daemon.json there, which may be a new file:",
+        *(f"     {line}" for line in lines.splitlines()),
+        "3. Where systemd starts Docker, its own list of sockets has to go: `systemctl edit docker`, then these lines:",
+        "     [Service]",
+        "     ExecStart=",
+        "     ExecStart=/usr/bin/dockerd",
+        "4. Restart the engine, which ends the containers there: systemctl restart docker",
+        f"   Let only the stack's machine reach port {made['port']}.",
+        f"5. Delete {file} here and there. Where {name} is no host yet: make host-add NAME={name} URL={url}",
     ]
 
 
@@ -88,6 +136,7 @@ def host_remove(arguments: argparse.Namespace) -> int:
     with Ledger(settings().database_url) as ledger:
         if name == LOCAL_HOST:
             raise HostError(f"NAME: {LOCAL_HOST!r} is this machine and stays: `make host-drain NAME={LOCAL_HOST}`.")
+        url = next((host.url for host in ledger.hosts() if host.name == name), "")
         if not ledger.remove_host(name):
             if there := [row["run_id"] for row in ledger.host_holders() if row["host"] == name]:
                 raise HostError(
@@ -96,8 +145,17 @@ def host_remove(arguments: argparse.Namespace) -> int:
                     f"`make host-drain NAME={name}` and wait for them, or cancel them."
                 )
             raise _unknown(ledger, name)
-    print(f"Host {name} is removed. On that machine, delete this stack's line from authorized_keys (make host-key).")
+    print(f"Host {name} is removed. {leave_sentence(url)}")
     return 0
+
+
+def leave_sentence(url: str) -> str:
+    """Say what is left on a machine that is no host any more. Pure."""
+    if url.startswith("tcp:"):
+        return (
+            "On that machine, take the lines of make host-certs out of /etc/docker/daemon.json and restart its engine."
+        )
+    return "On that machine, delete this stack's line from authorized_keys (make host-key)."
 
 
 def _unknown(ledger: Ledger, name: str) -> HostError:
@@ -128,6 +186,9 @@ def add_to(commands: Any) -> None:
     new.add_argument("name")
     new.add_argument("url")
     new.add_argument("--fingerprint", default="", help="of its host key, once it was compared")
+    certs = add("host-certs", host_certs, "print what another machine's engine needs to listen with TLS, as a tar")
+    for word in ("name", "url", "file"):
+        certs.add_argument(word)
     for name, run, text in (
         ("host-drain", host_drain, "let a host take no new session"),
         ("host-resume", host_resume, "let a host take sessions again"),

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 from tarmac.containers import engine, moving
 from tarmac.containers.calls import EngineCalls
-from tarmac.hosts import ssh
-from tarmac.hosts.address import is_elsewhere
-from tarmac.hosts.ssh import socket_of
+from tarmac.hosts import link
+from tarmac.hosts.address import TlsAddress, is_elsewhere, read_url
+from tarmac.hosts.link import Link, socket_of
+from tarmac.hosts.ssh import SshLink
+from tarmac.hosts.tls import TlsLink
 
 ANSWER_SECONDS = 600
 """How long an answer is waited for; a machine that is gone ends the link to it, and so the waiting, within seconds."""
@@ -28,10 +30,25 @@ def image_on(near: EngineCalls, far: EngineCalls, image: str, host: str) -> str:
 
 @contextmanager
 def _alone(host: str) -> Iterator[None]:
-    ssh.LINKS.mkdir(mode=0o700, exist_ok=True)
-    with (ssh.LINKS / f"{host}.image").open("w") as lock:
+    link.LINKS.mkdir(mode=0o700, exist_ok=True)
+    with (link.LINKS / f"{host}.image").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def link_to(name: str, url: str, host_key: str) -> Link:
+    """Return a link to a machine, not open yet. Pure.
+
+    Args:
+        name: of the host, or of a trial.
+        url: where it is.
+        host_key: the pinned key of its SSH server.
+
+    Raises:
+        HostError: the URL cannot be read.
+    """
+    address = read_url(url)
+    return TlsLink(name, address) if isinstance(address, TlsAddress) else SshLink(name, address, host_key)
 
 
 def engine_of(host: str, seconds: int = ANSWER_SECONDS) -> EngineCalls:

@@ -1,33 +1,24 @@
-"""OpenSSH: this stack's key, another machine's host key, and the link that brings its engine's socket here.
+"""OpenSSH: this stack's key, another machine's host key, and the link by one ssh process.
 
-A link is one ssh process that forwards a Unix socket of this container to the engine's socket on the other machine. All
-that speaks to that engine uses it: to them it is an engine like the local one. It asks for no command and no terminal
-there, so an account that may only forward is enough.
+It asks for no command and no terminal there, so an account that may only forward is enough.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import subprocess
 import tempfile
-import time
 from pathlib import Path
+from typing import override
 
 from tarmac.base.errors import HostError
+from tarmac.hosts import link
 from tarmac.hosts.address import Address
-
-KEYS = Path(os.environ.get("TARMAC_HOST_KEYS") or "/opt/airflow/hosts")
-"""The private key: a volume that only the scheduler's container has."""
-
-LINKS = Path(os.environ.get("TARMAC_HOST_LINKS") or "/tmp/tarmac-links")  # noqa: S108  this container's own
-"""The sockets, in the same container."""
 
 # A machine that does not answer for 3 * 5 s ends its link, and with it all that waits for an answer.
 ALIVE_SECONDS, ALIVE_COUNT = 5, 3
 CONNECT_SECONDS = 10
-_OLDEST_SECONDS = 20.0
 _SILENT = "no answer; an SSH server shuts out for a minute who failed to log in several times, so try again then"
 
 
@@ -37,10 +28,10 @@ def public_key() -> str:
     Raises:
         HostError: it cannot be made.
     """
-    path = KEYS / "id_ed25519"
+    path = link.KEYS / "id_ed25519"
     if not path.exists():
         # Made under another name first: one that is there is whole.
-        with tempfile.TemporaryDirectory(dir=KEYS) as folder:
+        with tempfile.TemporaryDirectory(dir=link.KEYS) as folder:
             made = Path(folder) / "key"
             _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "tarmac", "-f", str(made)])
             made.with_suffix(".pub").rename(path.with_suffix(".pub"))
@@ -83,13 +74,8 @@ def host_key(address: Address) -> str:
     )
 
 
-def socket_of(name: str) -> str:
-    """Return the path of a host's socket in this container. Pure."""
-    return str(LINKS / f"{name}.sock")
-
-
-class Link:
-    """A link to a machine, kept by one process. It ends with that process.
+class SshLink(link.Link):
+    """A link by SSH.
 
     Args:
         name: of the host, or of a trial.
@@ -98,39 +84,13 @@ class Link:
     """
 
     def __init__(self, name: str, address: Address, host_key: str) -> None:
-        self.name, self._address, self._host_key = name, address, host_key
-        self._process: subprocess.Popen[bytes] | None = None
-        self._said = LINKS / f"{name}.log"
+        super().__init__(name)
+        self._address, self._host_key = address, host_key
 
-    @property
-    def runs(self) -> bool:
-        """Whether ssh has not ended."""
-        return self._process is not None and self._process.poll() is None
-
-    def open(self) -> None:
-        """Start ssh, unless it runs, and wait until the socket is there.
-
-        Raises:
-            HostError: it does not come up; a sentence that says what to do.
-        """
-        if self.runs:
-            return
-        LINKS.mkdir(mode=0o700, exist_ok=True)
-        known, socket = LINKS / f"{self.name}.known", Path(socket_of(self.name))
+    @override
+    def command(self, socket: Path) -> list[str]:
+        known = link.LINKS / f"{self.name}.known"
         known.write_text(f"{self.name} {self._host_key}\n")
-        socket.unlink(missing_ok=True)
-        with self._said.open("wb") as said:
-            self._process = subprocess.Popen(
-                self._command(known, socket), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=said
-            )
-        deadline = time.monotonic() + _OLDEST_SECONDS
-        while not socket.exists():
-            if not self.runs or time.monotonic() > deadline:
-                self.close()
-                raise HostError(self.why())
-            time.sleep(0.05)
-
-    def _command(self, known: Path, socket: Path) -> list[str]:
         to = self._address
         options = {
             "BatchMode": "yes",
@@ -150,28 +110,16 @@ class Link:
             "UpdateHostKeys": "no",
             "UserKnownHostsFile": str(known),
         }
-        # Without the process that keeps it, a link would stay for ever.
         return [
-            *("setpriv", "--pdeathsig", "TERM", "ssh", "-N", "-T", "-F", "none"),
+            *("ssh", "-N", "-T", "-F", "none"),
             *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
-            *("-i", str(KEYS / "id_ed25519"), "-p", str(to.port), "-L", f"{socket}:{to.socket}"),
+            *("-i", str(link.KEYS / "id_ed25519"), "-p", str(to.port), "-L", f"{socket}:{to.socket}"),
             *("--", f"{to.user}@{to.host}"),
         ]
 
-    def why(self) -> str:
-        """Say why it does not come up, or ended, and what to do."""
-        said = self._said.read_text(errors="replace").strip() if self._said.exists() else ""
+    @override
+    def explain(self, said: str) -> str:
         return explain(said, self._address)
-
-    def close(self) -> None:
-        """End it."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
 
 
 def explain(said: str, address: Address) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from tarmac.admission.estimate import Estimate
@@ -92,6 +93,11 @@ class Hosts(Database):
         """Note that another machine does not answer: it takes no session until it does. What it holds, it keeps."""
         with self.cursor() as cursor:
             cursor.execute(sql.HOST_IS_SILENT, (why, name, why))
+
+    def note_certificate(self, name: str, ends: datetime | None) -> None:
+        """Note until when the certificate of another machine's engine is valid (aware)."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.NOTE_CERTIFICATE, (ends, name))
 
     def put_snapshot(self, name: str, body: str) -> None:
         """Keep what another machine's agent tells of it now (devices/report.py)."""

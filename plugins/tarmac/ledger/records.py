@@ -87,7 +87,8 @@ class HostRow:
     """A host as the ledger knows it: bytes, and thousandths of a core. See the table `host`.
 
     `url`: "" for the machine of the stack. `closed`: why it takes no session now, "" where it does. `trouble`: what
-    went wrong when it was asked last. `silent_seconds`: since it answered last.
+    went wrong when it was asked last. `silent_seconds`: since it answered last. `certificate_seconds`: until its
+    certificate is no longer valid; None: it shows none.
     """
 
     name: str
@@ -103,6 +104,7 @@ class HostRow:
     closed: str = ""
     trouble: str = ""
     silent_seconds: float = 0.0
+    certificate_seconds: float | None = None
 
     @property
     def load(self) -> HostLoad:
@@ -121,7 +123,8 @@ class HostRow:
 
 @dataclass(frozen=True)
 class Connection:
-    """How another machine is reached, and where to: its URL, its pinned host key, the id of its engine."""
+    """How another machine is reached, and where to: its URL, its pinned host key ("": it is reached by TLS), and its
+    engine's id."""
 
     url: str
     host_key: str

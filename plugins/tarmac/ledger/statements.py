@@ -447,7 +447,7 @@ _HOST_COLUMNS = """
     beside_bytes, beside_millicpus, url,
     CASE WHEN draining THEN 'is drained' WHEN silent THEN 'does not answer' ELSE '' END AS closed,
     trouble, CASE url WHEN '' THEN 0 ELSE extract(epoch FROM clock_timestamp() - answered_at) END::float8
-        AS silent_seconds
+        AS silent_seconds, extract(epoch FROM certificate_ends - clock_timestamp())::float8 AS certificate_seconds
 """
 
 # All hosts, and whether each was measured in the last (seconds).
@@ -482,6 +482,9 @@ ADD_HOST = """
         VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING name
     ) UPDATE tower SET host_dirty = true FROM made RETURNING name
 """
+
+# Until when the certificate of a host's engine is valid: (time, name).
+NOTE_CERTIFICATE = "UPDATE host SET certificate_ends = %s WHERE name = %s"
 
 # How a host is reached.
 CONNECTIONS = "SELECT name, url, host_key, engine_id FROM host WHERE url <> '' ORDER BY name"

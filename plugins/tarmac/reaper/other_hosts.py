@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from datetime import datetime
 from typing import Any
 
 from tarmac.base.errors import HostError, TarmacError
@@ -17,9 +18,8 @@ from tarmac.base.session import SessionKey, session_labels
 from tarmac.base.settings import Settings
 from tarmac.base.trouble import Trouble
 from tarmac.containers import engine
-from tarmac.hosts.address import read_url
-from tarmac.hosts.engines import engine_of
-from tarmac.hosts.ssh import Link
+from tarmac.hosts.engines import engine_of, link_to
+from tarmac.hosts.link import Link
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
 from tarmac.reaper.agents import AgentKeeper
@@ -55,6 +55,7 @@ class Keeper:
         self._sightings = Sightings(stack.stack)
         self._open = False
         self._known = False
+        self._certificate_ends: datetime | None = None
         self._beat_at = self._measure_at = 0.0
 
     def answer(self, api: Any) -> Orphans:
@@ -99,6 +100,12 @@ class Keeper:
         for key, text in find_there(self._name, dict.fromkeys(held, self._name), (), (), runs).reserved.items():
             if self._ledger.end_session(key, text, held[key]):
                 log.warning("Released the reservation of %s on %s, which is lost: %s.", key.run_id, self._name, text)
+
+    def note_certificate(self, ends: datetime | None) -> None:
+        """Note until when its certificate is valid, where it has one."""
+        if ends != self._certificate_ends:
+            self._ledger.note_certificate(self._name, ends)
+            self._certificate_ends = ends
 
     def _remove(self, api: Any, sure: Orphans, held: dict[SessionKey, Any]) -> None:
         for container, why in sure.containers.items():
@@ -161,7 +168,7 @@ class OtherHosts:
             thread.start()
 
     def _serve(self, name: str, connection: Connection, stop: threading.Event) -> None:
-        link = Link(name, read_url(connection.url), connection.host_key)
+        link = link_to(name, connection.url, connection.host_key)
         airflow = AirflowState(database_url())
         trouble = Trouble(log, f"Host {name} does not answer", f"Host {name} answers.")
         agent: AgentKeeper | None = None
@@ -189,6 +196,7 @@ def _round(link: Link, keeper: Keeper) -> str:
         link.open()
         api = engine_of(link.name)
         keeper.answer(api)
+        keeper.note_certificate(link.certificate_ends())
         return ""
     except (HostError, OSError) as error:  # requests' and docker's errors are OSErrors
         why = str(error) if link.runs or isinstance(error, HostError) else link.why()

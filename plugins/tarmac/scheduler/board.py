@@ -10,7 +10,7 @@ from typing import Any
 from tarmac.base.texts import one_line
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.devices.told import heard
-from tarmac.hosts.address import is_elsewhere
+from tarmac.hosts.address import WARN_DAYS, is_elsewhere
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow, HostRow
 
@@ -80,10 +80,22 @@ def host_board(
             since = f" for {format_seconds(host.silent_seconds)}" if host.trouble else ""
             why = f": {one_line(host.trouble)}" if host.trouble else ""
             lines.append(f"  takes no session: it {host.closed}{since}{why}")
+        if text := certificate_sentence(host):
+            lines.append(f"  {text}")
         if host.url:
             lines += [f"  {line}" for line in _machine(host.name, devices, (told or {}).get(host.name))]
         lines += [f"  {row['run_id']}  {_holding_of_host(row, now)}" for row in holders if row["host"] == host.name]
     return [*lines, "", *_queued(queue, now)]
+
+
+def certificate_sentence(host: HostRow) -> str:
+    """Say that a host's certificate ends soon and what to do; "": it does not, or there is none. Pure."""
+    left = host.certificate_seconds
+    if left is None or left > WARN_DAYS * 86400:
+        return ""
+    when = f"ends in {format_seconds(left)}" if left > 0 else "has ended: no connection can be made any more"
+    again = f"make host-certs NAME={host.name} URL={host.url} FILE={host.name}-certs.tar"
+    return f"its certificate {when}: {again}, put the files there, restart its engine"
 
 
 def _machine(name: str, devices: Sequence[DeviceRow], told: tuple[str, float] | None) -> list[str]:

@@ -1,59 +1,96 @@
 #!/usr/bin/env bash
-# other_engine.sh start|stop|cut|join: another machine, as far as the stack on this fake machine can tell: an engine of its
-# own with one fake GPU of its own, and an SSH server, on port 2222, with the user `trainer`, who may use that engine
-# (/run/other/docker.sock).
-# cut: the server is away, and with it all its connections; join: it is back. The engine and its containers go on.
+# other_engine.sh start|restart|stop|cut|join ssh|tls: another machine, as far as the stack on this fake machine can tell:
+# an engine of its own with one fake GPU of its own.
+#   ssh: the machine `other` (engine: /run/other/docker.sock, GPU-other-0) has an SSH server, on port 2222, with the user
+#        `trainer`, who may use that engine.
+#   tls: the engine of the machine `third` (/run/third/docker.sock, GPU-third-0) is set by /run/third/etc/daemon.json, which
+#        is not there at first. What comes to port 2376 of this machine goes to that port of the other one.
+# cut: the server or the cable is away, and with it all its connections; join: it is back. The engine and its containers go
+# on. restart: the engine ends, with its containers, and starts again.
 set -euo pipefail
-port=2222 home=/home/trainer engine=/run/other gpus=/run/other-nvml
+home=/home/trainer ssh_port=2222 tls_port=2376
+what=${1:-} kind=${2:-}
+case $kind in ssh) name=other ;; tls) name=third ;; *) exit 2 ;; esac
+engine=/run/$name gpus=/run/$name-nvml socket=unix:///run/$name/docker.sock
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
+wire=$tests/fakes/machine/wire.py
 
-serve() {
-    mkdir -p /run/sshd
-    /usr/sbin/sshd -p "$port" -o PidFile=/run/sshd/other.pid -o PasswordAuthentication=no -o PerSourcePenalties=no
+join_it() {
+    if [ "$kind" = ssh ]; then
+        mkdir -p /run/sshd
+        /usr/sbin/sshd -p "$ssh_port" -o PidFile=/run/sshd/other.pid -o PasswordAuthentication=no -o PerSourcePenalties=no
+        return
+    fi
+    setsid python "$wire" out "$tls_port" "$engine/wire.sock" >>"$engine/log" 2>&1 </dev/null &
+    echo $! >"$engine/out.pid"
 }
 cut_off() {
-    [ ! -e /run/sshd/other.pid ] || kill "$(cat /run/sshd/other.pid)" || true
-    pkill -KILL -u trainer || true
-    pkill -KILL -f '^sshd.*trainer' || true
+    if [ "$kind" = ssh ]; then
+        [ ! -e /run/sshd/other.pid ] || kill "$(cat /run/sshd/other.pid)" || true
+        pkill -KILL -u trainer || true
+        pkill -KILL -f '^sshd.*trainer' || true
+        return
+    fi
+    [ ! -e "$engine/out.pid" ] || kill "$(cat "$engine/out.pid")" || true
+    rm -f "$engine/out.pid"
+}
+# Without a bridge: trainings have no network. In a network of its own, as it would remove the other engine's bridge.
+start_engine() {
+    local words=(--data-root "/var/lib/docker/$name" --exec-root "$engine/exec" --pidfile "$engine/docker.pid" --group docker
+        --bridge none --iptables=false --ip6tables=false)
+    if [ -e "$engine/etc/daemon.json" ]; then
+        words+=(--config-file "$engine/etc/daemon.json")
+    else
+        words+=(--host "$socket")
+    fi
+    # shellcheck disable=SC2016 # that shell expands it
+    FAKE_NVML_DIR=$gpus setsid unshare --net bash -c 'python "$1" in "$2/wire.sock" "$3" & echo $! >"$2/in.pid"; shift 3; exec dockerd "$@"' \
+        - "$wire" "$engine" "$tls_port" "${words[@]}" >"$engine/log" 2>&1 </dev/null &
+    for _ in {1..300}; do
+        if docker --host "$socket" version >/dev/null 2>&1; then return; fi
+        sleep 0.1
+    done
+    tail -n 20 "$engine/log" >&2
+    exit 1
+}
+stop_engine() {
+    local number
+    docker --host "$socket" ps --all --quiet | xargs -r docker --host "$socket" rm --force >/dev/null
+    kill "$(cat "$engine/in.pid")" || true
+    number=$(cat "$engine/docker.pid")
+    kill "$number"
+    # Another one may be started at once, which refuses while this one still runs.
+    for _ in {1..300}; do
+        [ -e "/proc/$number" ] || return 0
+        sleep 0.1
+    done
+    echo "the engine of $name did not end" >&2
+    exit 1
 }
 
-case ${1:-} in
+case $what in
 start)
     id trainer >/dev/null 2>&1 || useradd --create-home --groups docker trainer
     install -d -m 700 -o trainer -g trainer "$home/.ssh"
     install -m 600 -o trainer -g trainer /dev/null "$home/.ssh/authorized_keys"
     ssh-keygen -A >/dev/null
-    mkdir -p "$engine" "$gpus"
+    rm -rf "${engine:?}/etc"
+    mkdir -p "$engine/etc" "$gpus"
     PYTHONPATH=$tests python -c 'import sys
 from fakes.fakegpu import FakeGpus
-FakeGpus(sys.argv[1], n=0).add("GPU-other-0")' "$gpus"
-    # Without a bridge: trainings have no network. In a network of its own, as it would remove the other engine's bridge.
-    FAKE_NVML_DIR=$gpus setsid unshare --net dockerd --data-root /var/lib/docker/other --exec-root "$engine/exec" --pidfile "$engine/docker.pid" --group docker \
-        --host "unix://$engine/docker.sock" --bridge none --iptables=false --ip6tables=false >"$engine/log" 2>&1 </dev/null &
-    for _ in {1..300}; do
-        if docker --host "unix://$engine/docker.sock" version >/dev/null 2>&1; then
-            serve
-            exit 0
-        fi
-        sleep 0.1
-    done
-    tail -n 20 "$engine/log" >&2
-    exit 1
+FakeGpus(sys.argv[1], n=0).add(sys.argv[2])' "$gpus" "GPU-$name-0"
+    start_engine
+    join_it
+    ;;
+restart)
+    stop_engine
+    start_engine
     ;;
 stop)
     cut_off
-    docker --host "unix://$engine/docker.sock" ps --all --quiet | xargs -r docker --host "unix://$engine/docker.sock" rm --force >/dev/null
-    number=$(cat "$engine/docker.pid")
-    kill "$number"
-    # Another one may be started at once, which refuses while this one still runs.
-    for _ in {1..300}; do
-        [ -e "/proc/$number" ] || exit 0
-        sleep 0.1
-    done
-    echo "the other engine did not end" >&2
-    exit 1
+    stop_engine
     ;;
 cut) cut_off ;;
-join) serve ;;
+join) join_it ;;
 *) exit 2 ;;
 esac
