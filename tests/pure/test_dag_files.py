@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +19,11 @@ import httpx
 import pytest
 from airflow.exceptions import AirflowClusterPolicyViolation
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
 
 import airflow_local_settings
-from fakes.web import API, Fakes, shared_api, stored_in
+from fakes.web import API, GOOD, Fakes, browsing, shared_api, stored_in
 from tarmac.base.errors import DagFileError, SettingsError
 from tarmac.base.settings import settings
 from tarmac.checks import dag_files
@@ -33,6 +37,8 @@ from tarmac.dagfiles.problems import problem_of, problems
 from tarmac.reaper.airflow_state import DagRow
 from tarmac.request.callers import Right, is_admin, may
 from tarmac.tasks import marks
+from tarmac.web.page import schedule
+from tarmac.web.page.forgery import word_for
 
 AT = datetime(2026, 11, 29, 14, 0, tzinfo=UTC)
 ADA = Upload(["one"], "ada", "twice the steps", AT.isoformat())
@@ -337,12 +343,19 @@ def airflow() -> Airflow:
 
 
 @pytest.fixture
-def call(tmp_path: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., httpx.Response]]:
-    """Calls the API as an administrator; a file is loaded in this process."""
+def checker(tmp_path: Path, airflow: Airflow, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The checker's code; a file is loaded in this process."""
     monkeypatch.setattr(dag_files, "_airflow", lambda: nullcontext(airflow))
     monkeypatch.setattr(dag_files.engine, "client", lambda: None)
     monkeypatch.setattr(dag_files, "look", lambda *given, **_: load(tmp_path, given[4]))
-    with stored_in(tmp_path), TestClient(shared_api(Fakes())) as client:
+    with stored_in(tmp_path):
+        yield
+
+
+@pytest.fixture
+def call(checker: None) -> Iterator[Callable[..., httpx.Response]]:
+    """Calls the API as an administrator."""
+    with TestClient(shared_api(Fakes())) as client:
 
         def send(method: str, path: str, who: str = "admin", **more: Any) -> httpx.Response:
             return client.request(method, f"{API}{path}", headers={"Authorization": f"Bearer {who}"}, **more)
@@ -420,3 +433,89 @@ def test_only_airflows_role_admin_counts():
     assert [name for name, user in people.items() if is_admin(user)] == ["Admin"]
     assert asyncio.run(may(people["Admin"], Right.ADMIN))
     assert not asyncio.run(may(people["Op"], Right.ADMIN))
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(checker: None) -> Iterator[Callable[..., httpx.Response]]:
+    """Calls the page as a person, as its forms and scripts do."""
+    with browsing(Fakes()) as client:
+
+        def send(method: str, path: str, who: str = "admin", proof: str | None = None, **fields: str) -> httpx.Response:
+            word = word_for(who) if proof is None else proof
+            headers = {"Cookie": f"_token={who}", "Tarmac-Proof": word}
+            content = fields.pop("content", None)
+            data = None if content is not None or method == "GET" else {"proof": word, **fields}
+            return client.request(method, path, headers=headers, data=data, content=content)
+
+        yield send
+
+
+def test_a_request_is_put_on_a_schedule_in_the_browser_and_taken_off(
+    page: Callable[..., httpx.Response], uploads: Path
+):
+    form = {"name": "nightly", "when": " 0  3 * * * ", "why": "new labels come at night", "request": json.dumps(GOOD)}
+    preview = page("POST", "/new", do="check", model="test_model", **{"data.0.train": GOOD["datasets"]["a"]["train"]})  # type: ignore[index]
+    assert "Put on a schedule" in preview.text
+    assert page("POST", "/dags", **form).status_code == 303
+    listed = unescape(page("GET", "/dags").text)
+    assert "new labels come at night" in listed
+    assert "/dags/nightly" in listed
+    made = looking.load(uploads / "nightly.py")
+    assert made["dags"] == ["nightly"]
+    assert "schedule='0 3 * * *'" in (uploads / "nightly.py").read_text()
+    assert page("POST", "/dags/nightly/remove").status_code == 303
+    assert "No DAG file is uploaded" in page("GET", "/dags").text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"name": "a b"}, "name: use letters, digits"),
+        ({"when": "at night"}, "when: write minute, hour"),
+        ({"when": "61 3 * * *"}, "when: write minute, hour"),
+        ({"request": "{"}, "request"),
+        ({"request": "[]"}, "request"),
+        ({"request": json.dumps({**GOOD, "name": "{{ var.value.x }}"})}, "would read '{{'"),
+        ({"request": json.dumps({**GOOD, "seed": -1})}, "seed: must be at least 0 (got -1)"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_in_words_and_nothing_is_stored(
+    page: Callable[..., httpx.Response], uploads: Path, change: dict[str, str], says: str
+):
+    refused = page("POST", "/dags", **{"name": "nightly", "when": "@daily", "request": json.dumps(GOOD)} | change)
+    assert refused.status_code == 400
+    assert says in unescape(refused.text)
+    assert not uploads.exists()
+
+
+def test_a_dag_file_is_uploaded_in_the_browser_by_administrators_alone(
+    page: Callable[..., httpx.Response], uploads: Path
+):
+    assert page("POST", "/parts/dag?name=mine", content=FILE).status_code == 200
+    assert (uploads / "mine.py").read_bytes() == FILE
+    assert "line 1: this is no Python" in page("POST", "/parts/dag?name=mine", content=b"def f(:").text
+    for who, proof, status in (("user", None, 403), ("viewer", None, 403), ("admin", "", 403)):
+        assert page("POST", "/parts/dag?name=other", who, proof, content=FILE).status_code == status
+        assert page("POST", "/dags/mine/remove", who, proof).status_code == status
+        form = {"name": "nightly", "when": "@daily", "request": json.dumps(GOOD)}
+        assert page("POST", "/dags", who, proof, **form).status_code == status
+    assert page("GET", "/dags", "user").status_code == 403
+    assert "schedule" not in page("GET", "/new?model=test_model", "user").text
+    assert sorted(path.name for path in uploads.iterdir()) == ["mine.json", "mine.py"]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    ),
+    st.sampled_from(["nightly", "_", "a-b"]),
+)
+def test_any_request_comes_out_of_its_dag_file_as_it_went_in(value: Any, name: str):
+    source = schedule.dag_source(name, "@daily", {"model": value})
+    (assigned,) = [one for one in ast.parse(source).body if isinstance(one, ast.Assign)]
+    assert isinstance(assigned.value, ast.Call)
+    assert json.loads(ast.literal_eval(assigned.value.args[0])) == {"model": value}

@@ -176,7 +176,12 @@ SUBJECTS: dict[str, tuple[str, str, list[str]]] = {
     "scheduling": (
         "docs/train-your-own.md",
         "On a schedule",
-        ["Tarmac has no schedules of its own", "make trigger CONFIG=req.json FOLLOW=0 KEY=", "TriggerDagRunOperator"],
+        [
+            "start sessions on a schedule, or cron does",
+            "Start it on a schedule",
+            "make trigger CONFIG=req.json FOLLOW=0 KEY=",
+            "TriggerDagRunOperator",
+        ],
     ),
 }
 """What a person who runs a stack looks for: the page, its section, and what that has to say, the limits included."""

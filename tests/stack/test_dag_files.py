@@ -13,6 +13,7 @@ import pytest
 from support.person import Person
 from support.stack import Stack, add_user
 from support.waiting import wait_for
+from tarmac.web.page.forgery import word_for
 
 # One after the other: each looks at all that is uploaded.
 pytestmark = pytest.mark.xdist_group("uploads")
@@ -156,3 +157,24 @@ def test_a_bad_file_breaks_nothing_and_a_role_below_admin_uploads_none(stack: St
     denied = user.tarmac("dag", "ls")
     assert denied.returncode == 4
     assert "no role in Airflow that allows to upload DAGs, which takes the role Admin" in denied.stderr
+
+
+def test_a_session_is_put_on_a_schedule_by_the_page_and_starts_as_it_says(stack: Stack):
+    token = stack.http.headers["Authorization"].removeprefix("Bearer ")
+    request = {
+        "model": "test_model", "datasets": {"tiny": {"train": "file:///files/tiny.jsonl", "eval": None}},
+        "name": "scheduled",
+    }  # fmt: skip
+    form = {"proof": word_for(token), "name": "hourly", "when": "30 * * * *", "request": json.dumps(request)}
+    cookie = {"Cookie": f"_token={token}", "Authorization": ""}
+    sent = stack.http.post("/tarmac/dags", data=form, headers=cookie)
+    assert sent.status_code == 303, sent.text
+    wait_for("Airflow shows the DAG", lambda: listed(stack, "hourly"), seconds=60)
+    assert (dag(stack, "hourly")["timetable_summary"], dag(stack, "hourly")["is_paused"]) == ("30 * * * *", False)
+    started = stack.http.post("/api/v2/dags/hourly/dagRuns", json={"logical_date": None, "dag_run_id": "now"})
+    assert started.status_code == 200, started.text
+    wait_for("its run ends", partial(ended_run, stack, "/api/v2/dags/hourly/dagRuns/now"), seconds=180)
+    session = stack.http.get("/api/v2/dags/nlp_model_training/dagRuns/hourly-now").json()
+    assert (session["state"], session["conf"]) == ("success", request)
+    removed = stack.http.post("/tarmac/dags/hourly/remove", data={"proof": word_for(token)}, headers=cookie)
+    assert removed.status_code == 303, removed.text

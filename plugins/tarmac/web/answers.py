@@ -25,6 +25,7 @@ class About(BaseModel):
     user: str
     may_start: bool
     may_change: bool
+    may_upload_dags: bool = False
 
 
 class Start(BaseModel):

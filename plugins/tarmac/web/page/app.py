@@ -21,6 +21,7 @@ from tarmac.request.callers import cookie_token
 from tarmac.web import answers
 from tarmac.web.page import now
 from tarmac.web.page.calls import App, Calls, RefusedError
+from tarmac.web.page.dag_pages import add_dag_pages
 from tarmac.web.page.forgery import word_for
 from tarmac.web.page.list_pages import add_list_pages
 from tarmac.web.page.live import ASK_SECONDS, KEPT_SECONDS
@@ -89,6 +90,7 @@ def create_page(api: App) -> FastAPI:
     add_session_pages(page, calls, shown)
     add_new_pages(page, calls, shown)
     add_list_pages(page, calls, shown)
+    add_dag_pages(page, calls, shown)
     page.mount("/static", StaticFiles(directory=STATIC))
     return page
 

@@ -50,6 +50,22 @@ class Calls:
         """
         return kind.model_validate_json(await self._send("POST", path, json=body))
 
+    async def put[T: BaseModel](self, kind: type[T], path: str, content: bytes) -> T:
+        """Send a file and return what the API answers.
+
+        Raises:
+            RefusedError: it refuses.
+        """
+        return kind.model_validate_json(await self._send("PUT", path, content=content))
+
+    async def delete[T: BaseModel](self, kind: type[T], path: str) -> T:
+        """Remove something and return what the API answers.
+
+        Raises:
+            RefusedError: it refuses.
+        """
+        return kind.model_validate_json(await self._send("DELETE", path))
+
     async def send_file[T: BaseModel](self, kind: type[T], path: str, request: Request) -> T:
         """Pass on the body of a call as it comes, and return what the API answers.
 

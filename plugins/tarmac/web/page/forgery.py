@@ -42,6 +42,16 @@ def is_forged(headers: Mapping[str, str], token: str | None, given: object) -> b
     return not (isinstance(given, str) and hmac.compare_digest(given.encode(), word_for(token).encode()))
 
 
+def check_proof(request: Request, given: str) -> None:
+    """Refuse a call that no script of this page has sent.
+
+    Raises:
+        HTTPException: it is forged (403).
+    """
+    if is_forged(request.headers, cookie_token(request.headers), given):
+        raise HTTPException(HTTPStatus.FORBIDDEN, FORGED)
+
+
 async def sent_form(request: Request) -> dict[str, str]:
     """Return the fields of a form of this page, each with its last value.
 
@@ -54,6 +64,5 @@ async def sent_form(request: Request) -> dict[str, str]:
         if len(body) > _FORM_BYTES:
             raise HTTPException(HTTPStatus.CONTENT_TOO_LARGE, "The form is too large.")
     fields = dict(parse_qsl(body.decode("utf-8", "replace")))
-    if is_forged(request.headers, cookie_token(request.headers), fields.get(FIELD)):
-        raise HTTPException(HTTPStatus.FORBIDDEN, FORGED)
+    check_proof(request, fields.get(FIELD, ""))
     return fields

@@ -13,22 +13,11 @@ from fastapi import FastAPI, Header, Request
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.responses import Response
 
-from tarmac.request.callers import cookie_token
 from tarmac.request.catalogue import named_weights
 from tarmac.web import answers
-from tarmac.web.page import form
+from tarmac.web.page import form, schedule
 from tarmac.web.page.calls import Calls, RefusedError
-from tarmac.web.page.forgery import FORGED, is_forged, sent_form
-
-
-def _check_proof(request: Request, given: str) -> None:
-    """Refuse a call that no script of this page has sent.
-
-    Raises:
-        RefusedError: it is forged.
-    """
-    if is_forged(request.headers, cookie_token(request.headers), given):
-        raise RefusedError(HTTPStatus.FORBIDDEN, answers.Refusal(detail=FORGED, problems=[]))
+from tarmac.web.page.forgery import check_proof, sent_form
 
 
 def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
@@ -73,6 +62,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             preview=preview,
             rows=range(form.rows_of(given)),
             most_rows=form.MOST_ROWS,
+            presets=schedule.PRESETS,
             key=f"page__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(3)}",
         )
 
@@ -120,7 +110,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         suffix: Literal[".jsonl", ".py", ".sh", ".weights"] = ".jsonl",
     ) -> Response:
         """Check the beginning of a data set, a script or weights, or store it; answer with what it is."""
-        _check_proof(request, tarmac_proof)
+        check_proof(request, tarmac_proof)
         call = calls(request)
         if only:
             found = await call.send_file(
@@ -140,7 +130,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         request: Request, names: answers.Names, tarmac_proof: Annotated[str, Header()] = ""
     ) -> Response:
         """Choose of the names of a folder's files, as JSON, those that are stored as weights; or say what is wrong."""
-        _check_proof(request, tarmac_proof)
+        check_proof(request, tarmac_proof)
         try:
             chosen = await calls(request).post(answers.Names, "/checks/weights", names.model_dump())
         except RefusedError as error:

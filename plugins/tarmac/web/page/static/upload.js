@@ -14,7 +14,8 @@ function send(place, body, suffix, only, onProgress) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest(); // fetch does not tell how far an upload is
     const model = encodeURIComponent(place.dataset.model || "");
-    call.open("POST", `${place.dataset.upload}?suffix=${suffix}${only ? `&only=check&model=${model}` : ""}`);
+    const of = "dag" in place.dataset ? `name=${encodeURIComponent(body.name.replace(/\.py$/, ""))}` : `suffix=${suffix}`;
+    call.open("POST", `${place.dataset.upload}?${of}${only ? `&only=check&model=${model}` : ""}`);
     call.setRequestHeader("Tarmac-Proof", place.dataset.proof);
     call.setRequestHeader("Content-Type", "application/octet-stream");
     if (onProgress) call.upload.addEventListener("progress", (event) => onProgress(event.loaded / event.total));
@@ -120,14 +121,16 @@ async function take(place, file) {
   const progress = place.querySelector("progress");
   const suffix = suffixOf(place, file);
   try {
-    const head = await send(place, file.slice(0, HEAD), suffix, true);
-    show(place, head.html);
-    if (!head.ok || place.querySelector(".wrong")) return;
+    if (!("dag" in place.dataset)) {
+      const head = await send(place, file.slice(0, HEAD), suffix, true);
+      show(place, head.html);
+      if (!head.ok || place.querySelector(".wrong")) return;
+    }
     progress.hidden = false;
     const stored = await send(place, file, suffix, false, (done) => (progress.value = done));
     if (stored.ok) show(place, stored.html);
     else complain(place, new DOMParser().parseFromString(stored.html, "text/html").body.textContent.trim());
-    if (stored.ok) offer(place, file);
+    if (stored.ok && !("dag" in place.dataset)) offer(place, file);
   } catch (error) {
     complain(place, error.message);
   } finally {
