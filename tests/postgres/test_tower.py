@@ -386,7 +386,7 @@ def test_the_waited_time_counts_from_arrival_in_the_queue(database: str, ledger:
 def test_a_queued_session_without_own_measurements_learns_from_the_first_that_was_measured(
     ledger: Ledger, tower: Tower, world: World
 ):
-    from tarmac.tasks.gpu_preflight import learn
+    from tarmac.scheduler.needs import learn
 
     world.devices = [device("GPU-a")]
     for number in range(3):
@@ -404,7 +404,7 @@ def test_a_queued_session_without_own_measurements_learns_from_the_first_that_wa
 
 def test_what_the_trainer_computed_is_reserved_until_something_was_measured(ledger: Ledger, tower: Tower, world: World):
     from tarmac.request.schema import parse_request
-    from tarmac.tasks.gpu_preflight import entry_for, learn
+    from tarmac.scheduler.needs import entry_for, learn
     from tarmac.tasks.results import Prepared
 
     world.devices = [device("GPU-a")]
@@ -420,7 +420,17 @@ def test_what_the_trainer_computed_is_reserved_until_something_was_measured(ledg
     )
     told = {"bytes": 10 * GIB, "why": "computed from 5 numbers"}
     prep = Prepared.of({"datasets": [], "gpu_need": told})
-    entries = [entry_for(ledger, key(number), request, prep, "gpu_preflight_configuration") for number in range(2)]
+    entries = [
+        entry_for(
+            ledger,
+            key(number),
+            request,
+            amount=prep.data_bytes,
+            computed=prep.gpu_need,
+            task_id="gpu_preflight_configuration",
+        )
+        for number in range(2)
+    ]
     for number, queued in enumerate(entries):
         assert queued.estimate.sentence.startswith("11.0 GiB: computed from 5 numbers, plus 10 %")
         ledger.enqueue(key(number), queued)

@@ -15,8 +15,8 @@ from tarmac.checks import world
 from tarmac.containers.decisions import OWN_CODE_AGAIN, End, verdict
 from tarmac.containers.protocol import Event
 from tarmac.request.schema import TrainingRequest, parse_request
+from tarmac.scheduler.needs import workload_fingerprint
 from tarmac.tasks import pipeline
-from tarmac.tasks.gpu_preflight import workload_fingerprint
 from tarmac.tasks.gpu_training import GpuTrainingOperator
 from tarmac.tasks.recorder import beginning
 from tarmac.tasks.results import Prepared, checked_request

@@ -226,6 +226,13 @@ def test_a_form_that_is_checked_starts_nothing_and_says_what_is_wrong_at_each_fi
 
 
 def test_a_good_form_starts_a_session_once_and_leads_to_it(browser: TestClient, fakes: Fakes):
+    usual = fakes.checker
+    said = {"expected": "It would wait: it needs 12 GiB."}
+    fakes.checker = lambda method, path, *more: (200, said) if path == "/expected" else usual(method, path, *more)
+    assert "The request is good. It would wait: it needs 12 GiB. Start it below." in send(browser, do="check").text
+    fakes.checker = lambda method, path, *more: (
+        (503, {"detail": "x"}) if path == "/expected" else usual(method, path, *more)
+    )
     assert "The request is good." in send(browser, do="check").text
     first, second = (send(browser, do="start", key="k") for _ in range(2))
     assert first.headers["location"] == second.headers["location"] == "/sessions/k"

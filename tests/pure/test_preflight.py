@@ -7,7 +7,7 @@ from typing import Any
 from tarmac.admission.placement import Reason
 from tarmac.admission.reasons import Why
 from tarmac.ledger.records import Place
-from tarmac.tasks.gpu_preflight import workload_fingerprint
+from tarmac.scheduler.needs import workload_fingerprint
 from tarmac.tasks.gpu_trigger import waiting_line
 from tarmac.tasks.results import checked_request
 

@@ -19,8 +19,8 @@ from tarmac.request import datasets, weights
 from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, architecture, catalogue, entry
 from tarmac.request.content import problem_with_content
 from tarmac.request.schema import parse_request
+from tarmac.scheduler.needs import workload_fingerprint
 from tarmac.tasks import pipeline
-from tarmac.tasks.gpu_preflight import workload_fingerprint
 from tarmac_client import files
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"

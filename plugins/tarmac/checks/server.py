@@ -113,6 +113,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             from tarmac.checks import gpus
 
             return gpus.check(query.get("host", ""))
+        case ("POST", "/expected"):
+            from tarmac.checks import expecting
+
+            return {"expected": expecting.expected(json.loads(body.read()))}
         case ("GET", "/hosts"):
             return parts.hosts()
         case ("GET", "/host-key"):

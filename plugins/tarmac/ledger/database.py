@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -63,6 +63,10 @@ def _told_apart() -> Iterator[None]:
         raise LedgerError(f"The database tarmac: {str(first).strip()}") from error
 
 
+class _TakenBackError(Exception):
+    """Ends a trial."""
+
+
 class Database:
     """One connection to the database, opened when first used and again after it broke. Not for two threads at once.
 
@@ -107,6 +111,13 @@ class Database:
                 yield cursor
             finally:
                 self._cursor = None
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Give a transaction that is taken back at its end: what is called inside sees its changes; none remains."""
+        with suppress(_TakenBackError), self.transaction():
+            yield
+            raise _TakenBackError
 
     @contextmanager
     def cursor(self) -> Iterator[Any]:

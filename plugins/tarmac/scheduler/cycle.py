@@ -18,7 +18,10 @@ from tarmac.admission.placement import DeviceLoad, Need, by_host, fits, plan, wi
 from tarmac.admission.reasons import cycle_snapshot
 from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.session import SessionKey
-from tarmac.devices.snapshot import Device, Health, Snapshot, State
+from tarmac.base.settings import settings
+from tarmac.containers import engine
+from tarmac.containers.calls import EngineCalls
+from tarmac.devices.snapshot import Device, Health, Snapshot, State, snapshot
 from tarmac.devices.told import heard
 from tarmac.ledger.ledger import Ledger, Opening
 from tarmac.ledger.queued import Room
@@ -297,3 +300,13 @@ class Tower:
                 log.error("Device %s is in quarantine now: %s", status.uuid, status.quarantine)
                 changed = True
         return self.ledger.devices() if changed else list(rows.values())
+
+
+def open_tower(ledger: Ledger, api: EngineCalls) -> Tower:
+    """Make what runs admission cycles here: with the devices, the containers of the engine `api`, the headroom."""
+    return Tower(
+        ledger,
+        snapshot,
+        lambda: engine.running_sessions(api, settings().stack),
+        headroom_bytes=settings().gpu_headroom_bytes,
+    )

@@ -191,7 +191,8 @@ class CachedTrainingOperator(PlacedTrainingOperator):
         """Release the reservation, once; admit those for whom there is room now. Returns why to give up, or ""."""
         from tarmac.admission.estimate import HOST_MEMORY, gives_up
         from tarmac.ledger.ledger import Ledger
-        from tarmac.tasks.cpu_reservation import admit_others, host_entry
+        from tarmac.scheduler.needs import host_entry
+        from tarmac.tasks.cpu_reservation import admit_others
 
         held, self._held = self._held, None
         if held is None:
@@ -217,8 +218,8 @@ class CachedTrainingOperator(PlacedTrainingOperator):
                             ledger,
                             held.key,
                             checked_request(self.request),
-                            prep,
                             ledger.hosts(),
+                            amount=prep.data_bytes,
                             limit_bytes=limit,
                             task_id=self.task_id,
                         )

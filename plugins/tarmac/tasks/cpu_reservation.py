@@ -1,4 +1,4 @@
-"""What a training on the CPU reserves of a host: estimate, queue, keep, release. gpu_preflight.py is for devices."""
+"""What a training on the CPU reserves of a host: queue, keep, release. gpu_preflight.py is for devices."""
 
 from __future__ import annotations
 
@@ -13,123 +13,23 @@ from tarmac.base.errors import ContainerError, LedgerError
 from tarmac.base.ids import RETRIEVE_RESOURCES
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
-from tarmac.base.units import format_cores, format_size, host_bytes, millicpus
+from tarmac.base.units import format_cores, format_size
 from tarmac.containers.calls import EngineCalls
-from tarmac.request.catalogue import entry
 from tarmac.request.schema import TrainingRequest
-from tarmac.tasks.gpu_preflight import workload_fingerprint
 from tarmac.tasks.results import Prepared
 
 # Imported where it is used, as in gpu_preflight.py.
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from tarmac.admission.estimate import Estimate
     from tarmac.ledger.ledger import Ledger
-    from tarmac.ledger.records import Entry, HostRow, Reservation
+    from tarmac.ledger.records import Reservation
 
 # A lease lasts a minute.
 RENEW_SECONDS = 5.0
 
 
-def cpu_fingerprint(request: TrainingRequest) -> str:
-    """Name the workload of a CPU session for history, which compares it with those on a CPU only. Pure."""
-    return f"cpu/{workload_fingerprint(request)}"
-
-
 def threads(cores: int) -> int:
     """How many threads a training is to start for so many thousandths of a core: never more than it can use. Pure."""
     return max(1, math.ceil(cores / 1000))
-
-
-def host_entry(
-    ledger: Ledger,
-    key: SessionKey,
-    request: TrainingRequest,
-    prep: Prepared,
-    hosts: Sequence[HostRow],
-    *,
-    limit_bytes: int,
-    task_id: str,
-) -> Entry:
-    """Estimate what a CPU session needs of a host, from its request, its own attempts and history.
-
-    Args:
-        hosts: the hosts; an estimate or a default beyond the largest one becomes that one as a whole.
-        limit_bytes: the memory of a training of which nothing is known.
-    """
-    from tarmac.admission.placement import need_of_host
-    from tarmac.ledger.records import Entry
-
-    resources = request.resources
-    on = resources.host or ""
-    hosts = meant(hosts, on)
-    kind, amount = cpu_fingerprint(request), sum(one.bytes for one in prep.datasets)
-    requested = None if resources.memory is None else host_bytes(resources.memory)
-    memory, found = _memory(ledger, key, kind, hosts, requested=requested, amount=amount, limit_bytes=limit_bytes)
-    cores, why = _cores(request, hosts)
-    found = type(found)(found.memory_bytes, found.rule, f"{why}; memory: {found.sentence}")
-    return Entry(
-        need=need_of_host(memory, cores, on),
-        estimate=found,
-        fingerprint=kind,
-        data_bytes=amount,
-        priority=request.priority,
-        max_wait_seconds=resources.max_wait_seconds,
-        task_id=task_id,
-    )
-
-
-def meant(hosts: Sequence[HostRow], on: str) -> Sequence[HostRow]:
-    """Return the hosts that a session may go to; all where the one that it asks for is gone. Pure."""
-    return [host for host in hosts if on in ("", host.name)] or hosts
-
-
-def _cores(request: TrainingRequest, hosts: Sequence[HostRow]) -> tuple[int, str]:
-    if request.resources.cpus is not None:
-        cores = millicpus(request.resources.cpus)
-        return cores, f"{format_cores(cores)}, as resources.cpus asks for"
-    # The model may have been removed from the catalogue since the session started.
-    model = entry(request.model, request.parameters, request.base_model)
-    cores = model.millicpus if model else 1000
-    largest = max((host.capacity_millicpus for host in hosts), default=cores)
-    if cores > largest > 0:
-        return largest, f"{format_cores(largest)}: the model's default is more than the largest host offers"
-    return cores, f"{format_cores(cores)}, the model's default"
-
-
-def _memory(
-    ledger: Ledger,
-    key: SessionKey,
-    kind: str,
-    hosts: Sequence[HostRow],
-    *,
-    requested: int | None,
-    amount: int,
-    limit_bytes: int,
-) -> tuple[int, Estimate]:
-    from tarmac.admission.estimate import HOST_MEMORY, bounded, estimate
-
-    found = estimate(
-        requested_bytes=requested,
-        own=ledger.own_attempts(key),
-        history=ledger.measured(kind, but=key),
-        data_bytes=amount,
-        default_bytes=limit_bytes,
-        terms=HOST_MEMORY,
-    )
-    largest = max((host.capacity_bytes for host in hosts), default=0)
-    found = bounded(found, largest, HOST_MEMORY) if largest else found
-    return found.memory_bytes or largest or limit_bytes, found
-
-
-def learn_on_host(ledger: Ledger, kind: str, limit_bytes: int) -> None:
-    """Estimate again for queued CPU sessions that had no measurement, after one like them was measured. Idempotent."""
-    hosts = ledger.hosts()
-    for key, amount, on in ledger.correctable_on_host(kind):
-        near = meant(hosts, on)
-        memory, found = _memory(ledger, key, kind, near, requested=None, amount=amount, limit_bytes=limit_bytes)
-        ledger.correct_on_host(key, memory, found)
 
 
 def seek_host(
@@ -145,6 +45,7 @@ def seek_host(
         LedgerError: the database is unavailable.
     """
     from tarmac.scheduler.host_cycle import measured_hosts, run_host_cycle
+    from tarmac.scheduler.needs import host_entry
 
     ti: Any = context["ti"]
     key = SessionKey(ti.dag_id, ti.run_id)
@@ -153,7 +54,7 @@ def seek_host(
         return held
     hosts = measured_hosts(ledger, api)
     prep = Prepared.of(ti.xcom_pull(task_ids=RETRIEVE_RESOURCES))
-    entry = host_entry(ledger, key, request, prep, hosts, limit_bytes=limit_bytes, task_id=ti.task_id)
+    entry = host_entry(ledger, key, request, hosts, amount=prep.data_bytes, limit_bytes=limit_bytes, task_id=ti.task_id)
     ledger.enqueue(key, entry)
     run_host_cycle(ledger, key)
     if held := ledger.reservation(key):
@@ -239,6 +140,7 @@ def admit_others(ledger: Ledger, kind: str, limit_bytes: int, log: Any) -> None:
     An error is only logged: it must not fail the training that has released its reservation.
     """
     from tarmac.scheduler.host_cycle import run_host_cycle
+    from tarmac.scheduler.needs import learn_on_host
 
     try:
         learn_on_host(ledger, kind, limit_bytes)

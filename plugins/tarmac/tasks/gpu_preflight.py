@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
@@ -12,9 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from tarmac.base.ids import LOCAL_HOST, RETRIEVE_RESOURCES
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
-from tarmac.base.units import gpu_bytes, host_bytes, millicpus
 from tarmac.containers import engine
-from tarmac.request.catalogue import TRANSFORMER, architecture, catalogue, entry
 from tarmac.request.schema import TrainingRequest
 from tarmac.tasks.results import Prepared, checked_request
 
@@ -24,114 +20,8 @@ from tarmac.tasks.results import Prepared, checked_request
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tarmac.admission.estimate import Estimate
-    from tarmac.admission.placement import HostNeed
     from tarmac.ledger.ledger import Ledger
-    from tarmac.ledger.records import Entry, Reservation
-    from tarmac.scheduler.cycle import Tower
-
-
-def workload_fingerprint(request: TrainingRequest) -> str:
-    """Name the workload that history compares: model and parameters; of a transformer its weights, of own code that."""
-    parameters, name = json.dumps(request.parameters, sort_keys=True), request.model
-    if architecture(request.model, request.parameters, request.base_model) == TRANSFORMER:
-        name, parameters = f"{name}.{TRANSFORMER}", f"{parameters} {request.base_model}"
-    if request.run is not None:
-        parameters += json.dumps(request.run.model_dump(mode="json"), sort_keys=True)
-    return f"{name}:{hashlib.sha256(parameters.encode()).hexdigest()[:16]}"
-
-
-def entry_for(ledger: Ledger, key: SessionKey, request: TrainingRequest, prep: Prepared, task_id: str) -> Entry:
-    """Estimate a session's need from its request, its own attempts and history; return what it queues with."""
-    from tarmac.admission.placement import Need, Policy
-    from tarmac.ledger.records import Entry
-
-    resources = request.resources
-    kind, amount = workload_fingerprint(request), sum(one.bytes for one in prep.datasets)
-    requested = None if resources.gpu_memory is None else gpu_bytes(resources.gpu_memory)
-    found = _estimate(
-        ledger,
-        key,
-        kind,
-        requested=requested,
-        amount=amount,
-        devices=resources.gpus,
-        on=resources.host or "",
-        prep=prep,
-    )
-    return Entry(
-        need=Need(found.memory_bytes, resources.gpus, Policy(resources.policy), container_need(request)),
-        estimate=found,
-        fingerprint=kind,
-        data_bytes=amount,
-        priority=request.priority,
-        max_wait_seconds=resources.max_wait_seconds,
-        task_id=task_id,
-    )
-
-
-def container_need(request: TrainingRequest) -> HostNeed:
-    """Return what a GPU session's container may take of its host: its memory limit, and the cores that it asks for."""
-    from tarmac.admission.placement import HostNeed
-
-    resources, model = request.resources, entry(request.model, request.parameters, request.base_model)
-    memory = host_bytes(resources.memory) if resources.memory is not None else model.memory_bytes if model else None
-    cores = 0 if resources.cpus is None else millicpus(resources.cpus)
-    return HostNeed(memory or settings().trainer_memory_bytes, cores, resources.host or "")
-
-
-def _estimate(
-    ledger: Ledger,
-    key: SessionKey,
-    kind: str,
-    *,
-    requested: int | None,
-    amount: int,
-    devices: int,
-    on: str,
-    prep: Prepared | None = None,
-) -> Estimate:
-    """Estimate a session's need from what the ledger knows; one beyond the devices it would get is a whole device."""
-    from tarmac.admission.estimate import Computed, bounded, estimate
-    from tarmac.admission.placement import largest_each
-
-    # The model may have left the catalogue since the session started: a whole device then.
-    default = catalogue().trained_by(kind)
-    found = estimate(
-        requested_bytes=requested,
-        own=ledger.own_attempts(key),
-        history=ledger.measured(kind, but=key),
-        data_bytes=amount,
-        default_bytes=default.gpu_memory_bytes if default else None,
-        computed=Computed(*prep.gpu_need) if prep and prep.gpu_need else None,
-    )
-    sizes = largest_each((row.host, row.capacity_bytes) for row in ledger.devices() if on in ("", row.host))
-    return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found
-
-
-def learn(ledger: Ledger, kind: str) -> None:
-    """Estimate queued sessions again after a session with their fingerprint was measured. Idempotent."""
-    from tarmac.admission.estimate import LEARNED
-
-    with ledger.transaction():
-        ledger.lock_devices()
-        for key, amount, count, on in ledger.correctable(kind):
-            found = _estimate(ledger, key, kind, requested=None, amount=amount, devices=count, on=on)
-            if found.rule in LEARNED:
-                ledger.correct(key, found)
-
-
-def open_tower(ledger: Ledger, api: Any) -> Tower:
-    """Make what runs admission cycles here: with the devices, the containers of the engine `api`, the headroom."""
-    from tarmac.devices.snapshot import snapshot
-    from tarmac.scheduler.cycle import Tower
-
-    return Tower(
-        ledger,
-        snapshot,
-        lambda: engine.running_sessions(api, settings().stack),
-        headroom_bytes=settings().gpu_headroom_bytes,
-    )
+    from tarmac.ledger.records import Reservation
 
 
 def seek(ledger: Ledger, context: Context, request: TrainingRequest, log: Any) -> Reservation | None:
@@ -145,6 +35,8 @@ def seek(ledger: Ledger, context: Context, request: TrainingRequest, log: Any) -
         LedgerError: the database is unavailable.
         ResultError: retrieve_resources left no result, or a wrong one.
     """
+    from tarmac.scheduler.cycle import open_tower
+    from tarmac.scheduler.needs import entry_for
     from tarmac.tasks.gpu_trigger import waiting_line
 
     ti: Any = context["ti"]
@@ -156,7 +48,7 @@ def seek(ledger: Ledger, context: Context, request: TrainingRequest, log: Any) -
     if not any(device.host == LOCAL_HOST for device in ledger.devices()):
         tower.run_cycle()
     prep = Prepared.of(ti.xcom_pull(task_ids=RETRIEVE_RESOURCES))
-    entry = entry_for(ledger, key, request, prep, ti.task_id)
+    entry = entry_for(ledger, key, request, amount=prep.data_bytes, computed=prep.gpu_need, task_id=ti.task_id)
     ledger.enqueue(key, entry)
     tower.run_cycle(key)
     if held := ledger.reservation(key):

@@ -241,8 +241,9 @@ class GpuTrainingOperator(PlacedTrainingOperator):
         """Release the reservation, once; run an admission cycle for the queue. Returns why to give up, or ""."""
         from tarmac.admission.estimate import gives_up
         from tarmac.ledger.ledger import Ledger
+        from tarmac.scheduler.cycle import open_tower
         from tarmac.scheduler.host_cycle import run_host_cycle
-        from tarmac.tasks.gpu_preflight import entry_for, learn, open_tower
+        from tarmac.scheduler.needs import entry_for, learn
 
         held, self._held = self._held, None
         if held is None:
@@ -268,7 +269,15 @@ class GpuTrainingOperator(PlacedTrainingOperator):
                             f"It has had a whole device; its attempts held {tried}. Use less data or a larger GPU"
                         )
                     elif prep is not None and mine:  # else it is queued already, or another attempt's
-                        ledger.enqueue(held.key, entry_for(ledger, held.key, self._request, prep, self.task_id))
+                        entry = entry_for(
+                            ledger,
+                            held.key,
+                            self._request,
+                            amount=prep.data_bytes,
+                            computed=prep.gpu_need,
+                            task_id=self.task_id,
+                        )
+                        ledger.enqueue(held.key, entry)
                 try:
                     learn(ledger, held.fingerprint)
                     open_tower(ledger, self.cli).run_cycle()

@@ -212,6 +212,11 @@ class Prepared:
     parameters: Mapping[str, Any] | None
     gpu_need: tuple[int, str] | None = None
 
+    @property
+    def data_bytes(self) -> int:
+        """The bytes of all its data."""
+        return sum(one.bytes for one in self.datasets)
+
     @classmethod
     def of(cls, value: object) -> Self:
         """Read the result of retrieve_resources.

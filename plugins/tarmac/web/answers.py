@@ -53,6 +53,14 @@ class Problems(BaseModel):
     problems: list[str]
 
 
+class Checked(Problems):
+    """What is wrong with a request, and what a good one would wait for if it were sent now."""
+
+    expected: str = Field(
+        "", description="a sentence; empty: something is wrong, it was not asked for, or is not known"
+    )
+
+
 class Names(BaseModel):
     """Names of the files of a folder."""
 

@@ -5,6 +5,7 @@ page of this site, so that no other site's page makes a person's browser start o
 """
 
 import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -275,14 +276,22 @@ def create_app(stack: Stack) -> FastAPI:
         return answers.Started(id=run_id, new=new, url=sessions.page_of(run_id))
 
     @app.post(f"{PREFIX}/checks", openapi_extra=_takes(answers.Start))
-    async def check_request(_: Starter, request: Request, world: bool = True) -> answers.Problems:
-        """Say what is wrong with a request, without starting anything.
+    async def check_request(_: Starter, request: Request, world: bool = True) -> answers.Checked:
+        """Say what is wrong with a request, and what a good one would wait for now, without starting anything.
 
         world=false: only what is wrong with it by itself, not whether data sets, base model and GPUs are there.
         """
         conf = (await _json_body(request, _REQUEST)).get("request")
         problems = [*request_problems(conf), *(await contradicted(conf) if world else [])]
-        return answers.Problems(problems=[for_client(one) for one in problems])
+        if problems or not world:
+            return answers.Checked(problems=[for_client(one) for one in problems], expected="")
+        body = json.dumps(conf).encode()
+        try:
+            found = await asked("POST", "/expected", {}, content=body, size=len(body))
+        except (HTTPException, TarmacError):
+            # The request is good all the same; whether it would wait is not known while a part of the stack is away.
+            return answers.Checked(problems=[], expected="")
+        return answers.Checked(problems=[], expected=for_client(found["expected"]))
 
     @app.get(f"{PREFIX}/sessions/{{id}}", response_model=answers.Session)
     async def show_session(person: Reader, id: Id) -> Any:

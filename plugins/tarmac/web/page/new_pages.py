@@ -24,7 +24,13 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
     """Add them to the page's app."""
 
     async def show_form(
-        request: Request, given: Mapping[str, str], problems: list[str], *, preview: str = "", status: int = 200
+        request: Request,
+        given: Mapping[str, str],
+        problems: list[str],
+        *,
+        preview: str = "",
+        expected: str = "",
+        status: int = 200,
     ) -> Response:
         call = calls(request)
         about = await call.get(answers.About, "/version")
@@ -60,6 +66,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             gpus=gpus,
             hosts=hosts,
             preview=preview,
+            expected=expected,
             rows=range(form.rows_of(given)),
             most_rows=form.MOST_ROWS,
             presets=schedule.PRESETS,
@@ -88,9 +95,10 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         made = form.request_of(given)
         call = calls(request)
         if given.get("do") != "start":
-            found = await call.post(answers.Problems, "/checks", {"request": made})
+            found = await call.post(answers.Checked, "/checks", {"request": made})
             problems = form.in_words(found.problems, made)
-            return await show_form(request, given, problems, preview="" if problems else form.as_json(made))
+            preview = "" if problems else form.as_json(made)
+            return await show_form(request, given, problems, preview=preview, expected=found.expected)
         try:
             started = await call.post(answers.Started, "/sessions", {"request": made, "key": given.get("key")})
         except RefusedError as error:
