@@ -10,6 +10,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 import tarmac.scheduler.cycle
 import tarmac.scheduler.host_cycle
+import tarmac.scheduler.needs
 import tarmac.tasks.cached_training
 import tarmac.tasks.container_operator
 import tarmac.tasks.cpu_reservation
@@ -23,14 +24,14 @@ from tarmac.request.api_guard import RequestGuard
 from tarmac.request.callers import may_trigger
 from tarmac.request.checker import ask_checker
 from tarmac.tasks.marks import RunMarks
-from tarmac.web.mounted import Mounted, site
+from tarmac.web.mounted import SITE, Preparing
 
 
 class TarmacPlugin(AirflowPlugin):
     """The page, the API and the request guard of the api-server, and the listener to how runs end."""
 
     name = "tarmac"
-    fastapi_apps = [{"name": "Tarmac", "app": Mounted(site), "url_prefix": "/tarmac"}]
+    fastapi_apps = [{"name": "Tarmac", "app": SITE, "url_prefix": "/tarmac"}]
     external_views = [
         {
             "name": "Tarmac",
@@ -48,5 +49,6 @@ class TarmacPlugin(AirflowPlugin):
             "middleware": RequestGuard,
             "args": [],
             "kwargs": {"ask": ask_checker, "allowed": may_trigger},
-        }
+        },
+        {"name": "Tarmac page", "middleware": Preparing, "args": [], "kwargs": {"mounted": SITE}},
     ]

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fakes.weights import FILES, tar
 from tarmac.base.errors import CheckerUnavailableError
 from tarmac.request import callers, stored
 from tarmac.web.app import create_app
-from tarmac.web.mounted import Mounted
+from tarmac.web.mounted import Mounted, Preparing
 from tarmac.web.stack import AirflowStack
 from tarmac.web.versions import API_VERSION
 from tarmac_client import flow
@@ -681,6 +682,25 @@ def test_the_app_is_made_once(fakes: Fakes):
     client = TestClient(Mounted(make))
     assert [client.get(f"{API}/version").status_code for _ in range(2)] == [401, 401]
     assert made == [1]
+
+
+def test_the_app_is_made_after_the_webserver_s_first_call_before_one_looks_at_it(fakes: Fakes):
+    made: list[str] = []
+    there = threading.Event()
+
+    def make() -> Any:
+        made.append(threading.current_thread().name)
+        there.set()
+        return create_app(fakes)
+
+    mounted = Mounted(make)
+    client = TestClient(Preparing(Starlette(routes=[Mount("/tarmac", app=mounted)]), mounted=mounted))
+    with client:
+        assert made == [], "a webserver that starts does nothing else"
+        assert client.get("/health").status_code == 404
+        assert there.wait(60)
+        assert client.get(f"/tarmac{API}/version").status_code == 401
+    assert made == ["tarmac-page"]
 
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path):

@@ -1,7 +1,10 @@
-"""What the plugin gives Airflow: an ASGI app that is made at its first call, so that no process pays for it before."""
+"""What the plugin gives Airflow: an ASGI app that is made when it is needed, so that no process but the webserver pays
+for it, and what makes it there after the first call of any kind, so that the first person who looks does not wait."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -15,14 +18,44 @@ class Mounted:
     def __init__(self, make: Callable[[], App]) -> None:
         self._make = make
         self._app: App | None = None
+        self._making = threading.Lock()
+
+    def prepare(self) -> App:
+        """Make the app, once; return it. Threads take turns."""
+        with self._making:
+            if self._app is None:
+                self._app = self._make()
+            return self._app
 
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
         """Pass a call on."""
-        if self._app is None:
-            self._app = self._make()
+        app = self._app
+        if app is None:
+            app = await asyncio.to_thread(self.prepare)
+        await app(scope, receive, send)
+
+
+class Preparing:
+    """ASGI middleware of a whole webserver: when that has answered its first call, a thread makes the mounted app.
+
+    Args:
+        app: what it passes every call on to.
+        mounted: what is made.
+    """
+
+    def __init__(self, app: App, mounted: Mounted) -> None:
+        self._app, self._mounted, self._begun = app, mounted, False
+
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        """Pass a call on."""
         await self._app(scope, receive, send)
+        if scope["type"] == "http" and not self._begun:
+            self._begun = True
+            threading.Thread(target=self._mounted.prepare, name="tarmac-page", daemon=True).start()
 
 
 def site() -> App:
@@ -33,6 +66,10 @@ def site() -> App:
 
     api = create_app(AirflowStack())
     return beside(api, create_page(api))
+
+
+SITE = Mounted(site)
+"""The API and the page of this stack."""
 
 
 def beside(api: App, page: App) -> App:
