@@ -147,6 +147,10 @@ host-key: ## Print the line that lets this stack in on another machine (for its 
 host-certs: ## Make the certificates of a machine whose engine listens with TLS: NAME=gpu3 URL=tcp://gpu3:2376 FILE=gpu3-certs.tar
 	@$(CLI) host-certs "$$NAME" "$$URL" "$$FILE"
 
+.PHONY: hosts-check
+hosts-check: ## Ask the provider of each kind of machine in env/hosts.toml for what it offers and what it has; starts nothing
+	@$(CLI) hosts-check
+
 .PHONY: host-drain
 host-drain: ## Give host NAME=gpu2 no new session; those that train there go on
 	@$(CLI) host-drain "$$NAME"

@@ -127,7 +127,7 @@ part_gpu() {
     export TARMAC_MACHINE=tarmac-machine-$TARMAC_TEST_ID
     "$machine" start
     "$machine" load
-    "$machine" run pytest -p no:cacheprovider --durations 10 tests/gpu "$@" </dev/null &
+    "$machine" run pytest -p no:cacheprovider --durations 10 -m "not long" tests/gpu "$@" </dev/null &
     wait $! || code=$?
     tests_in_image tests/faults/test_machine.py "$@" || more_failed $?
     "$machine" stop
@@ -220,8 +220,11 @@ all) run_all "$@" ;;
 trainer | host | stack | faults | gpu) run_part "$what" "$@" ;;
 long)
     own_certificates
+    code=0
     in_test_image env "TARMAC_CA_BUNDLE=$repo/build/ca.pem" pytest -p no:cacheprovider --durations 10 -m long \
-        tests/faults tests/stack "$@"
+        tests/faults tests/stack "$@" || code=$?
+    on_machine pytest -p no:cacheprovider --durations 10 -m long tests/gpu "$@" || more_failed $?
+    exit "$code"
     ;;
 lint | types) in_test_image env TARMAC_TOOLS=/opt/venv/bin tests/check.sh "$what" ;;
 unit)

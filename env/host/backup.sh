@@ -17,7 +17,7 @@ umask 077
 parts=$(mktemp -d "$file.XXXXXX" 2>/dev/null) || refuse "FILE: you cannot write into the folder of '$file'. Name a file in a folder that is there and yours."
 
 mkdir "$parts/env"
-for name in "$ENV_DIR"/*.env "$ENV_DIR"/notify.toml; do
+for name in "$ENV_DIR"/*.env "$ENV_DIR"/notify.toml "$ENV_DIR"/hosts.toml; do
     [ -e "$name" ] || continue
     # Ports and the project's name belong to the machine, not to what is saved.
     if [ "${name##*/}" != stack.env ]; then cp "$name" "$parts/env/"; fi

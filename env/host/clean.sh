@@ -12,6 +12,7 @@ if ! is_on YES "${1:-}"; then
         "This removes all runs, models and data sets: run 'make clean YES=1' where there is no terminal." ||
         { say 'Nothing was removed.'; exit 1; }
 fi
+name_machines
 # Containers and volumes of sessions are not Compose's: they carry our label. What makes them is stopped first.
 compose stop
 label=label=tarmac.project=$TARMAC_PROJECT
@@ -20,8 +21,8 @@ compose --profile build down --volumes --remove-orphans
 docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null
 # What a person wrote stays. Without the name and the ports of its stack, the next `make up` here would be another stack's.
 for name in "$ENV_DIR"/*.env; do
-    [ "${name##*/}" = stack.env ] || rm -f "$name"
+    case ${name##*/} in stack.env | providers.env) ;; *) rm -f "$name" ;; esac
 done
 rm -rf "$ENV_DIR/.passwords"
 say 'The stack, its data and its generated secrets are gone. The images stay: docker image ls "tarmac/*"'
-say "Your settings stay, in $ENV_DIR: stack.env, trainers/ and notify.toml, which holds secrets of yours."
+say "Your settings stay, in $ENV_DIR: stack.env, trainers/, hosts.toml, providers/, and notify.toml and providers.env, which hold secrets of yours."

@@ -183,6 +183,11 @@ host-certs)
     mv "$parts" "$file"
     parts=''
     ;;
+hosts-check)
+    use_stack
+    # The file as it is now, not as it was at the last `make up`.
+    compose exec -T --env TARMAC_HOST_KINDS airflow-cli python -m tarmac.cli hosts-check || ended $?
+    ;;
 host-drain | host-resume | host-remove)
     need_one_of NAME "${1:-}" "Say which host: make $command NAME=..." hosts
     use_stack

@@ -5,6 +5,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 . "$(dirname "${BASH_SOURCE[0]}")/stack.sh"
+name_machines
 compose --profile build down --remove-orphans
 training=$(docker ps --filter "label=tarmac.project=$TARMAC_PROJECT" --filter label=tarmac.run --format '{{.Label "tarmac.run"}} ({{.Label "tarmac.task"}})')
 if [ -n "$training" ]; then

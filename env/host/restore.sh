@@ -35,10 +35,11 @@ docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volu
 
 cp "$parts"/env/*.env "$ENV_DIR/"
 own_like "$ENV_DIR" "$ENV_DIR"/*.env
-if [ -e "$parts/env/notify.toml" ]; then
-    cp "$parts/env/notify.toml" "$ENV_DIR/"
-    own_like "$ENV_DIR" "$ENV_DIR/notify.toml"
-fi
+for name in notify.toml hosts.toml; do
+    [ -e "$parts/env/$name" ] || continue
+    cp "$parts/env/$name" "$ENV_DIR/"
+    own_like "$ENV_DIR" "$ENV_DIR/$name"
+done
 # Anew, with the passwords of the backup, which the roles then get.
 compose up --detach --wait postgres
 as_postgres() { compose exec -T postgres "$@"; }

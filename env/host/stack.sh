@@ -41,14 +41,31 @@ TARMAC_VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$_repo/pyproject.toml" | h
 TARMAC_COMMIT=$([ ! -e "$_repo/.git" ] || git -c safe.directory="$_repo" -C "$_repo" describe --always --dirty 2>/dev/null || true)
 export TARMAC_VERSION TARMAC_COMMIT=${TARMAC_COMMIT:-unknown}
 
-# Who is told what, and where: the notifier's file, whose addresses are secrets like those of the env files.
-TARMAC_NOTIFY=''
-if [ -e "$ENV_DIR/notify.toml" ]; then
-    TARMAC_NOTIFY=$(cat "$ENV_DIR/notify.toml") || die "you may not read $ENV_DIR/notify.toml: change its permissions."
+# Prints one of the files that a person may write; nothing where it is not there.
+text_of() {
+    [ -e "$1" ] || return 0
+    local text
+    text=$(cat "$1") || die "you may not read $1: change its permissions."
     # As much as the engine passes on in one variable.
-    [ "${#TARMAC_NOTIFY}" -lt 100000 ] || die "$ENV_DIR/notify.toml is larger than 100000 characters."
-fi
-export TARMAC_NOTIFY
+    [ "${#text}" -lt 100000 ] || die "$1 is larger than 100000 characters."
+    printf '%s\n' "$text"
+}
+# Who is told what, and where: the notifier's file, whose addresses are secrets like those of the env files.
+TARMAC_NOTIFY=$(text_of "$ENV_DIR/notify.toml")
+# Which machines may be started, and with which credentials; the commands that do it are in a folder (docs/hosts.md).
+TARMAC_HOST_KINDS=$(text_of "$ENV_DIR/hosts.toml")
+TARMAC_PROVIDER_ENV=$(text_of "$ENV_DIR/providers.env")
+export TARMAC_NOTIFY TARMAC_HOST_KINDS TARMAC_PROVIDER_ENV
+# Names the machines that were started for sessions and cost money: a stack that is stopped ends none of them.
+name_machines() {
+    [ -n "$TARMAC_HOST_KINDS" ] || return 0
+    local names
+    names=$(compose exec -T postgres psql --username postgres --dbname tarmac --no-align --tuples-only --command \
+        "SELECT name FROM machine WHERE state <> 'ended' ORDER BY number" 2>/dev/null) || return 0
+    if [ -n "$names" ]; then
+        say "These machines on demand go on, and cost money until they end themselves (docs/hosts.md): ${names//$'\n'/, }"
+    fi
+}
 
 # A working GPU is a driver that lists one and an engine that knows how to pass it on.
 _compose_files=(--file "$_repo/compose.yaml")

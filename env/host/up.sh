@@ -193,8 +193,20 @@ check_notify() {
     die "env/notify.toml is wrong, as it says above: mend it, or move it away to send no messages (docs/notifications.md)."
 }
 
+# So with the kinds of machines: none would be started.
+check_kinds() {
+    [ -n "$TARMAC_HOST_KINDS" ] || return 0
+    docker run --rm --network none --read-only --env TARMAC_HOST_KINDS --env TARMAC_PROVIDER_ENV \
+        --env PYTHONPATH=/opt/airflow/plugins --volume "$repo/plugins:/opt/airflow/plugins:ro" \
+        --entrypoint /opt/venv/bin/python \
+        "${TARMAC_REGISTRY:-tarmac}/airflow:${TARMAC_TAG:-latest}" -m tarmac.cli hosts-check --file >"$log" 2>&1 && return
+    show_end_of "$log"
+    die "env/hosts.toml or env/providers.env is wrong, as it says above: mend it, or move env/hosts.toml away to start no machines (docs/hosts.md)."
+}
+
 build_images
 check_notify
+check_kinds
 # The socket's group as the containers see it: with an engine in a virtual machine it is not this machine's.
 TARMAC_DOCKER_GID=$(docker run --rm --network none --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/socket:ro" \
     --entrypoint stat debian:trixie-slim --format %g /socket)

@@ -17,12 +17,13 @@ import httpx
 from fastapi import HTTPException
 
 from fakes.web import GOOD, Airflow, Fakes
+from tarmac.admission.machines import Machine
 from tarmac.admission.placement import Reason
 from tarmac.admission.reasons import Why, eta
 from tarmac.base import ids
 from tarmac.base.session import SessionKey
 from tarmac.base.units import GIB
-from tarmac.checks import doctor, gpus, mending, predicting, server
+from tarmac.checks import doctor, finding, gpus, mending, predicting, server
 from tarmac.dagfiles import folder
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
 from tarmac.ledger.records import DeviceRow, HostRow, Place
@@ -227,6 +228,9 @@ class Rows:
     def snapshots(self) -> dict[str, tuple[str, float]]:
         return {}
 
+    def machines(self) -> list[Machine]:
+        return []
+
     def queue(self, limit: int = 50, *, on_host: bool = False) -> list[dict[str, Any]]:
         found = []
         for run_id in self._runs.runs:
@@ -390,7 +394,7 @@ class Story(Fakes):
     def _findings(self) -> list[dict[str, Any]]:
         now = self.clock.now
         found = [
-            doctor.Finding("engine", doctor.State.OK, "version 29.1.0, 8 cores, 32.0 GiB"),
+            finding.Finding("engine", finding.State.OK, "version 29.1.0, 8 cores, 32.0 GiB"),
             doctor.clock("the engine's machine", now, now),
             doctor.room("the engine's disk", 212 * GIB, 480 * GIB),
             doctor.schema(11, 11),
@@ -398,7 +402,7 @@ class Story(Fakes):
             doctor.leftovers(Orphans({}, {}, {}, {})),
             doctor.reservations([*self.rows.holders(), *self.rows.host_holders()], now),
             *doctor.quarantine(self.rows.devices()),
-            doctor.Finding("registry", doctor.State.OK, "MLflow answers; it has 2 models"),
+            finding.Finding("registry", finding.State.OK, "MLflow answers; it has 2 models"),
             *doctor.health({"scheduler": {"status": "healthy"}, "metadatabase": {"status": "healthy"}}),
         ]
         return [asdict(one) for one in found]

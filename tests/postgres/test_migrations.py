@@ -35,7 +35,8 @@ def tables(url: str) -> set[str]:
 def test_a_new_database_gets_every_table(empty_database: str):
     assert migrate(empty_database) == (0, NEWEST)
     assert tables(empty_database) == {
-        "admission", "arrival", "delivery", "device", "device_sample", "history", "host", "notice", "notifier",
+        "admission", "arrival", "delivery", "device", "device_sample", "history", "host", "machine", "machine_kind",
+        "notice", "notifier",
         "promoted_model", "promotion", "quarantine", "recording", "reservation", "schema_version", "session_sample",
         "session_usage", "snapshot", "tower", "waiting",
     }  # fmt: skip

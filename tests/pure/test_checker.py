@@ -21,6 +21,7 @@ from tarmac.base.errors import CheckerUnavailableError, ContainerError, Registry
 from tarmac.base.units import GIB
 from tarmac.checks import parts, server, world
 from tarmac.devices import snapshot
+from tarmac.hosts.kinds import Size
 from tarmac.ledger.records import HostRow
 from tarmac.request import checker, command_guard
 from tarmac.request.checker import ask_checker, call_checker, checker_token
@@ -46,6 +47,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world.devices, "snapshot", lambda: BROKEN)
     monkeypatch.setattr(world, "other_hosts", list)
     monkeypatch.setattr(world, "devices_elsewhere", list)
+    monkeypatch.setattr(world, "kind_sizes", list)
     monkeypatch.setattr(world, "Registry", lambda: None)
 
     def none_there(registry: object, request: dict[str, Any]) -> tuple[list[str], None]:
@@ -150,6 +152,17 @@ def test_what_another_host_offers_counts_too(monkeypatch: pytest.MonkeyPatch):
     assert world.host_problems(asked) == []
     (problem,) = world.host_problems(parse_request({**GOOD, "resources": {"memory": "63GiB"}}))
     assert "offers 62.0 GiB to sessions" in problem
+
+
+@pytest.mark.usefixtures("machine")
+def test_what_a_machine_offers_that_may_be_started_counts_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(world, "kind_sizes", lambda: [Size(0, 0, 62 * GIB, 8000)])
+    for resources, fits in (
+        ({"memory": "60GiB", "cpus": 8}, True),
+        ({"memory": "63GiB"}, False),
+        ({"memory": "60GiB", "host": "local"}, False),
+    ):
+        assert (world.host_problems(parse_request({**GOOD, "resources": resources})) == []) is fits
 
 
 @pytest.mark.parametrize(("resources", "environment", "wanted"), HOST.values(), ids=HOST.keys())

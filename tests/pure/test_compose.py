@@ -146,6 +146,16 @@ def test_who_is_told_is_known_to_who_tells_and_to_no_other(render: Render):
         assert shown.replace("$$", "$") == text, "Compose fills in nothing"
 
 
+def test_what_makes_machines_and_its_credentials_are_known_to_the_scheduler_alone(render: Render):
+    services = render(TARMAC_HOST_KINDS='label = "x"', TARMAC_PROVIDER_ENV="TOKEN=hunter2")["services"]
+    assert {name for name, found in services.items() if "hunter2" in str(found)} == {"scheduler"}
+    assert {name for name, found in services.items() if "/opt/airflow/providers" in str(found)} == {"scheduler"}
+    (mounted,) = [
+        one for one in service({"services": services}, "scheduler")["volumes"] if "providers" in one["target"]
+    ]
+    assert mounted["read_only"]
+
+
 def test_ports_are_open_to_this_machine_only(stack: dict[str, Any]):
     ports = {name: found["ports"] for name, found in stack["services"].items() if found.get("ports")}
     assert set(ports) == {"webserver", "mlflow"}

@@ -14,8 +14,8 @@ from tarmac.base.errors import CheckerUnavailableError, LedgerError
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB
-from tarmac.checks import doctor, mending
-from tarmac.checks.doctor import Finding, State
+from tarmac.checks import doctor, machines, mending
+from tarmac.checks.finding import Finding, State
 from tarmac.cli import doctor as command
 from tarmac.cli import main as commands
 from tarmac.ledger.records import DeviceRow
@@ -285,3 +285,25 @@ def test_a_checker_that_is_away_is_said_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(command, "call_checker", refused)
     with pytest.raises(CheckerUnavailableError, match="the checker does not answer: no socket"):
         command.ask("GET", "/doctor")
+
+
+MACHINES: dict[str, tuple[dict[str, Any], list[tuple[State, str]]]] = {
+    "none is declared": ({}, []),
+    "all is well": ({"machines": [], "kinds": [{"name": "gpu", "barred": ""}]}, [(State.OK, "0 machines of those")]),
+    "a kind was removed too early": (
+        {"machines": [{"name": "gpu-1", "kind": "gpu", "state": "ready", "trouble": ""}], "kinds": []},
+        [(State.WRONG, "gpu-1 is there, and env/hosts.toml does not declare its kind 'gpu': it costs money")],
+    ),
+    "one does not become a host": (
+        {"machines": [{"name": "gpu-1", "kind": "gpu", "state": "starting", "trouble": "no key"}],
+         "kinds": [{"name": "gpu", "barred": "no answer"}]},
+        [(State.NOTE, "gpu-1 is starting: no key"), (State.WRONG, "kind gpu: no answer")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "wanted"), MACHINES.values(), ids=MACHINES)
+def test_machines_on_demand(facts: dict[str, Any], wanted: list[tuple[State, str]]):
+    found = machines.judge(facts)
+    assert [one.state for one in found] == [state for state, _ in wanted]
+    assert all(one.says.startswith(says) for one, (_, says) in zip(found, wanted, strict=True))

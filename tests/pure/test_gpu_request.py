@@ -9,20 +9,27 @@ from tarmac.admission.placement import DeviceLoad
 from tarmac.base.units import GIB
 from tarmac.checks import world
 from tarmac.devices.snapshot import Device, Health, Snapshot, State
+from tarmac.hosts.kinds import Size
 from tarmac.request.schema import TrainingRequest
 
 DATA = {"tiny": {"train": "file:///files/tiny.jsonl", "eval": None}}
 
 
 def problems(
-    monkeypatch: pytest.MonkeyPatch, seen: Snapshot, elsewhere: tuple[DeviceLoad, ...] = (), **resources: object
+    monkeypatch: pytest.MonkeyPatch,
+    seen: Snapshot,
+    elsewhere: tuple[DeviceLoad, ...] = (),
+    kinds: tuple[Size, ...] = (),
+    **resources: object,
 ) -> list[str]:
     """What is said of a request on a machine of which a snapshot is given and whose engine hands GPUs on.
 
     Args:
         elsewhere: devices of other machines.
+        kinds: what machines have that may be started.
     """
     monkeypatch.setattr(world, "devices_elsewhere", lambda: list(elsewhere))
+    monkeypatch.setattr(world, "kind_sizes", lambda: list(kinds))
     monkeypatch.setattr(world.devices, "snapshot", lambda: seen)
     monkeypatch.setattr(world.passthrough, "problem", lambda *_: None)
     monkeypatch.setattr(world.engine, "client", lambda: None)
@@ -75,6 +82,14 @@ def test_another_machine_s_gpu_is_enough(monkeypatch: pytest.MonkeyPatch):
     assert "the largest device offers 79.0 GiB to sessions" in said
     (said,) = problems(monkeypatch, snapshot(device("GPU-a")), (FAR,), gpus=2)
     assert "needs 2 whole devices, and no host has more than 1" in said
+
+
+def test_a_machine_that_may_be_started_is_enough(monkeypatch: pytest.MonkeyPatch):
+    kind = Size(2, 80 * GIB, 60 * GIB, 8000)
+    for seen in (NONE, snapshot(device("GPU-a", total=20 * GIB))):
+        assert problems(monkeypatch, seen, kinds=(kind,), gpu_memory="60GiB", gpus=2) == []
+        assert problems(monkeypatch, seen, kinds=(kind,), gpu_memory="90GiB")
+        assert problems(monkeypatch, seen, kinds=(kind,), gpu_memory="60GiB", host="local"), "it names a host"
 
 
 def test_a_host_that_is_asked_for_has_to_have_the_gpu(monkeypatch: pytest.MonkeyPatch):

@@ -22,6 +22,8 @@ TarmacError
  ├─ CheckerUnavailableError the checker does not answer
  ├─ SettingsError           an environment variable of the stack is missing or malformed
  ├─ NotifyError             env/notify.toml has entries that are wrong
+ ├─ HostsFileError          env/hosts.toml has entries that are wrong
+ ├─ ProviderError           what makes machines refuses, or does not answer
  ├─ SnapshotError           what was read of the devices contradicts itself
  ├─ DriverRefusedError      NVML, or the driver below it, answers with an error
  └─ LedgerError             the ledger does not answer, or its schema is not this version's
@@ -235,6 +237,26 @@ class NotifyError(TarmacError):
         self.problems = problems
         lines = "".join(f"\n  - {problem}" for problem in problems)
         super().__init__(f"env/notify.toml has entries that are wrong, so no message is sent:{lines}")
+
+
+class HostsFileError(TarmacError):
+    """env/hosts.toml has entries that are wrong.
+
+    Args:
+        problems: one sentence for each, which begins with the entry's name.
+    """
+
+    final = True
+    exit_code = ExitCode.BAD_INPUT
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"env/hosts.toml has entries that are wrong, so no machine is started:{lines}")
+
+
+class ProviderError(TarmacError):
+    """What makes machines refuses, does not answer, or answers what cannot be read."""
 
 
 class SnapshotError(TarmacError):

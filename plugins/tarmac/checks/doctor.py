@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ from tarmac.base.errors import TarmacError
 from tarmac.base.settings import settings, tower_login
 from tarmac.base.texts import counted
 from tarmac.base.units import format_cores, format_seconds, format_size
+from tarmac.checks import machines
+from tarmac.checks.finding import Finding, State
 from tarmac.checks.space import LOGS, sizes
 from tarmac.containers import engine
+from tarmac.hosts.kinds import declared
 from tarmac.ledger import database
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.outbox import Outbox
@@ -25,6 +27,7 @@ from tarmac.reaper import orphans
 from tarmac.reaper.airflow_state import AirflowState, database_url
 from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
 from tarmac.registry.client import Registry
+from tarmac.scheduler import machine_board
 from tarmac.scheduler.board import certificate_sentence
 
 _LITTLE_BYTES, _LITTLE_SHARE = 5 * 1024**3, 0.05
@@ -38,24 +41,6 @@ PUBLISHED = {"webserver": "TARMAC_WEB_PORT", "mlflow": "TARMAC_MLFLOW_PORT"}
 """The services that people reach, and the setting of the port of each."""
 _BEGAN = datetime.now(UTC)
 """When this process read the code."""
-
-
-class State(enum.StrEnum):
-    """How a part is: well, worth a look, or wrong: then something does not work, or soon will not."""
-
-    OK = "ok"
-    NOTE = "note"
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was found of one part; `todo` is "" where there is nothing to do."""
-
-    part: str
-    state: State
-    says: str
-    todo: str = ""
 
 
 def room(where: str, free: int, total: int) -> Finding:
@@ -348,13 +333,14 @@ def _database() -> list[Finding]:
         now = ledger.now()
         with ledger.transaction():
             holders = [*ledger.holders(), *ledger.host_holders()]
-            rows, hosts = ledger.devices(), ledger.hosts()
+            rows, hosts, made = ledger.devices(), ledger.hosts(), machine_board.facts(ledger, declared())
         with ledger.cursor() as cursor:
             version = database.version(cursor)
     found = [schema(version, len(database.migrations())), clock("Postgres", now, before)]
     with Outbox(settings().database_url) as outbox:
         told = notifications(outbox.counts())
-    return [*found, reservations(holders, now), *quarantine(rows), *certificates(hosts), *told]
+    judged = [*quarantine(rows), *certificates(hosts), *machines.judge(made)]
+    return [*found, reservations(holders, now), *judged, *told]
 
 
 def _registry() -> list[Finding]:

@@ -15,6 +15,7 @@ from tarmac.base.errors import TarmacError
 from tarmac.base.settings import settings
 from tarmac.base.texts import counted
 from tarmac.checks import doctor
+from tarmac.checks.finding import Finding, State
 from tarmac.containers import engine
 from tarmac.ledger.ledger import Ledger
 from tarmac.reaper import reaper, retention
@@ -34,6 +35,7 @@ WHY_LEFT = {
     "disk": "what else takes space is data, models, images or logs that are kept: you choose",
     "ports": "which port is free and who may reach it is yours to say, in env/stack.env",
     "logs": "they are not older than TARMAC_KEEP_DAYS says",
+    "machines": "what costs money, and how much of it, is yours to say in env/hosts.toml",
     "notifications": "the addresses are yours, in env/notify.toml",
     "leftovers": "the reaper's rule is not met, they belong to another machine, or something still uses them",
     "reservations": "the session may go on: an expired lease alone proves nothing",
@@ -83,7 +85,7 @@ def reap(rounds: reaper.Reaper, pause: Callable[[], None]) -> list[str]:
     return removed_lines(removed, rounds.look()) if removed else []
 
 
-def settle(look: Callable[[], Sequence[doctor.Finding]], pause: Callable[[], None]) -> None:
+def settle(look: Callable[[], Sequence[Finding]], pause: Callable[[], None]) -> None:
     """Wait until Airflow has heard of all its parts: of one that was started just now it hears within half a minute.
 
     Args:
@@ -94,7 +96,7 @@ def settle(look: Callable[[], Sequence[doctor.Finding]], pause: Callable[[], Non
         OSError: Airflow does not answer.
     """
     for _ in range(_LOOKS):
-        if all(one.state is doctor.State.OK for one in look()):
+        if all(one.state is State.OK for one in look()):
             return
         pause()
 

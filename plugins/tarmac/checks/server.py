@@ -119,6 +119,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return {"expected": expecting.expected(json.loads(body.read()))}
         case ("GET", "/hosts"):
             return parts.hosts()
+        case ("POST", "/hosts-check"):
+            from tarmac.checks import machines
+
+            return machines.ask()
         case ("GET", "/host-key"):
             from tarmac.checks import adding
 

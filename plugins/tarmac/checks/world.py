@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tarmac.admission.placement import DeviceLoad, HostNeed, Need, NoFit, place
+from tarmac.admission.machines import fits_size
+from tarmac.admission.placement import DeviceLoad, HostNeed, Need, NoFit, need_of_host, place
 from tarmac.base.errors import ContainerError, RegistryError, UnknownModelError
 from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.settings import settings
@@ -29,6 +30,7 @@ from tarmac.base.units import (
 from tarmac.containers import engine, passthrough
 from tarmac.devices import snapshot as devices
 from tarmac.hosts.capacity import measure
+from tarmac.hosts.kinds import Size
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import HostRow
 from tarmac.registry.client import Registry
@@ -231,6 +233,14 @@ def host_problems(request: TrainingRequest) -> list[str]:
             f"resources: {machine} offers {cores} and {memory} of memory to sessions, too little for any training: "
             "lower TARMAC_HOST_CPU_HEADROOM or TARMAC_HOST_MEMORY_HEADROOM in env/stack.env and run `make up`."
         ]
+    if meant is None and asked.host is None:
+        need = need_of_host(
+            LEAST_BYTES if asked.memory is None else host_bytes(asked.memory),
+            LEAST_MILLICPUS if asked.cpus is None else millicpus(asked.cpus),
+        )
+        too_small = need.host.memory_bytes > most_bytes or need.host.millicpus > most_millicpus
+        if too_small and fits_a_kind(need):
+            return []
     problems = []
     if asked.memory is not None and host_bytes(asked.memory) > most_bytes:
         problems.append(
@@ -243,6 +253,17 @@ def host_problems(request: TrainingRequest) -> list[str]:
             f"(got {asked.cpus!r})."
         )
     return problems
+
+
+def fits_a_kind(need: Need) -> bool:
+    """Tell whether a machine that would be started for a session has what it needs."""
+    return any(fits_size(need, size) for size in kind_sizes())
+
+
+def kind_sizes() -> list[Size]:
+    """Return what a machine of each declared kind offers to sessions."""
+    with Ledger(settings().database_url) as ledger:
+        return [size for size, _ in ledger.kind_sizes().values()]
 
 
 def gpu_problems(request: TrainingRequest, image: str | None) -> list[str]:
@@ -259,6 +280,8 @@ def gpu_problems(request: TrainingRequest, image: str | None) -> list[str]:
     )
     problem, here = _devices_here(image) if on in (None, LOCAL_HOST) else ("", [])
     if here is None or (here and not _never(need, here)):
+        return []
+    if not on and fits_a_kind(need):
         return []
     elsewhere = [] if on == LOCAL_HOST else [device for device in devices_elsewhere() if on in (None, device.host)]
     if not elsewhere and problem:

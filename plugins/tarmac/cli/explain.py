@@ -36,6 +36,7 @@ TODO: Mapping[Reason | None, str] = {
     Reason.NO_DEVICE: "See on the host whether `nvidia-smi` lists the GPU; then `make up`.",
     Reason.WAITING_FOR_HOST: _LOWER.replace("{less}", "less in resources.memory and resources.cpus,"),
     Reason.NO_HOST: "See what the scheduler says of the host: `make logs SERVICE=scheduler` on the stack's machine.",
+    Reason.WAITING_FOR_MACHINE: "Nothing while one starts; `make hosts` on the stack's machine says why none does.",
     Reason.EXCEEDS_DEVICE: "Ask for less in resources.gpu_memory: it never fits here.",
     Reason.EXCEEDS_COUNT: "Ask for fewer in resources.gpus: it never fits here.",
     Reason.EXCEEDS_HOST: "Ask for less in resources.memory or resources.cpus: it never fits here.",

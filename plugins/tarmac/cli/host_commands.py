@@ -1,4 +1,4 @@
-"""The commands about hosts: hosts, host-key, host-certs, host-add, host-drain, host-resume, host-remove."""
+"""The commands about hosts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import io
 import json
+import os
 import sys
 import tarfile
 import time
@@ -13,11 +14,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tarmac.base.errors import CheckerUnavailableError, ExitCode, HostError
+from tarmac.base.errors import CheckerUnavailableError, ExitCode, HostError, HostsFileError
 from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.settings import settings
 from tarmac.base.texts import counted
 from tarmac.cli.tables import add_json, print_json
+from tarmac.hosts.kinds import declared
+from tarmac.hosts.providers import CREDENTIALS, credentials
 from tarmac.ledger.ledger import Ledger
 from tarmac.request.checker import call_checker
 from tarmac.scheduler import board
@@ -32,6 +35,23 @@ def hosts(arguments: argparse.Namespace) -> int:
         for line in board.show_hosts(ledger):
             print(line)
     return 0
+
+
+def hosts_check(arguments: argparse.Namespace) -> int:
+    """Say what is wrong with env/hosts.toml, and ask the provider of each kind of machine."""
+    kinds = declared().kinds
+    credentials(os.environ.get(CREDENTIALS, ""))
+    if arguments.file:
+        return 0
+    if not kinds:
+        print("env/hosts.toml declares no kind of machine: copy env/hosts.toml.example to it and fill it in.")
+        return 0
+    found = _ask("POST", "/hosts-check", {})
+    if tuple(one["kind"] for one in found) != tuple(kind.name for kind in kinds):
+        raise HostsFileError(["the stack has another file than the one here: run `make up` first"])
+    for one in found:
+        print(f"{'✗' if one['problem'] else '✓'} {one['kind']}: {one['problem'] or one['says']}")
+    return ExitCode.RUN_FAILED if any(one["problem"] for one in found) else ExitCode.SUCCESS
 
 
 def host_key(_: argparse.Namespace) -> int:
@@ -181,6 +201,8 @@ def add_to(commands: Any) -> None:
         return parser
 
     add_json(add("hosts", hosts, "show the hosts, what is reserved of them, and the queue"))
+    check = add("hosts-check", hosts_check, "ask the provider of each kind of machine in env/hosts.toml")
+    check.add_argument("--file", action="store_true", help="ask nothing: say whether the file is right")
     add("host-key", host_key, "print the line that lets this stack in on another machine")
     new = add("host-add", host_add, "let another machine train")
     new.add_argument("name")

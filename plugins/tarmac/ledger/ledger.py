@@ -22,6 +22,7 @@ from tarmac.ledger import statements as sql
 from tarmac.ledger.history import History
 from tarmac.ledger.hosts import Hosts
 from tarmac.ledger.inventory import Inventory
+from tarmac.ledger.machines import Machines
 from tarmac.ledger.queued import Waitlist
 from tarmac.ledger.records import DeviceRow, Reservation, reservation_of, session_key, session_name
 
@@ -47,7 +48,7 @@ class Opening:
     told: Mapping[str, str]
 
 
-class Ledger(Waitlist, Inventory, Hosts, History):
+class Ledger(Waitlist, Inventory, Hosts, Machines, History):
     """One connection to the ledger, opened when first used and again after it broke. Not for two threads at once.
 
     Every method is one transaction unless it is called within `transaction()`.

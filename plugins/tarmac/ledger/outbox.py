@@ -86,7 +86,7 @@ class Outbox(Database):
         found = []
         for row in self.rows(sql.LONG_WAITING, (seconds,)):
             key = SessionKey(row["dag_id"], row["run_id"])
-            why = str(why_queued(session_name(key), need_of(row), row["view"], row["now"]))
+            why = str(why_queued(session_name(key), need_of(row), row["view"], row["now"], row["kinds"]))
             kept = {name: row[name] for name in ("run_id", "enqueued_at", "waited")}
             found.append({**kept, "on_host": row["device_count"] == 0, "why": why})
         return found

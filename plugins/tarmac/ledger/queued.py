@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tarmac.admission.estimate import Estimate
 from tarmac.admission.hosts import why_on_host
+from tarmac.admission.machines import KindSeen, with_machines
 from tarmac.admission.placement import HostNeed, Need, Policy, Waiting, largest_each
 from tarmac.admission.reasons import Why, why
 from tarmac.base.session import SessionKey
+from tarmac.hosts.kinds import Size
 from tarmac.ledger import statements as sql
 from tarmac.ledger.database import Database
 from tarmac.ledger.records import Entry, Place, session_name
@@ -31,9 +34,9 @@ class Candidates(NamedTuple):
 
 def place_of(key: SessionKey, row: Sequence[Any]) -> Place:
     """Return a session's place, of the row that PLACE_IN_QUEUE or BEAT gives. Pure."""
-    ahead, memory_bytes, count, host_bytes, millicpus, on, snapshot, now, left, waited, estimate = row
+    ahead, memory_bytes, count, host_bytes, millicpus, on, snapshot, now, kinds, left, waited, estimate = row
     need = Need(memory_bytes, count, host=HostNeed(host_bytes, millicpus, on))
-    reason = why_queued(session_name(key), need, snapshot, now)
+    reason = why_queued(session_name(key), need, snapshot, now, kinds)
     return Place(int(ahead), reason, float(left), float(waited), estimate, on_host=count == 0)
 
 
@@ -43,17 +46,25 @@ def need_of(row: Mapping[str, Any]) -> Need:
     return Need(row["memory_bytes"], row["device_count"], host=on_host)
 
 
-def why_queued(name: str, need: Need, snapshot: str, now: float) -> Why:
-    """Say why a session waits, for a device or for a host. Pure.
+def why_queued(name: str, need: Need, snapshot: str, now: float, kinds: Any = None) -> Why:
+    """Say why a session waits, for a device, for a host, or for a machine that is started. Pure.
 
     Args:
         name, need: of the session.
         snapshot: of the last cycle of its kind.
         now: seconds since 1970, by the database's clock.
+        kinds: of machines, as the ledger gives them; None: there are none.
     """
-    if need.device_count == 0:
-        return why_on_host(name, need.host, snapshot, now)
-    return why(name, need, snapshot, now)
+    found = why_on_host(name, need.host, snapshot, now) if need.device_count == 0 else why(name, need, snapshot, now)
+    return with_machines(found, need, kinds_of(kinds)) if kinds else found
+
+
+def kinds_of(found: Any) -> list[KindSeen]:
+    """Return kinds of machines, of what the ledger gives: a list, or the text of one, which asyncpg gives. Pure."""
+    return [
+        KindSeen(name, Size(*size), says, tuple((one, float(seconds)) for one, seconds in starting or ()), took)
+        for name, *size, says, starting, took in (json.loads(found) if isinstance(found, str) else found)
+    ]
 
 
 class Waitlist(Database):
@@ -205,5 +216,5 @@ class Waitlist(Database):
         rows = self.rows(sql.QUEUE, (on_host, limit))
         for row in rows:
             name = session_name(SessionKey(row["dag_id"], row["run_id"]))
-            row["reason"] = str(why_queued(name, need_of(row), row["view"], row["now"]))
+            row["reason"] = str(why_queued(name, need_of(row), row["view"], row["now"], row.pop("kinds")))
         return rows

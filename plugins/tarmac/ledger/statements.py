@@ -35,9 +35,18 @@ OF_SESSION = "dag_id = %s AND run_id = %s"
 _FULL_LEASE = f"clock_timestamp() + make_interval(secs => {LEASE_SECONDS})"
 _WAITED = "extract(epoch FROM admitted_at - enqueued_at)"
 # Of a CPU session, whose device_count is 0, the snapshot of the hosts.
+# With the kinds of machines that may be started, each with those that start and how long its last ones took.
 _SNAPSHOT = """
     (SELECT CASE device_count WHEN 0 THEN host_view ELSE view END FROM tower) AS view,
-    extract(epoch FROM clock_timestamp())::float8 AS now
+    extract(epoch FROM clock_timestamp())::float8 AS now,
+    (SELECT json_agg(json_build_array(name, gpus, gpu_bytes, memory_bytes, millicpus,
+        CASE barred WHEN '' THEN says ELSE barred END,
+        (SELECT json_agg(json_build_array(machine.name, extract(epoch FROM clock_timestamp() - intended_at)::float8)
+            ORDER BY number) FROM machine WHERE machine.kind = machine_kind.name AND state = 'starting'),
+        (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY took) FROM
+            (SELECT extract(epoch FROM ready_at - intended_at)::float8 AS took FROM machine
+                WHERE machine.kind = machine_kind.name AND ready_at IS NOT NULL ORDER BY number DESC LIMIT 5) latest))
+        ORDER BY name) FROM machine_kind) AS kinds
 """
 _HAS_HEARTBEAT = f"seen_at > clock_timestamp() - interval '{SEEN_SECONDS} seconds'"
 _IN_ORDER = f"ORDER BY priority DESC, sequence LIMIT {CANDIDATES_AT_MOST}"
@@ -624,6 +633,130 @@ CORRECTABLE_ON_HOST = """
 CORRECT_ON_HOST = (
     f"UPDATE waiting SET host_bytes = %s, rule = %s, estimate = %s WHERE {OF_SESSION} AND device_count = 0"
 )
+
+# ---- machines that are started when a session needs them -------------------------------------------------------------
+
+# One process at a time plans: (an advisory lock's number).
+LOCK_MACHINES = "SELECT pg_advisory_xact_lock(%s)"
+
+# The machines that are there, or were in the last (days), or whose hosts still are. All times in seconds since 1970.
+MACHINES = """
+    SELECT machine.name, kind, price_per_hour, state, extract(epoch FROM intended_at)::float8,
+        extract(epoch FROM until_at)::float8, extract(epoch FROM ready_at)::float8,
+        extract(epoch FROM ending_at)::float8, extract(epoch FROM ended_at)::float8,
+        extract(epoch FROM listed_at)::float8, extract(epoch FROM idle_at)::float8, provider_id, machine.url,
+        machine.host_key, failed, machine.trouble, machine.url <> '' AND machine.url IS NOT DISTINCT FROM host.url,
+        coalesce(draining, false),
+        EXISTS (SELECT FROM reservation LEFT JOIN device ON uuid = device_uuid
+            WHERE machine.name IN (reservation.host, device.host))
+    FROM machine LEFT JOIN host ON host.name = machine.name AND host.url = machine.url
+    WHERE state <> 'ended' OR ended_at > clock_timestamp() - make_interval(days => %s) OR host.name IS NOT NULL
+    ORDER BY number
+"""
+
+# Notes which machines of a kind are idle, and since when: (kind).
+NOTE_IDLE = """
+    UPDATE machine SET idle_at = CASE
+        WHEN EXISTS (SELECT FROM reservation LEFT JOIN device ON uuid = device_uuid
+            WHERE machine.name IN (reservation.host, device.host)) THEN NULL
+        ELSE coalesce(idle_at, clock_timestamp()) END
+    WHERE kind = %s AND state = 'ready'
+"""
+
+# Notes that the provider listed machines: (names, ids, URLs, fingerprints of host keys).
+NOTE_LISTED = """
+    UPDATE machine SET listed_at = clock_timestamp(),
+        provider_id = CASE provider_id WHEN '' THEN found.id ELSE provider_id END,
+        url = CASE machine.url WHEN '' THEN found.url ELSE machine.url END,
+        host_key = CASE machine.host_key WHEN '' THEN found.host_key ELSE machine.host_key END
+    FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS found (name, id, url, host_key)
+    WHERE machine.name = found.name AND state <> 'ended'
+"""
+
+# A machine that is to be started: (kind, price of an hour, now and its end in seconds since 1970).
+INTEND_MACHINE = """
+    INSERT INTO machine (kind, price_per_hour, intended_at, until_at)
+    VALUES (%s, %s, to_timestamp(%s), to_timestamp(%s)) RETURNING name
+"""
+
+# What the provider said when it made a machine: (id, URL, fingerprint of its host key, name).
+NOTE_CREATED = """
+    UPDATE machine SET provider_id = %s, url = %s, host_key = %s, trouble = ''
+    WHERE name = %s AND state = 'starting'
+"""
+
+# What went wrong with a machine last: (what, name).
+NOTE_MACHINE_TROUBLE = "UPDATE machine SET trouble = %s WHERE name = %s AND state <> 'ended'"
+
+# A machine has become a host: (name).
+MACHINE_READY = """
+    UPDATE machine SET state = 'ready', ready_at = clock_timestamp(), idle_at = clock_timestamp(), trouble = ''
+    WHERE name = %s AND state = 'starting'
+"""
+
+# A machine is to be terminated: (whether it failed, why, name).
+END_MACHINE = """
+    UPDATE machine SET state = 'ending', ending_at = clock_timestamp(), failed = %s, trouble = %s
+    WHERE name = %s AND state IN ('starting', 'ready')
+"""
+
+# The provider does not have a machine any more: (name).
+MACHINE_ENDED = """
+    UPDATE machine SET state = 'ended', ended_at = clock_timestamp() WHERE name = %s AND state = 'ending'
+"""
+
+# What runs on a machine that has ended is lost: (seconds after which a silent host is lost, name).
+MACHINE_IS_LOST = """
+    UPDATE host SET trouble = 'its machine has ended',
+        answered_at = least(answered_at, clock_timestamp() - make_interval(secs => %s)) WHERE name = %s
+"""
+
+# A machine that had ended is there after all: (name). It costs money again, from its beginning on.
+REVIVE_MACHINE = """
+    UPDATE machine SET state = 'ending', ended_at = NULL, ending_at = clock_timestamp(),
+        trouble = 'the provider lists it again' WHERE name = %s AND state = 'ended'
+"""
+
+# What is queued, in order, for the plan of machines: of at most (so many) sessions.
+NEEDS = f"""
+    SELECT dag_id, run_id, memory_bytes, device_count, policy, host_bytes, millicpus, wanted_host,
+        extract(epoch FROM clock_timestamp() - enqueued_at)::float8 AS waited
+    FROM waiting WHERE {_HAS_HEARTBEAT} ORDER BY priority DESC, sequence LIMIT %s
+"""
+
+# A declared kind: (name, GPUs, bytes on each, bytes of memory, thousandths of a core).
+PUT_KIND = """
+    INSERT INTO machine_kind (name, gpus, gpu_bytes, memory_bytes, millicpus) VALUES (%s, %s, %s, %s, %s)
+    ON CONFLICT (name) DO UPDATE SET gpus = excluded.gpus, gpu_bytes = excluded.gpu_bytes,
+        memory_bytes = excluded.memory_bytes, millicpus = excluded.millicpus, barred = '', says = ''
+"""
+
+# Forgets kinds that are not declared any more: (those that are).
+KEEP_KINDS = "DELETE FROM machine_kind WHERE name <> ALL(%s::text[])"
+
+# The kinds.
+KINDS = "SELECT name, gpus, gpu_bytes, memory_bytes, millicpus, barred, says FROM machine_kind ORDER BY name"
+
+# What a machine of a kind offered, where that is less than was declared: (GPUs, bytes on each, memory, cores, name).
+SHRINK_KIND = """
+    UPDATE machine_kind SET gpus = least(gpus, %s), gpu_bytes = least(gpu_bytes, %s),
+        memory_bytes = least(memory_bytes, %s), millicpus = least(millicpus, %s) WHERE name = %s
+"""
+
+# Why no machine of a kind is started now: (for the provider's sake, for the sake of number or money, name).
+NOTE_KIND = """
+    UPDATE machine_kind SET barred = %s, says = %s WHERE name = %s AND (barred, says) IS DISTINCT FROM (%s, %s)
+"""
+
+# What sessions cost on machines in the last (days): what a machine costs while a session holds it.
+SESSION_MONEY = """
+    SELECT run_id, sum(price_per_hour * seconds / 3600)::float8 AS money FROM (
+        SELECT run_id, host, seconds FROM history
+            WHERE seconds IS NOT NULL AND ended_at > clock_timestamp() - make_interval(days => %s)
+        UNION ALL SELECT run_id, max(host), extract(epoch FROM clock_timestamp() - min(running_at))
+            FROM reservation WHERE running_at IS NOT NULL GROUP BY dag_id, run_id
+    ) held JOIN machine ON machine.name = held.host GROUP BY run_id ORDER BY money DESC, run_id LIMIT 50
+"""
 
 # ---- promotions ------------------------------------------------------------------------------------------------------
 

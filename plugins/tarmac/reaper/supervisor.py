@@ -1,5 +1,5 @@
-"""What the scheduler's container runs: Airflow's scheduler, the reaper, the checker, a watch over them, and
-the notifier where env/notify.toml is.
+"""What the scheduler's container runs: Airflow's scheduler, the reaper, the checker, a watch over them, the
+notifier where env/notify.toml is, and the keeper of machines where env/hosts.toml is.
 
 A scheduler whose database was unavailable for some seconds loses its loop, and lingers until its tasks end, for hours,
 scheduling nothing (Airflow 3.3). Here it is ended as soon as the database answers again, and with it the container,
@@ -134,10 +134,12 @@ class Helper:
 
 
 def helpers() -> list[Helper]:
-    """Return what runs beside the scheduler; the notifier where env/notify.toml is."""
+    """Return what runs beside the scheduler; the notifier and the keeper of machines where their files are."""
     found = [Helper("reaper", "tarmac.reaper.reaper"), Helper("checker", "tarmac.checks.server")]
     if os.environ.get("TARMAC_NOTIFY"):
         found.append(Helper("notifier", "tarmac.notify.notifier"))
+    if os.environ.get("TARMAC_HOST_KINDS"):
+        found.append(Helper("keeper of machines", "tarmac.reaper.machines"))
     return found
 
 

@@ -11,8 +11,10 @@ from tarmac.base.texts import one_line
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.devices.told import heard
 from tarmac.hosts.address import WARN_DAYS, is_elsewhere
+from tarmac.hosts.kinds import declared
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow, HostRow
+from tarmac.scheduler import machine_board
 
 QUEUED = 50
 """Sessions of a queue that the commands show, at most."""
@@ -157,8 +159,8 @@ def facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, list[dict[str, A
         return {"devices": devices, "reservations": ledger.holders(), "queue": ledger.queue(queued)}
 
 
-def host_facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, list[dict[str, Any]]]:
-    """Read the ledger and return what `make hosts JSON=1` shows: `hosts`, `reservations` and `queue`.
+def host_facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, Any]:
+    """Read the ledger and return what `make hosts JSON=1` shows: `hosts`, `reservations`, `queue` and `machines`.
 
     Each host has its `devices`, and `told_seconds`: since it told of itself last, None where it does not have to.
     """
@@ -173,7 +175,8 @@ def host_facts(ledger: Ledger, *, queued: int = QUEUED) -> dict[str, list[dict[s
             for host in ledger.hosts()
         ]
         queue = ledger.queue(queued, on_host=True)
-        return {"hosts": hosts, "reservations": ledger.host_holders(), "queue": queue}
+        machines = machine_board.facts(ledger, declared())
+        return {"hosts": hosts, "reservations": ledger.host_holders(), "queue": queue, "machines": machines}
 
 
 def all_facts(ledger: Ledger, *, queued: int) -> dict[str, Any]:
@@ -194,4 +197,5 @@ def show_hosts(ledger: Ledger) -> list[str]:
     with ledger.transaction():
         queue = ledger.queue(on_host=True)
         seen = (ledger.devices(), ledger.snapshots())
-        return host_board(ledger.hosts(), ledger.host_holders(), queue, ledger.now(), *seen)
+        lines = host_board(ledger.hosts(), ledger.host_holders(), queue, ledger.now(), *seen)
+        return [*lines, *machine_board.lines(machine_board.facts(ledger, declared()))]

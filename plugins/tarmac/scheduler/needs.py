@@ -98,7 +98,12 @@ def _estimate(
         default_bytes=default.gpu_memory_bytes if default else None,
         computed=Computed(*computed) if computed else None,
     )
-    sizes = largest_each((row.host, row.capacity_bytes) for row in ledger.devices() if on in ("", row.host))
+    there = [(row.host, row.capacity_bytes) for row in ledger.devices() if on in ("", row.host)]
+    if not on and there:
+        # A machine of a kind is started for a session that needs more.
+        sizes_of_kinds = ((name, size) for name, (size, _) in ledger.kind_sizes().items())
+        there += [(f"a {name}", size.gpu_bytes) for name, size in sizes_of_kinds for _ in range(size.gpus)]
+    sizes = largest_each(there)
     return bounded(found, sizes[devices - 1]) if devices <= len(sizes) else found
 
 

@@ -507,11 +507,15 @@ class GpuCheck(BaseModel):
 
 
 class Hosts(BaseModel):
-    """The hosts, what is reserved of them, and the queue of CPU sessions, as `make hosts JSON=1` shows them."""
+    """The hosts, what is reserved of them, and the queue of CPU sessions, as `make hosts JSON=1` shows them.
+
+    `machines`: those that were started for sessions, and what they cost; empty where none may be started.
+    """
 
     hosts: list[dict[str, Any]]
     reservations: list[dict[str, Any]]
     queue: list[dict[str, Any]]
+    machines: dict[str, Any] = {}
 
 
 class Holding(BaseModel):

@@ -1,0 +1,94 @@
+"""env/hosts.toml: what it declares, and a sentence for each entry that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tarmac.base.errors import HostsFileError, ProviderError
+from tarmac.base.units import GIB
+from tarmac.hosts.kinds import VARIABLE, Kinds, Size, declared, read
+from tarmac.hosts.providers import credentials
+
+GOOD = """
+label = "tarmac-tests"
+money_per_day = 50
+currency = "EUR"
+
+[[kind]]
+name = "gpu-cloud"
+provider = "script"
+gpu = "NVIDIA H100 80GB HBM3"
+gpu_memory = "80GiB"
+cores = 16
+memory = "128GiB"
+most = 2
+idle_minutes = 10
+price_per_hour = 2.5
+"""
+
+
+def test_what_a_file_declares():
+    (kind,) = read(GOOD).kinds
+    assert (kind.name, kind.scripts, kind.size) == ("gpu-cloud", "gpu-cloud", Size(1, 80 * GIB, 128 * GIB, 16000))
+    assert (kind.most, kind.idle_seconds, kind.life_seconds, kind.start_seconds) == (2, 600, 12 * 3600, 900)
+    assert (kind.after_seconds, kind.price) == (None, 2.5)
+    cpu = GOOD.replace('gpu = "NVIDIA H100 80GB HBM3"\ngpu_memory = "80GiB"\n', "")
+    assert read(cpu).kinds[0].size == Size(0, 0, 128 * GIB, 16000)
+
+
+def test_without_a_file_no_kind_is_declared_and_the_example_declares_none_until_it_is_filled_in(repository: Path):
+    assert declared({}) == Kinds()
+    text = (repository / "env/hosts.toml.example").read_text()
+    assert declared({VARIABLE: text}).kinds == ()
+    filled = "\n".join(line.removeprefix("# ") if "=" in line or "[[" in line else line for line in text.splitlines())
+    with pytest.raises(HostsFileError) as caught:
+        read(filled)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == ["label"], "a person has to choose it"
+    assert len(read(filled.replace("change-me", "tarmac-team")).kinds) == 2
+
+
+WRONG = {
+    "no TOML": ("label =", "label", "is no TOML: "),
+    "unknown entry": ("currency", "money", "money: is not known; known are label, money_per_day, currency, kind."),
+    "unknown entry of a kind": ("most =", "many =", "many: is not known; known are name, provider,"),
+    "no label": ('label = "tarmac-tests"', "", "label: None must be 3 to 40 of a-z, 0-9 and -, such as"),
+    "no limit": ("money_per_day = 50", "", "money_per_day: None must be a number from 0 to 1000000"),
+    "a name with blanks": ("gpu-cloud", "gpu cloud", "kind 'gpu cloud': name: must be 1 to 20 of a-z, 0-9 and -"),
+    "the stack's own name": ("gpu-cloud", "local", "kind 'local': name: must be 1 to 20"),
+    "another provider": ('"script"', '"magic"', "kind 'gpu-cloud': provider: 'magic' must be one of: script."),
+    "a path": ("most = 2", 'most = 2\nscripts = "../x"', "scripts: '../x' must be the name of a folder in env/"),
+    "no size": ('"80GiB"', '"much"', "gpu_memory: 'much' must be a size of GPU memory such as '80GiB'."),
+    "no memory": ('memory = "128GiB"', "", "kind 'gpu-cloud': memory: None must be a size of memory such as '128GiB'."),
+    "no cores": ("cores = 16", "cores = 0", "kind 'gpu-cloud': cores: 0 must be a number of cores from 0.1 to 1024."),
+    "too many": ("most = 2", "most = 1000", "kind 'gpu-cloud': most: 1000 must be a whole number from 0 to 100."),
+    "half a machine": ("most = 2", "most = 1.5", "kind 'gpu-cloud': most: 1.5 must be a whole number from 0 to 100."),
+    "no price": ("price_per_hour = 2.5", "", "price_per_hour: is missing; it must be a number from 0 to 10000."),
+    "never idle": ("idle_minutes = 10", "idle_minutes = 0", "idle_minutes: 0 must be a number from 1 to 1440."),
+    "one bracket": ("[[kind]]", "[kind]", "kind: must be written [[kind]], with two brackets, once for each."),
+    "too dear for a day": (
+        "money_per_day = 50", "money_per_day = 29",
+        "most_hours: a machine that lives 12 hours costs 30, and money_per_day is 29, so none would ever be started",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "words"), WRONG.values(), ids=WRONG)
+def test_a_wrong_entry_is_named_with_its_value_and_what_to_write(old: str, new: str, words: str):
+    assert old in GOOD
+    with pytest.raises(HostsFileError) as caught:
+        read(GOOD.replace(old, new, 1))
+    assert any(words in problem for problem in caught.value.problems), caught.value.problems
+
+
+def test_two_kinds_of_one_name_are_refused():
+    with pytest.raises(HostsFileError, match="kind 'gpu-cloud': is there twice"):
+        read(GOOD + GOOD.partition("\n\n")[2])
+
+
+def test_credentials_are_settings_and_a_line_that_is_none_is_not_shown():
+    assert credentials("# of the cloud\nexport A=b\n\nTOKEN='x=y '\n") == {"A": "b", "TOKEN": "x=y "}
+    with pytest.raises(ProviderError, match=r"env/providers.env: line 2 must be KEY=value\.") as caught:
+        credentials("A=b\nhunter2\n")
+    assert "hunter2" not in str(caught.value)
