@@ -135,6 +135,7 @@ class Fakes:
     def __init__(self) -> None:
         self.airflow_api = Airflow()
         self.world: list[str] = []
+        self.broken_lines: list[str] = []  # what a trainer says of the beginning of a data set
         self.log_ins: list[str] = []
         self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": []}
         self.real_place = False  # the ledger is asked, not `place`
@@ -179,6 +180,8 @@ class Fakes:
     def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         if path == "/place" and not self.real_place:
             return 200, self.place
+        if path == "/lines":
+            return 200, {"problems": self.broken_lines}
         if path == "/usage" and self.usage is not None:
             return 200, self.usage
         try:

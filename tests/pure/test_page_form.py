@@ -274,7 +274,7 @@ def upload(browser: TestClient, content: bytes, query: str = "") -> httpx.Respon
     return browser.post(f"/parts/upload{query}", content=content, headers=headers)
 
 
-def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: TestClient, tmp_path: Path):
+def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: TestClient, fakes: Fakes, tmp_path: Path):
     bad = upload(browser, LINE + b'{"sentence": <b>}\n', "?only=check")
     assert bad.status_code == 200
     assert "line 2" in bad.text
@@ -282,6 +282,14 @@ def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: Tes
     assert upload(browser, LINE, "?only=check&model=test_model").text.strip() == ""
     other = unescape(upload(browser, LINE, "?only=check&model=part_of_speech_tagging").text)
     assert "No line of it is for part_of_speech_tagging: none has 'pos', which that reads" in other
+    fakes.broken_lines = ["FILE: 1 line of it cannot be read for test_model: line 1: <b>. Nothing was stored."]
+    broken = upload(browser, LINE, "?only=check&model=test_model").text
+    assert "1 line of it cannot be read for test_model: line 1: &lt;b&gt;." in broken
+    usual = fakes.checker
+    fakes.checker = lambda method, path, *more: (
+        (503, {"detail": "x"}) if path == "/lines" else usual(method, path, *more)
+    )
+    assert upload(browser, LINE, "?only=check&model=test_model").text.strip() == "", "prep will say it"
     assert not list(tmp_path.rglob("*.jsonl"))
     stored = upload(browser, b'{"<script>": "<b>"}\n')
     assert re.search(r'data-reference="\w{43,44}/\w+\.jsonl"', stored.text)

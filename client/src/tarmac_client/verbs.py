@@ -268,7 +268,10 @@ class Verbs:
             self._say(f"{file.short}: already stored")
             return file.reference
         told = yield from self.calls.call(
-            "POST", "/checks/file", params={"suffix": file.suffix, "model": model}, content=files.head(file)
+            "POST",
+            "/checks/file",
+            params={"suffix": file.suffix, "model": model, "lines": "true"},
+            content=files.head(file),
         )
         _refuse([_of_file(file.title, problem) for problem in told["problems"]])
         yield from self._check_shapes(file, model)

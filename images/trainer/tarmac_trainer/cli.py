@@ -23,6 +23,7 @@ _STEPS = {
     "save": (steps.save, "record model/ and its training in MLflow, unregistered"),
     "fetch": (steps.fetch, "fetch the registered model that TARMAC_MODEL_URI names into model/, from MLflow"),
     "predict": (steps.predict, "predict with model/ for each line of lines.jsonl"),
+    "check": (steps.check, "say which of the lines of lines.jsonl cannot be read for the model of request.json"),
     "cleanup": (steps.cleanup, "empty the session's folder"),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tarmac_trainer import models
-from tarmac_trainer.data import asked, hub, overlap, splits, store, weights
+from tarmac_trainer.data import asked, hub, overlap, readers, splits, store, weights
 from tarmac_trainer.data.readers import BrokenLineError
 from tarmac_trainer.model import (
     ALWAYS,
@@ -378,6 +378,29 @@ def predict(session: Path) -> dict[str, Any]:
     asked.check(predictions, len(values))
     events.say(f"predicted for {counted(len(values), 'line')}")
     return {"predictions": predictions}
+
+
+def check(session: Path) -> dict[str, Any]:
+    """Say which of the lines of `lines.jsonl`, a data set or its beginning, cannot be read for the request's model.
+
+    Raises:
+        TrainerError: see `errors`.
+    """
+    _, model, _ = _begin(session, "check")
+    problems = readers.Problems(told=False)
+    name = asked.LINES
+    try:
+        with (session / name).open("rb") as file:
+            lines = readers.lines_of(file)
+            found = readers.read_lines(lines, name=name, parse=model.read, problems=problems, tags=model.tags_key)
+    except FileNotFoundError as error:
+        raise SessionError(f"{session / name} does not exist: there is nothing to check") from error
+    return {
+        "lines": found.lines,
+        "skipped": found.skipped,
+        "broken": problems.total,
+        "problems": [one.removeprefix(f"{name}, ") for one in problems.first],
+    }
 
 
 def cleanup(session: Path) -> dict[str, Any]:

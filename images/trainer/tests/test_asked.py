@@ -122,3 +122,14 @@ def test_halves_are_looked_for_so_that_few_calls_find_the_broken_line() -> None:
     assert calls < 100
     with pytest.raises(DataError, match="line 18"):
         asked.refuse([(18, "it is null")])
+
+
+def test_lines_are_checked_for_the_model_of_the_request_and_broken_ones_named(session: Session) -> None:
+    session.request({"a": {"train": "file:///files/a"}}, model="named_entity_recognition")
+    good, broken = ('{"sentence": "Ada met", "named_entity": [' + tags + "]}" for tags in ('"B-x", "O"', '"O"'))
+    put(session, "\n".join([good, broken, '{"sentence": "no one"}', "[]", broken, broken]))
+    found = session.run("check").result
+    assert (found["lines"], found["skipped"], found["broken"]) == (6, 1, 4)
+    assert found["problems"] == ["line 2: 2 words but 1 tag", "line 4: not a JSON object", "line 5: 2 words but 1 tag"]
+    (session.folder / asked.LINES).unlink()
+    assert "there is nothing to check" in session.run("check").err

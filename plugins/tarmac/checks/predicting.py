@@ -96,11 +96,27 @@ def _sweep() -> None:
 
 
 def _predicted(content: bytes, found: Base, kind: Model) -> list[dict[str, Any]]:
-    api, stack = engine.client(), settings()
-    image = image_of(kind)
-    engine.image_id(api, image)
+    stack = settings()
+    fetching = Fetching(
+        found.uri, stack.registry_network, {name: os.environ[name] for name in MLFLOW_VARIABLES if os.environ.get(name)}
+    )
+    result = ask(engine.client(), stack.stack, trainer_spec(kind), fetching, content, kind=found.kind)
+    predictions = result.get("predictions")
+    if not isinstance(predictions, list):
+        raise PredictionError(f"The trainer of {found.kind} gave no list of predictions.")
+    return predictions
+
+
+def trainer_spec(kind: Model) -> ContainerSpec:
+    """Return what a short container of a kind's trainer is made of; the caller sets its command, labels and volume.
+
+    Raises:
+        ContainerError: its image is not on this machine.
+    """
+    stack, image = settings(), image_of(kind)
+    engine.image_id(engine.client(), image)
     common = {"TARMAC_SESSION": SESSION_PATH, "TARMAC_VERSION": stack.version, "TARMAC_DEVICE": "cpu"}
-    spec = ContainerSpec(
+    return ContainerSpec(
         image=image,
         name=None,
         command=[],
@@ -111,11 +127,3 @@ def _predicted(content: bytes, found: Base, kind: Model) -> list[dict[str, Any]]
         tmp_bytes=stack.trainer_tmp_bytes,
         processes=stack.trainer_processes,
     )
-    fetching = Fetching(
-        found.uri, stack.registry_network, {name: os.environ[name] for name in MLFLOW_VARIABLES if os.environ.get(name)}
-    )
-    result = ask(api, stack.stack, spec, fetching, content, kind=found.kind)
-    predictions = result.get("predictions")
-    if not isinstance(predictions, list):
-        raise PredictionError(f"The trainer of {found.kind} gave no list of predictions.")
-    return predictions

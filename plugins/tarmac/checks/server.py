@@ -161,6 +161,10 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.repetition(query["run"])
         case ("GET", "/verdict"):
             return parts.verdict(query["run"], query["repetition"])
+        case ("POST", "/lines"):
+            from tarmac.checks import reading
+
+            return {"problems": reading.broken_lines(body.read(), query["model"])}
         case ("POST", "/predict"):
             from tarmac.checks import predicting
 

@@ -454,10 +454,13 @@ def create_app(stack: Stack) -> FastAPI:
         return await asked("DELETE", "/file", {"name": name})
 
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
-    async def check_file(_: Starter, request: Request, suffix: Suffix = ".jsonl", model: str = "") -> answers.Problems:
+    async def check_file(
+        _: Starter, request: Request, suffix: Suffix = ".jsonl", model: str = "", lines: bool = False
+    ) -> answers.Problems:
         """Say what a file is that is not what its suffix promises, by its beginning: 1 MiB is looked at.
 
         model: a kind of model; a data set without any line for it is refused, too.
+        lines: let the model's trainer read the lines, and name the first broken ones.
         """
         head = (await _head(request))[0]
         known = catalogue().models.get(model)
@@ -471,7 +474,12 @@ def create_app(stack: Stack) -> FastAPI:
             return None if problem is None else f"FILE: {problem}. Nothing was stored."
 
         problem = await anyio.to_thread.run_sync(check, limiter=limiter)
-        return answers.Problems(problems=[for_client(problem)] if problem else [])
+        found = [problem] if problem else []
+        if lines and known is not None and suffix == ".jsonl" and not found:
+            # While no trainer can be asked, prep names them: it reads all lines of every data set.
+            with suppress(HTTPException, CheckerUnavailableError):
+                found = (await asked("POST", "/lines", {"model": model}, content=head, size=len(head)))["problems"]
+        return answers.Problems(problems=[for_client(one) for one in found])
 
     @app.post(f"{PREFIX}/checks/weights", openapi_extra=_takes(answers.Names))
     async def choose_weights(_: Starter, request: Request) -> answers.Names:

@@ -122,7 +122,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         call = calls(request)
         if only:
             found = await call.send_file(
-                answers.Problems, f"/checks/file?suffix={suffix}&model={quote(model, safe='')}", request
+                answers.Problems, f"/checks/file?suffix={suffix}&model={quote(model, safe='')}&lines=true", request
             )
             return shown(request, "upload_part.html", problems=found.problems, content=None, file=None)
         kept = await call.send_file(answers.Kept, f"/datasets?suffix={suffix}", request)
