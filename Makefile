@@ -14,7 +14,7 @@ ifneq ($(dir $(firstword $(MAKEFILE_LIST))),./)
 $(error Tarmac's commands work in its own folder: write 'make -C FOLDER' instead of 'make -f FOLDER/Makefile')
 endif
 
-ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FIX FOLLOW GPU GPUS HOST JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
+ARGUMENTS := A ARGS AT B CONFIG DAYS DIR FILE FINGERPRINT FIX FOLLOW GPU GPUS HOST HOSTS JSON K KEY MEASUREMENTS MODEL NAME PART QUICK \
 	ROUNDS RUN SEED SEEDS SERVICE STEPS SUITES TARGET TRAIN_SECONDS UPDATES URL VERSION WHY YES
 # Every name that stands on the command line; one with a _ may be a setting of the environment, such as TARMAC_TAG.
 TYPED := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
@@ -276,11 +276,11 @@ test-faults: ## Kill, stop and cut off parts of a stack while sessions train (pa
 	@tests/run.sh faults
 
 .PHONY: test-long
-test-long: ## The long proofs, which are no part of make test: the clock jumps, a disk is full, DAGs come from Git, the API on a real stack (docs/testing.md; K=, ARGS=)
+test-long: ## The long proofs, which are no part of make test: the clock jumps, a disk is full, DAGs come from Git, the API on a real stack, the commands of docs/hosts.md (docs/testing.md; K=, ARGS=)
 	@tests/run.sh long $(PYTEST_ARGS)
 
 .PHONY: chaos
-chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: repeat a run; GPUS=0: CPU only)
+chaos: ## Kill something at random in each of ROUNDS=20 rounds while sessions train (SEED=: repeat a run; GPUS=0: CPU only; HOSTS=3: with other hosts, by SSH and TLS)
 	@tests/run.sh chaos
 
 .PHONY: lint

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 OTHER_ENGINE = Path(__file__).parent / "machine" / "other_engine.sh"
-AUTHORIZED = Path("/home/trainer/.ssh/authorized_keys")
+AUTHORIZED = Path("/home/tarmac/.ssh/authorized_keys")
 TOKEN = "only-for-tests"
 
 

@@ -42,7 +42,7 @@ TRAINS = f"mkdir /session/model && cp /session/data/lines /session/model/weights
 @pytest.fixture
 def cloud(stack_name: str) -> Iterator[Cloud]:
     """It tells no host key: that is pinned at the first contact."""
-    made = Cloud("trainer@127.0.0.1:2222/run/other/docker.sock", host_key=False)
+    made = Cloud("tarmac@127.0.0.1:22/run/gpu2/docker.sock", host_key=False)
     yield made
     made.close()
 

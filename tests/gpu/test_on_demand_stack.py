@@ -42,7 +42,7 @@ def cloud(stack: Stack) -> Iterator[Cloud]:
     form = "{{(index .IPAM.Config 0).Gateway}}"
     command = ["docker", "network", "inspect", "--format", form, f"{stack.project}_backend"]
     gateway = subprocess.run(command, text=True, capture_output=True, check=True).stdout.strip()
-    made = Cloud(f"trainer@{gateway}:2222/run/other/docker.sock")
+    made = Cloud(f"tarmac@{gateway}:22/run/gpu2/docker.sock")
     files = {"hosts.toml": KINDS, "providers.env": f"API_URL=http://{gateway}:{made.port}\nAPI_TOKEN={TOKEN}\n"}
     for name, text in files.items():
         (stack.env_dir / name).write_text(text)

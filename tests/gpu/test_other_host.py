@@ -116,20 +116,20 @@ def session(stack_name: str) -> Iterator[Session]:
 def add_by_ssh(machine: OtherMachine) -> list[str]:
     """The steps of docs/hosts.md, and what a person may do wrong at each."""
     url = machine.url(HERE)
-    shown = adding.add("other", url, "")
+    shown = adding.add("gpu2", url, "")
     assert shown["says"] == []
     own = subprocess.run(["ssh-keygen", "-lf", shown["key_file"]], text=True, capture_output=True, check=True)
     assert shown["fingerprint"] in own.stdout
-    with pytest.raises(HostError, match="does not let trainer in with this stack's key"):
-        adding.add("other", url, shown["fingerprint"])
+    with pytest.raises(HostError, match="does not let tarmac in with this stack's key"):
+        adding.add("gpu2", url, shown["fingerprint"])
     AUTHORIZED.write_text(f"{adding.key_line()['line']}\n")
     with pytest.raises(HostError, match="is none of"):
-        adding.add("other", url, "SHA256:another")
+        adding.add("gpu2", url, "SHA256:another")
     with pytest.raises(HostError, match="does not answer on /run/none.sock there: does Docker run"):
-        adding.add("other", url.replace("/run/other/docker.sock", "/run/none.sock"), shown["fingerprint"])
+        adding.add("gpu2", url.replace("/run/gpu2/docker.sock", "/run/none.sock"), shown["fingerprint"])
     with pytest.raises(HostError, match="is this machine: its engine has the same id"):
-        adding.add("other", url.replace("/run/other/docker.sock", ""), shown["fingerprint"])
-    says: list[str] = adding.add("other", url, shown["fingerprint"])["says"]
+        adding.add("gpu2", url.replace("/run/gpu2/docker.sock", ""), shown["fingerprint"])
+    says: list[str] = adding.add("gpu2", url, shown["fingerprint"])["says"]
     assert says[0] == "it can be reached, and shows the pinned key"
     return says
 
@@ -138,21 +138,21 @@ def add_by_tls(machine: OtherMachine) -> list[str]:
     """The steps of docs/hosts.md, and what a person may do wrong at each."""
     url = machine.url(HERE)
     with pytest.raises(HostError, match="has made no certificates yet"):
-        adding.add("third", url, "")
-    made = adding.certify("third", url)
-    elsewhere = adding.certify("third", "tcp://10.0.0.9")["files"]
+        adding.add("gpu3", url, "")
+    made = adding.certify("gpu3", url)
+    elsewhere = adding.certify("gpu3", "tcp://10.0.0.9")["files"]
     with pytest.raises(HostError, match="is for a machine that is reached by SSH"):
-        adding.add("third", url, "SHA256:another")
+        adding.add("gpu3", url, "SHA256:another")
     put(machine, elsewhere)
     machine.set_up_tls(made["port"])
     with pytest.raises(HostError, match=f"was made for another name than {HERE}"):
-        adding.add("third", url, "")
+        adding.add("gpu3", url, "")
     put(machine, made["files"])
     machine.set_up_tls(made["port"], tlsverify=False, tls=True)
     with pytest.raises(HostError, match="takes calls without a certificate"):
-        adding.add("third", url, "")
+        adding.add("gpu3", url, "")
     machine.set_up_tls(made["port"])
-    says: list[str] = adding.add("third", url, "")["says"]
+    says: list[str] = adding.add("gpu3", url, "")["says"]
     assert says[0].startswith("it can be reached, and shows a certificate of this stack for its name, valid until 20")
     return says
 

@@ -11,7 +11,7 @@ import pytest
 
 from fakes.fakegpu import FakeGpus
 from gpu.field import ONE, OTHER, Field
-from gpu.other_machine import AUTHORIZED, OtherMachine
+from gpu.other_machine import AUTHORIZED, OtherMachine, gateway
 from support.stack import DAG, Stack
 from support.waiting import wait_for
 
@@ -23,18 +23,13 @@ THERE, there = MACHINE.gpu, MACHINE.engine
 def url(stack: Stack) -> Iterator[str]:
     """Where the other machine is, seen from the stack's containers."""
     MACHINE.control("start")
-    form = "{{(index .IPAM.Config 0).Gateway}}"
-    network = f"{stack.project}_backend"
-    gateway = subprocess.run(
-        ["docker", "network", "inspect", "--format", form, network], text=True, capture_output=True, check=True
-    ).stdout.strip()
-    yield MACHINE.url(gateway)
+    yield MACHINE.url(gateway(stack))
     MACHINE.control("stop")
 
 
 def host(stack: Stack) -> dict[str, str]:
     hosts = json.loads(stack.make("hosts", "JSON=1").stdout)["hosts"]
-    found: dict[str, str] = next(one for one in hosts if one["name"] == "other")
+    found: dict[str, str] = next(one for one in hosts if one["name"] == "gpu2")
     return found
 
 
@@ -46,7 +41,7 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
     stack: Stack, gpus: FakeGpus, tiny: str, url: str
 ):
     field = Field(stack, gpus, tiny)
-    before = stack.make("host-add", "NAME=other", f"URL={url}")
+    before = stack.make("host-add", "NAME=gpu2", f"URL={url}")
     assert before.returncode != 0
     shown = re.search(r"FINGERPRINT=(SHA256:\S+)", before.stdout)
     line = re.search(r"restrict,port-forwarding ssh-ed25519 .*", before.stdout)
@@ -56,17 +51,17 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
         ["ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub"], text=True, capture_output=True, check=True
     )
     assert shown[1] in own.stdout
-    add = ("host-add", "NAME=other", f"URL={url}", f"FINGERPRINT={shown[1]}")
-    assert "does not let trainer in with this stack's key" in stack.make(*add).stderr
+    add = ("host-add", "NAME=gpu2", f"URL={url}", f"FINGERPRINT={shown[1]}")
+    assert "does not let tarmac in with this stack's key" in stack.make(*add).stderr
     AUTHORIZED.write_text(f"{line[0]}\n")
     assert "is none of" in stack.make(*add[:3], "FINGERPRINT=SHA256:another").stderr
     added = stack.make(*add)
     assert added.returncode == 0, added.stderr
     assert "✓ it has the image" in added.stdout
     assert f"✓ its GPUs: {THERE} NVIDIA H100 80GB HBM3, 79.6 GiB (a container got it)" in added.stdout
-    wait_for("its GPU", lambda: f"{THERE}  NVIDIA H100 80GB HBM3 on other: 78.7 GiB" in stack.make("gpus").stdout, 60)
+    wait_for("its GPU", lambda: f"{THERE}  NVIDIA H100 80GB HBM3 on gpu2: 78.7 GiB" in stack.make("gpus").stdout, 60)
     said = stack.refused(field.request(resources={"host": "another"}))
-    assert "resources.host: there is no such host; there are: local, other (got 'another')" in said
+    assert "resources.host: there is no such host; there are: local, gpu2 (got 'another')" in said
 
     # Both GPUs of this machine, and one more.
     here = field.start(reserve="70GiB", resources={"gpus": 2}, seconds=3600)
@@ -75,13 +70,11 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
     assert field.trains(run) == [THERE]
     (container,) = there("ps", "--quiet", "--filter", f"label=tarmac.run={run}").split()
     assert there("inspect", "--format", "{{.HostConfig.NetworkMode}}", container) == "none"
-    refused = stack.make("host-remove", "NAME=other")
-    assert "something of 'other'" in refused.stderr
+    refused = stack.make("host-remove", "NAME=gpu2")
+    assert "something of 'gpu2'" in refused.stderr
 
     MACHINE.control("cut")
-    wait_for(
-        "the reason in its note", lambda: "Waiting: for host other, which does not answer" in note(stack, run), 120
-    )
+    wait_for("the reason in its note", lambda: "Waiting: for host gpu2, which does not answer" in note(stack, run), 120)
     wait_for("that the host is silent", lambda: host(stack)["closed"] == "does not answer", 60)
     assert "not usable: its host does not answer" in stack.make("gpus").stdout
     there("exec", container, "touch", "/tmp/finish")
@@ -99,7 +92,7 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
         lambda: not there("ps", *left) and not there("volume", "ls", *left[1:]),
         60,
     )
-    assert stack.make("host-remove", "NAME=other").returncode == 0
+    assert stack.make("host-remove", "NAME=gpu2").returncode == 0
     wait_for("its agent to go", lambda: not there("ps", "--all", "--quiet"), 60)
     assert field.sql("SELECT uuid FROM device ORDER BY uuid") == [[ONE], [OTHER]]
     field.assert_nothing_is_left()

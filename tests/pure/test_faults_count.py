@@ -28,6 +28,12 @@ CASES = {
     "another one after the session was cleared": (
         [event("start", "a"), event("die", "a", "0"), event("cleared"), event("start", "b")], [],
     ),
+    "another one after its engine ended": (
+        [{**event("start", "a"), "Engine": "x"}, {**event("ended"), "Engine": "x"}, event("start", "b")], [],
+    ),
+    "another one after another engine ended": (
+        [{**event("start", "a"), "Engine": "x"}, {**event("ended"), "Engine": "y"}, event("start", "b")], ["r"],
+    ),
     "another step": ([event("start", "a"), event("start", "b", task="eval_model")], []),
 }  # fmt: skip
 

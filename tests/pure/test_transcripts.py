@@ -36,9 +36,9 @@ def test_each_transcript_is_what_a_person_sees_who_types_it(repository: Path, tm
     page, codes = path.read_text(), list[tuple[str, int]]()
     with terminal(tmp_path) as typed:
 
-        def run(line: str) -> list[str]:
-            seen = typed.type(line)
-            codes.append((line, typed.code))
+        def run(one: transcripts.Typed) -> list[str]:
+            seen = typed.type(one.command)
+            codes.append((one.command, typed.code))
             return seen
 
         now = transcripts.with_outputs(page, run)
@@ -57,8 +57,8 @@ def test_each_transcript_is_what_a_person_sees_who_types_it(repository: Path, tm
 def test_an_output_that_differs_is_seen_and_one_that_is_right_stays():
     page = "```console\n$ a\none\n...\nthree\n$ b\nold\n```\n\n```\n$ c\n```\n"
     told = {"a": ["one", "two", "2", "three"], "b": ["new"]}
-    assert transcripts.with_outputs(page, told.__getitem__) == page.replace("old", "new")
+    assert transcripts.with_outputs(page, lambda one: told[one.command]) == page.replace("old", "new")
     told["a"] = ["one", "two", "three", "four"]
-    assert "four" in transcripts.with_outputs(page, told.__getitem__)
+    assert "four" in transcripts.with_outputs(page, lambda one: told[one.command])
     with pytest.raises(ValueError, match="begins with a command"):
         transcripts.typed_in("output\n$ a\n")

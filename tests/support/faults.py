@@ -176,49 +176,77 @@ def started_twice(events: list[dict[str, Any]]) -> list[str]:
     """The sessions that had two trainings: one was started while another ran, or after one had ended well. Pure.
 
     Args:
-        events: the engine's, in order, and "cleared" for a session that a person let begin anew.
+        events: the engines', in order, "cleared" for a session that a person let begin anew, and "ended" for an engine
+            that ended, with all that ran on it. `Engine` says which engine an event is of, where there are several.
     """
-    twice, running, well = set(), defaultdict(set), set()
+    twice, well = set(), set()
+    running: dict[str, set[tuple[str, str]]] = defaultdict(set)
     for event in events:
         labels, container = event["Actor"]["Attributes"], event["Actor"]["ID"]
-        run = labels.get("tarmac.run", "")
+        run, engine = labels.get("tarmac.run", ""), event.get("Engine", "")
         if event["Action"] == "cleared":
             well.discard(run)
+        if event["Action"] == "ended":
+            for containers in running.values():
+                containers -= {one for one in containers if one[0] == engine}
         if labels.get("tarmac.task") not in TRAININGS:
             continue
         if event["Action"] == "start":
             if running[run] or run in well:
                 twice.add(run)
-            running[run].add(container)
+            running[run].add((engine, container))
         elif event["Action"] == "die":
-            running[run].discard(container)
+            running[run].discard((engine, container))
             if labels.get("exitCode") == "0":
                 well.add(run)
     return sorted(twice)
 
 
 class Engine:
-    """What the engine did with a stack's session containers, while this is open."""
+    """What engines did with a stack's session containers, while this is open.
 
-    def __init__(self, stack: Stack) -> None:
-        command = ["docker", "events", "--format", "{{json .}}", "--filter", "type=container"]
-        command += ["--filter", f"label=tarmac.project={stack.project}"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    Args:
+        others: the sockets of other hosts' engines, which may end and start again.
+    """
+
+    def __init__(self, stack: Stack, *others: str) -> None:
+        command = ["--format", "{{json .}}", "--filter", "type=container"]
+        self._filters = [*command, "--filter", f"label=tarmac.project={stack.project}"]
         self._seen: list[dict[str, Any]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._over = threading.Event()
+        self._processes = {socket: self._watch(socket) for socket in ("", *others)}
+        self._threads = [threading.Thread(target=self._read, args=(one,), daemon=True) for one in self._processes]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._thread.join(10)
+        self._over.set()
+        for process in self._processes.values():
+            process.terminate()
+        for thread in self._threads:
+            thread.join(10)
 
-    def _read(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._seen.append(json.loads(line))
+    def _watch(self, socket: str, *more: str) -> subprocess.Popen[str]:
+        where = ["--host", socket] if socket else []
+        words = ["docker", *where, "events", *self._filters, *more]
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+    def _read(self, socket: str) -> None:
+        while True:
+            since, lines = time.time(), self._processes[socket].stdout
+            assert lines
+            for line in lines:
+                self._seen.append({**json.loads(line), "Engine": socket})
+                since = time.time()
+            if self._over.is_set() or not socket:
+                return
+            self._seen.append({"Action": "ended", "Engine": socket, "Actor": {"ID": "", "Attributes": {}}})
+            # One that has started anew tells what it did since then.
+            self._over.wait(0.3)
+            self._processes[socket] = self._watch(socket, "--since", f"{since:.3f}")
 
     def _of(self, action: str, task_ids: tuple[str, ...]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """Transcripts in the docs: what a person types in a terminal and sees, in fenced blocks of `console`. Pure.
 
 A line that begins with `$ ` is a command; what follows, up to the next one, is its whole output, standard error
-included. A line `...` stands for any lines.
+included. `name$ ` and `name# ` are commands on the machine of that name. A line `...` stands for any lines.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-PROMPT = "$ "
+_COMMAND = re.compile(r"(?P<prompt>(?:\$|(?P<where>[a-z][a-z0-9]*)[$#]) )(?P<command>.*)")
 REST = "..."
 
 _BLOCK = re.compile(r"^```console\n(?P<lines>.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -22,6 +22,8 @@ class Typed:
 
     command: str
     output: list[str] = field(default_factory=list)
+    where: str = ""
+    prompt: str = "$ "
 
 
 def typed_in(block: str) -> list[Typed]:
@@ -32,12 +34,12 @@ def typed_in(block: str) -> list[Typed]:
     """
     found: list[Typed] = []
     for line in block.splitlines():
-        if line.startswith(PROMPT):
-            found.append(Typed(line.removeprefix(PROMPT)))
+        if begun := _COMMAND.fullmatch(line):
+            found.append(Typed(begun["command"], [], begun["where"] or "", begun["prompt"]))
         elif found:
             found[-1].output.append(line)
         else:
-            raise ValueError(f"a block of console begins with a command, {PROMPT!r} before it, not with {line!r}")
+            raise ValueError(f"a block of console begins with a command, '$ ' before it, not with {line!r}")
     return found
 
 
@@ -52,7 +54,7 @@ def same(shown: Sequence[str], seen: Sequence[str]) -> bool:
     return re.fullmatch(pattern, "".join(f"{line}\n" for line in seen)) is not None
 
 
-def with_outputs(page: str, run: Callable[[str], list[str]]) -> str:
+def with_outputs(page: str, run: Callable[[Typed], list[str]]) -> str:
     """Return a page with what each command gives now, in order; an output that is still right stays as it is.
 
     Args:
@@ -62,8 +64,8 @@ def with_outputs(page: str, run: Callable[[str], list[str]]) -> str:
     def again(block: re.Match[str]) -> str:
         lines = []
         for one in typed_in(block["lines"]):
-            seen = run(one.command)
-            lines += [PROMPT + one.command, *(one.output if same(one.output, seen) else seen)]
+            seen = run(one)
+            lines += [one.prompt + one.command, *(one.output if same(one.output, seen) else seen)]
         return "```console\n" + "".join(f"{line}\n" for line in lines) + "```"
 
     return _BLOCK.sub(again, page)

@@ -1,4 +1,4 @@
-"""`make chaos ROUNDS=n SEED=s`: sessions train, and each round something is killed, stopped or ended at random.
+"""`make chaos ROUNDS=n SEED=s HOSTS=h`: sessions train, and each round something is killed, stopped or ended at random.
 
 In the end it prints what was lost. Exit code 0 only if nothing was: no session failed that was not ended on purpose, no
 training was started twice, no device was over-admitted, and no container, volume, reservation or place in the queue
@@ -18,11 +18,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from gpu.other_machine import OtherMachine, gateway
 from support.faults import (
     AIRFLOW,
     KILL,
@@ -57,8 +59,10 @@ def taken(answer: httpx.Response) -> bool:
 class Chaos:
     """A stack, the sessions sent to it, and what was done to them."""
 
-    def __init__(self, stack: Stack, engine: Engine, chance: random.Random, *, gpu: bool) -> None:
-        self.stack, self.engine, self.chance, self.gpu = stack, engine, chance, gpu
+    def __init__(
+        self, stack: Stack, engine: Engine, chance: random.Random, *, gpu: bool, machines: list[OtherMachine]
+    ) -> None:
+        self.stack, self.engine, self.chance, self.gpu, self.machines = stack, engine, chance, gpu, machines
         self.open: set[str] = set()
         self.ended_by_hand: set[str] = set()
         self.deleted: set[str] = set()
@@ -89,6 +93,9 @@ class Chaos:
             if gpu:
                 request["resources"] = {"gpu_memory": f"{GPU_GIB}GiB"}
                 request["parameters"]["gpu_memory_mib"] = 1000
+                # CPU sessions go to smaller hosts first by themselves.
+                if self.machines and (machine := self.chance.choice([None, *self.machines])):
+                    request["resources"]["host"] = machine.name
             answer = self.stack.post(request, f"chaos-{self.sent}")
             if answer.status_code not in (200, 409):
                 raise RuntimeError(f"a session was refused: {answer.status_code} {answer.text}")
@@ -117,6 +124,8 @@ class Chaos:
                 '{{.Label "tarmac.gpu"}}',
                 check=False,
             )
+            for machine in self.machines:
+                said += machine.try_engine("ps", "--filter", "label=tarmac.gpu", "--format", '{{.Label "tarmac.gpu"}}')
             self.over_admissions += sum(count > ON_A_DEVICE for count in Counter(said.split()).values())
 
     # ---- faults ----
@@ -194,7 +203,40 @@ class Chaos:
         if run_id not in self.deleted and taken(self.stack.http.post(f"{DAG}/dagRuns/{run_id}/clear", json=body)):
             self.engine.may_train_again(run_id)
 
+    def cut_a_host_off(self) -> None:
+        machine = self.chance.choice(self.machines)
+        machine.control("cut")
+        time.sleep(self.chance.uniform(2, 25))
+        machine.control("join")
+
+    def kill_an_agent(self) -> None:
+        machine = self.chance.choice(self.machines)
+        for container in machine.agents():
+            machine.try_engine("kill", container)
+
+    def kill_a_training_elsewhere(self) -> None:
+        for machine in self.machines:
+            for run_id, container in machine.sessions().items():
+                if run_id not in self.hurt:
+                    self.hurt.add(run_id)
+                    machine.try_engine("kill", container)
+                    return
+
+    def restart_an_engine_elsewhere(self) -> None:
+        # As above: not one whose sessions were hurt before.
+        machine = self.chance.choice(self.machines)
+        if not self.hurt & set(machine.sessions()):
+            self.hurt |= set(machine.sessions())
+            machine.control("restart")
+
     def faults(self) -> list[Callable[[], None]]:
+        elsewhere = [
+            self.cut_a_host_off, self.cut_a_host_off, self.cut_a_host_off, self.kill_an_agent, self.kill_an_agent,
+            self.kill_a_training_elsewhere, self.restart_an_engine_elsewhere, self.restart_an_engine_elsewhere,
+        ]  # fmt: skip
+        return self._here() + (elsewhere if self.machines else [])
+
+    def _here(self) -> list[Callable[[], None]]:
         return [
             self.kill_a_task, self.kill_a_task, self.kill_a_tasks_supervisor, self.kill_a_container,
             self.kill_the_scheduler, self.kill_the_supervisor, self.kill_the_reaper, self.kill_all_of_airflow,
@@ -233,7 +275,7 @@ class Chaos:
         for run_id in lost:
             print(f"lost: {run_id} {self.stack.states(run_id)}", flush=True)
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and (self.stack.session_containers() or self.stack.session_volumes()):
+        while time.monotonic() < deadline and (self._containers() or self._volumes()):
             time.sleep(1)
         self._over.set()
         self._observer.join(10)
@@ -244,11 +286,23 @@ class Chaos:
             "sessions lost": len(lost),
             "trainings started twice": len(twice),
             "over-admissions": self.over_admissions,
-            "containers left": len(self.stack.session_containers()),
-            "volumes left": len(self.stack.session_volumes()),
+            "containers left": self._containers(),
+            "volumes left": self._volumes(),
             "reservations left": self._count("reservation"),
             "places in the queue left": self._count("waiting"),
         }
+
+    def _containers(self) -> int:
+        there = [
+            machine.try_engine("ps", "--all", "--quiet", "--filter", "label=tarmac.run") for machine in self.machines
+        ]
+        return len(self.stack.session_containers()) + len("".join(there).split())
+
+    def _volumes(self) -> int:
+        there = [
+            machine.try_engine("volume", "ls", "--quiet", "--filter", "label=tarmac.run") for machine in self.machines
+        ]
+        return len(self.stack.session_volumes()) + len("".join(there).split())
 
     def _names(self) -> list[str]:
         return [f"chaos-{number}" for number in range(1, self.sent + 1)]
@@ -272,11 +326,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--hosts", type=int, choices=(1, 2, 3), default=1)
     arguments = parser.parse_args()
     seed = random.randrange(10**6) if arguments.seed is None else arguments.seed
     gpu = bool(os.environ.get("FAKE_NVML_DIR"))
-    print(f"{arguments.rounds} rounds, seed {seed}, {'two fake GPUs' if gpu else 'no GPU'}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="tarmac-chaos-") as folder:
+    machines = [OtherMachine(kind) for kind in ("ssh", "tls")[: arguments.hosts - 1]]
+    what = f"{'two fake GPUs' if gpu else 'no GPU'}, {arguments.hosts} hosts"
+    print(f"{arguments.rounds} rounds, seed {seed}, {what}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="tarmac-chaos-") as folder, ExitStack() as started:
         for example in (REPO / "env").glob("*.env.example"):
             shutil.copy(example, folder)
         stack = Stack(Path(folder))
@@ -287,8 +344,12 @@ def main() -> int:
                 print(done.stderr, file=sys.stderr)
                 return 1
             stack.log_in()
-            with Engine(stack) as engine:
-                chaos = Chaos(stack, engine, random.Random(seed), gpu=gpu)
+            for machine in machines:
+                started.callback(machine.control, "stop")
+                machine.control("start")
+                machine.add_to(stack, gateway(stack), Path(folder))
+            with Engine(stack, *(machine.socket for machine in machines)) as engine:
+                chaos = Chaos(stack, engine, random.Random(seed), gpu=gpu, machines=machines)
                 lost = chaos.run(arguments.rounds)
         finally:
             stack.make("clean", "YES=1")

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # other_engine.sh start|restart|stop|cut|join ssh|tls: another machine, as far as the stack on this fake machine can tell:
 # an engine of its own with one fake GPU of its own.
-#   ssh: the machine `other` (engine: /run/other/docker.sock, GPU-other-0) has an SSH server, on port 2222, with the user
-#        `trainer`, who may use that engine.
-#   tls: the engine of the machine `third` (/run/third/docker.sock, GPU-third-0) is set by /run/third/etc/daemon.json, which
+#   ssh: the machine `gpu2` (engine: /run/gpu2/docker.sock, GPU-gpu2-0) has an SSH server, with the user
+#        `tarmac`, who may use that engine.
+#   tls: the engine of the machine `gpu3` (/run/gpu3/docker.sock, GPU-gpu3-0) is set by /run/gpu3/etc/daemon.json, which
 #        is not there at first. What comes to port 2376 of this machine goes to that port of the other one.
 # cut: the server or the cable is away, and with it all its connections; join: it is back. The engine and its containers go
 # on. restart: the engine ends, with its containers, and starts again.
 set -euo pipefail
-home=/home/trainer ssh_port=2222 tls_port=2376
+home=/home/tarmac ssh_port=22 tls_port=2376
 what=${1:-} kind=${2:-}
-case $kind in ssh) name=other ;; tls) name=third ;; *) exit 2 ;; esac
+case $kind in ssh) name=gpu2 ;; tls) name=gpu3 ;; *) exit 2 ;; esac
 engine=/run/$name gpus=/run/$name-nvml socket=unix:///run/$name/docker.sock
 tests=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 wire=$tests/fakes/machine/wire.py
@@ -18,7 +18,7 @@ wire=$tests/fakes/machine/wire.py
 join_it() {
     if [ "$kind" = ssh ]; then
         mkdir -p /run/sshd
-        /usr/sbin/sshd -p "$ssh_port" -o PidFile=/run/sshd/other.pid -o PasswordAuthentication=no -o PerSourcePenalties=no
+        /usr/sbin/sshd -p "$ssh_port" -o PidFile=/run/sshd/gpu2.pid -o PasswordAuthentication=no -o PerSourcePenalties=no
         return
     fi
     setsid python "$wire" out "$tls_port" "$engine/wire.sock" >>"$engine/log" 2>&1 </dev/null &
@@ -26,9 +26,9 @@ join_it() {
 }
 cut_off() {
     if [ "$kind" = ssh ]; then
-        [ ! -e /run/sshd/other.pid ] || kill "$(cat /run/sshd/other.pid)" || true
-        pkill -KILL -u trainer || true
-        pkill -KILL -f '^sshd.*trainer' || true
+        [ ! -e /run/sshd/gpu2.pid ] || kill "$(cat /run/sshd/gpu2.pid)" || true
+        pkill -KILL -u tarmac || true
+        pkill -KILL -f '^sshd.*tarmac' || true
         return
     fi
     [ ! -e "$engine/out.pid" ] || kill "$(cat "$engine/out.pid")" || true
@@ -55,7 +55,6 @@ start_engine() {
 }
 stop_engine() {
     local number
-    docker --host "$socket" ps --all --quiet | xargs -r docker --host "$socket" rm --force >/dev/null
     kill "$(cat "$engine/in.pid")" || true
     number=$(cat "$engine/docker.pid")
     kill "$number"
@@ -70,9 +69,9 @@ stop_engine() {
 
 case $what in
 start)
-    id trainer >/dev/null 2>&1 || useradd --create-home --groups docker trainer
-    install -d -m 700 -o trainer -g trainer "$home/.ssh"
-    install -m 600 -o trainer -g trainer /dev/null "$home/.ssh/authorized_keys"
+    id tarmac >/dev/null 2>&1 || useradd --create-home --groups docker tarmac
+    install -d -m 700 -o tarmac -g tarmac "$home/.ssh"
+    install -m 600 -o tarmac -g tarmac /dev/null "$home/.ssh/authorized_keys"
     ssh-keygen -A >/dev/null
     rm -rf "${engine:?}/etc"
     mkdir -p "$engine/etc" "$gpus"
@@ -88,6 +87,8 @@ restart)
     ;;
 stop)
     cut_off
+    docker --host "$socket" ps --all --quiet | xargs -r docker --host "$socket" rm --force >/dev/null
+    docker --host "$socket" volume ls --quiet | xargs -r docker --host "$socket" volume rm >/dev/null
     stop_engine
     ;;
 cut) cut_off ;;
