@@ -348,6 +348,10 @@ def main() -> int:
                 started.callback(machine.control, "stop")
                 machine.control("start")
                 machine.add_to(stack, gateway(stack), Path(folder))
+            for machine in machines:
+                wait_for(
+                    f"the GPU of {machine.name}", lambda uuid=machine.gpu: uuid in stack.make("gpus").stdout, 120, 1
+                )
             with Engine(stack, *(machine.socket for machine in machines)) as engine:
                 chaos = Chaos(stack, engine, random.Random(seed), gpu=gpu, machines=machines)
                 lost = chaos.run(arguments.rounds)
