@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tarmac.base.session import cancelled_note
 from tarmac.base.units import GIB
 from tarmac.web import answers
 from tarmac.web.page.history import ROW, view
@@ -52,6 +53,20 @@ def test_trainings_beside_each_other_stand_in_rows_of_their_own_and_those_after_
     assert [one.label for one in lane.blocks[::2]] == ["the a: 4 h 0 min, success", "c: 3 h 0 min, runs"]
     assert lane.busy == pytest.approx(0.8)
     assert lane.label == "3 trainings, in use 80% of the time, 2.0 h idle"
+
+
+def test_a_training_whose_session_was_cancelled_has_not_failed():
+    note = cancelled_note("ada", AT)
+    rows = [
+        row("a", "ada", "ner").model_copy(update={"run_state": "failed", "note": note}),
+        row("b", "ada", "ner").model_copy(update={"run_state": "failed", "note": "Failed: no reason."}),
+        row("c", "ada", "ner").model_copy(update={"note": note}),  # cancelled, then run again to its end
+    ]
+    ended = [attempt(name, hour, hour - 1, outcome="failed") for name, hour in (("a", 9), ("b", 7), ("c", 5))]
+    (lane,) = view(past(*ended), [DEVICE], rows).lanes
+    assert [(one.kind, one.label.rpartition(", ")[2]) for one in lane.blocks] == [
+        ("others", "cancelled"), ("failed", "failed"), ("failed", "failed"),
+    ]  # fmt: skip
 
 
 def test_a_device_without_a_training_is_idle_and_one_that_is_gone_and_a_host_are_shown():

@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tarmac.base.session import cancellation
 from tarmac.base.units import GIB, format_seconds
 from tarmac.web import answers
 from tarmac.web.page.bars import WIDTH, gpu_title
 
 SPANS = {24: "a day", 168: "a week", 720: "30 days"}
 """The spans that a person may choose, in hours."""
+
+CANCELLED = "cancelled"
 
 ROW = 16
 """Height of a row of a lane, in pixels."""
@@ -106,16 +109,17 @@ def _lane(
         ends[row : row + 1] = [end]
         busy += max(0.0, end - max(begin, covered))
         covered = max(covered, end)
+        outcome = _outcome(one, known.get(one.session))
         title_of = (known[one.session].name if one.session in known else None) or one.session
         took = format_seconds(((one.ended or found.at) - one.began).total_seconds())
         blocks.append(
             Block(
                 session=one.session,
-                kind={"success": "done", None: "used"}.get(one.outcome, "failed"),
+                kind={"success": "done", "runs": "used", CANCELLED: "others"}.get(outcome, "failed"),
                 x=round(begin / span * WIDTH, 2),
                 width=round(max(1.5, (end - begin) / span * WIDTH), 2),
                 y=row * ROW,
-                label=f"{title_of}: {took}, {one.outcome or 'runs'}",
+                label=f"{title_of}: {took}, {outcome}",
             )
         )
     share = min(1.0, busy / span) if span else 0.0
@@ -123,6 +127,18 @@ def _lane(
     count = f"{len(attempts)} {'training' if len(attempts) == 1 else 'trainings'}"
     words = f"{count}, in use {share:.0%} of the time, {idle} idle"
     return Lane(title, blocks, max(1, len(ends)) * ROW, share, words)
+
+
+def _outcome(one: answers.Attempt, row: answers.Row | None) -> str:
+    """How a training ended, in a word; one that ended since a person cancelled its session has not failed."""
+    if (
+        one.outcome not in (None, "success")
+        and row is not None
+        and row.run_state == "failed"
+        and cancellation(row.note)
+    ):
+        return CANCELLED
+    return one.outcome or "runs"
 
 
 def _sums(attempts: Iterable[answers.Attempt], found: answers.Attempts, names: Mapping[str, str | None]) -> list[Sum]:
