@@ -87,9 +87,11 @@ on_machine() {
     local machine=tests/fakes/machine/machine.sh
     "$machine" start
     "$machine" load
+    local code=0
     "$machine" run "$@" </dev/null &
-    wait $!
+    wait $! || code=$?
     "$machine" stop
+    return "$code"
 }
 
 # Then, in the image with PyTorch, the tests that are skipped without.

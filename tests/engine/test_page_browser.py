@@ -277,7 +277,7 @@ def test_a_folder_of_weights_is_uploaded_and_a_form_gets_room_for_a_fourth_data_
     with served("user") as url:
         page = opened(f"{url}/new?model=named_entity_recognition")
         page.get_by_label("Network").select_option("transformer")
-        page.get_by_role("button", name="Choose another").click()
+        page.get_by_role("button", name="Show its form").click()
         page.get_by_label("A folder with weights").set_input_files(folder)
         expect(page.get_by_label("Fine-tune")).to_have_value(f"weights:{expected.partition('/')[0]}")
         (folder / "tokenizer.json").unlink()
@@ -290,4 +290,30 @@ def test_a_folder_of_weights_is_uploaded_and_a_form_gets_room_for_a_fourth_data_
         expect(page.locator("[data-set]")).to_have_count(4)
         expect(page.get_by_label("Name", exact=True).first).to_have_value("kept")
         expect(page.get_by_label("Fine-tune")).to_have_value(f"weights:{expected.partition('/')[0]}")
+        page.context.close()
+
+
+def test_what_a_person_has_opened_stays_open_when_a_part_above_it_comes_or_goes(
+    ground: None, opened: Callable[..., Page]
+):
+    with served("user") as url:
+        page = opened(f"{url}/sessions/ner")
+        page.locator("summary", has_text="Cancel").click()
+        button = page.get_by_role("button", name="End this session")
+        expect(button).to_be_visible()
+        page.evaluate(
+            """() => {
+              const part = document.querySelector("[data-live]");
+              const fresh = part.cloneNode(true);
+              const card = document.createElement("div");
+              card.className = "card";
+              fresh.insertBefore(card, fresh.querySelector(".actions"));
+              const without = part.cloneNode(true);
+              for (const one of [fresh, without])
+                for (const each of one.querySelectorAll("details")) each.open = false;
+              morph(part, fresh);
+              morph(part, without);
+            }"""
+        )
+        expect(button).to_be_visible()
         page.context.close()

@@ -488,6 +488,10 @@ def test_a_wrong_schedule_is_refused_in_words_and_nothing_is_stored(
     refused = page("POST", "/dags", **{"name": "nightly", "when": "@daily", "request": json.dumps(GOOD)} | change)
     assert refused.status_code == 400
     assert says in unescape(refused.text)
+    # The form is there again, with what was typed.
+    typed = {"name": "nightly", "when": "@daily", "why": "", **change}
+    assert f'placeholder="nightly" value="{typed["name"]}"' in unescape(refused.text)
+    assert f'value="{typed["when"]}"' in unescape(refused.text)
     assert not uploads.exists()
 
 

@@ -19,6 +19,9 @@ from tarmac.cli.follow import cause_of, failure_reason
 from tarmac.cli.remedies import Remedy, find, of_page
 from tarmac.cli.session_tables import PAUSED, SILENT, START_IT, awaited, run_seconds
 
+_BEGINS_SECONDS = 10.0
+"""Within this time Airflow begins a run that nothing is in the way of."""
+
 Json = Mapping[str, Any]
 
 _LOWER = (
@@ -149,6 +152,12 @@ def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[lis
     return why, (todo or ["Send the request again, corrected."]) if refused else [*todo, again]
 
 
+def _just_sent(known: Known) -> bool:
+    """Whether Airflow was told of a run only seconds ago, so that nothing is known to be in its way."""
+    queued: str | None = known.run.get("queued_at")
+    return queued is not None and (known.now - datetime.fromisoformat(queued)).total_seconds() < _BEGINS_SECONDS
+
+
 def _under_way(
     known: Known, state: SessionState, remedies: tuple[Remedy, ...], command: Callable[..., str]
 ) -> tuple[list[str], list[str]]:
@@ -161,6 +170,8 @@ def _under_way(
         return why, [f"{row.todo[0].upper()}{row.todo[1:]}."] if row and row.todo else ["Nothing."]
     if waits := known.place.get("waits"):
         return _waits(waits, command)
+    if known.run["state"] == "queued" and _just_sent(known):
+        return ["Airflow begins it now."], []
     if known.run["state"] == "queued":
         others = f"{counted(known.running, 'session')} {'is' if known.running == 1 else 'are'} under way"
         return (

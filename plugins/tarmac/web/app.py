@@ -248,7 +248,7 @@ def create_app(stack: Stack) -> FastAPI:
             user=person.name,
             may_start=await stack.may(person, Right.START),
             may_change=await stack.may(person, Right.CHANGE),
-            may_upload_dags=await stack.may(person, Right.ADMIN),
+            may_upload_dags=settings().dag_upload and await stack.may(person, Right.ADMIN),
         )
 
     @app.get(f"{PREFIX}/sessions", response_model=list[answers.Row])

@@ -303,7 +303,9 @@ def names_of_data(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
                 found[reference].append(trained)
         named = conf.get("datasets")
         for name, one in named.items() if isinstance(named, dict) else ():
-            for reference in (one.get("train"), one.get("eval")) if isinstance(one, dict) else ():
-                if isinstance(reference, str) and name not in found.setdefault(reference, []):
-                    found[reference].append(str(name))
+            parts = one if isinstance(one, dict) else {}
+            scored = str(name) if parts.get("eval") == parts.get("train") else f"{name}, to score on"
+            for reference, called in ((parts.get("train"), str(name)), (parts.get("eval"), scored)):
+                if isinstance(reference, str) and called not in found.setdefault(reference, []):
+                    found[reference].append(called)
     return found

@@ -41,12 +41,19 @@ def add_dag_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         wrong = wrong or schedule.problems(name, cron, asked if isinstance(asked, dict) else {})
         if not wrong:
             wrong = (await call.post(answers.Problems, "/checks", {"request": asked})).problems
+        if not wrong:
+            source = schedule.dag_source(name, cron, asked)
+            path = f"/dags/{quote(name, safe='')}?why={quote(given.get('why', '').strip() or 'on a schedule', safe='')}"
+            try:
+                await call.put(answers.DagFile, path, source.encode())
+            except RefusedError as error:
+                if error.status not in (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT):
+                    raise
+                wrong = [error.refusal.detail]
         if wrong:
-            detail = "This is not on a schedule yet. Go back in the browser, and mend it there:"
-            raise RefusedError(HTTPStatus.BAD_REQUEST, answers.Refusal(detail=detail, problems=wrong))
-        source = schedule.dag_source(name, cron, asked)
-        path = f"/dags/{quote(name, safe='')}?why={quote(given.get('why', '').strip() or 'on a schedule', safe='')}"
-        await call.put(answers.DagFile, path, source.encode())
+            values = {"title": "On a schedule", "tab": "New session", "preview": given.get("request", "")}
+            plan = {"plan": given, "faults": wrong, "presets": schedule.PRESETS}
+            return shown(request, "schedule.html", HTTPStatus.BAD_REQUEST, **values, **plan)
         return _to_dags(request)
 
     @page.post("/dags/{name}/remove")

@@ -37,6 +37,13 @@ _SWITCHES = ("gpu", "no_cache")
 NAMES = ["model", *_SWITCHES, *_TOP, *_RESOURCES]
 """The fields that the form has for every model, data sets aside."""
 
+USES = (
+    ("train", "to train on, in place of the first data set"),
+    ("eval", "to score on, in place of what is chosen"),
+    ("more", "to train on, as one more data set"),
+)
+"""What a file of one's own may be for, and in words."""
+
 UNUSED = "not used lately"
 """What stands in the place of a file's names: the sessions that are looked through are the latest ones."""
 
@@ -210,18 +217,41 @@ def inputs(kind: answers.Kind, *, tuned: bool = False) -> list[Input]:
     ]
 
 
-def files(stored: Iterable[answers.Listed]) -> list[Choice]:
-    """Return the data sets to choose from: what people call them, their size, and the beginning of their id."""
-    return [Choice(one.reference, _called(one)) for one in stored if one.reference.endswith(".jsonl")]
+def files(stored: Iterable[answers.Listed], given: Mapping[str, str] | None = None) -> list[Choice]:
+    """Return the data sets to choose from: what people call them, their size, and the beginning of their id.
+
+    Args:
+        given: the form's fields; a file that no session has used is called as there.
+    """
+    named = _named_in(given or {})
+    return [
+        Choice(one.reference, _called(one, named.get(one.reference, UNUSED)))
+        for one in stored
+        if one.reference.endswith(".jsonl")
+    ]
+
+
+def _named_in(given: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for row in range(rows_of(given)):
+        name = given.get(f"data.{row}.name", "").strip()
+        for part, more in (("train", ""), ("eval", ", to score on")):
+            if name and (reference := given.get(f"data.{row}.{part}")):
+                found.setdefault(reference, f"{name}{more}")
+    return found
 
 
 def weights(stored: Iterable[answers.Listed]) -> list[Choice]:
     """Return the stored weights to choose from, as a request names them."""
-    return [Choice(named_weights(one.reference), _called(one)) for one in stored if one.reference.endswith(".weights")]
+    return [
+        Choice(named_weights(one.reference), _called(one, UNUSED))
+        for one in stored
+        if one.reference.endswith(".weights")
+    ]
 
 
-def _called(one: answers.Listed) -> str:
-    return f"{', '.join(one.names[:3]) or UNUSED} · {format_size(one.size)} · {_day(one)}"
+def _called(one: answers.Listed, otherwise: str) -> str:
+    return f"{', '.join(one.names[:3]) or otherwise} · {format_size(one.size)} · {_day(one)}"
 
 
 def _day(one: answers.Stored) -> str:

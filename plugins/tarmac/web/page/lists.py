@@ -99,12 +99,16 @@ _BADGES = {
 }
 
 
+_WHAT = {"jsonl": "", "weights": "weights, ", "tar": "code, "}
+"""What stands before a file that has no name; of others it is a script."""
+
+
 def file_lines(stored: Iterable[answers.Listed]) -> list[FileLine]:
     """Return the files of the store as a list shows them."""
     return [
         FileLine(
             file=one.reference.rpartition("/")[2],
-            names=", ".join(one.names) or (UNUSED if one.reference.endswith(".jsonl") else f"script, {UNUSED}"),
+            names=", ".join(one.names) or f"{_WHAT.get(one.reference.rpartition('.')[2], 'script, ')}{UNUSED}",
             size=format_size(one.size),
             stored=one.stored,
         )

@@ -58,7 +58,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             kind=kind,
             inputs=inputs,
             tuned=tuned,
-            files=form.files(stored),
+            files=form.files(stored, given),
             weights=form.weights(stored) if tuned else [],
             given=given,
             errors=form.errors(problems, names, given),
@@ -69,8 +69,11 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             expected=expected,
             rows=range(form.rows_of(given)),
             most_rows=form.MOST_ROWS,
+            uses=form.USES,
             presets=schedule.PRESETS,
-            key=f"page__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(3)}",
+            plan={},
+            faults=[],
+            key=f"{kind.name if kind else 'page'}__{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}_{secrets.token_hex(3)}",
         )
 
     @page.get("/new")

@@ -7,7 +7,10 @@ const AT_MOST = 30000; // ms, where no answer comes
 // ---- parts that change ------------------------------------------------------------------------------------------------
 
 const keyOf = (node) => (node.nodeType === Node.ELEMENT_NODE ? node.dataset.key : undefined);
-const alike = (one, other) => one.nodeType === other.nodeType && one.nodeName === other.nodeName && !keyOf(one);
+// Of what kind a node without a key is: its name, and the first of its classes.
+const kindOf = (node) =>
+  node.nodeType === Node.ELEMENT_NODE ? `${node.nodeName} ${(node.getAttribute("class") || "").split(" ")[0]}` : node.nodeName;
+const alike = (one, other) => kindOf(one) === kindOf(other) && !keyOf(one);
 
 // Makes `old` what `fresh` is and keeps the nodes that are the same, so that focus, selection and scrolling stay. Children
 // with a data-key are the same where the key is; others where their kind is, in their order.
@@ -122,7 +125,7 @@ function keepFresh(part) {
 function clocks(root) {
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
-    const form = "clock" in time.dataset ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "short" };
+    const form = "clock" in time.dataset ? { timeStyle: "medium" } : { dateStyle: "medium", timeStyle: "seconds" in time.dataset ? "medium" : "short" };
     time.textContent = at.toLocaleString(undefined, form);
     time.title = at.toLocaleString();
   }

@@ -88,6 +88,9 @@ function offer(place, file) {
   row.closest("details")?.setAttribute("open", "");
   const select = row.querySelectorAll("select")[use === "eval" ? 1 : 0];
   select.value = stored.dataset.reference;
+  // What was wrong with the form before may be mended by this.
+  for (const old of document.querySelectorAll("[data-problems]")) old.remove();
+  for (const old of row.querySelectorAll(".wrong")) old.remove();
   tell(select);
   const name = row.querySelector("input");
   // A name that was made of the file before goes with it; one that a person wrote stays.
@@ -117,9 +120,18 @@ async function tell(select) {
   }
 }
 
+let underWay = 0; // uploads: a form is sent when they have ended
+
+function busy(more) {
+  underWay += more;
+  for (const button of document.querySelectorAll("form.new button:not([type=button])")) button.disabled = underWay > 0;
+}
+
 async function take(place, file) {
   const progress = place.querySelector("progress");
   const suffix = suffixOf(place, file);
+  place.querySelector("[data-said]").textContent = "It is being checked ...";
+  busy(1);
   try {
     if (!("dag" in place.dataset)) {
       const head = await send(place, file.slice(0, HEAD), suffix, true);
@@ -135,6 +147,7 @@ async function take(place, file) {
     complain(place, error.message);
   } finally {
     progress.hidden = true;
+    busy(-1);
   }
 }
 
@@ -156,7 +169,10 @@ for (const place of document.querySelectorAll("[data-upload]")) {
     });
     continue; // a folder that is dropped is not read
   }
-  input.addEventListener("change", () => input.files[0] && take(place, input.files[0]));
+  input.addEventListener("change", () => {
+    if (input.files[0]) take(place, input.files[0]);
+    input.value = ""; // the same file, chosen again, is taken again
+  });
   place.addEventListener("dragover", (event) => {
     event.preventDefault();
     place.classList.add("over");
