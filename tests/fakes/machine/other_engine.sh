@@ -69,10 +69,12 @@ stop_engine() {
 
 case $what in
 start)
-    id tarmac >/dev/null 2>&1 || useradd --create-home --groups docker tarmac
-    install -d -m 700 -o tarmac -g tarmac "$home/.ssh"
-    install -m 600 -o tarmac -g tarmac /dev/null "$home/.ssh/authorized_keys"
-    ssh-keygen -A >/dev/null
+    if [ "$kind" = ssh ]; then
+        id tarmac >/dev/null 2>&1 || useradd --create-home --groups docker tarmac
+        install -d -m 700 -o tarmac -g tarmac "$home/.ssh"
+        install -m 600 -o tarmac -g tarmac /dev/null "$home/.ssh/authorized_keys"
+        ssh-keygen -A >/dev/null
+    fi
     rm -rf "${engine:?}/etc"
     mkdir -p "$engine/etc" "$gpus"
     PYTHONPATH=$tests python -c 'import sys
