@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from typing import ClassVar
 
 # What a registry answers, if it answers, while it or its database is unavailable.
 _NO_ANSWER = frozenset({"", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})
@@ -223,8 +224,8 @@ class SettingsError(TarmacError):
     final = True
 
 
-class NotifyError(TarmacError):
-    """env/notify.toml has entries that are wrong.
+class _SettingsFileError(TarmacError):
+    """A settings file of a person's has entries that are wrong.
 
     Args:
         problems: one sentence for each, which begins with the entry's name.
@@ -232,27 +233,23 @@ class NotifyError(TarmacError):
 
     final = True
     exit_code = ExitCode.BAD_INPUT
+    begins: ClassVar[str]
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
-        lines = "".join(f"\n  - {problem}" for problem in problems)
-        super().__init__(f"env/notify.toml has entries that are wrong, so no message is sent:{lines}")
+        super().__init__(self.begins + "".join(f"\n  - {problem}" for problem in problems))
 
 
-class HostsFileError(TarmacError):
-    """env/hosts.toml has entries that are wrong.
+class NotifyError(_SettingsFileError):
+    """env/notify.toml has entries that are wrong."""
 
-    Args:
-        problems: one sentence for each, which begins with the entry's name.
-    """
+    begins = "env/notify.toml has entries that are wrong, so no message is sent:"
 
-    final = True
-    exit_code = ExitCode.BAD_INPUT
 
-    def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        lines = "".join(f"\n  - {problem}" for problem in problems)
-        super().__init__(f"env/hosts.toml has entries that are wrong, so no machine is started:{lines}")
+class HostsFileError(_SettingsFileError):
+    """env/hosts.toml has entries that are wrong."""
+
+    begins = "env/hosts.toml has entries that are wrong, so no machine is started:"
 
 
 class ProviderError(TarmacError):

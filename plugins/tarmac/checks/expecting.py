@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from tarmac.admission.hosts import host_need_text
@@ -40,11 +41,7 @@ def _on_gpu(ledger: Ledger, key: SessionKey, request: TrainingRequest) -> str:
     wanted = entry_for(
         ledger, key, request, amount=_amount(request), computed=None, task_id=GPU_PREFLIGHT_CONFIGURATION
     )
-    with ledger.trial():
-        ledger.enqueue(key, wanted)
-        tower.run_cycle(key)
-        held, place = ledger.reservation(key), ledger.place_in_queue(key)
-    return said(held, place, wanted)
+    return _tried(ledger, key, wanted, lambda: tower.run_cycle(key))
 
 
 def _on_cpu(ledger: Ledger, key: SessionKey, request: TrainingRequest) -> str:
@@ -54,9 +51,13 @@ def _on_cpu(ledger: Ledger, key: SessionKey, request: TrainingRequest) -> str:
     wanted = host_entry(
         ledger, key, request, hosts, amount=_amount(request), limit_bytes=limit, task_id=TRAIN_MODEL_CPU
     )
+    return _tried(ledger, key, wanted, lambda: run_host_cycle(ledger, key))
+
+
+def _tried(ledger: Ledger, key: SessionKey, wanted: Entry, cycle: Callable[[], object]) -> str:
     with ledger.trial():
         ledger.enqueue(key, wanted)
-        run_host_cycle(ledger, key)
+        cycle()
         held, place = ledger.reservation(key), ledger.place_in_queue(key)
     return said(held, place, wanted)
 
