@@ -75,6 +75,10 @@ def test_only_devices_nvml_imports_pynvml(repository: Path):
     assert importers(repository, "pynvml") == {"plugins/tarmac/devices/nvml.py"}
 
 
+def test_only_the_process_that_makes_machines_imports_libcloud(repository: Path):
+    assert importers(repository, "libcloud") == {"plugins/tarmac/hosts/cloud.py"}
+
+
 @pytest.mark.parametrize("library", sorted(HEAVY))
 def test_a_heavy_library_is_never_imported_at_module_level(repository: Path, library: str):
     # The plugin loads httpx on purpose: the scheduler imports it once, then forks tasks that have it.

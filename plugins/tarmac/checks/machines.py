@@ -22,7 +22,7 @@ def ask() -> list[dict[str, str]]:
     found = []
     for kind in kinds.kinds:
         try:
-            provider = provider_of(kind, kinds.label)
+            provider = provider_of(kind, kinds)
             listed, offer = provider.listed(), provider.offers()
         except ProviderError as error:
             found.append({"kind": kind.name, "problem": str(error), "says": ""})

@@ -19,7 +19,7 @@ from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.settings import settings
 from tarmac.base.texts import counted
 from tarmac.cli.tables import add_json, print_json
-from tarmac.hosts.kinds import declared
+from tarmac.hosts.kinds import declared, lacking
 from tarmac.hosts.providers import CREDENTIALS, credentials
 from tarmac.ledger.ledger import Ledger
 from tarmac.request.checker import call_checker
@@ -40,8 +40,10 @@ def hosts(arguments: argparse.Namespace) -> int:
 def hosts_check(arguments: argparse.Namespace) -> int:
     """Say what is wrong with env/hosts.toml, and ask the provider of each kind of machine."""
     kinds = declared().kinds
-    credentials(os.environ.get(CREDENTIALS, ""))
+    given = credentials(os.environ.get(CREDENTIALS, ""))
     if arguments.file:
+        if problems := lacking(kinds, given):
+            raise HostsFileError(problems)
         return 0
     if not kinds:
         print("env/hosts.toml declares no kind of machine: copy env/hosts.toml.example to it and fill it in.")

@@ -6,13 +6,15 @@ import enum
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from tarmac.base.errors import HostsFileError
 from tarmac.base.ids import LOCAL_HOST
 from tarmac.base.units import gpu_bytes, host_bytes, millicpus
+from tarmac.hosts import clouds
+from tarmac.hosts.clouds import Cloud
 
 VARIABLE = "TARMAC_HOST_KINDS"
 """The environment variable that holds the file's text: env/host/stack.sh sets it, for the scheduler alone."""
@@ -24,6 +26,7 @@ class Provider(enum.StrEnum):
     """How the machines of a kind are made."""
 
     SCRIPT = "script"
+    LIBCLOUD = "libcloud"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Kind:
     Attributes:
         name: of the kind; its machines are called name-1, name-2 and so on.
         provider: how they are made.
-        scripts: the folder of the commands, below env/providers.
+        scripts: the folder of the commands, below env/providers; of the provider script.
         gpu: the GPU's name, for people and for the provider; "": it has none.
         size: what such a machine has.
         most: how many at once, at most. 0: none is started, and those that are there end.
@@ -53,6 +56,7 @@ class Kind:
         after_seconds: a session that fits a host which is there, and has waited so long for it, has a machine started;
             None: it never has.
         price: of an hour.
+        cloud: what its machines are made of; of the provider libcloud.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Kind:
     start_seconds: float
     after_seconds: float | None
     price: float
+    cloud: Cloud | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,8 @@ class Kinds:
 
 _TOP = ("label", "money_per_day", "currency", "kind")
 _OF_KIND = (
-    "name", "provider", "scripts", "gpu", "gpus", "gpu_memory", "cores", "memory", "most", "idle_minutes", "most_hours",
-    "start_minutes", "after_minutes", "price_per_hour",
+    "name", "provider", "scripts", "libcloud", "gpu", "gpus", "gpu_memory", "cores", "memory", "most", "idle_minutes",
+    "most_hours", "start_minutes", "after_minutes", "price_per_hour",
 )  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
 _LABEL = re.compile(r"[a-z][a-z0-9-]{2,39}")
@@ -150,6 +155,18 @@ def declared(environment: Mapping[str, str] = os.environ) -> Kinds:
     return read(environment.get(VARIABLE, ""))
 
 
+def lacking(kinds: Iterable[Kind], given: Mapping[str, str]) -> list[str]:
+    """Say which credentials the kinds need and env/providers.env lacks. Pure."""
+    found = []
+    for kind in kinds:
+        if kind.cloud is not None and (names := clouds.missing(kind.cloud, given)):
+            found.append(
+                f"kind {kind.name!r}: env/providers.env lacks {' and '.join(names)}, which the driver "
+                f"{kind.cloud.driver} needs."
+            )
+    return found
+
+
 def _money(found: Mapping[str, Any], kinds: list[Kind], problems: list[str]) -> float:
     value = found.get("money_per_day")
     if not _is_number(value) or not 0 <= value <= 1e6:
@@ -191,6 +208,10 @@ def _kind(number: int, entry: Mapping[str, Any], problems: list[str]) -> Kind:
     scripts = entry.get("scripts", name)
     if not isinstance(scripts, str) or not _FOLDER.fullmatch(scripts):
         wrong(f"scripts: {scripts!r} must be the name of a folder in env/providers.")
+    if provider == Provider.LIBCLOUD and "scripts" in entry:
+        wrong("scripts: is for the provider script; leave it out.")
+    if provider == Provider.SCRIPT and "libcloud" in entry:
+        wrong("libcloud: is for provider = 'libcloud'; leave it out.")
     gpu = entry.get("gpu", "")
     if not isinstance(gpu, str) or len(gpu) > 100 or not gpu.isprintable():
         wrong(f"gpu: {gpu!r} must be a GPU's name, such as 'NVIDIA H100 80GB HBM3'.")
@@ -207,6 +228,7 @@ def _kind(number: int, entry: Mapping[str, Any], problems: list[str]) -> Kind:
         start_seconds=60 * (_between(entry, "start_minutes", wrong, 1, 120, 15) or 0),
         after_seconds=None if after is None else 60 * after,
         price=_between(entry, "price_per_hour", wrong, 0, 10000) or 0,
+        cloud=clouds.read(entry.get("libcloud"), wrong) if provider == Provider.LIBCLOUD else None,
     )
 
 

@@ -1,7 +1,8 @@
-"""What makes machines: the provider `script`, four commands of a person's own (docs/hosts.md, "Machines on demand").
+"""What makes machines (docs/hosts.md, "Machines on demand"): the provider `script`, four commands of a person's own,
+and `libcloud`, which is called as such commands are (hosts/cloud.py).
 
-They run in the scheduler's container with an environment of their own: what they are told, and the credentials of
-env/providers.env. None of the stack's passwords is in it.
+Both run in the scheduler's container as processes with an environment of their own: what they are told, and the
+credentials of env/providers.env. None of the stack's passwords is in it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, override
 
+import tarmac
 from tarmac.base.errors import HostError, ProviderError
 from tarmac.base.texts import one_line
+from tarmac.hosts import clouds
 from tarmac.hosts.address import Address, read_url
-from tarmac.hosts.kinds import Kind, Listed
+from tarmac.hosts.clouds import Cloud
+from tarmac.hosts.kinds import Kind, Kinds, Listed
 
 FOLDER = Path("/opt/airflow/providers")
 """env/providers, which only the scheduler's container has."""
@@ -84,18 +89,34 @@ def credentials(text: str) -> dict[str, str]:
     return found
 
 
-class Scripts:
-    """The provider `script`.
+class Commands:
+    """What the providers share: four commands, what they are told, and what they may print.
 
     Args:
         kind: of the machines.
         label: that they carry.
-        folder: with the four commands.
+        folder: in which they run.
         given: the credentials.
     """
 
     def __init__(self, kind: Kind, label: str, folder: Path, given: Mapping[str, str]) -> None:
         self._kind, self._label, self._folder, self._given = kind, label, folder, dict(given)
+
+    def _command(self, verb: str) -> list[str]:
+        """Return what is run.
+
+        Raises:
+            ProviderError: it cannot be.
+        """
+        raise NotImplementedError
+
+    def _where(self, verb: str) -> str:
+        """Name a command, for people."""
+        raise NotImplementedError
+
+    def _failed(self, verb: str, code: int, complaint: str) -> str:
+        """Say that a command ended with an exit code, and what it printed."""
+        raise NotImplementedError
 
     def offers(self) -> str:
         """See MachineProvider."""
@@ -179,14 +200,14 @@ class Scripts:
             found.append(value)
         return found
 
-    def _where(self, verb: str) -> str:
-        return f"env/providers/{self._folder.name}/{verb}"
-
-    def _shown(self, text: str) -> str:
+    def _hidden(self, text: str) -> str:
         """Leave the credentials out of what a command said."""
         for secret in sorted((one for one in self._given.values() if len(one) > 3), key=len, reverse=True):
             text = text.replace(secret, "***")
-        return one_line(text)[-_LONGEST:]
+        return one_line(text)
+
+    def _shown(self, text: str) -> str:
+        return self._hidden(text)[-_LONGEST:]
 
     def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
         kind, size = self._kind, self._kind.size
@@ -200,14 +221,8 @@ class Scripts:
         return {"HOME": "/tmp", "LANG": "C.UTF-8", **known, **self._given, **told, **more}  # noqa: S108  its own container
 
     def _run(self, verb: str, words: Sequence[str], more: Mapping[str, str]) -> str:
-        path = self._folder / verb
-        if not os.access(path, os.X_OK) or not path.is_file():
-            raise ProviderError(
-                f"{self._where(verb)} cannot be run: the folder needs the four commands offers, create, list and "
-                "terminate, which the scheduler's container may read and run (chmod 755)."
-            )
         # Without the process that called it, a command must not go on: it would be called a second time beside it.
-        command = ["setpriv", "--pdeathsig", "KILL", "--", str(path), *words]
+        command = ["setpriv", "--pdeathsig", "KILL", "--", *self._command(verb), *words]
         try:
             process = subprocess.Popen(
                 command, cwd=self._folder, env=self._environment(more), stdin=subprocess.DEVNULL,
@@ -224,15 +239,77 @@ class Scripts:
                 f"{self._where(verb)} did not end within {SECONDS[verb]:g} s, and was stopped."
             ) from error
         if process.returncode:
-            last = self._shown(complaint.strip()) or "it printed no error"
-            raise ProviderError(f"{self._where(verb)} failed with exit code {process.returncode}: {last}")
+            raise ProviderError(self._failed(verb, process.returncode, complaint.strip()))
         return said
 
 
-def provider_of(kind: Kind, label: str, environment: Mapping[str, str] = os.environ) -> MachineProvider:
+class Scripts(Commands):
+    """The provider `script`; its folder has the four commands."""
+
+    @override
+    def _command(self, verb: str) -> list[str]:
+        path = self._folder / verb
+        if not os.access(path, os.X_OK) or not path.is_file():
+            raise ProviderError(
+                f"{self._where(verb)} cannot be run: the folder needs the four commands offers, create, list and "
+                "terminate, which the scheduler's container may read and run (chmod 755)."
+            )
+        return [str(path)]
+
+    @override
+    def _where(self, verb: str) -> str:
+        return f"env/providers/{self._folder.name}/{verb}"
+
+    @override
+    def _failed(self, verb: str, code: int, complaint: str) -> str:
+        last = self._shown(complaint) or "it printed no error"
+        return f"{self._where(verb)} failed with exit code {code}: {last}"
+
+
+class Libcloud(Commands):
+    """The provider `libcloud`.
+
+    Args:
+        kind: of the machines; it has a cloud.
+        label: that they carry.
+        given: the credentials.
+        currency: of the kind's price.
+    """
+
+    def __init__(self, kind: Kind, label: str, given: Mapping[str, str], currency: str = "") -> None:
+        super().__init__(kind, label, Path("/"), given)
+        self._cloud, self._currency = kind.cloud or Cloud(""), currency
+
+    @override
+    def _command(self, verb: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "tarmac.hosts.cloud", verb]
+
+    @override
+    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        told = {
+            "PYTHONPATH": str(Path(tarmac.__file__).parents[1]), "TARMAC_LIBCLOUD": clouds.written(self._cloud),
+            "TARMAC_CURRENCY": self._currency,
+        }  # fmt: skip
+        return super()._environment({**more, **told})
+
+    @override
+    def _where(self, verb: str) -> str:
+        return f"libcloud's {verb}"
+
+    @override
+    def _failed(self, verb: str, code: int, complaint: str) -> str:
+        # The sentence begins with what matters; only where the process broke is there more than that.
+        said = self._hidden(complaint.rsplit("\n", 1)[-1])[: 2 * _LONGEST]
+        return f"{self._where(verb)}: {said or f'it ended with exit code {code}'}"
+
+
+def provider_of(kind: Kind, kinds: Kinds, environment: Mapping[str, str] = os.environ) -> MachineProvider:
     """Return what makes machines of a kind.
 
     Raises:
         ProviderError: env/providers.env cannot be read.
     """
-    return Scripts(kind, label, FOLDER / kind.scripts, credentials(environment.get(CREDENTIALS, "")))
+    given = credentials(environment.get(CREDENTIALS, ""))
+    if kind.cloud is not None:
+        return Libcloud(kind, kinds.label, given, kinds.currency)
+    return Scripts(kind, kinds.label, FOLDER / kind.scripts, given)

@@ -273,7 +273,7 @@ def _serve(kind: Kind, kinds: Kinds, stack: Settings, stop: threading.Event) -> 
         while not stop.is_set():
             try:
                 if keeper is None:
-                    keeper = KindKeeper(kind, kinds, ledger, provider_of(kind, kinds.label), stack)
+                    keeper = KindKeeper(kind, kinds, ledger, provider_of(kind, kinds), stack)
                 keeper.round()
                 trouble.note("")
             except (TarmacError, OSError) as error:
