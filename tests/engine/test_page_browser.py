@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -290,6 +291,30 @@ def test_a_folder_of_weights_is_uploaded_and_a_form_gets_room_for_a_fourth_data_
         expect(page.locator("[data-set]")).to_have_count(4)
         expect(page.get_by_label("Name", exact=True).first).to_have_value("kept")
         expect(page.get_by_label("Fine-tune")).to_have_value(f"weights:{expected.partition('/')[0]}")
+        page.context.close()
+
+
+def test_a_table_is_read_in_the_form_when_a_person_has_said_which_column_is_the_label(
+    ground: None, opened: Callable[..., Page]
+):
+    def table(name: str, *rows: str) -> dict[str, Any]:
+        return {"name": name, "mimeType": "text/csv", "buffer": "\n".join(["id,review,stars", *rows]).encode()}
+
+    with served("user") as url:
+        page = opened(f"{url}/new?model=text_classification")
+        page.get_by_label("A file of your own").set_input_files(table("films.csv", "1,Fine,good", "2,Awful,bad"))
+        expect(page.get_by_text('write its name into "Column of the label" below')).to_be_visible()
+        page.get_by_label("Column of the label").fill("stars")
+        page.get_by_label("Column of the label").press("Enter")
+        expect(page.get_by_text("films.csv: read as a table (CSV): 2 lines; labels: good 1, bad 1")).to_be_visible()
+        expect(page.get_by_label("Train on").first).to_have_value(re.compile(r"^(\w+)/\1\.jsonl$"))
+        expect(page.get_by_label("Name", exact=True).first).to_have_value("films")
+        page.get_by_label("Use it").select_option("eval")
+        page.get_by_label("A file of your own").set_input_files(table("new.csv", "3,So,so", "4,Nice,good"))
+        expect(page.get_by_text("classes became the numbers 1 'good', 2 'so'")).to_be_visible()
+        expect(page.get_by_label("Score on").first).to_have_value(re.compile(r"^(\w+)/\1\.jsonl$"))
+        page.get_by_role("button", name="Check and preview").click()
+        expect(page.get_by_text("The request is good.")).to_be_visible()
         page.context.close()
 
 

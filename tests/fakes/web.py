@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +21,16 @@ from fastapi.testclient import TestClient
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import ApiError, DagFileError, DatasetError, InUseError, PartError, RunStateError
 from tarmac.base.settings import settings
-from tarmac.checks import server
+from tarmac.checks import converting, reading, server
+from tarmac.containers import engine
+from tarmac.containers.converting import Made
 from tarmac.request.callers import Right
 from tarmac.web.app import create_app
 from tarmac.web.mounted import App, beside
 from tarmac.web.page.app import create_page
 from tarmac.web.stack import Person
+from tarmac_client.errors import SettingsError
+from tarmac_client.files import identify
 
 API = "/api/v1"
 LINE = b'{"sentence": "Ada met Bob", "entities": []}\n'
@@ -36,6 +42,20 @@ RIGHTS = {
     "admin": set(Right),
     "without rights": set[Right](),
 }
+
+
+@contextmanager
+def read_here(*given: Any) -> Iterator[Made]:
+    """Read a file with the client's code; see containers/converting.py."""
+    *_, name, content, options = given
+    classes = options.pop("classes")
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        Path(name).write_bytes(content)
+        try:
+            found = identify(name, field="FILE", classes=classes, **options)
+        except SettingsError as error:
+            raise DatasetError(f"{error} Nothing was stored.") from error
+        yield Made(found.path == Path(name), list(found.told), classes, io.BytesIO(found.path.read_bytes()))
 
 
 @contextmanager
@@ -177,11 +197,26 @@ class Fakes:
         assert len(body) == size
         return self.checker(method, path, dict(query), body)
 
+    def _read(self, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        """Read a file as the container does (tests/engine/test_converting.py), in this process."""
+        options = json.loads(query["options"])
+        with (
+            mock.patch.object(converting, "lines_of", read_here),
+            mock.patch.object(reading, "broken_lines", return_value=self.broken_lines),
+            mock.patch.object(engine, "client"),
+        ):
+            try:
+                return 200, converting.convert(body, name=query["name"], model=query["model"], options=options)
+            except DatasetError as error:
+                return 400, {"detail": str(error)}
+
     def _answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         if path == "/place" and not self.real_place:
             return 200, self.place
         if path == "/lines":
             return 200, {"problems": self.broken_lines}
+        if path == "/read":
+            return self._read(query, body)
         if path == "/usage" and self.usage is not None:
             return 200, self.usage
         try:

@@ -330,6 +330,38 @@ def test_a_file_that_is_refused_says_why_and_stores_nothing(browser: TestClient,
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
+def read(browser: TestClient, content: bytes, name: str, **query: str) -> str:
+    headers = {"Cookie": "_token=user", "Tarmac-Proof": word_for("user")}
+    params = {"name": name, "model": "text_classification", **query}
+    return unescape(browser.post("/parts/read", params=params, content=content, headers=headers).text)
+
+
+def test_a_table_is_read_as_lines_and_asks_in_the_words_of_the_form(browser: TestClient, fakes: Fakes, tmp_path: Path):
+    table = "review;stars;id\nFünf;good;1\nNein;bad;2\n".encode("windows-1252")
+    refused = unescape(upload(browser, table, "?only=check&model=text_classification").text)
+    assert "data-other" in refused
+    assert 'write WINDOWS-1252 into "Encoding" below' in refused
+    assert "data-other" not in upload(browser, LINE + b"broken\n", "?only=check").text, "lines, of which one is broken"
+    assert "data-other" in upload(browser, LINE, "?only=check&model=part_of_speech_tagging").text
+    which = read(browser, table, "mine.csv", encoding="WINDOWS-1252")
+    assert (
+        "'mine.csv': no column is known to be the label: write its name into \"Column of the label\" below; there"
+        in which
+    )
+    assert not list(tmp_path.rglob("*.jsonl"))
+    good = read(browser, table, "<b>.csv", encoding="WINDOWS-1252", label_column="stars")
+    assert "_b_.csv: read as a table (CSV): 2 lines; labels: good 1, bad 1" in good
+    assert json.loads(re.findall(r'data-classes="([^>]*)">', good)[0]) == {"bad": 0, "good": 1}
+    assert re.search(r'data-reference="\w{43,44}/\w+\.jsonl"', good)
+    beside = read(browser, b"review,stars\nSo,so\n", "x.csv", label_column="stars", classes='{"bad": 0, "good": 1}')
+    assert json.loads(re.findall(r'data-classes="([^>]*)">', beside)[0]) == {"bad": 0, "good": 1, "so": 2}
+    several = read(browser, b"text,label\na,x\nb,x;y\n", "x.csv")
+    assert 'say which in "Labels of a text" below' in several
+    fakes.broken_lines = ["FILE: 1 line of it cannot be read for text_classification: line 1: x. Nothing was stored."]
+    assert "1 line of it cannot be read" in read(browser, b"text,label\na,x\n", "x.csv", between="")
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 2
+
+
 def test_what_is_in_a_data_set_is_said_to_the_person_who_chooses_it(browser: TestClient, tmp_path: Path):
     lines = b'{"sentence": "fine", "label": "good"}\n' * 2 + b'{"sentence": "not", "label": "<b>bad</b>"}\n'
     reference = datasets.put(io.BytesIO(lines), settings().store_url)[0]

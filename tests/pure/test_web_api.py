@@ -65,6 +65,7 @@ CALLS = [
     ("GET", "/models", "read"), ("GET", "/kinds", "read"), ("GET", "/gpus", "read"), ("GET", "/now", "read"),
     ("GET", "/doctor", "read"), ("POST", "/doctor", "start"), ("POST", "/gpus/check", "start"),
     ("POST", "/sessions", "start"), ("POST", "/checks", "start"), ("POST", "/checks/file", "start"),
+    ("POST", "/datasets/read?name=x.csv", "start"),
     ("POST", "/checks/weights", "start"),
     ("POST", "/datasets", "start"), ("GET", "/kinds/one", "read"), ("GET", "/attempts", "read"),
     ("PUT", f"/datasets/{NAME}", "start"), ("POST", "/sessions/one/cancel", "change"),
@@ -582,7 +583,7 @@ def test_what_is_no_data_set_is_refused_by_what_it_is(
         call("user", "POST", "/checks/file", content=b"PAR1 and so on").json()["problems"][0],
     ):
         assert answer.startswith("The file is a Parquet file. Expected is JSON Lines")
-    assert call("user", "POST", "/checks/file", content=LINE).json() == {"problems": []}
+    assert call("user", "POST", "/checks/file", content=LINE).json() == {"problems": [], "other_form": False}
     assert not list(tmp_path.rglob("*.jsonl"))
     large = call("user", "PUT", f"/datasets/{NAME}", content=LINE * 1000)
     assert large.status_code == 413

@@ -173,3 +173,13 @@ def test_the_tower_may_change_pools_and_runs_and_nothing_else(stack: Stack):
             400,
             403,
         )
+
+
+def test_a_table_is_read_as_lines_in_a_container_of_the_stack(stack: Stack):
+    table = b"text,label\nFine,good\nAwful,bad\n"
+    query = {"name": "films.csv", "model": "text_classification"}
+    answer = stack.http.post("/tarmac/api/v1/datasets/read", params=query, content=table, timeout=120)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["told"][0] == "films.csv: read as a table (CSV): 2 lines; labels: good 1, bad 1"
+    name = answer.json()["reference"].rpartition("/")[2]
+    assert stack.http.get(f"/tarmac/api/v1/datasets/{name}/content").json()["lines"] == 2

@@ -165,6 +165,11 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             from tarmac.checks import reading
 
             return {"problems": reading.broken_lines(body.read(), query["model"])}
+        case ("POST", "/read"):
+            from tarmac.checks import converting
+
+            options = json.loads(query.get("options", "{}"))
+            return converting.convert(body.read(), name=query["name"], model=query.get("model", ""), options=options)
         case ("POST", "/predict"):
             from tarmac.checks import predicting
 

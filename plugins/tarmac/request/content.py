@@ -68,6 +68,18 @@ def problem_with_content(head: bytes, suffix: str) -> str | None:
     return f"FILE: the file {found}. {_EXPECTED[suffix]}.{more} Nothing was stored."
 
 
+def may_be_read(head: bytes) -> bool:
+    """Tell of a file that is refused as lines whether it may be a table, an export or another encoding. Pure.
+
+    Lines of which one is broken are neither: the first one is a JSON object.
+    """
+    first = next((line for line in head.removeprefix(codecs.BOM_UTF8).split(b"\n") if line.strip()), b"")
+    try:
+        return not isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return True
+
+
 def _no_weights(head: bytes) -> str | None:
     # What is in it is checked by the trainer that unpacks it.
     if head[257:262] == b"ustar" and NAMES.fullmatch(head[:100].rstrip(b"\0").decode("ascii", "replace")):

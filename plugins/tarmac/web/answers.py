@@ -53,6 +53,14 @@ class Problems(BaseModel):
     problems: list[str]
 
 
+class FileProblems(Problems):
+    """What is wrong with a file."""
+
+    other_form: bool = Field(
+        default=False, description="it may be a table, an export or another encoding: POST /datasets/read reads those"
+    )
+
+
 class Checked(Problems):
     """What is wrong with a request, and what a good one would wait for if it were sent now."""
 
@@ -291,6 +299,13 @@ class Kept(BaseModel):
     reference: str
     size: Bytes
     new: bool
+
+
+class ReadFile(Kept):
+    """What was stored of a file that was read."""
+
+    told: list[str] = Field(description="what it was read as, in sentences; empty: it holds lines, stored as they are")
+    classes: dict[str, int] = Field(description="the number of each class")
 
 
 class Upload(BaseModel):

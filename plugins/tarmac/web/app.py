@@ -39,13 +39,14 @@ from tarmac.cli.retry import retry_run
 from tarmac.request import stored
 from tarmac.request.callers import Right, basic, bearer, cookie_token
 from tarmac.request.catalogue import Parameter, catalogue
-from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
+from tarmac.request.content import HEAD_BYTES, may_be_read, problem_with_content, problem_with_kind
 from tarmac.request.schema import MAX_REQUEST_BYTES, request_problems
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json, text_problems
 from tarmac.request.weights import choose
 from tarmac.web import answers, metrics, now, sessions
 from tarmac.web.dag_files import dag_file_calls
+from tarmac.web.reading import reading_calls
 from tarmac.web.stack import Person, Stack
 from tarmac.web.versions import API_HEADER, API_VERSION, VERSION_HEADER, mismatch
 from tarmac.web.words import for_client
@@ -456,7 +457,7 @@ def create_app(stack: Stack) -> FastAPI:
     @app.post(f"{PREFIX}/checks/file", openapi_extra=_TAKES_A_FILE)
     async def check_file(
         _: Starter, request: Request, suffix: Suffix = ".jsonl", model: str = "", lines: bool = False
-    ) -> answers.Problems:
+    ) -> answers.FileProblems:
         """Say what a file is that is not what its suffix promises, by its beginning: 1 MiB is looked at.
 
         model: a kind of model; a data set without any line for it is refused, too.
@@ -465,21 +466,21 @@ def create_app(stack: Stack) -> FastAPI:
         head = (await _head(request))[0]
         known = catalogue().models.get(model)
 
-        def check() -> str | None:
+        def check() -> tuple[str | None, bool]:
             if problem := problem_with_content(head, suffix):
-                return problem
+                return problem, suffix == ".jsonl" and may_be_read(head)
             if known is None or suffix != ".jsonl":
-                return None
+                return None, False
             problem = problem_with_kind(head, model=model, key=known.reads)
-            return None if problem is None else f"FILE: {problem}. Nothing was stored."
+            return (None, False) if problem is None else (f"FILE: {problem}. Nothing was stored.", True)
 
-        problem = await anyio.to_thread.run_sync(check, limiter=limiter)
+        problem, other_form = await anyio.to_thread.run_sync(check, limiter=limiter)
         found = [problem] if problem else []
         if lines and known is not None and suffix == ".jsonl" and not found:
             # While no trainer can be asked, prep names them: it reads all lines of every data set.
             with suppress(HTTPException, CheckerUnavailableError):
                 found = (await asked("POST", "/lines", {"model": model}, content=head, size=len(head)))["problems"]
-        return answers.Problems(problems=[for_client(one) for one in found])
+        return answers.FileProblems(problems=[for_client(one) for one in found], other_form=other_form)
 
     @app.post(f"{PREFIX}/checks/weights", openapi_extra=_takes(answers.Names))
     async def choose_weights(_: Starter, request: Request) -> answers.Names:
@@ -556,6 +557,7 @@ def create_app(stack: Stack) -> FastAPI:
         )
 
     app.include_router(dag_file_calls(asked, allowed(Right.ADMIN), PREFIX))
+    app.include_router(reading_calls(asked, allowed(Right.START), PREFIX))
 
     @app.get(f"{PREFIX}/gpus", response_model=answers.Gpus)
     async def show_gpus(_: Reader) -> Any:

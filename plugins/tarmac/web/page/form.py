@@ -291,6 +291,25 @@ def _queue(waiting: int, left: Sequence[float]) -> str:
     return f"{said} The next training ends in {format_seconds(min(left), about=True)}." if left else said
 
 
+_IN_BROWSER: tuple[tuple[str, str], ...] = (
+    (r"say which with `tarmac data push FILE --text NAME`", 'write its name into "Column of the text" below'),
+    (r"say which with `tarmac data push FILE --label NAME`", 'write its name into "Column of the label" below'),
+    (r"say which with `tarmac data push FILE --labels-between .*` for one", 'say which in "Labels of a text" below'),
+    (r"say which: `tarmac data push FILE --encoding (\S+)`", r'write \1 into "Encoding" below'),
+    (
+        r"which (?:Python before 3.14 )?needs one more library(?: for)?: pip install '[^']*'",
+        "which is not read here: store it with `tarmac data push FILE` (docs/client.md)",
+    ),
+)
+
+
+def in_browser(text: str) -> str:
+    """Return what is said of a file in the words of the form, which has fields where the client has options."""
+    for pattern, instead in _IN_BROWSER:
+        text = re.sub(pattern, instead, text)
+    return text
+
+
 def as_json(request: Mapping[str, Any]) -> str:
     """Return a request as a person reads it."""
     return json.dumps(request, indent=2, ensure_ascii=False)

@@ -15,6 +15,7 @@ from tarmac.web import answers
 from tarmac.web.page import history, lists
 from tarmac.web.page.calls import Calls
 from tarmac.web.page.forgery import sent_form
+from tarmac.web.reading import MOST_BYTES
 
 _FILES = 1000
 
@@ -46,6 +47,7 @@ def add_list_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Call
         found = await call.get(list[answers.Listed], "/datasets", {"limit": _FILES})
         about = await call.get(answers.About, "/version")
         values = {"lines": lists.file_lines(found), "about": about, "most": _FILES}
+        values |= {"kind": None, "uses": (), "most_read": MOST_BYTES}
         return shown(request, "datasets.html", title="Data sets", tab="Data sets", **values)
 
     @page.get("/datasets/{name}")

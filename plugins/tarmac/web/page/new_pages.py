@@ -18,6 +18,12 @@ from tarmac.web import answers
 from tarmac.web.page import form, schedule
 from tarmac.web.page.calls import Calls, RefusedError
 from tarmac.web.page.forgery import check_proof, sent_form
+from tarmac.web.reading import MOST_BYTES
+
+# What upload_part.html shows, where nothing of it is said.
+_UPLOADED: dict[str, Any] = {
+    "problems": [], "other": False, "content": None, "file": None, "told": [], "classes": "{}",
+}  # fmt: skip
 
 
 def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
@@ -70,6 +76,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             rows=range(form.rows_of(given)),
             most_rows=form.MOST_ROWS,
             uses=form.USES,
+            most_read=MOST_BYTES,
             presets=schedule.PRESETS,
             plan={},
             faults=[],
@@ -125,16 +132,33 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         call = calls(request)
         if only:
             found = await call.send_file(
-                answers.Problems, f"/checks/file?suffix={suffix}&model={quote(model, safe='')}&lines=true", request
+                answers.FileProblems, f"/checks/file?suffix={suffix}&model={quote(model, safe='')}&lines=true", request
             )
-            return shown(request, "upload_part.html", problems=found.problems, content=None, file=None)
+            problems = [form.in_browser(one) for one in found.problems]
+            return shown(request, "upload_part.html", **_UPLOADED | {"problems": problems, "other": found.other_form})
         kept = await call.send_file(answers.Kept, f"/datasets?suffix={suffix}", request)
         if suffix != ".jsonl":
             named = kept.reference if suffix != ".weights" else named_weights(kept.reference)
-            return shown(request, "upload_part.html", problems=[], content=None, file=kept, named=named)
-        name = quote(kept.reference.rpartition("/")[2])
-        content = await call.get(answers.Content, f"/datasets/{name}/content")
-        return shown(request, "upload_part.html", problems=[], content=content, file=None, lines=_lines(content))
+            return shown(request, "upload_part.html", **_UPLOADED | {"file": kept, "named": named})
+        content = await _content(call, kept)
+        return shown(request, "upload_part.html", **_UPLOADED | {"content": content, "lines": _lines(content)})
+
+    @page.post("/parts/read")
+    async def read(request: Request, tarmac_proof: Annotated[str, Header()] = "") -> Response:
+        """Read a file of another form as lines and store those; answer with what it was read as, or what is wrong."""
+        check_proof(request, tarmac_proof)
+        call = calls(request)
+        try:
+            kept = await call.send_file(answers.ReadFile, f"/datasets/read?{request.url.query}", request)
+        except RefusedError as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            return shown(
+                request, "upload_part.html", **_UPLOADED | {"problems": [form.in_browser(error.refusal.detail)]}
+            )
+        content = await _content(call, kept)
+        more = {"content": content, "lines": _lines(content), "told": kept.told, "classes": form.as_json(kept.classes)}
+        return shown(request, "upload_part.html", **_UPLOADED | more)
 
     @page.post("/parts/weights")
     async def choose_weights(
@@ -149,6 +173,10 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
                 raise
             return JSONResponse({"names": [], "problem": error.refusal.detail})
         return JSONResponse({"names": chosen.names, "problem": ""})
+
+
+async def _content(call: Calls, kept: answers.Kept) -> answers.Content:
+    return await call.get(answers.Content, f"/datasets/{quote(kept.reference.rpartition('/')[2])}/content")
 
 
 def _lines(content: answers.Content) -> list[Any]:

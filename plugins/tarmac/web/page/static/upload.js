@@ -10,12 +10,17 @@ function suffixOf(place, file) {
   return file.name.endsWith(".sh") ? ".sh" : ".py";
 }
 
-function send(place, body, suffix, only, onProgress) {
+// Where a file is sent to be checked by its beginning, and where to be stored.
+function address(place, file, suffix, only) {
+  if ("dag" in place.dataset) return `${place.dataset.upload}?${new URLSearchParams({ name: file.name.replace(/\.py$/, "") })}`;
+  const check = only ? { only: "check", model: place.dataset.model || "" } : {};
+  return `${place.dataset.upload}?${new URLSearchParams({ suffix, ...check })}`;
+}
+
+function send(place, body, to, onProgress) {
   return new Promise((resolve, reject) => {
     const call = new XMLHttpRequest(); // fetch does not tell how far an upload is
-    const model = encodeURIComponent(place.dataset.model || "");
-    const of = "dag" in place.dataset ? `name=${encodeURIComponent(body.name.replace(/\.py$/, ""))}` : `suffix=${suffix}`;
-    call.open("POST", `${place.dataset.upload}?${of}${only ? `&only=check&model=${model}` : ""}`);
+    call.open("POST", to);
     call.setRequestHeader("Tarmac-Proof", place.dataset.proof);
     call.setRequestHeader("Content-Type", "application/octet-stream");
     if (onProgress) call.upload.addEventListener("progress", (event) => onProgress(event.loaded / event.total));
@@ -127,28 +132,75 @@ function busy(more) {
   for (const button of document.querySelectorAll("form.new button:not([type=button])")) button.disabled = underWay > 0;
 }
 
+// The numbers of the classes in the last table that was read, since a class has one number in all files of a request; and
+// those from before each file, with which it is read again.
+let classes = "{}";
+const before = new Map();
+
+// How a person says that a table is read; nothing where there are no fields for it, or nothing stands in them.
+function howRead(place) {
+  const chosen = {};
+  for (const field of place.querySelectorAll("[data-option]")) {
+    if (field.value) chosen[field.dataset.option] = field.value === "one" && field.tagName === "SELECT" ? "" : field.value;
+  }
+  return chosen;
+}
+
+// Where a file goes that is refused as lines, if it may be a table or an export; "": nowhere.
+function readAddress(place, file) {
+  const how = howRead(place);
+  const other = place.querySelector("[data-other]") || Object.keys(how).length;
+  if (!("read" in place.dataset) || !other || file.size > Number(place.dataset.most)) return "";
+  if (!before.has(file)) before.set(file, classes);
+  const known = { name: file.name, model: place.dataset.model || "", classes: before.get(file) };
+  return `${place.dataset.read}?${new URLSearchParams({ ...known, ...how })}`;
+}
+
 async function take(place, file) {
   const progress = place.querySelector("progress");
   const suffix = suffixOf(place, file);
   place.querySelector("[data-said]").textContent = "It is being checked ...";
   busy(1);
   try {
+    const to = address(place, file, suffix, false);
+    let read = "";
     if (!("dag" in place.dataset)) {
-      const head = await send(place, file.slice(0, HEAD), suffix, true);
+      const head = await send(place, file.slice(0, HEAD), address(place, file, suffix, true));
       show(place, head.html);
-      if (!head.ok || place.querySelector(".wrong")) return;
+      if (!head.ok) return;
+      read = readAddress(place, file);
+      if (read) place.querySelector("[data-said]").textContent = "It is being read ...";
+      else if (place.querySelector(".wrong")) return;
     }
     progress.hidden = false;
-    const stored = await send(place, file, suffix, false, (done) => (progress.value = done));
+    const stored = await send(place, file, read || to, (done) => (progress.value = done));
     if (stored.ok) show(place, stored.html);
     else complain(place, new DOMParser().parseFromString(stored.html, "text/html").body.textContent.trim());
-    if (stored.ok && !("dag" in place.dataset)) offer(place, file);
+    if (read) remember(place, file);
+    if (stored.ok && place.querySelector("[data-reference]") && !("dag" in place.dataset)) offer(place, file);
   } catch (error) {
     complain(place, error.message);
   } finally {
     progress.hidden = true;
     busy(-1);
   }
+}
+
+// A table that was read, or could not be, can be read again in another way without being chosen again.
+function remember(place, file) {
+  const again = place.querySelector("[data-again]");
+  again.hidden = false;
+  again.onclick = () => take(place, file);
+  if (place.querySelector(".wrong")) again.closest("details").open = true;
+  else classes = place.querySelector("[data-classes]").dataset.classes;
+}
+
+for (const field of document.querySelectorAll("[data-option]")) {
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault(); // it would send the form
+    field.closest("details").querySelector("[data-again]:not([hidden])")?.click();
+  });
 }
 
 for (const select of document.querySelectorAll("[data-set] select")) {
