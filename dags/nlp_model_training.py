@@ -17,6 +17,7 @@ from tarmac.base.session import container_name, volume_name
 from tarmac.base.settings import settings
 from tarmac.containers.mounts import TemplatedMount
 from tarmac.request.form import field_descriptions, form_defaults, form_schema
+from tarmac.request.naming import run_name
 from tarmac.tasks.attempts import only_as_planned, only_with_results
 from tarmac.tasks.cached_training import CachedTrainingOperator
 from tarmac.tasks.container_operator import TrainingContainerOperator
@@ -25,7 +26,7 @@ from tarmac.tasks.gpu_preflight import GpuPreflight
 from tarmac.tasks.gpu_sensor import TrainingRunningSensor
 from tarmac.tasks.gpu_training import GpuTrainingOperator
 from tarmac.tasks.links import ModelRunLink, ModelVersionLink
-from tarmac.tasks.run_end import run_name, tell_failure
+from tarmac.tasks.run_end import tell_failure
 
 STACK = settings()
 DESCRIPTIONS = field_descriptions()

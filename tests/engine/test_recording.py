@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,7 @@ from tarmac.base.ids import MLFLOW_RUN
 from tarmac.base.session import SessionKey
 from tarmac.base.settings import settings
 from tarmac.ledger.recordings import Recordings
+from tarmac.reaper.airflow_state import Session as AirflowSession
 from tarmac.reaper.orphans import Run, Task
 from tarmac.reaper.recordings import settle
 from tarmac.registry.client import Registry
@@ -213,6 +216,43 @@ def test_a_record_is_ended_when_mlflow_is_back(
         mlflow.call("POST", "/runs/delete", run_id=runs(mlflow, kind)[0]["info"]["run_id"])
         assert len(settle(recordings, cancelled, Registry)) == 1
     assert query(database, "SELECT * FROM recording") == []
+
+
+def test_a_session_that_fails_before_its_training_gets_a_record_that_says_why(
+    mlflow: Mlflow, database: str, stack: str
+):
+    now = datetime.now(UTC)
+    key = SessionKey("nlp_model_training", f"failed-{uuid.uuid4().hex}")
+    request = {"model": "test_model", "name": f"one-{stack}", "datasets": {"mine": {"train": "x"}}}
+
+    class Failed(Airflow):
+        def sessions(self, run_ids: Any) -> dict[str, Any]:
+            parts = (now - timedelta(seconds=9), now, request, "ada", "", {}, {})
+            return {key.run_id: AirflowSession(key.run_id, "failed", *parts)}
+
+    def records() -> list[dict[str, Any]]:
+        return [one for one in runs(mlflow, "test_model") if pairs(one["data"]["tags"])["tarmac.run_id"] == key.run_id]
+
+    why: Any = Failed(Run("failed", {}), "Failed: retrieve_resources: 2 broken lines in the data.")
+    with Recordings(database) as recordings:
+        recordings.add_untrained(key)
+        with pytest.raises(RegistryError):
+            settle(recordings, why, lambda: Registry("http://127.0.0.1:9"))
+        assert settle(recordings, why, Registry) == [f"untrained:{key.run_id}"]
+        (run,) = records()
+        tags = pairs(run["data"]["tags"])
+        assert (run["info"]["status"], run["info"]["run_name"]) == (
+            "FAILED", f"one-{stack} (test_model), data mine, by ada",
+        )  # fmt: skip
+        assert run["info"]["end_time"] - run["info"]["start_time"] == 9000
+        assert tags["tarmac.failure"] == "Failed: retrieve_resources: 2 broken lines in the data."
+        recordings.add_untrained(key)
+        assert len(settle(recordings, why, Registry)) == 1
+        assert len(records()) == 1, "it failed once more: its record says why the last time"
+        recordings.add_untrained(key)
+        request["model"] = "none"
+        assert len(settle(recordings, why, Registry)) == 1
+        assert recordings.all() == {}
 
 
 @pytest.mark.parametrize("has_curve", [True, False])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from tarmac.base.errors import ApiError, ContainerError
+from tarmac.base.ids import MLFLOW_RUN
 from tarmac.base.session import cancelled_note
-from tarmac.tasks import run_end
+from tarmac.tasks import pipeline, run_end
 from tarmac.tasks.pipeline import SESSION_FAILED, describe_run, judge_run, tell_end
 
 
@@ -26,7 +30,9 @@ class Run:
     def get_task_states(self, dag_id: str, run_ids: list[str]) -> dict[str, dict[str, str | None]]:
         return {self.run_id: self.states}
 
-    def xcom_pull(self, task_ids: str, key: str) -> Any:
+    def xcom_pull(self, task_ids: str | list[str], key: str) -> Any:
+        if isinstance(task_ids, list):
+            return [self.xcoms.get((task, key)) for task in task_ids]
         return self.xcoms.get((task_ids, key))
 
 
@@ -36,6 +42,7 @@ class Notes:
     def __init__(self) -> None:
         self.note: str | None = None
         self.written: list[str] = []
+        self.untrained: list[str] = []
 
     def run(self, run_id: str) -> dict[str, Any]:
         return {"note": self.note}
@@ -44,11 +51,17 @@ class Notes:
         self.note = note
         self.written.append(note)
 
+    @contextmanager
+    def recordings(self, url: str) -> Iterator[Any]:
+        """The ledger, as far as it takes sessions of which nothing was trained."""
+        yield SimpleNamespace(add_untrained=lambda key: self.untrained.append(key.run_id))
+
 
 @pytest.fixture
 def notes(monkeypatch: pytest.MonkeyPatch) -> Notes:
     found = Notes()
     monkeypatch.setattr(run_end, "open_api", lambda: found)
+    monkeypatch.setattr(pipeline, "Recordings", found.recordings)
     return found
 
 
@@ -66,6 +79,10 @@ def test_a_run_s_error_and_its_note_tell_the_first_cause_alone(notes: Notes):
     assert cause
     assert cause.startswith("retrieve_resources: the step 'prep' failed: data set sdk: line 3. When that is mended, ")
     assert notes.written == [f"Failed: {cause}\ntest_model, data sdk, by ada"]
+    assert notes.untrained == [run.run_id], "MLflow gets a record of it"
+    run.xcoms["train_model_cpu", MLFLOW_RUN] = {"id": "x", "url": "y"}
+    assert judge_run(run, run)
+    assert len(notes.untrained) == 1, "its training has one"
 
 
 def test_a_run_whose_last_task_is_given_up_says_why(notes: Notes):
@@ -88,6 +105,7 @@ def test_a_run_that_was_marked_failed_while_nothing_ran_is_failed(notes: Notes):
     cause = judge_run(run, run)
     assert cause
     assert "marked as failed" in cause
+    assert notes.untrained == [], "a person ended it"
     run.clear_number = 1
     run.states = dict.fromkeys(run_end.PIPELINE, "success")
     run.xcoms |= REGISTERED

@@ -9,12 +9,12 @@ import pytest
 from tarmac.base.errors import ContainerError, MissingResultError, RequestError
 from tarmac.base.retries import first_to_clear
 from tarmac.base.session import NOTE_CHARACTERS, without_going_on
+from tarmac.request.naming import description
 from tarmac.tasks.run_end import (
     LAST_STEP,
     MARKED_TASK_FAILED,
     PIPELINE,
     begun_note,
-    description,
     ended_note,
     failed_first,
     failure_sentence,

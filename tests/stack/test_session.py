@@ -16,6 +16,8 @@ import pytest
 from support.object_store import object_store
 from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
+from tarmac.registry import tags as tag
+from tarmac.registry.client import Registry, Run
 
 TAG = os.environ.get("TARMAC_TAG") or "test"
 CPU_PATH = {
@@ -152,12 +154,26 @@ def test_a_session_is_cancelled_while_it_trains_and_its_note_says_by_whom(stack:
 
 
 @pytest.mark.parametrize("step", ["prep", "save", "eval"])
-def test_a_failing_step_fails_the_run_and_leaves_nothing(stack: Stack, smoke: dict[str, Any], step: str) -> None:
+def test_a_failing_step_fails_the_run_and_leaves_nothing_but_a_record(
+    stack: Stack, smoke: dict[str, Any], step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id = stack.start(smoke | {"parameters": {"fail": step}})
     assert stack.finish(run_id, 400) == "failed"
     states = stack.states(run_id)
     assert states[{"prep": "retrieve_resources", "save": "save_model", "eval": "eval_model"}[step]] == "failed"
     assert_failed_and_gone(stack, run_id)
+    for line in (stack.env_dir / "registry.env").read_text().splitlines():
+        if not line.startswith("#") and "=" in line:
+            monkeypatch.setenv(*line.split("=", 1))
+    registry = Registry(f"http://localhost:{stack.mlflow_port}")
+    # A model that was saved can be trained on: its run says why its session failed, and that it is whole.
+    status = "FINISHED" if step == "eval" else "FAILED"
+
+    def records() -> list[Run]:
+        return [one for one in registry.find_runs(tag.RUN_ID, run_id, status=status) if tag.FAILURE in one.tags]
+
+    (record,) = wait_for("its record in MLflow", records)
+    assert record.tags[tag.FAILURE].startswith("Failed: ")
 
 
 def assert_failed_and_gone(stack: Stack, run_id: str) -> None:

@@ -1,10 +1,13 @@
-"""Which trainings have a run in MLflow that has to be ended: the ledger's table `recording`."""
+"""Which sessions have a run in MLflow that has to be ended, or need one: the ledger's table `recording`."""
 
 from __future__ import annotations
 
 from tarmac.base.session import SessionKey
 from tarmac.ledger import statements as sql
 from tarmac.ledger.database import Database
+
+UNTRAINED = "untrained:"
+"""In the place of a container's id, before the id of a run: its session failed and nothing of it was trained."""
 
 
 class Recordings(Database):
@@ -15,8 +18,12 @@ class Recordings(Database):
         with self.cursor() as cursor:
             cursor.execute(sql.ADD_RECORDING, (container_id, *key))
 
+    def add_untrained(self, key: SessionKey) -> None:
+        """Note that a session failed without a training, so that nothing of it is in MLflow yet. Idempotent."""
+        self.add(key, f"{UNTRAINED}{key.run_id}")
+
     def all(self) -> dict[str, SessionKey]:
-        """Return the session of each container that was noted, the oldest first."""
+        """Return the session of each container that was noted, and of each that has none, the oldest first."""
         return {row["container_id"]: SessionKey(row["dag_id"], row["run_id"]) for row in self.rows(sql.RECORDINGS)}
 
     def remove(self, container_id: str) -> None:

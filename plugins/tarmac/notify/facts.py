@@ -22,7 +22,8 @@ from tarmac.cli.remedies import Remedy
 from tarmac.notify.config import Kind
 from tarmac.reaper.airflow_state import Session
 from tarmac.registry.promotion import MODEL_DELETED, SET_IN_MLFLOW, VERSION_DELETED
-from tarmac.tasks.run_end import description, scored_sentence
+from tarmac.request.naming import description
+from tarmac.tasks.run_end import scored_sentence
 
 _TITLE, _LINE = 200, 900
 """Characters: as much of a title and of a line as is told. A trainer's words can be of any length."""

@@ -1,7 +1,9 @@
 """Ends the MLflow runs of trainings that ended in a way that their own tasks could not write down.
 
 A session that was cancelled, deleted, or failed after its training leaves a run in MLflow that would be shown as
-running for ever. A thread beside the reaper, so that an MLflow that does not answer delays nothing else.
+running for ever. One that failed before its training has none yet, and gets one that says why.
+
+A thread beside the reaper, so that an MLflow that does not answer delays nothing else.
 """
 
 from __future__ import annotations
@@ -10,18 +12,23 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from tarmac.base.errors import NothingToRegisterError, RegistryError, TarmacError
+from tarmac.base.ids import DAG_ID
 from tarmac.base.session import FAILED_PREFIX, MARKED_FAILED, MARKED_PREFIX, SessionKey, cancellation
+from tarmac.base.settings import settings
 from tarmac.base.states import RUN_OVER_STATES
 from tarmac.base.trouble import Trouble
-from tarmac.ledger.recordings import Recordings
-from tarmac.reaper.airflow_state import AirflowState
+from tarmac.ledger.recordings import UNTRAINED, Recordings
+from tarmac.reaper.airflow_state import AirflowState, Session
 from tarmac.reaper.orphans import Run
 from tarmac.registry import tags as tag
 from tarmac.registry import tracking
 from tarmac.registry.client import Registry
-from tarmac.registry.tracking import Ending
+from tarmac.registry.tracking import Beginning, Ending
+from tarmac.request.catalogue import catalogue
+from tarmac.request.naming import run_name
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +91,40 @@ def settle(recordings: Recordings, airflow: AirflowState, registry: Callable[[],
         end = how_it_ended(run, note, newest=newest[key] == container)
         if end is None:
             continue
-        mlflow = registry()
-        _end(mlflow, container, end)
+        if not container.startswith(UNTRAINED):
+            _end(registry(), container, end)
+        elif end.ending == "FAILED" and (session := airflow.sessions([key.run_id]).get(key.run_id)):
+            _record(registry(), container, session, end)
         recordings.remove(container)
         done.append(container)
     return done
+
+
+def _record(registry: Registry, container: str, session: Session, end: End) -> None:
+    """Begin and end a run in MLflow for a session that failed before its training, in the experiment of its model.
+
+    A request without a model that is known here belongs to no experiment: Airflow alone has it.
+    """
+    kind = session.request.get("model")
+    if not isinstance(kind, str) or kind not in catalogue().models or not session.started or not session.ended:
+        return
+    page = f"{settings().public_url}/dags/{DAG_ID}/runs/{session.run_id}"
+    begun = Beginning(
+        experiment=kind,
+        container=container,
+        started_ms=_milliseconds(session.started),
+        name=run_name(session.request, session.owner or None),
+        owner=session.owner,
+        tags={tag.RUN_ID: session.run_id, tag.DAG: DAG_ID, tag.AIRFLOW_URL: page},
+        parameters={"model": kind},
+    )
+    run, _ = tracking.begin(registry, begun)
+    tracking.end(registry, run.run_id, end.ending, end.reason, ended_ms=_milliseconds(session.ended))
+    log.info("Recorded in MLflow that the session %s failed before its training.", session.run_id)
+
+
+def _milliseconds(at: datetime) -> int:
+    return int(at.timestamp() * 1000)
 
 
 def _end(registry: Registry, container: str, end: End) -> None:

@@ -9,13 +9,21 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tarmac.base.errors import ContainerError, NothingToRegisterError, RegistryError, RequestError, TarmacError
-from tarmac.base.ids import CHECK_DAG_SUCCESS, GPU_TRAINING_SENSOR, TRAIN_MODEL_CPU, UPDATE_MODEL_METADATA_REGISTRY
+from tarmac.base.ids import (
+    CHECK_DAG_SUCCESS,
+    GPU_TRAINING_SENSOR,
+    MLFLOW_RUN,
+    TRAIN_MODEL_CPU,
+    TRAIN_MODEL_GPU,
+    UPDATE_MODEL_METADATA_REGISTRY,
+)
 from tarmac.base.session import SESSION_PATH, SessionKey, cancellation, session_labels, volume_name
 from tarmac.base.settings import settings
 from tarmac.checks.world import trainer_image, world_problems
 from tarmac.containers import engine
 from tarmac.hosts.address import is_elsewhere
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.recordings import Recordings
 from tarmac.registry import tags as tag
 from tarmac.registry.client import Registry
 from tarmac.registry.origins import Before, cache_key, find_base, find_before, same_model
@@ -23,6 +31,7 @@ from tarmac.registry.production import Production
 from tarmac.registry.promotion import Candidate, Measured, counted, doubt, evaluation_set_id
 from tarmac.request import datasets
 from tarmac.request.catalogue import TRANSFORMER, architecture, from_weights, known_entry
+from tarmac.request.naming import description
 from tarmac.request.schema import TrainingRequest, parse_request
 from tarmac.tasks import run_end
 from tarmac.tasks.other_host import remove_from
@@ -36,6 +45,7 @@ log = logging.getLogger(__name__)
 # MLflow takes 8,000 characters as the value of a run's tag, and cuts what is longer.
 _TAG_CHARACTERS = 7_500
 _DESCRIBED = 20
+_TRAININGS = [TRAIN_MODEL_GPU, TRAIN_MODEL_CPU]
 
 SESSION_FAILED = "The session failed:"
 """How the error of check_DAG_success begins where the run has failed and its note says why."""
@@ -344,7 +354,7 @@ def _promote(
 def describe_run(dag_run: Any) -> None:
     """Give a run that has no note one that says model, name, data and owner, for the list of runs."""
     if isinstance(dag_run.conf, Mapping):
-        text = run_end.description(dag_run.conf, dag_run.triggering_user_name)
+        text = description(dag_run.conf, dag_run.triggering_user_name)
         change_note(dag_run.run_id, lambda note: run_end.begun_note(note, text))
 
 
@@ -378,7 +388,18 @@ def judge_run(ti: Any, dag_run: Any, failure: str | None = None) -> str | None:
         return run_end.ended_note(note, cause, lacks, result)
 
     change_note(dag_run.run_id, ended)
+    if cause and marked != "failed" and not any(ti.xcom_pull(task_ids=_TRAININGS, key=MLFLOW_RUN) or ()):
+        _note_untrained(SessionKey(ti.dag_id, ti.run_id))
     return cause
+
+
+def _note_untrained(key: SessionKey) -> None:
+    """Have the reaper record in MLflow that a session failed before its training: MLflow may be away now."""
+    try:
+        with Recordings(settings().database_url) as recordings:
+            recordings.add_untrained(key)
+    except TarmacError as error:
+        log.warning("That the session failed is not recorded in MLflow: %s", error)
 
 
 def tell_end(context: Context) -> None:

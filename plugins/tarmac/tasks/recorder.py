@@ -24,9 +24,9 @@ from tarmac.containers.calls import EngineCalls
 from tarmac.containers.protocol import Event
 from tarmac.containers.usage import Usage, started_ms, usage
 from tarmac.request.catalogue import catalogue
+from tarmac.request.naming import run_name
 from tarmac.request.schema import TrainingRequest
 from tarmac.tasks.results import Prepared
-from tarmac.tasks.run_end import run_name
 
 # Imported where it is used, as in gpu_training.py: MLflow's client, by the thread only.
 if TYPE_CHECKING:

@@ -55,8 +55,6 @@ PIPELINE = tuple(task for task in TASKS if task != CHECK_DAG_SUCCESS)
 _GPU_BRANCH = (GPU_TRAINING_SENSOR, GPU_PREFLIGHT_CONFIGURATION, GPU_POOL_SETUP, TRAIN_MODEL_GPU)
 LAST_STEP = UPDATE_MODEL_METADATA_REGISTRY
 _MAX_SENTENCE = 700
-# As much of a run's description as its name in MLflow takes.
-_RUN_NAME_CHARACTERS = 250
 
 
 def failed_first(states: Mapping[str, str | None]) -> str | None:
@@ -206,31 +204,6 @@ def with_names(text: str, conf: object) -> str:
                     text = text.replace(f"{name} {part} ({named})", f"{name} {part}")
                 text = text.replace(repr(reference), f"data set {name}").replace(reference, f"data set {name}")
     return text
-
-
-def description(request: Mapping[str, Any], user: str | None) -> str:
-    """Describe a run for the list of runs: model, name, data, owner. Pure.
-
-    Args:
-        request: as parse_request gives it, or as it was sent.
-        user: who sent it; None: not known.
-    """
-    kind, name = str(request.get("model")), request.get("name")
-    datasets = request.get("datasets")
-    names = ", ".join(map(str, datasets)) if isinstance(datasets, Mapping) else ""
-    parts = [f"{name} ({kind})" if name else kind]
-    parts += [f"data {names if len(names) <= 200 else names[:199] + '…'}"] if names else []
-    parts += [f"by {user}"] if user else []
-    return ", ".join(parts)
-
-
-def run_name(request: Mapping[str, Any], user: str | None) -> str:
-    """Name a session's run in MLflow as its note in Airflow describes it. Pure.
-
-    Args:
-        request, user: as of `description`.
-    """
-    return description(request, user)[:_RUN_NAME_CHARACTERS]
 
 
 def begun_note(note: str | None, text: str) -> str | None:
