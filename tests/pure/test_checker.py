@@ -19,7 +19,7 @@ import pytest
 from tarmac.base import settings as settings_module
 from tarmac.base.errors import CheckerUnavailableError, ContainerError, RegistryError, RequestError
 from tarmac.base.units import GIB
-from tarmac.checks import parts, server, world
+from tarmac.checks import adding, parts, server, world
 from tarmac.devices import snapshot
 from tarmac.hosts.kinds import Size
 from tarmac.ledger.records import HostRow
@@ -233,6 +233,39 @@ def test_nothing_is_told_without_the_token(running: str, machine: None, header: 
 def test_a_body_that_is_no_request_is_refused(running: str, body: str):
     answer = httpx.post(f"{running}/check", content=body, headers={"Authorization": f"Bearer {checker_token()}"})
     assert answer.status_code == 400
+
+
+KIND = """
+label = "tarmac-tests"
+money_per_day = 50
+[[kind]]
+name = "gpu-cloud"
+provider = "script"
+cores = 4
+memory = "16GiB"
+most = 1
+idle_minutes = 10
+price_per_hour = 1
+"""
+
+
+def test_a_host_may_not_have_a_name_that_a_machine_on_demand_may_get(running: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(adding, "add", lambda name, url, pinned: {"says": [name]})
+    monkeypatch.setenv("TARMAC_HOST_KINDS", KIND)
+
+    def add(name: str) -> tuple[int, dict[str, Any]]:
+        status, answer = asyncio.run(call_checker("POST", "/host", {"name": name, "url": "ssh://a@b"}))
+        return status, answer
+
+    status, answer = add("gpu-cloud-3")
+    assert (status, answer["detail"].partition(" and the")[0]) == (
+        400,
+        "NAME: 'gpu-cloud-3' is what a machine of the kind 'gpu-cloud' in env/hosts.toml is called,",
+    )
+    assert add("gpu-cloud") == (200, {"says": ["gpu-cloud"]})
+    assert add("gpu-cloud-3-b") == (200, {"says": ["gpu-cloud-3-b"]})
+    monkeypatch.delenv("TARMAC_HOST_KINDS")
+    assert add("gpu-cloud-3") == (200, {"says": ["gpu-cloud-3"]})
 
 
 def test_what_was_sent_empty_is_passed_on_as_empty(running: str, monkeypatch: pytest.MonkeyPatch):

@@ -7,7 +7,7 @@ entered.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from tarmac.hosts.address import Address, TlsAddress, check_name, read_tls_url, 
 from tarmac.hosts.capacity import measure
 from tarmac.hosts.certificates import for_host
 from tarmac.hosts.engines import link_to
+from tarmac.hosts.kinds import Kind, kind_of
 from tarmac.hosts.link import Link, socket_of
 from tarmac.hosts.ssh import fingerprint, host_key, public_key
 from tarmac.hosts.tls import refuse_open_door
@@ -83,6 +84,19 @@ def suits(far: Mapping[str, Any], near: Mapping[str, Any], name: str, now: datet
         late = f"its clock is {format_seconds(skew)} off: logs there show other times; no decision depends on it"
         found.append(late if skew > _SKEW_SECONDS else "its clock is right")
     return found
+
+
+def refuse_name_of_kind(name: str, kinds: Iterable[Kind]) -> None:
+    """Refuse a name that the stack gives to a machine which it starts itself: that machine could be no host. Pure.
+
+    Raises:
+        HostError: it is one.
+    """
+    if kind := kind_of(name, kinds):
+        raise HostError(
+            f"NAME: {name!r} is what a machine of the kind {kind.name!r} in env/hosts.toml is called, and the stack "
+            "starts and ends those itself: choose another name."
+        )
 
 
 def add(name: str, url: str, pinned: str) -> dict[str, Any]:

@@ -129,7 +129,9 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return adding.key_line()
         case ("POST", "/host"):
             from tarmac.checks import adding
+            from tarmac.hosts.kinds import declared
 
+            adding.refuse_name_of_kind(query["name"], declared().kinds)
             return adding.add(query["name"], query["url"], query.get("fingerprint", ""))
         case ("POST", "/host-certs"):
             from tarmac.checks import adding

@@ -155,6 +155,11 @@ def declared(environment: Mapping[str, str] = os.environ) -> Kinds:
     return read(environment.get(VARIABLE, ""))
 
 
+def kind_of(machine: str, kinds: Iterable[Kind]) -> Kind | None:
+    """Return the kind whose machines are called like this one: by its name and a number. Pure."""
+    return next((kind for kind in kinds if re.fullmatch(rf"{re.escape(kind.name)}-\d+", machine)), None)
+
+
 def lacking(kinds: Iterable[Kind], given: Mapping[str, str]) -> list[str]:
     """Say which credentials the kinds need and env/providers.env lacks. Pure."""
     found = []

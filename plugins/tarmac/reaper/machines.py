@@ -7,7 +7,6 @@ provider is called, so a process that dies anywhere leaves nothing that the next
 from __future__ import annotations
 
 import logging
-import re
 import signal
 import sys
 import threading
@@ -35,7 +34,7 @@ from tarmac.base.settings import Settings, settings
 from tarmac.base.trouble import Trouble
 from tarmac.checks import adding
 from tarmac.hosts.capacity import capacity
-from tarmac.hosts.kinds import Kind, Kinds, Listed, Size, declared
+from tarmac.hosts.kinds import Kind, Kinds, Listed, Size, declared, kind_of
 from tarmac.hosts.providers import MachineProvider, Order, provider_of
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import DeviceRow, HostRow
@@ -99,15 +98,7 @@ def fixed_room(machines: Iterable[Machine], hosts: Sequence[HostRow], devices: S
 
 def of_kind(listed: Iterable[Listed], kind: Kind, kinds: Sequence[Kind]) -> tuple[Listed, ...]:
     """Return those of the listed machines that a kind looks after: its own, and the first kind those of none. Pure."""
-
-    def is_of(one: Listed, name: str) -> bool:
-        return re.fullmatch(rf"{re.escape(name)}-\d+", one.name) is not None
-
-    return tuple(
-        one
-        for one in listed
-        if is_of(one, kind.name) or (kind is kinds[0] and not any(is_of(one, other.name) for other in kinds))
-    )
+    return tuple(one for one in listed if (kind_of(one.name, kinds) or kinds[0]).name == kind.name)
 
 
 class KindKeeper:
