@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import inspect
 import io
 import json
@@ -64,7 +65,8 @@ class Ordered(NamedTuple):
 
 
 def told(text: str) -> dict[str, Any]:
-    data = base64.b64decode(text).decode()
+    packed = base64.b64decode(text)
+    data = (gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed).decode()
     assert data.startswith("#cloud-config\n")
     found: dict[str, Any] = json.loads(data.partition("\n")[2])
     return found
@@ -281,6 +283,7 @@ class InvalidCredsError(Exception):
             "ec2 does not let this account do that: give",
         ),
         (Exception("InsufficientInstanceCapacity: none now"), "ec2 answers: InsufficientInstanceCapacity: none now"),
+        (ConnectionError("Max retries exceeded with url: /?UserData=hunter2"), "exceeded with url$"),
         (KeyError("swap"), "ec2 answers: KeyError: 'swap'"),
     ],
 )
@@ -315,7 +318,7 @@ class FakeNode(NamedTuple):
 class Google:
     """GCE's driver, as far as a kind of machine needs it: keeps what it is told as GCE does."""
 
-    zone = "europe-west4-a"
+    zone: str | None = "europe-west4-a"
 
     def __init__(self) -> None:
         self.there: list[FakeNode] = []
@@ -362,6 +365,9 @@ def test_gce_gets_labels_user_data_and_network_tags(monkeypatch: pytest.MonkeyPa
     assert set(driver.given) <= set(inspect.signature(GCENodeDriver.create_node).parameters)
     VERBS["terminate"](maker, "gpu-1", "")
     assert driver.there == []
+    driver.zone = None
+    with pytest.raises(ProviderError, match="GCE has no zone 'europe-west4-a'"):
+        VERBS["offers"](maker)
 
 
 def test_a_cloud_reaches_the_process_as_it_was_declared():

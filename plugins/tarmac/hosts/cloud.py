@@ -9,6 +9,7 @@ credentials from its environment. What fails is a sentence on standard error. Ea
 from __future__ import annotations
 
 import contextlib
+import gzip
 import inspect
 import json
 import os
@@ -237,7 +238,9 @@ class Ec2(Maker):
         from libcloud.compute.drivers.ec2 import EC2NetworkSubnet
 
         cloud = self.cloud
-        given = {"ex_metadata": tags, "ex_userdata": told, "ex_terminate_on_shutdown": True}
+        # A URL may not be of any length. cloud-init unpacks it.
+        packed = gzip.compress(told.encode(), mtime=0)
+        given = {"ex_metadata": tags, "ex_userdata": packed, "ex_terminate_on_shutdown": True}
         groups = list(cloud.security_groups)
         if not cloud.subnet:
             return {**given, "ex_security_groups": groups} if groups else given
@@ -296,6 +299,8 @@ class Gce(Maker):
 
     @override
     def size(self) -> Any:
+        if self.driver.zone is None:
+            raise ProviderError(f"libcloud.region in env/hosts.toml: GCE has no zone {self.cloud.region!r}.")
         return self._one("size", self.driver.list_sizes(self.driver.zone))
 
     @override
@@ -340,14 +345,15 @@ def explained(cloud: Cloud) -> Iterator[None]:
 def why(cloud: Cloud, error: Exception) -> str:
     """Say what a cloud's answer means, and what to look at. Pure."""
     name, code = type(error).__name__, getattr(error, "code", None) or getattr(error, "http_code", None)
-    words = one_line(str(error))[:250] or f"HTTP {code}, without a reason"
+    # EC2 is told all in the URL, with the machine's private host key.
+    words = re.sub(r"\burl: \S+", "url", one_line(str(error)))[:250] or f"HTTP {code}, without a reason"
     if name in ("InvalidCredsError", "GoogleAuthError") or code == 401:
         where = " and ".join(DRIVERS[cloud.driver].credentials)
         return f"{cloud.driver} does not take the credentials: look at {where} in env/providers.env. It says: {words}"
     if code == 403 or re.match("UnauthorizedOperation|AccessDenied", words):
         return (
-            f"{cloud.driver} does not let this account do that: give it the rights that docs/hosts.md names. It says: "
-            f"{words}"
+            f"{cloud.driver} does not let this account do that: give it the rights that docs/hosts.md names, or raise "
+            f"its quota. It says: {words}"
         )
     if isinstance(error, OSError):  # requests' errors are
         where = "libcloud.endpoint" if cloud.endpoint else "libcloud.region"

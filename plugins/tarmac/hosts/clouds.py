@@ -124,8 +124,8 @@ def read(entry: object, wrong: Callable[[str], None]) -> Cloud | None:
         wrong(f"libcloud.address: {address!r} must be 'public' or 'private': by which the stack reaches the machine.")
     if not isinstance(user, str) or not _USER.fullmatch(user):
         wrong(f"libcloud.user: {user!r} must be the name of an account, such as 'tarmac'.")
-    if not isinstance(setup, str) or len(setup) > 8000:
-        wrong("libcloud.setup: must be the lines of a shell, at most 8000 characters.")
+    if not isinstance(setup, str) or len(setup) > 4000:
+        wrong("libcloud.setup: must be the lines of a shell, at most 4000 characters.")
     return Cloud(
         driver=str(name),
         **texts,

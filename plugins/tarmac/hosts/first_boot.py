@@ -52,4 +52,4 @@ def user_data(user: str, line: str, key: HostKey, until: float, setup: str = "")
         "write_files": [{"path": path, "content": text.replace("{when}", when)} for path, text in _UNITS.items()],
         "runcmd": [*runs, *([["sh", "-c", setup]] if setup else [])],
     }
-    return f"#cloud-config\n{json.dumps(told, indent=1)}\n"  # YAML reads JSON
+    return f"#cloud-config\n{json.dumps(told)}\n"  # YAML reads JSON
