@@ -23,6 +23,7 @@ from tarmac.reaper import machines
 from tarmac.reaper.machines import KindKeeper
 from tarmac.scheduler import machine_board
 from tarmac.scheduler.host_cycle import run_host_cycle
+from tarmac.web.now import overview
 
 URL = "ssh://a@10.0.0.7"
 KIND = Kind("gpu", Provider.SCRIPT, "gpu", "H100", Size(1, 78 * GIB, 60 * GIB, 8000), 2, 600, 6 * 3600, 900, None, 2.5)
@@ -154,6 +155,10 @@ def test_a_session_that_fits_nowhere_has_a_machine_started_trains_there_and_the_
     assert states(ledger) == {"gpu-1": State.ENDED}
     found = machine_board.facts(ledger, Kinds("tarmac-tests", 50, "EUR", (KIND,)))
     assert (found["machines"], found["sessions"]) == ([], [{"run_id": "run-one", "money": pytest.approx(5, abs=0.01)}])
+    empty: dict[str, list[Any]] = {"devices": [], "hosts": [], "reservations": [], "queue": []}
+    shown = overview({"now": ledger.now(), "gpus": empty, "hosts": {**empty, "machines": found}}, []).machines
+    assert shown is not None
+    assert [(one.session, round(one.money)) for one in shown.sessions] == [("run-one", 5)]
     assert machine_board.lines(found)[1:] == [
         "Machines on demand: 0.00 EUR of at most 50.00 EUR spent today (UTC).",
         "kind gpu: 2.50 EUR an hour, at most 2",

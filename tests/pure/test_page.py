@@ -33,7 +33,20 @@ DEVICE = {
 LEDGER = {
     "now": "2026-11-28T12:01:00Z",
     "gpus": {"devices": [DEVICE], "reservations": [], "queue": [QUEUED]},
-    "hosts": {"hosts": [], "reservations": [], "queue": []},
+    "hosts": {
+        "hosts": [], "reservations": [], "queue": [],
+        "machines": {
+            "machines": [
+                {
+                    "name": "gpu-cloud-1", "kind": "gpu-cloud", "state": "ready", "seconds": 1500.0,
+                    "until": "2026-11-28T21:05:00Z", "price_per_hour": 2.5, "money": 1.04, "trouble": HOSTILE,
+                },
+            ],
+            "kinds": [{"name": "gpu-cloud", "price_per_hour": 2.5, "most": 2, "barred": HOSTILE, "says": ""}],
+            "today": 3.2, "limit": 60.0, "currency": HOSTILE[:10], "days": [],
+            "sessions": [{"run_id": HOSTILE, "money": 0.62}],
+        },
+    },
     "attempts": [
         {
             "run_id": HOSTILE, "devices": [HOSTILE], "host": None, "began_at": "2026-11-28T11:00:00Z", "ended_at": None,

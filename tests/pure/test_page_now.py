@@ -108,6 +108,31 @@ def test_a_host_shows_cores_and_memory_and_not_what_stands_beside_a_gpu():
     assert [(line.id, line.held) for line in card.lines] == [("c", "2 cores, 4.0 GiB")]
 
 
+def test_machines_on_demand_are_shown_with_what_they_cost_and_nothing_where_there_are_none():
+    machine = {
+        "name": "gpu-cloud-1", "kind": "gpu-cloud", "state": "starting", "seconds": 90.0, "until": AT,
+        "price_per_hour": 2.5, "money": 0.0625, "trouble": "no capacity",
+    }  # fmt: skip
+    kind = {"name": "gpu-cloud", "price_per_hour": 2.5, "most": 2, "barred": "", "says": "60 EUR are spent"}
+    money = {"today": 3.206, "limit": 60.0, "currency": "EUR", "sessions": [{"run_id": "a", "money": 0.62}]}
+    ledger = {
+        "now": AT, "gpus": {"devices": [], "reservations": [], "queue": []},
+        "hosts": {
+            "hosts": [], "reservations": [], "queue": [],
+            "machines": {"machines": [machine], "kinds": [kind], "days": [], **money},
+        },
+    }  # fmt: skip
+    found = view(now.overview(ledger, [])).on_demand
+    assert found is not None
+    assert found.summary == "3.21 EUR of at most 60.00 EUR spent today (UTC)"
+    (row,) = found.machines
+    assert (row.name, row.doing, row.money, row.lives) == ("gpu-cloud-1", "is starting", "0.06 EUR", "1 min 30 s")
+    assert (row.ends, row.trouble) == (AT, "no capacity")
+    assert found.kinds == ["Kind gpu-cloud: 2.50 EUR an hour, at most 2; none is started now: 60 EUR are spent"]
+    assert found.sessions == [("a", "a", "0.62 EUR")]
+    assert seen().on_demand is None
+
+
 def test_the_queue_is_shown_with_places_and_reasons_and_the_rest_stands_apart():
     queued = answers.Queued(
         session="q", place=1, of="gpu", priority=3, since=AT - timedelta(minutes=2), gives_up=AT, estimate="40 GiB",

@@ -643,6 +643,46 @@ class UnderWay(Row):
     seconds_left: float | None = Field(description="of its training; null: that is not known")
 
 
+class Machine(BaseModel):
+    """A machine that was started for sessions."""
+
+    name: str
+    kind: str
+    state: str = Field(description="starting, ready (it is a host) or ending")
+    seconds: float = Field(description="since the stack decided to start it")
+    until: datetime = Field(description="when it is ended at the latest")
+    price_per_hour: float
+    money: float = Field(description="what it has cost so far")
+    trouble: str = Field("", description="what went wrong with it last")
+
+
+class MachineKind(BaseModel):
+    """A kind of machine that may be started."""
+
+    name: str
+    price_per_hour: float
+    most: int = Field(description="how many at once")
+    why: str = Field("", description="why none is started now; empty: one is, where a session needs it")
+
+
+class SessionMoney(BaseModel):
+    """What a machine cost while a session trained there."""
+
+    session: str
+    money: float
+
+
+class Machines(BaseModel):
+    """Machines on demand, and what they cost, in the unit of `price_per_hour`."""
+
+    today: float = Field(description="spent since midnight, UTC")
+    limit: float = Field(description="of a day")
+    currency: str
+    machines: list[Machine]
+    kinds: list[MachineKind]
+    sessions: list[SessionMoney] = Field(description="since yesterday")
+
+
 class Now(BaseModel):
     """What trains where, what waits and why, at one instant."""
 
@@ -652,6 +692,7 @@ class Now(BaseModel):
     hosts: list[Host]
     queue: list[Queued] = Field(description="first those for GPUs, then those for hosts; at most 200 of each")
     sessions: list[UnderWay] = Field(description="newest first, at most 100")
+    machines: Machines | None = Field(None, description="null: none may be started, and none was there lately")
 
 
 class Attempt(BaseModel):

@@ -60,7 +60,16 @@ def overview(ledger: Json, under_way: Sequence[Json]) -> answers.Now:
         hosts=[_host(one, hosts["reservations"]) for one in hosts["hosts"]],
         queue=[*_queue(gpus["queue"], "gpu"), *_queue(hosts["queue"], "cpu")],
         sessions=[_session(row, ends.get(row["id"]), at) for row in under_way],
+        machines=_machines(hosts.get("machines")),
     )
+
+
+def _machines(found: Json | None) -> answers.Machines | None:
+    if not found:
+        return None
+    kinds = [{**kind, "why": kind["barred"] or kind["says"]} for kind in found["kinds"]]
+    sessions = [{"session": row["run_id"], "money": row["money"]} for row in found["sessions"]]
+    return answers.Machines.model_validate({**found, "kinds": kinds, "sessions": sessions})
 
 
 def attempts(ledger: Json, hours: int) -> answers.Attempts:

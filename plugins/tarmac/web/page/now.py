@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tarmac.base.units import format_cores, format_seconds, format_size
+from tarmac.hosts.kinds import money
 from tarmac.web import answers
 from tarmac.web.page.bars import Bar, Part, bar, gpu_title, sparkline
 
@@ -70,6 +71,28 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Started:
+    """A machine that was started for sessions, in a table."""
+
+    name: str
+    doing: str
+    lives: str
+    money: str
+    ends: datetime
+    trouble: str
+
+
+@dataclass(frozen=True)
+class OnDemand:
+    """Machines on demand, and their money. `sessions`: id, title and what its machine cost."""
+
+    summary: str
+    machines: list[Started]
+    kinds: list[str]
+    sessions: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
 class View:
     """All that the page shows. `other`: sessions under way that hold nothing and do not wait in a queue."""
 
@@ -80,6 +103,7 @@ class View:
     waiting: list[Waiting]
     other: list[Line]
     summary: str
+    on_demand: OnDemand | None
 
 
 def view(now: answers.Now) -> View:
@@ -96,6 +120,7 @@ def view(now: answers.Now) -> View:
         waiting=waiting,
         other=[_line(None, session.id, known, now.at) for session in now.sessions if session.id not in elsewhere],
         summary=_summary(len(held), len(waiting), now.devices),
+        on_demand=_on_demand(now.machines, known) if now.machines else None,
     )
 
 
@@ -196,6 +221,34 @@ def _host(host: answers.Host, known: Mapping[str, answers.UnderWay], at: datetim
             ),
         ],
         lines=[_line(one, one.session, known, at) for one in own],
+    )
+
+
+_DOES = {"starting": "is starting", "ready": "is a host", "ending": "is ending"}
+
+
+def _on_demand(found: answers.Machines, known: Mapping[str, answers.UnderWay]) -> OnDemand:
+    unit = found.currency
+    kinds = [
+        f"Kind {kind.name}: {money(kind.price_per_hour, unit)} an hour, at most {kind.most}"
+        + (f"; none is started now: {kind.why}" if kind.why else "")
+        for kind in found.kinds
+    ]
+    return OnDemand(
+        summary=f"{money(found.today, unit)} of at most {money(found.limit, unit)} spent today (UTC)",
+        machines=[
+            Started(
+                name=one.name,
+                doing=_DOES.get(one.state, one.state),
+                lives=format_seconds(one.seconds),
+                money=money(one.money, unit),
+                ends=one.until,
+                trouble=one.trouble,
+            )
+            for one in found.machines
+        ],
+        kinds=kinds,
+        sessions=[(one.session, _title(one.session, known), money(one.money, unit)) for one in found.sessions],
     )
 
 
