@@ -247,6 +247,10 @@ WRONG: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
         "openstack does not take the credentials: look at OS_USERNAME and OS_PASSWORD in env/providers.env.",
     ),
     "no password": ("nova", {}, {"OS_PASSWORD": ""}, "env/providers.env lacks OS_PASSWORD, which openstack needs."),
+    "no key": (
+        "nova", {"driver": "gce"}, {"GCE_ACCOUNT": "a@b", "GCE_KEY": '{"private_key": "x"}'},
+        "gce does not take the credentials: look at GCE_ACCOUNT and GCE_KEY in env/providers.env.",
+    ),
     "no cloud": (
         "nova", {"endpoint": "http://127.0.0.1:1"}, {},
         "openstack cannot be reached: look at libcloud.endpoint in env/hosts.toml, and whether this machine reaches",

@@ -286,9 +286,11 @@ class Gce(Maker):
 
     @override
     def connected(self, kind: Any) -> Any:
-        # The token of an hour is kept nowhere.
-        known = {"project": self.cloud.project, "datacenter": self.cloud.region, "credential_file": os.devnull}
-        return kind(*self.credentials, timeout=_TIMEOUT, **known, **self.cloud.connect)
+        # The token of an hour is kept nowhere. Without auth_type, libcloud asks the network where it runs.
+        known = {"credential_file": os.devnull, "auth_type": "SA", **self.cloud.connect}
+        return kind(
+            *self.credentials, timeout=_TIMEOUT, project=self.cloud.project, datacenter=self.cloud.region, **known
+        )
 
     @override
     def tags(self, node: Any) -> Mapping[str, str]:
