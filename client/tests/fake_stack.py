@@ -176,7 +176,8 @@ class Stack:
         if path == "/hosts":
             return 200, {"hosts": [HOST], "reservations": [HELD], "queue": []}
         if path.endswith("/cancel"):
-            return 200, {"cancelled": True, "said": ["Run s is cancelled."]}
+            said = "has not ended after 10 s" if path.endswith("/slow/cancel") else "is cancelled."
+            return 200, {"cancelled": said == "is cancelled.", "said": [f"Run s {said}"]}
         if match := re.fullmatch(r"/sessions/([^/]+)", path):
             state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
             return 200, {"id": match[1], "url": f"{URL}/run", **state}

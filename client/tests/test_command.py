@@ -271,11 +271,12 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
     assert "1. s: no device" in tarmac("gpus")[1]
     assert tarmac("logs", "s")[1] == "one\ntwo\n"
     assert tarmac("cancel", "s") == (0, "Run s is cancelled.\n", "")
+    assert tarmac("cancel", "slow") == (1, "", "Run s has not ended after 10 s\n"), "not what was given is wrong"
     assert "done (success)" in tarmac("status", "s")[1]
     assert tarmac("hosts")[1].splitlines() == [
         "local  2.5 of 4 cores free, 2.0 GiB free of 4.0 GiB",
         "  s  1.5 cores and 1.0 GiB reserved",
-        "No session is queued.",
+        "No session waits for cores and memory.",
     ]
 
 
@@ -285,11 +286,11 @@ def test_models_are_compared_promoted_and_taken_back(tarmac: Command, stack: Sta
     ]  # fmt: skip
     code, out, _ = tarmac("models", "promote", "ner", "3", "--why", "better")
     assert (code, out.splitlines()[0]) == (0, "ner: version 3 is in production, nothing was before")
-    assert "by     ada (person)" in out
+    assert "by     ada (a person)" in out
     assert tarmac("models", "rollback", "ner")[0] == 0
     assert stack.sent == [{"version": 3, "why": "better"}, {"why": ""}]
     last = tarmac("models", "production", "ner")[1].splitlines()[-1]
-    assert last.split()[:4] == ["2026-11-28T06:00:00Z", "-", "3", "person"]
+    assert last.split()[:5] == ["2026-11-28T06:00:00Z", "-", "3", "a", "person"]
     then = tarmac("models", "production", "ner", "--at", "2026-11-28 07:00")[1]
     assert then == "Version 3 of ner was in production at 2026-11-28T07:00:00Z.\n"
     stack.production = False

@@ -511,6 +511,7 @@ def test_own_lines_in_utf_16_are_read():
     found = recognise.read(rows(*NER).encode("utf-16"))
     assert found is not None
     assert (found.kind, found.lines) == ("lines in UTF-16", NER)
+    assert not recognise.is_own(rows(*NER).encode("utf-16")), "they are stored as UTF-8"
 
 
 def test_one_class_of_two_has_the_number_that_its_word_means_also_in_a_file_beside_it():

@@ -19,5 +19,4 @@ if [ "$follow" = no ]; then
     printf '%s\n' "$run"
     exit 0
 fi
-say "Started run $run"
 follow_run "$run"

@@ -88,7 +88,7 @@ def test_a_training_that_was_scored_once_has_no_curve():
     """As each script: its one score is that of the evaluation, told below."""
     script = {"curve": [[1, 0.0]], "score_name": "f1", "best_score": 0.0, "best_step": 1, "seconds": 75}
     text = "\n".join(summary(script, {"metrics": {"f1": 0.0}}, None))
-    assert "  trained and scored once, so there is no training curve, 1 min 15 s\n" in text
+    assert "  trained and scored once, so there is no training curve; it took 1 min 15 s\n" in text
     assert "steps 1 to 1" not in text
     assert "best" not in text
 

@@ -42,7 +42,7 @@ def test_a_session_that_does_not_train_yet_one_of_a_gpu_and_one_not_heard_of_say
         "  old  1 core and 4.0 GiB reserved, trains for 1 min 0 s, not heard of lately",
         "  gpu  4.0 GiB reserved beside its GPU",
         "",
-        "No session is queued.",
+        "No session waits for cores and memory.",
     ]
 
 

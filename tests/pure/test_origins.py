@@ -130,7 +130,7 @@ NAMED: dict[str, tuple[dict[str, Any], list[str], str | None]] = {
     "what a run saved": ({"base_model": "run:manual__1"}, [], "run:manual__1"),
     "a version whose files were deleted": (
         {"base_model": "mine/3"},
-        ["base_model: The files of mine/3 were deleted from MLflow. (got 'mine/3')"],
+        ["base_model: The files of mine/3 were deleted from MLflow (got 'mine/3')"],
         None,
     ),
     "what a person deleted": (

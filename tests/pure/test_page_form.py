@@ -343,6 +343,7 @@ def test_a_table_is_read_as_lines_and_asks_in_the_words_of_the_form(browser: Tes
     assert 'write WINDOWS-1252 into "Encoding" below' in refused
     assert "data-other" not in upload(browser, LINE + b"broken\n", "?only=check").text, "lines, of which one is broken"
     assert "data-other" in upload(browser, LINE, "?only=check&model=part_of_speech_tagging").text
+    assert "data-other" in upload(browser, LINE.decode().encode("utf-16"), "?only=check").text
     which = read(browser, table, "mine.csv", encoding="WINDOWS-1252")
     assert (
         "'mine.csv': no column is known to be the label: write its name into \"Column of the label\" below; there"

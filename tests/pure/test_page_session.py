@@ -299,7 +299,7 @@ def test_a_page_stops_asking_when_the_session_has_ended(browser: TestClient):
 def test_a_session_that_is_not_there_is_said_so(browser: TestClient):
     answer = see(browser, f"/sessions/{'%3Cb%3E'}", "viewer")
     assert answer.status_code == 404
-    assert "There is no session &#39;&lt;b&gt;&#39;." in answer.text
+    assert "There is no session &#39;&lt;b&gt;&#39;;" in answer.text
 
 
 def test_a_button_that_comes_too_late_says_so(browser: TestClient, fakes: Fakes):

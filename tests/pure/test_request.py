@@ -214,7 +214,12 @@ REFUSED = {
     "train as a bare path": (with_train("data.jsonl"), "datasets.tiny.train", "'data.jsonl'", "make dataset FILE="),
     "a path that climbs": (with_train("../../etc/passwd"), "datasets.tiny.train", "'../../etc/passwd'", "make dataset"),
     "an id that climbs": (with_train(f"../{ID}/{ID}.jsonl"), "datasets.tiny.train", "'../AF4", "make dataset"),
-    "a URL that climbs": (with_train("s3://b/../c.jsonl"), "datasets.tiny.train", "'s3://b/../c.jsonl'", "s3://bucket"),
+    "a URL that climbs": (
+        with_train("s3://b/../c.jsonl"),
+        "datasets.tiny.train",
+        "'s3://b/../c.jsonl'",
+        "without '..'",
+    ),
     "a URL that climbs in disguise": (
         with_train("file:///files/%2e%2E/etc/passwd"),
         "datasets.tiny.train",

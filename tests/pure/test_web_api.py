@@ -357,7 +357,10 @@ def test_cancel_ends_a_session_and_notes_who_did_it(call: Callable[..., httpx.Re
     assert fakes.airflow_api.runs["one"]["note"].startswith("Cancelled by user at ")
     fakes.airflow_api.add("over", "success")
     assert call("user", "POST", "/sessions/over/cancel").status_code == 409
-    assert call("user", "POST", "/sessions/none/cancel").json()["detail"] == "There is no session 'none'."
+    assert (
+        call("user", "POST", "/sessions/none/cancel").json()["detail"]
+        == "There is no session 'none'; `tarmac ls` lists the latest."
+    )
 
 
 def test_a_session_that_failed_runs_again_from_where_it_failed(call: Callable[..., httpx.Response], fakes: Fakes):
@@ -369,7 +372,8 @@ def test_a_session_that_failed_runs_again_from_where_it_failed(call: Callable[..
     }
     first, second = (call("user", "POST", "/sessions/bad/retry").json() for _ in range(2))
     assert fakes.airflow_api.cleared == [("bad", ["train_model_cpu"], True)]
-    assert first == {"id": "bad", "task": "train_model_cpu", "said": ["Run bad runs again, from train_model_cpu on."]}
+    assert (first["id"], first["task"]) == ("bad", "train_model_cpu")
+    assert first["said"][0].startswith("Run bad runs again, from train_model_cpu on. The session's volume is gone, ")
     assert (second["task"], "again already. Retried by user at" in second["said"][0]) == ("", True)
     assert set(fakes.airflow_api.callers) == {"Bearer user"}
     fakes.airflow_api.add("good", "success")

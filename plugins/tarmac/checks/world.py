@@ -185,7 +185,7 @@ def _registry_problems(request: TrainingRequest, *, kind_known: bool) -> tuple[l
         try:
             find_base(Registry(), request.base_model)
         except UnknownModelError as error:
-            return [f"base_model: {error} (got {request.base_model!r})."], None
+            return [f"base_model: {str(error).rstrip('.')} (got {request.base_model!r})."], None
     return [], None
 
 

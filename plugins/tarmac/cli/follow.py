@@ -85,6 +85,7 @@ def summary(
             ]
         else:  # as of each script: a point is no curve, and its score is that of the evaluation, below
             best = best if isinstance(trained.get("best_is"), str) else ""
+            took = f"; it took {format_seconds(facts['seconds'])}" if "seconds" in facts else ""
             lines += ["", f"  trained and scored once, so there is no training curve{best}{took}"]
     if trained and (resumed := _numbers(trained.get("resumed"))):
         saved = f": {format_seconds(resumed['seconds_saved'])} saved" if "seconds_saved" in resumed else ""

@@ -104,8 +104,8 @@ def trigger(arguments: argparse.Namespace) -> int:
     check_key(arguments.key)
     request = _read_request(sys.stdin.buffer.read())
     run_id, new = start(log_in(), request, arguments.key)
-    if not new:
-        print(f"The key {arguments.key!r} was sent before; this is its run.", file=sys.stderr)
+    said = f"Started run {run_id}" if new else f"The key {arguments.key!r} was sent before: its run is {run_id}"
+    print(said, file=sys.stderr)
     print(run_id, flush=True)
     return 0
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import RunStateError
+from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
 from tarmac.base.retries import first_to_clear, lost_with_its_volume
 from tarmac.base.session import FAILED_PREFIX, MARKED_PREFIX, NOTE_CHARACTERS, cancellation, failure_in, lack_in
 
@@ -58,7 +59,12 @@ def retry_run(
     task = first_to_clear(states, failure_in(run.get("note")) or "")
     api.change_run(run_id, note=retried_note(who, datetime.now(UTC), task, run.get("note")))
     api.clear_from(run_id, task)
-    write(f"Run {run_id} runs again, from {task} on.")
+    anew = (
+        " The session's volume is gone, so that task fetches the data again."
+        if task in (TRAIN_MODEL_CPU, TRAIN_MODEL_GPU)
+        else ""
+    )
+    write(f"Run {run_id} runs again, from {task} on.{anew}")
     return task
 
 

@@ -359,8 +359,9 @@ class Registry:
         for found in (versions := self.versions(name)):
             if found.version == number:
                 return found
-        there = ", ".join(str(found.version) for found in versions[:20]) or "none"
-        raise UnknownModelError(f"There is no version {number} of {name!r}; there are: {there}.")
+        there = ", ".join(str(found.version) for found in versions[:20])
+        rest = f"; there are: {there}." if there else ": it has no versions any more."
+        raise UnknownModelError(f"There is no version {number} of {name!r}{rest}")
 
     def _versions(self, condition: str) -> list[Version]:
         asked = {"filter": condition} if condition else {}

@@ -135,7 +135,7 @@ def registry_problems(registry: Registry, request: Mapping[str, Any]) -> tuple[l
     try:
         found = find_base(registry, base)
     except UnknownModelError as error:
-        return [*problems, f"base_model: {error} (got {base!r})."], None
+        return [*problems, f"base_model: {str(error).rstrip('.')} (got {base!r})."], None
     if found.kind != model:
         problems.append(f"base_model: is of the kind {found.kind or 'unknown'}, not {model} (got {base!r}).")
     elif found.architecture != (asked := architecture(model, request["parameters"], base)):

@@ -75,7 +75,7 @@ def may_be_read(head: bytes) -> bool:
     """
     first = next((line for line in head.removeprefix(codecs.BOM_UTF8).split(b"\n") if line.strip()), b"")
     try:
-        return not isinstance(json.loads(first), dict)
+        return not isinstance(json.loads(first.decode()), dict)  # of bytes, json reads UTF-16, too
     except (ValueError, RecursionError):
         return True
 

@@ -260,6 +260,8 @@ def problem_with(
     except Exception as error:  # the storage libraries behind fsspec share no base class
         if isinstance(error, OSError) and error.errno in (errno.ELOOP, errno.ENOTDIR):
             return f"{url} does not exist, or lies behind a symbolic link, which is not followed"
+        if type(error).__name__ == "NoCredentialsError":  # botocore's
+            return f"there are no credentials for {url}: fill in env/object-store.env and run `make up`"
         return f"{url} cannot be read: {type(error).__name__}: {str(error)[:300]}"
     wanted = reference.split("/")[0]
     if found != wanted:

@@ -76,6 +76,9 @@ def _check_reference(value: str) -> str:
         raise PydanticCustomError("dataset_reference", "{said}", {"said": said})
     if re.fullmatch(_URL_PATTERN, value) and _leads_where_it_says(value):
         return value
+    if re.fullmatch(_URL_PATTERN, value):
+        said = "is a URL that does not lead where it says: write it without '..' and '::', as s3://bucket/data.jsonl"
+        raise PydanticCustomError("dataset_reference", "{said}", {"said": said})
     raise PydanticCustomError("dataset_reference", "{said}", {"said": _REFERENCE_HELP + _fault(value, ".jsonl")})
 
 

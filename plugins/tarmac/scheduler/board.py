@@ -49,7 +49,7 @@ def board(
         for row in holders:
             if row["device_uuid"] == device.uuid:
                 lines.append(f"  {row['run_id']}  {_holding(row, now)}")
-    return [*lines, "", *_queued(queue, now)]
+    return [*lines, "", *_queued(queue, now, "a GPU")]
 
 
 def host_board(
@@ -87,7 +87,7 @@ def host_board(
         if host.url:
             lines += [f"  {line}" for line in _machine(host.name, devices, (told or {}).get(host.name))]
         lines += [f"  {row['run_id']}  {_holding_of_host(row, now)}" for row in holders if row["host"] == host.name]
-    return [*lines, "", *_queued(queue, now)]
+    return [*lines, "", *_queued(queue, now, "cores and memory")]
 
 
 def certificate_sentence(host: HostRow) -> str:
@@ -117,8 +117,8 @@ def _machine(name: str, devices: Sequence[DeviceRow], told: tuple[str, float] | 
     return lines
 
 
-def _queued(queue: list[dict[str, Any]], now: datetime) -> list[str]:
-    lines = [] if queue else ["No session is queued."]
+def _queued(queue: list[dict[str, Any]], now: datetime, what: str) -> list[str]:
+    lines = [] if queue else [f"No session waits for {what}."]
     for number, row in enumerate(queue, start=1):
         waited = (now - row["enqueued_at"]).total_seconds()
         priority = f", priority {row['priority']}" if row["priority"] else ""

@@ -55,7 +55,7 @@ def _of_session[T](ask: Callable[[str], T], run_id: str) -> T:
     except ApiError as error:
         if error.status != 404:
             raise
-        raise ApiError(f"There is no session {run_id!r}.", 404) from error
+        raise ApiError(f"There is no session {run_id!r}; `tarmac ls` lists the latest.", 404) from error
 
 
 def rows(api: AirflowApi, limit: int, offset: int) -> list[Json]:

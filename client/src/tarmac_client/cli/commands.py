@@ -11,6 +11,7 @@ import platform
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tarmac_client import __version__, config, files
 from tarmac_client.cli import machine, show
 from tarmac_client.client import Session, Tarmac
 from tarmac_client.config import Login
-from tarmac_client.errors import ExitCode, SettingsError
+from tarmac_client.errors import ExitCode, RefusedError, SettingsError
 from tarmac_client.types import Finding
 from tarmac_client.verbs import Verbs, size
 
@@ -297,7 +298,13 @@ def _shown(letter: str) -> str:
 def cancel(arguments: argparse.Namespace) -> int:
     """End a session."""
     with connect() as tarmac:
-        said = tarmac.run(tarmac.verbs.cancel(arguments.session))
+        try:
+            said = tarmac.run(tarmac.verbs.cancel(arguments.session))
+        except RefusedError as error:
+            if error.status != HTTPStatus.CONFLICT:
+                raise
+            print(error, file=sys.stderr)  # it was right to ask; the session has ended, or has not yet
+            return ExitCode.SESSION_FAILED
         return _print(arguments, {"id": arguments.session, "said": said}, lambda value: list(value["said"]))
 
 

@@ -164,7 +164,7 @@ def content_lines(file: StoredFile) -> list[str]:
         in_all = file.labels_in_all.get(path, len(counts))
         shown = ", ".join(f"{one_line(label)} {count}" for label, count in list(counts.items())[:_MOST_LABELS])
         more = f", and {in_all - _MOST_LABELS} more" if in_all > _MOST_LABELS else ""
-        lines.append(f"labels of {one_line(path)}: {shown}{more}")
+        lines.append(f"{'labels' if path == 'labels' else f'labels of {one_line(path)}'}: {shown}{more}")
     if file.overlap is not None:
         lines.append(
             f"{counted(file.overlap, 'line')} {'is' if file.overlap == 1 else 'are'} in the other data set too"
@@ -278,6 +278,12 @@ def comparison_lines(both: Sequence[Mapping[str, Any]]) -> list[str]:
     return table(["", "", "", *(f"{one['name']}/{one['version']}" for one in both)], rows)
 
 
+_STEPS = {
+    "rule": "the rule", "person": "a person", "rollback": "a step back", "mlflow": "its alias was set in MLflow",
+    "version_deleted": "the version was deleted in MLflow", "model_deleted": "the model was deleted in MLflow",
+}  # fmt: skip
+
+
 def step_lines(step: ProductionStep) -> list[str]:
     """One step of the history of what is in production."""
     before, after = (
@@ -286,7 +292,7 @@ def step_lines(step: ProductionStep) -> list[str]:
     return [
         f"{step.model}: {after} is in production, {before} was before",
         f"  since  {_instant(step.at)}",
-        f"  by     {one_line(step.who)} ({step.kind})",
+        f"  by     {one_line(step.who)} ({_STEPS.get(step.kind, step.kind)})",
         f"  why    {one_line(step.why)}",
     ]
 
@@ -300,7 +306,14 @@ def production_lines(steps: Sequence[ProductionStep], model: str, at: datetime |
     if not steps:
         return [f"No version of {model} was ever in production."]
     rows = [
-        [_instant(one.at), _version(one.from_version), _version(one.to_version), one.kind, one.who, one.why]
+        [
+            _instant(one.at),
+            _version(one.from_version),
+            _version(one.to_version),
+            _STEPS.get(one.kind, one.kind),
+            one.who,
+            one.why,
+        ]
         for one in reversed(steps)
     ]
     return [*step_lines(steps[-1]), "", *table(["AT", "FROM", "TO", "KIND", "WHO", "WHY"], rows, cut=True)]
@@ -341,7 +354,7 @@ def gpu_lines(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             "No GPU is known: the stack has none, or no session has asked for one yet. `tarmac gpu check` looks now."
         )
-    return [*lines, *_queue(found["queue"])]
+    return [*lines, *_queue(found["queue"], "a GPU")]
 
 
 def host_lines(found: Mapping[str, Any]) -> list[str]:
@@ -361,7 +374,7 @@ def host_lines(found: Mapping[str, Any]) -> list[str]:
                 lines.append(f"  {row['run_id']}  {_taken(row)} reserved{' beside its GPU' if row['beside'] else ''}")
     if not lines:
         lines.append("No host has been measured yet: the stack does that when it starts.")
-    return [*lines, *_queue(found["queue"])]
+    return [*lines, *_queue(found["queue"], "cores and memory")]
 
 
 def _taken(row: Mapping[str, Any]) -> str:
@@ -370,9 +383,9 @@ def _taken(row: Mapping[str, Any]) -> str:
     return f"{cores}{size(row['bytes'])}"
 
 
-def _queue(queue: Sequence[Mapping[str, Any]]) -> list[str]:
+def _queue(queue: Sequence[Mapping[str, Any]], what: str) -> list[str]:
     if not queue:
-        return ["No session is queued."]
+        return [f"No session waits for {what}."]
     return [f"{place}. {row['run_id']}: {one_line(row['reason'])}" for place, row in enumerate(queue, 1)]
 
 

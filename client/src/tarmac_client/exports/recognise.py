@@ -75,7 +75,7 @@ def is_own(head: bytes) -> bool:
     """Tell by the beginning of a file that it holds lines as Tarmac trains on, or others that are no export."""
     first = next((line for line in head.split(b"\n") if line.strip()), b"")
     try:
-        value = json.loads(first.removeprefix(codecs.BOM_UTF8))
+        value = json.loads(first.removeprefix(codecs.BOM_UTF8).decode())  # of bytes, json reads UTF-16, too
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and records.reader_of(value) is None
