@@ -16,6 +16,9 @@ for group in "${groups[@]}"; do
     # What is beside Airflow needs only what Airflow's own lock has.
     beside=()
     [ "$group" != git ] || beside=(--no-deps)
+    # Flower, a page about workers, comes with Airflow's Celery and is not started. With what it needs: a library that all of
+    # Airflow loads loads tornado too, where it is installed.
+    case $group in airflow | test) beside+=(--no-emit-package={flower,humanize,prometheus-client,tornado}) ;; esac
     uv pip compile --quiet --no-config --generate-hashes --no-header --no-annotate --no-emit-index-url \
         --python-version "$python" --python-platform x86_64-manylinux_2_40 \
         "${beside[@]}" --group "pyproject.toml:$group" --output-file "requirements-$group.lock"

@@ -28,7 +28,9 @@ fi
 # Makes the volumes and the images where this machine has none yet.
 "$_repo/env/host/up.sh"
 # Sessions of the stack as it was are orphaned in the one that comes.
-compose stop --timeout 20 webserver scheduler dag-processor triggerer airflow-cli mlflow
+workers=()
+[ "${TARMAC_WORKERS:-0}" = 0 ] || workers=(worker)
+compose stop --timeout 20 webserver scheduler ${workers[@]+"${workers[@]}"} dag-processor triggerer airflow-cli mlflow
 label=label=tarmac.project=$TARMAC_PROJECT
 docker ps --all --quiet --filter "$label" | xargs --no-run-if-empty docker rm --force --volumes >/dev/null
 docker volume ls --quiet --filter "$label" | xargs --no-run-if-empty docker volume rm >/dev/null

@@ -92,7 +92,17 @@ yes)
     ;;
 *) die "TARMAC_CUDA is '$TARMAC_CUDA', must be yes or no." ;;
 esac
-export TRAINER_VARIANT GPU_STATE
+export TRAINER_VARIANT GPU_STATE TORCH_VARIANT=${TRAINER_VARIANT/trainer/trainer-torch}
+case ${TARMAC_WORKERS:-0} in
+0) ;;
+[1-9] | 1[0-6])
+    [[ ${TARMAC_PARALLELISM:-16} =~ ^[1-9][0-9]{0,2}$ ]] ||
+        die "TARMAC_PARALLELISM is '$TARMAC_PARALLELISM', must be a whole number from 1 to 999 where there are workers."
+    export TARMAC_TASKS_AT_ONCE=$((TARMAC_WORKERS * ${TARMAC_PARALLELISM:-16}))
+    _compose_files+=(--file "$_repo/compose.workers.yaml")
+    ;;
+*) die "TARMAC_WORKERS is '$TARMAC_WORKERS', must be a whole number from 0 to 16: 0 for none, the scheduler runs the tasks itself." ;;
+esac
 case ${TARMAC_GIT:-no} in
 no) ;;
 yes) export TARMAC_AIRFLOW_TMP=exec ;; # see compose.yaml
@@ -167,7 +177,7 @@ wants_transformers() {
     *) die "TARMAC_TRANSFORMERS is '$TARMAC_TRANSFORMERS', must be yes or no." ;;
     esac
 }
-transformers_image() { printf '%s\n' "${TARMAC_REGISTRY:-tarmac}/${TRAINER_VARIANT/trainer/trainer-torch}:${TARMAC_TAG:-latest}"; }
+transformers_image() { printf '%s\n' "${TARMAC_REGISTRY:-tarmac}/$TORCH_VARIANT:${TARMAC_TAG:-latest}"; }
 
 # True if all of our images are built.
 images_are_here() {

@@ -40,8 +40,16 @@ answers() {
     webserver) check webserver http://127.0.0.1:8080/api/v2/version ;;
     scheduler) check scheduler http://127.0.0.1:8974/health ;;
     airflow-cli) compose exec -T airflow-cli true ;;
+    broker) compose exec -T broker valkey-cli -e ping ;;
+    worker) workers_take_tasks ;;
     *) check "$1" process "$1" ;;
     esac >/dev/null 2>&1
+}
+# Each worker tells Airflow's database when it takes tasks.
+workers_take_tasks() {
+    local count
+    count=$(compose exec -T postgres psql --username postgres --no-align --tuples-only --command \
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tarmac-worker %'") && [ "$count" -ge "$TARMAC_WORKERS" ]
 }
 check() { compose exec -T "$1" python3 -S /opt/airflow/plugins/tarmac/healthcheck.py "${@:2}"; }
 
@@ -156,6 +164,8 @@ start_what_is_only_listed() {
 # Waits until every service answers; one line for each as it does.
 wait_until_ready() {
     local left=(postgres mlflow webserver scheduler dag-processor triggerer airflow-cli) still service
+    # The broker first: a worker waits for it.
+    [ "${TARMAC_WORKERS:-0}" = 0 ] || left+=(broker worker)
     local deadline=$((SECONDS + 240))
     while :; do
         still=()

@@ -299,3 +299,91 @@ def test_our_images_run_as_an_unprivileged_user(repository: Path, image: str):
 def test_airflow_takes_no_scheduler_for_dead_that_the_supervisor_takes_for_slow(stack: dict[str, Any]):
     limit = service(stack, "scheduler")["environment"]["AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD"]
     assert float(limit) >= SILENT_SECONDS * MOST_PATIENCE
+
+
+AIRFLOW = SERVICES - {"postgres", "mlflow"}
+
+
+@pytest.fixture(scope="module")
+def with_workers(render: Render) -> dict[str, Any]:
+    return render("compose.workers.yaml", TARMAC_WORKERS="2", TARMAC_TASKS_AT_ONCE="32")
+
+
+def test_without_workers_the_scheduler_runs_the_tasks_and_there_is_no_broker(stack: dict[str, Any]):
+    assert {service(stack, name)["environment"]["AIRFLOW__CORE__EXECUTOR"] for name in AIRFLOW} == {"LocalExecutor"}
+    assert not any("CELERY" in str(found) for found in stack["services"].values())
+
+
+def test_workers_are_as_many_as_wanted_and_every_service_of_airflow_knows_of_them(with_workers: dict[str, Any]):
+    assert set(with_workers["services"]) == SERVICES | {"worker", "broker"}
+    assert service(with_workers, "worker")["scale"] == 2
+    for name in AIRFLOW | {"worker"}:
+        environment = service(with_workers, name)["environment"]
+        assert environment["AIRFLOW__CORE__EXECUTOR"] == "tarmac.workers.executor.WorkersExecutor", name
+        assert environment["AIRFLOW__CORE__PARALLELISM"] == "32", name
+    assert service(with_workers, "worker")["environment"]["AIRFLOW__CELERY__WORKER_CONCURRENCY"] == "16"
+
+
+def test_a_worker_has_what_tasks_need_of_the_scheduler_and_no_more(with_workers: dict[str, Any]):
+    ours, theirs = mounts(with_workers, "worker"), mounts(with_workers, "scheduler")
+    # What the scheduler's other processes have: the key of other machines, the commands that make machines, what the
+    # checker reads files with; and a volume that is there so that Compose makes it.
+    assert {to.removeprefix("/opt/airflow/") for to in set(theirs) - set(ours)} == {
+        "hosts", "providers", "client", "libraries",
+    }  # fmt: skip
+    assert {to: ours[to]["source"] for to in ours} == {to: theirs[to]["source"] for to in ours}
+    writable = {to for to, mount in ours.items() if not mount.get("read_only")}
+    assert writable == {"/opt/airflow/logs", "/opt/airflow/links", "/var/run/docker.sock"}
+    environment, scheduler_s = (service(with_workers, name)["environment"] for name in ("worker", "scheduler"))
+    missing = {key for key in set(scheduler_s) - set(environment) if "__SCHEDULER__" not in key}
+    # Of the executor, the notifier and the keeper of machines.
+    assert missing == {
+        "AIRFLOW__CELERY__OPERATION_TIMEOUT", "AIRFLOW__CELERY__SYNC_PARALLELISM",
+        "AIRFLOW__CELERY__TASK_PUBLISH_MAX_RETRIES", "TARMAC_HOST_KINDS", "TARMAC_NOTIFY", "TARMAC_PROVIDER_ENV",
+        "TARMAC_WORKERS",
+    }  # fmt: skip
+    for key in set(environment) & set(scheduler_s):
+        assert environment[key] == scheduler_s[key], key
+
+
+def test_a_worker_gives_gpus_to_the_trainer_that_the_scheduler_gives_them_to(render: Render):
+    found = render("compose.gpu.yaml", "compose.workers.yaml", TRAINER_VARIANT="trainer-cuda", TORCH_VARIANT="torch-x")
+    assert service(found, "worker")["environment"]["TARMAC_TRAINER_IMAGE"] == "tarmac/trainer-cuda:latest"
+    assert service(found, "worker")["environment"]["TARMAC_TRANSFORMERS_IMAGE"] == "tarmac/torch-x:latest"
+    assert "deploy" not in service(found, "worker"), "the agent alone asks the driver"
+
+
+def test_the_broker_is_closed_and_its_password_is_known_to_those_that_use_it(with_workers: dict[str, Any]):
+    broker = service(with_workers, "broker")
+    password = broker["environment"]["BROKER_PASSWORD"]
+    assert len(password) == 48
+    assert {name for name, found in with_workers["services"].items() if password in str(found)} == {
+        "broker", "scheduler", "worker",
+    }  # fmt: skip
+    for words in ("entrypoint", "command", "healthcheck"):
+        assert password not in str(broker.get(words)), "everyone on the machine can read it there"
+    assert not broker.get("ports")
+    assert set(broker["networks"]) == {"backend"}
+    assert not broker.get("volumes")
+    assert (broker["user"], broker["read_only"], broker["cap_drop"]) == ("999:999", True, ["ALL"])
+
+
+@pytest.mark.parametrize("name", ["worker", "broker"])
+def test_what_is_added_for_workers_restarts_is_bounded_and_gains_nothing(with_workers: dict[str, Any], name: str):
+    found = service(with_workers, name)
+    assert (found["init"], found["restart"], found["read_only"]) == (True, "unless-stopped", True)
+    assert int(found["mem_limit"]) > 0
+    assert found["logging"]["options"]
+    assert found["healthcheck"]["test"][0] == "CMD"
+    assert found["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in found["security_opt"]
+    assert not found.get("privileged")
+
+
+def test_with_workers_the_docker_socket_is_in_the_scheduler_and_in_them(with_workers: dict[str, Any]):
+    holders = {
+        name
+        for name in with_workers["services"]
+        if any("docker.sock" in target for target in mounts(with_workers, name))
+    }
+    assert holders == {"scheduler", "worker"}

@@ -307,3 +307,21 @@ def test_machines_on_demand(facts: dict[str, Any], wanted: list[tuple[State, str
     found = machines.judge(facts)
     assert [one.state for one in found] == [state for state, _ in wanted]
     assert all(one.says.startswith(says) for one, (_, says) in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "alive", "broker", "said"),
+    [
+        (0, 0, False, []),
+        (2, 2, True, [("workers", State.OK, "2 of 2 take tasks; the broker answers")]),
+        (2, 1, True, [("workers", State.WRONG, "1 of 2 take tasks; what the others ran is followed by these")]),
+        (2, 2, False, [("broker", State.WRONG, "the broker does not answer: tasks that are to start wait")]),
+        (1, 0, False, [("broker", State.WRONG, "the broker does not"), ("workers", State.WRONG, "0 of 1 take tasks")]),
+    ],
+)
+def test_workers_and_their_broker(wanted: int, alive: int, broker: bool, said: list[tuple[str, State, str]]):
+    found = doctor.workers(wanted, alive, broker=broker)
+    assert [(one.part, one.state) for one in found] == [line[:2] for line in said]
+    for one, (_, state, words) in zip(found, said, strict=True):
+        assert one.says.startswith(words)
+        assert bool(one.todo) == (state is not State.OK)

@@ -42,7 +42,7 @@ class Clone:
         self.folder, self.bin, self._calls = folder / "clone", folder / "bin", folder / "calls"
         self.folder.mkdir()
         self.bin.mkdir()
-        for name in ("Makefile", "pyproject.toml", "compose.yaml"):
+        for name in ("Makefile", "pyproject.toml", "compose.yaml", "compose.workers.yaml"):
             shutil.copy(repository / name, self.folder)
         (self.folder / "examples").mkdir()  # what file:///files/... reads
         shutil.copytree(repository / "env", self.folder / "env", ignore=shutil.ignore_patterns("*.env"))
@@ -592,6 +592,32 @@ def test_compose_by_hand_reads_what_it_is_given(clone: Clone):
 def test_only_with_git_programs_in_airflow_s_tmp_may_be_run(clone: Clone, git: str, may: str):
     done = clone.run("bash", "-c", '. env/host/stack.sh; echo "may: ${TARMAC_AIRFLOW_TMP:-}"', TARMAC_GIT=git)
     assert (done.returncode, done.stdout) == (0, f"may: {may}\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "files", "tasks"),
+    [("2", "compose.yaml compose.workers.yaml", "16"), ("0", "compose.yaml", ""), ("", "compose.yaml", "")],
+)
+def test_workers_are_added_where_there_are_any(clone: Clone, given: str, files: str, tasks: str):
+    script = '. env/host/stack.sh; echo "${_compose_files[@]##*/}" "${TARMAC_TASKS_AT_ONCE:-}"'
+    done = clone.run("bash", "-c", script, TARMAC_WORKERS=given, TARMAC_PARALLELISM="8")
+    assert done.returncode == 0, done.stderr
+    words = [word for word in done.stdout.split() if word != "--file"]
+    assert words == [*files.split(), *tasks.split()]
+
+
+@pytest.mark.parametrize("given", ["abc", "-1", "17", "2.5", "02", "1 2"])
+@pytest.mark.parametrize("target", ["up", "ps"])
+def test_a_number_of_workers_that_is_none_is_refused_before_anything_is_started(clone: Clone, given: str, target: str):
+    done = clone.make(target, TARMAC_WORKERS=given)
+    assert done.returncode == 2
+    assert f"TARMAC_WORKERS is '{given}', must be a whole number from 0 to 16" in done.stderr
+    assert not {"up", "build", "run", "start"} & {word for call in clone.calls() for word in call.words}
+
+
+def test_workers_that_follow_no_number_of_tasks_are_refused(clone: Clone):
+    done = clone.make("ps", TARMAC_WORKERS="2", TARMAC_PARALLELISM="many")
+    assert "TARMAC_PARALLELISM is 'many', must be a whole number from 1 to 999" in done.stderr
 
 
 def test_every_variable_that_the_help_names_is_taken_literally(repository: Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -29,6 +30,7 @@ from tarmac.reaper.orphans import Container, Inventory, Orphans, Volume
 from tarmac.registry.client import Registry
 from tarmac.scheduler import machine_board
 from tarmac.scheduler.board import certificate_sentence
+from tarmac.workers import presence
 
 _LITTLE_BYTES, _LITTLE_SHARE = 5 * 1024**3, 0.05
 _NONE_BYTES = 1024**3
@@ -266,6 +268,28 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if names[_NAMED:] else "")
 
 
+def workers(wanted: int, alive: int, *, broker: bool) -> list[Finding]:
+    """Judge the workers. Pure.
+
+    Args:
+        wanted: how many the stack has by its setting; 0: the scheduler runs the tasks.
+        alive: how many take tasks.
+        broker: whether it answers.
+    """
+    if not wanted:
+        return []
+    found = []
+    if not broker:
+        says = "the broker does not answer: tasks that are to start wait, and those that run go on"
+        found.append(Finding("broker", State.WRONG, says, "`make ps`, then `make up`."))
+    if alive < wanted:
+        says = f"{alive} of {wanted} take tasks; what the others ran is followed by these"
+        found.append(Finding("workers", State.WRONG, says, "`make ps`, then `make up`."))
+    elif broker:
+        found.append(Finding("workers", State.OK, f"{alive} of {wanted} take tasks; the broker answers"))
+    return found
+
+
 def examine() -> list[dict[str, Any]]:
     """Look at every part. One that does not answer is a finding too.
 
@@ -280,6 +304,7 @@ def examine() -> list[dict[str, Any]]:
         ("database", _database),
         ("registry", _registry),
         ("airflow", _airflow),
+        ("workers", _workers),
         ("leftovers", _leftovers),
     ]
     found: list[Finding] = []
@@ -366,6 +391,14 @@ def _airflow() -> list[Finding]:
     found = airflow_health()
     with AirflowApi(settings().airflow_url, *tower_login()) as api:
         return [*found, *pipeline(paused=api.is_paused())]
+
+
+def _workers() -> list[Finding]:
+    wanted = int(os.environ.get("TARMAC_WORKERS") or 0)
+    if not wanted:
+        return []
+    answers = presence.broker_answers(os.environ.get("AIRFLOW__CELERY__BROKER_URL", ""))
+    return workers(wanted, presence.present(database_url()), broker=answers)
 
 
 def _leftovers() -> list[Finding]:

@@ -37,6 +37,8 @@ WHY_LEFT = {
     "logs": "they are not older than TARMAC_KEEP_DAYS says",
     "machines": "what costs money, and how much of it, is yours to say in env/hosts.toml",
     "notifications": "the addresses are yours, in env/notify.toml",
+    "broker": "`make up` starts it with what it lacks",
+    "workers": "`make up` starts those that are missing",
     "leftovers": "the reaper's rule is not met, they belong to another machine, or something still uses them",
     "reservations": "the session may go on: an expired lease alone proves nothing",
 }
