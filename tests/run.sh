@@ -15,9 +15,11 @@ shift || true
 # The parts of `make test`, in the order in which they start, and how many run at once: one for two processors. Two on two
 # take longer than one after the other, since trainings that wait for a processor make each other late. Each has stacks of
 # its own, named after the letter that TARMAC_TEST_ID ends with.
-parts=(faults gpu stack host)
-# The trainer's tests wait for nothing. They run beside all others, on the processor time that these leave.
-beside=trainer
+parts=(faults gpu stack)
+# One after the other these run beside the others, on processor time that those leave. The trainer's wait for nothing; the
+# host's have deadlines, so they get a share.
+beside=(trainer host)
+declare -A shares=([trainer]=2 [host]=512)
 weight=()
 at_once=${TARMAC_TEST_PARTS:-$((($(nproc) + 1) / 2))}
 
@@ -68,7 +70,7 @@ build() {
 
 # Runs a command in the test image: the repository at its own path, the engine's socket, the host's network.
 in_test_image() {
-    docker run --rm --name "$runner" --init --network host \
+    docker run --rm --name "$runner" --init --network host ${weight[@]+"${weight[@]}"} \
         --volume "$repo:$repo" --volume "${TARMAC_DOCKER_SOCKET:-/var/run/docker.sock}:/var/run/docker.sock" \
         --workdir "$repo" --env CI --env TARMAC_TAG --env TARMAC_TEST_ID --env TARMAC_MACHINE --env TARMAC_SCREENSHOTS \
         --env "PYTHONPATH=$repo/plugins:$repo/tests:$repo/tests/bench:$repo/tests/tools" --tmpfs /tmp:exec \
@@ -168,7 +170,7 @@ start_part() {
     (
         set +e
         SECONDS=0
-        if [ "$1" = "$beside" ]; then weight=(--cpu-shares 2); fi
+        if [ -n "${shares[$1]-}" ]; then weight=(--cpu-shares "${shares[$1]}"); fi
         (
             set -e
             run_part "$@"
@@ -193,12 +195,12 @@ show_part() {
 }
 
 run_all() {
-    local left=("${parts[@]}") running=() still part places=$((at_once + 1))
+    local left=("${parts[@]}") next=("${beside[@]}") running=() still part places=$((at_once + 1))
     summary=() worst=0 none=5 chosen=no
     [ "$#" = 0 ] || chosen=yes
     SECONDS=0
-    start_part "$beside" "$@"
-    running+=("$beside")
+    start_part "${next[0]}" "$@"
+    running+=("${next[0]}")
     while [ "${#left[@]}" -gt 0 ] || [ "${#running[@]}" -gt 0 ]; do
         while [ "${#left[@]}" -gt 0 ] && [ "${#running[@]}" -lt "$places" ]; do
             start_part "${left[0]}" "$@"
@@ -213,7 +215,14 @@ run_all() {
                 continue
             fi
             show_part "$part"
-            if [ "$part" = "$beside" ]; then places=$at_once; fi
+            if [ "$part" != "${next[0]-}" ]; then continue; fi
+            next=("${next[@]:1}")
+            if [ "${#next[@]}" -gt 0 ]; then
+                start_part "${next[0]}" "$@"
+                still+=("${next[0]}")
+            else
+                places=$at_once
+            fi
         done
         running=(${still[@]+"${still[@]}"})
     done
