@@ -15,8 +15,10 @@ from unittest import mock
 
 from fakes.fakegpu import FAKE
 from tarmac.devices import snapshot as devices
+from tarmac.devices.agent import Faults
 
 _watch = devices.XidWatch([])
+_faults = Faults()
 
 
 class Observer:
@@ -51,6 +53,10 @@ class Observer:
         """Take a snapshot over there, with time enough for a busy machine."""
         return self.call(devices.snapshot, timeout_seconds, proc=proc)
 
+    def told(self, now: float) -> devices.Snapshot:
+        """Return what an agent over there tells of the devices, which has listened since the first call."""
+        return self.call(_told, now)
+
     @contextmanager
     def watch(self, *uuids: str) -> Iterator[Callable[[], list[tuple[str, int]]]]:
         """Listen for Xids over there; gives the function that polls."""
@@ -78,6 +84,10 @@ def _listen(uuids: tuple[str, ...]) -> None:
 
 def _poll() -> list[tuple[str, int]]:
     return _watch.poll()
+
+
+def _told(now: float) -> devices.Snapshot:
+    return _faults.added(devices.snapshot(30.0), now)
 
 
 def _leave() -> None:

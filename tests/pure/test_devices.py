@@ -387,6 +387,30 @@ def test_a_watch_keeps_the_driver_open_no_longer_than_it_lasts(gpus: FakeGpus, o
     assert observer.call(nvml.ask, "nvmlDeviceGetCount") is None
 
 
+def test_an_agent_tells_of_a_fatal_fault_for_two_minutes_also_of_a_gpu_that_came_later(
+    gpus: FakeGpus, observer: Observer
+):
+    def health(now: float) -> dict[str, tuple[Health, str]]:
+        return {device.uuid: (device.health, device.fault) for device in observer.told(now).devices}
+
+    gpus.xid(ONE, 79)
+    well = dict.fromkeys((ONE, "GPU-fake-1"), (Health.OK, ""))
+    assert health(1.0) == well, "before it listened"
+    gpus.xid("GPU-fake-1", 31)
+    gpus.xid(ONE, 79)
+    lost = {**well, ONE: (Health.XID, "Xid 79")}
+    assert health(2.0) == health(121.9) == lost
+    assert not observer.told(121.9).devices[0].usable
+    gpus.set(ONE, err="nvmlDeviceGet* 15")
+    assert health(121.9).get(ONE, ("", ""))[0] is not Health.XID, "what the driver says of it now is the better cause"
+    gpus.set(ONE, err=None)
+    assert health(122.1) == well
+    gpus.remove("GPU-fake-1")
+    assert health(123.0) == {ONE: (Health.OK, "")}
+    gpus.xid(ONE, 48)
+    assert health(124.0) == {ONE: (Health.XID, "Xid 48")}
+
+
 def test_only_faults_of_the_device_are_unhealthy():
     assert not devices.FATAL_XIDS & {13, 31, 43, 45}
     assert {48, 62, 64, 74, 79, 95, 119, 120} <= devices.FATAL_XIDS

@@ -92,7 +92,7 @@ def test_a_name_cannot_move_a_terminal_s_cursor():
 
 
 def test_an_agent_s_report_of_this_machine_is_read():
-    found = agent.report(7)
+    found = agent.report(7, agent.Faults())
     assert read(write(found)) == found
     assert 0 < found.memory_free_bytes <= found.memory_bytes
     assert 0 < found.disk_free_bytes <= found.disk_bytes

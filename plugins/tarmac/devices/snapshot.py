@@ -22,7 +22,7 @@ _MEMORY_V2 = 0x02000028  # nvmlMemory_v2: the struct's version and size, as NVML
 
 
 class Health(enum.StrEnum):
-    """Of one device. `XID` comes from XidWatch only: a snapshot is of one instant and never has it."""
+    """Of one device. `XID` comes from XidWatch: a snapshot of one instant has it where an agent added it."""
 
     OK = "ok"
     LOST = "lost"

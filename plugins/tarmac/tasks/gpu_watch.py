@@ -148,7 +148,7 @@ class Watch:
         silent_seconds: tells how long ago the training last made progress.
         stall_seconds: see `judge`.
         log: the task's logger.
-        host: where it trains. Of another machine no Xid errors are heard: what its agent tells of its devices is read.
+        host: where it trains. Of another machine what its agent tells of its devices is read, Xid errors included.
     """
 
     def __init__(
