@@ -40,8 +40,26 @@ EVALUATION = {
 """What `eval` leaves of a kind of model that chooses one of some labels."""
 
 
+KINDS = """
+label = "tarmac-tests"
+money_per_day = 60
+currency = "EUR"
+[[kind]]
+name = "gpu-cloud"
+provider = "script"
+gpu = "NVIDIA L4"
+gpu_memory = "22GiB"
+cores = 8
+memory = "30GiB"
+most = 2
+idle_minutes = 10
+price_per_hour = 1.3
+"""
+"""env/hosts.toml of the scene."""
+
+
 def fill_ledger(ledger: Ledger) -> None:
-    """Put three devices, a host, five trainings and four queued sessions into an empty ledger."""
+    """Put three devices, a host, a machine on demand, five trainings and four queued sessions into an empty ledger."""
     world = World(
         device("GPU-3f1c", index=0, name="NVIDIA H100 80GB HBM3"),
         device("GPU-88a0", index=1, name="NVIDIA H100 80GB HBM3", used=6 * GIB),
@@ -86,6 +104,12 @@ def fill_ledger(ledger: Ledger) -> None:
         " FROM session_sample, generate_series(1, 600) n",
     )
     query(ledger._url, "UPDATE reservation SET running_at = running_at - interval '21 minutes'")
+    query(
+        ledger._url,
+        "INSERT INTO machine (kind, price_per_hour, intended_at, until_at, trouble) VALUES ('gpu-cloud', 1.3,"
+        " clock_timestamp() - interval '95 seconds', clock_timestamp() + interval '12 hours', %s)",
+        (f"libcloud's create: openstack answers: no capacity {HOSTILE}",),
+    )
     query(ledger._url, "UPDATE waiting SET enqueued_at = enqueued_at - interval '4 minutes'")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import uvicorn
 from starlette.applications import Starlette
@@ -48,8 +50,13 @@ def served(role: str, port: int = 0, *, fill: Callable[[Ledger, Fakes], None] | 
         fill: puts other data into the ledger and Airflow of the settings than the scene's; None: the scene's.
     """
     fakes = Fakes()
+    with mock.patch.dict(os.environ, {"TARMAC_HOST_KINDS": scene.KINDS}):
+        yield from _served(fakes, role, port, fill or fill_with_scene)
+
+
+def _served(fakes: Fakes, role: str, port: int, fill: Callable[[Ledger, Fakes], None]) -> Iterator[str]:
     with Ledger(settings().database_url) as ledger:
-        (fill or fill_with_scene)(ledger, fakes)
+        fill(ledger, fakes)
     api = create_app(fakes)
     app = Starlette(routes=[Mount("/tarmac", app=_logged_in(beside(api, create_page(api)), role))])
     with socket.create_server(("127.0.0.1", port)) as listening:

@@ -23,6 +23,7 @@ from playwright.sync_api import sync_playwright  # noqa: E402
 
 from fakes.web import Fakes  # noqa: E402
 from support import airflow_home  # noqa: E402, F401
+from support.fleet import query  # noqa: E402
 from support.page_server import FLAGS, PAGES, fill_with_scene, served  # noqa: E402
 from support.postgres import local_postgres, postgres_binaries  # noqa: E402
 from tarmac.base.settings import settings  # noqa: E402
@@ -54,6 +55,7 @@ def for_people(ledger: Ledger, fakes: Fakes) -> None:
     fill_with_scene(ledger, fakes)
     fakes.airflow_api.runs["pos"]["conf"]["name"] = "verbs, second try"
     fakes.airflow_api.log = fakes.airflow_api.log[:-1]
+    query(ledger._url, "UPDATE machine SET trouble = ''")
 
 
 def take_pictures(url: str, folder: Path) -> None:
