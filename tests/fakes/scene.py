@@ -212,7 +212,8 @@ def fill_airflow(fakes: Fakes) -> None:
     fakes.airflow_api.log = [f"step {step * 100:,} of 2,000: ents_f {value}" for step, value in CURVE] + [HOSTILE]
     fakes.airflow_api.add("failed", "failed", {**GOOD, "name": "last night's", "gpu": True})
     fakes.airflow_api.runs["failed"]["note"] = (
-        "Failed: retrieve_resources: data set news: line 3 is not JSON (Expecting value): 'Ada met Bob'"
+        "Failed: retrieve_resources: data set news: line 3 is not JSON (a value is missing, or is not written as "
+        "JSON): 'Ada met Bob'"
     )
     fakes.airflow_api.tasks_of["failed"] = {
         **dict.fromkeys(prepared[:2], "success"),

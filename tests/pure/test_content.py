@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[bytes, str]] = {
     "a broken line": (LINES + b'{"sentence": "x"\n', "line 3"),
     "several lines that are not JSON": (
         LINES + b"one\ntwo\nthree\nfour\n",
-        "has lines that are not JSON, line 3 (Expecting value): 'one'; line 4 (Expecting value): 'two'; line 5",
+        "has lines that are not JSON, line 3 (a value is missing, or is not written as JSON): 'one'; line 4 (a value",
     ),
     "so many broken lines that they are not counted": (LINES + b"x\n" * 500, "'x'; and many more lines. Expected is"),
     "several lines that are no objects": (

@@ -12,7 +12,7 @@ from tarmac.request import text
 from tarmac.request.catalogue import catalogue
 from tarmac.request.form import EXAMPLE_DATASETS, field_descriptions, form_defaults, form_schema
 from tarmac.request.schema import parse_request, read_request, request_problems
-from tarmac.request.text import key_text, short
+from tarmac.request.text import key_text, read_json, short
 
 ID = "AF4japp77czNJo9thM9RHYM7oMpeZZXnGyNiHoCMxtr7"
 STORED = f"{ID}/{ID}.jsonl"
@@ -693,3 +693,21 @@ def test_a_value_is_shown_as_it_was_written(value: object, written: str):
 
 def test_memory_of_a_host_may_be_given_in_tebibytes():
     assert parse_request({**GOOD, "resources": {"memory": "1TiB"}}).resources.memory == "1TiB"
+
+
+NOT_JSON = {
+    '{"a" 1}': "a colon is missing behind a key", '{"a": 1,}': "there is a comma before a closing bracket",
+    "{a: 1}": "a key in double quotes is missing", '{"a": "x': "the double quote that ends a text is missing",
+    '{"a": "\\x"}': "a backslash in a text is not doubled", '{"a": 1} x': "something follows the end of the value",
+    "[1,]": "there is a comma before a closing bracket", "x": "a value is missing, or is not written as JSON",
+    '{"a": "\n"}': "a text holds a line break or another control character",
+    '{"a": "\\u12"}': "\\u is not followed by four hex digits",
+    '{"a": 1 "b": 2}': "a comma or a closing bracket is missing",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("sent", "why"), NOT_JSON.items())
+def test_what_is_not_json_is_said_without_the_words_of_a_programming_language(sent: str, why: str):
+    with pytest.raises(RequestError) as refused:
+        read_json(sent, what="request")
+    assert refused.value.problems[0].startswith(f"request: is not JSON ({why}: line ")

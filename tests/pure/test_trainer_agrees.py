@@ -18,6 +18,7 @@ from tarmac.request import weights
 from tarmac.request.catalogue import OUR_IMAGE, OURS, WEIGHTS, Model, architecture, combine
 from tarmac.request.datasets import is_id
 from tarmac.request.schema import HUB_PATTERN, parse_request
+from tarmac.request.text import JSON_FAULTS
 from tarmac_client.exports.words import words_in
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,7 +29,7 @@ ASK = """
 import json, sys, unittest.mock
 sys.modules["numpy"] = unittest.mock.MagicMock()
 from tarmac_trainer import models
-from tarmac_trainer.data import hub, splits, store, weights
+from tarmac_trainer.data import hub, readers, splits, store, weights
 from tarmac_trainer.mlflow_io import fetching, saving
 from tarmac_trainer.model import Number
 from tarmac_trainer.models import fine_tuned
@@ -73,6 +74,7 @@ print(json.dumps({
     "few": splits.FEW_EVAL_LINES,
     "words": [offsets.words_in(text) for text in texts],
     "numbers": saving.NUMBERS,
+    "faults": readers.JSON_FAULTS,
     "names": [saving.RUN_TAG, fetching.ALIAS, f"{saving.RECORD_FOLDER}/{saving.RECORDS[0]}"],
 }))
 """
@@ -214,6 +216,7 @@ def test_both_mean_the_same_by_few_evaluation_lines(told: dict[str, Any]):
 
 
 def test_names_in_the_registry_are_the_same(told: dict[str, Any]):
+    assert told["faults"] == JSON_FAULTS
     assert told["names"] == [tags.RUN_ID, client.PRODUCTION, REQUEST_RECORD]
     assert told["numbers"] == list(tags.NUMBERS)
 

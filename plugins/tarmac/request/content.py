@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+from tarmac.request.text import why_not_json
 from tarmac.request.weights import NAMES
 
 # How much of a file's beginning is read, in bytes.
@@ -260,7 +261,7 @@ def _kind(text: str, lines: Sequence[str], whole: bool, broken: str) -> str:
 
 def _why_unreadable(error: Exception) -> str:
     if isinstance(error, json.JSONDecodeError):
-        return error.msg
+        return why_not_json(error)
     return "nested too deeply" if isinstance(error, RecursionError) else "a number of thousands of digits"
 
 

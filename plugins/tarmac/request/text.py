@@ -22,6 +22,27 @@ DEEPEST = 50
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+JSON_FAULTS = {
+    "Expecting value": "a value is missing, or is not written as JSON",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing",
+    "Expecting ':' delimiter": "a colon is missing behind a key",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
+    "Illegal trailing comma before end of object": "there is a comma before a closing bracket",
+    "Illegal trailing comma before end of array": "there is a comma before a closing bracket",
+    "Unterminated string starting at": "the double quote that ends a text is missing",
+    "Invalid control character at": "a text holds a line break or another control character",
+    "Invalid \\escape": "a backslash in a text is not doubled",
+    "Invalid \\uXXXX escape": "\\u is not followed by four hex digits",
+    "Extra data": "something follows the end of the value",
+}
+"""What Python says of a text that is not JSON, in words for people who do not know Python."""
+
+
+def why_not_json(error: json.JSONDecodeError) -> str:
+    """Say what is wrong with a text that is not JSON. Pure."""
+    return JSON_FAULTS.get(error.msg.rstrip(": "), error.msg)
+
+
 class _Object(dict[str, Any]):
     """A JSON object that remembers which of its keys were there more than once."""
 
@@ -70,7 +91,10 @@ def read_json(text: bytes | str, *, what: str) -> tuple[Any, list[str]]:
         if not plain.strip():
             raise RequestError([f"{what}: is empty."])
         value = json.loads(plain, object_pairs_hook=_object)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, character {error.colno}"
+        raise RequestError([f"{what}: is not JSON ({why_not_json(error)}: {where})."]) from error
+    except UnicodeDecodeError as error:
         raise RequestError([f"{what}: is not JSON ({error})."]) from error
     except ValueError as error:
         raise RequestError([f"{what}: holds a number of thousands of digits; no field takes one."]) from error

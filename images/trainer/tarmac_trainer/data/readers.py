@@ -325,6 +325,22 @@ def whole_number(value: Any) -> int | None:
     return value
 
 
+JSON_FAULTS = {
+    "Expecting value": "a value is missing, or is not written as JSON",
+    "Expecting ',' delimiter": "a comma or a closing bracket is missing",
+    "Expecting ':' delimiter": "a colon is missing behind a key",
+    "Expecting property name enclosed in double quotes": "a key in double quotes is missing",
+    "Illegal trailing comma before end of object": "there is a comma before a closing bracket",
+    "Illegal trailing comma before end of array": "there is a comma before a closing bracket",
+    "Unterminated string starting at": "the double quote that ends a text is missing",
+    "Invalid control character at": "a text holds a line break or another control character",
+    "Invalid \\escape": "a backslash in a text is not doubled",
+    "Invalid \\uXXXX escape": "\\u is not followed by four hex digits",
+    "Extra data": "something follows the end of the value",
+}
+"""What Python says of a text that is not JSON, in words for people who do not know Python."""
+
+
 def json_object(line: bytes) -> dict[str, Any]:
     """The JSON object that a line holds, without the keys whose value is null, at any depth. Pure.
 
@@ -338,7 +354,8 @@ def json_object(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise BrokenLineError(f"not UTF-8 (byte {error.start + 1} of the line)") from error
     except json.JSONDecodeError as error:
-        raise BrokenLineError(f"not JSON: {error.msg} (character {error.colno})") from error
+        why = JSON_FAULTS.get(error.msg.rstrip(": "), error.msg)
+        raise BrokenLineError(f"not JSON: {why} (character {error.colno})") from error
     except BrokenLineError:
         raise
     except RecursionError as error:
