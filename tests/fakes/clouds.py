@@ -47,11 +47,14 @@ class OpenStack:
     """A cloud with OpenStack: a flavor, an image, a network; a server runs at once, and has an address.
 
     `servers`: those that are there, as they were ordered. `fault`: why the next one fails.
+
+    Args:
+        address: of each server.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "10.0.0.7") -> None:
         self.servers: list[dict[str, Any]] = []
-        self.fault = ""
+        self.address, self.fault = address, ""
         handler = type("Handler", (_Handler,), {"cloud": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -83,7 +86,7 @@ class OpenStack:
         made = {
             "id": number, "name": asked["name"], "metadata": asked["metadata"], "ordered": asked, "hostId": "h",
             "status": "ERROR" if self.fault else "ACTIVE", "tenant_id": "1", "flavor": {"id": asked["flavorRef"]},
-            "addresses": {} if self.fault else {"team": [{"addr": "10.0.0.7", "version": 4}]}, "image": "",
+            "addresses": {} if self.fault else {"team": [{"addr": self.address, "version": 4}]}, "image": "",
             "created": "2026-01-01T00:00:00Z", "updated": "2026-01-01T00:00:00Z",
             "links": [{"rel": "self", "href": f"{self.url}/compute/servers/{number}"}],
         }  # fmt: skip
@@ -91,6 +94,10 @@ class OpenStack:
             made["fault"] = {"message": self.fault, "code": 500}
         self.servers.append(made)
         return made
+
+    def delete(self, number: str) -> None:
+        """End a server."""
+        self.servers[:] = [one for one in self.servers if one["id"] != number]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -126,8 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(202, {"server": self.cloud.order(asked["server"])})
 
     def do_DELETE(self) -> None:
-        number = self.path.rpartition("/")[2]
-        self.cloud.servers[:] = [one for one in self.cloud.servers if one["id"] != number]
+        self.cloud.delete(self.path.rpartition("/")[2])
         self._answer(204, None)
 
     def _answer(self, status: int, value: Any) -> None:

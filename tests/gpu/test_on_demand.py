@@ -1,16 +1,20 @@
-"""A machine on demand, without a stack: made by commands, trained on, ended when idle (docs/hosts.md)."""
+"""A machine on demand, without a stack: made by commands or libcloud, trained on, ended when idle (docs/hosts.md)."""
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, override
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from fakes.cloud import TOKEN, Cloud
+from fakes import clouds
+from fakes.cloud import AUTHORIZED, OTHER_ENGINE, TOKEN, Cloud
 from gpu import test_other_host
 from gpu.other_machine import OtherMachine
 from gpu.test_other_host import in_volume
@@ -23,9 +27,10 @@ from support.waiting import wait_for
 from tarmac.admission.machines import State
 from tarmac.base.settings import settings
 from tarmac.base.units import GIB
+from tarmac.hosts import clouds as declared
 from tarmac.hosts import link
 from tarmac.hosts.kinds import Kind, Kinds, Provider, Size
-from tarmac.hosts.providers import Scripts
+from tarmac.hosts.providers import Libcloud, MachineProvider, Scripts
 from tarmac.ledger.ledger import Ledger
 from tarmac.reaper import machines, other_hosts
 from tarmac.reaper.machines import KindKeeper
@@ -39,23 +44,70 @@ RESULT = json.dumps({"event": "result", "steps": 3})
 TRAINS = f"mkdir /session/model && cp /session/data/lines /session/model/weights && echo '{RESULT}'"
 
 
-@pytest.fixture
-def cloud(stack_name: str) -> Iterator[Cloud]:
-    """It tells no host key: that is pinned at the first contact."""
-    made = Cloud("tarmac@127.0.0.1:22/run/gpu2/docker.sock", host_key=False)
-    yield made
-    made.close()
+HOST_KEY = Path("/etc/ssh/ssh_host_ed25519_key")
 
 
-def test_a_machine_is_made_by_commands_trained_on_and_ended(
-    cloud: Cloud, session: Session, ledger: Ledger, database: str, monkeypatch: pytest.MonkeyPatch
+class Nova(clouds.OpenStack):
+    """OpenStack with one machine to give, which does what cloud-init is told: the host key, and who is let in."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1")
+        self.calls: list[str] = []
+
+    @override
+    def order(self, asked: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append(f"create {asked['name']}")
+        told = json.loads(base64.b64decode(asked["user_data"]).decode().partition("\n")[2])
+        HOST_KEY.write_text(told["ssh_keys"]["ed25519_private"])
+        HOST_KEY.with_suffix(".pub").write_text(told["ssh_keys"]["ed25519_public"] + "\n")
+        subprocess.run([OTHER_ENGINE, "start", "ssh"], check=True, timeout=120)
+        AUTHORIZED.write_text("".join(f"{line}\n" for line in told["users"][0]["ssh_authorized_keys"]))
+        return super().order(asked)
+
+    @override
+    def delete(self, number: str) -> None:
+        self.calls += [f"delete {one['name']}" for one in self.servers if one["id"] == number]
+        super().delete(number)
+        subprocess.run([OTHER_ENGINE, "stop", "ssh"], check=True, timeout=120)
+
+    @override
+    def close(self) -> None:
+        super().close()
+        for one in list(self.servers):
+            self.delete(one["id"])
+
+
+@pytest.fixture(params=["script", "libcloud"])
+def rented(request: pytest.FixtureRequest, stack_name: str) -> Iterator[tuple[MachineProvider, list[str]]]:
+    """What makes the machine, and what the cloud was told. One that commands make tells no host key: it is pinned."""
+    if request.param == "script":
+        cloud = Cloud("tarmac@127.0.0.1:22/run/gpu2/docker.sock", host_key=False)
+        given = {"API_URL": f"http://127.0.0.1:{cloud.port}", "API_TOKEN": TOKEN}
+        yield Scripts(KIND, "tarmac-tests", REPO / "examples/providers/rest", given), cloud.calls
+        cloud.close()
+        return
+    before = {path: path.read_text() for path in (HOST_KEY, HOST_KEY.with_suffix(".pub")) if path.exists()}
+    nova = Nova()
+    of = declared.Cloud("openstack", "gpu.large", "docker", project="team", endpoint=nova.url)
+    kind = replace(KIND, provider=Provider.LIBCLOUD, cloud=replace(of, socket="/run/gpu2/docker.sock"))
+    yield Libcloud(kind, "tarmac-tests", {"OS_USERNAME": "tarmac-user", "OS_PASSWORD": "only-for-tests"}), nova.calls
+    nova.close()
+    for path, text in before.items():
+        path.write_text(text)
+
+
+def test_a_machine_is_made_trained_on_and_ended(
+    rented: tuple[MachineProvider, list[str]],
+    session: Session,
+    ledger: Ledger,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    provider, calls = rented
     monkeypatch.setattr(machines, "LIST_SECONDS", 0.0)
     monkeypatch.setattr(machines, "AGAIN_SECONDS", 0.0)
     note_host(ledger, session.api)
     ledger.put_kinds([KIND])
-    given = {"API_URL": f"http://127.0.0.1:{cloud.port}", "API_TOKEN": TOKEN}
-    provider = Scripts(KIND, "tarmac-tests", REPO / "examples/providers/rest", given)
     keeper = KindKeeper(KIND, Kinds("tarmac-tests", 50, "EUR", (KIND,)), ledger, provider, settings())
 
     def state() -> State | None:
@@ -77,7 +129,7 @@ def test_a_machine_is_made_by_commands_trained_on_and_ended(
         query(database, "UPDATE machine SET idle_at = idle_at - interval '10 minutes'")
         wait_for("its end", lambda: state() is State.ENDED, 60)
         kept.keep(ledger)
-    assert cloud.calls == ["create cloud-1", "delete cloud-1"]
+    assert calls == ["create cloud-1", "delete cloud-1"]
     assert [host.name for host in ledger.hosts()] == ["local"]
     with pytest.raises(subprocess.CalledProcessError):
         there("info")

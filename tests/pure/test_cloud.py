@@ -203,7 +203,8 @@ def test_subnet_and_security_groups_reach_ec2(amazon: Amazon):
 
 
 def test_network_and_security_groups_reach_openstack(nova: Nova):
-    provider(nova.cloud, STACK).create(ORDER)
+    made = provider(replace(nova.cloud, socket="/run/x.sock"), STACK).create(ORDER)
+    assert made.url == "ssh://tarmac@10.0.0.7/run/x.sock"
     ordered = nova.fake.servers[0]["ordered"]
     assert (ordered["networks"], ordered["security_groups"]) == ([{"uuid": "n-1"}], [{"name": "ssh"}])
 

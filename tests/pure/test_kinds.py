@@ -119,6 +119,7 @@ WRONG_CLOUD = {
     "not for it": ("size =", 'network = "x"\nsize =', "libcloud.network: is not for the driver ec2; leave it out."),
     "no address": ("size =", 'address = "x"\nsize =', "libcloud.address: 'x' must be 'public' or 'private'"),
     "no account": ("size =", 'user = "-o"\nsize =', "libcloud.user: '-o' must be the name of an account, such as"),
+    "no path": ("size =", 'socket = "run/x"\nsize =', "libcloud.socket: 'run/x' must be the path of the engine's"),
     "no URL": (
         "size =", 'endpoint = "cloud"\nsize =',
         "libcloud.endpoint: 'cloud' must be the URL of the cloud's API, such as 'https://cloud:5000', without a path.",

@@ -112,7 +112,7 @@ class Maker:
             "id": self.number(node),
             "name": node.name,
             "label": tags.get(LABEL),
-            "url": f"ssh://{self.cloud.user}@{address}" if address else "",
+            "url": f"ssh://{self.cloud.user}@{address}{self.cloud.socket}" if address else "",
             "host_key": tags.get(HOST_KEY, ""),
         }
 

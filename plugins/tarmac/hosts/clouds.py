@@ -45,6 +45,7 @@ class Cloud:
         network, subnet, security_groups: where the machine is, and what may reach it; of GCE, its network tags.
         public: whether it is reached by its public address.
         user: the account that this stack's key is let into.
+        socket: of the engine there; "": the usual one.
         setup: lines of a shell that run as root when the machine starts for the first time.
         tags: that it carries besides Tarmac's.
         connect, create: more arguments of the driver, and of its create_node.
@@ -61,6 +62,7 @@ class Cloud:
     security_groups: Sequence[str] = ()
     public: bool = True
     user: str = "tarmac"
+    socket: str = ""
     setup: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     connect: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -69,10 +71,11 @@ class Cloud:
 
 _ENTRIES = (
     "driver", "size", "image", "region", "project", "endpoint", "network", "subnet", "security_groups", "address",
-    "user", "setup", "tags", "connect", "create",
+    "user", "socket", "setup", "tags", "connect", "create",
 )  # fmt: skip
 _TEXTS = ("size", "image", "region", "project", "network", "subnet")
 _USER = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
+_SOCKET = re.compile(r"(/[A-Za-z0-9._-]+){1,10}")
 _ENDPOINT = re.compile(r"https?://[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[1-9][0-9]{0,4})?(?P<path>(/[A-Za-z0-9._~-]+)*)/?")
 _TAG = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 OURS = "tarmac-"
@@ -124,6 +127,9 @@ def read(entry: object, wrong: Callable[[str], None]) -> Cloud | None:
         wrong(f"libcloud.address: {address!r} must be 'public' or 'private': by which the stack reaches the machine.")
     if not isinstance(user, str) or not _USER.fullmatch(user):
         wrong(f"libcloud.user: {user!r} must be the name of an account, such as 'tarmac'.")
+    socket = entry.get("socket", "")
+    if "socket" in entry and (not isinstance(socket, str) or not _SOCKET.fullmatch(socket) or len(socket) > 100):
+        wrong(f"libcloud.socket: {socket!r} must be the path of the engine's socket there, such as '/run/podman.sock'.")
     if not isinstance(setup, str) or len(setup) > 4000:
         wrong("libcloud.setup: must be the lines of a shell, at most 4000 characters.")
     return Cloud(
@@ -133,6 +139,7 @@ def read(entry: object, wrong: Callable[[str], None]) -> Cloud | None:
         security_groups=_groups(entry, str(name), wrong),
         public=address == "public",
         user=str(user),
+        socket=str(socket),
         setup=str(setup),
         tags=_tags(entry, wrong),
         connect=_arguments(entry, "connect", _NOT_TO_CONNECT, wrong),
