@@ -255,6 +255,12 @@ def test_what_is_no_data_set_is_named_and_not_sent(tarmac: Command, stack: Stack
     assert stack.stored == {}
 
 
+def test_a_key_that_is_wrong_is_refused_before_anything_is_uploaded(tarmac: Command, stack: Stack, data: Path):
+    code, _, err = tarmac("train", "test_model", "--train", data, "--key", "a b")
+    assert (code, err) == (2, "--key: must be 1 to 128 letters, digits and . _ ~ : + - (got 'a b').\n")
+    assert stack.stored == {}
+
+
 def test_lists(tarmac: Command, stack: Stack, data: Path):
     code, out, _ = tarmac("data", "push", data)
     reference = out.strip()

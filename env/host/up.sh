@@ -137,9 +137,13 @@ start_services() {
     case $(state_of airflow-init) in
     'exited 0' | '') ;;
     exited*)
-        compose logs --no-log-prefix --tail 15 airflow-init 2>&1 | sed 's/^/  | /' >&2
-        die "airflow-init failed; its last lines are above. If they speak of a password, env/postgres.env no longer \
-matches the database: restore it, or 'make clean' to start anew."
+        compose logs --no-log-prefix --tail 15 airflow-init >"$log" 2>&1
+        sed 's/^/  | /' "$log" >&2
+        if grep -q 'password authentication failed' "$log"; then
+            die "airflow-init failed: env/postgres.env no longer matches the database. Restore that file from a backup. Only if \
+there is none: 'make clean' removes all data, and the next 'make up' starts anew."
+        fi
+        die "airflow-init failed; its last lines above say why."
         ;;
     esac
     if grep -q 'port is already allocated\|address already in use' "$log"; then
@@ -214,7 +218,15 @@ check_kinds() {
     die "env/hosts.toml or env/providers.env is wrong, as it says above: mend it, or move env/hosts.toml away to start no machines (docs/hosts.md)."
 }
 
+# So with a setting: the services would be stopped, and could not start.
+check_settings() {
+    compose run --rm --no-deps -T airflow-cli python -m tarmac.cli settings-check >"$log" 2>&1 && return
+    show_end_of "$log" 3
+    die "a setting in env/stack.env is wrong, as it says above: mend it and run 'make up' again. No service was changed."
+}
+
 build_images
+check_settings
 check_notify
 check_kinds
 # The socket's group as the containers see it: with an engine in a virtual machine it is not this machine's.

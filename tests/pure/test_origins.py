@@ -80,6 +80,8 @@ class Shelf:
         return {"mine": "test_model"}.get(name)
 
     def versions(self, name: str) -> list[Version]:
+        if not self.has_versions:
+            return []
         return [
             Version("mine", 3, "run3", "models:/m-3", 0),
             Version("mine", 2, "run2", "models:/m-2", 0, aliases=("production",), tags={"tarmac.model": "test_model"}),
@@ -95,6 +97,8 @@ class Shelf:
         return Run(
             run_id, "1", "FINISHED", {"model": "test_model"}, {}, {"tarmac.run_id": "manual__1"} | self.tags, None
         )
+
+    has_versions = True
 
     def __init__(self, **tags: str) -> None:
         self.tags = {f"tarmac.{key}": value for key, value in tags.items()}
@@ -154,6 +158,12 @@ def test_what_a_request_says_of_the_registry_is_checked(given: dict[str, Any], w
     assert len(problems) == len(words)
     assert all(word in problem for word, problem in zip(words, problems, strict=True))
     assert reference == base
+
+
+def test_the_name_of_a_model_whose_versions_were_all_removed_is_free_for_another_kind():
+    shelf: Any = Shelf()
+    shelf.has_versions = False
+    assert registry_problems(shelf, REQUEST | {"name": "mine", "model": "named_entity_recognition"}) == ([], None)
 
 
 @pytest.mark.parametrize("missing", ["its record", "its model"])

@@ -89,7 +89,7 @@ def test_lines_in_two_data_sets_are_counted_and_told(tmp_path: Path):
     references = [f"{data_id}/{data_id}.jsonl" for data_id in ids]
     found = stored.summary(references[0], f"file://{tmp_path}", references[1])
     assert (found["overlap"], found["lines"]) == (4, 10)
-    assert found["warnings"][-1].startswith(f"4 of 10 lines are in {ids[1]} too")
+    assert found["warnings"][-1].startswith(f"4 of 10 different lines are in {ids[1]} too")
     assert "overlap" not in stored.summary(references[0], f"file://{tmp_path}")
     with pytest.raises(DatasetError, match="there is no data set"):
         stored.summary(references[0], f"file://{tmp_path}", "3/3.jsonl")

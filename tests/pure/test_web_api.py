@@ -373,7 +373,7 @@ def test_a_session_that_failed_runs_again_from_where_it_failed(call: Callable[..
     first, second = (call("user", "POST", "/sessions/bad/retry").json() for _ in range(2))
     assert fakes.airflow_api.cleared == [("bad", ["train_model_cpu"], True)]
     assert (first["id"], first["task"]) == ("bad", "train_model_cpu")
-    assert first["said"][0].startswith("Run bad runs again, from train_model_cpu on. The session's volume is gone, ")
+    assert first["said"][0].startswith("Run bad runs again, from train_model_cpu on. Its volume is gone, so its data ")
     assert (second["task"], "again already. Retried by user at" in second["said"][0]) == ("", True)
     assert set(fakes.airflow_api.callers) == {"Bearer user"}
     fakes.airflow_api.add("good", "success")

@@ -45,6 +45,12 @@ def test_make_up_again_leaves_services_and_trainings_alone_also_when_another_sta
     assert stack._docker(*images) == built
     done = stack.make("up")
     assert done.returncode == 0, done.stderr
+    stack.environment["TARMAC_TRAINER_MEMORY"] = "4x"
+    refused = stack.make("up")
+    del stack.environment["TARMAC_TRAINER_MEMORY"]
+    assert refused.returncode != 0
+    assert "TARMAC_TRAINER_MEMORY='4x' is not a size" in refused.stderr
+    assert "No service was changed." in refused.stderr
     assert stack._docker(*services) == before
     # On a busy machine it may have ended meanwhile.
     assert set(trainings()) <= set(container)

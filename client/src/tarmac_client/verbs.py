@@ -49,6 +49,7 @@ AWAY_TRIES = 20
 """How often a stack that does not answer is asked again while a session is followed, which takes about two minutes."""
 
 _PAGE = 100
+_KEY = r"[A-Za-z0-9_.~:+-]{1,128}"
 _SKEW_SECONDS = 5.0
 _UPLOAD_SECONDS = 3600.0
 _PART_SECONDS = 600.0
@@ -61,6 +62,16 @@ _LOG_SECONDS = 150.0
 """Airflow reads all of a log before it sends a part; the stack waits up to 120 s for it."""
 _WHOLE_BYTES = 16 * 1024 * 1024
 """Of a file that is sent in one call; a larger one goes in parts, which go on where a connection broke."""
+
+
+def _check_key(key: str | None) -> None:
+    """Refuse a key that the stack would refuse, before anything is uploaded. Pure.
+
+    Raises:
+        SettingsError: it can be no session's id.
+    """
+    if key is not None and not re.fullmatch(_KEY, key):
+        raise SettingsError(f"--key: must be 1 to 128 letters, digits and . _ ~ : + - (got {key[:80]!r}).")
 
 
 def new_key(request: Mapping[str, Any], at: datetime) -> str:
@@ -89,6 +100,7 @@ class Verbs:
         Raises:
             RefusedError: a field is wrong, or a file is no data set; nothing was uploaded or started.
         """
+        _check_key(key)
         made, found = files.with_references(request, folder)
         told = yield from self.calls.call("POST", "/checks", params={"world": "false"}, json={"request": made})
         _refuse(told["problems"])
@@ -109,6 +121,7 @@ class Verbs:
         Raises:
             RefusedError: a request is wrong; names its place, counted from 1. Nothing was uploaded or started.
         """
+        _check_key(key)
         made = [files.with_references(request, folder) for request in requests]
         problems = []
         for number, (request, _) in enumerate(made, 1):

@@ -99,6 +99,12 @@ def _world_problems(text: str) -> list[str]:
         return []  # what the form lacks is told in any case
 
 
+def check_settings(_: argparse.Namespace) -> int:
+    """Read the settings, which refuses a wrong one."""
+    settings()
+    return 0
+
+
 def trigger(arguments: argparse.Namespace) -> int:
     """Check the request on standard input, start a run, print its id; with a key, at most one run for that key."""
     check_key(arguments.key)
@@ -330,6 +336,8 @@ def main(argv: list[str] | None = None) -> int:
     listing = commands.add_parser("trainers", help="list the models of the catalogue")
     add_json(listing)
     listing.set_defaults(run=trainers)
+    look = commands.add_parser("settings-check", help="refuse a setting that is wrong")
+    look.set_defaults(run=check_settings)
     commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
     given = sys.argv[1:] if argv is None else argv
     for word in given:

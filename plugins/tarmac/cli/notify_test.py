@@ -21,7 +21,12 @@ def notify_test(arguments: argparse.Namespace) -> int:
     if arguments.check:
         return 0
     if not config.targets:
-        raise NotifyError(["there is no [[target]]. Copy env/notify.toml.example to env/notify.toml and fill it in."])
+        raise NotifyError(
+            [
+                "there is no [[target]], or there is no such file. Copy env/notify.toml.example to "
+                "env/notify.toml and fill it in."
+            ]
+        )
     asked = [target for target in config.targets if arguments.target in ("", target.name)]
     if not asked:
         raise NotifyError([f"TARGET: there is no target {arguments.target!r}; there are: {names}."])

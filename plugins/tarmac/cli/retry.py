@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 
 from tarmac.base.airflow_api import AirflowApi
 from tarmac.base.errors import RunStateError
-from tarmac.base.ids import TRAIN_MODEL_CPU, TRAIN_MODEL_GPU
+from tarmac.base.ids import CHECK_REQUEST_BODY, CLEAN_UP_TASKS, CREATE_UNIQUE_SESSION_PATH
 from tarmac.base.retries import first_to_clear, lost_with_its_volume
 from tarmac.base.session import FAILED_PREFIX, MARKED_PREFIX, NOTE_CHARACTERS, cancellation, failure_in, lack_in
 
 _RETRIED = re.compile(r"^Retried by .+ at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC from \w+\.$", re.MULTILINE)
+
+_WITHOUT_DATA = CLEAN_UP_TASKS | {CHECK_REQUEST_BODY, CREATE_UNIQUE_SESSION_PATH}
 
 
 def retried_note(who: str, at: datetime, task: str, before: str | None) -> str:
@@ -59,11 +61,8 @@ def retry_run(
     task = first_to_clear(states, failure_in(run.get("note")) or "")
     api.change_run(run_id, note=retried_note(who, datetime.now(UTC), task, run.get("note")))
     api.clear_from(run_id, task)
-    anew = (
-        " The session's volume is gone, so that task fetches the data again."
-        if task in (TRAIN_MODEL_CPU, TRAIN_MODEL_GPU)
-        else ""
-    )
+    # Clearing a task clears what sets it up, too: Airflow's rule, and the data went with the volume.
+    anew = "" if task in _WITHOUT_DATA else " Its volume is gone, so its data is prepared again first."
     write(f"Run {run_id} runs again, from {task} on.{anew}")
     return task
 

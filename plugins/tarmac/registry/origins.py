@@ -128,7 +128,8 @@ def registry_problems(registry: Registry, request: Mapping[str, Any]) -> tuple[l
     """
     problems = []
     model, name, base = request["model"], request["name"], request["base_model"]
-    if name is not None and (kind := registry.kind_of(name)) and kind != model:
+    # A model whose versions were all removed holds nothing.
+    if name is not None and (kind := registry.kind_of(name)) and kind != model and registry.versions(name):
         problems.append(f"name: {name!r} holds models of another kind, {kind}; choose another name (got {name!r}).")
     if base is None or from_weights(base):
         return problems, base

@@ -83,7 +83,7 @@ def summary(reference: str, store_url: str, beside: str | None = None) -> dict[s
     facts = found.facts()
     if beside is not None:
         both = len(found.seen & _read(beside, store_url).seen)
-        warning = summaries.overlap_warning(both, found.lines, beside.partition("/")[0])
+        warning = summaries.overlap_warning(both, len(found.seen), beside.partition("/")[0])
         facts |= {"overlap": both, "warnings": [*facts["warnings"], *([warning] if warning else [])]}
     return facts
 

@@ -17,6 +17,8 @@ _MOST_VALUES = 2_000
 """Different values under one key, beyond which they are no labels but texts, or ids."""
 _LONGEST_LINE = 4 * 1024 * 1024
 _LONGEST_LABEL = 100
+_TEXTS = frozenset({"sentence", "text"})
+"""Keys whose values are never labels, however often each is there."""
 _RARE = 2
 _NAMED = 5
 
@@ -73,7 +75,7 @@ class Summary:
             self._with_none.add(key)
         if isinstance(value, str):
             self._words.setdefault(key, Counter())[len(value.split())] += 1
-        for path, label in labels_of(key, value):
+        for path, label in labels_of(key, value) if key not in _TEXTS else ():
             if path in self._no_labels:
                 continue
             counts = self._labels.setdefault(path, Counter())
@@ -165,12 +167,16 @@ def labels_of(key: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def overlap_warning(count: int, lines: int, other: str) -> str | None:
-    """Say that lines are in another data set too; None: none are. Pure."""
+    """Say that lines are in another data set too; None: none are. Pure.
+
+    Args:
+        count, lines: of different lines: one that is repeated counts once.
+    """
     if not count:
         return None
     return (
-        f"{count:,} of {lines:,} lines are in {other} too: where one of the two evaluates what the other trained, its "
-        "scores flatter."
+        f"{count:,} of {lines:,} different lines are in {other} too: where one of the two evaluates what the other "
+        "trained, its scores flatter."
     )
 
 

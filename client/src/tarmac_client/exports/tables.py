@@ -182,7 +182,7 @@ def _check_one(labels: Sequence[str]) -> None:
                 raise ExportError(
                     f"has the label {label!r} in a row, which may be one label or {len(parts)}, with {sign!r} between: "
                     f"say which with `tarmac data push FILE --labels-between '{sign}'`, or `--labels-between ''` for "
-                    "one."
+                    "one label."
                 )
 
 

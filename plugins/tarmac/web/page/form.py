@@ -294,7 +294,10 @@ def _queue(waiting: int, left: Sequence[float]) -> str:
 _IN_BROWSER: tuple[tuple[str, str], ...] = (
     (r"say which with `tarmac data push FILE --text NAME`", 'write its name into "Column of the text" below'),
     (r"say which with `tarmac data push FILE --label NAME`", 'write its name into "Column of the label" below'),
-    (r"say which with `tarmac data push FILE --labels-between .*` for one", 'say which in "Labels of a text" below'),
+    (
+        r"say which with `tarmac data push FILE --labels-between .*` for one label",
+        'say which in "Labels of a text" below',
+    ),
     (r"say which: `tarmac data push FILE --encoding (\S+)`", r'write \1 into "Encoding" below'),
     (
         r"which (?:Python before 3.14 )?needs one more library(?: for)?: pip install '[^']*'",
