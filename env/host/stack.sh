@@ -99,7 +99,10 @@ case ${TARMAC_WORKERS:-0} in
     [[ ${TARMAC_PARALLELISM:-16} =~ ^[1-9][0-9]{0,2}$ ]] ||
         die "TARMAC_PARALLELISM is '$TARMAC_PARALLELISM', must be a whole number from 1 to 999 where there are workers."
     export TARMAC_TASKS_AT_ONCE=$((TARMAC_WORKERS * ${TARMAC_PARALLELISM:-16}))
-    _compose_files+=(--file "$_repo/compose.workers.yaml")
+    case " ${_compose_files[*]} " in
+    *compose.gpu.yaml*) _compose_files+=(--file "$_repo/compose.workers.yaml" --file "$_repo/compose.workers-gpu.yaml") ;;
+    *) _compose_files+=(--file "$_repo/compose.workers.yaml") ;;
+    esac
     ;;
 *) die "TARMAC_WORKERS is '$TARMAC_WORKERS', must be a whole number from 0 to 16: 0 for none, the scheduler runs the tasks itself." ;;
 esac

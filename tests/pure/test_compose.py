@@ -347,10 +347,29 @@ def test_a_worker_has_what_tasks_need_of_the_scheduler_and_no_more(with_workers:
 
 
 def test_a_worker_gives_gpus_to_the_trainer_that_the_scheduler_gives_them_to(render: Render):
-    found = render("compose.gpu.yaml", "compose.workers.yaml", TRAINER_VARIANT="trainer-cuda", TORCH_VARIANT="torch-x")
+    found = render("compose.cuda.yaml", "compose.workers.yaml", TRAINER_VARIANT="trainer-cuda", TORCH_VARIANT="torch-x")
     assert service(found, "worker")["environment"]["TARMAC_TRAINER_IMAGE"] == "tarmac/trainer-cuda:latest"
     assert service(found, "worker")["environment"]["TARMAC_TRANSFORMERS_IMAGE"] == "tarmac/torch-x:latest"
-    assert "deploy" not in service(found, "worker"), "the agent alone asks the driver"
+    assert "deploy" not in service(found, "worker"), "a worker is given no GPU that there is none of"
+
+
+def test_a_worker_sees_the_gpus_that_the_scheduler_sees(render: Render):
+    variants = {"TRAINER_VARIANT": "trainer-cuda", "TORCH_VARIANT": "trainer-torch-cuda"}
+    found = render(
+        "compose.gpu.yaml", "compose.workers.yaml", "compose.workers-gpu.yaml", TARMAC_WORKERS="2", **variants
+    )
+    worker, scheduler = service(found, "worker"), service(found, "scheduler")
+    assert worker["scale"] == 2
+    assert worker["command"] == ["python", "-m", "tarmac.workers.worker"]
+    assert worker["deploy"]["resources"] == scheduler["deploy"]["resources"]
+    assert worker["pid"] == scheduler["pid"] == "host"
+    for key in (
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "TARMAC_TRAINER_IMAGE",
+        "TARMAC_TRANSFORMERS_IMAGE",
+    ):
+        assert worker["environment"][key] == scheduler["environment"][key]
 
 
 def test_the_broker_is_closed_and_its_password_is_known_to_those_that_use_it(with_workers: dict[str, Any]):

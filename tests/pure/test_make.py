@@ -42,7 +42,7 @@ class Clone:
         self.folder, self.bin, self._calls = folder / "clone", folder / "bin", folder / "calls"
         self.folder.mkdir()
         self.bin.mkdir()
-        for name in ("Makefile", "pyproject.toml", "compose.yaml", "compose.workers.yaml"):
+        for name in ("Makefile", "pyproject.toml", "compose.yaml", "compose.workers.yaml", "compose.workers-gpu.yaml"):
             shutil.copy(repository / name, self.folder)
         (self.folder / "examples").mkdir()  # what file:///files/... reads
         shutil.copytree(repository / "env", self.folder / "env", ignore=shutil.ignore_patterns("*.env"))

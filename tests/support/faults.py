@@ -69,16 +69,20 @@ def docker(*words: str, seconds: float = 180, check: bool = True) -> str:
 
 def send_signal(stack: Stack, service: str, number: int, *words: str) -> int:
     """Send a signal to a service's processes whose command line holds one of these words; returns to how many."""
+    return _signal_in(container_of(stack, service), number, *words)
+
+
+def _signal_in(container: str, number: int, *words: str) -> int:
     # SIGKILL ends the container where it ends its first process's child, and this command with it: no output then.
-    said = docker(
-        "exec", container_of(stack, service), "python3", "-S", "-c", _SIGNAL, str(number), *words, check=False
-    )
+    said = docker("exec", container, "python3", "-S", "-c", _SIGNAL, str(number), *words, check=False)
     return int(said or 1)
 
 
 def kill_task(stack: Stack, run_id: str, task_id: str) -> int:
     """SIGKILL a task's processes: the one that runs it, and the one that speaks to Airflow for it."""
-    return send_signal(stack, "scheduler", KILL, stack.tasks(run_id)[task_id]["id"])
+    task = stack.tasks(run_id)[task_id]
+    # Its host is the scheduler's container or a worker's, by its id.
+    return _signal_in(task["hostname"], KILL, task["id"])
 
 
 def kill_services(stack: Stack, *services: str) -> None:
