@@ -566,7 +566,7 @@ def test_predict_prints_an_object_a_line(tarmac: Command, tmp_path: Path, monkey
     for text, said in (
         ('\n[{"sentence": "a"},\n{"sentence": "b"}]', ""),
         ('["a"]', "Object 1 to predict for is 'a'"),
-        ('[{"sentence": "a"}', "begins as a JSON array and is none"),
+        ('[{"sentence": "a"}', "begins like a JSON array and is not one"),
     ):
         path.write_text(text)
         code, out, err = tarmac("predict", "ner", path)

@@ -367,7 +367,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "a record of another form": (
         rows({"text": "Ada", "label": [[0, 3, "X"]]}, [1]),
-        "record 2 is no object, as the others are",
+        "record 2 is not an object, as the others are",
     ),
     "a record without a text": (
         rows({"text": "Ada", "label": [[0, 3, "X"]]}, {"label": []}),
@@ -380,7 +380,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "tags that are numbers": (rows({"tokens": ["a"], "ner_tags": [3]}), "its tags are numbers"),
     "lists of other lengths": (rows({"tokens": ["a"], "ner_tags": ["O", "O"]}), "two lists of one length"),
     "a token without a tag": ("Ada B-PER\nmet O\n" * 30 + "Bob\n", "line 61 has a token without a tag: 'Bob'"),
-    "a tag that is none": ("Ada B-PER\n" * 60 + "\nmet NN\n", "'NN' is no tag of IOB, BIOES or BILOU"),
+    "a tag that is none": ("Ada B-PER\n" * 60 + "\nmet NN\n", "'NN' is not a tag of IOB, BIOES or BILOU"),
     "CoNLL-U that lacks a column": (CONLLU * 20 + "\n1\tAda\n", "line 122 has not the ten columns of CoNLL-U"),
     "two columns that could be the text": (
         "text,review,label\na,b,1\n",
@@ -393,13 +393,13 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a row that lacks a column": ("text,label\na,1\nb\n", "line 3 has 1 column, and the header 2"),
     "a table of mentions with another label": (
         'text,label\nAda,"[{""start"": 0, ""end"": 3, ""labels"": [""PER""]}]"\nBob,PER\n',
-        "line 3: its label 'PER' is no list of mentions, as the others are",
+        "line 3: its label 'PER' is not a list of mentions, as the others are",
     ),
-    "a quote that does not end": ('text,label\na,1\n"b,1\n', "is no row of a table"),
-    "a weight in words": ("user,item,rating\nu,i,good\n", "line 2: rating is 'good', which is no number"),
+    "a quote that does not end": ('text,label\na,1\n"b,1\n', "is not a row of a table"),
+    "a weight in words": ("user,item,rating\nu,i,good\n", "line 2: rating is 'good', which is not a number"),
     "a weight of none": ("user,item,rating\nu,i,5\nu,j,0\n", "line 3: rating is 0, and a weight is above 0"),
     "one number in two ways": ("text,label\na,01\nb,1\n", "has the classes '01' and '1', which are one number"),
-    "an array of lines and others": ('[{"sentence": "a"}, 3]', "and record 2 is no object, as the others are"),
+    "an array of lines and others": ('[{"sentence": "a"}, 3]', "and record 2 is not an object, as the others are"),
     "a span that says another text": (
         rows({"text": "Ada met", "spans": [{"start": 0, "end": 3, "label": "PER", "text": "Eva"}]}),
         "record 1: a span says 'Eva', and from 0 to 3 the text is 'Ada'",
@@ -408,7 +408,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
         rows({"text": "Ada met", "spans": [{"start": False, "end": True, "label": "PER"}]}),
         "a mention needs two whole numbers",
     ),
-    "a weight that JSON has not": ("user,item,rating\nu,i,nan\n", "line 2: rating is 'nan', which is no number"),
+    "a weight that JSON has not": ("user,item,rating\nu,i,nan\n", "line 2: rating is 'nan', which is not a number"),
     "a user without an item": (
         "user_id,thing,rating\nu,i,1\n",
         "a column is known to be the user, and none to be the item: call it 'item'; there are: user_id, thing",
@@ -435,7 +435,7 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(content: str | bytes, said
 def test_a_number_that_json_has_not_is_refused_by_its_record(tmp_path: Path):
     path = tmp_path / "lines.json"
     path.write_text('[{"user": "a", "item": "b"}, {"user": "a", "item": "c", "rating": Infinity}]')
-    with pytest.raises(SettingsError, match=r"lines.json': record 2 holds NaN or Infinity, which is no JSON number"):
+    with pytest.raises(SettingsError, match=r"lines.json': record 2 holds NaN or Infinity, which is not a JSON number"):
         files.identify(path, field="FILE")
 
 

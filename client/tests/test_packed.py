@@ -116,7 +116,7 @@ def test_a_folder_of_brat_is_read_line_by_line(tarmac: Command, stack: Stack, tm
     [
         ("T1\tPER 1 4\tAda\n", "sub/one.ann, line 1: 'Ada' is not at characters 1 to 4"),
         ("T1\tPER 0 3\tAda\nR1\tin Arg1:T1 Arg2:T7\n", "sub/one.ann: the relation 'in' is of T7, which is not there"),
-        ("T1 PER 0 3 Ada\n", "line 1: 'T1 PER 0 3 Ada' is no entity"),
+        ("T1 PER 0 3 Ada\n", "line 1: 'T1 PER 0 3 Ada' is not an entity"),
         ("T1\tPER 0 3;8 11\tAda Zoë\nT2\tPER 37 49\tBob left for\n", ""),
     ],
 )

@@ -13,9 +13,9 @@ umask 077
 
 parts=$(mktemp -d "${TMPDIR:-/tmp}/tarmac-restore.XXXXXX")
 # A name with a colon is a file of this machine too.
-tar --extract --force-local --file "$file" --directory "$parts" --no-same-owner 2>/dev/null || refuse "FILE: '$file' is no backup that 'make backup' wrote, or is cut off."
+tar --extract --force-local --file "$file" --directory "$parts" --no-same-owner 2>/dev/null || refuse "FILE: '$file' is not a backup that 'make backup' wrote, or is cut off."
 for name in about env airflow.dump tarmac.dump mlflow.dump datasets.tar mlflow-artifacts.tar; do
-    [ -e "$parts/$name" ] || refuse "FILE: '$file' is no backup that 'make backup' wrote: it lacks $name."
+    [ -e "$parts/$name" ] || refuse "FILE: '$file' is not a backup that 'make backup' wrote: it lacks $name."
 done
 "$(dirname "${BASH_SOURCE[0]}")/engine.sh"
 # shellcheck source-path=SCRIPTDIR source=stack.sh

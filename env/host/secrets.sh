@@ -54,7 +54,7 @@ generate() {
     hex[0-9]*) head -c "$count" /dev/urandom | od -An -v -tx1 | tr -d ' \n'; return ;;
     base64[0-9]*) random_base64 "$count"; return ;;
     esac
-    die "$2: '$1' is none of <generated:hexN>, <generated:base64N>, <generated:fernet>."
+    die "$2: '$1' must be one of <generated:hexN>, <generated:base64N>, <generated:fernet>."
 }
 
 # Prints the lines that an example ($1) has and the env file ($2, maybe absent) lacks, generated

@@ -99,7 +99,7 @@ def test_a_file_that_is_no_backup_changes_nothing(stack: Stack, tmp_path: Path, 
     file.write_bytes(content)
     done = stack.make("restore", f"FILE={file}", "YES=1")
     assert done.returncode != 0
-    assert "is no backup" in done.stderr
+    assert "is not a backup" in done.stderr
     assert stack.http.get("/api/v2/version").status_code == 200
 
 

@@ -123,7 +123,7 @@ def add_by_ssh(machine: OtherMachine) -> list[str]:
     with pytest.raises(HostError, match="does not let tarmac in with this stack's key"):
         adding.add("gpu2", url, shown["fingerprint"])
     AUTHORIZED.write_text(f"{adding.key_line()['line']}\n")
-    with pytest.raises(HostError, match="is none of"):
+    with pytest.raises(HostError, match="is not the fingerprint of"):
         adding.add("gpu2", url, "SHA256:another")
     with pytest.raises(HostError, match="does not answer on /run/none.sock there: does Docker run"):
         adding.add("gpu2", url.replace("/run/gpu2/docker.sock", "/run/none.sock"), shown["fingerprint"])

@@ -95,6 +95,6 @@ def test_an_agent_that_repeats_itself_is_not_believed_and_is_replaced(
 
 def test_what_cannot_be_read_is_not_stored(reading: Reading, told: Agent, ledger: Ledger):
     told.line = '{"number": "1", "snapshot": "a bomb"}'
-    with pytest.raises(TarmacError, match="what its agent tells cannot be read: it is no report"):
+    with pytest.raises(TarmacError, match="what its agent tells cannot be read: it is not a report"):
         step(reading)
     assert ledger.snapshot(FAR) is None

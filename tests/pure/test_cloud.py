@@ -236,10 +236,10 @@ WRONG: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
     "no such region": ("amazon", {"region": "mars-1"}, {}, "EC2 has no region 'mars-1'; such are eu-central-1"),
     "no such argument": (
         "amazon", {"create": {"ex_spott": True}}, {},
-        "libcloud.create in env/hosts.toml: 'ex_spott' is no argument of ec2; such are: ex_assign_public_ip,",
+        "libcloud.create in env/hosts.toml: 'ex_spott' is not an argument of ec2; such are: ex_assign_public_ip,",
     ),
     "no such argument of the driver": (
-        "nova", {"connect": {"ex_domain": "x"}}, {}, "libcloud.connect in env/hosts.toml: 'ex_domain' is no argument",
+        "nova", {"connect": {"ex_domain": "x"}}, {}, "libcloud.connect in env/hosts.toml: 'ex_domain' is not an",
     ),
     "no such flavor": ("nova", {"size": "small"}, {}, "openstack has no size 'small'; it has: gpu.large"),
     "no such image there": ("nova", {"image": "windows"}, {}, "openstack has no image 'windows'; it has: docker"),

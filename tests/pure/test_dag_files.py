@@ -105,8 +105,8 @@ def test_a_copy_of_the_stacks_own_dag_file_is_python_on_the_same_lines(repositor
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        (b"x = 1\ndef f(:\n", "f.py, line 2: this is no Python: invalid syntax (got 'def f(:')"),
-        (b"\xff", "f.py: it is no text in UTF-8 (byte 1)"),
+        (b"x = 1\ndef f(:\n", "f.py, line 2: this is not Python: invalid syntax (got 'def f(:')"),
+        (b"\xff", "f.py: it is not text in UTF-8 (byte 1)"),
         (b"x = '\x00'", "f.py"),
         (b"(" * 5000 + b")" * 5000, "f.py"),
     ],
@@ -302,8 +302,8 @@ def test_bundles_that_airflow_takes_are_taken(text: str):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is no JSON"),
-        ("https://git.example/team.git", "is no JSON"),
+        ("{", "is not JSON"),
+        ("https://git.example/team.git", "is not JSON"),
         ("3", "3 has no name or no classpath"),
         ('{"name": "a"}', "has no name or no classpath"),
         (LOCAL % "uploaded", "two bundles have the name 'uploaded'"),
@@ -391,7 +391,7 @@ def test_a_file_that_is_refused_leaves_what_was_there(
     assert call("PUT", "/dags/nightly", content=FILE).status_code == 200
     airflow.rows = [row(bundle="dags-folder", file="nlp_model_training.py", dag_id="nlp_model_training")]
     for content, says in (
-        (b"def f(:", "nightly.py, line 1: this is no Python"),
+        (b"def f(:", "nightly.py, line 1: this is not Python"),
         (FILE.replace(b"one", b"nlp_model_training"), "nightly.py: 'nlp_model_training' is the stack's own DAG"),
         (b"from airflow.sdk import dag\n1 / 0", "Nothing was uploaded."),
     ):
@@ -500,7 +500,7 @@ def test_a_dag_file_is_uploaded_in_the_browser_by_administrators_alone(
 ):
     assert page("POST", "/parts/dag?name=mine", content=FILE).status_code == 200
     assert (uploads / "mine.py").read_bytes() == FILE
-    assert "line 1: this is no Python" in page("POST", "/parts/dag?name=mine", content=b"def f(:").text
+    assert "line 1: this is not Python" in page("POST", "/parts/dag?name=mine", content=b"def f(:").text
     for who, proof, status in (("user", None, 403), ("viewer", None, 403), ("admin", "", 403)):
         assert page("POST", "/parts/dag?name=other", who, proof, content=FILE).status_code == status
         assert page("POST", "/dags/mine/remove", who, proof).status_code == status

@@ -53,7 +53,7 @@ def test_without_a_file_no_kind_is_declared_and_the_example_declares_none_until_
 
 
 WRONG = {
-    "no TOML": ("label =", "label", "is no TOML: "),
+    "no TOML": ("label =", "label", "is not TOML: "),
     "unknown entry": ("currency", "money", "money: is not known; known are label, money_per_day, currency, kind."),
     "unknown entry of a kind": ("most =", "many =", "many: is not known; known are name, provider,"),
     "no label": ('label = "tarmac-tests"', "", "label: None must be 3 to 40 of a-z, 0-9 and -, such as"),

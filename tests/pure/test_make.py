@@ -379,7 +379,7 @@ MISSING = {
     "backup FILE=Makefile": "FILE: 'Makefile' is there already",
     "backup FILE=nowhere/x.tar": "FILE: you cannot write into the folder of 'nowhere/x.tar'.",
     "restore": "FILE: is missing.",
-    "restore FILE=Makefile YES=1": "FILE: 'Makefile' is no backup",
+    "restore FILE=Makefile YES=1": "FILE: 'Makefile' is not a backup",
     "follow": "RUN: is missing. Say which run: make follow RUN=..., one of these:\na list of sessions",
     "cancel": "RUN: is missing. Say which run: make cancel RUN=..., one of these:\na list of sessions",
     "retry": "RUN: is missing. Say which run: make retry RUN=..., one of these:\na list of sessions",

@@ -66,14 +66,14 @@ def test_the_example_is_right_as_it_is_and_with_all_its_examples(repository: Pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("waits", "is no TOML: "),
+        ("waits", "is not TOML: "),
         ("wait = 3", "wait: is not known; known are waits_longer_than, "),
-        ("waits_longer_than = 30", "waits_longer_than: 30 is no length of time: write for example"),
-        ('at_once_within = "soon"', "at_once_within: 'soon' is no length of time"),
-        ("at_once = 0", "at_once: 0 is no whole number from 1 to 1000."),
-        ('page = "tarmac.example.org"', "page: 'tarmac.example.org' is no address"),
+        ("waits_longer_than = 30", "waits_longer_than: 30 is not a length of time: write for example"),
+        ('at_once_within = "soon"', "at_once_within: 'soon' is not a length of time"),
+        ("at_once = 0", "at_once: 0 is not a whole number from 1 to 1000."),
+        ('page = "tarmac.example.org"', "page: 'tarmac.example.org' is not an address"),
         ("teams = 3", "teams: must be a table"),
-        ("[teams]\nnlp = 'anna'", "teams.nlp: 'anna' is no list of accounts"),
+        ("[teams]\nnlp = 'anna'", "teams.nlp: 'anna' is not a list of accounts"),
         ("[target]\nname = 'a'", "target: must be written [[target]]"),
         ("[[target]]\nurl = 'json://a'", "target number 1: name: must be a text of 1 to 100 characters"),
         ("[[target]]\nname = 'a'", "target 'a': url: must be an address for Apprise"),
@@ -138,7 +138,7 @@ def test_the_command_says_what_is_wrong_and_sends_nothing(
     assert "TARGET: there is no target 'nobody'; there are: ops." in capsys.readouterr().err
     monkeypatch.setenv("TARMAC_NOTIFY", "at_once = 0")
     assert commands.main(["notify-test", "--check"]) == 2
-    assert "at_once: 0 is no whole number" in capsys.readouterr().err
+    assert "at_once: 0 is not a whole number" in capsys.readouterr().err
     monkeypatch.setenv("TARMAC_NOTIFY", "")
     assert commands.main(["notify-test"]) == 2
     assert "there is no [[target]]" in capsys.readouterr().err

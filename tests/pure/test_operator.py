@@ -500,7 +500,7 @@ LOST_RESULTS = {
     "a file with a zero byte": (in_a_file('{"a": "\\u0000"}'), '{"a": "\\u0000"}', "zero byte"),
     "a link": (
         "ln -s /etc/passwd /session/result-train.json; "
-        + say(event="result", file="result-train.json", bytes=1, sha256="0" * 64), "", "is no file"
+        + say(event="result", file="result-train.json", bytes=1, sha256="0" * 64), "", "is not a file"
     ),
 }  # fmt: skip
 

@@ -52,7 +52,7 @@ def test_what_is_no_machine_is_refused_with_what_to_write(url: str):
 
 @pytest.mark.parametrize("name", ["", "local", "GPU2", "-x", "a/b", "../x", "x" * 32])
 def test_a_host_cannot_be_called_anything(name: str):
-    with pytest.raises(HostError, match="NAME: .* is no name for a host"):
+    with pytest.raises(HostError, match="NAME: .* is not a name for a host"):
         check_name(name)
 
 
@@ -194,5 +194,5 @@ def test_what_is_held_of_other_hosts_is_not_judged_here():
 
 
 def test_a_limit_that_is_no_number_of_seconds_is_refused():
-    with pytest.raises(SettingsError, match="TARMAC_HOST_LOST_AFTER='1h' is no number of seconds"):
+    with pytest.raises(SettingsError, match="TARMAC_HOST_LOST_AFTER='1h' is not a number of seconds"):
         read({"TARMAC_HOST_LOST_AFTER": "1h"})

@@ -156,7 +156,7 @@ def test_a_transformer_has_a_form_of_its_own_where_stored_weights_are_chosen(
     assert 'name="parameter.epochs"' not in small
     assert 'id="architecture"' in small
     bad = upload(browser, b"PK\3\4 and so on", "?suffix=.weights&only=check")
-    assert "is no archive of weights" in bad.text
+    assert "is not an archive of weights" in bad.text
     stored = upload(browser, tar(FILES).getvalue(), "?suffix=.weights")
     (named,) = re.findall(r'data-reference="(weights:\w{43,44})"', stored.text)
     text = see(browser, "/new?model=part_of_speech_tagging&architecture=transformer")

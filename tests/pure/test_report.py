@@ -73,7 +73,7 @@ HARM: dict[str, Callable[[Any], None]] = {
 def test_what_a_malicious_machine_tells_is_refused(harm: Callable[[Any], None]):
     found = json.loads(write(FULL))
     harm(found)
-    with pytest.raises(ValueError, match="it is no report"):
+    with pytest.raises(ValueError, match="it is not a report"):
         read(json.dumps(found))
 
 

@@ -166,7 +166,7 @@ def test_thirty_days_are_kept_unless_a_number_or_forever_is_set():
     assert read({}).kept == read({"TARMAC_KEEP_DAYS": ""}).kept == Kept(30, None)
     assert read({"TARMAC_KEEP_DAYS": "1", "TARMAC_KEEP_ARTIFACTS_DAYS": "90"}).kept == Kept(1, 90)
     assert read({"TARMAC_KEEP_DAYS": "forever"}).kept.days is None
-    with pytest.raises(SettingsError, match="TARMAC_KEEP_ARTIFACTS_DAYS='soon' is no whole number of days"):
+    with pytest.raises(SettingsError, match="TARMAC_KEEP_ARTIFACTS_DAYS='soon' is not a whole number of days"):
         read({"TARMAC_KEEP_ARTIFACTS_DAYS": "soon"})
     for text in ("0", "-1", "1.5", "never", "10000", "３"):
         with pytest.raises(SettingsError, match="TARMAC_KEEP_DAYS='.*write for example 30, or forever"):

@@ -133,7 +133,7 @@ def test_two_starts_at_once_make_one_set_of_secrets(repository: Path, folder: Pa
 
 
 BROKEN = {
-    "an unknown kind of secret": ("x", "KEY=<generated:rot13>", "KEY: '<generated:rot13>' is none of"),
+    "an unknown kind of secret": ("x", "KEY=<generated:rot13>", "KEY: '<generated:rot13>' must be one of"),
     "a secret inside a value": ("x", "KEY=a<generated:hex8>", "must be the whole value"),
     "a copy of a key that is nowhere": ("x", "KEY=<same:postgres:NOTHING>", "there is no NOTHING in postgres.env"),
     "a copy of a file that is nowhere": ("x", "KEY=<same:nothing:KEY>", "there is no KEY in nothing.env"),

@@ -93,7 +93,7 @@ def test_days_are_asked_for_as_the_setting_takes_them(
     capsys.readouterr()
     assert commands.main(["space", "--days=soon"]) == 2
     assert capsys.readouterr().err.startswith(
-        "DAYS='soon' is no whole number of days from 1 to 9999: write for example"
+        "DAYS='soon' is not a whole number of days from 1 to 9999: write for example"
     )
 
 

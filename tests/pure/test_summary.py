@@ -60,7 +60,7 @@ WARNINGS: dict[str, tuple[list[Any], str]] = {
         [{"tags": ["B-x"] * 5 + ["B-y"] * 2 + ["O"] * 9}], "tags: 'B-y' is there at most 2 times: too few to learn.",
     ),
     "repeated": ([{"a": 1, "b": 2}, {"b": 2, "a": 1}], "lines that repeat an earlier one: 1. What repeats weighs more"),
-    "broken": ([{"a": 1}, "{", "[1]"], "2 lines are no JSON object, first line 2: a training refuses them."),
+    "broken": ([{"a": 1}, "{", "[1]"], "2 lines are not JSON objects, first line 2: a training refuses them."),
 }  # fmt: skip
 
 

@@ -265,7 +265,7 @@ def test_what_speaks_no_tls_and_is_no_engine_is_told_apart(opened: Callable[[int
         ("silent no answer in time", "Nothing answers on port 2376 of gpu3: is the machine on"),
         ("certificate 9 certificate is not yet valid", "is not valid yet by this machine's clock: set the clock"),
         ("alert SSLV3_ALERT_CERTIFICATE_EXPIRED", "certificate is not valid now: is the clock there right"),
-        ("answer ['HTTP/1.0 404 Not Found']", "is no Docker Engine: it says ['HTTP/1.0 404 Not Found']"),
+        ("answer ['HTTP/1.0 404 Not Found']", "is not a Docker Engine: it says ['HTTP/1.0 404 Not Found']"),
         ("Traceback\nValueError: x", "cannot be reached by TLS: Traceback\nValueError: x"),
         ("", "cannot be reached by TLS: no answer in time"),
     ],

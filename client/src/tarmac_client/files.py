@@ -347,7 +347,7 @@ def shapes(file: LocalFile, most: int | None = None) -> bytes:
         most: bytes of it that are read; None: all.
 
     Returns:
-        Fewer bytes than the stack looks at; none where a line is no JSON object, or where there are too many kinds.
+        Fewer bytes than the stack looks at; none where a line is not a JSON object, or where there are too many kinds.
     """
     found: dict[str, None] = {}
     read = 0

@@ -412,16 +412,16 @@ def test_weights_of_a_hub_are_fine_tuned(session: Session, tiny: Path, monkeypat
 
 
 WRONG: dict[str, tuple[dict[str, bytes | None], str]] = {
-    "a pickle": ({"pytorch_model.bin": b"x"}, "'pytorch_model.bin', which is none of the files"),
-    "a way out": ({"../config.json": b"{}"}, "'../config.json', which is none of the files"),
+    "a pickle": ({"pytorch_model.bin": b"x"}, "'pytorch_model.bin', which is not one of the files"),
+    "a way out": ({"../config.json": b"{}"}, "'../config.json', which is not one of the files"),
     "no network": ({"config.json": None}, "no config.json"),
     "no weights": ({"model.safetensors": None}, "no .safetensors file"),
     "no tokenizer": ({"tokenizer.json": None, "vocab.txt": None}, "no tokenizer.json and no vocab.txt"),
     "code": ({"config.json": b'{"model_type": "bert", "auto_map": {"AutoModel": "evil.Model"}}'}, "auto_map"),
     "a tokenizer with code": ({"tokenizer_config.json": b'{"auto_map": {}}'}, "tokenizer_config.json names code"),
     "no kind": ({"config.json": b"{}"}, 'no "model_type"'),
-    "a broken json": ({"config.json": b"{"}, "config.json is no JSON"),
-    "a pickle by another name": ({"model.safetensors": b"\x80\x04\x95" + b"x" * 99}, "is no safetensors file"),
+    "a broken json": ({"config.json": b"{"}, "config.json is not JSON"),
+    "a pickle by another name": ({"model.safetensors": b"\x80\x04\x95" + b"x" * 99}, "is not a safetensors file"),
 }
 
 
@@ -462,9 +462,9 @@ def test_links_and_what_is_there_twice_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"config.json": b'{"model_type": "no-such-network"}'}, "it is no transformer that can be fine-tuned"),
+        ({"config.json": b'{"model_type": "no-such-network"}'}, "it is not a transformer that can be fine-tuned"),
         ({"model.safetensors": (2).to_bytes(8, "little") + b"{}"}, "are not those of the network"),
-        ({"model.safetensors": (9**6).to_bytes(8, "little") + b"{}"}, "it is no transformer that can be fine-tuned"),
+        ({"model.safetensors": (9**6).to_bytes(8, "little") + b"{}"}, "it is not a transformer that can be fine-tuned"),
     ],
 )
 def test_weights_that_cannot_be_loaded_are_said_in_a_sentence(

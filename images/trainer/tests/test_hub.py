@@ -62,7 +62,7 @@ def answers(status: int) -> Callable[[Hub], object]:
         (without("config"), DataError, "the weights have no config.json"),
         (without("tokenizer"), DataError, "no tokenizer.json and no vocab.txt"),
         (other("config.json", b'{"model_type": "x", "auto_map": {}}'), DataError, "names code of the model's own"),
-        (other("model.safetensors", b"\x80\x04" * 9), DataError, "model.safetensors is no safetensors file"),
+        (other("model.safetensors", b"\x80\x04" * 9), DataError, "model.safetensors is not a safetensors file"),
         (given("model.safetensors", WEIGHTS[:-1] + b"!"), DataError, "gives as model.safetensors is not what its"),
         (given("config.json", b'{"model_type": "BERT"}'), DataError, "gives as config.json is not what its commit has"),
         (given("model.safetensors", WEIGHTS + b"more"), DataError, "gives as model.safetensors is not what its"),
@@ -70,8 +70,8 @@ def answers(status: int) -> Callable[[Hub], object]:
         (answers(404), DataError, f"has no {MODEL} with this commit"),
         (answers(401), DataError, "to nobody without a login, or does not have it (HTTP 401)"),
         (answers(503), StoreError, "answers HTTP 503"),
-        (lambda hub: setattr(hub, "listing", lambda: b"<html>"), StoreError, "is no hub: it lists no files"),
-        (lambda hub: setattr(hub, "listing", lambda: b'{"error": 1}'), StoreError, "is no hub: it lists no files"),
+        (lambda hub: setattr(hub, "listing", lambda: b"<html>"), StoreError, "is not a hub: it lists no files"),
+        (lambda hub: setattr(hub, "listing", lambda: b'{"error": 1}'), StoreError, "is not a hub: it lists no files"),
     ],
 )
 def test_what_a_hub_does_not_give_is_said_in_a_sentence(

@@ -161,14 +161,14 @@ def test_a_model_with_a_link_is_not_saved(session: Session, made: str) -> None:
     ("text", "words"),
     [
         ("[1]", "must be a JSON object"),
-        ("score: 0.9", "must be a JSON object .*, and is no JSON: Expecting value"),
+        ("score: 0.9", "must be a JSON object .*, and is not JSON: Expecting value"),
         ('{"score": "high"}', "'score'"),
         ('{"score": NaN}', "'score'"),
         ('{"score": 1%s}' % ("0" * 400), "'score' is 1000.*must be a finite number"),
         ('{"score": 1, "score": 2}', 'the key "score" is there twice'),
-        ('{"score": 1, "a\\nb": 2}', "no name of a metric"),
-        ('{"score": 1, "": 2}', "no name of a metric"),
-        ('{"score": 1, "%s": 2}' % ("x" * 101), "no name of a metric"),
+        ('{"score": 1, "a\\nb": 2}', "not a name of a metric"),
+        ('{"score": 1, "": 2}', "not a name of a metric"),
+        ('{"score": 1, "%s": 2}' % ("x" * 101), "not a name of a metric"),
     ],
 )
 def test_metrics_that_are_no_numbers_are_refused(session: Session, text: str, words: str) -> None:
@@ -256,7 +256,7 @@ def test_an_archive_with_more_than_files_or_that_is_none_is_refused(tmp_path: Pa
     refused(tarfile.TarInfo("../out"), "leads elsewhere")
     assert not (tmp_path / "out").exists()
     (tmp_path / "text").write_text("print()")
-    with pytest.raises(DataError, match="no tar file"):
+    with pytest.raises(DataError, match="not a tar file"):
         own_code.unpack(tmp_path / "text", tmp_path / "code")
 
 

@@ -244,10 +244,10 @@ def test_windows_line_ends_bom_empty_lines_and_a_missing_last_line_end() -> None
         (b"{", "not JSON"),
         (b"[]", "not a JSON object"),
         (b"3", "not a JSON object"),
-        (b'{"sentence": "a", "named_entity": NaN}', "NaN is no JSON number"),
+        (b'{"sentence": "a", "named_entity": NaN}', "NaN is not a JSON number"),
         (
             b'{"sentence": "a", "x": -Infinity, "named_entity": ["O"]}',
-            "-Infinity is no JSON number",
+            "-Infinity is not a JSON number",
         ),
         (b'{"sentence": "\xff", "named_entity": ["O"]}', "not UTF-8"),
         (b'{"named_entity": ["O"]}', '"sentence" is missing'),

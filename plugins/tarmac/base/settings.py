@@ -97,7 +97,7 @@ def _size(text: str, *, variable: str) -> int:
 
 def _cores(text: str, *, variable: str) -> int:
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text):
-        raise SettingsError(f"{variable}={text!r} is no number of cores: write for example 4 or 0.5.")
+        raise SettingsError(f"{variable}={text!r} is not a number of cores: write for example 4 or 0.5.")
     return round(float(text) * 1000)
 
 
@@ -111,7 +111,7 @@ def _address(text: str, *, variable: str, of: str) -> str:
 
 def _seconds(text: str, *, variable: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
-        raise SettingsError(f"{variable}={text!r} is no number of seconds: write for example 3600.")
+        raise SettingsError(f"{variable}={text!r} is not a number of seconds: write for example 3600.")
     return int(text)
 
 
@@ -134,7 +134,7 @@ def days_kept(text: str, *, variable: str) -> int | None:
         return None
     if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
         raise SettingsError(
-            f"{variable}={text!r} is no whole number of days from 1 to 9999: write for example 30, or forever: "
+            f"{variable}={text!r} is not a whole number of days from 1 to 9999: write for example 30, or forever: "
             "nothing is removed."
         )
     return int(text)
@@ -145,7 +145,8 @@ def _limit(hours: str) -> timedelta | None:
         return None
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", hours) or float(hours) == 0:
         raise SettingsError(
-            f"TARMAC_SESSION_HOURS={hours!r} is no number of hours: write for example 48 or 0.5, or nothing: no limit."
+            f"TARMAC_SESSION_HOURS={hours!r} is not a number of hours: write for example 48 or 0.5, or nothing: "
+            "no limit."
         )
     return timedelta(hours=float(hours))
 
@@ -163,7 +164,7 @@ def _patterns(text: str) -> tuple[str, ...]:
     for one in found:
         if not re.fullmatch(r"[A-Za-z0-9*][A-Za-z0-9._/:@*-]{0,254}", one):
             raise SettingsError(
-                f"TARMAC_RUN_IMAGES: {one!r} is no pattern of images: write for example team/train:*, several with "
+                f"TARMAC_RUN_IMAGES: {one!r} is not a pattern of images: write for example team/train:*, several with "
                 "commas between."
             )
     return found

@@ -129,8 +129,8 @@ def add(name: str, url: str, pinned: str) -> dict[str, Any]:
                 return {"fingerprint": fingerprint(key), "key_file": f"/etc/ssh/ssh_host_{kind}_key.pub", "says": []}
             if fingerprint(key) != pinned:
                 raise HostError(
-                    f"FINGERPRINT: {pinned!r} is none of {address.host}, which shows {fingerprint(key)}: another "
-                    "machine may answer in its place. Nothing was added."
+                    f"FINGERPRINT: {pinned!r} is not the fingerprint of {address.host}, which shows "
+                    f"{fingerprint(key)}: another machine may answer in its place. Nothing was added."
                 )
             public_key()
         link = link_to(f"{name}-trial", url, key)

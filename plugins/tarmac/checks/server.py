@@ -208,7 +208,7 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return removal.remove_version(query["model"], int(query["version"]))
         case ("PUT", "/file"):
             return parts.store(query["name"], body)
-    raise LookupError(f"{method} {path} is no call of the checker")
+    raise LookupError(f"{method} {path} is not a call of the checker")
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -130,7 +130,7 @@ def certs_lines(name: str, url: str, file: str, made: Mapping[str, Any]) -> list
         "     ExecStart=/usr/bin/dockerd",
         "4. Restart the engine, which ends the containers there: systemctl restart docker",
         f"   Let only the stack's machine reach port {made['port']}.",
-        f"5. Delete {file} here and there. Where {name} is no host yet: make host-add NAME={name} URL={url}",
+        f"5. Delete {file} here and there. If {name} is not a host yet: make host-add NAME={name} URL={url}",
     ]
 
 

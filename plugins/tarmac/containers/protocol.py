@@ -72,7 +72,7 @@ def has_result_behind_text(line: str) -> bool:
 def _read(line: str) -> dict[str, Any] | str:
     """Return an event's object with its "event", or why the line is no event."""
     if not line.startswith("{"):
-        return "it is no JSON object"
+        return "it is not a JSON object"
     too_long = f"it is longer than {MAX_LINE:,} characters; a result that large goes into a file"
     if len(line) > MAX_LINE:
         return too_long
@@ -80,7 +80,7 @@ def _read(line: str) -> dict[str, Any] | str:
         data = read_object(line)
     except ValueError as error:
         # A longer line comes in pieces, and the first one is not whole.
-        return too_long if len(line) == MAX_LINE else f"it is no JSON object ({error})"
+        return too_long if len(line) == MAX_LINE else f"it is not a JSON object ({error})"
     if not isinstance(data.get("event"), str):
         return 'it has no "event"'
     return why_unreadable(data) or data

@@ -95,7 +95,7 @@ def fetch(
         with tarfile.open(fileobj=cast(IO[bytes], Chunks(iter(chunks))), mode="r|") as archive:
             entry = archive.next()
             if entry is None or not entry.isreg():
-                raise ValueError(f"{file.name} is no file")
+                raise ValueError(f"{file.name} is not a file")
             if entry.size != file.bytes:
                 raise ValueError(f"{file.name} has {entry.size:,} bytes, and the event says {file.bytes:,}")
             found = archive.extractfile(entry)

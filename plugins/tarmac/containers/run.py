@@ -360,7 +360,7 @@ class ContainerRun:
     def _take_result(self) -> dict[str, Any] | None:
         data, name = self._result, self._step.name
         if self._unreadable:
-            raise no_result(name, f"the line that should be its result is none: {self._unreadable}")
+            raise no_result(name, f"the line that should be its result is not one: {self._unreadable}")
         if data is None:
             if self._step.needs_result:
                 raise no_result(name, self._why_none())

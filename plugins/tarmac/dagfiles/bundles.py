@@ -24,7 +24,7 @@ def check_bundles(text: str) -> None:
         bundles = json.loads(f"[{text}]")
     except (ValueError, RecursionError) as error:
         raise SettingsError(
-            f"TARMAC_DAG_BUNDLES in env/stack.env is no JSON ({error}): write objects such as {_SUCH_AS}, with commas "
+            f"TARMAC_DAG_BUNDLES in env/stack.env is not JSON ({error}): write objects such as {_SUCH_AS}, with commas "
             "between, on one line."
         ) from error
     for one in bundles:

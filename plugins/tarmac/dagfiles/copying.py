@@ -34,12 +34,12 @@ def parsed(source: bytes, file: str) -> ast.Module:
         return ast.parse(source.decode())
     except UnicodeDecodeError as error:
         raise DagFileError(
-            f"{file}: it is no text in UTF-8 (byte {error.start + 1}): save it as UTF-8. Nothing was uploaded."
+            f"{file}: it is not text in UTF-8 (byte {error.start + 1}): save it as UTF-8. Nothing was uploaded."
         ) from error
     except SyntaxError as error:
         line = "" if error.lineno is None else f", line {error.lineno}"
         text = f" (got {error.text.strip()[:80]!r})" if error.text and error.text.strip() else ""
-        raise DagFileError(f"{file}{line}: this is no Python: {error.msg}{text}. Nothing was uploaded.") from error
+        raise DagFileError(f"{file}{line}: this is not Python: {error.msg}{text}. Nothing was uploaded.") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise DagFileError(f"{file}: Python cannot read it: {error}. Nothing was uploaded.") from error
 

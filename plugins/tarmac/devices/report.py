@@ -65,7 +65,7 @@ def read(line: str) -> Report:
             number=_text(found["number"]), snapshot=snapshot, load=min(max(float(found["load"]), 0.0), 1e6), **numbers
         )
     except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"it is no report ({type(error).__name__}: {str(error)[:200]})") from error
+        raise ValueError(f"it is not a report ({type(error).__name__}: {str(error)[:200]})") from error
 
 
 _NUMBERS = ("memory_bytes", "memory_free_bytes", "cores", "disk_bytes", "disk_free_bytes", "gpu_cards")

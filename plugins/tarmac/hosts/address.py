@@ -84,6 +84,6 @@ def check_name(name: str) -> None:
     """
     if name == LOCAL_HOST or not _NAME.fullmatch(name):
         raise HostError(
-            f"NAME: {name!r} is no name for a host: use a-z, 0-9 and -, at most 31 characters, and not {LOCAL_HOST!r}, "
-            "which is this machine."
+            f"NAME: {name!r} is not a name for a host: use a-z, 0-9 and -, at most 31 characters, and not "
+            f"{LOCAL_HOST!r}, which is this machine."
         )

@@ -164,8 +164,8 @@ class Maker:
             if name not in known:
                 takes = ", ".join(sorted(one for one in known if one.startswith("ex_")))
                 raise ProviderError(
-                    f"libcloud.{entry} in env/hosts.toml: {name!r} is no argument of {self.cloud.driver}; such are: "
-                    f"{takes}"
+                    f"libcloud.{entry} in env/hosts.toml: {name!r} is not an argument of {self.cloud.driver}; "
+                    f"such are: {takes}"
                 )
 
     def _one(self, entry: str, found: Iterable[Any]) -> Any:

@@ -120,7 +120,7 @@ def read(text: str) -> Kinds:
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise HostsFileError([f"is no TOML: {error}"]) from error
+        raise HostsFileError([f"is not TOML: {error}"]) from error
     problems = [f"{key}: is not known; known are {', '.join(_TOP)}." for key in found if key not in _TOP]
     entries = found.get("kind", [])
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):

@@ -98,7 +98,7 @@ def tls_problem(said: str, address: TlsAddress) -> str:
         case forward.ALERT:
             return _alert_problem(detail, address)
         case forward.ANSWER:
-            return f"What answers on {where} is no Docker Engine: it says {detail}."
+            return f"What answers on {where} is not a Docker Engine: it says {detail}."
     return f"{address.host} cannot be reached by TLS: {said[-300:] or 'no answer in time'}."
 
 

@@ -84,7 +84,7 @@ def read(text: str) -> Config:
     try:
         found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise NotifyError([f"is no TOML: {error}"]) from error
+        raise NotifyError([f"is not TOML: {error}"]) from error
     problems = [f"{key}: is not known; known are {', '.join(_TOP)}." for key in found if key not in _TOP]
     config = Config(
         wait_seconds=_duration(found, "waits_longer_than", Config.wait_seconds, problems),
@@ -113,7 +113,7 @@ def _duration(found: Mapping[str, Any], key: str, default: float, problems: list
         return default
     if isinstance(value, str) and (match := re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", value)):
         return float(int(match[1]) * _UNITS[match[2]])
-    problems.append(f'{key}: {value!r} is no length of time: write for example "90s", "30m", "2h" or "1d".')
+    problems.append(f'{key}: {value!r} is not a length of time: write for example "90s", "30m", "2h" or "1d".')
     return default
 
 
@@ -121,7 +121,7 @@ def _count(found: Mapping[str, Any], problems: list[str]) -> int:
     value = found.get("at_once", Config.at_once)
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 1000:
         return value
-    problems.append(f"at_once: {value!r} is no whole number from 1 to 1000.")
+    problems.append(f"at_once: {value!r} is not a whole number from 1 to 1000.")
     return Config.at_once
 
 
@@ -129,7 +129,7 @@ def _page(found: Mapping[str, Any], problems: list[str]) -> str:
     value = found.get("page", "")
     if isinstance(value, str) and (not value or (value.startswith(("http://", "https://")) and urlsplit(value).netloc)):
         return value.rstrip("/")
-    problems.append(f'page: {value!r} is no address: write for example "https://tarmac.example.org".')
+    problems.append(f'page: {value!r} is not an address: write for example "https://tarmac.example.org".')
     return ""
 
 
@@ -143,7 +143,7 @@ def _teams(found: Mapping[str, Any], problems: list[str]) -> dict[str, frozenset
         if _words(members):
             known[name] = frozenset(members)
         else:
-            problems.append(f'teams.{name}: {members!r} is no list of accounts: write for example ["anna", "ben"].')
+            problems.append(f'teams.{name}: {members!r} is not a list of accounts: write for example ["anna", "ben"].')
             known[name] = frozenset()
     return known
 

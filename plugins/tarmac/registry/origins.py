@@ -47,7 +47,7 @@ def find_base(registry: Registry, reference: str) -> Base:
     """
     match = re.fullmatch(BASE_PATTERN, reference)
     if match is None:
-        raise ValueError(f"{reference!r} is no base model; parse_request refuses it")
+        raise ValueError(f"{reference!r} is not a base model; parse_request refuses it")
     if from_weights(reference):
         return Base(reference, reference, "", TRANSFORMER)
     if run_id := match["run"]:

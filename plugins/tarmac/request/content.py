@@ -86,7 +86,7 @@ def _no_weights(head: bytes) -> str | None:
     if head[257:262] == b"ustar" and NAMES.fullmatch(head[:100].rstrip(b"\0").decode("ascii", "replace")):
         return None
     return (
-        "FILE: the file is no archive of weights. Expected is what `make weights` makes of a folder: a tar of "
+        "FILE: the file is not an archive of weights. Expected is what `make weights` makes of a folder: a tar of "
         "config.json, model.safetensors and tokenizer.json. Nothing was stored."
     )
 
@@ -207,7 +207,7 @@ def _not_json_lines(text: str, whole: bool) -> str | None:
 
 
 def _wrong_lines(numbered: Iterable[tuple[int, str]]) -> Iterator[tuple[bool, str]]:
-    """Say of each line that is no JSON object what it is, and whether it is JSON."""
+    """Say of each line that is not a JSON object what it is, and whether it is JSON."""
     for number, line in numbered:
         try:
             value = json.loads(line)

@@ -110,7 +110,7 @@ class Summary:
 
     def _warnings(self, labels: Mapping[str, Counter[str]]) -> Iterator[str]:
         if self.broken:
-            yield f"{_lines(self.broken)} no JSON object, first line {self.first_broken}: a training refuses them."
+            yield f"{_broken(self.broken)}, first line {self.first_broken}: a training refuses them."
         if self.duplicates:
             yield (
                 f"lines that repeat an earlier one: {self.duplicates:,}. What repeats weighs more, and may be both "
@@ -200,5 +200,5 @@ def _spread(counts: Counter[int]) -> dict[str, int]:
     raise AssertionError("the counts have a median")
 
 
-def _lines(count: int) -> str:
-    return "1 line is" if count == 1 else f"{count:,} lines are"
+def _broken(count: int) -> str:
+    return "1 line is not a JSON object" if count == 1 else f"{count:,} lines are not JSON objects"

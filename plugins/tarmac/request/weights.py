@@ -43,9 +43,9 @@ def choose(names: Iterable[str]) -> list[str]:
         pickles = [name for name in there if _PICKLES.fullmatch(name)]
         if pickles:
             raise DatasetError(
-                f"DIR: the folder has its weights in {pickles[0]!r}, which is no safetensors file: such a file can run "
-                "code when it is read, so it is never taken. Save the model with transformers' save_pretrained, which "
-                "writes model.safetensors."
+                f"DIR: the folder has its weights in {pickles[0]!r}, which is not a safetensors file: such a file can "
+                "run code when it is read, so it is never taken. Save the model with transformers' save_pretrained, "
+                "which writes model.safetensors."
             )
         raise DatasetError(
             "DIR: the folder has no model.safetensors: name the folder that a transformer was saved to, with its "
@@ -112,14 +112,14 @@ def _blocks(given: IO[bytes]) -> Iterator[bytes]:
                 if rest := member.size % tarfile.BLOCKSIZE:
                     yield b"\0" * (tarfile.BLOCKSIZE - rest)
     except tarfile.TarError as error:
-        raise DatasetError(f"DIR: what arrived is no whole archive ({error}).") from error
+        raise DatasetError(f"DIR: what arrived is not a complete archive ({error}).") from error
     choose(names)
     yield b"\0" * (2 * tarfile.BLOCKSIZE)
 
 
 def _check_member(member: tarfile.TarInfo, name: str, before: list[str]) -> None:
     if not NAMES.fullmatch(name) or not member.isreg():
-        raise DatasetError(f"DIR: {name[:100]!r} is no file that weights consist of.")
+        raise DatasetError(f"DIR: {name[:100]!r} is not one of the files that weights consist of.")
     if before and name <= before[-1]:
         raise DatasetError(f"DIR: {name!r} comes twice, or in another order than by name.")
     most = MOST_BYTES if name.endswith(".safetensors") else MOST_TEXT_BYTES
@@ -137,7 +137,7 @@ def _content(source: IO[bytes], name: str) -> Iterator[bytes]:
     if name.endswith(".safetensors"):
         length = int.from_bytes(chunk[:8], "little")
         if len(chunk) < 9 or not 2 <= length <= _MOST_HEADER_BYTES or chunk[8:9] != b"{":
-            raise DatasetError(f"DIR: {name} is no safetensors file, whatever its name says.")
+            raise DatasetError(f"DIR: {name} is not a safetensors file, whatever its name says.")
     while chunk:
         yield chunk
         chunk = source.read(_CHUNK)
@@ -147,9 +147,9 @@ def _check_json(text: bytes, name: str) -> None:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DatasetError(f"DIR: {name} is no JSON ({error}).") from error
+        raise DatasetError(f"DIR: {name} is not JSON ({error}).") from error
     if not isinstance(value, dict):
-        raise DatasetError(f"DIR: {name} is no JSON object.")
+        raise DatasetError(f"DIR: {name} is not a JSON object.")
     if "auto_map" in value:
         raise DatasetError(
             f'DIR: {name} names code of the model\'s own ("auto_map"), which is never run here: bring weights '

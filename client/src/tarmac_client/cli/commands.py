@@ -406,7 +406,7 @@ def _of_array(content: bytes, name: str) -> list[Any]:
     try:
         found: list[Any] = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"FILE: {name!r} begins as a JSON array and is none: {error}.") from error
+        raise SettingsError(f"FILE: {name!r} begins like a JSON array and is not one: {error}.") from error
     return found
 
 

@@ -55,7 +55,7 @@ def _place(line: str, text: str, where: str) -> Place:
     match = _ENTITY.fullmatch(line)
     if match is None:
         raise ExportError(
-            f"{where}: {line[:60]!r} is no entity: brat has its name, a tab, its label and places, a tab, its text."
+            f"{where}: {line[:60]!r} is not an entity: brat has its name, a tab, its label and places, a tab, its text."
         )
     numbers = [tuple(map(int, piece.split())) for piece in match[3].split(";")]
     start, end = numbers[0]

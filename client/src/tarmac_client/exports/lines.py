@@ -265,7 +265,7 @@ def iob(tags: Sequence[str], where: str) -> list[str]:
             continue
         match = re.fullmatch(r"([BIESLUM])[-_](.+)", tag)
         if match is None:
-            raise ExportError(f"{where}: {tag!r} is no tag of IOB, BIOES or BILOU.")
+            raise ExportError(f"{where}: {tag!r} is not a tag of IOB, BIOES or BILOU.")
         made.append(f"{_PREFIXES[match[1]]}-{match[2]}")
     return made
 

@@ -109,5 +109,5 @@ def as_utf8(content: bytes, encoding: str) -> bytes:
     except LookupError:
         raise ExportError(f"cannot be read as {encoding!r}: there is no such encoding; ISO-8859-1 is one.") from None
     except UnicodeDecodeError as error:
-        raise ExportError(f"is not in {encoding}: byte {error.start + 1} is none of its characters.") from error
+        raise ExportError(f"is not in {encoding}: byte {error.start + 1} is not one of its characters.") from error
     return text.encode()

@@ -104,7 +104,7 @@ def _read(text: str, text_column: str | None, label_column: str | None, between:
             if not array or not records.is_line(listed[0]):
                 return None
             if wrong := next((where for where, one in numbered(listed) if not isinstance(one, dict)), None):
-                raise ExportError(f"is a JSON array of lines, and {wrong} is no object, as the others are.")
+                raise ExportError(f"is a JSON array of lines, and {wrong} is not an object, as the others are.")
             return Found("a JSON array of lines", listed)
         return _by(reader, listed)
     if tables.is_conll_u(text):
@@ -232,7 +232,7 @@ def as_lines(found: Found) -> bytes:
             made.append(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         except ValueError as error:
             raise ExportError(
-                f"{where} holds NaN or Infinity, which is no JSON number: leave the value out."
+                f"{where} holds NaN or Infinity, which is not a JSON number: leave the value out."
             ) from error
         except TypeError as error:  # a time or bytes, which Parquet has
             raise ExportError(f"{where} holds a value that JSON has not ({error}): leave its column out.") from error

@@ -42,7 +42,7 @@ def reader_of(first: Record) -> Callable[[Sequence[Any]], Found] | None:
 
 def _object(where: str, record: Any) -> Record:
     if not isinstance(record, Mapping):
-        raise ExportError(f"{where} is no object, as the others are.")
+        raise ExportError(f"{where} is not an object, as the others are.")
     return record
 
 

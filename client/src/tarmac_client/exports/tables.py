@@ -160,7 +160,7 @@ def table(
                 labels, none_applies = _labels(label, between)
                 found.add_labels(text, labels, none_applies=none_applies)
     except csv.Error as error:
-        raise ExportError(f"line {rows.line_num} is no row of a table: {error}.") from error
+        raise ExportError(f"line {rows.line_num} is not a row of a table: {error}.") from error
     return found
 
 
@@ -220,9 +220,9 @@ def _spans(where: str, label: str) -> list[Any]:
     try:
         found = json.loads(label or "[]")
     except ValueError as error:
-        raise ExportError(f"{where}: its label {label[:40]!r} is no list of mentions, as the others are.") from error
+        raise ExportError(f"{where}: its label {label[:40]!r} is not a list of mentions, as the others are.") from error
     if not isinstance(found, list) or any(not isinstance(one, dict) for one in found):
-        raise ExportError(f"{where}: its label {label[:40]!r} is no list of mentions, as the others are.")
+        raise ExportError(f"{where}: its label {label[:40]!r} is not a list of mentions, as the others are.")
     return found
 
 
@@ -259,7 +259,9 @@ def _pairs(rows: Any, header: Sequence[str], small: Sequence[str], user: int, it
             try:
                 line[small[weight]] = _finite(row[weight])
             except ValueError as error:
-                raise ExportError(f"line {number}: {header[weight]} is {row[weight]!r}, which is no number.") from error
+                raise ExportError(
+                    f"line {number}: {header[weight]} is {row[weight]!r}, which is not a number."
+                ) from error
             if _finite(row[weight]) <= 0:
                 raise ExportError(
                     f"line {number}: {header[weight]} is {row[weight]}, and a weight is above 0: leave out what the "

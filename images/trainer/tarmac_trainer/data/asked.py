@@ -20,7 +20,7 @@ def read(path: Path) -> tuple[list[int], list[dict[str, Any]]]:
 
     Raises:
         SessionError: there is no such file.
-        DataError: a line is no JSON object, or there is none.
+        DataError: a line is not a JSON object, or there is none.
     """
     try:
         content = path.read_bytes()

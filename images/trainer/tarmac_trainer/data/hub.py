@@ -200,4 +200,4 @@ def _failures(model: str, hub: str) -> Iterator[None]:
             f"way out, {_STORE_IT}"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"base_model: what answers at {hub} is no hub: it lists no files of {model}") from error
+        raise StoreError(f"base_model: what answers at {hub} is not a hub: it lists no files of {model}") from error

@@ -370,7 +370,7 @@ def json_object(line: bytes) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise BrokenLineError(f"not JSON: {name} is no JSON number; null says that there is none")
+    raise BrokenLineError(f"not JSON: {name} is not a JSON number; null says that there is none")
 
 
 def _without_null(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

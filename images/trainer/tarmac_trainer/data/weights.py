@@ -79,7 +79,7 @@ def unpack(archive: BinaryIO, folder: Path) -> None:
                 with (folder / member.name).open("wb") as target:
                     shutil.copyfileobj(source, target)
     except tarfile.TarError as error:
-        raise DataError(f"base_model: the stored weights are no tar archive ({error})") from error
+        raise DataError(f"base_model: the stored weights are not a tar archive ({error})") from error
     check(folder)
 
 
@@ -87,7 +87,7 @@ def _problem(member: tarfile.TarInfo, names: set[str]) -> str | None:
     """Say why a file of an archive is refused. Pure."""
     shown = repr(member.name[:100])
     if not NAMES.fullmatch(member.name):
-        return f"the archive holds {shown}, which is none of the files that weights consist of"
+        return f"the archive holds {shown}, which is not one of the files that weights consist of"
     if not member.isreg():
         return f"{shown} in the archive is a link, a folder or a device, not a file"
     if member.name in names:
@@ -126,13 +126,13 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"base_model: {path.name} is no JSON ({error})") from error
+        raise DataError(f"base_model: {path.name} is not JSON ({error})") from error
 
 
 def _check_json(path: Path) -> None:
     value = _json(path)
     if not isinstance(value, dict):
-        raise DataError(f"base_model: {path.name} is no JSON object")
+        raise DataError(f"base_model: {path.name} is not a JSON object")
     if "auto_map" in value:
         raise DataError(
             f'base_model: {path.name} names code of the model\'s own ("auto_map"), which is never run here: bring '
@@ -143,4 +143,4 @@ def _check_json(path: Path) -> None:
 def _check_safetensors(head: bytes, name: str) -> None:
     length = int.from_bytes(head[:8], "little")
     if len(head) < 9 or not 2 <= length <= MOST_HEADER_BYTES or head[8:9] != b"{":
-        raise DataError(f"base_model: {name} is no safetensors file, whatever its name says")
+        raise DataError(f"base_model: {name} is not a safetensors file, whatever its name says")

@@ -307,7 +307,7 @@ def _load_base(folder: Path) -> Recommender:
     try:
         return Recommender.from_disk(folder)
     except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"base_model: it is no model of this kind, or it is broken ({error})") from error
+        raise RequestError(f"base_model: it is not a model of this kind, or it is broken ({error})") from error
 
 
 def _take_over(start: Recommender, base: Recommender, factors: int) -> None:

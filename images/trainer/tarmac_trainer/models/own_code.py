@@ -119,7 +119,7 @@ class OwnCode(Model[dict[str, Any]]):
         """Take a folder of files.
 
         Raises:
-            InputError: it holds a link, or another thing that is no file.
+            InputError: it holds a link, or another thing that is not a file.
         """
         own_code.check_model(folder)
         return Files(folder)

@@ -69,7 +69,7 @@ def read(text: str, name: str) -> Wanted:
             lines.append(line)
         else:
             raise DataError(
-                f"{name}, line {number}: {line[:80]!r} is no library with its version, nor a wheel of the code "
+                f"{name}, line {number}: {line[:80]!r} is not a library with its version, nor a wheel of the code "
                 "(./wheels/NAME.whl): options, other files, folders and addresses are not taken"
             )
     if not lines:

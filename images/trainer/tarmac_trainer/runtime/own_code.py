@@ -135,7 +135,7 @@ def unpack(archive: Path, folder: Path) -> int:
     except tarfile.FilterError as error:
         raise DataError(f"the code holds a name that leads elsewhere: {error}") from error
     except tarfile.TarError as error:
-        raise DataError(f"the code is no tar file that can be read: {error}") from error
+        raise DataError(f"the code is not a tar file that can be read: {error}") from error
     return count
 
 
@@ -148,7 +148,7 @@ def check_model(folder: Path) -> None:
     for path, shown in _entries(folder):
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise InputError(f"the model holds {shown!r}, a link or another thing that is no file: leave files only")
+            raise InputError(f"the model holds {shown!r}, a link or another thing that is not a file: leave files only")
 
 
 def check_left(folder: Path) -> None:
@@ -210,7 +210,7 @@ def measured(folder: Path) -> dict[str, float]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{wanted}, and is no JSON: {error}") from error
+        raise InputError(f"{wanted}, and is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise InputError(wanted)
     if repeated:
@@ -218,8 +218,8 @@ def measured(folder: Path) -> dict[str, float]:
     for name, value in found.items():
         if not _METRIC.fullmatch(name):
             raise InputError(
-                f"{METRICS} of the model: {name[:60]!r} is no name of a metric: take 1 to 100 letters, digits, blanks "
-                "and . _ / -, which begin with a letter or digit"
+                f"{METRICS} of the model: {name[:60]!r} is not a name of a metric: take 1 to 100 letters, digits, "
+                "blanks and . _ / -, which begin with a letter or digit"
             )
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= 1e300:
             raise InputError(

@@ -85,7 +85,7 @@ def named(
         raise BrokenLineError(f'"{first}" and "{after}" must both be whole numbers, not {given}')
     if not 0 <= start < end <= len(words):
         raise BrokenLineError(
-            f'"{first}" and "{after}" are {start} and {end}, which is no part of a sentence of '
+            f'"{first}" and "{after}" are {start} and {end}, which is not a part of a sentence of '
             f"{counted(len(words), 'word')}"
         )
     here = " ".join(words[start:end])

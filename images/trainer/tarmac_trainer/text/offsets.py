@@ -135,7 +135,7 @@ def _span(one: dict[str, Any], number: int, text: str) -> tuple[int, int, str]:
         raise BrokenLineError(f'{what} must have whole numbers as "start" and "end", not {shown(one)}')
     if not 0 <= start < end <= len(text):
         raise BrokenLineError(
-            f"{what} is from {start} to {end}, which is no part of a text of {counted(len(text), 'character')}"
+            f"{what} is from {start} to {end}, which is not a part of a text of {counted(len(text), 'character')}"
         )
     kind = label_of(one.get("label"), f'the "label" of {what}')
     said, here = one.get(TEXT), text[start:end]

@@ -178,7 +178,7 @@ def _start_from(
     try:
         earlier = spacy.load(base)
     except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"base_model: it is no pipeline that can be loaded ({error})") from error
+        raise RequestError(f"base_model: it is not a pipeline that can be loaded ({error})") from error
     if earlier.pipe_names != nlp.pipe_names:
         raise RequestError(
             f"base_model: it is a pipeline of {', '.join(earlier.pipe_names) or 'nothing'}, this model is one of "

@@ -89,7 +89,7 @@ def train(
     try:
         tuned = network.start(training.base, task, labels, parameters["max_tokens"])
     except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"base_model: it is no transformer that can be fine-tuned ({error})") from error
+        raise RequestError(f"base_model: it is not a transformer that can be fine-tuned ({error})") from error
     begin(tuned)
     on_gpu = training.device.name == "cuda"
     if on_gpu:
