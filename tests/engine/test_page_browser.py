@@ -315,6 +315,7 @@ def test_a_table_is_read_in_the_form_when_a_person_has_said_which_column_is_the_
         expect(page.get_by_label("Score on").first).to_have_value(re.compile(r"^(\w+)/\1\.jsonl$"))
         page.get_by_role("button", name="Check and preview").click()
         expect(page.get_by_text("The request is good.")).to_be_visible()
+        expect(page.get_by_role("button", name="Start", exact=True)).to_be_focused()
         page.context.close()
 
 

@@ -6,6 +6,7 @@ import ast
 import asyncio
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -465,7 +466,13 @@ def test_a_request_is_put_on_a_schedule_in_the_browser_and_taken_off(
     assert "/dags/nightly" in listed
     made = looking.load(uploads / "nightly.py")
     assert made["dags"] == ["nightly"]
-    assert "schedule='0 3 * * *'" in (uploads / "nightly.py").read_text()
+    text = (uploads / "nightly.py").read_text()
+    assert "schedule='0 3 * * *'" in text
+    now = datetime.now(UTC)
+    begins = datetime(
+        *map(int, re.findall(r"start_date=datetime\((.*), tzinfo=UTC\)", text)[0].split(", ")), tzinfo=UTC
+    )  # type: ignore[arg-type]
+    assert timedelta() <= now - begins < timedelta(minutes=2), "what was due before is not made up for"
     assert page("POST", "/dags/nightly/remove").status_code == 303
     assert "No DAG file is uploaded" in page("GET", "/dags").text
 
@@ -476,6 +483,7 @@ def test_a_request_is_put_on_a_schedule_in_the_browser_and_taken_off(
         ({"name": "a b"}, "name: use letters, digits"),
         ({"when": "at night"}, "when: write minute, hour"),
         ({"when": "61 3 * * *"}, "when: write minute, hour"),
+        ({"when": "0 3 31 2 *"}, "when: such a time never comes"),
         ({"request": "{"}, "request"),
         ({"request": "[]"}, "request"),
         ({"request": json.dumps({**GOOD, "name": "{{ var.value.x }}"})}, "would read '{{'"),
@@ -519,7 +527,7 @@ def test_a_dag_file_is_uploaded_in_the_browser_by_administrators_alone(
     st.sampled_from(["nightly", "_", "a-b"]),
 )
 def test_any_request_comes_out_of_its_dag_file_as_it_went_in(value: Any, name: str):
-    source = schedule.dag_source(name, "@daily", {"model": value})
+    source = schedule.dag_source(name, "@daily", {"model": value}, datetime(2026, 11, 30, 3, 1, 2, tzinfo=UTC))
     (assigned,) = [one for one in ast.parse(source).body if isinstance(one, ast.Assign)]
     assert isinstance(assigned.value, ast.Call)
     assert json.loads(ast.literal_eval(assigned.value.args[0])) == {"model": value}

@@ -108,7 +108,7 @@ def test_a_data_set_is_offered_by_what_people_call_it():
     new = stored.model_copy(update={"names": []})
     given = {"data.1.name": "mine", "data.1.eval": REFERENCE}
     assert [one.text for one in form.files([new], given)] == ["mine, to score on · 2.0 KiB · 22222222"]
-    assert [one.text for one in form.files([new], {})] == ["not used lately · 2.0 KiB · 22222222"]
+    assert [one.text for one in form.files([new], {})] == ["no session used it lately · 2.0 KiB · 22222222"]
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_transformer_has_a_form_of_its_own_where_stored_weights_are_chosen(
     stored = upload(browser, tar(FILES).getvalue(), "?suffix=.weights")
     (named,) = re.findall(r'data-reference="(weights:\w{43,44})"', stored.text)
     text = see(browser, "/new?model=part_of_speech_tagging&architecture=transformer")
-    assert f'<option value="{named}">not used lately' in text
+    assert f'<option value="{named}">no session used it lately' in text
     assert 'name="parameter.epochs"' in text
     assert 'name="parameter.perceptron"' not in text
     fields = {"model": "part_of_speech_tagging", "parameter.architecture": "transformer", "parameter.epochs": "2"}
@@ -301,7 +301,7 @@ def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: Tes
     assert "1 line," in stored.text
     assert "<code>&lt;script&gt;</code>" in stored.text
     reference = re.findall(r'data-reference="([^"]+)"', stored.text)[0]
-    assert f'<option value="{reference}">not used lately' in see(browser, "/new?model=test_model")
+    assert f'<option value="{reference}">no session used it lately' in see(browser, "/new?model=test_model")
 
 
 def test_a_script_of_ones_own_is_checked_stored_and_sent(browser: TestClient, fakes: Fakes, tmp_path: Path):
@@ -340,7 +340,7 @@ def test_a_table_is_read_as_lines_and_asks_in_the_words_of_the_form(browser: Tes
     table = "review;stars;id\nFünf;good;1\nNein;bad;2\n".encode("windows-1252")
     refused = unescape(upload(browser, table, "?only=check&model=text_classification").text)
     assert "data-other" in refused
-    assert 'write WINDOWS-1252 into "Encoding" below' in refused
+    assert 'write WINDOWS-1252 into "Encoding" below. Nothing was stored.' in refused
     assert "data-other" not in upload(browser, LINE + b"broken\n", "?only=check").text, "lines, of which one is broken"
     assert "data-other" in upload(browser, LINE, "?only=check&model=part_of_speech_tagging").text
     assert "data-other" in upload(browser, LINE.decode().encode("utf-16"), "?only=check").text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from fakes import scene
 from fakes.scene import HOSTILE
 from fakes.web import GOOD, Fakes, browsing, stored_in
+from tarmac.base.session import cancelled_note
 from tarmac.web import answers
 from tarmac.web.page.forgery import word_for
 from tarmac.web.page.lists import compared, model_card, model_cards, session_lines
@@ -62,20 +64,25 @@ def test_every_list_needs_a_login_and_runs_no_text_of_others(browser: TestClient
     assert "alert(1)" in see(browser, "/datasets").text
 
 
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
 def test_sessions_are_listed_with_how_they_ended():
     known: dict[str, Any] = {
         "model": "ner", "name": None, "owner": "ada", "started": None, "ended": None, "seconds": 61.0, "now": "",
     }  # fmt: skip
-    good, bad, scored, new = session_lines(
+    good, bad, ended, scored, new = session_lines(
         [
             answers.Row(id="a", run_state="success", note="Trained well.\nMore", says="Trained well.", **known),
             answers.Row(id="b", run_state="failed", note="Failed: t", says="t: no memory left", **known),
+            answers.Row(id="e", run_state="failed", note=cancelled_note("ada", NOON, None), **known),
             answers.Row(id="d", run_state="success", note="", says="ner/3, f1 0.4", **known),
             answers.Row(id="c", run_state="running", note="", says="save_model (running)", **{**known, "name": "C"}),
         ]
     )
     assert (good.badge.text, good.says, good.took) == ("ended well", "Trained well.", "1 min 1 s")
     assert (bad.badge.kind, bad.says) == ("bad", "t: no memory left")
+    assert (ended.badge.kind, ended.badge.text) == ("quiet", "cancelled")
     assert scored.says == "ner/3, f1 0.4"
     assert (new.title, new.says) == ("C", "save_model (running)")
 

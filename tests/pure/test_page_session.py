@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 
 from fakes.scene import HOSTILE
 from fakes.web import GOOD, Fakes, browsing
+from tarmac.base.session import cancelled_note
 from tarmac.base.units import GIB
 from tarmac.web import answers
 from tarmac.web.page.forgery import is_forged, word_for
@@ -110,6 +111,9 @@ def test_the_history_of_a_session_that_failed_early_has_no_state_that_it_never_w
     ]  # fmt: skip
     found = seen(tasks=tasks, run_state="failed", ended=AT + timedelta(minutes=1))
     assert [step.state for step in found.history] == ["requested", "preparing", "done"]
+    assert found.badge.text == "done: it failed"
+    cancelled = seen(tasks=tasks, run_state="failed", ended=AT, note=cancelled_note("ada", AT, None))
+    assert cancelled.badge.text == "done: it was cancelled"
 
 
 def test_scores_say_on_how_many_lines_and_what_is_to_be_doubted():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import quote
@@ -42,7 +43,7 @@ def add_dag_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         if not wrong:
             wrong = (await call.post(answers.Problems, "/checks", {"request": asked})).problems
         if not wrong:
-            source = schedule.dag_source(name, cron, asked)
+            source = schedule.dag_source(name, cron, asked, datetime.now(UTC))
             path = f"/dags/{quote(name, safe='')}?why={quote(given.get('why', '').strip() or 'on a schedule', safe='')}"
             try:
                 await call.put(answers.DagFile, path, source.encode())

@@ -44,7 +44,7 @@ USES = (
 )
 """What a file of one's own may be for, and in words."""
 
-UNUSED = "not used lately"
+UNUSED = "no session used it lately"
 """What stands in the place of a file's names: the sessions that are looked through are the latest ones."""
 
 PARAMETER = "parameter."
@@ -310,6 +310,8 @@ def in_browser(text: str) -> str:
     """Return what is said of a file in the words of the form, which has fields where the client has options."""
     for pattern, instead in _IN_BROWSER:
         text = re.sub(pattern, instead, text)
+    if '"Encoding" below' in text:  # it need not be lines then
+        text = re.sub(r" Expected is JSON Lines.*(?= Nothing was stored\.)", "", text)
     return text
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tarmac.base.session import cancellation
 from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags
 from tarmac.registry.facts import score_text
@@ -82,13 +83,19 @@ def session_lines(rows: Iterable[answers.Row]) -> list[SessionLine]:
             title=row.name or row.id,
             model=row.model or "",
             owner=row.owner or "",
-            badge=_BADGES.get(row.run_state, Badge("warning", row.run_state)),
+            badge=_badge(row),
             started=row.started,
             took="" if row.seconds is None else format_seconds(row.seconds),
             says=row.says,
         )
         for row in rows
     ]
+
+
+def _badge(row: answers.Row) -> Badge:
+    if row.run_state == "failed" and cancellation(row.note):
+        return Badge("quiet", "cancelled")
+    return _BADGES.get(row.run_state, Badge("warning", row.run_state))
 
 
 _BADGES = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from croniter import croniter  # which Airflow reads schedules with
+from croniter import CroniterBadDateError, croniter  # which Airflow reads schedules with
 
 from tarmac.web.page import form
 
@@ -18,7 +19,7 @@ _TEMPLATE = re.compile(r"\{[{%#]")
 _FILE = '''"""Starts a training session on a schedule. Made by Tarmac's form of a new session."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG
@@ -30,7 +31,7 @@ REQUEST = json.loads(
 )
 
 with DAG(
-    {name!r}, schedule={cron!r}, start_date=datetime(2026, 1, 1), catchup=False, is_paused_upon_creation=False
+    {name!r}, schedule={cron!r}, start_date={begins}, catchup=False, is_paused_upon_creation=False
 ):
     TriggerDagRunOperator(
         task_id="train",
@@ -59,13 +60,29 @@ def problems(name: str, cron: str, request: Mapping[str, Any]) -> list[str]:
             "when: write minute, hour, day of the month, month and day of the week, such as 0 3 * * * for 03:00 each "
             f"day, or one of {', '.join(PRESETS)} (got {cron[:100]!r})."
         )
+    elif not _comes(cron):
+        found.append(f"when: such a time never comes, as 31 February (got {cron!r}).")
     if _TEMPLATE.search(form.as_json(request)):
         found.append("request: Airflow would read '{{', '{%' or '{#' in it as a template: leave them out.")
     return found
 
 
-def dag_source(name: str, cron: str, request: Mapping[str, Any]) -> str:
-    """Return the text of the DAG file; nothing in it comes from outside but as data. `problems` has found none."""
+def _comes(cron: str) -> bool:
+    try:
+        croniter(cron).get_next()
+    except CroniterBadDateError:
+        return False
+    return True
+
+
+def dag_source(name: str, cron: str, request: Mapping[str, Any], begins: datetime) -> str:
+    """Return the text of the DAG file; nothing in it comes from outside but as data. `problems` has found none.
+
+    Args:
+        begins: aware. Airflow starts at once what was due last since then, so it is the time at which the file is made.
+    """
     # ASCII, so that no character of a request ends or hides a line.
     text = json.dumps(request, indent=1)
-    return _FILE.format(request=text, name=name, cron=cron, prefix=f"{name}-")
+    at = begins.astimezone(UTC)
+    since = f"datetime({at.year}, {at.month}, {at.day}, {at.hour}, {at.minute}, {at.second}, tzinfo=UTC)"
+    return _FILE.format(request=text, name=name, cron=cron, begins=since, prefix=f"{name}-")

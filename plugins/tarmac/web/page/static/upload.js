@@ -103,6 +103,15 @@ function offer(place, file) {
   name.value = name.dataset.made = file.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]/g, "-").slice(0, 60);
 }
 
+// Calls a data set that is trained on as earlier sessions did, unless a person has written a name.
+function name(select) {
+  const row = select.closest("[data-set]");
+  const field = row.querySelector("input");
+  if (select !== row.querySelector("select") || (field.value && field.value !== field.dataset.made)) return;
+  const called = select.selectedOptions[0].text.split(" · ")[0].split(", ")[0];
+  if (/^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$/.test(called)) field.value = field.dataset.made = called;
+}
+
 const known = new Map(); // what is in a data set never changes
 
 // Says below the name of a data set that is chosen how many lines it has, which labels, and since when it is stored.
@@ -204,7 +213,10 @@ for (const field of document.querySelectorAll("[data-option]")) {
 }
 
 for (const select of document.querySelectorAll("[data-set] select")) {
-  select.addEventListener("change", () => tell(select));
+  select.addEventListener("change", () => {
+    name(select);
+    tell(select);
+  });
   if (select.value) tell(select);
 }
 for (const place of document.querySelectorAll("[data-upload]")) {
