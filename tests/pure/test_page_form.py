@@ -302,6 +302,11 @@ def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: Tes
     assert "<code>&lt;script&gt;</code>" in stored.text
     reference = re.findall(r'data-reference="([^"]+)"', stored.text)[0]
     assert f'<option value="{reference}">no session used it lately' in see(browser, "/new?model=test_model")
+    upload(browser, b'{"<script>": "<b>"}\n', "?name=../My <b> labels of May.v2.jsonl")
+    text = see(browser, "/new?model=test_model")
+    assert f'<option value="{reference}">My-b-labels-of-May · ' in text
+    datasets.remove(reference, settings().store_url)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_script_of_ones_own_is_checked_stored_and_sent(browser: TestClient, fakes: Fakes, tmp_path: Path):

@@ -49,7 +49,9 @@ def convert(content: bytes, *, name: str, model: str, options: dict[str, Any]) -
         client = engine.client()
         with lines_of(client, stack.stack, stack.airflow_image, _client(), short_name(name), content, options) as made:
             lines = io.BytesIO(content) if made.own else made.lines
-            return {**_checked_and_stored(lines, model), "told": made.told, "classes": made.classes}
+            stored = _checked_and_stored(lines, model)
+            datasets.call(stored["reference"], name, stack.store_url)
+            return {**stored, "told": made.told, "classes": made.classes}
     finally:
         _one_at_a_time.release()
 

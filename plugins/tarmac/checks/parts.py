@@ -281,11 +281,16 @@ def store(name: str, stream: IO[bytes]) -> dict[str, Any]:
     return {"reference": reference, "size": size, "new": new}
 
 
-def store_new(suffix: str, stream: IO[bytes]) -> dict[str, Any]:
+def store_new(suffix: str, stream: IO[bytes], name: str = "") -> dict[str, Any]:
     """Store a file under the id of its content, whatever that is. Idempotent.
+
+    Args:
+        name: of the person's file, which a list shows; "": none.
 
     Raises:
         DatasetError: it is empty or was cut off, or the store cannot be written.
     """
-    reference, size, new = datasets.put(stream, settings().store_url, suffix)
+    store_url = settings().store_url
+    reference, size, new = datasets.put(stream, store_url, suffix)
+    datasets.call(reference, name, store_url)
     return {"reference": reference, "size": size, "new": new}

@@ -197,7 +197,7 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
                 return found
             raise LookupError(f"There is no file {query['name']!r} in the data set store.")
         case ("PUT", "/file") if "suffix" in query:
-            return parts.store_new(query["suffix"], body)
+            return parts.store_new(query["suffix"], body, query.get("name", ""))
         case ("GET", "/upload"):
             return parts.upload(query["name"])
         case ("PUT", "/upload"):

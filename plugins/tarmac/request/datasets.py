@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import posixpath
 import re
 import stat
 import uuid
@@ -35,6 +36,9 @@ _STORED_AS = {
     "tar": ("code", "tarmac data push --code FOLDER"),
 }
 """What a stored file is by its suffix, and the command that stores one."""
+CALLED = "called-"
+"""How the empty files beside a stored one begin that say what it was called."""
+_MOST_OF_A_NAME = 60
 
 
 def is_id(reference: str) -> bool:
@@ -188,6 +192,28 @@ def _put(stream: IO[bytes], store_url: str, suffix: str, head: bytes, expected: 
                 filesystem.rm(partial)
 
 
+def call(reference: str, file_name: str, store_url: str) -> None:
+    """Note what a person's file was called that is stored, as an empty file beside it: a list shows it. Idempotent.
+
+    Raises:
+        DatasetError: the store refuses.
+    """
+    import fsspec
+
+    stem = file_name.rpartition("/")[2].partition(".")[0]
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:_MOST_OF_A_NAME]
+    if not name:
+        return
+    try:
+        filesystem, root = fsspec.core.url_to_fs(store_url)
+        path = f"{root}/{reference.partition('/')[0]}/{CALLED}{name}"
+        if not filesystem.exists(path):
+            filesystem.pipe_file(path, b"")
+    except Exception as error:  # the storage libraries behind fsspec share no base class
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
+
+
 def _stored_id(filesystem: Any, path: str) -> str:
     with filesystem.open(path, "rb") as stored:
         return _digest(stored)[0]
@@ -207,8 +233,12 @@ def remove(reference: str, store_url: str) -> None:
         if filesystem.exists(f"{root}/{reference}"):
             filesystem.rm(f"{root}/{reference}")
         folder = f"{root}/{reference.partition('/')[0]}"
-        if filesystem.exists(folder) and not filesystem.ls(folder, detail=False):
-            filesystem.rmdir(folder)
+        left = filesystem.ls(folder, detail=False) if filesystem.exists(folder) else ["none"]
+        if all(posixpath.basename(path).startswith(CALLED) for path in left):
+            for path in left:
+                filesystem.rm(path)
+            if filesystem.exists(folder):
+                filesystem.rmdir(folder)
     except Exception as error:  # the storage libraries behind fsspec share no base class
         reason = f"{type(error).__name__}: {str(error)[:300]}"
         raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error

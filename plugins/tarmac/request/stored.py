@@ -9,7 +9,7 @@ from typing import Any
 
 from tarmac.base.errors import DatasetError
 from tarmac.request import summary as summaries
-from tarmac.request.datasets import is_id, open_stored
+from tarmac.request.datasets import CALLED, is_id, open_stored
 
 
 def reference_of(name: str) -> str:
@@ -27,7 +27,11 @@ def reference_of(name: str) -> str:
 
 
 def listing(store_url: str) -> list[dict[str, Any]]:
-    """Return every stored file, newest first: `reference`, `size` in bytes, `stored` as an aware time or None.
+    """Return every stored file, newest first.
+
+    Returns:
+        Of each `reference`, `size` in bytes, `stored` as an aware time or None, and `called`, what the files of people
+        were called that it was stored from.
 
     Raises:
         DatasetError: the store cannot be read.
@@ -40,11 +44,17 @@ def listing(store_url: str) -> list[dict[str, Any]]:
         found = filesystem.find(root, maxdepth=2, detail=True) if filesystem.exists(root) else {}
     except Exception as error:  # the storage libraries behind fsspec share no base class
         raise _unreadable(store_url, error) from error
-    rows = []
+    rows: list[dict[str, Any]] = []
+    called: dict[str, list[str]] = {}
     for path, facts in found.items():
         reference = posixpath.relpath(path, root)
-        if is_id(reference):
+        folder, _, name = reference.partition("/")
+        if name.startswith(CALLED):
+            called.setdefault(folder, []).append(name.removeprefix(CALLED))
+        elif is_id(reference):
             rows.append({"reference": reference, "size": int(facts["size"]), "stored": _time(facts)})
+    for row in rows:
+        row["called"] = sorted(called.get(row["reference"].partition("/")[0], []))
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(rows, key=lambda row: (row["stored"] or oldest, row["reference"]), reverse=True)
 

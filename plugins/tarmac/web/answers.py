@@ -247,7 +247,9 @@ class Stored(BaseModel):
 class Listed(Stored):
     """A file of the data set store in a list."""
 
-    names: list[str] = Field([], description="what the latest 100 sessions called it, newest first")
+    names: list[str] = Field(
+        [], description="what the latest 100 sessions called it, newest first; what uploaded files were called"
+    )
 
 
 class Content(Stored):

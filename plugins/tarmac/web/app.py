@@ -398,13 +398,22 @@ def create_app(stack: Stack) -> FastAPI:
         """List what is in the data set store, newest first."""
         found = (await asked("GET", "/files", {}))[offset : offset + limit]
         names = await work(person, lambda api: sessions.names_of_data(api.runs(100))) if found else {}
-        return [{**one, "names": names.get(one["reference"], [])} for one in found]
+        # What sessions called it comes first: people know it by that.
+        return [
+            {**one, "names": list(dict.fromkeys([*names.get(one["reference"], []), *one["called"]]))} for one in found
+        ]
 
     @app.post(f"{PREFIX}/datasets", status_code=201, openapi_extra=_TAKES_A_FILE)
-    async def store_new_file(_: Starter, request: Request, suffix: Suffix = ".jsonl") -> answers.Kept:
+    async def store_new_file(
+        _: Starter,
+        request: Request,
+        suffix: Suffix = ".jsonl",
+        name: Annotated[str, Query(description="of the person's file; a list shows it", max_length=250)] = "",
+    ) -> answers.Kept:
         """Store a file whose id is not known yet. Idempotent."""
         size, content = await checked_file(request, suffix)
-        return answers.Kept(**await asked("PUT", "/file", {"suffix": suffix}, content=content, size=size))
+        query = {"suffix": suffix, "name": name}
+        return answers.Kept(**await asked("PUT", "/file", query, content=content, size=size))
 
     @app.get(f"{PREFIX}/datasets/{{name}}", response_model=answers.Stored)
     async def find_file(_: Reader, name: Name) -> Any:

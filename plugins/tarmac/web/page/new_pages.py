@@ -126,6 +126,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         only: Literal["check", ""] = "",
         model: str = "",
         suffix: Literal[".jsonl", ".py", ".sh", ".weights"] = ".jsonl",
+        name: str = "",
     ) -> Response:
         """Check the beginning of a data set, a script or weights, or store it; answer with what it is."""
         check_proof(request, tarmac_proof)
@@ -136,7 +137,9 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             )
             problems = [form.in_browser(one) for one in found.problems]
             return shown(request, "upload_part.html", **_UPLOADED | {"problems": problems, "other": found.other_form})
-        kept = await call.send_file(answers.Kept, f"/datasets?suffix={suffix}", request)
+        kept = await call.send_file(
+            answers.Kept, f"/datasets?suffix={suffix}&name={quote(name[:250], safe='')}", request
+        )
         if suffix != ".jsonl":
             named = kept.reference if suffix != ".weights" else named_weights(kept.reference)
             return shown(request, "upload_part.html", **_UPLOADED | {"file": kept, "named": named})

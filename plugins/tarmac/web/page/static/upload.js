@@ -13,8 +13,8 @@ function suffixOf(place, file) {
 // Where a file is sent to be checked by its beginning, and where to be stored.
 function address(place, file, suffix, only) {
   if ("dag" in place.dataset) return `${place.dataset.upload}?${new URLSearchParams({ name: file.name.replace(/\.py$/, "") })}`;
-  const check = only ? { only: "check", model: place.dataset.model || "" } : {};
-  return `${place.dataset.upload}?${new URLSearchParams({ suffix, ...check })}`;
+  const more = only ? { only: "check", model: place.dataset.model || "" } : { name: file.name || "" };
+  return `${place.dataset.upload}?${new URLSearchParams({ suffix, ...more })}`;
 }
 
 function send(place, body, to, onProgress) {
