@@ -116,6 +116,12 @@ def test_the_history_of_a_session_that_failed_early_has_no_state_that_it_never_w
     assert cancelled.badge.text == "done: it was cancelled"
 
 
+def test_what_to_do_names_the_button_in_the_place_of_a_command():
+    said = answers.Explanation(id="s", state="done", why=[], todo=["`tarmac retry s` takes it up again at eval_model."])
+    overview = answers.Overview(session=session(run_state="failed"), metrics=[], usage=UNUSED, explanation=said)
+    assert view(overview, EVERYTHING).todo == ['"Run again from where it failed" takes it up again at eval_model.']
+
+
 def test_scores_say_on_how_many_lines_and_what_is_to_be_doubted():
     known: dict[str, Any] = {"model": "ner", "version": "3", "model_url": "", "promotion": None, "cached_from": None}
     result = answers.Result(metrics={"f1": 1.0}, eval_lines=1, warnings=["it says little"], **known)

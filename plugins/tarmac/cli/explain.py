@@ -25,19 +25,19 @@ _BEGINS_SECONDS = 10.0
 Json = Mapping[str, Any]
 
 _LOWER = (
-    "Wait. To be admitted sooner, end it and send the request again with {less} or a higher priority; or end a session "
-    "that holds what it needs ({listing} lists them)."
+    "Wait. To be admitted sooner, give it a higher priority on its page in the browser; or end it and send the request "
+    "again with {less}; or end a session that holds what it needs ({listing} lists them)."
 )
 TODO: Mapping[Reason | None, str] = {
     None: "Nothing: the next admission cycle, a moment from now, considers it.",
-    Reason.WAITING_FOR_MEMORY: _LOWER.replace("{less}", "less resources.gpu_memory or fewer resources.gpus,"),
+    Reason.WAITING_FOR_MEMORY: _LOWER.replace("{less}", "less resources.gpu_memory or fewer resources.gpus"),
     Reason.WAITING_FOR_EXTERNAL: "Wait until the processes outside Tarmac end, or end them: `nvidia-smi` on the host "
     "lists them.",
     Reason.WAITING_FOR_DEVICE: "Mend the device that the reason names; one in quarantine takes sessions again after "
     "`make release-gpu GPU=...` on the stack's machine.",
     Reason.WAITING_FOR_TURN: "Nothing: the sessions that have waited longer go first.",
     Reason.NO_DEVICE: "See on the host whether `nvidia-smi` lists the GPU; then `make up`.",
-    Reason.WAITING_FOR_HOST: _LOWER.replace("{less}", "less in resources.memory and resources.cpus,"),
+    Reason.WAITING_FOR_HOST: _LOWER.replace("{less}", "less in resources.memory and resources.cpus"),
     Reason.NO_HOST: "See what the scheduler says of the host: `make logs SERVICE=scheduler` on the stack's machine.",
     Reason.WAITING_FOR_MACHINE: "Nothing while one starts; `make hosts` on the stack's machine says why none does.",
     Reason.EXCEEDS_DEVICE: "Ask for less in resources.gpu_memory: it never fits here.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -135,7 +136,7 @@ def view(seen: answers.Overview, about: answers.About) -> View:
         facts=[*_facts(session), *_used(used.summary)],
         history=_history(session),
         why=explained.why if explained else [],
-        todo=explained.todo if explained else [],
+        todo=[_on_page(one) for one in explained.todo] if explained else [],
         done=min(1.0, max(0.0, far.done / far.total)) if far and far.total > 0 and not over else None,
         message=(far.message if far else None) or "",
         left=format_seconds(far.eta_seconds, about=True) if far and far.eta_seconds is not None else "",
@@ -161,6 +162,11 @@ def view(seen: answers.Overview, about: answers.About) -> View:
         can_start=about.may_start,
         registered=_registered(session.result) if about.may_start else None,
     )
+
+
+def _on_page(text: str) -> str:
+    """Name the page's button in the place of the command that does the same."""
+    return re.sub(r"`tarmac retry [^`]*`", '"Run again from where it failed"', text)
 
 
 def _registered(result: answers.Result | None) -> tuple[str, str] | None:
