@@ -455,7 +455,7 @@ def test_links_and_what_is_there_twice_are_refused(tmp_path: Path) -> None:
             tar.addfile(tarfile.TarInfo("config.json"))
         out.seek(0)
         weights.unpack(out, tmp_path / "out")
-    with pytest.raises(DataError, match="no tar archive"):
+    with pytest.raises(DataError, match="are not a tar archive"):
         weights.unpack(io.BytesIO(b"x" * 5000), tmp_path / "out")
 
 

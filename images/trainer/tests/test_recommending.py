@@ -306,7 +306,7 @@ def test_a_base_that_cannot_be_one_is_refused(make_session: Callable[[str], Sess
             path.write_text(json.dumps({key: [f"x{name}" for name in given] for key, given in names.items()}))
     assert "knows none of the users and items" in session.run("train").error["message"]
     (session.folder / "base" / recommending.NAMES_FILE).unlink()
-    assert "no model of this kind" in session.run("train").error["message"]
+    assert "it is not a model of this kind" in session.run("train").error["message"]
 
 
 def test_item_neighbours_are_no_base(make_session: Callable[[str], Session]) -> None:
