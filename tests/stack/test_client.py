@@ -72,7 +72,7 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
     wrong = person.tarmac("predict", session_id, "-", stdin='{"sentence": "Ada"}\n{"text": "Bob"}\n')
     assert (wrong.returncode, wrong.stderr) == (2, 'line 2: "sentence" is missing\n')
     promoted = person.tarmac("models", "promote", "client_test", "1", "--why", "a test")
-    assert f"by     {person.user} (person)" in promoted.stdout, promoted.stderr
+    assert f"by     {person.user} (a person)" in promoted.stdout, promoted.stderr
     kept = [person.tarmac("models", "rm", "client_test", "1"), person.tarmac("data", "rm", reference)]
     assert [(one.returncode, "is in production" in one.stderr) for one in kept] == [(2, True), (2, True)]
     assert person.tarmac("models", "rollback", "client_test").returncode == 0
