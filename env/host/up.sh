@@ -191,7 +191,7 @@ wait_until_ready() {
     until compose exec -T airflow-cli python -m tarmac.cli ready >"$log" 2>&1; do
         if [ "$SECONDS" -gt "$deadline" ]; then
             show_end_of "$log"
-            die "the stack answers, but the DAG is not there yet; 'make logs' shows why."
+            die "the stack answers, but the DAG or the page is not there yet; 'make logs' shows why."
         fi
         sleep 1
     done

@@ -14,6 +14,7 @@ import pytest
 from tarmac.base import airflow_api
 from tarmac.base.airflow_api import LOG_BYTES, LOG_ENTRIES, AirflowApi, disk_is_full
 from tarmac.base.errors import ApiError
+from tarmac.cli import main
 
 
 def refusal(monkeypatch: pytest.MonkeyPatch, status: int, *, free: int) -> str:
@@ -54,6 +55,21 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[httpx.Reques
         return AirflowApi("http://webserver:8080", "u", "p")
 
     return connect
+
+
+@pytest.mark.parametrize(("page", "code"), [(200, 0), (503, 3)])
+def test_a_stack_is_ready_when_its_page_was_seen_once_so_that_no_person_waits_for_the_first_visit(
+    serving: Callable[..., AirflowApi], monkeypatch: pytest.MonkeyPatch, page: int, code: int
+):
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/tarmac/":
+            assert request.headers["Cookie"] == "_token=t"
+            return httpx.Response(page)
+        return httpx.Response(200, json={"has_import_errors": False})
+
+    api = serving(answer)
+    monkeypatch.setattr(main, "log_in", lambda: api)
+    assert main.main(["ready"]) == code
 
 
 @pytest.mark.parametrize(

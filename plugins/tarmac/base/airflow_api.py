@@ -144,6 +144,14 @@ class AirflowApi:
         self._raise_for(answer)
         return answer.json() if answer.content else None
 
+    def visit(self, path: str) -> None:
+        """Fetch a page as a browser with this login does.
+
+        Raises:
+            ApiError: no answer or an error status.
+        """
+        self._raise_for(self._send("GET", path, headers={"Cookie": f"_token={self.token}"}))
+
     def trigger(self, request: dict[str, Any], run_id: str | None = None) -> str:
         """Start a run with a request; returns its run id."""
         payload: dict[str, Any] = {"logical_date": None, "conf": request}

@@ -255,11 +255,16 @@ def migrate(arguments: argparse.Namespace) -> int:
 
 
 def ready(_: argparse.Namespace) -> int:
-    """Tell whether the API answers and has the DAG."""
-    dag = log_in().call("GET", f"/dags/{DAG_ID}")
+    """Tell whether the API answers and has the DAG, and whether Tarmac's page is there.
+
+    The first visit of the page after a start takes longest. This one is it, so that no person waits for it.
+    """
+    api = log_in()
+    dag = api.call("GET", f"/dags/{DAG_ID}")
     if dag["has_import_errors"]:
         print(f"{DAG_ID} has import errors: see the UI's first page.", file=sys.stderr)
         return ExitCode.UNREACHABLE
+    api.visit("/tarmac/")
     return 0
 
 
@@ -338,7 +343,8 @@ def main(argv: list[str] | None = None) -> int:
     listing.set_defaults(run=trainers)
     look = commands.add_parser("settings-check", help="refuse a setting that is wrong")
     look.set_defaults(run=check_settings)
-    commands.add_parser("ready", help="exit 0 once the API answers and has the DAG").set_defaults(run=ready)
+    look = commands.add_parser("ready", help="exit 0 once the API answers and has the DAG, and the page is there")
+    look.set_defaults(run=ready)
     given = sys.argv[1:] if argv is None else argv
     for word in given:
         if not_text := text_problem(word):
