@@ -52,6 +52,23 @@ def version(mlflow: Mlflow, registry: Registry, name: str) -> Versions:
     return make
 
 
+def test_a_model_says_another_kind_only_when_all_its_versions_were_removed(
+    mlflow: Mlflow, registry: Registry, name: str, version: Versions
+):
+    def register_another() -> int:
+        run, source = mlflow.saved()
+        return registry.register(
+            name=name, kind="other", run_id=run, source=source, metrics={}, description="", tags={}
+        ).version
+
+    numbers = [version(), register_another()]
+    assert registry.kind_of(name) == "test_model"
+    for number in numbers:
+        mlflow.call("DELETE", "/model-versions/delete", name=name, version=str(number))
+    register_another()
+    assert registry.kind_of(name) == "other"
+
+
 def by_rule(
     production: Production, name: str, version: int, score: float, *, on: str = "e1", who: str = "", **scores: float
 ) -> Decision:

@@ -16,7 +16,7 @@ from tarmac.containers import engine
 from tarmac.containers.converting import lines_of
 from tarmac.request import datasets
 from tarmac.request.catalogue import catalogue
-from tarmac.request.content import HEAD_BYTES, problem_with_content, problem_with_kind
+from tarmac.request.content import HEAD_BYTES, problem_with_content, refused_for
 
 WAIT_SECONDS = 30.0
 """How long a file waits for the one before it, which may take as much memory."""
@@ -60,8 +60,8 @@ def _checked_and_stored(lines: IO[bytes], model: str) -> dict[str, Any]:
     head = lines.read(HEAD_BYTES)
     problem = problem_with_content(head, ".jsonl")
     known = catalogue().models.get(model)
-    if problem is None and known is not None and (why := problem_with_kind(head, model=model, key=known.reads)):
-        problem = f"FILE: {why}. Nothing was stored."
+    if problem is None and known is not None:
+        problem = refused_for(head, model=model, key=known.reads)
     for found in [problem] if problem else reading.broken_lines(head, model):
         raise DatasetError(found)
     reference, size, new = datasets.put(lines, settings().store_url, head=head)

@@ -26,8 +26,7 @@ class HostKey(NamedTuple):
 
 
 def host_key() -> HostKey:
-    """Make a host key. It is kept nowhere here: the machine alone has the private half, and whoever reads its user
-    data."""
+    """Make a host key. The stack does not keep the private half: only the machine and its user data have it."""
     made = Ed25519PrivateKey.generate()
     private = made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     return HostKey(private, made.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode())

@@ -181,7 +181,7 @@ class Supervisor:
                     return 1
                 if self._dead(pulse):
                     return 1
-            return self._end(scheduler)
+            return end(scheduler, GRACE_SECONDS)
         finally:
             for helper in self._helpers:
                 helper.end()
@@ -223,14 +223,19 @@ class Supervisor:
         )
         return True
 
-    def _end(self, scheduler: subprocess.Popen[bytes]) -> int:
-        """Ask the scheduler to end; whatever is left of it ends with this container."""
-        scheduler.send_signal(signal.SIGTERM)
-        try:
-            scheduler.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("Tasks are left after %g s; their containers go on and are found again.", GRACE_SECONDS)
-        return 0
+
+def end(process: subprocess.Popen[bytes], seconds: float) -> int:
+    """Ask what runs tasks to end; whatever is left of it ends with this container. Returns the container's exit code.
+
+    Args:
+        seconds: that its tasks get to end by themselves.
+    """
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        log.warning("Tasks are left after %g s; their containers go on and are found again.", seconds)
+    return 0
 
 
 def main() -> int:

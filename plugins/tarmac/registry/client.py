@@ -213,13 +213,11 @@ class Registry:
         """
         with _refused_for_good(f"MLflow does not register the model of run {run_id} as {name!r}"):
             self._log_metrics(run_id, metrics)
-            there = self._versions(f"name = {quoted(name)}")
-            for found in there:
-                if (found.run_id, found.source) == (run_id, source):
+            for found in self._versions(f"name = {quoted(name)} and run_id = {quoted(run_id)}"):
+                if found.source == source:
                     return found
             self._need_files(source)
-            if not there:
-                self._say_kind(name, kind)
+            self._say_kind(name, kind)
             version = {
                 "name": name,
                 "source": source,
@@ -321,11 +319,9 @@ class Registry:
 
     def _say_kind(self, name: str, kind: str) -> None:
         """Note what a model without versions will hold: those that it had may have been of another kind."""
-        try:
+        model = self.model(name)
+        if model is not None and model.kind != kind and not self._versions(f"name = {quoted(name)}"):
             self.call("POST", "/registered-models/set-tag", {"name": name, "key": tag.MODEL, "value": kind})
-        except RegistryError as error:
-            if error.code != NOT_THERE:  # it is made with its first version
-                raise
 
     def kind_of(self, name: str) -> str | None:
         """Return what kind of model a registered model holds, "" where that is not known; None: there is none."""

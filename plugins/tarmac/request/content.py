@@ -106,6 +106,12 @@ def problem_with_kind(head: bytes, *, model: str, key: str) -> str | None:
     return problem_with_all_lines(head.split(b"\n"), model=model, key=key)
 
 
+def refused_for(head: bytes, *, model: str, key: str) -> str | None:
+    """Say the same of a file that is to be stored. Pure."""
+    problem = problem_with_kind(head, model=model, key=key)
+    return None if problem is None else f"FILE: {problem}. Nothing was stored."
+
+
 def problem_with_all_lines(lines: Iterable[bytes], *, model: str, key: str) -> str | None:
     """Say the same of a whole data set, of which no more is read than up to the first line for the model.
 

@@ -154,8 +154,15 @@ def put(
         DatasetError: the file is empty or not what was expected, or the store cannot be written; nothing is left
             behind.
     """
-    try:
+    with _writing(store_url):
         return _put(canonical(stream) if suffix == ".weights" else stream, store_url, suffix, head, expected)
+
+
+@contextlib.contextmanager
+def _writing(store_url: str) -> Iterator[None]:
+    """Turn what storage libraries raise into a sentence that names the store."""
+    try:
+        yield
     except DatasetError:
         raise
     except Exception as error:  # the storage libraries behind fsspec share no base class
@@ -204,14 +211,11 @@ def call(reference: str, file_name: str, store_url: str) -> None:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:_MOST_OF_A_NAME]
     if not name:
         return
-    try:
+    with _writing(store_url):
         filesystem, root = fsspec.core.url_to_fs(store_url)
         path = f"{root}/{reference.partition('/')[0]}/{CALLED}{name}"
         if not filesystem.exists(path):
             filesystem.pipe_file(path, b"")
-    except Exception as error:  # the storage libraries behind fsspec share no base class
-        reason = f"{type(error).__name__}: {str(error)[:300]}"
-        raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
 
 
 def _stored_id(filesystem: Any, path: str) -> str:
@@ -227,7 +231,7 @@ def remove(reference: str, store_url: str) -> None:
     """
     import fsspec
 
-    try:
+    with _writing(store_url):
         filesystem, root = fsspec.core.url_to_fs(store_url)
         filesystem.invalidate_cache()
         if filesystem.exists(f"{root}/{reference}"):
@@ -239,9 +243,6 @@ def remove(reference: str, store_url: str) -> None:
                 filesystem.rm(path)
             if filesystem.exists(folder):
                 filesystem.rmdir(folder)
-    except Exception as error:  # the storage libraries behind fsspec share no base class
-        reason = f"{type(error).__name__}: {str(error)[:300]}"
-        raise DatasetError(f"The data set store {store_url} cannot be written: {reason}.") from error
 
 
 def _file_url_problem(url: str) -> str | None:

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tarmac.base.session import cancellation
+
 Bytes = Annotated[int, Field(description="bytes")]
 
 
@@ -89,6 +91,11 @@ class Row(BaseModel):
     now: str = Field(description="what it does, for people; empty when it has ended")
     note: str
     says: str = Field("", description="in a line, for people: what it does, or how it ended")
+
+    @property
+    def was_cancelled(self) -> bool:
+        """Whether a person cancelled it: Airflow calls it failed."""
+        return self.run_state == "failed" and cancellation(self.note) is not None
 
 
 class Task(BaseModel):

@@ -39,7 +39,7 @@ from tarmac.cli.retry import retry_run
 from tarmac.request import stored
 from tarmac.request.callers import Right, basic, bearer, cookie_token
 from tarmac.request.catalogue import Parameter, catalogue
-from tarmac.request.content import HEAD_BYTES, may_be_read, problem_with_content, problem_with_kind
+from tarmac.request.content import HEAD_BYTES, may_be_read, problem_with_content, refused_for
 from tarmac.request.schema import MAX_REQUEST_BYTES, request_problems
 from tarmac.request.starting import check_key, start
 from tarmac.request.text import read_json, text_problems
@@ -480,8 +480,8 @@ def create_app(stack: Stack) -> FastAPI:
                 return problem, suffix == ".jsonl" and may_be_read(head)
             if known is None or suffix != ".jsonl":
                 return None, False
-            problem = problem_with_kind(head, model=model, key=known.reads)
-            return (None, False) if problem is None else (f"FILE: {problem}. Nothing was stored.", True)
+            problem = refused_for(head, model=model, key=known.reads)
+            return problem, problem is not None
 
         problem, other_form = await anyio.to_thread.run_sync(check, limiter=limiter)
         found = [problem] if problem else []

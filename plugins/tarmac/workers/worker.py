@@ -16,7 +16,7 @@ import time
 
 from tarmac.base.errors import AirflowStateError
 from tarmac.reaper.airflow_state import database_url
-from tarmac.reaper.supervisor import CHECK_SECONDS, DEAF_SECONDS, GRACE_SECONDS, SOCKET, listens
+from tarmac.reaper.supervisor import CHECK_SECONDS, DEAF_SECONDS, GRACE_SECONDS, SOCKET, end, listens
 from tarmac.workers.presence import Presence
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Worker:
                     log.error("No process has listened on %s for %g s.", SOCKET, DEAF_SECONDS)
                     return 1
                 self._tell()
-            return self._end(worker)
+            return end(worker, GRACE_SECONDS)
         finally:
             self._presence.close()
 
@@ -86,15 +86,6 @@ class Worker:
             if not self._silent:
                 log.warning("%s", error)
             self._silent = True
-
-    def _end(self, worker: subprocess.Popen[bytes]) -> int:
-        """Ask the Celery worker to end; whatever is left of it ends with this container."""
-        worker.send_signal(signal.SIGTERM)
-        try:
-            worker.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            log.warning("Tasks are left after %g s; their containers go on and are found again.", GRACE_SECONDS)
-        return 0
 
 
 def main() -> int:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tarmac.base.session import cancellation
 from tarmac.base.units import GIB, format_seconds
 from tarmac.web import answers
 from tarmac.web.page.bars import WIDTH, gpu_title
@@ -131,12 +130,7 @@ def _lane(
 
 def _outcome(one: answers.Attempt, row: answers.Row | None) -> str:
     """How a training ended, in a word; one that ended since a person cancelled its session has not failed."""
-    if (
-        one.outcome not in (None, "success")
-        and row is not None
-        and row.run_state == "failed"
-        and cancellation(row.note)
-    ):
+    if one.outcome not in (None, "success") and row is not None and row.was_cancelled:
         return CANCELLED
     return one.outcome or "runs"
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from tarmac.base.session import cancellation
 from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags
 from tarmac.registry.facts import score_text
@@ -93,7 +92,7 @@ def session_lines(rows: Iterable[answers.Row]) -> list[SessionLine]:
 
 
 def _badge(row: answers.Row) -> Badge:
-    if row.run_state == "failed" and cancellation(row.note):
+    if row.was_cancelled:
         return Badge("quiet", "cancelled")
     return _BADGES.get(row.run_state, Badge("warning", row.run_state))
 

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.base import ids
-from tarmac.base.session import cancellation
 from tarmac.base.states import SessionState
 from tarmac.base.units import GIB, format_seconds, format_size
 from tarmac.registry.evaluation import Interval
@@ -176,7 +175,7 @@ def _registered(result: answers.Result | None) -> tuple[str, str] | None:
 def _badge(session: answers.Session) -> Badge:
     if session.run_state == "success":
         return Badge("good", "done: it ended well")
-    if session.run_state == "failed" and cancellation(session.note):
+    if session.was_cancelled:
         return Badge("quiet", "done: it was cancelled")
     if session.run_state == "failed":
         return Badge("bad", "done: it failed")
