@@ -1,4 +1,7 @@
-"""Notes what Airflow keeps no word of: that a state was set by hand, and whose upload a run's DAG is."""
+"""Notes what Airflow keeps no word of: that a state was set by hand, and whose upload a run's DAG is.
+
+A run that a schedule begins belongs to the person who uploaded its DAG, and so do the sessions that it starts.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,8 @@ class RunMarks:
         """Airflow calls it when a run begins."""
         if dag_run.dag_id != DAG_ID and settings().dag_upload and (upload := upload_of(dag_run.dag_id)):
             _append_to_note(dag_run, note_with_label(upload, dag_run.note))
+            # Airflow gives a run that a task starts the person of the task's own run; one by schedule has none.
+            dag_run.triggering_user_name = dag_run.triggering_user_name or upload.who
 
     @hookimpl
     def on_dag_run_failed(self, dag_run: Any, msg: str) -> None:
