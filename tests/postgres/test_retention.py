@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg2
@@ -16,6 +17,7 @@ from tarmac.base.session import SessionKey
 from tarmac.reaper.airflow_state import AirflowState
 
 DAYS = 30
+NEXT = datetime(2026, 12, 1, 3, tzinfo=UTC)
 
 
 class Airflow:
@@ -137,9 +139,9 @@ def test_dags_their_files_errors_and_runs_are_read_from_airflows_own_tables(airf
             airflow.url,
             "INSERT INTO dag (dag_id, bundle_name, relative_fileloc, is_paused, is_stale, last_parsed_time,"
             " max_active_tasks, max_consecutive_failed_dag_runs, has_task_concurrency_limits, fail_fast,"
-            " timetable_type, partition_mapper_info)"
-            " VALUES (%s, %s, 'f.py', true, %s, now(), 1, 0, false, false, '', '[]')",
-            (dag, bundle, stale),
+            " timetable_type, partition_mapper_info, next_dagrun_create_after)"
+            " VALUES (%s, %s, 'f.py', true, %s, now(), 1, 0, false, false, '', '[]', %s)",
+            (dag, bundle, stale, NEXT if dag == "d" else None),
         )
     found = {row.dag_id: row for row in airflow.state.dags()}
     assert {name: (row.bundle, row.file, row.paused, row.there) for name, row in found.items()} == {
@@ -147,6 +149,7 @@ def test_dags_their_files_errors_and_runs_are_read_from_airflows_own_tables(airf
         "gone": ("uploaded", "f.py", True, False),
         "theirs": ("dags-folder", "f.py", True, True),
     }
+    assert (found["d"].next_run, found["theirs"].next_run) == (NEXT, None)
     assert found["d"].loaded is not None
     assert found["d"].loaded.tzinfo is not None
     query(

@@ -219,12 +219,24 @@ def test_only_uploaded_dags_are_looked_at(monkeypatch: pytest.MonkeyPatch):
     assert [one.fileloc for one in seen] == ["/opt/airflow/uploads/yes/a.py"]
 
 
+def a_run(dag_id: str, who: str | None = None) -> SimpleNamespace:
+    return SimpleNamespace(dag_id=dag_id, note=None, dag_run_note=None, triggering_user_name=who)
+
+
+def test_a_run_of_an_uploaded_dag_belongs_to_who_triggers_it_and_by_schedule_to_who_uploaded_it():
+    folder.put("f", FILE, ADA)
+    for dag_id, who, whose in (("one", None, "ada"), ("one", "bob", "bob"), ("another", None, None)):
+        run = a_run(dag_id, who)
+        marks.RunMarks().on_dag_run_running(run, "started")
+        assert run.triggering_user_name == whose
+
+
 def test_each_run_of_an_uploaded_dag_gets_the_label_once(monkeypatch: pytest.MonkeyPatch):
     folder.put("f", FILE, ADA)
-    run = SimpleNamespace(dag_id="one", note=None, dag_run_note=None)
+    run = a_run("one")
     marks.RunMarks().on_dag_run_running(run, "started")
     assert run.note == ("Uploaded by ada, 2026-11-29 14:00 UTC: twice the steps", None)
-    other = SimpleNamespace(dag_id="another", note=None, dag_run_note=None)
+    other = a_run("another")
     marks.RunMarks().on_dag_run_running(other, "started")
     assert other.note is None
     assert note_with_label(ADA, "mine").splitlines() == ["mine", ADA.label]
@@ -232,7 +244,7 @@ def test_each_run_of_an_uploaded_dag_gets_the_label_once(monkeypatch: pytest.Mon
     assert len(note_with_label(ADA, "x" * 2000)) == 1000
     monkeypatch.setenv("TARMAC_DAG_UPLOAD", "no")
     settings.cache_clear()
-    off = SimpleNamespace(dag_id="one", note=None, dag_run_note=None)
+    off = a_run("one")
     marks.RunMarks().on_dag_run_running(off, "started")
     assert off.note is None
 
@@ -281,6 +293,12 @@ def test_an_upload_is_shown_when_airflow_has_loaded_it_since(rows: list[DagRow],
     assert found["state"] == state
     assert found["error"] == ("f.py: ValueError: new" if state == "broken" else "")
     assert found["dags"][0]["url"] == "http://here/dags/one"
+
+
+@pytest.mark.parametrize(("paused", "told"), [(False, AT + timedelta(hours=1)), (True, None)])
+def test_when_a_schedule_begins_a_dag_next_is_told_unless_it_is_paused(paused: bool, told: datetime | None):
+    (found,) = facts("f", ADA, [row(paused=paused, next_run=AT + timedelta(hours=1))], {}, "http://here")["dags"]
+    assert found["next_run"] == told
 
 
 def test_what_remains_is_said_with_the_time():
@@ -455,7 +473,7 @@ def page(checker: None) -> Iterator[Callable[..., httpx.Response]]:
 
 
 def test_a_request_is_put_on_a_schedule_in_the_browser_and_taken_off(
-    page: Callable[..., httpx.Response], uploads: Path
+    page: Callable[..., httpx.Response], uploads: Path, airflow: Airflow
 ):
     form = {"name": "nightly", "when": " 0  3 * * * ", "why": "new labels come at night", "request": json.dumps(GOOD)}
     preview = page("POST", "/new", do="check", model="test_model", **{"data.0.train": GOOD["datasets"]["a"]["train"]})  # type: ignore[index]
@@ -472,6 +490,12 @@ def test_a_request_is_put_on_a_schedule_in_the_browser_and_taken_off(
     year, month, day, *time = map(int, re.findall(r"start_date=datetime\((.*), tzinfo=UTC\)", text)[0].split(", "))
     begins = datetime(year, month, day, *time, tzinfo=UTC)
     assert timedelta() <= now - begins < timedelta(minutes=2), "what was due before is not made up for"
+    airflow.rows = [
+        row(dag_id="nightly", file="nightly.py", paused=False, loaded=now + timedelta(minutes=1), next_run=AT)
+    ]
+    shown = f'<time datetime="{AT.isoformat(timespec="seconds")}">'
+    assert shown not in listed
+    assert shown in unescape(page("GET", "/dags").text)
     assert page("POST", "/dags/nightly/remove").status_code == 303
     assert "No DAG file is uploaded" in page("GET", "/dags").text
 

@@ -19,7 +19,7 @@ from fakes.web import GOOD, Fakes, browsing, stored_in
 from tarmac.base.session import cancelled_note
 from tarmac.web import answers
 from tarmac.web.page.forgery import word_for
-from tarmac.web.page.lists import compared, model_card, model_cards, session_lines
+from tarmac.web.page.lists import compared, model_card, model_cards, session_lines, to_choose
 
 PATHS = ["/sessions", "/datasets", "/models", "/models/news-entities", "/models/news-entities?a=2&b=4"]
 
@@ -134,6 +134,30 @@ def test_what_differs_between_two_versions_comes_first():
         ("metric", "g", "-", "3", True),
         ("data", "lines", "9", "9", False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("", ""),
+        ("?compare=yes", "Choose two versions to compare: one as the first, one as the second."),
+        ("?a=2&compare=yes", "Version 2 is the first: choose another version as the second, too."),
+        ("?b=4", "Version 4 is the second: choose another version as the first, too."),
+        ("?a=4&b=4&compare=yes", "Version 4 is chosen as both: choose another version as the first or as the second."),
+        ("?a=2&b=4&compare=yes", ""),
+    ],
+)
+def test_a_person_who_compares_without_two_versions_is_told_what_to_choose(browser: TestClient, query: str, says: str):
+    text = see(browser, f"/models/news-entities{query}").text
+    assert ('role="alert"' in text) == bool(says)
+    assert says in text
+    assert ('<h2 id="compared"' in text) == ("a=2&b=4" in query)
+    for number in re.findall(r"[ab]=(\d)", query):  # what was chosen stays so
+        assert f'value="{number}" checked' in text
+
+
+def test_a_model_of_one_version_has_nothing_to_compare_with():
+    assert to_choose("", "", 1) == "This model has one version only: there is nothing to compare it with yet."
 
 
 def test_a_user_promotes_and_rolls_back_and_a_viewer_or_another_site_does_not(

@@ -30,7 +30,12 @@ def facts(
     found: dict[str, Any] = {
         "name": name,
         "dags": [
-            {"id": dag, "url": f"{public_url}/dags/{dag}", "paused": have[dag].paused if dag in have else None}
+            {
+                "id": dag,
+                "url": f"{public_url}/dags/{dag}",
+                "paused": have[dag].paused if dag in have else None,
+                "next_run": have[dag].next_run if dag in have and not have[dag].paused else None,
+            }
             for dag in upload.dags
         ],
         "who": upload.who,

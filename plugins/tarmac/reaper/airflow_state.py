@@ -30,7 +30,10 @@ def _old_run(days: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DagRow:
-    """A DAG as Airflow has it: where its file is, when it was loaded last (aware), whether the file has it still."""
+    """A DAG as Airflow has it: where its file is, when it was loaded last (aware), whether the file has it still.
+
+    `next_run`: when its schedule begins it next, unless it is paused; None: it has no schedule.
+    """
 
     dag_id: str
     bundle: str
@@ -38,6 +41,7 @@ class DagRow:
     loaded: datetime | None
     paused: bool
     there: bool
+    next_run: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ class AirflowState:
         with self._transaction() as cursor:
             cursor.execute(
                 "SELECT dag_id, coalesce(bundle_name, ''), coalesce(relative_fileloc, ''), last_parsed_time, is_paused,"
-                " NOT is_stale FROM dag"
+                " NOT is_stale, next_dagrun_create_after FROM dag"
             )
             return [DagRow(*row) for row in cursor.fetchall()]
 

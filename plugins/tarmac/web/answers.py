@@ -355,6 +355,9 @@ class UploadedId(BaseModel):
     id: str
     url: str = Field(description="in Airflow's UI")
     paused: bool | None = Field(description="null: Airflow has not loaded it yet")
+    next_run: datetime | None = Field(
+        None, description="when its schedule begins it next; null: it has none, is paused or is not loaded yet"
+    )
 
 
 class DagFile(BaseModel):

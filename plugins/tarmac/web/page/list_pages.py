@@ -72,16 +72,17 @@ def add_list_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Call
         return shown(request, "models.html", title="Models", tab="Models", cards=lists.model_cards(found))
 
     @page.get("/models/{name}")
-    async def show_model(request: Request, name: str, a: str = "", b: str = "") -> Response:
+    async def show_model(request: Request, name: str, a: str = "", b: str = "", compare: str = "") -> Response:
         """Show a registered model: its versions, what was in production, and two versions side by side."""
         call = calls(request)
         found = await call.get(list[answers.Version], "/models", {"name": name})
         steps = await call.get(list[answers.Step], f"/models/{quote(name, safe='')}/production")
-        pair = None
-        if a and b:
+        pair, choose = None, lists.to_choose(a, b, len(found)) if a or b or compare else ""
+        if a and b and not choose:
             query = {"a": f"{name}/{a}", "b": f"{name}/{b}"}
             pair = lists.compared(await call.get(list[answers.Compared], "/models/compare", query))
         values = {"card": lists.model_card(name, found), "steps": steps[::-1], "pair": pair, "a": a, "b": b}
+        values["choose"] = choose
         about = await call.get(answers.About, "/version")
         return shown(request, "model.html", title=name, tab="Models", about=about, **values)
 

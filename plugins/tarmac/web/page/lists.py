@@ -176,6 +176,25 @@ def _version(one: answers.Version) -> VersionLine:
     )
 
 
+def to_choose(first: str, second: str, there: int) -> str:
+    """Say what a person has to choose before two versions of a model can be compared; "": nothing.
+
+    Args:
+        first, second: what was chosen; "" where nothing was.
+        there: how many versions the model has.
+    """
+    if there < 2:
+        return "This model has one version only: there is nothing to compare it with yet."
+    if first and first == second:
+        return f"Version {first} is chosen as both: choose another version as the first or as the second."
+    if not first and not second:
+        return "Choose two versions to compare: one as the first, one as the second."
+    if not first or not second:
+        chosen, missing = ("first", "second") if first else ("second", "first")
+        return f"Version {first or second} is the {chosen}: choose another version as the {missing}, too."
+    return ""
+
+
 def compared(pair: Sequence[answers.Compared]) -> list[tuple[str, str, str, str, bool]]:
     """Return the rows of a comparison: section, name, both values, and whether they differ; what differs first."""
     rows = []
