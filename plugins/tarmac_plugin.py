@@ -24,7 +24,7 @@ from tarmac.request.api_guard import RequestGuard
 from tarmac.request.callers import may_trigger
 from tarmac.request.checker import ask_checker
 from tarmac.tasks.marks import RunMarks
-from tarmac.web.mounted import SITE, Preparing
+from tarmac.web.mounted import SITE, Preparing, first_visit
 
 
 class TarmacPlugin(AirflowPlugin):
@@ -50,5 +50,10 @@ class TarmacPlugin(AirflowPlugin):
             "args": [],
             "kwargs": {"ask": ask_checker, "allowed": may_trigger},
         },
-        {"name": "Tarmac page", "middleware": Preparing, "args": [], "kwargs": {"mounted": SITE}},
+        {
+            "name": "Tarmac page",
+            "middleware": Preparing,
+            "args": [],
+            "kwargs": {"mounted": SITE, "visit": first_visit},
+        },
     ]

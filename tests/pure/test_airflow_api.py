@@ -58,7 +58,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[httpx.Reques
 
 
 @pytest.mark.parametrize(("page", "code"), [(200, 0), (503, 3)])
-def test_a_stack_is_ready_when_its_page_was_seen_once_so_that_no_person_waits_for_the_first_visit(
+def test_a_stack_is_ready_when_its_page_answers(
     serving: Callable[..., AirflowApi], monkeypatch: pytest.MonkeyPatch, page: int, code: int
 ):
     def answer(request: httpx.Request) -> httpx.Response:

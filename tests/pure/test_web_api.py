@@ -7,8 +7,7 @@ import functools
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,16 @@ import pytest
 from fastapi import HTTPException
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 from fakes.web import API, GOOD, LINE, NAME, Fakes, shared_api, stored_in
 from fakes.weights import FILES, tar
 from tarmac.base.errors import CheckerUnavailableError
 from tarmac.request import callers, stored
 from tarmac.web.app import create_app
+from tarmac.web.first_visit import PATHS, visit
 from tarmac.web.mounted import Mounted, Preparing
 from tarmac.web.stack import AirflowStack
 from tarmac.web.versions import API_VERSION
@@ -689,23 +691,47 @@ def test_the_app_is_made_once(fakes: Fakes):
     assert made == [1]
 
 
-def test_the_app_is_made_after_the_webserver_s_first_call_before_one_looks_at_it(fakes: Fakes):
-    made: list[str] = []
-    there = threading.Event()
+def starting(token: Callable[[], Awaitable[str | None]]) -> tuple[TestClient, list[tuple[str, str]]]:
+    """A webserver that has not started yet, and what was called of it: the path, and whose token."""
+    called: list[tuple[str, str]] = []
 
-    def make() -> Any:
-        made.append(threading.current_thread().name)
-        there.set()
-        return create_app(fakes)
+    async def answer(request: Request) -> Response:
+        # Airflow's own code asks for the app and its state.
+        assert request.app in (airflow, page)
+        assert request.headers["authorization"] == f"Bearer {request.cookies['_token']}"
+        called.append((request.url.path, request.cookies["_token"]))
+        return Response()
 
-    mounted = Mounted(make)
-    client = TestClient(Preparing(Starlette(routes=[Mount("/tarmac", app=mounted)]), mounted=mounted))
-    with client:
-        assert made == [], "a webserver that starts does nothing else"
-        assert client.get("/health").status_code == 404
-        assert there.wait(60)
-        assert client.get(f"/tarmac{API}/version").status_code == 401
-    assert made == ["tarmac-page"]
+    page = Starlette(routes=[Route("/", answer)])
+    mounted = Mounted(lambda: page)
+    airflow = Starlette(routes=[Mount("/tarmac", app=mounted), Route("/api/v2/{rest:path}", answer)])
+    airflow.add_middleware(Preparing, mounted=mounted, visit=lambda app: visit(app, token))
+    return TestClient(airflow), called
+
+
+def test_a_webserver_visits_the_page_itself_before_it_takes_calls():
+    async def token() -> str:
+        return "of-a-reader"
+
+    webserver, called = starting(token)
+    assert called == []
+    with webserver:
+        assert called == [(path.partition("?")[0], "of-a-reader") for path in PATHS]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_webserver_starts_where_nothing_can_be_visited_and_says_so(caplog: pytest.LogCaptureFixture, *, fails: bool):
+    async def token() -> None:
+        if fails:
+            raise OSError("the database does not answer")
+
+    caplog.set_level("INFO")
+    webserver, called = starting(token)
+    with webserver:
+        assert called == []
+        assert webserver.get("/nowhere").status_code == 404
+    said = "was not visited before the webserver started: OSError: the database" if fails else "no login may see"
+    assert said in caplog.text
 
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path):

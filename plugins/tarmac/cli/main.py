@@ -255,10 +255,7 @@ def migrate(arguments: argparse.Namespace) -> int:
 
 
 def ready(_: argparse.Namespace) -> int:
-    """Tell whether the API answers and has the DAG, and whether Tarmac's page is there.
-
-    The first visit of the page after a start takes longest. This one is it, so that no person waits for it.
-    """
+    """Tell whether the API answers and has the DAG, and whether Tarmac's page is there."""
     api = log_in()
     dag = api.call("GET", f"/dags/{DAG_ID}")
     if dag["has_import_errors"]:

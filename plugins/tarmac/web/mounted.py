@@ -1,5 +1,5 @@
 """What the plugin gives Airflow: an ASGI app that is made when it is needed, so that no process but the webserver pays
-for it, and what makes it there after the first call of any kind, so that the first person who looks does not wait."""
+for it, and what makes and visits it there before the webserver takes calls, so that nobody waits for a first visit."""
 
 from __future__ import annotations
 
@@ -38,24 +38,45 @@ class Mounted:
 
 
 class Preparing:
-    """ASGI middleware of a whole webserver: when that has answered its first call, a thread makes the mounted app.
+    """ASGI middleware of a whole webserver: before that takes its first call, the mounted app is made and visited.
 
     Args:
         app: what it passes every call on to.
         mounted: what is made.
+        visit: makes the visit, on the app that is passed.
     """
 
-    def __init__(self, app: App, mounted: Mounted) -> None:
-        self._app, self._mounted, self._begun = app, mounted, False
+    def __init__(self, app: App, mounted: Mounted, visit: Callable[[App], Awaitable[None]]) -> None:
+        self._app, self._mounted, self._visit = app, mounted, visit
 
     async def __call__(
         self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
     ) -> None:
-        """Pass a call on."""
-        await self._app(scope, receive, send)
-        if scope["type"] == "http" and not self._begun:
-            self._begun = True
-            threading.Thread(target=self._mounted.prepare, name="tarmac-page", daemon=True).start()
+        """Pass a call on. That the webserver has started is passed on after the visit."""
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+
+        async def within(
+            call: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+        ) -> None:
+            # Which the webserver itself would say.
+            await self._app({**call, **{key: scope[key] for key in ("app", "state") if key in scope}}, receive, send)
+
+        async def passed_on(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await asyncio.to_thread(self._mounted.prepare)
+                await self._visit(within)
+            await send(message)
+
+        await self._app(scope, receive, passed_on)
+
+
+async def first_visit(app: App) -> None:
+    """Visit the page of this stack."""
+    from tarmac.web.first_visit import visit
+
+    await visit(app)
 
 
 def site() -> App:
