@@ -335,6 +335,36 @@ def test_a_log_is_read_on_from_where_it_was_read_to(call: Callable[..., httpx.Re
     assert (refused.status_code, refused.json()["detail"][:25]) == (404, "task: there is no task 'x")
 
 
+@pytest.mark.parametrize("first", [0, 4])
+def test_the_log_of_a_task_that_a_cancellation_ended_says_so_in_one_line(
+    call: Callable[..., httpx.Response], fakes: Fakes, first: int
+):
+    fakes.airflow_api.add("bad", "failed")
+    fakes.airflow_api.tasks = {"train_model_cpu": "failed"}
+    ours = "The task was ended from outside. Its container goes on until the next attempt finds it."
+    not_running = "API_SERVER_ERROR: {'status_code': 409, 'message': 'Server returned error'}"
+    fakes.airflow_api.log = [
+        "it trains",
+        {"event": "Process exited abnormally", "level": "warning"},
+        {"event": "Server indicated the task shouldn't be running anymore. Terminating process", "level": "error"},
+        "Detached from the container: the task was ended from outside.",
+        {"event": "Task failed with exception", "level": "error", "error_detail": [{"exc_value": ours}]},
+        {
+            "event": "Failed to report terminal task state to supervisor",
+            "level": "error",
+            "error_detail": [{"exc_value": not_running}],
+        },
+        {"event": "Process exited abnormally", "level": "warning"},
+        {"event": "Task killed!", "level": "error"},
+    ]
+    assert call("viewer", "GET", f"/sessions/bad/logs?first={first}").json()["lines"] == [
+        "it trains",
+        "warning: Process exited abnormally",  # of another cause
+        "Airflow has ended this task: its session was cancelled, or a state was set by hand.",
+        "Detached from the container: the task was ended from outside.",
+    ][first:]
+
+
 def test_a_log_tells_the_reason_of_a_failure_once(call: Callable[..., httpx.Response], fakes: Fakes):
     fakes.airflow_api.add("bad", "failed")
     fakes.airflow_api.tasks = {"train_model_cpu": "failed"}

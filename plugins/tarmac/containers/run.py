@@ -156,7 +156,7 @@ class ContainerRun:
         self.printed_at = 0.0
         self._result: dict[str, Any] | None = None
         self._unreadable = ""
-        self._progress_at = float("-inf")
+        self._progress_at, self._progress_done = float("-inf"), -1.0
         self._ahead, self._silent_seconds = ahead_bytes, silent_seconds
         self._brake: Brake | None = None
         self._position = Position()
@@ -345,9 +345,11 @@ class ContainerRun:
         if event.kind != "progress":
             return event.data.get("quiet") is not True
         now, done = time.monotonic(), event.data["done"]
-        if 0 < done < event.data["total"] and now - self._progress_at < PROGRESS_SECONDS:
+        # A step may say again and again that it is at an end of it.
+        again = 0 < done < event.data["total"] or done == self._progress_done
+        if again and now - self._progress_at < PROGRESS_SECONDS:
             return False
-        self._progress_at = now
+        self._progress_at, self._progress_done = now, done
         return True
 
     # ---- the result --------------------------------------------------------------------------------------------------

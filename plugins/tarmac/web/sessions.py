@@ -31,6 +31,11 @@ _OF_AIRFLOW = re.compile(
     r"|(?:/opt/airflow/logs|http://[^/ ]+/log)/dag_id="
 )
 """What Airflow begins and ends each task's log with. It says nothing of the session; Airflow's own page has it."""
+_ENDED_FROM_OUTSIDE = "Server indicated the task shouldn't be running anymore"
+_AFTER_THAT = re.compile(r"Task killed!$|Failed to report terminal task state to supervisor$")
+_OURS_AFTER_THAT = "The task was ended from outside."
+"""What follows in the log of a task that Airflow ends; it says no more, and reads as if something was broken."""
+ENDED_FROM_OUTSIDE = "Airflow has ended this task: its session was cancelled, or a state was set by hand."
 Json = dict[str, Any]
 
 
@@ -275,13 +280,26 @@ def log(api: AirflowApi, run_id: str, task: str | None, first: int | None) -> Js
 
 
 def _lines(entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each entry; that of an exception whose reasons the entry before it told is left out. Pure."""
+    """Return a line for each entry; that of an exception whose reasons the entry before it told is left out. Pure.
+
+    Of a task that is ended from outside, as when its session is cancelled, one line says so in the place of all errors
+    that this gives.
+    """
     lines: list[str] = []
     before = ""
+    ended = False
     for entry in entries:
         level = str(entry.get("level") or "info")
         text = str(entry.get("event", ""))
         reasons = [str(one["exc_value"]) for one in entry.get("error_detail") or [] if one.get("exc_value")]
+        if text.startswith(_ENDED_FROM_OUTSIDE):
+            lines, ended = [*lines, ENDED_FROM_OUTSIDE], True
+            continue
+        if _AFTER_THAT.match(text) or any(reason.startswith(_OURS_AFTER_THAT) for reason in reasons):
+            ended = True
+            continue
+        if ended and text == "Process exited abnormally":
+            continue
         if not reasons or any(reason != before for reason in reasons):
             lines.append(("" if level == "info" else f"{level}: ") + "\n".join([text, *reasons]))
         before = text
