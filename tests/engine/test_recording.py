@@ -246,6 +246,7 @@ def test_a_session_that_fails_before_its_training_gets_a_record_that_says_why(
         )  # fmt: skip
         assert run["info"]["end_time"] - run["info"]["start_time"] == 9000
         assert tags["tarmac.failure"] == "Failed: retrieve_resources: 2 broken lines in the data."
+        assert recordings.untrained_run(key) == (run["info"]["experiment_id"], run["info"]["run_id"])
         recordings.add_untrained(key)
         assert len(settle(recordings, why, Registry)) == 1
         assert len(records()) == 1, "it failed once more: its record says why the last time"

@@ -38,7 +38,7 @@ def test_a_new_database_gets_every_table(empty_database: str):
         "admission", "arrival", "delivery", "device", "device_sample", "history", "host", "machine", "machine_kind",
         "notice", "notifier",
         "promoted_model", "promotion", "quarantine", "recording", "reservation", "schema_version", "session_sample",
-        "session_usage", "snapshot", "tower", "waiting",
+        "session_usage", "snapshot", "tower", "untrained_run", "waiting",
     }  # fmt: skip
 
 

@@ -88,6 +88,9 @@ def test_a_session_that_trains_says_how_far_it_is_and_what_it_holds():
     over = seen(run_state="success", ended=AT, metric=answers.Metric(name="f1", step=2, value=0.5))
     assert "Latest metric" not in dict(over.facts)
     assert seen(training_url="http://m/#/runs/1f").recorded == "http://m/#/runs/1f"
+    trained, not_trained = [task("train_model_cpu", "failed", 4)], [task("train_model_cpu", "upstream_failed", 4)]
+    assert seen(tasks=trained).recorded_as == "Training in MLflow"
+    assert seen(tasks=not_trained, run_state="failed").recorded_as == "Why it failed, in MLflow"
 
 
 def test_the_history_has_the_states_in_their_order_and_leaves_out_what_was_skipped():

@@ -314,6 +314,38 @@ def test_a_session_that_has_ended_shows_its_result_or_its_reason(call: Callable[
     assert call("viewer", "GET", "/sessions/marked").json()["lacks"] == "it has no model"
 
 
+@pytest.mark.parametrize("path", ["", "/overview"])
+def test_a_session_that_failed_before_its_training_has_the_address_of_its_record(
+    call: Callable[..., httpx.Response], fakes: Fakes, path: str
+):
+    told = fakes.checker
+    away = False
+
+    def checker(method: str, where: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
+        if where == "/untrained":
+            assert query == {"run": "bad"}, "only of a session that failed and has no run of its own"
+            if away:
+                raise CheckerUnavailableError("the checker does not answer: ConnectError")
+            return 200, {"url": "http://m/#/runs/2f"}
+        return told(method, where, query, body)
+
+    def url(run: str) -> Any:
+        found = call("viewer", "GET", f"/sessions/{run}{path}").json()
+        return found.get("session", found)["training_url"]
+
+    fakes.checker = checker
+    fakes.airflow_api.add("good", "success")
+    fakes.airflow_api.add("bad", "failed")
+    fakes.airflow_api.tasks = {"retrieve_resources": "failed", "train_model_cpu": "upstream_failed"}
+    assert (url("good"), url("bad")) == (None, "http://m/#/runs/2f")
+    away = True
+    assert url("bad") is None, "the session is shown all the same"
+    away = False
+    fakes.airflow_api.tasks = {"train_model_cpu": "failed"}
+    fakes.airflow_api.xcoms["train_model_cpu", "mlflow_run"] = {"id": "1f", "url": "http://m/#/runs/1f"}
+    assert url("bad") == "http://m/#/runs/1f"
+
+
 def test_a_log_is_read_on_from_where_it_was_read_to(call: Callable[..., httpx.Response], fakes: Fakes):
     fakes.airflow_api.add("one", "running")
     fakes.airflow_api.tasks = {"train_model_cpu": "success", "cleanup": "running"}
@@ -357,12 +389,15 @@ def test_the_log_of_a_task_that_a_cancellation_ended_says_so_in_one_line(
         {"event": "Process exited abnormally", "level": "warning"},
         {"event": "Task killed!", "level": "error"},
     ]
-    assert call("viewer", "GET", f"/sessions/bad/logs?first={first}").json()["lines"] == [
-        "it trains",
-        "warning: Process exited abnormally",  # of another cause
-        "Airflow has ended this task: its session was cancelled, or a state was set by hand.",
-        "Detached from the container: the task was ended from outside.",
-    ][first:]
+    assert (
+        call("viewer", "GET", f"/sessions/bad/logs?first={first}").json()["lines"]
+        == [
+            "it trains",
+            "warning: Process exited abnormally",  # of another cause
+            "Airflow has ended this task: its session was cancelled, or a state was set by hand.",
+            "Detached from the container: the task was ended from outside.",
+        ][first:]
+    )
 
 
 def test_a_log_tells_the_reason_of_a_failure_once(call: Callable[..., httpx.Response], fakes: Fakes):

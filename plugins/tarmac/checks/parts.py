@@ -19,11 +19,12 @@ from tarmac.base.settings import settings
 from tarmac.base.states import LedgerState
 from tarmac.devices.snapshot import Snapshot, State, snapshot
 from tarmac.ledger.ledger import Ledger
+from tarmac.ledger.recordings import Recordings
 from tarmac.ledger.records import Place
 from tarmac.ledger.samples import Samples
 from tarmac.registry import actions
 from tarmac.registry import repetition as registry_repetition
-from tarmac.registry.client import Registry
+from tarmac.registry.client import Registry, run_url
 from tarmac.registry.facts import compared_facts, step_facts, version_facts
 from tarmac.request import datasets, stored, uploads
 from tarmac.scheduler import board
@@ -101,6 +102,13 @@ def usage(run_id: str) -> dict[str, Any]:
     key = SessionKey(DAG_ID, run_id)
     with Samples(settings().database_url) as samples, samples.transaction():
         return {"samples": samples.of_session(key), "summary": samples.summary(key)}
+
+
+def untrained(run_id: str) -> dict[str, Any]:
+    """Return the address in MLflow of what says why a session failed before its training: `url`, None where none is."""
+    with Recordings(settings().database_url) as recordings:
+        found = recordings.untrained_run(SessionKey(DAG_ID, run_id))
+    return {"url": None if found is None else run_url(*found)}
 
 
 def place(run_id: str) -> dict[str, Any]:

@@ -147,6 +147,8 @@ def answer_to(method: str, path: str, query: dict[str, str], body: IO[bytes]) ->
             return parts.prioritise(query["run"], int(query["priority"]), query["who"])
         case ("GET", "/usage"):
             return parts.usage(query["run"])
+        case ("GET", "/untrained"):
+            return parts.untrained(query["run"])
         case ("GET", "/place"):
             return parts.place(query["run"])
         case ("GET", "/models"):

@@ -30,3 +30,12 @@ class Recordings(Database):
         """Forget a container, since its run in MLflow has ended. Idempotent."""
         with self.cursor() as cursor:
             cursor.execute(sql.REMOVE_RECORDING, (container_id,))
+
+    def keep_untrained_run(self, key: SessionKey, experiment_id: str, mlflow_run_id: str) -> None:
+        """Keep which run in MLflow says that a session failed before its training. Idempotent."""
+        with self.cursor() as cursor:
+            cursor.execute(sql.KEEP_UNTRAINED_RUN, (*key, experiment_id, mlflow_run_id))
+
+    def untrained_run(self, key: SessionKey) -> tuple[str, str] | None:
+        """Return the ids of that run's experiment and of the run; None: there is none."""
+        return next(((row["experiment_id"], row["mlflow_run_id"]) for row in self.rows(sql.UNTRAINED_RUN, key)), None)

@@ -829,6 +829,14 @@ RECORDINGS = "SELECT container_id, dag_id, run_id FROM recording ORDER BY began_
 
 REMOVE_RECORDING = "DELETE FROM recording WHERE container_id = %s"
 
+KEEP_UNTRAINED_RUN = """
+    INSERT INTO untrained_run (dag_id, run_id, experiment_id, mlflow_run_id) VALUES (%s, %s, %s, %s)
+    ON CONFLICT (dag_id, run_id) DO UPDATE
+        SET experiment_id = excluded.experiment_id, mlflow_run_id = excluded.mlflow_run_id
+"""
+
+UNTRAINED_RUN = "SELECT experiment_id, mlflow_run_id FROM untrained_run WHERE dag_id = %s AND run_id = %s"
+
 # ---- what people are told --------------------------------------------------------------------------------------------
 
 # Of several processes that send messages, one does, for as long as its connection lasts. Repeating it is harmless.

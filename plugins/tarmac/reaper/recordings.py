@@ -26,6 +26,7 @@ from tarmac.reaper.orphans import Run
 from tarmac.registry import tags as tag
 from tarmac.registry import tracking
 from tarmac.registry.client import Registry
+from tarmac.registry.client import Run as MlflowRun
 from tarmac.registry.tracking import Beginning, Ending
 from tarmac.request.catalogue import catalogue
 from tarmac.request.naming import run_name
@@ -93,21 +94,25 @@ def settle(recordings: Recordings, airflow: AirflowState, registry: Callable[[],
             continue
         if not container.startswith(UNTRAINED):
             _end(registry(), container, end)
-        elif end.ending == "FAILED" and (session := airflow.sessions([key.run_id]).get(key.run_id)):
-            _record(registry(), container, session, end)
+        elif (
+            end.ending == "FAILED"
+            and (session := airflow.sessions([key.run_id]).get(key.run_id))
+            and (made := _record(registry(), container, session, end))
+        ):
+            recordings.keep_untrained_run(key, made.experiment_id, made.run_id)
         recordings.remove(container)
         done.append(container)
     return done
 
 
-def _record(registry: Registry, container: str, session: Session, end: End) -> None:
+def _record(registry: Registry, container: str, session: Session, end: End) -> MlflowRun | None:
     """Begin and end a run in MLflow for a session that failed before its training, in the experiment of its model.
 
-    A request without a model that is known here belongs to no experiment: Airflow alone has it.
+    A request without a model that is known here belongs to no experiment: Airflow alone has it, and this returns None.
     """
     kind = session.request.get("model")
     if not isinstance(kind, str) or kind not in catalogue().models or not session.started or not session.ended:
-        return
+        return None
     page = f"{settings().public_url}/dags/{DAG_ID}/runs/{session.run_id}"
     begun = Beginning(
         experiment=kind,
@@ -121,6 +126,7 @@ def _record(registry: Registry, container: str, session: Session, end: End) -> N
     run, _ = tracking.begin(registry, begun)
     tracking.end(registry, run.run_id, end.ending, end.reason, ended_ms=_milliseconds(session.ended))
     log.info("Recorded in MLflow that the session %s failed before its training.", session.run_id)
+    return run
 
 
 def _milliseconds(at: datetime) -> int:

@@ -103,7 +103,12 @@ class Run:
     @property
     def url(self) -> str:
         """Its page in MLflow's UI."""
-        return f"{settings().public_mlflow_url}/#/experiments/{self.experiment_id}/runs/{self.run_id}{WHERE_MODELS_ARE}"
+        return run_url(self.experiment_id, self.run_id)
+
+
+def run_url(experiment_id: str, run_id: str) -> str:
+    """Return the page of a run in MLflow's UI."""
+    return f"{settings().public_mlflow_url}/#/experiments/{experiment_id}/runs/{run_id}{WHERE_MODELS_ARE}"
 
 
 class Registry:

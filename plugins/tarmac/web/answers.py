@@ -205,7 +205,10 @@ class Session(Row):
     why_failed: str | None
     lacks: str | None = Field(None, description="why it has no model although it ended as a success")
     url: str
-    training_url: str | None = Field(None, description="of the training's run in MLflow; null: it has not begun")
+    training_url: str | None = Field(
+        None,
+        description="of the training's run in MLflow, or of what says why it failed before; null: there is none (yet)",
+    )
 
 
 class Log(BaseModel):

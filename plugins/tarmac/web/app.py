@@ -157,6 +157,16 @@ def create_app(stack: Stack) -> FastAPI:
         run = await work(person, lambda api: sessions.run_of(api, id))
         return run, await asked("GET", "/place", {"run": id}) if sessions.under_way(run) else NOWHERE
 
+    async def with_record(found: dict[str, Any]) -> dict[str, Any]:
+        """Return a session with the address of its run in MLflow, where it failed before its training."""
+        if found["run_state"] != "failed" or found["training_url"]:
+            return found
+        try:
+            kept = await asked("GET", "/untrained", {"run": found["id"]})
+        except (HTTPException, TarmacError):
+            return found  # what is known of the session does not depend on the ledger
+        return {**found, "training_url": kept.get("url")}
+
     async def explained(person: Person, run: dict[str, Any], place: Mapping[str, Any]) -> answers.Explanation:
         """Say why a session waits or failed, in the words of the client."""
         found = await work(person, lambda api: explain(api, run, place, client_command))
@@ -298,7 +308,7 @@ def create_app(stack: Stack) -> FastAPI:
     async def show_session(person: Reader, id: Id) -> Any:
         """Show all about a session: its state, why it waits or failed, its progress and its latest metric."""
         run, place = await found_with_place(person, id)
-        return await work(person, lambda api: sessions.session(api, run, place))
+        return await with_record(await work(person, lambda api: sessions.session(api, run, place)))
 
     @app.get(f"{PREFIX}/sessions/{{id}}/overview", response_model=answers.Overview)
     async def show_overview(person: Reader, id: Id) -> Any:
@@ -309,7 +319,7 @@ def create_app(stack: Stack) -> FastAPI:
         # What trains or has ended well neither waits nor failed.
         quiet = run["state"] == "success" or found["progress"] is not None
         return {
-            "session": found,
+            "session": await with_record(found),
             "metrics": points,
             "usage": used,
             "explanation": None if quiet else await explained(person, run, place),

@@ -114,6 +114,7 @@ class View:
     airflow: str
     mlflow: str
     recorded: str
+    recorded_as: str
     over: bool
     can_end: bool
     can_retry: bool
@@ -154,6 +155,7 @@ def view(seen: answers.Overview, about: answers.About) -> View:
         airflow=f"/dags/{ids.DAG_ID}/runs/",
         mlflow=(session.result.model_url if session.result else None) or "",
         recorded=session.training_url or "",
+        recorded_as="Training in MLflow" if _has_trained(session) else "Why it failed, in MLflow",
         over=over,
         can_end=about.may_change and not over,
         can_retry=about.may_change and session.run_state == "failed",
@@ -161,6 +163,11 @@ def view(seen: answers.Overview, about: answers.About) -> View:
         can_start=about.may_start,
         registered=_registered(session.result) if about.may_start else None,
     )
+
+
+def _has_trained(session: answers.Session) -> bool:
+    never = (None, "skipped", "upstream_failed", "removed")
+    return any(task.id in _BEGINS[SessionState.STARTING] and task.state not in never for task in session.tasks)
 
 
 def _on_page(text: str) -> str:
