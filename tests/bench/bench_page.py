@@ -3,7 +3,7 @@
     make bench-page
 
 Restart the webserver before: the first visit loads the code of the page, which is what its memory is compared with.
-While a session trains, it also says what one and five people cost who look at Now, at that session, and at its log.
+While a session trains, it also says what one and five people cost who look at Now and at that session.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def idle_percent(container: docker.models.containers.Container) -> float:
 
 
 def looked_at(webserver: docker.models.containers.Container, url: str, token: str, path: str, viewers: int) -> str:
-    """What it costs while some people look at a part of the page, and how long its answers take."""
-    took: list[float] = []
+    """What it costs while some people look at a page, and how many events with how many bytes each of them gets."""
+    events: list[int] = []
     over = threading.Event()
 
     def look(late: float) -> None:
-        with httpx.Client(base_url=url, timeout=60, headers={"Cookie": f"_token={token}"}) as http:
-            over.wait(late)
-            while not over.is_set():
-                began = time.perf_counter()
-                http.get(path).raise_for_status()
-                took.append(1000 * (time.perf_counter() - began))
-                over.wait(ASK_SECONDS)
+        over.wait(late)
+        with httpx.stream("GET", f"{url}{path}", timeout=60, headers={"Cookie": f"_token={token}"}) as news:
+            news.raise_for_status()
+            for chunk in news.iter_raw():
+                events.append(len(chunk))
+                if over.is_set():
+                    return
 
     threads = [threading.Thread(target=look, args=(ASK_SECONDS * number / viewers,)) for number in range(viewers)]
     for thread in threads:
@@ -60,7 +60,8 @@ def looked_at(webserver: docker.models.containers.Container, url: str, token: st
     over.set()
     for thread in threads:
         thread.join()
-    return f"{viewers} at {path[:40]}: {percent:.1f} % of a core, answers in {statistics.median(took):.0f} ms (median)"
+    each, kib = len(events) / viewers / IDLE_SECONDS, sum(events) / viewers / IDLE_SECONDS / 1024
+    return f"{viewers} at {path[:40]}: {percent:.1f} % of a core; {each:.1f} events, {kib:.1f} KiB a second each"
 
 
 def login() -> dict[str, str]:
@@ -90,8 +91,7 @@ def main() -> None:
         print(f"after the visits: {used(webserver)[0]:.0f} MiB, {idle_percent(webserver):.2f} % of a core")
         under_way = http.get("/tarmac/api/v1/now", headers={"Authorization": f"Bearer {token}"}).json()["sessions"]
         if training := next((one["id"] for one in under_way if one["progress"]), None):
-            session = f"/tarmac/parts/sessions/{quote(training, safe='')}"
-            for path in ("/tarmac/parts/now", session, f"{session}/log"):
+            for path in ("/tarmac/news/now", f"/tarmac/news/sessions/{quote(training, safe='')}"):
                 for viewers in (1, 5):
                     print(looked_at(webserver, str(http.base_url), token, path, viewers))
 

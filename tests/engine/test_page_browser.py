@@ -23,7 +23,6 @@ from tarmac.base.settings import settings
 from tarmac.base.units import GIB
 from tarmac.ledger.ledger import Ledger
 from tarmac.request import datasets
-from tarmac.web.page.live import ASK_SECONDS
 
 GOOD_ENOUGH = {"minor", "moderate"}
 LONGEST = 120_000
@@ -136,21 +135,25 @@ def test_two_hundred_sessions_and_sixteen_devices_are_on_the_page_and_news_of_th
         page.context.close()
 
 
-@pytest.mark.parametrize(("path", "parts"), [("/", ["now"]), ("/sessions/ner", ["sessions/ner", "sessions/ner/log"])])
-def test_what_a_person_sees_is_asked_for_again_in_time_for_news_within_two_seconds(
-    ground: None, opened: Callable[..., Page], path: str, parts: list[str]
+def test_a_page_that_nobody_sees_asks_nothing_and_one_goes_on_when_the_webserver_is_back(
+    ground: None, browser: Browser, database: str
 ):
+    see = "seen => { Object.defineProperty(document, 'visibilityState', {value: seen, configurable: true}); "
+    see += "document.dispatchEvent(new Event('visibilitychange')); }"
+    silent = "The stack does not answer. This page shows what it said last, and asks again."
     with served("user") as url:
-        page = opened(url)
-        page.clock.install()
-        page.goto(url + path)
-        for part in parts * 3:
-            # By the page's own clock, which stands still between: the machine may be slow.
-            with page.expect_request(f"{url}/parts/{part}") as asked:
-                page.clock.run_for(1000 * ASK_SECONDS)
-            answer = asked.value.response()
-            assert answer is not None
-            answer.finished()
+        page = browser.new_context().new_page()
+        open_at(page, url)
+        with page.expect_event("requestfailed", lambda asked: asked.url.endswith("/news/now")):
+            page.evaluate(see, "hidden")
+        with page.expect_request(f"{url}/news/now"):
+            page.evaluate(see, "visible")
+        port = int(url.split(":")[2].split("/")[0])
+    expect(page.get_by_text(silent)).to_be_visible()
+    with served("user", port, fill=lambda *_: None), Ledger(database) as ledger:
+        expect(page.get_by_text(silent)).to_be_hidden()
+        ledger.enqueue(SessionKey(DAG_ID, "came-later"), entry(70))
+        expect(page.locator("tr[data-key='came-later']")).to_be_visible()
         page.context.close()
 
 

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -249,7 +250,8 @@ def _shared() -> tuple[App, App]:
         mock.patch("tarmac.web.page.app.KEPT_SECONDS", -1.0),
         mock.patch("tarmac.web.page.session_pages.KEPT_SECONDS", -1.0),
     ):
-        return api, beside(api, create_page(api))
+        # A stream of news ends after its first parts: a test client gives an answer when it is whole.
+        return api, beside(api, create_page(api, stopping=lambda: True))
 
 
 def shared_api(fakes: Fakes) -> App:
@@ -268,3 +270,15 @@ def browsing(fakes: Fakes) -> Iterator[TestClient]:
     shared_api(fakes)
     with TestClient(_shared()[1], follow_redirects=False) as client:
         yield client
+
+
+def assert_parts_have_places(browser: TestClient, path: str, parts: set[str]) -> None:
+    """Assert that a page has a place for each part that its stream of news tells, and that it tells these parts."""
+    headers = {"Cookie": "_token=viewer"}
+    page = browser.get(path, headers=headers).text
+    found = re.search(r'data-news="([^"]+)"', page)
+    assert found
+    news = browser.get(found[1], headers=headers)
+    assert news.headers["content-type"].startswith("text/event-stream")
+    assert set(re.findall("^event: (.*)$", news.text, re.M)) == parts
+    assert set(re.findall(r'data-live="(\w+)"', page)) == parts

@@ -27,8 +27,8 @@ def test_a_viewer_sees_devices_hosts_sessions_and_the_queue(
     fakes = Fakes()
     scene.fill_airflow(fakes)
     api = create_app(fakes)
-    with TestClient(beside(api, create_page(api))) as browser:
-        answer = browser.get("/parts/now", headers={"Cookie": "_token=viewer"})
+    with TestClient(beside(api, create_page(api, stopping=lambda: True))) as browser:
+        answer = browser.get("/news/now", headers={"Cookie": "_token=viewer"})
         past = browser.get("/api/v1/attempts", headers={"Authorization": "Bearer viewer"}).json()["attempts"]
         history = browser.get("/history?hours=168", headers={"Cookie": "_token=viewer"})
         used = browser.get("/api/v1/sessions/ner/usage", headers={"Authorization": "Bearer viewer"}).json()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,15 +13,28 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes, browsing, stored_in
+from fakes.web import GOOD, Fakes, assert_parts_have_places, browsing, stored_in
+from support.waiting import wait_for
 from tarmac.base.errors import CheckerUnavailableError
+from tarmac.web import answers
 from tarmac.web.app import create_app
 from tarmac.web.mounted import beside
 from tarmac.web.page.app import STATIC, create_page
-from tarmac.web.page.live import ASK_SECONDS, WITHIN_SECONDS, news_within
+from tarmac.web.page.calls import RefusedError
+from tarmac.web.page.live import (
+    ASK_SECONDS,
+    QUIET_SECONDS,
+    SHARE,
+    WITHIN_SECONDS,
+    Parts,
+    is_stopping,
+    news,
+    news_within,
+)
 from tarmac.web.recently import MOST, Recently
 
 QUEUED = {
@@ -54,7 +70,7 @@ LEDGER = {
         }
     ],
 }  # fmt: skip
-PAGES = ["/", "/parts/now", "/history"]
+PAGES = ["/", "/news/now", "/history"]
 
 
 class Tags(HTMLParser):
@@ -92,7 +108,7 @@ def see(browser: TestClient, path: str, who: str = "viewer", **more: Any) -> htt
 @pytest.mark.parametrize("path", PAGES)
 def test_a_person_without_a_login_is_led_to_it_and_one_without_a_role_sees_nothing(browser: TestClient, path: str):
     anonymous = see(browser, path, "")
-    if path.startswith("/parts/"):
+    if path.startswith("/news/"):
         assert anonymous.status_code == 401
     else:
         assert anonymous.status_code == 303
@@ -144,7 +160,7 @@ def test_a_part_of_the_stack_that_is_away_is_told_in_words(browser: TestClient, 
         raise CheckerUnavailableError("the checker does not answer: ConnectError")
 
     fakes.checker = away
-    page, part = see(browser, "/"), see(browser, "/parts/now")
+    page, part = see(browser, "/"), see(browser, "/news/now")
     assert (page.status_code, part.status_code) == (503, 503)
     assert "the checker does not answer: ConnectError" in page.text
     assert part.text.strip() == "the checker does not answer: ConnectError"
@@ -213,10 +229,100 @@ def test_news_is_on_the_screen_within_two_seconds_where_an_answer_takes_a_quarte
     assert news_within(0.25) <= WITHIN_SECONDS
 
 
-@pytest.mark.parametrize(("path", "parts"), [("/", 1), ("/sessions/plain", 2)])
-def test_each_part_that_changes_is_asked_for_as_often_as_that_takes(browser: TestClient, path: str, parts: int):
-    live = [attributes for _, attributes in Tags(see(browser, path).text).found if "data-live" in attributes]
-    assert [one["data-every"] for one in live] == [f"{1000 * ASK_SECONDS:.0f}"] * parts
+class Telling:
+    """A page of which each look is given, and a clock that moves when one waits."""
+
+    def __init__(self, *looks: Parts | None, took: float = 0.0) -> None:
+        self.looks, self.took = list(looks), took
+        self.now = 0.0
+        self.waited: list[float] = []
+        self.stops_at = float("inf")
+
+    async def ask(self) -> Parts:
+        self.now += self.took
+        found = self.looks.pop(0)
+        if found is None:
+            raise RefusedError(401, answers.Refusal(detail="Not authenticated", problems=[]))
+        return found
+
+    async def sleep(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        self.now += seconds
+
+    async def events(self) -> list[str]:
+        first = self.looks.pop(0)
+        assert first
+        found = news(self.ask, first, lambda: self.now >= self.stops_at, self.sleep, lambda: self.now)
+        return [event.decode() async for event in found]
+
+
+@pytest.mark.anyio
+async def test_what_changed_is_told_by_the_name_of_its_part_and_the_end_once():
+    telling = Telling(
+        Parts({"session": "<p>1</p>", "log": "a\nb"}),
+        Parts({"session": "<p>1</p>", "log": "a\nb\nc"}),
+        Parts({"session": "<p>2</p>", "log": "a\nb\nc"}, over=True),
+    )
+    assert await telling.events() == [
+        "event: session\ndata: <p>1</p>\n\n",
+        "event: log\ndata: a\ndata: b\n\n",
+        "event: log\ndata: a\ndata: b\ndata: c\n\n",
+        "event: session\ndata: <p>2</p>\n\n",
+        "event: over\ndata: -\n\n",
+    ]
+    assert telling.waited == [ASK_SECONDS] * 2
+
+
+@pytest.mark.anyio
+async def test_a_stream_without_news_says_that_it_lives_and_ends_with_the_login():
+    same = Parts({"now": "<p>1</p>"})
+    looks = [same] * int(QUIET_SECONDS / ASK_SECONDS + 2)
+    assert (await Telling(*looks, None).events())[1:] == [": no news\n\n"]
+
+
+@pytest.mark.anyio
+async def test_a_stream_ends_with_its_server_and_spares_a_slow_one():
+    telling = Telling(*[Parts({"now": "<p>1</p>"})] * 9, took=2.0)
+    telling.stops_at = 10.0
+    assert len(await telling.events()) == 1
+    assert telling.waited == [ASK_SECONDS, SHARE * 2.0]
+
+
+def test_a_browser_that_leaves_ends_its_stream_and_so_does_a_server_that_stops(fakes: Fakes):
+    api = create_app(fakes)
+    app = beside(api, create_page(api, stopping=lambda: server.should_exit))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with httpx.Client(base_url=url, headers={"Cookie": "_token=viewer"}, timeout=60) as leaves:
+            with leaves.stream("GET", "/news/sessions/plain") as news:
+                assert next(news.iter_lines()) == "event: session"
+                assert len(server.server_state.tasks) == 1
+            wait_for("the stream to end", lambda: not server.server_state.tasks, 60)
+            with leaves.stream("GET", "/news/sessions/plain") as news:
+                lines = news.iter_lines()
+                assert next(lines) == "event: session"
+                server.should_exit = True
+                assert list(lines)[-1] == "", "it ends as a whole, not cut off"
+        thread.join()
+
+
+def test_a_stream_learns_from_the_signal_that_its_server_stops():
+    before = signal.getsignal(signal.SIGTERM)
+    server = uvicorn.Server(uvicorn.Config("nowhere:app"))
+    assert not is_stopping()
+    with server.capture_signals():
+        assert not is_stopping()
+        server.handle_exit(signal.SIGTERM, None)
+        assert is_stopping()
+        server._captured_signals.clear()  # it would be raised again at the end
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_is_told_of_now_has_its_place_on_the_page(browser: TestClient):
+    assert_parts_have_places(browser, "/", {"now"})
 
 
 @pytest.fixture
@@ -225,17 +331,17 @@ def keeping(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClien
     for module in ("app", "session_pages"):
         monkeypatch.setattr(f"tarmac.web.page.{module}.KEPT_SECONDS", 3600.0)
     api = create_app(fakes)
-    with TestClient(beside(api, create_page(api)), follow_redirects=False) as client:
+    with TestClient(beside(api, create_page(api, stopping=lambda: True)), follow_redirects=False) as client:
         yield client
 
 
-@pytest.mark.parametrize("part", ["/", "/parts/now", "/parts/sessions/plain", "/parts/sessions/plain/log"])
+@pytest.mark.parametrize("part", ["/", "/news/now", "/news/sessions/plain"])
 def test_many_viewers_cost_airflow_what_one_does_and_each_is_asked_who_he_is(
     keeping: TestClient, fakes: Fakes, part: str
 ):
     assert see(keeping, part).status_code == 200
     calls = len(fakes.airflow_api.callers)
-    led = 401 if part.startswith("/parts/") else 303
+    led = 401 if part.startswith("/news/") else 303
     assert [see(keeping, part, who).status_code for who in ("viewer", "user", "", "without rights")] == [
         200, 200, led, 403,
     ]  # fmt: skip
@@ -243,8 +349,9 @@ def test_many_viewers_cost_airflow_what_one_does_and_each_is_asked_who_he_is(
     assert len(fakes.airflow_api.callers) == calls
 
 
-def test_a_look_at_a_session_that_trains_is_four_calls_of_airflow(browser: TestClient, fakes: Fakes):
+def test_a_look_at_a_session_that_trains_is_six_calls_of_airflow(browser: TestClient, fakes: Fakes):
     fakes.airflow_api.tasks = {"check_request_body": "success", "train_model_cpu": "running"}
     fakes.airflow_api.xcoms["train_model_cpu", "progress"] = {"done": 1, "total": 2, "metrics": {"f1": [[1, 0.5]]}}
-    assert see(browser, "/parts/sessions/plain").status_code == 200
-    assert len(fakes.airflow_api.callers) == 4  # the run, its tasks, what the training told, its run in MLflow
+    assert see(browser, "/news/sessions/plain").status_code == 200
+    # The run, its tasks, what the training told, its run in MLflow; and for its log the tasks and the log of one.
+    assert len(fakes.airflow_api.callers) == 6

@@ -13,7 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes, browsing
+from fakes.web import GOOD, Fakes, assert_parts_have_places, browsing
 from tarmac.base.session import cancelled_note
 from tarmac.base.units import GIB
 from tarmac.web import answers
@@ -245,7 +245,7 @@ def see(browser: TestClient, path: str, who: str) -> httpx.Response:
     return browser.get(path, headers={"Cookie": f"_token={who}"} if who else {})
 
 
-PATHS = ["/sessions/trains", "/sessions/failed", "/parts/sessions/trains", "/parts/sessions/trains/log"]
+PATHS = ["/sessions/trains", "/sessions/failed", "/news/sessions/trains"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -304,9 +304,13 @@ def test_another_site_s_page_presses_no_button(browser: TestClient, fakes: Fakes
     assert fakes.airflow_api.runs["trains"]["state"] == "running"
 
 
-def test_a_page_stops_asking_when_the_session_has_ended(browser: TestClient):
-    assert "tarmac-ended" in see(browser, "/parts/sessions/failed", "viewer").headers
-    assert "tarmac-ended" not in see(browser, "/parts/sessions/trains", "viewer").headers
+def test_the_news_of_a_session_ends_with_it(browser: TestClient):
+    assert "event: over" in see(browser, "/news/sessions/failed", "viewer").text
+    assert "event: over" not in see(browser, "/news/sessions/trains", "viewer").text
+
+
+def test_each_part_that_is_told_has_its_place_on_the_page(browser: TestClient):
+    assert_parts_have_places(browser, "/sessions/trains", {"session", "log"})
 
 
 def test_a_session_that_is_not_there_is_said_so(browser: TestClient):

@@ -29,7 +29,7 @@ READS = [
     "/api/v2/dags", DAG, f"{DAG}/details", f"{DAG}/dagRuns", "/api/v2/pools", "/api/v2/connections", "/api/v2/config",
     "/api/v2/variables", "/api/v2/eventLogs", "/api/v2/importErrors", "/api/v2/plugins", "/ui/config",
     "/auth/fab/v1/users", "/tarmac/api/v1/sessions", "/tarmac/api/v1/datasets", "/tarmac/api/v1/openapi.json",
-    "/tarmac/api/v1/now", "/tarmac/parts/now",
+    "/tarmac/api/v1/now", "/tarmac/news/now",
 ]  # fmt: skip
 Call = Callable[..., httpx.Response]
 

@@ -58,7 +58,8 @@ def _served(fakes: Fakes, role: str, port: int, fill: Callable[[Ledger, Fakes], 
     with Ledger(settings().database_url) as ledger:
         fill(ledger, fakes)
     api = create_app(fakes)
-    app = Starlette(routes=[Mount("/tarmac", app=_logged_in(beside(api, create_page(api)), role))])
+    page = beside(api, create_page(api, stopping=lambda: server.should_exit))
+    app = Starlette(routes=[Mount("/tarmac", app=_logged_in(page, role))])
     with socket.create_server(("127.0.0.1", port)) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -24,7 +24,7 @@ from tarmac.web.page.calls import App, Calls, RefusedError
 from tarmac.web.page.dag_pages import add_dag_pages
 from tarmac.web.page.forgery import word_for
 from tarmac.web.page.list_pages import add_list_pages
-from tarmac.web.page.live import ASK_SECONDS, KEPT_SECONDS
+from tarmac.web.page.live import KEPT_SECONDS, Parts, answer_with_news, is_stopping, text_of
 from tarmac.web.page.new_pages import add_new_pages
 from tarmac.web.page.render import render
 from tarmac.web.page.session_pages import add_session_pages
@@ -51,8 +51,13 @@ HEADERS = {
 _TITLES = {400: "Not understood", 403: "Not allowed", 404: "Not found"}
 
 
-def create_page(api: App) -> FastAPI:
-    """Make the page's app, on the app of the API; it is mounted at /tarmac."""
+def create_page(api: App, stopping: Callable[[], bool] = is_stopping) -> FastAPI:
+    """Make the page's app, on the app of the API; it is mounted at /tarmac.
+
+    Args:
+        api: the API's app.
+        stopping: whether the server was told to end, so that streams of news have to.
+    """
     page = FastAPI(title="Tarmac's page", docs_url=None, redoc_url=None, openapi_url=None)
     recently: Recently[answers.Now] = Recently(KEPT_SECONDS)
 
@@ -64,7 +69,6 @@ def create_page(api: App) -> FastAPI:
             "root": request.scope.get("root_path", ""),
             "tabs": TABS,
             "mark": mark(),
-            "every": round(1000 * ASK_SECONDS),
         }
         known["proof"] = word_for(cookie_token(request.headers) or "")
         return HTMLResponse(render(template, {**known, **values}), status)
@@ -82,12 +86,17 @@ def create_page(api: App) -> FastAPI:
         """Show what trains where, and what waits."""
         return shown(request, "now.html", title="Now", tab="Now", view=now.view(await now_of(request)))
 
-    @page.get("/parts/now")
-    async def show_now_part(request: Request) -> Response:
-        """Show the part of it that changes."""
-        return shown(request, "now_part.html", view=now.view(await now_of(request)))
+    @page.get("/news/now")
+    async def tell_now(request: Request) -> Response:
+        """Tell what changes of it."""
 
-    add_session_pages(page, calls, shown)
+        async def parts() -> Parts:
+            view = now.view(await now_of(request))
+            return Parts({"now": text_of(shown(request, "now_part.html", view=view))})
+
+        return await answer_with_news(parts, stopping)
+
+    add_session_pages(page, calls, shown, stopping)
     add_new_pages(page, calls, shown)
     add_list_pages(page, calls, shown)
     add_dag_pages(page, calls, shown)
@@ -104,7 +113,7 @@ def mark() -> str:
 
 def _answer_refusals(page: FastAPI, shown: Callable[..., HTMLResponse]) -> None:
     def answer(request: Request, status: int, refusal: answers.Refusal) -> Response:
-        is_part = "/parts/" in request.url.path
+        is_part = "/parts/" in request.url.path or "/news/" in request.url.path
         if status == HTTPStatus.UNAUTHORIZED and not is_part:
             back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"{LOGIN}?next={quote(back, safe='')}", HTTPStatus.SEE_OTHER)

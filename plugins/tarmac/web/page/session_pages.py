@@ -15,7 +15,7 @@ from tarmac.web import answers
 from tarmac.web.page import session
 from tarmac.web.page.calls import Calls
 from tarmac.web.page.forgery import sent_form
-from tarmac.web.page.live import KEPT_SECONDS
+from tarmac.web.page.live import KEPT_SECONDS, Parts, answer_with_news, text_of
 from tarmac.web.recently import Recently
 
 _NUMBER = re.compile(r"-?[0-9]{1,4}")
@@ -27,7 +27,12 @@ _DONE = {
 """What a page says after a button: by a word in its address, so that no address puts text of its own there."""
 
 
-def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
+def add_session_pages(
+    page: FastAPI,
+    calls: Callable[[Request], Calls],
+    shown: Callable[..., HTMLResponse],
+    stopping: Callable[[], bool],
+) -> None:
     """Add them to the page's app."""
 
     overviews: Recently[answers.Overview] = Recently(KEPT_SECONDS)
@@ -56,22 +61,21 @@ def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: C
             said=_DONE.get(done, ""),
         )
 
-    @page.get("/parts/sessions/{id}")
-    async def show_session_part(request: Request, id: str) -> Response:
-        """Show the part of it that changes."""
+    async def parts_of(request: Request, id: str) -> Parts:
         call = calls(request)
         about = await call.get(answers.About, "/version")  # who may not read is refused; who may read one may read all
         view = session.view(await overviews(id, lambda: overview_of(call, id)), about)
-        answer = shown(request, "session_part.html", view=view, words=session.progress_words(view))
-        return _ended(answer) if view.over else answer
+        log = await logs(id, lambda: log_of(call, id))
+        made = {
+            "session": shown(request, "session_part.html", view=view, words=session.progress_words(view)),
+            "log": shown(request, "log_part.html", log=log),
+        }
+        return Parts({name: text_of(answer) for name, answer in made.items()}, over=view.over)
 
-    @page.get("/parts/sessions/{id}/log")
-    async def show_log_part(request: Request, id: str) -> Response:
-        """Show the end of the log of the task that began last."""
-        call = calls(request)
-        await call.get(answers.About, "/version")
-        found = await logs(id, lambda: log_of(call, id))
-        return shown(request, "log_part.html", log=found)
+    @page.get("/news/sessions/{id}")
+    async def tell_session(request: Request, id: str) -> Response:
+        """Tell what changes of a session, and the end of the log of the task that began last."""
+        return await answer_with_news(lambda: parts_of(request, id), stopping)
 
     @page.post("/sessions/{id}/cancel")
     async def cancel(request: Request, id: str) -> Response:
@@ -100,9 +104,3 @@ def add_session_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: C
 def _back(request: Request, id: str, done: str) -> RedirectResponse:
     root = request.scope.get("root_path", "")
     return RedirectResponse(f"{root}/sessions/{quote(id, safe='')}?done={done}", HTTPStatus.SEE_OTHER)
-
-
-def _ended(answer: HTMLResponse) -> HTMLResponse:
-    # The script asks no more.
-    answer.headers["Tarmac-Ended"] = "1"
-    return answer

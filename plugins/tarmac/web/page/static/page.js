@@ -1,7 +1,7 @@
-// What makes the page live: parts that are fetched again, times in the reader's zone, links out of Airflow's frame.
+// What makes the page live: parts that the server tells anew, times in the reader's zone, links out of Airflow's frame.
 "use strict";
 
-const SHARE = 3; // times as long as an answer took, a part waits before it asks again, so that a busy stack is spared
+const AGAIN = 1000; // ms after which a stream of news that ended is opened again
 const AT_MOST = 30000; // ms, where no answer comes
 
 // ---- parts that change ------------------------------------------------------------------------------------------------
@@ -62,62 +62,78 @@ function atTheirEnd(part) {
   return () => [...part.querySelectorAll("pre.log")].filter((log) => !left.has(log));
 }
 
-// One message for all parts of a page: that of the part which was told last that something is wrong.
-const told = new Map();
-function say(part, text) {
-  told.set(part, text);
-  const place = document.querySelector("[data-silent]");
-  const shown = [...told.values()].find(Boolean) || "";
-  if (!place) return;
-  if (place.textContent !== shown) place.textContent = shown;
-  place.hidden = !shown;
+function renew(part, html) {
+  const shown = part.cloneNode(false);
+  shown.append(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
+  clocks(shown);
+  const ends = atTheirEnd(part);
+  morph(part, shown);
+  for (const log of ends()) log.scrollTop = log.scrollHeight;
+  part.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
 }
 
-function keepFresh(part) {
+// Shows the news of a page, an event for each part that changed. `place` names their address, and says what is wrong.
+// A page that nobody sees keeps no connection open: a browser opens few to one server, and Airflow's UI needs them too.
+function follow(place) {
   const pause = document.querySelector("[data-pause]");
-  const every = Number(part.dataset.every); // ms between an answer and the next question
-  let wait = every;
-  let paused = false;
+  const parts = document.querySelectorAll("[data-live]");
+  let source = null;
   let timer = 0;
-  const ask = async () => {
-    clearTimeout(timer);
-    if (paused || document.visibilityState !== "visible") return;
-    const began = performance.now();
-    try {
-      const answer = await fetch(part.dataset.live, { headers: { Accept: "text/html" }, cache: "no-store" });
-      if (answer.status === 401) return location.reload();
-      const text = await answer.text();
-      const took = performance.now() - began;
-      const fresh = new DOMParser().parseFromString(text, "text/html").body;
-      const ended = answer.headers.get("Tarmac-Ended");
-      if (answer.ok) {
-        const shown = part.cloneNode(false);
-        shown.append(...fresh.childNodes);
-        clocks(shown);
-        const ends = atTheirEnd(part);
-        morph(part, shown);
-        for (const log of ends()) log.scrollTop = log.scrollHeight;
-        part.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
-      }
-      say(part, answer.ok ? "" : fresh.textContent.trim());
-      wait = Math.min(answer.ok ? Math.max(every, SHARE * took) : 2 * wait, AT_MOST);
-      if (ended) return;
-    } catch {
-      say(part, "The stack does not answer. This page shows what it said last, and asks again.");
-      wait = Math.min(2 * wait, AT_MOST);
-    }
-    timer = setTimeout(ask, wait);
+  let wait = AGAIN;
+  let paused = false;
+  let over = false;
+  const say = (text) => {
+    if (place.textContent !== text) place.textContent = text;
+    place.hidden = !text;
   };
-  document.addEventListener("visibilitychange", ask);
+  const close = () => {
+    clearTimeout(timer);
+    if (source) source.close();
+    source = null;
+  };
+  const open = () => {
+    close();
+    if (over || paused || document.visibilityState !== "visible") return;
+    source = new EventSource(place.dataset.news);
+    for (const part of parts) {
+      source.addEventListener(part.dataset.live, (event) => {
+        wait = AGAIN;
+        say("");
+        renew(part, event.data);
+      });
+    }
+    source.addEventListener("over", () => {
+      over = true;
+      close();
+    });
+    source.addEventListener("error", lost);
+  };
+  // A stream that is refused does not say why. An answer to the same question does.
+  const lost = async () => {
+    close();
+    const asking = new AbortController();
+    try {
+      const answer = await fetch(place.dataset.news, { cache: "no-store", signal: asking.signal });
+      if (answer.status === 401) return location.reload();
+      if (!answer.ok) say(new DOMParser().parseFromString(await answer.text(), "text/html").body.textContent.trim());
+    } catch {
+      say("The stack does not answer. This page shows what it said last, and asks again.");
+    }
+    asking.abort();
+    if (source) return; // it was opened meanwhile, by a person who came back
+    timer = setTimeout(open, wait);
+    wait = Math.min(2 * wait, AT_MOST);
+  };
+  document.addEventListener("visibilitychange", open);
   if (pause) {
     pause.hidden = false;
     pause.addEventListener("click", () => {
       paused = !paused;
       pause.setAttribute("aria-pressed", String(paused));
-      ask();
+      open();
     });
   }
-  timer = setTimeout(ask, every);
+  open();
 }
 
 // ---- times ------------------------------------------------------------------------------------------------------------
@@ -152,4 +168,4 @@ document.addEventListener("click", (event) => {
 
 clocks(document);
 for (const log of document.querySelectorAll("pre.log")) log.scrollTop = log.scrollHeight;
-for (const part of document.querySelectorAll("[data-live]")) keepFresh(part);
+for (const place of document.querySelectorAll("[data-news]")) follow(place);
