@@ -92,7 +92,9 @@ def create_page(api: App, stopping: Callable[[], bool] = is_stopping) -> FastAPI
 
         async def parts() -> Parts:
             view = now.view(await now_of(request))
-            return Parts({"now": text_of(shown(request, "now_part.html", view=view))})
+            # The time alone, since it changes each second.
+            made = {name: shown(request, f"{name}_part.html", view=view) for name in ("at", "now")}
+            return Parts({name: text_of(answer) for name, answer in made.items()})
 
         return await answer_with_news(parts, stopping)
 
