@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tarmac.admission.placement import Reason
+from tarmac.base.session import cancelled_note
 from tarmac.cli import remedies
 from tarmac.cli.explain import TODO, Known, client_command, explanation, lines, make_command
 from tarmac.web.app import NOWHERE
@@ -104,6 +105,23 @@ def test_a_request_that_was_refused_is_to_be_corrected_not_tried_again():
     )
     assert "retry" not in todo
     assert "corrected" in todo
+
+
+@pytest.mark.parametrize(
+    ("task", "cause", "note", "same"),
+    [
+        ("check_request_body", "the request was refused", None, True),
+        ("retrieve_resources", "data set news: line 3 is not JSON", None, True),
+        ("train_model_cpu", "the script ended with exit code 2", None, True),
+        ("retrieve_resources", "data set news: line 3 is not JSON", cancelled_note("ada", NOW), False),
+        ("retrieve_resources", "The data set store s3://x cannot be read: no answer", None, False),
+        ("save_model", "MLflow does not answer", None, False),
+    ],
+)
+def test_what_would_fail_again_without_a_change_is_told_apart(task: str, cause: str, note: str | None, same: bool):
+    run = {"dag_run_id": "s", "state": "failed", "note": note}
+    known = Known(run, [{"task_id": task, "state": "failed"}], NOWHERE, cause=f"{task}: {cause}")
+    assert explanation(known, (), make_command).same_again is same
 
 
 def test_a_cancelled_session_says_who_did_it():

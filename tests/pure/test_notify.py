@@ -190,7 +190,9 @@ def test_a_failed_session_says_why_in_a_sentence_and_what_to_do(repository: Path
     why, *rest = found.body.splitlines()
     assert found.kind is Kind.FAILED
     assert why == "It has failed: train_model_cpu: 40 of 40 lines are unusable"
-    assert any(line.startswith("To do: ") and "`make retry RUN=manual__1`" in line for line in rest)
+    todo = next(line for line in rest if line.startswith("To do: "))
+    assert '"Run again from where it failed" takes it up again at' in todo
+    assert "make " not in todo, "who is told by a message has a browser"
 
 
 def test_a_remedy_of_the_list_of_troubles_is_told():
@@ -229,7 +231,8 @@ def test_a_wait_says_for_what_and_why():
     found = facts.waits(row, session("running", ended=None), PAGE)
     assert (found.kind, found.owner) == (Kind.WAITING, "anna")
     assert found.body.startswith("It has waited for cores and memory for 2.0 h: it waits for 3 GiB.")
-    assert "`make hosts`" in found.body
+    assert '"Change priority" on its page' in found.body
+    assert 'the page "Now" shows all that wait' in found.body
 
 
 def test_a_quarantine_names_the_device_and_how_to_release_it():
@@ -237,6 +240,7 @@ def test_a_quarantine_names_the_device_and_how_to_release_it():
     found = facts.quarantined(row, PAGE)
     assert (found.kind, found.owner, found.title) == (Kind.QUARANTINE, "", "GPU in quarantine: H100")
     assert "`make release-gpu GPU=GPU-a`" in found.body
+    assert "Commands and settings are for someone with access to the stack's machine." in found.body
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from typing import Any
 
 import httpx
@@ -290,6 +291,26 @@ def test_a_user_ends_a_session_and_runs_one_again(browser: TestClient, fakes: Fa
     assert answer.status_code == 303
     assert [run for run, *_ in fakes.airflow_api.cleared] == ["failed"]
     assert "The session runs again." in see(browser, answer.headers["location"], "user").text
+
+
+@pytest.mark.parametrize(
+    ("cause", "first", "second"),
+    [
+        ("data set news: line 3 is not JSON", "Run again with changes", "Run again from where it failed"),
+        ("MLflow does not answer", "Run again from where it failed", "Run again with changes"),
+    ],
+)
+def test_a_session_whose_data_is_at_fault_is_first_to_be_changed(
+    browser: TestClient, fakes: Fakes, cause: str, first: str, second: str
+):
+    fakes.airflow_api.runs["failed"]["note"] = f"Failed: train_model_cpu: {cause}"
+    text = unescape(see(browser, "/sessions/failed", "user").text)
+    shown = text[text.index('data-key="actions"') :]
+    assert 0 < shown.index(f">{first}<") < shown.index(f">{second}<")
+    assert text.count('/new?like=failed"') == 1
+    main = re.findall(r'<(?:a class="button"|button)[^>]*>([^<]*)<', shown)
+    assert first in main, "it is the one that stands out"
+    assert ("choose that in the form of" in text) == (second == "Run again from where it failed")
 
 
 def test_another_site_s_page_presses_no_button(browser: TestClient, fakes: Fakes):

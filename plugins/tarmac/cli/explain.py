@@ -51,12 +51,14 @@ class Explanation:
     """Sentences for people: why a session is where it is, and what to do; both may be empty of a session that is well.
 
     `state` is that of docs/session-states.md; `run_state` is Airflow's, which says how one that is done has ended.
+    `same_again`: it failed of what it was asked for, so that it would fail the same way again without a change.
     """
 
     state: str
     why: list[str] = field(default_factory=list)
     todo: list[str] = field(default_factory=list)
     run_state: str = ""
+    same_again: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
     state = session_state(run["state"], states, LedgerState(known.place["ledger"]))
     why: list[str] = []
     todo: list[str] = []
+    same_again = False
     if run["state"] == "success" and (lack := lack_in(run.get("note"))):
         why = [f"It has ended as a success, without a model: {lack}"]
         todo = [f"{command(verb='retry', run_id=run_id)} trains it."]
@@ -117,6 +120,7 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
         why = ["It has ended well" + (f", after {format_seconds(took)}." if took is not None else ".")]
     elif run["state"] == "failed":
         why, todo = _failed(known, remedies, command(verb="retry", run_id=run_id))
+        same_again = not cancellation(run.get("note")) and (_was_refused(known) or _of_its_input(known.cause or ""))
     elif run["state"] == "queued" and (said := cancellation(run.get("note"))):
         why = [f"{said} Airflow ends it when {'the DAG is switched on' if known.paused else 'it is its turn'}."]
     else:
@@ -128,14 +132,22 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
         if not ((known.paused or "scheduler" in known.silent) and run["state"] == "queued"):
             found = _under_way(known, state, remedies, command)
             why, todo = why + found[0], todo + found[1]
-    return Explanation(state.value, why, todo, run["state"])
+    return Explanation(state.value, why, todo, run["state"], same_again)
+
+
+def _was_refused(known: Known) -> bool:
+    return any(one["task_id"] == ids.CHECK_REQUEST_BODY and one["state"] == "failed" for one in known.instances)
+
+
+def _of_its_input(cause: str) -> bool:
+    """Whether a session failed of its data or its code: both are named by their content, so a retry meets the same."""
+    return input_at_fault(cause) or "data set" in cause.replace("data set store", "")
 
 
 def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[list[str], list[str]]:
     first = first_to_clear({one["task_id"]: one["state"] for one in known.instances}, known.cause or "")
     again = f"When the cause is gone, {retry} takes it up again at {first}."
-    if input_at_fault(known.cause or "") or "data set" in (known.cause or ""):
-        # Both are named by their content: a retry would meet the same.
+    if _of_its_input(known.cause or ""):
         again = (
             "A corrected data set or script has a new id: store it, and send the request again with that. "
             f"Where the cause lies elsewhere, {retry} takes it up again at {first}."
@@ -147,9 +159,8 @@ def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[lis
     if row := find(cause, remedies):
         why.append(f"Cause: {row.cause}.")
         todo = [f"{row.todo[0].upper()}{row.todo[1:]}."] if row.todo else []
-    refused = any(one["task_id"] == ids.CHECK_REQUEST_BODY and one["state"] == "failed" for one in known.instances)
     # A request that was refused is refused again.
-    return why, (todo or ["Send the request again, corrected."]) if refused else [*todo, again]
+    return why, (todo or ["Send the request again, corrected."]) if _was_refused(known) else [*todo, again]
 
 
 def _just_sent(known: Known) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tarmac.base import ids
+from tarmac.base.browser import for_whom, in_browser, told
 from tarmac.base.session import cancellation, failure_in, lack_in
 from tarmac.base.states import ACTIVE_STATES, RUN_OVER_STATES
 from tarmac.base.texts import counted, one_line
@@ -84,8 +85,13 @@ def ended(session: Session, remedies: tuple[Remedy, ...], page: str) -> Notice:
         return _notice(key, Kind.FINISHED, session.owner, f"Finished: {what}", [*lines, link])
     found = _why_failed(session, remedies)
     kind, verb = (Kind.CANCELLED, "Cancelled") if cancellation(session.note) else (Kind.FAILED, "Failed")
-    todo = [f"To do: {' '.join(found.todo)}"] if found.todo else []
-    return _notice(key, kind, session.owner, f"{verb}: {what}", [*found.why, *todo, link])
+    return _notice(key, kind, session.owner, f"{verb}: {what}", [*map(in_browser, found.why), *_todo(found), link])
+
+
+def _todo(found: Explanation) -> list[str]:
+    """Say what to do on the session's page, whose address follows, and who can do what it has no button for."""
+    said = [in_browser(one) for one in found.todo]
+    return [f"To do: {' '.join([*said, *for_whom([*found.why, *said])])}"] if said else []
 
 
 def _why_failed(session: Session, remedies: tuple[Remedy, ...]) -> Explanation:
@@ -124,10 +130,10 @@ def waits(row: Mapping[str, Any], session: Session, page: str) -> Notice:
     """
     what = description(session.request, session.owner or None)
     waited = format_seconds(row["waited"], about=True)
-    listing = make_command("hosts" if row["on_host"] else "gpus")
     lines = [
         f"It has waited for {'cores and memory' if row['on_host'] else 'a GPU'} for {waited}: it {row['why']}.",
-        f"To do: nothing, or ask for less or a higher priority; {listing} shows all that wait and what they wait for.",
+        'To do: nothing, or "Change priority" on its page, or ask for less; the page "Now" shows all that wait and '
+        "what they wait for.",
         f"{page}/tarmac/sessions/{quote(session.run_id, safe='')}",
     ]
     return _notice(waits_key(session.run_id, row["enqueued_at"]), Kind.WAITING, session.owner, f"Waits: {what}", lines)
@@ -142,7 +148,7 @@ def quarantined(row: Mapping[str, Any], page: str) -> Notice:
     uuid = str(row["device_uuid"])
     lines = [
         f"{uuid}: {row['reason']}.",
-        f"To do: mend it, then `make release-gpu GPU={uuid}` on the stack's machine. Until then it takes no session.",
+        told(f"To do: mend it, then `make release-gpu GPU={uuid}`. Until then it takes no session."),
         f"{page}/tarmac/",
     ]
     return _notice(quarantine_key(row), Kind.QUARANTINE, "", f"GPU in quarantine: {row['name']}", lines)
@@ -173,8 +179,10 @@ def silent(row: Mapping[str, Any], lost_after: float, page: str) -> Notice:
     lines = [
         f"It has not answered for {since}: {row['trouble']}.",
         meanwhile,
-        f"To do: look at the machine and its network; {make_command('hosts')} shows when it answers. If it is gone for "
-        f"good: `make host-remove NAME={row['name']}`.",
+        told(
+            f"To do: look at the machine and its network; {make_command('hosts')} shows when it answers. If it is gone "
+            f"for good: `make host-remove NAME={row['name']}`."
+        ),
         f"{page}/tarmac/",
     ]
     return _notice(silent_key(row), Kind.HOST, "", f"Host does not answer: {row['name']}", lines)

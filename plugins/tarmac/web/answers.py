@@ -229,6 +229,9 @@ class Explanation(BaseModel):
     why: list[str]
     todo: list[str]
     run_state: str = Field("", description="Airflow's, which says how a session that is done has ended")
+    same_again: bool = Field(
+        default=False, description="it failed of its request, data or code: without a change it would fail again"
+    )
 
 
 class Retried(BaseModel):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+from tarmac.base.browser import OF_SERVICES
+
 _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"\bmake dataset FILE=(\.\.\.)?", "tarmac data push FILE"),
     (r"\bmake script FILE=(\.\.\.)?", "tarmac data push --script FILE"),
@@ -17,7 +19,7 @@ _COMMANDS: tuple[tuple[str, str], ...] = (
     (r"\bmake (follow|cancel|retry|explain) RUN=([^\s`),;]+)", r"tarmac \1 \2"),
     (r"\bmake models\b", "tarmac models ls"),
     (r"\b(?:make|Make) (follow|cancel|retry|explain) RUN=(?=$|[\s`),;])", r"tarmac \1 SESSION"),
-    (r"\bmake ps\b", "tarmac ls"),
+    (rf"\bmake ps\b(?!{OF_SERVICES})", "tarmac ls"),
     (r"\bmake trainers\b", "tarmac kinds"),
     (r"\bmake (gpus|hosts|doctor)\b(?! FIX)", r"tarmac \1"),
     (r"\bWith KEY= a request\b", "With a key a request"),

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 from pydantic import BaseModel, TypeAdapter
 
+from tarmac.base.browser import told
 from tarmac.web import answers
 from tarmac.web.app import PREFIX
 
@@ -83,5 +84,7 @@ class Calls:
         async with httpx.AsyncClient(transport=transport, base_url="http://tarmac", trust_env=False) as http:
             answer = await http.request(method, f"{PREFIX}{path}", headers=headers, **more)
         if answer.is_error:
-            raise RefusedError(answer.status_code, answers.Refusal.model_validate_json(answer.content))
+            found = answers.Refusal.model_validate_json(answer.content)
+            refusal = answers.Refusal(detail=told(found.detail), problems=[told(one) for one in found.problems])
+            raise RefusedError(answer.status_code, refusal)
         return answer.content

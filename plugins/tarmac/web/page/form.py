@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tarmac.base.browser import told
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.request.catalogue import TRANSFORMER, from_weights, named_weights
 from tarmac.request.schema import MOST_DATASETS
@@ -184,8 +185,9 @@ def in_words(problems: Sequence[str], request: Mapping[str, Any]) -> list[str]:
     Args:
         request: that the form says.
     """
+    problems = [told(one) for one in problems]
     if request.get("datasets"):
-        return list(problems)
+        return problems
     rest = [one for one in problems if one.partition(":")[0] != "datasets"]
     return ["datasets: choose a file to train on, or upload one of your own.", *rest]
 
@@ -301,7 +303,7 @@ _IN_BROWSER: tuple[tuple[str, str], ...] = (
     (r"say which: `tarmac data push FILE --encoding (\S+)`", r'write \1 into "Encoding" below'),
     (
         r"which (?:Python before 3.14 )?needs one more library(?: for)?: pip install '[^']*'",
-        "which is not read here: store it with `tarmac data push FILE` (docs/client.md)",
+        "which is not read here: the client stores it (docs/client.md)",
     ),
 )
 
@@ -310,6 +312,7 @@ def in_browser(text: str) -> str:
     """Return what is said of a file in the words of the form, which has fields where the client has options."""
     for pattern, instead in _IN_BROWSER:
         text = re.sub(pattern, instead, text)
+    text = told(text)
     if '"Encoding" below' in text:  # it need not be lines then
         text = re.sub(r" Expected is JSON Lines.*(?= Nothing was stored\.)", "", text)
     return text

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tarmac.base.browser import in_browser
 from tarmac.base.units import format_seconds, format_size
 from tarmac.registry import tags
 from tarmac.registry.facts import score_text
@@ -85,7 +86,7 @@ def session_lines(rows: Iterable[answers.Row]) -> list[SessionLine]:
             badge=_badge(row),
             started=row.started,
             took="" if row.seconds is None else format_seconds(row.seconds),
-            says=row.says,
+            says=in_browser(row.says),
         )
         for row in rows
     ]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from tarmac.base.browser import told
 from tarmac.base.units import format_cores, format_seconds, format_size
 from tarmac.hosts.kinds import money
 from tarmac.web import answers
@@ -115,7 +116,7 @@ def view(now: answers.Now) -> View:
     return View(
         at=now.at,
         devices=[_device(device, known, now.at) for device in now.devices],
-        no_gpu=now.no_gpu,
+        no_gpu=told(now.no_gpu).removesuffix("."),
         hosts=[_host(host, known, now.at) for host in now.hosts],
         waiting=waiting,
         other=[_line(None, session.id, known, now.at) for session in now.sessions if session.id not in elsewhere],
@@ -154,9 +155,9 @@ def _device(device: answers.Device, known: Mapping[str, answers.UnderWay], at: d
     reasons = []
     if device.quarantine:
         badge = Badge("bad", "in quarantine")
-        reasons = [device.quarantine, f"When it is well again: make release-gpu GPU={device.uuid}"]
+        reasons = [told(device.quarantine), told(f"When it is well again: `make release-gpu GPU={device.uuid}`.")]
     elif device.unusable:
-        badge, reasons = Badge("warning", "not usable"), [device.unusable]
+        badge, reasons = Badge("warning", "not usable"), [told(device.unusable)]
     return Resource(
         key=device.uuid,
         title=gpu_title(device),
@@ -231,7 +232,7 @@ def _on_demand(found: answers.Machines, known: Mapping[str, answers.UnderWay]) -
     unit = found.currency
     kinds = [
         f"Kind {kind.name}: {money(kind.price_per_hour, unit)} an hour, at most {kind.most}"
-        + (f"; none is started now: {kind.why}" if kind.why else "")
+        + (f"; none is started now: {told(kind.why).removesuffix('.')}" if kind.why else "")
         for kind in found.kinds
     ]
     return OnDemand(
@@ -243,7 +244,7 @@ def _on_demand(found: answers.Machines, known: Mapping[str, answers.UnderWay]) -
                 lives=format_seconds(one.seconds),
                 money=money(one.money, unit),
                 ends=one.until,
-                trouble=one.trouble,
+                trouble=told(one.trouble),
             )
             for one in found.machines
         ],
@@ -319,7 +320,7 @@ def _waiting(one: answers.Queued, known: Mapping[str, answers.UnderWay], at: dat
         owner=(session.owner if session else None) or "",
         place=one.place,
         of="a GPU" if one.of == "gpu" else "cores and memory",
-        why=one.why,
+        why=told(one.why),
         needs=one.estimate,
         waited=format_seconds((at - one.since).total_seconds()),
         priority=one.priority,

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from tarmac.base.browser import told
 from tarmac.base.units import format_cores, format_seconds, format_size
 
 FOLDER = Path(__file__).parent
@@ -39,6 +40,7 @@ def _environment() -> Environment:
         "cores": format_cores,
         "instant": instant,
         "code": code,
+        "told": told,
         "word": lambda text: quote(str(text), safe=""),
     }
     return made

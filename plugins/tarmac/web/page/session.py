@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from tarmac.base import ids
+from tarmac.base.browser import CHANGED, for_whom, in_browser
 from tarmac.base.states import SessionState
 from tarmac.base.units import GIB, format_seconds, format_size
 from tarmac.registry.evaluation import Interval
@@ -118,6 +118,8 @@ class View:
     over: bool
     can_end: bool
     can_retry: bool
+    change_first: bool
+    another: str
     priority: int | None
     can_start: bool
     registered: tuple[str, str] | None
@@ -135,8 +137,8 @@ def view(seen: answers.Overview, about: answers.About) -> View:
         badge=_badge(session),
         facts=[*_facts(session), *_used(used.summary)],
         history=_history(session),
-        why=explained.why if explained else [],
-        todo=[_on_page(one) for one in explained.todo] if explained else [],
+        why=[in_browser(one) for one in explained.why] if explained else [],
+        todo=_todo(explained) if explained else [],
         done=min(1.0, max(0.0, far.done / far.total)) if far and far.total > 0 and not over else None,
         message=(far.message if far else None) or "",
         left=format_seconds(far.eta_seconds, about=True) if far and far.eta_seconds is not None else "",
@@ -159,6 +161,8 @@ def view(seen: answers.Overview, about: answers.About) -> View:
         over=over,
         can_end=about.may_change and not over,
         can_retry=about.may_change and session.run_state == "failed",
+        change_first=explained is not None and explained.same_again,
+        another=CHANGED if session.run_state == "failed" else "Start another like it",
         priority=session.waits.priority if session.waits and about.may_change else None,
         can_start=about.may_start,
         registered=_registered(session.result) if about.may_start else None,
@@ -170,9 +174,10 @@ def _has_trained(session: answers.Session) -> bool:
     return any(task.id in _BEGINS[SessionState.STARTING] and task.state not in never for task in session.tasks)
 
 
-def _on_page(text: str) -> str:
-    """Name the page's button in the place of the command that does the same."""
-    return re.sub(r"`tarmac retry [^`]*`", '"Run again from where it failed"', text)
+def _todo(explained: answers.Explanation) -> list[str]:
+    """Name buttons in the place of commands, and at the end say who can give the commands that are left."""
+    said = [in_browser(one) for one in explained.todo]
+    return [*said, *for_whom([*explained.why, *said])]
 
 
 def _registered(result: answers.Result | None) -> tuple[str, str] | None:
@@ -214,7 +219,7 @@ def _facts(session: answers.Session) -> list[tuple[str, str]]:
         if result.cached_from:
             found.append(("Model taken from", result.cached_from))
     if session.note:
-        found.append(("Note", session.note))
+        found.append(("Note", in_browser(session.note)))
     return [(name, value) for name, value in found if value]
 
 
