@@ -118,7 +118,7 @@ def test_it_says_what_nvidia_smi_says(world: World):
     def mib(value: int | None) -> str | None:
         return None if value is None else str(value // MIB)
 
-    wait_for("a snapshot and nvidia-smi to agree on the memory in use", agrees, seconds=30)
+    wait_for("a snapshot and nvidia-smi to agree on the memory in use", agrees)
     drivers = {row["driver_version"] for row in world.query().values()}
     assert drivers == {world.observer.snapshot().driver_version}
 
@@ -140,7 +140,7 @@ def test_looking_often_leaves_nothing_behind(world: World):
     def now() -> tuple[int, int]:
         return world.observer.call(threading.active_count), len(world.observer.call(os.listdir, "/proc/self/fd"))
 
-    wait_for(f"threads and open files to be as before: {before}", lambda: now() == before, seconds=10)
+    wait_for(f"threads and open files to be as before: {before}", lambda: now() == before)
 
 
 def test_a_watch_on_a_quiet_machine_hears_nothing_and_does_not_wait(world: World, found: Snapshot):

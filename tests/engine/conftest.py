@@ -31,7 +31,7 @@ STACK = (
 
 
 # A container answers within milliseconds.
-wait_until = partial(wait_for, seconds=30, every=0.02)
+wait_until = partial(wait_for, every=0.02)
 
 
 @pytest.fixture(scope="session")

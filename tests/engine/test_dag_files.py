@@ -30,7 +30,7 @@ one()
 
 @pytest.fixture
 def look(api: Any, stack: str) -> Callable[..., Mapping[str, Any]]:
-    def loaded(source: str, seconds: int = 20) -> Mapping[str, Any]:
+    def loaded(source: str, seconds: int = 120) -> Mapping[str, Any]:
         try:
             return looking.look(api, stack, IMAGE, "mine.py", source.encode(), CODE, seconds)
         finally:
@@ -71,7 +71,7 @@ def test_the_stacks_own_dag_file_is_good(look: Callable[..., Any]):
 
 
 def test_a_file_that_is_slow_is_told_by_its_line(look: Callable[..., Any]):
-    (slow,) = wrong(look("import time\nfrom airflow.sdk import dag\ntime.sleep(60)", seconds=1))
+    (slow,) = wrong(look("# airflow dag\nimport time\ntime.sleep(600)", seconds=1))
     assert slow.startswith("mine.py, line 3: loading the file was not done after")
 
 

@@ -21,8 +21,8 @@ def test_a_full_disk_is_an_error_that_says_so_and_loses_nothing(api: Any, stack:
             ledger.enqueue(key("before"), entry(10))
             assert tower.run_cycle() == [key("before")]
             held = reserved(url)
-            # Not logged ahead, so it takes the data's space and leaves the log its own.
-            query(url, "CREATE UNLOGGED TABLE ballast (words text)")
+            # Not logged ahead, so it takes the data's space and leaves the log its own; not vacuumed, so it keeps it.
+            query(url, "CREATE UNLOGGED TABLE ballast (words text) WITH (autovacuum_enabled = off)")
 
             def fill_the_disk() -> None:
                 while True:  # until not one page is left

@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -62,9 +61,18 @@ def test_what_a_container_says_with_its_last_breath_is_not_lost(session: Any, en
         assert step.lines.count("said") == 1
 
 
-def test_a_container_that_is_silent_for_longer_than_a_call_may_take_is_followed(session: Any):
+def test_a_container_that_is_silent_for_longer_than_a_call_may_take_is_followed(
+    session: Any, monkeypatch: pytest.MonkeyPatch
+):
     step = session.step("sleep 7; echo still here")
-    step.operator._cli = docker.APIClient(version="auto", timeout=5)
+    api = step.operator._cli = docker.APIClient(version="auto")
+    begin = api.start
+
+    def start(container: str) -> None:
+        begin(container)  # which a busy engine may take its time for
+        api.timeout = 5
+
+    monkeypatch.setattr(api, "start", start)
     step.run()
     assert step.lines[-1] == "still here"
 
@@ -81,26 +89,32 @@ def test_a_step_without_memory_left_names_its_limit(session: Any):
 def test_a_step_ended_from_outside_lets_its_container_go_on(session: Any, until: Any):
     step = session.step(THREE_LINES).start()
     until("the container's lines", lambda: "two" in step.lines)
-    asked = time.monotonic()
     with pytest.raises(AirflowException, match="Its container goes on"):
         step.operator.on_kill()
-    # Airflow kills the task's process 5 s after it called on_kill.
-    assert time.monotonic() - asked < 5
     assert session.running()["State"]["Running"]
     session.let_end()
     step.join()  # the signal's handler ends it in Airflow; here it is another thread
     assert "three" in step.lines
 
 
-def test_a_step_beyond_its_own_time_limit_is_gone_within_five_seconds_even_if_it_ignores_term(session: Any, until: Any):
+def test_a_step_beyond_its_own_time_limit_is_gone_within_five_seconds_even_if_it_ignores_term(
+    session: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+):
     step = session.step("trap '' TERM; echo ready; while :; do sleep 0.1; done").start()
     until("the container's first line", lambda: "ready" in step.lines)
-    asked = time.monotonic()
+    stop, given = step.operator.cli.stop, []
+
+    def stopped(container: str, timeout: int) -> None:
+        given.append(timeout)
+        stop(container, timeout=timeout)
+
+    monkeypatch.setattr(step.operator.cli, "stop", stopped)
     try:
         raise AirflowTaskTimeout
     except AirflowTaskTimeout:
         step.operator.on_kill()
-    assert time.monotonic() - asked < 5
+    # Airflow kills the task's process 5 s after it called on_kill; the engine needs a part of them.
+    assert 0 < sum(given) <= 3
     assert session.containers() == []
     with pytest.raises(ContainerError, match="removed|exit code 137"):
         step.join()
@@ -162,7 +176,7 @@ def test_a_step_has_an_init_that_reaps(facts: dict[str, str]):
 
 def test_the_number_of_processes_is_limited(session: Any):
     # Without the limit this prints "all": 40 processes are no load.
-    step = session.step("for i in $(seq 40); do sleep 1 & done; echo all", processes=16)
+    step = session.step("for i in $(seq 40); do sleep 60 & done; echo all", processes=16)
     with pytest.raises(ContainerError, match="fork"):
         step.run()
     assert "all" not in step.lines

@@ -259,7 +259,7 @@ def test_a_person_uploads_trains_watches_reads_why_one_waits_and_promotes(
         use(trains.get_by_role("link"))
         expect(page.locator(".chart").first).to_be_visible()
 
-        page.goto(f"{url}/sessions/ended")
+        open_at(page, f"{url}/sessions/ended")
         use(page.get_by_text("Put into production"))
         page.get_by_label("Why version 5 of news-entities").fill("better on the new labels")
         use(page.get_by_role("button", name="Promote"))

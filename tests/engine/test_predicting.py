@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.steps import IMAGE
+from support.waiting import PATIENCE
 from tarmac.base import session as names
 from tarmac.base.errors import BusyError, ContainerError, PredictionError, UnknownModelError
 from tarmac.base.settings import settings
@@ -131,7 +132,7 @@ def test_more_at_a_time_than_there_are_turns_are_refused_and_a_kill_leaves_nothi
     assert (seen.key, seen.allowed_seconds) == (None, asking.SECONDS + 60)
     # What a checker does that was started after another was killed.
     assert len(asking.remove_leftovers(api, stack)) == 3
-    thread.join(60)
+    thread.join(PATIENCE)
     assert "removed" in str(said[0]) or "exit code" in str(said[0])
 
 

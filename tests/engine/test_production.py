@@ -14,6 +14,7 @@ import pytest
 
 from support.fleet import query
 from support.mlflow import Mlflow
+from support.waiting import PATIENCE
 from tarmac.base.errors import LedgerError, NothingToRegisterError, PromotionError, RegistryError, UnknownModelError
 from tarmac.registry.client import RegisteredModel, Registry
 from tarmac.registry.production import Production
@@ -244,7 +245,7 @@ def at_once(*bodies: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert len(found) == len(bodies)
     return found
 

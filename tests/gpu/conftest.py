@@ -16,6 +16,11 @@ from gpu.training import Nvml, Training
 from support.stack import REPO, Stack, running_stack
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if item.get_closest_marker("timeout") is None:
+        item.add_marker(pytest.mark.timeout(1200))  # the first one that needs the stack waits for it, too
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack for all tests of this folder."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes.fakegpu import FakeGpus
-from support.stack import Stack
+from support.stack import DAG, Stack
 from support.waiting import wait_for
 
 ONE, OTHER = "GPU-fake-0", "GPU-fake-1"
@@ -73,8 +73,8 @@ class Field:
 
     def trains(self, run_id: str) -> list[str]:
         """Wait until a session's training runs; return its devices."""
-        query = f"{_DEVICES} AND run_id = '{run_id}' AND running_at IS NOT NULL"
-        return wait_for(f"{run_id} to train", lambda: [row[0] for row in self.sql(query)], 120)
+        query = f"{_DEVICES} AND run_id = '{run_id}' AND running_at IS NOT NULL ORDER BY device_uuid"
+        return wait_for(f"{run_id} to train", lambda: [row[0] for row in self.sql(query)])
 
     def checkpointed(self, run_id: str) -> None:
         """Wait until a session's training has left a checkpoint."""
@@ -84,7 +84,7 @@ class Field:
             command = ["docker", "exec", *found[:1], "ls", "/session/checkpoint/checkpoint.zip"]
             return bool(found) and subprocess.run(command, capture_output=True).returncode == 0
 
-        wait_for(f"a checkpoint of {run_id}", there, 60)
+        wait_for(f"a checkpoint of {run_id}", there)
 
     def waits_because(self, run_id: str, words: str) -> str:
         """Wait until `make gpus` says why a session waits, in these words; returns its line."""
@@ -95,7 +95,7 @@ class Field:
             lines = self.stack.make("gpus").stdout.splitlines()
             return next((line for line in lines if f". {run_id} " in line and words in line), "")
 
-        return wait_for(f"{run_id} to wait because of {words!r}", reason, 120)
+        return wait_for(f"{run_id} to wait because of {words!r}", reason)
 
     def log(self, run_id: str, task_id: str) -> str:
         """The log of all of a task's attempts."""
@@ -125,6 +125,16 @@ class Field:
         """Mark a run failed, as a person does in the browser."""
         answer = self.stack.http.patch(f"/api/v2/dags/nlp_model_training/dagRuns/{run_id}", json={"state": "failed"})
         assert answer.status_code == 200, answer.text
+
+    def end_what_is_left(self) -> None:
+        """End the sessions that a test left which failed: they would take the devices of the next one."""
+        query = {"state": ["running", "queued"], "limit": 100}
+        left = self.stack.http.get(f"{DAG}/dagRuns", params=query).json()["dag_runs"]
+        for run in left:
+            self.cancel(run["dag_run_id"])
+        if left:
+            rows = "SELECT run_id FROM reservation UNION SELECT run_id FROM waiting"
+            wait_for("their devices to be free", lambda: not self.sql(rows) and not self.stack.session_containers())
 
     def assert_nothing_is_left(self) -> None:
         self.stack.assert_nothing_left()

@@ -44,7 +44,7 @@ def measure(field: Field, measurements: int, *, train_seconds: float) -> list[Ha
     )
     one, other = first
     field.cancel(one)
-    wait_for("the next one to train", lambda: len(field.sql("SELECT 1 FROM waiting")) < measurements, 120)
+    wait_for("the next one to train", lambda: len(field.sql("SELECT 1 FROM waiting")) < measurements)
     time.sleep(train_seconds / 2)
     field.cancel(other)
     # One question at a time, and not often: asking the webserver is part of what is measured.

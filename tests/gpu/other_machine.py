@@ -35,7 +35,7 @@ class OtherMachine:
 
     def control(self, what: str) -> None:
         """Start, restart, stop, cut or join it."""
-        subprocess.run([SCRIPT, what, self.kind], check=True, timeout=120)
+        subprocess.run([SCRIPT, what, self.kind], check=True, timeout=300)
 
     def url(self, host: str) -> str:
         """Where it is, by the name or address of the fake machine."""

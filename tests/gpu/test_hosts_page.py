@@ -147,7 +147,7 @@ class Terminal:
             notes = [self._stack.http.get(f"{DAG}/dagRuns/{run}").json()["note"] or "" for run in there]
             return all("Waiting: for host gpu3, which does not answer" in note for note in notes)
 
-        wait_for("the reason in their notes", waits, 120)
+        wait_for("the reason in their notes", waits)
         for machine in self._machines.values():
             for container in machine.trainings():
                 machine.engine("exec", container, "touch", "/tmp/finish")
@@ -194,6 +194,6 @@ def test_the_page_s_commands_add_two_hosts_and_six_sessions_outlive_a_cut(
     for one in RUNS:
         assert field.outcomes(one) == ["success"], "no training was made twice"
         assert stack.xcom(one, "update_model_metadata_registry")["version"]
-    wait_for("nothing left there", lambda: all(machine.left() == "" for machine in machines.values()), 60)
+    wait_for("nothing left there", lambda: all(machine.left() == "" for machine in machines.values()))
     assert field.sql("SELECT uuid FROM device ORDER BY uuid") == [[ONE], [OTHER]]
     field.assert_nothing_is_left()

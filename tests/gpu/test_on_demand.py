@@ -118,16 +118,16 @@ def test_a_machine_is_made_trained_on_and_ended(
     with other_hosts.OtherHosts(settings()) as kept:
         request = {**REQUEST, "resources": {"cpus": 1, "memory": "3GiB"}}
         with pytest.raises(TaskDeferred):
-            cpu_training(session, TRAINS, request=request).start().join(60)
+            cpu_training(session, TRAINS, request=request).start().join()
         assert len(ledger.needs()) == 1
-        wait_for("a host", lambda: state() is State.READY, 120)
+        wait_for("a host", lambda: state() is State.READY)
         kept.keep(ledger)
-        wait_for("its link", lambda: Path(link.socket_of("cloud-1")).exists(), 60)
-        assert cpu_training(session, TRAINS, request=request).start().join(120)["steps"] == 3
+        wait_for("its link", lambda: Path(link.socket_of("cloud-1")).exists())
+        assert cpu_training(session, TRAINS, request=request).start().join()["steps"] == 3
         assert in_volume(session, "cat /session/model/weights") == "what is trained on"
         assert there("info", "--format", "{{.ID}}")
         query(database, "UPDATE machine SET idle_at = idle_at - interval '10 minutes'")
-        wait_for("its end", lambda: state() is State.ENDED, 60)
+        wait_for("its end", lambda: state() is State.ENDED)
         kept.keep(ledger)
     assert calls == ["create cloud-1", "delete cloud-1"]
     assert [host.name for host in ledger.hosts()] == ["local"]

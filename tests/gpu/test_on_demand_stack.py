@@ -65,7 +65,7 @@ def test_a_session_that_fits_on_no_host_has_a_machine_started_and_the_idle_machi
 ):
     field = Field(stack, gpus, tiny)
     says = "✓ cloud: a machine can be had for 2.50 EUR an hour; 0 machines with the label"
-    assert wait_for("the provider", lambda: stack.make("hosts-check").stdout.strip() == says, 60)
+    assert wait_for("the provider", lambda: stack.make("hosts-check").stdout.strip() == says)
     for uuid in (ONE, OTHER):
         gpus.set(uuid, total=20 * GIB)
     assert "this session never fits here" in stack.refused(field.request(reserve="100GiB"))
@@ -78,8 +78,8 @@ def test_a_session_that_fits_on_no_host_has_a_machine_started_and_the_idle_machi
     there("exec", container, "touch", "/tmp/finish")
     assert stack.finish(run, 240) == "success", stack.log(run, "train_model_gpu")
     field.sql("UPDATE machine SET idle_at = idle_at - interval '1 minute'")
-    wait_for("its end", lambda: cloud.calls == ["create cloud-1", "delete cloud-1"], 120)
-    wait_for("that it is known", lambda: not on_demand(stack)["machines"], 60)
+    wait_for("its end", lambda: cloud.calls == ["create cloud-1", "delete cloud-1"])
+    wait_for("that it is known", lambda: not on_demand(stack)["machines"])
     found = on_demand(stack)
     assert found["today"] > 0
     assert [row["run_id"] for row in found["sessions"]] == [run]

@@ -184,35 +184,35 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
 
     with other_hosts.OtherHosts(settings()) as kept:
         kept.keep(ledger)
-        wait_for("the link", lambda: Path(link.socket_of(name)).exists(), 60)
-        wait_for("its GPU", lambda: [row.uuid for row in ledger.devices() if not row.closed] == [other.gpu], 60)
+        wait_for("the link", lambda: Path(link.socket_of(name)).exists())
+        wait_for("its GPU", lambda: [row.uuid for row in ledger.devices() if not row.closed] == [other.gpu])
         if other.kind == "tls":
             (left,) = (host.certificate_seconds for host in ledger.hosts() if host.name == name)
             assert left is not None
             assert 396 < left / 86400 < 398
         step = cpu_training(session, TRAINS).start()
         mine = ("--filter", f"label=tarmac.run={session.run_id}")
-        container = wait_for("a training there", lambda: there("ps", "--quiet", *mine), 120)
+        container = wait_for("a training there", lambda: there("ps", "--quiet", *mine))
         assert not ledger.remove_host(name), "a session holds something of it"
 
         other.control("cut")
-        wait_for("a note", lambda: f"for host {name}, which does not answer" in notes, 60)
-        wait_for("that it is silent", lambda: closed() == "does not answer", 60)
+        wait_for("a note", lambda: f"for host {name}, which does not answer" in notes)
+        wait_for("that it is silent", lambda: closed() == "does not answer")
         assert [row.closed for row in ledger.devices()] == ["its host does not answer"]
         there("exec", container, "touch", "/session/go")
         other.control("join")
-        assert step.join(120)["steps"] == 3
+        assert step.join()["steps"] == 3
         assert notes[-1] is None
         assert in_volume(session, "cat /session/model/weights") == "what is trained on"
 
         Runs.run = OVER
         gone = ("--all", "--quiet", *mine)
-        wait_for("nothing left there", lambda: not there("ps", *gone) + there("volume", "ls", *gone[1:]), 60)
-        wait_for("that it takes sessions", lambda: closed() == "", 60)
-        wait_for("its GPU again", lambda: [row.closed for row in ledger.devices()] == [""], 60)
+        wait_for("nothing left there", lambda: not there("ps", *gone) + there("volume", "ls", *gone[1:]))
+        wait_for("that it takes sessions", lambda: closed() == "")
+        wait_for("its GPU again", lambda: [row.closed for row in ledger.devices()] == [""])
         assert ledger.remove_host(name)
         kept.keep(ledger)
-        wait_for("no link", lambda: not linked(name), 30)
+        wait_for("no link", lambda: not linked(name))
 
 
 def linked(name: str) -> bool:

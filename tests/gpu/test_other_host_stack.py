@@ -59,7 +59,7 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
     assert added.returncode == 0, added.stderr
     assert "✓ it has the image" in added.stdout
     assert f"✓ its GPUs: {THERE} NVIDIA H100 80GB HBM3, 79.6 GiB (a container got it)" in added.stdout
-    wait_for("its GPU", lambda: f"{THERE}  NVIDIA H100 80GB HBM3 on gpu2: 78.7 GiB" in stack.make("gpus").stdout, 60)
+    wait_for("its GPU", lambda: f"{THERE}  NVIDIA H100 80GB HBM3 on gpu2: 78.7 GiB" in stack.make("gpus").stdout)
     said = stack.refused(field.request(resources={"host": "another"}))
     assert "resources.host: there is no such host; there are: local, gpu2 (got 'another')" in said
 
@@ -74,8 +74,8 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
     assert "something of 'gpu2'" in refused.stderr
 
     MACHINE.control("cut")
-    wait_for("the reason in its note", lambda: "Waiting: for host gpu2, which does not answer" in note(stack, run), 120)
-    wait_for("that the host is silent", lambda: host(stack)["closed"] == "does not answer", 60)
+    wait_for("the reason in its note", lambda: "Waiting: for host gpu2, which does not answer" in note(stack, run))
+    wait_for("that the host is silent", lambda: host(stack)["closed"] == "does not answer")
     assert "not usable: its host does not answer" in stack.make("gpus").stdout
     there("exec", container, "touch", "/tmp/finish")
     MACHINE.control("join")
@@ -93,6 +93,6 @@ def test_gpu_sessions_spread_over_two_machines_of_which_one_is_cut_off_and_comes
         60,
     )
     assert stack.make("host-remove", "NAME=gpu2").returncode == 0
-    wait_for("its agent to go", lambda: not there("ps", "--all", "--quiet"), 60)
+    wait_for("its agent to go", lambda: not there("ps", "--all", "--quiet"))
     assert field.sql("SELECT uuid FROM device ORDER BY uuid") == [[ONE], [OTHER]]
     field.assert_nothing_is_left()

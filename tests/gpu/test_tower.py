@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 
 import pytest
 
@@ -13,7 +13,6 @@ from gpu.field import ONE, OTHER, Field
 from support.stack import Stack
 from support.waiting import wait_for
 from tarmac.admission.reasons import FITS_NOW, NOT_YET
-from tarmac.tasks.gpu_trigger import CYCLE_SECONDS
 
 GIB = 1024**3
 # What CUDA itself takes besides what the training asks for, as the stand-in for CuPy does it.
@@ -23,7 +22,7 @@ WENT_ON = "of an earlier attempt: "
 
 
 @pytest.fixture
-def field(stack: Stack, gpus: FakeGpus, tiny: str) -> Field:
+def field(stack: Stack, gpus: FakeGpus, tiny: str) -> Iterator[Field]:
     """Two well devices, whatever a test before this one did to them."""
     found = Field(stack, gpus, tiny)
     for uuid in (ONE, OTHER):
@@ -31,7 +30,8 @@ def field(stack: Stack, gpus: FakeGpus, tiny: str) -> Field:
             f"UPDATE quarantine SET released_at = now(), released_by = 'a test' WHERE device_uuid = '{uuid}'"
             " AND released_at IS NULL"
         )
-    return found
+    yield found
+    found.end_what_is_left()
 
 
 def capacity(gpus: FakeGpus, uuid: str) -> int:
@@ -64,7 +64,7 @@ def test_ten_sessions_share_two_devices_and_none_is_hurt(field: Field, gpus: Fak
         assert gpus.refused(uuid) == 0
         assert 0 < gpus.peak_bytes(uuid) <= capacity(gpus, uuid)
     assert field.outcomes(short) == ["out_of_memory", "success"]
-    assert field.stack.tasks(short)["train_model_gpu"]["try_number"] == 2
+    assert field.stack.tasks(short)["train_model_gpu"]["try_number"] >= 2
     text = field.log(short, "train_model_gpu")
     assert "ran out of GPU memory with 2.0 GiB reserved" in text
     assert WENT_ON in text
@@ -89,8 +89,9 @@ def test_what_never_fits_is_refused_before_a_run_exists_and_two_devices_are_give
     assert "the largest device offers 78.7 GiB" in said
     said = field.stack.refused(field.request(resources={"gpus": 3}, reserve="1GiB"))
     assert "needs 1.0 GiB on each of 3 devices, and this machine has 2" in said
-    both = field.start(resources={"gpus": 2}, reserve="1GiB", seconds=5)
+    both = field.start(resources={"gpus": 2}, reserve="1GiB", seconds=3600)
     assert field.trains(both) == [ONE, OTHER]
+    field.stack.end_trainings(both)
     assert field.stack.finish(both) == "success"
     field.assert_nothing_is_left()
 
@@ -106,17 +107,23 @@ def test_of_three_that_wait_for_memory_of_others_one_gives_up_one_is_cancelled_a
         assert "58.6 GiB used by others" in reason
         field.waits_because(cancelled, "processes outside Tarmac")
         board = field.stack.make("gpus").stdout
-        assert f"1. {run}" in board
+        # The first task of the GPU branch gives the number of the arrival, so each of the three may be the first.
+        numbers = {name: int(number) for number, name in re.findall(r"^(\d+)\. (\S+) ", board, re.MULTILINE)}
+        (first,), (second,) = field.sql(
+            f"SELECT run_id FROM arrival WHERE run_id IN ('{run}', '{cancelled}') ORDER BY sequence"
+        )
+        assert min(numbers.values()) == 1
+        assert numbers[first] < numbers[second]
         assert "processes outside Tarmac" in board
         field.cancel(cancelled)
         assert field.stack.finish(late) == "failed"
-        wait_for("the one alone in the queue", lambda: field.sql("SELECT run_id FROM waiting") == [[run]], 60)
+        wait_for("the one alone in the queue", lambda: field.sql("SELECT run_id FROM waiting") == [[run]])
     assert field.stack.finish(run) == "success"
     assert "58.6 GiB used by others" in field.log(run, "gpu_preflight_configuration")
     text = field.log(late, "gpu_preflight_configuration")
     assert "No GPU within resources.max_wait_seconds = 8: it needs 30.0 GiB" in text
     assert field.stack.tasks(late)["gpu_preflight_configuration"]["try_number"] == 1, "a second try would wait again"
-    wait_for("the volume of the cancelled one to go", lambda: field.stack.session_volumes() == [], 60)
+    wait_for("the volume of the cancelled one to go", lambda: field.stack.session_volumes() == [])
     field.assert_nothing_is_left()
 
 
@@ -125,14 +132,14 @@ def test_an_offender_is_stopped_and_its_neighbour_is_not(field: Field, gpus: Fak
         neighbour = field.start(reserve="60GiB", mib=20_000, seconds=3600)
         field.trains(neighbour)
         offender = field.start(reserve="9GiB", mib=4_000, seconds=10, overrun_mib=15_000)
-        assert field.trains(offender) == [ONE]
-        wait_for("the offender to be stopped", lambda: field.outcomes(offender), 120)
+        wait_for("the offender to be stopped", lambda: field.outcomes(offender))
         field.stack.end_trainings(neighbour)
         assert field.stack.finish(neighbour) == "success"
-    assert field.stack.tasks(neighbour)["train_model_gpu"]["try_number"] == 1
+    assert field.outcomes(neighbour) == ["success"]
     # Alone on the device it hurts no other session, so the second attempt may end as it likes.
     assert field.stack.finish(offender) == "success"
-    assert field.outcomes(offender)[0] == "overrun"
+    used = field.sql(f"SELECT outcome, devices FROM history WHERE run_id = '{offender}' ORDER BY id")
+    assert used[0] == ["overrun", "{" + ONE + "}"]
     text = field.log(offender, "train_model_gpu")
     assert "where 9.0 GiB" in text
     assert "the device was running short for its neighbours" in text
@@ -143,18 +150,17 @@ def test_an_offender_is_stopped_and_its_neighbour_is_not(field: Field, gpus: Fak
 def test_a_hung_training_is_found_stopped_and_tried_again(field: Field):
     often = {"checkpoint_seconds": 0.1}
     run = field.start(reserve="1GiB", seconds=600, hang_after=2, resources={"stall_seconds": 10}, **often)
-    field.trains(run)
-    wait_for("the hung attempt to be recorded", lambda: field.outcomes(run) == ["hung"], 60)
-    field.trains(run)
-    assert field.stack.tasks(run)["train_model_gpu"]["try_number"] == 2
-    wait_for("it to go on where it was", lambda: WENT_ON in field.log(run, "train_model_gpu"), 60)
+    # It hangs at each attempt, and on a slow machine more than one may be over before anybody looks.
+    wait_for("the hung attempt to be recorded", lambda: field.outcomes(run)[:1] == ["hung"])
+    wait_for("it to go on where it was", lambda: WENT_ON in field.log(run, "train_model_gpu"))
+    assert field.stack.tasks(run)["train_model_gpu"]["try_number"] >= 2
     # It would hang for ever, so it is ended here.
     field.cancel(run)
     assert field.stack.finish(run) == "failed"
     assert "made no progress for" in field.log(run, "train_model_gpu")
-    wait_for("its device to be released", lambda: field.sql("SELECT run_id FROM reservation") == [], 30)
-    wait_for("its containers to be gone", lambda: field.stack.session_containers() == [], 30)
-    wait_for("its traces to be gone", lambda: field.stack.session_volumes() == [], 60)
+    wait_for("its device to be released", lambda: field.sql("SELECT run_id FROM reservation") == [])
+    wait_for("its containers to be gone", lambda: field.stack.session_containers() == [])
+    wait_for("its traces to be gone", lambda: field.stack.session_volumes() == [])
     field.assert_nothing_is_left()
 
 
@@ -163,9 +169,9 @@ def test_a_lost_device_is_quarantined_and_its_session_goes_on_elsewhere(field: F
     (lost,) = field.trains(run)
     field.checkpointed(run)
     gpus.set(lost, err="* 15")  # NVML_ERROR_GPU_IS_LOST, whatever is asked
-    wait_for("the loss to be recorded", lambda: field.outcomes(run) == ["device_lost"], 120)
+    wait_for("the loss to be recorded", lambda: field.outcomes(run) == ["device_lost"])
     other = ({ONE, OTHER} - {lost}).pop()
-    wait_for("it to train elsewhere", lambda: field.trains(run) == [other], 120)
+    wait_for("it to train elsewhere", lambda: field.trains(run) == [other])
     field.stack.end_trainings(run)
     assert field.stack.finish(run) == "success"
     assert field.outcomes(run) == ["device_lost", "success"]
@@ -175,30 +181,34 @@ def test_a_lost_device_is_quarantined_and_its_session_goes_on_elsewhere(field: F
     gpus.set(lost, err=None)
     again = [field.start(reserve="50GiB", seconds=3600)]
     assert field.trains(again[0]) != [lost]
-    again.append(field.start(reserve="50GiB", seconds=1))
+    again.append(field.start(reserve="50GiB", seconds=3600))
     field.waits_because(again[1], "needs 50.0 GiB")
     board = field.stack.make("gpus").stdout
     assert f"make release-gpu GPU={lost}" in board
     done = field.stack.make("release-gpu", f"GPU={lost}")
     assert done.returncode == 0, done.stderr
     assert field.trains(again[1]) == [lost]
-    field.stack.end_trainings(again[0])
+    field.stack.end_trainings(*again)
     assert [field.stack.finish(one) for one in again] == ["success", "success"]
     field.assert_nothing_is_left()
 
 
 def test_history_makes_the_next_reservation_smaller(field: Field):
     """The first session of its kind reserves the default, the next one what was measured, and a margin."""
-    mine = 300 + round(time.time()) % 100  # a kind of session that no other test has
-    for rule, least, most in (("default", GIB, GIB), ("history", (mine + CONTEXT_MIB) * 1024**2, GIB)):
-        run = field.start(mib=mine, seconds=5)
+    mine = 333  # a kind of session that no other test has
+    held = (mine + CONTEXT_MIB) * 1024**2
+    for rule, least, most in (("default", GIB, GIB), ("history", held, GIB)):
+        run = field.start(mib=mine, seconds=3600)
+        measured = f"SELECT 1 FROM reservation WHERE run_id = '{run}' AND peak_bytes >= {held}"
+        wait_for("all of its memory to be measured", lambda query=measured: field.sql(query))
+        field.stack.end_trainings(run)
         assert field.stack.finish(run) == "success"
         reserved = field.stack.xcom(run, "gpu_preflight_configuration")
         assert reserved["rule"] == rule
         (count,) = reserved["bytes"].values()
         assert least <= count <= most * 1.3
     peaks = {int(row[0]) for row in field.sql(f"SELECT peak_bytes FROM history WHERE run_id = '{run}'")}
-    assert peaks == {(mine + CONTEXT_MIB) * 1024**2}
+    assert peaks == {held}
     field.assert_nothing_is_left()
 
 
@@ -234,13 +244,14 @@ def test_a_release_admits_the_next_one_at_once_priority_first_and_equals_by_arri
     field.waits_because(high, "needs 70.0 GiB")
     for run in first:
         field.cancel(run)
+    # The cycle that follows a release admits the next one: meanwhile no cycle is due only because time has passed.
+    admitted = f"""
+        WITH no_cycle_is_due AS (UPDATE tower SET passed_at = clock_timestamp() + interval '1 hour')
+        SELECT 1 FROM admission WHERE run_id = '{high}'
+    """
+    wait_for("the next one to be admitted", lambda: field.sql(admitted))
     assert [field.stack.finish(run) for run in (low, equal, high)] == ["success"] * 3
-    # The cycle that follows a release admits the next one: it does not wait for one that is due anyway.
-    released = field.sql(f"SELECT min(ended_at) FROM history WHERE run_id IN ('{first[0]}', '{first[1]}')")[0][0]
-    admitted = field.sql(f"SELECT admitted_at FROM admission WHERE run_id = '{high}'")[0][0]
-    after = datetime.fromisoformat(admitted) - datetime.fromisoformat(released)
-    assert after.total_seconds() < CYCLE_SECONDS
     order = [row[0] for row in field.sql("SELECT run_id FROM admission ORDER BY id DESC LIMIT 3")]
     assert order == [low, equal, high]
-    wait_for("the traces of those cancelled to be gone", lambda: field.stack.session_volumes() == [], 60)
+    wait_for("the traces of those cancelled to be gone", lambda: field.stack.session_volumes() == [])
     field.assert_nothing_is_left()

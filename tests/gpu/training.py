@@ -74,7 +74,7 @@ class Training:
 
     def end(self, container: Container) -> tuple[int, dict[str, dict[str, Any]]]:
         """Wait for the end; the exit code, and the last event of each kind."""
-        code = container.wait(timeout=60)["StatusCode"]
+        code = container.wait(timeout=300)["StatusCode"]
         lines = container.logs(stderr=False).decode().splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
         return code, {event["event"]: event for event in events}
@@ -90,6 +90,6 @@ class Training:
             found = self.health(container)
             return found[1] if found[0] == code and words in found[1] else None
 
-        said = wait_for(f"health to end with {code} and say '{words}'", judged, 30)
+        said = wait_for(f"health to end with {code} and say '{words}'", judged)
         assert said
         return said

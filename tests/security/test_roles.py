@@ -57,7 +57,7 @@ def callers(stack: AttackedStack) -> dict[str, Call]:
 
 
 def caller(stack: AttackedStack, headers: dict[str, str]) -> Call:
-    client = httpx.Client(base_url=str(stack.http.base_url), timeout=30, headers=headers)
+    client = httpx.Client(base_url=str(stack.http.base_url), timeout=120, headers=headers)
     return client.request
 
 

@@ -54,6 +54,6 @@ def open_at(page: Page, address: str, sign: Locator | None = None, through: Loca
     page.on("requestfailed", failed)
     try:
         load()
-        wait_for(f"what {address} shows", shown, seconds=120)
+        wait_for(f"what {address} shows", shown)
     finally:
         page.remove_listener("requestfailed", failed)

@@ -17,7 +17,7 @@ MEMORY_STACK = "tarmac-memory"
 
 @pytest.fixture
 def until() -> Callable[..., Any]:
-    return partial(wait_for, seconds=30, every=0.01)
+    return partial(wait_for, every=0.01)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any, Self
 import httpx
 
 from support.stack import Stack
-from support.waiting import wait_for
+from support.waiting import PATIENCE, wait_for
 
 AIRFLOW = ("webserver", "scheduler", "dag-processor", "triggerer")
 KILL = 9
@@ -44,7 +44,7 @@ class PatientClient(httpx.Client):
     """Asks again while the webserver is unavailable, slow or troubled: it is what is being hurt."""
 
     def request(self, *words: Any, **kwargs: Any) -> httpx.Response:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
                 answer = super().request(*words, **kwargs)
@@ -61,7 +61,7 @@ def container_of(stack: Stack, service: str) -> str:
     return f"{stack.project}-{service}-1"
 
 
-def docker(*words: str, seconds: float = 180, check: bool = True) -> str:
+def docker(*words: str, seconds: float = 300, check: bool = True) -> str:
     done = subprocess.run(["docker", *words], text=True, capture_output=True, timeout=seconds)
     assert done.returncode == 0 or not check, f"docker {' '.join(words)}: {done.stderr}"
     return done.stdout
@@ -113,21 +113,28 @@ def scheduler_answers(stack: Stack) -> bool:
     """Whether the scheduler's health page is good."""
     check = ("python3", "-S", "/opt/airflow/plugins/tarmac/healthcheck.py", "http://127.0.0.1:8974/health")
     command = ["docker", "exec", container_of(stack, "scheduler"), *check]
-    return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+    return subprocess.run(command, capture_output=True, timeout=120).returncode == 0
 
 
 def webserver_answers(stack: Stack) -> bool:
     try:
-        return httpx.get(stack.http.base_url.join("/api/v2/version"), timeout=30).status_code == 200
+        return httpx.get(stack.http.base_url.join("/api/v2/version"), timeout=60).status_code == 200
     except httpx.HTTPError:
         return False
 
 
-def train_container(stack: Stack, run_id: str, task_id: str = TRAIN) -> str:
-    """Wait for the container of a session's training; return its full id."""
+def made_container(stack: Stack, run_id: str, task_id: str = TRAIN) -> str:
+    """Wait for the container of a session's training, which may not run yet; return its full id."""
     labels = (f"tarmac.run={run_id}", f"tarmac.task={task_id}")
-    short = wait_for(f"the training's container of {run_id}", lambda: stack.session_containers(*labels), 120)[0]
+    short = wait_for(f"the training's container of {run_id}", lambda: stack.session_containers(*labels))[0]
     return docker("inspect", "--format", "{{.Id}}", short).strip()
+
+
+def train_container(stack: Stack, run_id: str, task_id: str = TRAIN) -> str:
+    """Wait until the container of a session's training runs; return its full id."""
+    container = made_container(stack, run_id, task_id)
+    wait_for(f"the container of {run_id} to run", lambda: is_running(container))
+    return container
 
 
 def is_running(container: str) -> bool:
@@ -140,7 +147,7 @@ def attempt(stack: Stack, run_id: str, task_id: str = TRAIN) -> int:
     return int(task["try_number"]) if task["state"] == "running" else 0
 
 
-def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seconds: float = 120) -> datetime:
+def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN) -> datetime:
     """Wait until an attempt after this one runs and follows its container; return when it found it."""
 
     def found() -> str | None:
@@ -149,14 +156,17 @@ def reattached(stack: Stack, run_id: str, after: int, task_id: str = TRAIN, seco
         entries = [entry for entry in json.loads(stack.log(run_id, task_id)) or [] if isinstance(entry, dict)]
         return next((entry["timestamp"] for entry in entries if "Found container" in str(entry.get("event"))), None)
 
-    at = wait_for(f"another attempt to follow the container of {run_id}", found, seconds)
+    at = wait_for(f"another attempt to follow the container of {run_id}", found)
     assert at
     return datetime.fromisoformat(at)
 
 
 def _ask_airflow_s_database(stack: Stack, query: str) -> str:
     command = ("psql", "--username", "postgres", "--tuples-only", "--no-align", "airflow", "--command", query)
-    return docker("exec", container_of(stack, "postgres"), *command).strip()
+    # It may have been started a moment ago.
+    return wait_for(
+        "an answer of Postgres", lambda: docker("exec", container_of(stack, "postgres"), *command, check=False)
+    ).strip()
 
 
 def scheduler_started(stack: Stack) -> datetime:
@@ -165,7 +175,7 @@ def scheduler_started(stack: Stack) -> datetime:
     return datetime.fromisoformat(_ask_airflow_s_database(stack, query))
 
 
-def wait_for_heartbeats(stack: Stack, *run_ids: str, task_id: str = TRAIN, seconds: float = 120) -> None:
+def wait_for_heartbeats(stack: Stack, *run_ids: str, task_id: str = TRAIN) -> None:
     """Wait until the processes of these sessions' trainings, which may be new ones, report to Airflow from now on."""
     now = _ask_airflow_s_database(stack, "SELECT clock_timestamp()")
     runs = ", ".join(f"'{run_id}'" for run_id in run_ids)
@@ -173,7 +183,7 @@ def wait_for_heartbeats(stack: Stack, *run_ids: str, task_id: str = TRAIN, secon
         f"SELECT count(*) FROM task_instance WHERE run_id IN ({runs}) AND task_id = '{task_id}' AND state = 'running'"
         f" AND last_heartbeat_at > '{now}'"
     )
-    wait_for("heartbeats", lambda: _ask_airflow_s_database(stack, query) == str(len(run_ids)), seconds)
+    wait_for("heartbeats", lambda: _ask_airflow_s_database(stack, query) == str(len(run_ids)))
 
 
 def started_twice(events: list[dict[str, Any]]) -> list[str]:

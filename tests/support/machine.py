@@ -18,6 +18,7 @@ from support.waiting import wait_for
 ENV_DIR = "/var/lib/docker/tarmac-env"
 SETTINGS = [f"{name}={value}" for name, value in STACK.items()]
 FORM = '{{.ID}} {{.Label "tarmac.run"}}'
+_TRAININGS = ("docker", "ps", "--no-trunc", "--filter", "label=tarmac.task=train_model_gpu", "--format", FORM)
 
 
 class Machine:
@@ -40,11 +41,11 @@ class Machine:
         """Start the machine, unless it runs, and a stack on it."""
         if not self.given:
             self.control("start")
-            self.control("load", seconds=600)
+            self.control("load")
         self.inside("sh", "-c", f"mkdir -p {ENV_DIR}; cp {REPO}/env/*.env.example {ENV_DIR}")
         self.make("up")
 
-    def control(self, *words: str, seconds: float = 300) -> str:
+    def control(self, *words: str, seconds: float = 600) -> str:
         command = [str(REPO / "tests/fakes/machine/machine.sh"), *words]
         done = subprocess.run(command, env=self.environment, text=True, capture_output=True, timeout=seconds)
         assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
@@ -65,14 +66,12 @@ class Machine:
 
     def trainings(self) -> dict[str, str]:
         """The containers that train now, by session."""
-        said = self.inside(
-            "docker", "ps", "--no-trunc", "--filter", "label=tarmac.task=train_model_gpu", "--format", FORM
-        )
+        said = self.inside(*_TRAININGS)
         return {run: container for container, run in (line.split() for line in said.splitlines())}
 
     def engine_answers(self) -> bool:
         command = ["docker", "exec", self.name, "docker", "version"]
-        return subprocess.run(command, capture_output=True, timeout=30).returncode == 0
+        return subprocess.run(command, capture_output=True, timeout=120).returncode == 0
 
     def request(self, seconds: int, **parameters: float) -> str:
         """Write down a request for a GPU session; return its path."""
@@ -92,8 +91,17 @@ class Machine:
         """Start a GPU session; return the container of its training."""
         request = self.request(seconds, **parameters)
         assert self.make("trigger", f"CONFIG={request}", "FOLLOW=0", f"KEY={key}").strip() == key
-        container: str = wait_for("the training", lambda: self.trainings().get(key), 120)
+        container: str = wait_for("the training", lambda: self.trainings().get(key))
         return container
+
+    def trains_again(self, key: str, before: str) -> str:
+        """Wait until a session trains in another container than before, while the engine may be away."""
+
+        def another() -> str:
+            rows = (line.split() for line in self.inside(*_TRAININGS, check=False).splitlines())
+            return next((container for container, run in rows if run == key and container != before), "")
+
+        return wait_for(f"another training of {key}", another, 480)
 
     def end_training(self, container: str) -> None:
         """Let a training of `test_model` end well at once, however long it was to take."""

@@ -26,7 +26,7 @@ class Mlflow:
 
     def __init__(self, url: str, *, network: str, login: tuple[str, str] | None = None) -> None:
         self.url, self.network = url, network
-        self._http = httpx.Client(base_url=url, auth=login, timeout=30)
+        self._http = httpx.Client(base_url=url, auth=login, timeout=120)
         self._numbers = itertools.count()
 
     def call(self, method: str, path: str, **payload: Any) -> dict[str, Any]:
@@ -132,5 +132,5 @@ def running_mlflow(
         ports = api.inspect_container(container)["NetworkSettings"]["Ports"]
         url = f"http://127.0.0.1:{ports['5000/tcp'][0]['HostPort']}"
         server = Mlflow(url, network=network or "bridge", login=login)
-        wait_for("MLflow to answer", server.answers, seconds=120, every=0.5)
+        wait_for("MLflow to answer", server.answers, every=0.5)
         yield server

@@ -15,7 +15,7 @@ _UPLOAD = """
 import sys, time, boto3, botocore.exceptions
 client = boto3.client("s3", endpoint_url="http://127.0.0.1:5000", region_name="us-east-1",
                       aws_access_key_id="k", aws_secret_access_key="s")
-for _ in range(100):
+for _ in range(1000):
     try:
         client.create_bucket(Bucket="data")
         break
@@ -40,7 +40,7 @@ def object_store(stack: Stack, *files: Path) -> Iterator[str]:
         subprocess.run(["docker", "network", "connect", "--alias", "s3", f"{stack.project}_backend", name], check=True)
         for file in files:
             command = ["docker", "exec", "--interactive", name, "python", "-c", _UPLOAD, file.name]
-            subprocess.run(command, input=file.read_bytes(), check=True, timeout=60)
+            subprocess.run(command, input=file.read_bytes(), check=True, timeout=300)
         yield name
     finally:
         subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True, capture_output=True)

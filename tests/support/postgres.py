@@ -94,7 +94,7 @@ def running_postgres(api: APIClient, stack: str, *, disk: str = "", direct: bool
         network = api.inspect_container(container["Id"])["NetworkSettings"]
         published = "127.0.0.1", int(network["Ports"]["5432/tcp"][0]["HostPort"])
         server = Postgres(*((network["Networks"]["bridge"]["IPAddress"], 5432) if direct else published))
-        wait_for("Postgres to answer", server.answers, seconds=60, every=0.1)
+        wait_for("Postgres to answer", server.answers, every=0.1)
         yield server
     finally:
         api.remove_container(container["Id"], force=True, v=True)

@@ -22,7 +22,7 @@ from support.stack import Stack, make_stack, remove_stack
 
 _FOLDER = pytest.StashKey[Path]()
 _INPUT = "tarmac_shared_folder"
-TIME_LIMIT = 900
+TIME_LIMIT = 1800
 """Seconds for a test that waits for `make up` too: which one that is, is chance."""
 
 

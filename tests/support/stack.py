@@ -11,7 +11,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,17 @@ DAG = "/api/v2/dags/nlp_model_training"
 SETTINGS = {"TARMAC_HOST_CPUS": "32", "TARMAC_HOST_MEMORY": "258g", "TARMAC_SCHEDULER_IDLE_SLEEP": "0.5"}
 
 
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that this process keeps: no other process gets it, and a server that reuses addresses may listen on it."""
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _kept.append(probe)
+    port: int = probe.getsockname()[1]
+    return port
 
 
 class Stack:
@@ -60,7 +66,7 @@ class Stack:
             **SETTINGS,
             **variables,
         }
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.web}", timeout=30)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.web}", timeout=120)
 
     def make(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a command of the Makefile."""
@@ -90,7 +96,7 @@ class Stack:
 
     def airflow(self, *words: str) -> str:
         command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "airflow", *words]
-        done = subprocess.run(command, cwd=REPO, env=self.environment, text=True, capture_output=True, timeout=120)
+        done = subprocess.run(command, cwd=REPO, env=self.environment, text=True, capture_output=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -123,7 +129,7 @@ class Stack:
         """Store a file whose content is not what its id says, as only a run's first task sees; return its reference."""
         script = f'mkdir -p /datasets/{data_id} && echo \'{{"sentence": "a"}}\' >/datasets/{data_id}/{data_id}.jsonl'
         command = ["env/host/stack.sh", "exec", "-T", "airflow-cli", "sh", "-c", script]
-        subprocess.run(command, cwd=REPO, env=self.environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, cwd=REPO, env=self.environment, check=True, capture_output=True, timeout=300)
         return f"{data_id}/{data_id}.jsonl"
 
     def run_state(self, run_id: str) -> str:
@@ -168,15 +174,24 @@ class Stack:
     def _labels(self, filters: tuple[str, ...]) -> dict[str, list[str]]:
         return {"label": [f"tarmac.project={self.project}", *filters]}
 
-    def session_containers(self, *filters: str) -> list[str]:
-        return [row["Id"][:12] for row in self._engine.containers(all=True, filters=self._labels(filters))]
+    def session_containers(self, *filters: str, running: bool = False) -> list[str]:
+        """Ids of containers; those of a step that ended well stay for seconds. `running`: only those that run."""
+        return [row["Id"][:12] for row in self._engine.containers(all=not running, filters=self._labels(filters))]
 
     def end_trainings(self, *run_ids: str) -> None:
-        """Let sessions of `test_model` that train now end well at once, however long they were to take."""
+        """Let sessions of `test_model` that train, or soon will, end well at once, however long they were to take."""
         for run_id in run_ids:
-            for task_id in ("train_model_cpu", "train_model_gpu"):
-                for container in self.session_containers(f"tarmac.run={run_id}", f"tarmac.task={task_id}"):
-                    self._docker("exec", container, "touch", "/tmp/finish")
+            wait_for(f"a training of {run_id} to end", partial(self._end_training, run_id))
+
+    def _end_training(self, run_id: str) -> bool:
+        found = [
+            container
+            for task_id in ("train_model_cpu", "train_model_gpu")
+            for container in self.session_containers(f"tarmac.run={run_id}", f"tarmac.task={task_id}", running=True)
+        ]
+        # One may end in the same moment by itself, or not take commands yet.
+        done = [subprocess.run(["docker", "exec", one, "touch", "/tmp/finish"], capture_output=True) for one in found]
+        return any(one.returncode == 0 for one in done)
 
     def session_volumes(self, *filters: str) -> list[str]:
         found = self._engine.volumes(filters=self._labels(filters))

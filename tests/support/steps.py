@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from support import airflow_home  # noqa: F401  before anything imports Airflow
-from support.waiting import wait_for
+from support.waiting import PATIENCE, wait_for
 from tarmac.base.session import container_name, session_labels, volume_name
 from tarmac.containers import engine
 from tarmac.containers.mounts import TemplatedMount
@@ -68,10 +68,10 @@ class Step:
         self._thread.start()
         return self
 
-    def join(self, seconds: float = 30) -> Any:
+    def join(self) -> Any:
         assert self._thread is not None
-        self._thread.join(seconds)
-        assert not self._thread.is_alive(), f"the step did not end in {seconds} s; it said {self.lines}"
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive(), f"the step did not end in {PATIENCE} s; it said {self.lines}"
         if self.error:
             raise self.error
         return self.result
@@ -154,7 +154,7 @@ class Session:
         def started() -> list[dict[str, Any]]:
             return [c for c in self.containers() if c["State"] == "running"]
 
-        (container,) = wait_for("a running container", started, seconds=30, every=0.02)
+        (container,) = wait_for("a running container", started, every=0.02)
         found: dict[str, Any] = self.api.inspect_container(container["Id"])
         return found
 

@@ -56,7 +56,7 @@ start() {
         --cgroupns private --tmpfs /run --tmpfs /tmp:exec \
         --volume "$machine:$storage" --volume "$repo:$repo" --workdir "$repo" \
         "tarmac/machine:$tag" "$repo/tests/fakes/machine/boot.sh" "$gpus" "$disk" >/dev/null
-    local deadline=$((SECONDS + 60))
+    local deadline=$((SECONDS + 240))
     until engine_answers; do
         if ! is_running || [ "$SECONDS" -gt "$deadline" ]; then
             docker logs "$machine" >"$log" 2>&1 || true

@@ -46,7 +46,7 @@ start_engine() {
     # shellcheck disable=SC2016 # that shell expands it
     FAKE_NVML_DIR=$gpus setsid unshare --net bash -c 'python "$1" in "$2/wire.sock" "$3" & echo $! >"$2/in.pid"; shift 3; exec dockerd "$@"' \
         - "$wire" "$engine" "$tls_port" "${words[@]}" >"$engine/log" 2>&1 </dev/null &
-    for _ in {1..300}; do
+    for _ in {1..2400}; do
         if docker --host "$socket" version >/dev/null 2>&1; then return; fi
         sleep 0.1
     done
@@ -59,7 +59,7 @@ stop_engine() {
     number=$(cat "$engine/docker.pid")
     kill "$number"
     # Another one may be started at once, which refuses while this one still runs.
-    for _ in {1..300}; do
+    for _ in {1..2400}; do
         [ -e "/proc/$number" ] || return 0
         sleep 0.1
     done
