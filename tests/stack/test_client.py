@@ -98,6 +98,9 @@ def test_a_whole_train_with_nothing_but_the_client_and_a_login(stack: Stack, tmp
 def test_a_session_is_cancelled_explained_and_run_again_by_the_client(stack: Stack, tmp_path: Path, request_file: Path):
     person = Person(stack, tmp_path, *add_user(stack, "User"))
     person.log_in()
+    # Whatever this test's commands take: it has not ended by itself before it is cancelled.
+    conf = json.loads(request_file.read_text())
+    request_file.write_text(json.dumps(conf | {"parameters": {"train_seconds": 3600}}))
     started = person.tarmac("train", request_file, "--detach")
     assert started.returncode == 0, started.stderr
     session_id = started.stdout.strip()
@@ -114,6 +117,7 @@ def test_a_session_is_cancelled_explained_and_run_again_by_the_client(stack: Sta
     assert "`make retry RUN=" in stack.make("explain", f"RUN={session_id}").stdout
     again = person.tarmac("retry", session_id)
     assert again.returncode == 0, again.stderr
+    stack.end_trainings(session_id)
     assert person.tarmac("follow", session_id).returncode == 0
     assert "It has ended well" in person.tarmac("explain", session_id).stdout
     registered = json.loads(person.tarmac("status", session_id, "--json").stdout)["result"]

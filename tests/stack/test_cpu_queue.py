@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from typing import Any
 
@@ -30,23 +31,28 @@ def trainings(stack: Stack, run_id: str) -> list[str]:
     return stack.session_containers("tarmac.task=train_model_cpu", f"tarmac.run={run_id}")
 
 
+def found(pattern: str, text: str) -> str:
+    """The text, where a line of it fits."""
+    return text if re.search(pattern, text, re.MULTILINE) else ""
+
+
 def test_sessions_beyond_the_host_wait_with_a_reason_and_then_run(stack: Stack, smoke: dict[str, Any]) -> None:
-    first = stack.start(smoke | LARGE | {"parameters": {"train_seconds": 600}})
-    (container,) = wait_for("its training", lambda: trainings(stack, first), 180)
+    first = stack.start(smoke | LARGE | {"parameters": {"train_seconds": 3600}})
+    (container,) = wait_for("its training", lambda: trainings(stack, first))
     assert limits(container) == (3 * 1024**3, 20), "the container's limits are what was reserved"
 
     second = stack.start(smoke | LARGE)
     why = "needs 20 cores and 3.0 GiB of memory: local has "
-    wait_for("the reason in its note", lambda: f"Waiting: for cores and memory: it {why}" in note(stack, second), 180)
+    wait_for("the reason in its note", lambda: f"Waiting: for cores and memory: it {why}" in note(stack, second))
     assert f"{first} holds 20 cores and 3.0 GiB" in note(stack, second)
-    wait_for("that it holds no worker", lambda: stack.states(second)["train_model_cpu"] == "deferred", 60)
+    wait_for("that it holds no worker", lambda: stack.states(second)["train_model_cpu"] == "deferred")
     assert trainings(stack, second) == []
-    shown = stack.make("hosts").stdout
+    # Sessions of other tests may be in the queue before it.
+    waits = rf"^\d+\. {re.escape(second)}  waits for .*{re.escape(why)}"
+    shown = wait_for("the board to say why", lambda: found(waits, stack.make("hosts").stdout))
     assert f"{first}  20 cores and 3.0 GiB reserved, trains for" in shown
-    assert f"1. {second}  waits for" in shown
-    assert why in shown
-    assert why in stack.log(second, "train_model_cpu")
-    read = httpx.get(f"http://127.0.0.1:{stack.web}/tarmac/metrics", auth=("airflow", "airflow"), timeout=30)
+    wait_for("the log to say why", lambda: why in stack.log(second, "train_model_cpu"))
+    read = httpx.get(f"http://127.0.0.1:{stack.web}/tarmac/metrics", auth=("airflow", "airflow"), timeout=120)
     (waiting,) = (
         line for line in read.text.splitlines() if line.startswith('tarmac_sessions{queue="cpu",state="waiting"}')
     )

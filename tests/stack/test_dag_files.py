@@ -97,7 +97,7 @@ def test_a_dag_is_uploaded_run_with_a_label_copied_and_removed(stack: Stack, adm
         started = stack.http.post(f"/api/v2/dags/{name}/dagRuns", json={"logical_date": None, "note": "mine"})
         assert started.status_code == 200, started.text
         run = f"/api/v2/dags/{name}/dagRuns/{started.json()['dag_run_id']}"
-        wait_for(f"{run} ends", partial(ended_run, stack, run), seconds=120)
+        wait_for(f"{run} ends", partial(ended_run, stack, run))
         ended = stack.http.get(run).json()
         assert ended["state"] == "success"
         note = ended["note"].splitlines()
@@ -108,7 +108,7 @@ def test_a_dag_is_uploaded_run_with_a_label_copied_and_removed(stack: Stack, adm
     gone = admin.tarmac("dag", "rm", "nightly")
     assert gone.returncode == 0, gone.stderr
     assert "Its run with its log stays in Airflow for 30 days" in gone.stdout
-    wait_for("Airflow forgets the DAG", lambda: not listed(stack, "nightly"), seconds=30)
+    wait_for("Airflow forgets the DAG", lambda: not listed(stack, "nightly"))
     assert listed(stack, "nightly__other")
     assert stack.http.get("/api/v2/dags/nightly/dagRuns").json()["total_entries"] == 1
     assert other.tarmac("dag", "rm", "nightly__other").returncode == 0
@@ -170,11 +170,11 @@ def test_a_session_is_put_on_a_schedule_by_the_page_and_starts_as_it_says(stack:
     cookie = {"Cookie": f"_token={token}", "Authorization": ""}
     sent = stack.http.post("/tarmac/dags", data=form, headers=cookie)
     assert sent.status_code == 303, sent.text
-    wait_for("Airflow shows the DAG", lambda: listed(stack, "leapday"), seconds=60)
+    wait_for("Airflow shows the DAG", lambda: listed(stack, "leapday"))
     assert (dag(stack, "leapday")["timetable_summary"], dag(stack, "leapday")["is_paused"]) == ("0 0 29 2 *", False)
     started = stack.http.post("/api/v2/dags/leapday/dagRuns", json={"logical_date": None, "dag_run_id": "now"})
     assert started.status_code == 200, started.text
-    wait_for("its run ends", partial(ended_run, stack, "/api/v2/dags/leapday/dagRuns/now"), seconds=180)
+    wait_for("its run ends", partial(ended_run, stack, "/api/v2/dags/leapday/dagRuns/now"))
     session = stack.http.get("/api/v2/dags/nlp_model_training/dagRuns/leapday-now").json()
     assert (session["state"], session["conf"]) == ("success", request)
     removed = stack.http.post("/tarmac/dags/leapday/remove", data={"proof": word_for(token)}, headers=cookie)

@@ -73,7 +73,7 @@ def run_to_its_end(stack: Stack) -> dict[str, Any]:
     started = stack.http.post("/api/v2/dags/from_git/dagRuns", json={"logical_date": None})
     assert started.status_code == 200, started.text
     path = f"from_git/dagRuns/{started.json()['dag_run_id']}"
-    wait_for("the run ends", lambda: get(stack, path)["state"] in ("success", "failed"), 120)
+    wait_for("the run ends", lambda: get(stack, path)["state"] in ("success", "failed"))
     found: dict[str, Any] = get(stack, path)
     return found
 
@@ -86,14 +86,14 @@ def test_a_dag_from_git_is_shown_and_run_at_its_commit_and_follows_the_branch(wi
     # A repository that is not there yet keeps nothing else from being loaded.
     assert get(stack, "nlp_model_training")["is_stale"] is False
     first = push(stack, "one")
-    wait_for("the DAG is shown", lambda: get(stack, "from_git").get("bundle_version") == first, 90)
+    wait_for("the DAG is shown", lambda: get(stack, "from_git").get("bundle_version") == first)
     assert get(stack, "from_git")["bundle_name"] == "team"
     assert stack.http.patch("/api/v2/dags/from_git", json={"is_paused": False}).status_code == 200
     ran = run_to_its_end(stack)
     assert (ran["state"], ran["bundle_version"]) == ("success", first)
 
     second = push(stack, "two")
-    wait_for("the branch is followed", lambda: get(stack, "from_git").get("bundle_version") == second, 90)
+    wait_for("the branch is followed", lambda: get(stack, "from_git").get("bundle_version") == second)
     assert [one["task_id"] for one in get(stack, "from_git/tasks")["tasks"]] == ["two"]
     ran = run_to_its_end(stack)
     assert (ran["state"], ran["bundle_version"]) == ("success", second)

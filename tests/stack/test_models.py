@@ -19,6 +19,9 @@ from support.stack import DAG, REPO, Stack
 from support.waiting import wait_for
 from tarmac.request.catalogue import OURS, combine
 
+# All kinds are trained at once.
+pytestmark = pytest.mark.timeout(1800)
+
 ELSEWHERE = {"test_model", "own_code"}
 """Tried elsewhere: by every other test, and by tests/stack/test_client.py."""
 
@@ -140,7 +143,7 @@ def test_a_team_s_trainer_counts_without_a_restart(stack: Stack, tiny: str, word
         answer = stack.post(request)
         return answer.json()["dag_run_id"] if answer.status_code == 200 else None
 
-    run_id = wait_for("the new trainer to be known", accepted, seconds=180)
+    run_id = wait_for("the new trainer to be known", accepted)
     assert "word_count" in stack.make("trainers").stdout
     assert stack.finish(run_id) == "success"
     registered = stack.xcom(run_id, "update_model_metadata_registry")

@@ -61,7 +61,7 @@ class Mlflow:
         keys = dict(line.split("=", 1) for line in lines if "=" in line)
         login = (keys["MLFLOW_TRACKING_USERNAME"], keys["MLFLOW_TRACKING_PASSWORD"])
         self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{stack.mlflow_port}/api/2.0/mlflow", auth=login, timeout=30
+            base_url=f"http://127.0.0.1:{stack.mlflow_port}/api/2.0/mlflow", auth=login, timeout=120
         )
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
@@ -268,13 +268,14 @@ def test_a_target_of_messages_that_answers_late_is_told_of_a_session_s_model_and
     # It would be tried again within minutes, after those of other tests.
     other = f"notice_id NOT IN (SELECT id FROM notice WHERE fact LIKE 'session {known.run_id} %')"
     sql(f"UPDATE delivery SET given_up_at = now() WHERE sent_at IS NULL AND {other}")
-    sql("UPDATE delivery SET next_at = '-infinity' WHERE sent_at IS NULL")
 
     def received() -> list[dict[str, Any]]:
+        # An attempt that failed in the same moment may have put the next one off.
+        sql("UPDATE delivery SET next_at = '-infinity' WHERE sent_at IS NULL")
         found = [json.loads(line) for line in inside("airflow-cli", "cat", "/tmp/received").splitlines()]
         return [one for one in found if f"/sessions/{quote(known.run_id, safe='')}" in one["message"]]
 
-    (message,) = wait_for("the message", received)
+    (message,) = wait_for("the message", received, every=1)
     assert message["title"] == "Finished: known (test_model), data people, by airflow"
     assert message["message"].startswith("known/1, f1 0.8")
 
@@ -358,15 +359,17 @@ def save_state(stack: Stack, run_id: str, *states: str) -> Callable[[], bool]:
 def test_a_registry_that_is_unavailable_loses_no_model_and_shows_no_half_saved_one(
     stack: Stack, mlflow: Mlflow, data: dict[str, str]
 ) -> None:
-    conf = request(data, "two", "kept", parameters={"train_seconds": 5})
+    conf = request(data, "two", "kept", parameters={"train_seconds": 3600})
     run_id = stack.start(conf)
     own = f"tarmac.run={run_id}"
-    wait_for("the training", lambda: stack.session_containers("tarmac.task=train_model_cpu", own), 180)
+    wait_for("the training", lambda: stack.session_containers("tarmac.task=train_model_cpu", own))
     compose(stack, "stop", "mlflow")
     try:
-        wait_for("saving to fail for now", save_state(stack, run_id, "up_for_retry"), 240)
+        stack.end_trainings(run_id)
+        wait_for("saving to fail for now", save_state(stack, run_id, "up_for_retry"), 480)
         assert len(stack.session_volumes(own)) == 1, "the model stays in its volume"
-        assert "does not answer" in stack.log(run_id, "save_model")
+        # The next attempt may have begun, which has not said it yet.
+        wait_for("the log to say why", lambda: "does not answer" in stack.log(run_id, "save_model"))
         assert stack.states(run_id)["cleanup"] is None
     finally:
         compose(stack, "start", "mlflow")
@@ -391,11 +394,11 @@ def test_a_trainer_that_is_killed_while_it_saves_leaves_no_broken_version(
         begun[:] = [item["info"] for item in models if item["info"]["status"] == "LOGGED_MODEL_PENDING"]
         return bool(begun)
 
-    wait_for("the upload to begin", uploading, 240, every=0.01)
+    wait_for("the upload to begin", uploading, every=0.01)
     for container in stack.session_containers("tarmac.task=save_model", f"tarmac.run={run_id}"):
         subprocess.run(["docker", "kill", container], check=True, capture_output=True)
     assert stack.finish(run_id, 400) == "success"
-    assert stack.tasks(run_id)["save_model"]["try_number"] == 2
+    assert stack.tasks(run_id)["save_model"]["try_number"] >= 2
     (version,) = mlflow.versions("killed")
     assert version["status"] == "READY"
     assert begun[0]["model_id"] not in version["source"], "not the one that was half uploaded"
