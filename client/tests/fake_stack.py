@@ -41,6 +41,8 @@ KIND = {
          "help": "so many updates without a better score end the training"},
         {"name": "refit", "type": "choice", "low": None, "high": None, "choices": ["always", "never"], "default": None,
          "help": "trained again"},
+        {"name": "language", "type": "word", "low": None, "high": None, "choices": [], "default": None,
+         "help": "translated into"},
     ],
 }  # fmt: skip
 URL = "http://stack.example:8081"

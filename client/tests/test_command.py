@@ -119,9 +119,10 @@ def test_the_kinds_and_the_parameters_of_one_are_explained(tarmac: Command):
     assert out.splitlines()[1] == "ner    Named entities"
     code, out, _ = tarmac("kinds", "ner")
     assert code == 0
-    assert out.splitlines()[2:9] == [
+    assert out.splitlines()[2:12] == [
         "", "  patience  1 to 100,000, default 600", "    so many updates without a better score end the training",
-        "", '  refit  "always" or "never"', "    trained again", "",
+        "", '  refit  "always" or "never"', "    trained again",
+        "", "  language  a word", "    translated into", "",
     ]  # fmt: skip
     code, _, err = tarmac("kinds", "nre")
     assert code == 2

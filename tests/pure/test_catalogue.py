@@ -9,6 +9,7 @@ from tarmac.request.catalogue import OURS, Parameter, catalogue, combine, parse
 WHOLE = Parameter("int", 1, 10)
 NUMBER = Parameter("number", 0, 0.9)
 CHOICE = Parameter("choice", choices=(None, "prep"))
+WORD = Parameter("word")
 
 VALUES = {
     "the lowest whole number": (WHOLE, 1, True),
@@ -29,6 +30,11 @@ VALUES = {
     "null that is a choice": (CHOICE, None, True),
     "another word": (CHOICE, "train", False),
     "false for a choice": (CHOICE, False, False),
+    "the code of a language": (WORD, "pt-BR", True),
+    "null for a word": (WORD, None, True),
+    "two words": (WORD, "in French", False),
+    "a number for a word": (WORD, 3, False),
+    "a long word": (WORD, 36 * "a", False),
 }
 
 

@@ -84,6 +84,11 @@ def test_a_transformer_is_refused_with_the_command_that_builds_its_trainer(monke
     problems, _ = world.world_problems(small, contents=False)
     assert "parameters.architecture" not in fields(problems)
     assert asked == [world.settings().transformers_image, world.settings().trainer_image]
+    # A kind that is trained in no other image says so of itself.
+    problems, _ = world.world_problems({**GOOD, "model": "translation"}, contents=False)
+    assert any(
+        one.startswith("model: the trainer of transformers, ") and "(got 'translation')" in one for one in problems
+    )
 
 
 ALL_WRONG = {**GOOD, "gpu": True, "base_model": "none/1"}

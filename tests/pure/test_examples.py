@@ -25,8 +25,10 @@ KEYS_OF_SET = {
     "austen-coreference": {"coreference"},
     "postgresql-terms": {"keyphrases"},
     "binutils-changelog": {"user", "item", "count"},
+    "weather-bulletins": {"translations"},
 }
-ALL_KEYS = set().union(*KEYS_OF_SET.values())
+ALL_KEYS = set().union(*KEYS_OF_SET.values()) - {"translations"}
+"""Of the multitask set."""
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -45,6 +47,12 @@ def faults(line: dict[str, Any]) -> Iterator[str]:
             yield "has keys other than user, item and count"
         if not (line["user"] and line["item"] and type(line["count"]) is int and line["count"] > 0):
             yield "has an empty user or item, or a count that is no positive integer"
+        return
+    if "translations" in line:
+        if line.keys() != {"text", "translations"} or line["translations"].keys() != {"fr", "de"}:
+            yield "has other keys than text and translations, or other languages than fr and de"
+        if any(" ".join(text.split()) != text or not text for text in (line["text"], *line["translations"].values())):
+            yield "has a text that is empty or whose words are not separated by single blanks"
         return
     sentence = line["sentence"]
     words = sentence.split()
@@ -88,7 +96,10 @@ def faults(line: dict[str, Any]) -> Iterator[str]:
 
 
 def identity(line: dict[str, Any]) -> str:
-    return f"{line['user']} {line['item']}" if "user" in line else line["sentence"].lower()
+    if "user" in line:
+        return f"{line['user']} {line['item']}"
+    text: str = line.get("sentence") or line["text"]
+    return text.lower()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -101,7 +112,7 @@ def test_every_line_is_well_formed(path: Path) -> None:
 def test_every_line_has_the_keys_of_its_set(path: Path) -> None:
     name = path.name.split(".")[0]
     for line in lines_of(path):
-        annotations = line.keys() - {"sentence"}
+        annotations = line.keys() - {"sentence", "text"}
         assert annotations
         assert annotations <= (ALL_KEYS if name == "multitask" else KEYS_OF_SET[name])
 

@@ -147,6 +147,8 @@ def test_every_kind_has_a_form_with_its_parameters_and_their_bounds(browser: Tes
     assert '<option value="prep">prep</option>' in text
     assert "seconds that the training takes, for tests of pipelines; 0 to 86400, default 0" in text
     assert "the step that fails on purpose, for tests of pipelines" in text
+    text = see(browser, "/new?model=translation")
+    assert '<input id="parameter.language" name="parameter.language" value="" placeholder="as the trainer' in text
 
 
 def test_a_transformer_has_a_form_of_its_own_where_stored_weights_are_chosen(

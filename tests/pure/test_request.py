@@ -146,7 +146,6 @@ REFUSED = {
     "no model": ({"datasets": GOOD["datasets"]}, "model", "", "is required"),
     "no data sets": ({"model": "test_model"}, "datasets", "", "is required"),
     "an unknown model": ({**GOOD, "model": "gpt"}, "model", "'gpt'", "must be one of named_entity_recognition, "),
-    "translation": ({**GOOD, "model": "translation"}, "model", "'translation'", "translation is not offered"),
     "own code without what to run": ({**GOOD, "model": "own_code"}, "run", '"command"', "is required"),
     "a command that is one text": (with_run(command="python"), "run.command", "'python'", "list"),
     "a command without a word": (with_run(command=[]), "run.command", "[]", "at least 1 entry"),

@@ -15,7 +15,7 @@ from tarmac.registry import client, tags
 from tarmac.registry.origins import REQUEST_RECORD
 from tarmac.registry.promotion import LEAST_LINES
 from tarmac.request import weights
-from tarmac.request.catalogue import OUR_IMAGE, OURS, WEIGHTS, Model, architecture, combine
+from tarmac.request.catalogue import OURS, WEIGHTS, WORD, Model, Parameter, architecture, combine
 from tarmac.request.datasets import is_id
 from tarmac.request.schema import HUB_PATTERN, parse_request
 from tarmac.request.text import JSON_FAULTS
@@ -31,7 +31,7 @@ sys.modules["numpy"] = unittest.mock.MagicMock()
 from tarmac_trainer import models
 from tarmac_trainer.data import hub, readers, splits, store, weights
 from tarmac_trainer.mlflow_io import fetching, saving
-from tarmac_trainer.model import Number
+from tarmac_trainer.model import WORD, Number, Word
 from tarmac_trainer.models import fine_tuned
 from tarmac_trainer.runtime import request
 from tarmac_trainer.text import offsets
@@ -41,6 +41,8 @@ def parameters_of(model):
     for key, parameter in model.parameters.items():
         if isinstance(parameter, Number):
             found[key] = ["int" if parameter.whole else "number", parameter.low, parameter.high]
+        elif isinstance(parameter, Word):
+            found[key] = ["word", WORD.pattern]
         else:
             found[key] = ["choice", [None, *parameter.choices]]
         found[key] += [parameter.default, parameter.help]
@@ -154,17 +156,18 @@ def told() -> dict[str, Any]:
     return ask(kept, list(REFERENCES))
 
 
+def allowed(parameter: Parameter) -> list[Any]:
+    if parameter.kind == "word":
+        return [WORD.pattern]
+    return [list(parameter.choices)] if parameter.kind == "choice" else [parameter.low, parameter.high]
+
+
 def parameters_of(model: Model) -> dict[str, Any]:
-    return {
-        key: [p.kind, *([list(p.choices)] if p.kind == "choice" else [p.low, p.high]), p.default, p.help]
-        for key, p in model.parameters.items()
-    }
+    return {key: [p.kind, *allowed(p), p.default, p.help] for key, p in model.parameters.items()}
 
 
 def test_the_catalogue_lists_the_models_and_parameters_that_the_trainer_declares(told: dict[str, Any]):
-    ours = {
-        name: model for name, model in combine([("ours", OURS.read_bytes())]).models.items() if model.image == OUR_IMAGE
-    }
+    ours = combine([("ours", OURS.read_bytes())]).models
     assert told["declared"] == {name: [model.score, model.reads, parameters_of(model)] for name, model in ours.items()}
     assert told["tuned"] == {
         name: parameters_of(model.transformer) for name, model in ours.items() if model.transformer is not None

@@ -1,5 +1,6 @@
 """What a kind of model is to the rest of the trainer: what it reads, can be told, trains, scores and predicts."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,7 +54,26 @@ class Choice:
         return "null or one of " + ", ".join(self.choices)
 
 
-Parameter = Number | Choice
+@dataclass(frozen=True)
+class Word:
+    """A parameter that is a word, such as the code of a language, or null."""
+
+    help: str
+    default: None = None
+
+    def allows(self, value: Any) -> bool:
+        """Whether a request may give this value. Pure."""
+        return value is None or (isinstance(value, str) and WORD.fullmatch(value) is not None)
+
+    def __str__(self) -> str:
+        """Say what is allowed, to follow "must be"."""
+        return 'null or a word of letters, digits, "-" and "_", at most 35'
+
+
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,34}")
+"""What a parameter that is a word may be; the catalogue has the same."""
+
+Parameter = Number | Choice | Word
 
 
 ALWAYS, NEVER = "always", "never"
@@ -227,6 +247,15 @@ class Model(ABC, Generic[Line]):
     leaves_out_trained: bool = False
     takes_scripts: bool = True
     has_signature: bool = True
+
+    def for_request(self, parameters: Mapping[str, Any], *, from_base: bool) -> "Model[Line]":
+        """This kind as a request asks for it, where that decides what is read or what is refused. Pure.
+
+        Args:
+            parameters: all of them.
+            from_base: whether it names a base model.
+        """
+        return self
 
     @abstractmethod
     def read(self, value: dict[str, Any]) -> Line | None:

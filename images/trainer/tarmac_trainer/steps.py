@@ -442,11 +442,11 @@ def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any
     if "architecture" in parameters:
         parameters["architecture"] = model.architecture
     if model.on_torch and importlib.util.find_spec("torch") is None:
-        raise RequestError(
-            "parameters.architecture: this trainer's image has no PyTorch to fine-tune a transformer with: run it in "
-            "the image trainer-torch"
-        )
-    if model.architecture == TRANSFORMER and request.script is not None:
+        wanted = "model: this trainer's image has no PyTorch to train it with"
+        if model.architecture == TRANSFORMER:
+            wanted = "parameters.architecture: this trainer's image has no PyTorch to fine-tune a transformer with"
+        raise RequestError(f"{wanted}: run it in the image trainer-torch")
+    if model.on_torch and request.script is not None:
         raise RequestError("script: a script trains no transformer; leave script or base_model out")
     if model.architecture == TRANSFORMER and request.base_model is None:
         raise RequestError(
@@ -457,7 +457,7 @@ def _begin(session: Path, step: str) -> tuple[Request, Model[Any], dict[str, Any
         raise InputError(f"{step} fails because parameters.fail asks for it")
     if "refit" in parameters:
         parameters["refit"] = refit(parameters["refit"], script=request.script is not None, promote=request.promote)
-    return request, model, parameters
+    return request, model.for_request(parameters, from_base=request.base_model is not None), parameters
 
 
 def refit(asked: str | None, *, script: bool, promote: bool) -> str:

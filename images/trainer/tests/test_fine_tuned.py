@@ -304,26 +304,26 @@ def test_lines_that_a_gpu_does_not_hold_at_once_are_computed_in_pieces_for_the_s
 ) -> None:
     from safetensors.torch import load_file
 
-    from tarmac_trainer.transformer import fitting
+    from tarmac_trainer.transformer import network
 
     # With dropout the draws would be others.
     config = json.loads((tiny / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     content = archive({**files_of(tiny), "config.json": json.dumps(config).encode()})
-    loss = fitting._loss
+    loss = network.TunedTagger.loss
 
-    def short_of_memory(tuned: Any, batch: Any, torch: Any) -> Any:
+    def short_of_memory(tuned: Any, batch: Any) -> Any:
         # Of two pieces of two lines the first one, with the short line, still fits.
         if len(batch) > 2 or (len(batch) == 2 and len({len(one.ids) for one in batch}) == 1):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.50 GiB.")
-        return loss(tuned, batch, torch)
+        return loss(tuned, batch)
 
     weights_of, said = [], ""
     for name, computes in (("one", loss), ("other", short_of_memory)):
         session = make_session(name)
         begin(session, monkeypatch, put(session, content), lines(SENTENCES), epochs=2, learn_rate=1e-3)
         assert session.run("prep").code == 0
-        monkeypatch.setattr(fitting, "_loss", computes)
+        monkeypatch.setattr(network.TunedTagger, "loss", computes)
         outcome = session.run("train")
         said = outcome.out
         assert outcome.result["steps"] == 2

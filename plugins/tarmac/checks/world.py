@@ -36,7 +36,7 @@ from tarmac.ledger.records import HostRow
 from tarmac.registry.client import Registry
 from tarmac.registry.origins import find_base, registry_problems
 from tarmac.request import datasets
-from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMERS_IMAGE, Model, catalogue, known_entry
+from tarmac.request.catalogue import OUR_IMAGE, TRANSFORMER, TRANSFORMERS_IMAGE, Model, catalogue, known_entry
 from tarmac.request.schema import TrainingRequest
 from tarmac.scheduler.cycle import device_statuses
 
@@ -160,9 +160,12 @@ def _trainer_problems(model: str, image: str) -> list[str]:
         engine.image_id(engine.client(), image)
     except ContainerError:
         if image == settings().transformers_image:
+            known = catalogue().models.get(model)
+            always = known is not None and known.image == TRANSFORMERS_IMAGE
+            field, got = ("model", model) if always else ("parameters.architecture", TRANSFORMER)
             return [
-                f"parameters.architecture: the trainer of transformers, {image}, is not on this machine: run "
-                "`TARMAC_TRANSFORMERS=yes make up`, which builds it (got 'transformer')."
+                f"{field}: the trainer of transformers, {image}, is not on this machine: run "
+                f"`TARMAC_TRANSFORMERS=yes make up`, which builds it (got {got!r})."
             ]
         return [f"model: the image of its trainer, {image}, is not on this machine: build or load it (got {model!r})."]
     return []

@@ -46,12 +46,15 @@ HUB = "hf://"
 MARGIN = 0.005
 """By how much a version has to be better to be promoted, where the catalogue says nothing else."""
 
+WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,34}")
+"""What a parameter that is a word may be, such as the code of a language; the trainer has the same."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One hyperparameter. `kind` is int, number or choice; bounds are inclusive; `choices` may hold None.
+    """One hyperparameter. `kind` is int, number, choice or word; bounds are inclusive; `choices` may hold None.
 
     `help`: what it does, for people, as a part of a sentence; empty: a team's file does not say.
     """
@@ -67,6 +70,8 @@ class Parameter:
         """Say what a value may be and what it is where a request gives none, for people. Pure."""
         if self.kind == "choice":
             allowed = " or ".join(f'"{one}"' for one in self.choices if one is not None)
+        elif self.kind == "word":
+            allowed = "a word"
         else:
             allowed = f"{self.low:,.10g} to {self.high:,.10g}"
         if self.default is None:
@@ -80,6 +85,10 @@ class Parameter:
             if value in self.choices and not isinstance(value, bool):
                 return None
             return "must be one of " + ", ".join("null" if c is None else repr(c) for c in self.choices)
+        if self.kind == "word":
+            if value is None or (isinstance(value, str) and WORD.fullmatch(value)):
+                return None
+            return 'must be null or a word of letters, digits, "-" and "_", at most 35'
         wanted = "a whole number" if self.kind == "int" else "a number"
         numeric = isinstance(value, int) or (self.kind == "number" and isinstance(value, float))
         if isinstance(value, bool) or not numeric or not self.low <= value <= self.high:  # type: ignore[operator]
@@ -197,7 +206,7 @@ def known_entry(model: str, parameters: Mapping[str, Any], base_model: str | Non
 
 class _Parameter(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    type: Literal["int", "number", "choice"]
+    type: Literal["int", "number", "choice", "word"]
     low: float = 0
     high: float = 0
     choices: tuple[StrictStr, ...] = ()

@@ -278,8 +278,6 @@ def is_path_inside(path: str) -> bool:
 
 def _advice(model: str, known: Catalogue) -> str:
     advice = f"must be one of {', '.join(known.models)}"
-    if model == "translation":
-        advice = f"translation is not offered: there is no trainer for it in the catalogue; {advice}"
     broken = " ".join(known.problems)
     return f"{advice}. The catalogue has a problem: {broken}" if broken else advice
 

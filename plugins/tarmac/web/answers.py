@@ -287,7 +287,7 @@ class Parameter(BaseModel):
     """A parameter of a kind of model, with its bounds, which are inclusive."""
 
     name: str
-    type: Literal["int", "number", "choice"]
+    type: Literal["int", "number", "choice", "word"]
     low: float | None = None
     high: float | None = None
     choices: list[str] = []

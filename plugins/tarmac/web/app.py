@@ -640,6 +640,8 @@ def _parameter(name: str, one: Parameter) -> answers.Parameter:
     if one.kind == "choice":
         choices = [choice for choice in one.choices if choice is not None]
         return answers.Parameter(name=name, type="choice", choices=choices, default=one.default, help=one.help)
+    if one.kind == "word":
+        return answers.Parameter(name=name, type="word", default=one.default, help=one.help)
     kind: Literal["int", "number"] = "int" if one.kind == "int" else "number"
     return answers.Parameter(name=name, type=kind, low=one.low, high=one.high, default=one.default, help=one.help)
 

@@ -209,6 +209,8 @@ def _parameter_lines(parameters: Sequence[Mapping[str, Any]]) -> list[str]:
 def _range(one: Mapping[str, Any]) -> str:
     if one["type"] == "choice":
         allowed = " or ".join(json.dumps(choice) for choice in one["choices"])
+    elif one["low"] is None or one["high"] is None:
+        allowed = "a word"
     else:
         allowed = f"{one['low']:,.10g} to {one['high']:,.10g}"
     default = one["default"]

@@ -19,6 +19,7 @@ _MODULES = {
     "sentiment_analysis_binary": "sentiment_analysis",
     "sentiment_analysis_categorical": "sentiment_analysis",
     "text_classification": "text_classification",
+    "translation": "translation",
     "own_code": "own_code",
     "test_model": "test_model",
 }

@@ -4,6 +4,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -80,33 +81,50 @@ def train(
     """
     if training.base is None:
         raise RequestError("base_model: a transformer starts from weights, or from a registered transformer")
-    torch, _ = network.libraries()
-    threads = os.environ.get("OMP_NUM_THREADS", "")
-    if threads.isdecimal() and int(threads):
-        torch.set_num_threads(int(threads))
-    torch.manual_seed(training.seed)
-    parameters = training.parameters
-    try:
-        tuned = network.start(training.base, task, labels, parameters["max_tokens"])
-    except (OSError, ValueError, KeyError) as error:
-        raise RequestError(f"base_model: it is not a transformer that can be fine-tuned ({error})") from error
-    begin(tuned)
-    on_gpu = training.device.name == "cuda"
-    if on_gpu:
-        tuned.network.to("cuda")
-    else:
-        torch.use_deterministic_algorithms(True)
-    precision = parameters["precision"]
-    tuned.precision = precision or (BFLOAT16 if on_gpu and torch.cuda.is_bf16_supported() else FLOAT32)
-    encoded = [one for line, targets in lines for one in _encoded(training, tuned, line, targets)]
-    _tell(tuned, len(lines))
-    fit(training, tuned, encoded, torch)
+    base = training.base
+
+    def start() -> Tuned:
+        try:
+            tuned = network.start(base, task, labels, training.parameters["max_tokens"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RequestError(f"base_model: it is not a transformer that can be fine-tuned ({error})") from error
+        begin(tuned)
+        return tuned
+
+    tuned = fit_to(training, start, lines)
     if settle is not None and training.chosen is None:
         best = network.load(training.partial)
         best.network.to(tuned.network.device)
         best.precision = tuned.precision
         how = {**training.best_how, **settle(best)}
         training.evaluated(best, step=training.best_step, how=how, named="the same network, by another threshold")
+
+
+def fit_to(training: Training[Any], start: Callable[[], Tuned], lines: Sequence[tuple[Any, Any]]) -> Tuned:
+    """Make a network and train it; equal requests give equal models on a CPU with equally many threads.
+
+    Args:
+        training: whose parameters `plan` takes.
+        start: makes it; PyTorch's generator begins by the training's seed.
+        lines: what is read, and what is to be told of it.
+    """
+    torch, _ = network.libraries()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads):
+        torch.set_num_threads(int(threads))
+    torch.manual_seed(training.seed)
+    tuned = start()
+    on_gpu = training.device.name == "cuda"
+    if on_gpu:
+        tuned.network.to("cuda")
+    else:
+        torch.use_deterministic_algorithms(True)
+    precision = training.parameters.get("precision")
+    tuned.precision = precision or (BFLOAT16 if on_gpu and torch.cuda.is_bf16_supported() else FLOAT32)
+    encoded = [one for line, targets in lines for one in _encoded(training, tuned, line, targets)]
+    _tell(tuned, len(lines))
+    fit(training, tuned, encoded, torch)
+    return tuned
 
 
 def _encoded(training: Training[Any], tuned: Tuned, line: Any, targets: Any) -> list[Encoded]:
@@ -116,8 +134,9 @@ def _encoded(training: Training[Any], tuned: Tuned, line: Any, targets: Any) -> 
 
 def _tell(tuned: Tuned, lines: int) -> None:
     """Say what the network is, and how much it does not read as it stands."""
+    labels = f"{len(tuned.labels):,} labels, " if tuned.labels else ""
     events.say(
-        f"{tuned.network.config.model_type}: {tuned.network.num_parameters():,} numbers, {len(tuned.labels):,} labels, "
+        f"{tuned.network.config.model_type}: {tuned.network.num_parameters():,} numbers, {labels}"
         f"{tuned.max_tokens} tokens at once, {tuned.precision}"
     )
     if tuned.cut.texts:
@@ -134,13 +153,30 @@ def _tell(tuned: Tuned, lines: int) -> None:
         events.say(f"{tuned.cut.words:,} words of the train lines have very many tokens: their beginning is read")
 
 
+@dataclass(frozen=True)
+class Plan:
+    """So many updates at most, so many from one scoring to the next, and so many scorings without a better score."""
+
+    updates: int
+    every: int
+    patience: int
+
+
+def plan(parameters: Mapping[str, Any], in_a_round: int) -> Plan:
+    """Plan a training: what begins from nothing counts updates, and fine-tuning rounds of so many updates. Pure."""
+    if "epochs" not in parameters:
+        every = parameters["eval_frequency"]
+        return Plan(parameters["max_steps"], every, math.ceil(parameters["patience"] / every))
+    updates = min(parameters["epochs"] * in_a_round, parameters["max_steps"])
+    return Plan(updates, max(1, math.ceil(in_a_round / parameters["evaluations"])), parameters["patience"])
+
+
 def fit(training: Training[Any], tuned: Tuned, encoded: Sequence[Encoded], torch: Any) -> None:
     """Update a transformer until the rounds are over or the scorings stop improving."""
     parameters = training.parameters
-    size, parts = parameters["batch_size"], parameters["accumulate"]
-    in_a_round = math.ceil(math.ceil(len(encoded) / size) / parts)
-    planned = min(parameters["epochs"] * in_a_round, parameters["max_steps"])
-    every, last = max(1, math.ceil(in_a_round / parameters["evaluations"])), planned
+    size, parts = parameters["batch_size"], parameters.get("accumulate", 1)
+    intended = plan(parameters, math.ceil(math.ceil(len(encoded) / size) / parts))
+    planned, every, last = intended.updates, intended.every, intended.updates
     if training.chosen is not None:  # as many updates as were best, of as many; one candidate, which is kept
         planned, last = training.chosen.how["of"], training.chosen.how["updates"]
         every = last
@@ -183,7 +219,7 @@ def fit(training: Training[Any], tuned: Tuned, encoded: Sequence[Encoded], torch
                     meanwhile=partial(offer, step, to_be_scored=True),
                 )
                 without_better = 0 if better else without_better + 1
-                if without_better >= parameters["patience"]:
+                if without_better >= intended.patience:
                     events.say(f"no better {training.score_name} in {without_better} scorings: the training ends here")
                     return
             offer(step, to_be_scored=False)
@@ -213,7 +249,7 @@ def _update(
     while True:
         pieces = [batch[at : at + at_once] for batch in batches for at in range(0, len(batch), at_once)]
         try:
-            loss = _gradients(training, tuned, pieces, max(told, 1), torch)
+            loss = _gradients(training, tuned, pieces, max(told, 1))
             break
         except torch.OutOfMemoryError:
             if at_once == 1:
@@ -233,13 +269,11 @@ def _update(
     return at_once
 
 
-def _gradients(
-    training: Training[Any], tuned: Tuned, pieces: Sequence[Sequence[Encoded]], told: int, torch: Any
-) -> float:
+def _gradients(training: Training[Any], tuned: Tuned, pieces: Sequence[Sequence[Encoded]], told: int) -> float:
     """Add up the gradients of the mean loss of `told` targets; returns that loss."""
     of_all = 0.0
     for piece in pieces:
-        loss = _loss(tuned, piece, torch) / told
+        loss = tuned.loss(piece) / told
         loss.backward()
         of_all += float(loss.detach())
         training.alive()
@@ -263,26 +297,6 @@ def _groups(model: Any) -> list[dict[str, Any]]:
     shrinking = [one for one in model.parameters() if one.requires_grad and one.ndim > 1]
     others = [one for one in model.parameters() if one.requires_grad and one.ndim <= 1]
     return [{"params": shrinking, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-
-
-def _loss(tuned: Tuned, batch: Sequence[Encoded], torch: Any) -> Any:
-    """The sum of the losses of all targets of a batch."""
-    read = tuned.batch([one.ids for one in batch])
-    width = read["input_ids"].shape[1]
-    targets = [one.targets for one in batch]
-    if tuned.task == network.TAGS:
-        targets = [[*one, *[network.NO_TARGET] * (width - len(one))] for one in targets]
-    wanted = torch.tensor(targets).to(tuned.network.device)
-    with tuned.computing():
-        logits = tuned.network(**read).logits
-    if tuned.task == network.LABELS:
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="sum")
-    return torch.nn.functional.cross_entropy(
-        logits.float().view(-1, logits.shape[-1]),
-        wanted.view(-1),
-        ignore_index=network.NO_TARGET,
-        reduction="sum",
-    )
 
 
 def like_long(encoded: Sequence[Encoded], size: int, *, seed: int) -> Iterator[list[Encoded]]:

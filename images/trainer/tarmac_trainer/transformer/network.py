@@ -7,11 +7,11 @@ the image with transformers has them.
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from typing_extensions import override
@@ -34,6 +34,11 @@ _MOST_SAID = 300
 
 NO_TARGET = -100
 """Of a token that the loss ignores."""
+
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How everything is read: from its folder alone, and without code of its own."""
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,33 @@ def libraries() -> tuple[Any, Any]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return torch, transformers
+
+
+def at_once(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """The places of rows of tokens that are computed at once, the longest first. Pure."""
+    places = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    while places:
+        number = max(1, min(len(places), TOKENS_AT_ONCE // len(rows[places[-1]])))
+        yield places[-number:]
+        del places[-number:]
+
+
+def filled(targets: Sequence[int], width: int) -> list[int]:
+    """Targets of a line, and as many that the loss ignores as it has fewer than others. Pure."""
+    return [*targets, *[NO_TARGET] * (width - len(targets))]
+
+
+def summed_loss(logits: Any, wanted: Any, smoothing: float = 0.0) -> Any:
+    """The sum of the losses of all targets, one of the network's labels each."""
+    import torch
+
+    return torch.nn.functional.cross_entropy(
+        logits.float().view(-1, logits.shape[-1]),
+        wanted.view(-1),
+        ignore_index=NO_TARGET,
+        label_smoothing=smoothing,
+        reduction="sum",
+    )
 
 
 @dataclass
@@ -158,13 +190,24 @@ class Tuned(ABC):
         import torch
 
         self.network.eval()
-        places = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        while places:
-            number = max(1, min(len(places), TOKENS_AT_ONCE // len(rows[places[-1]])))
-            taken, places = places[-number:], places[:-number]
+        for taken in at_once(rows):
             with torch.inference_mode(), self.computing():
                 logits = self.network(**self.batch([rows[place] for place in taken])).logits
             yield from zip(taken, self.read_off(logits), strict=True)
+
+    def loss(self, batch: Sequence[Encoded]) -> Any:
+        """The sum of the losses of all targets of a batch."""
+        import torch
+
+        read = self.batch([one.ids for one in batch])
+        wanted = torch.tensor(self.filled(batch, read["input_ids"].shape[1])).to(self.network.device)
+        with self.computing():
+            logits = self.network(**read).logits
+        return summed_loss(logits, wanted)
+
+    def filled(self, batch: Sequence[Encoded], width: int) -> list[list[int]]:
+        """The targets of a batch, equally many of each line; `width`: the tokens of each. Pure."""
+        return [one.targets for one in batch]
 
     def read_off(self, logits: Any) -> list[Any]:
         """What the network tells of each row: the numbers of the likeliest labels."""
@@ -177,6 +220,10 @@ class TunedTagger(Tuned, TagsWords):
     """Tells the tag of each word, by the first of its tokens."""
 
     task: ClassVar[str] = TAGS
+
+    @override
+    def filled(self, batch: Sequence[Encoded], width: int) -> list[list[int]]:
+        return [filled(one.targets, width) for one in batch]
 
     def _tokens(self, words: Sequence[str]) -> list[list[int]]:
         """The tokens of each word, at least one, cut where there are very many."""
@@ -275,6 +322,15 @@ class TunedLabels(OfTexts, TellsLabels):
         return [Encoded(row, wanted) for row in self.rows([line])]
 
     @override
+    def loss(self, batch: Sequence[Encoded]) -> Any:
+        import torch
+
+        wanted = torch.tensor(self.filled(batch, 0)).to(self.network.device)
+        with self.computing():
+            logits = self.network(**self.batch([one.ids for one in batch])).logits
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), wanted.float(), reduction="sum")
+
+    @override
     def read_off(self, logits: Any) -> list[Any]:
         found: list[Any] = logits.float().sigmoid().tolist()
         return found
@@ -332,13 +388,22 @@ def start(folder: Path, task: str, labels: Sequence[str], max_tokens: int) -> Tu
 
 
 def _made(folder: Path, task: str, labels: list[str], max_tokens: int, *, fresh: bool) -> Tuned:
+    return reading(lambda transformers: _read(transformers, folder, task, labels, max_tokens, fresh=fresh))
+
+
+def reading(read: Callable[[Any], Made]) -> Made:
+    """Call what reads a network with the library transformers.
+
+    Raises:
+        OSError, ValueError, KeyError: it cannot be loaded, or the libraries are not installed; says why.
+    """
     try:
         _, transformers = libraries()
         from safetensors import SafetensorError
     except ImportError as error:
         raise ValueError(f"PyTorch and transformers are not installed ({error})") from error
     try:
-        return _read(transformers, folder, task, labels, max_tokens, fresh=fresh)
+        return read(transformers)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{type(error).__name__}: {str(error)[:_MOST_SAID]}") from error
     except ValueError as error:  # of transformers: it may list all networks that there are
@@ -346,8 +411,7 @@ def _made(folder: Path, task: str, labels: list[str], max_tokens: int, *, fresh:
 
 
 def _read(transformers: Any, folder: Path, task: str, labels: list[str], max_tokens: int, *, fresh: bool) -> Tuned:
-    kept: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    config = transformers.AutoConfig.from_pretrained(folder, **kept)
+    config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     config.problem_type = None
@@ -363,12 +427,12 @@ def _read(transformers: Any, folder: Path, task: str, labels: list[str], max_tok
         ignore_mismatched_sizes=fresh,
         dtype="float32",
         output_loading_info=True,
-        **kept,
+        **LOCAL,
     )
     missing = sum(one.numel() for name, one in network.named_parameters() if name in set(told["missing_keys"]))
     if missing * 2 > network.num_parameters():
         raise ValueError("its weights are not those of the network that config.json describes")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True, **kept)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, add_prefix_space=True, **LOCAL)
     if not tokenizer.is_fast:
         raise ValueError("its tokenizer cannot say which word a token is of: a tokenizer.json is needed")
     return _TUNED[task](network, tokenizer, labels, min(max_tokens, _most_tokens(config, tokenizer)))

@@ -65,7 +65,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Input:
-    """The field of a parameter. `step`: as HTML has it; `choices`: it is a list to choose from, else a number.
+    """The field of a parameter. `step`: as HTML has it; `choices`: it is a list to choose from; `word`: it is a text.
 
     `help`: what it does.
     """
@@ -77,6 +77,7 @@ class Input:
     step: str
     default: str
     choices: list[Choice]
+    word: bool
     help: str
 
 
@@ -212,6 +213,7 @@ def inputs(kind: answers.Kind, *, tuned: bool = False) -> list[Input]:
             if isinstance(one.default, float)
             else one.default,
             choices=[Choice(choice, choice) for choice in one.choices],
+            word=one.type == "word",
             help=one.help,
         )
         for one in parameters
