@@ -57,7 +57,7 @@ def _nothing_started_twice_and_nothing_left(request: pytest.FixtureRequest) -> I
     running = stack.http.get(f"{DAG}/dagRuns", params={"state": "running", "limit": 100}).json()["dag_runs"]
     for run in running:  # of a test that failed
         stack.http.patch(f"{DAG}/dagRuns/{run['dag_run_id']}", json={"state": "failed"})
-    wait_for("the end of what is left", lambda: not stack.session_containers() + stack.session_volumes(), 60)
+    wait_for("the end of what is left", lambda: not stack.session_containers() + stack.session_volumes())
     assert engine.started_twice() == []
     assert [run["dag_run_id"] for run in running] == []
 

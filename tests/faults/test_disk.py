@@ -44,13 +44,14 @@ def test_a_full_disk_is_a_clear_failure_and_all_is_well_once_there_is_space(mach
     request = machine.request(1)
     assert "success" in machine.make("trigger", f"CONFIG={request}", "KEY=before")
     models = machine.make("models").split("AGE")[1].split()[:3]
-    container = machine.send("meanwhile", 60)
+    container = machine.send("meanwhile", 3600)
     fill(machine)
     assert machine.trainings().get("meanwhile") == container, "it trains on"
-    wait_for("words", lambda: "no space left on device" in complaints(machine), 120)
+    wait_for("words", lambda: "no space left on device" in complaints(machine))
 
     machine.inside("sh", "-c", f"rm -f {FILLER} {FILLER}.more")
     machine.make("up")
+    machine.end_training(container)
     assert "success" in machine.make("follow", "RUN=meanwhile")
     assert "success" in machine.make("follow", "RUN=before")
     assert "success" in machine.make("trigger", f"CONFIG={request}", "KEY=after")

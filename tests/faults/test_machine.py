@@ -38,14 +38,14 @@ def assert_it_went_on(machine: Machine, container: str) -> None:
     def said() -> bool:
         return "went on from step" in machine.inside("docker", "logs", container)
 
-    wait_for("it to say where it goes on", said, 60)
+    wait_for("it to say where it goes on", said)
 
 
 def test_an_engine_restarted_under_a_training_with_live_restore_loses_nothing(machine: Machine, counts: Any) -> None:
     machine.live_restore(True)
     container = machine.send("live-restore", 3600)
     machine.inside("pkill", "-KILL", "-x", "dockerd")
-    wait_for("the engine", machine.engine_answers, 60)
+    wait_for("the engine", machine.engine_answers)
     assert machine.trainings() == {"live-restore": container}, "it trains on"
     machine.end_training(container)
     assert "success" in machine.make("follow", "RUN=live-restore")
@@ -57,12 +57,9 @@ def test_an_engine_restarted_without_live_restore_trains_again_by_itself(machine
     machine.live_restore(False)
     container = machine.send("no-live-restore", 3600)
     # From its second sign of life on, it is in the loop that writes a checkpoint when it is stopped.
-    wait_for("progress", lambda: machine.inside("docker", "logs", container).count('"event": "progress"') > 1, 60)
+    wait_for("progress", lambda: machine.inside("docker", "logs", container).count('"event": "progress"') > 1)
     machine.inside("pkill", "-TERM", "-x", "dockerd")
-    wait_for("its end", lambda: not machine.engine_answers(), 60)
-    wait_for("the engine", machine.engine_answers, 120)
-    again = wait_for("another training", lambda: machine.trainings().get("no-live-restore"), 180)
-    assert again != container
+    again = machine.trains_again("no-live-restore", container)
     # The engine that went down gave it the time to write a checkpoint.
     assert_it_went_on(machine, again)
     machine.end_training(again)
@@ -73,12 +70,10 @@ def test_an_engine_restarted_without_live_restore_trains_again_by_itself(machine
 
 def test_a_machine_that_reboots_trains_again_by_itself(machine: Machine, counts: Any) -> None:
     container = machine.send("reboot", 3600, checkpoint_seconds=0.1)
-    wait_for("a checkpoint", lambda: machine.inside("docker", "exec", container, "ls", CHECKPOINT, check=False), 60)
+    wait_for("a checkpoint", lambda: machine.inside("docker", "exec", container, "ls", CHECKPOINT, check=False))
     docker("kill", machine.name)  # the power fails
     docker("start", machine.name)
-    wait_for("the engine", machine.engine_answers, 120)
-    again = wait_for("another training", lambda: machine.trainings().get("reboot"), 240)
-    assert again != container
+    again = machine.trains_again("reboot", container)
     assert_it_went_on(machine, again)
     machine.end_training(again)
     assert "success" in machine.make("follow", "RUN=reboot")

@@ -38,7 +38,7 @@ def delete(stack: Stack, run_id: str) -> httpx.Response:
         said = stack.http.delete(f"{DAG}/dagRuns/{run_id}")
         return None if said.status_code == 409 else said
 
-    deleted: httpx.Response = wait_for("Airflow to delete the run", answer, 60)
+    deleted: httpx.Response = wait_for("Airflow to delete the run", answer)
     return deleted
 
 
@@ -54,10 +54,10 @@ CASES += [(mark, lost) for mark in (delete, mark_the_training_failed) for lost i
 def test_what_a_person_ends_is_gone_within_seconds_with_and_without_its_process(
     stack: Stack, engine: Engine, training: Callable[..., str], counts: Any
 ) -> None:
-    cases = {case: training(600) for case in CASES}
+    cases = {case: training(3600) for case in CASES}
     containers = {case: train_container(stack, run_id) for case, run_id in cases.items()}
     for (_, lost), run_id in cases.items():
-        wait_for("the task to run", lambda run_id=run_id: attempt(stack, run_id) == 1, 90)
+        wait_for("the task to run", lambda run_id=run_id: attempt(stack, run_id))
         if lost:
             assert kill_task(stack, run_id, "train_model_cpu") >= 1
     marked: dict[Any, float] = {}
@@ -68,14 +68,13 @@ def test_what_a_person_ends_is_gone_within_seconds_with_and_without_its_process(
     ended = wait_for(
         "all containers to go",
         lambda: all(map(engine.ended, containers.values())) and {c: engine.ended(one) for c, one in containers.items()},
-        90,
     )
     for (mark, lost), at in ended.items():
         words = mark.__name__.replace("_", " ") + (", its process gone already" if lost else "")
         counts(f"{words}: container gone after", f"{at - marked[mark, lost]:.1f} s")
     # The cleared one begins anew; the others leave nothing.
     again = cases[clear, True]
-    wait_for("the cleared session to train again", lambda: engine.starts(again) == 2, 120)
+    wait_for("the cleared session to train again", lambda: engine.starts(again) == 2)
     mark_failed(stack, again)
     last = time.time()
     wait_for("containers and volumes to go", lambda: not stack.session_containers() + stack.session_volumes())
@@ -91,7 +90,7 @@ def test_what_a_person_ends_is_gone_within_seconds_with_and_without_its_process(
 def test_a_run_id_that_was_deleted_and_is_used_again_finds_nothing_of_the_first(
     stack: Stack, training: Callable[..., str]
 ) -> None:
-    first = training(600, run_id="the-same")
+    first = training(3600, run_id="the-same")
     container = train_container(stack, first)
     assert delete(stack, first).is_success
     assert training(1, run_id="the-same") == first
@@ -107,7 +106,7 @@ def hours(stack: Stack) -> Iterator[Callable[[str], None]]:
         # The DAG has it: what parses the DAG is all that has to be started anew.
         command = ["env/host/stack.sh", "up", "--detach", "--no-deps", "dag-processor"]
         environment = stack.environment | {"TARMAC_SESSION_HOURS": hours}
-        subprocess.run(command, cwd=REPO, env=environment, check=True, capture_output=True, timeout=120)
+        subprocess.run(command, cwd=REPO, env=environment, check=True, capture_output=True, timeout=300)
 
     yield set_to
     set_to("")
@@ -120,14 +119,15 @@ def test_a_session_that_takes_longer_than_it_may_is_gone_within_seconds(
         return str(stack.http.get(f"{DAG}/details").json()["dag_run_timeout"])
 
     before = limit()
-    hours("0.01")
-    wait_for("the DAG with a limit of 36 s", lambda: limit() == "PT36S", 60)
-    run_id = training(600)
+    # It trains before it has a limit: on a slow machine more than the limit may pass until then.
+    run_id = training(3600)
     container = train_container(stack, run_id)
-    ended = wait_for("its end", lambda: engine.ended(container), 90)
+    hours("0.01")
+    wait_for("the DAG with a limit of 36 s", lambda: limit() == "PT36S")
+    ended = wait_for("its end", lambda: engine.ended(container))
     assert stack.finish(run_id) == "failed"
-    wait_for("its volume to go", lambda: not stack.session_containers() + stack.session_volumes(), 30)
+    wait_for("its volume to go", lambda: not stack.session_containers() + stack.session_volumes())
     late = ended - datetime.fromisoformat(stack.http.get(f"{DAG}/dagRuns/{run_id}").json()["end_date"]).timestamp()
     counts("a run that takes too long: container gone after", f"{late:.1f} s")
     hours("")
-    wait_for("the DAG with its usual limit", lambda: limit() == before, 60)
+    wait_for("the DAG with its usual limit", lambda: limit() == before)

@@ -20,6 +20,7 @@ from support.faults import (
     docker,
     is_running,
     kill_services,
+    made_container,
     reattached,
     scheduler_answers,
     scheduler_started,
@@ -103,12 +104,11 @@ def test_a_training_outlives(
     stack: Stack, engine: Engine, long_run: str, counts: Any, fault: Callable[[Stack, str], None]
 ) -> None:
     container = train_container(stack, long_run)
-    wait_for("an attempt that runs", lambda: attempt(stack, long_run), 90)
-    before = attempt(stack, long_run)
+    before = wait_for("an attempt that runs", lambda: attempt(stack, long_run))
     began = datetime.now(UTC)
     fault(stack, long_run)
-    wait_for("the webserver", lambda: webserver_answers(stack), 120)
-    wait_for("the scheduler", lambda: scheduler_answers(stack), 120)
+    wait_for("the webserver", lambda: webserver_answers(stack))
+    wait_for("the scheduler", lambda: scheduler_answers(stack))
     found = reattached(stack, long_run, before)
     back = max(began, scheduler_started(stack))
     counts(
@@ -126,7 +126,7 @@ def test_the_log_of_the_last_attempt_shows_the_training_from_its_start(stack: St
         text = stack.log(long_run, TRAIN)
         return [float(percent) for percent in re.findall(r"progress +(\d+) %", text)]
 
-    assert "Found container" in stack.log(long_run, TRAIN)
+    wait_for("an attempt that has found it", lambda: "Found container" in stack.log(long_run, TRAIN))
     assert wait_for("the lines from before", shown)[0] < 1
 
 
@@ -140,7 +140,7 @@ def test_a_training_whose_process_dies_right_after_its_container_was_made_is_fou
     stack: Stack, engine: Engine, training: Callable[..., str]
 ) -> None:
     run_id = training(3600)
-    container = train_container(stack, run_id)
+    container = made_container(stack, run_id)
     send_signal(stack, "scheduler", KILL, f"worker -- {stack.tasks(run_id)[TRAIN]['id']}")
     reattached(stack, run_id, 1)
     stack.end_trainings(run_id)
@@ -152,9 +152,10 @@ def test_a_training_whose_process_dies_right_after_its_container_was_made_is_fou
 def test_a_container_that_ends_while_no_task_follows_it_gives_its_result_and_log(
     stack: Stack, engine: Engine, training: Callable[..., str]
 ) -> None:
-    run_id = training(5)
+    run_id = training(3600)
     container = train_container(stack, run_id)
     stop(stack, "scheduler")
+    stack.end_trainings(run_id)
     wait_for("its end", lambda: not is_running(container))
     start(stack, "scheduler")
     assert stack.finish(run_id) == "success"
@@ -177,7 +178,7 @@ def test_make_down_says_what_trains_and_make_up_finds_it_and_runs_models_and_dat
     assert done.returncode == 0, done.stderr
     assert f"{run_id} ({TRAIN})" in done.stderr
     assert is_running(container)
-    assert len(stack.session_containers()) == 1
+    assert stack.session_containers(running=True) == [container[:12]]
     done = stack.make("up")
     assert done.returncode == 0, done.stderr
     stack.log_in()
@@ -191,10 +192,11 @@ def test_make_down_says_what_trains_and_make_up_finds_it_and_runs_models_and_dat
 
 
 def test_the_reaper_is_started_again_when_it_dies(stack: Stack) -> None:
+    def reapers() -> set[str]:
+        lines = docker("top", container_of(stack, "scheduler"), "-eo", "pid,args").splitlines()
+        return {line.split()[0] for line in lines if "tarmac.reaper.reaper" in line}
+
+    before = wait_for("a reaper", reapers)
     assert send_signal(stack, "scheduler", KILL, "tarmac.reaper.reaper") == 1
-
-    def runs() -> bool:
-        return "tarmac.reaper.reaper" in docker("top", container_of(stack, "scheduler"), "-eo", "pid,args")
-
-    wait_for("another reaper", runs, 15)
+    wait_for("another reaper", lambda: reapers() - before)
     assert scheduler_answers(stack), "the scheduler goes on meanwhile"

@@ -71,8 +71,7 @@ def test_a_training_outlives_its_worker_and_another_one_follows_it(
 ) -> None:
     run_id = training(3600)
     container = train_container(stack, run_id)
-    wait_for("an attempt that runs", lambda: attempt(stack, run_id), 90)
-    before, worker = attempt(stack, run_id), worker_of(stack, run_id)
+    before, worker = wait_for("an attempt that runs", lambda: attempt(stack, run_id)), worker_of(stack, run_id)
     killed = time.monotonic()
     kill(worker)
     reattached(stack, run_id, before)
@@ -81,8 +80,8 @@ def test_a_training_outlives_its_worker_and_another_one_follows_it(
     assert is_running(container)
     if kill is kill_at_once:
         assert worker_of(stack, run_id) != worker
-        said = stack.make("doctor")
-        assert "1 of 2 take tasks; what the others ran is followed by these" in said.stdout
+        words = "1 of 2 take tasks; what the others ran is followed by these"
+        wait_for("the doctor to say so", lambda: words in stack.make("doctor").stdout)
         docker("start", worker)
     stack.end_trainings(run_id)
     assert stack.finish(run_id) == "success"
@@ -94,13 +93,12 @@ def test_a_broker_that_is_killed_loses_nothing_and_what_is_sent_meanwhile_waits_
 ) -> None:
     broker = f"{stack.project}-broker-1"
     run_id = training(3600)
-    wait_for("an attempt that runs", lambda: attempt(stack, run_id), 120)
-    before = attempt(stack, run_id)
+    before = wait_for("an attempt that runs", lambda: attempt(stack, run_id))
     docker("kill", broker)
     meanwhile = training(1)
-    wait_for("the first task to be handed out", lambda: "queued" in stack.states(meanwhile).values(), 60)
-    said = stack.make("doctor")
-    assert "the broker does not answer: tasks that are to start wait, and those that run go on" in said.stdout
+    wait_for("the first task to be handed out", lambda: "queued" in stack.states(meanwhile).values())
+    words = "the broker does not answer: tasks that are to start wait, and those that run go on"
+    wait_for("the doctor to say so", lambda: words in stack.make("doctor").stdout)
     docker("start", broker)
     assert stack.finish(meanwhile) == "success"
     assert attempt(stack, run_id) == before, "what runs does not ask the broker"
@@ -117,9 +115,8 @@ def test_workers_are_taken_away_and_given_again_while_a_session_trains(
 ) -> None:
     run_id = training(3600)
     container = train_container(stack, run_id)
-    wait_for("an attempt that runs", lambda: attempt(stack, run_id), 90)
     for workers in ("0", "2"):
-        before = attempt(stack, run_id)
+        before = wait_for("an attempt that runs", lambda: attempt(stack, run_id))
         stack.environment["TARMAC_WORKERS"] = workers
         done = stack.make("up")
         assert done.returncode == 0, done.stderr
