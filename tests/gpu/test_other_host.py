@@ -30,12 +30,14 @@ from tarmac.ledger.ledger import Ledger
 from tarmac.reaper import other_hosts
 from tarmac.reaper.orphans import Run, Task
 from tarmac.scheduler.host_cycle import note_host
+from tarmac.tasks import checkpoint_copies
 from tarmac.tasks.cached_training import CachedTrainingOperator
 
 migrated, database, ledger = ledger_fixtures.migrated, ledger_fixtures.database, ledger_fixtures.ledger
 HERE = "127.0.0.1"
 RESULT = json.dumps({"event": "result", "steps": 3, "memory_peak_bytes": 500 * MIB})
 TRAINS = (
+    "mkdir -p /session/checkpoint; echo 'step 100' >/session/checkpoint/step; "
     "until [ -e /session/go ]; do sleep 0.1; done; "
     f"mkdir /session/model && cp /session/data/lines /session/model/weights && echo '{RESULT}'"
 )
@@ -173,6 +175,7 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
     name, there = other.name, other.engine
     notes: list[str | None] = []
     monkeypatch.setattr(CachedTrainingOperator, "_note", lambda _, reason: notes.append(reason))
+    monkeypatch.setattr(checkpoint_copies, "EVERY_SECONDS", 0.5)
     note_host(ledger, session.api)
     says = ADD[other.kind](other)
     assert f"its GPUs: {other.gpu} NVIDIA H100 80GB HBM3, 79.6 GiB (a container got it)" in says
@@ -194,6 +197,8 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
         mine = ("--filter", f"label=tarmac.run={session.run_id}")
         container = wait_for("a training there", lambda: there("ps", "--quiet", *mine))
         assert not ledger.remove_host(name), "a session holds something of it"
+        kept = "cat /session/checkpoint/step 2>/dev/null || true"
+        wait_for("its checkpoint here", lambda: in_volume(session, kept) == "step 100", 60)
 
         other.control("cut")
         wait_for("a note", lambda: f"for host {name}, which does not answer" in notes)

@@ -25,7 +25,7 @@ from tarmac.hosts import link
 from tarmac.ledger.ledger import Ledger
 from tarmac.ledger.records import Connection
 from tarmac.scheduler.host_cycle import run_host_cycle
-from tarmac.tasks import gpu_watch, other_host
+from tarmac.tasks import checkpoint_copies, gpu_watch, other_host
 from tarmac.tasks.placed import PlacedTrainingOperator
 
 api, session, new_session, until = fixtures.api, fixtures.session, fixtures.new_session, fixtures.until
@@ -239,6 +239,66 @@ def query_change(database: str, statement: str) -> None:
 
     with transaction(connect(database)) as cursor:
         cursor.execute(statement)
+
+
+CHECKPOINTS = (
+    "mkdir -p /session/checkpoint; [ -e /session/checkpoint/step ] && cat /session/checkpoint/step; "
+    "until [ -e /session/go ]; do sleep 0.05; done; "
+)
+
+
+def test_a_training_goes_on_from_its_checkpoint_when_its_host_is_lost(
+    session: Session,
+    far: Cut,
+    data: Path,
+    database: str,
+    ledger: Ledger,
+    until: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(checkpoint_copies, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(checkpoint_copies, "SHARE", 1)
+    step = training(session, CHECKPOINTS + TRAINS).start()
+    far_container(far, session)
+    there = Path(far.inspect_volume(session.volume)["Mountpoint"]) / "checkpoint"
+    kept = data / "checkpoint" / "step"
+    for number in ("step 100\n", "step 200\n"):
+        (there / "step").write_text(number)
+        until("a copy here", lambda number=number: kept.exists() and kept.read_text() == number)
+    far.is_cut = True
+    ledger.put_host("local", 14 * GIB, 4000, 12 * GIB, 4000)
+    ledger.host_is_silent(FAR, "cut off")
+    run_host_cycle(ledger)
+    query_change(database, "UPDATE host SET answered_at = answered_at - interval '2 hours' WHERE name = 'gpu2'")
+    until("a reservation here", lambda: (now := ledger.reservation(key_of(session))) and now.host == "local")
+    session.let_end()
+    assert step.join()["steps"] == 3
+    assert "step 200" in step.lines
+    assert any(line.startswith("The checkpoint is copied here from host gpu2 from time to time") for line in step.lines)
+
+
+def test_a_training_that_fails_leaves_its_checkpoint_for_an_attempt_on_another_machine(
+    session: Session, far: Cut, data: Path
+):
+    script = "mkdir -p /session/checkpoint; echo step 300 >/session/checkpoint/step; exit 1"
+    with pytest.raises(ContainerError):
+        training(session, script).run()
+    assert (data / "checkpoint" / "step").read_text() == "step 300\n"
+
+
+def test_a_checkpoint_that_is_refused_ends_no_training(
+    session: Session, far: Cut, data: Path, monkeypatch: pytest.MonkeyPatch, until: Callable[..., Any]
+):
+    monkeypatch.setattr(checkpoint_copies, "EVERY_SECONDS", 0.01)
+    step = training(session, CHECKPOINTS + "rm -r /session/checkpoint; " + TRAINS).start()
+    far_container(far, session)
+    folder = Path(far.inspect_volume(session.volume)["Mountpoint"])
+    (folder / "checkpoint" / "out").symlink_to("/etc")
+    refused = "The checkpoint on host gpu2 was not copied here: the link 'session/checkpoint.coming/out' leads out of"
+    until("that it is said", lambda: any(line.startswith(refused) for line in step.lines))
+    (folder / "go").touch()
+    assert step.join()["steps"] == 3
+    assert not (data / "checkpoint").exists()
 
 
 def test_a_lost_host_and_no_other_one_makes_the_session_wait_with_a_reason(

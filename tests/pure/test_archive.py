@@ -55,6 +55,23 @@ def read(passage: Passage) -> list[tarfile.TarInfo]:
         return found.getmembers()
 
 
+def test_a_folder_passes_under_another_name_with_its_links():
+    content = archive(
+        folder("checkpoint"), file("checkpoint/a", b"1"), link("checkpoint/b", "checkpoint/a", tarfile.LNKTYPE),
+        link("checkpoint/c", "a"),
+    )  # fmt: skip
+    passage = Passage(chunks(content), PLENTY, root="checkpoint", named="session/checkpoint.coming")
+    assert [(one.name, one.linkname) for one in read(passage)] == [
+        ("session/checkpoint.coming", ""),
+        ("session/checkpoint.coming/a", ""),
+        ("session/checkpoint.coming/b", "session/checkpoint.coming/a"),
+        ("session/checkpoint.coming/c", "a"),
+    ]
+    for name in ("session/a", "checkpoint.other/a", "checkpoint/../a"):
+        with pytest.raises(ValueError, match="does not lie in /session"):
+            read(Passage(chunks(archive(file(name))), PLENTY, root="checkpoint", named="session/checkpoint.coming"))
+
+
 def test_files_folders_and_links_pass_with_owner_and_mode_of_the_session():
     passage = passed(
         folder("session/model"),

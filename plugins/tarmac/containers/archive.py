@@ -58,6 +58,8 @@ class Passage:
         chunks: the archive as it comes.
         limits: what it may hold.
         left_out: paths of which the content is read and compared, and not passed on.
+        root: the folder that the archive is of, by its name there.
+        named: the path that takes its place in what is passed on.
 
     Attributes:
         files: the SHA-256 of each file, by path, also of those that are left out.
@@ -67,6 +69,8 @@ class Passage:
     chunks: Iterable[builtins.bytes]
     limits: Limits
     left_out: Collection[str] = ()
+    root: str = ROOT
+    named: str = ROOT
     files: dict[str, str] = field(default_factory=dict)
     _links: set[str] = field(default_factory=set)
     bytes: int = 0
@@ -110,11 +114,16 @@ class Passage:
     def _name(self, entry: tarfile.TarInfo) -> str:
         name = entry.name.removeprefix("./").rstrip("/")
         parts = name.split("/")
-        if parts[0] != ROOT or any(part in ("", ".", "..") for part in parts) or "\0" in name or len(name) > 4096:
+        if parts[0] != self.root or any(part in ("", ".", "..") for part in parts) or "\0" in name or len(name) > 4096:
             raise ValueError(f"the path {entry.name[:200]!r} does not lie in {SESSION_PATH}")
+        name = self._renamed(name)
+        parts = name.split("/")
         if any("/".join(parts[:count]) in self._links for count in range(1, len(parts))):
             raise ValueError(f"the path {name[:200]!r} goes through a link")
         return name
+
+    def _renamed(self, name: str) -> str:
+        return self.named + name.removeprefix(self.root)
 
     def _pass(self, archive: tarfile.TarFile, entry: tarfile.TarInfo, name: str) -> Iterator[builtins.bytes]:
         self._entries += 1
@@ -130,7 +139,7 @@ class Passage:
             made.type, made.linkname = tarfile.SYMTYPE, entry.linkname
             self._links.add(name)
         elif entry.islnk():
-            target = entry.linkname.removeprefix("./")
+            target = self._renamed(entry.linkname.removeprefix("./"))
             if target not in self.files:
                 raise ValueError(f"{name[:200]!r} is a second name of {target[:200]!r}, which did not come before it")
             made.type, made.linkname = tarfile.LNKTYPE, target

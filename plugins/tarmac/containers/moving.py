@@ -16,11 +16,14 @@ from docker.errors import APIError, ImageNotFound, NotFound
 from tarmac.base.errors import ContainerError
 from tarmac.base.session import SESSION_PATH
 from tarmac.containers import engine
-from tarmac.containers.archive import INPUTS, REQUEST, Limits, Passage, inputs_of
+from tarmac.containers.archive import INPUTS, REQUEST, ROOT, Limits, Passage, inputs_of
 from tarmac.containers.calls import EngineCalls
 
 # What a session's own machine sends is what it holds already; its disk is the limit.
 _NO_LIMIT = Limits(2**62)
+_CHECKPOINT = "checkpoint"
+# A checkpoint is put beside the one that is there, and takes its place when it has come whole.
+_COMING = f"{_CHECKPOINT}.coming"
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,41 @@ class Move:
     @contextmanager
     def _near_archive(self) -> Iterator[Passage]:
         with engine.holder_of(self.near, self.volume, self.labels, self.image) as helper:
-            yield Passage(self.near.get_archive(helper, SESSION_PATH)[0], _NO_LIMIT)
+            yield Passage(self.near.get_archive(helper, SESSION_PATH)[0], _NO_LIMIT, left_out=(f"{ROOT}/{_COMING}",))
+
+    def fetch_checkpoint(self, container_id: str, limit_bytes: int) -> int:
+        """Copy the checkpoint of a training on the far engine beside the one in the session's volume here.
+
+        Returns how many bytes it has; 0: there is none yet.
+
+        Args:
+            container_id: what trains there, or has.
+            limit_bytes: the most that may come.
+
+        Raises:
+            ContainerError: an engine refused.
+            ValueError: what comes is refused, or was written anew while it was read.
+            OSError: the far engine does not answer, or broke off.
+        """
+        with self._told("does not give the checkpoint"):
+            try:
+                chunks, _ = self.far.get_archive(container_id, f"{SESSION_PATH}/{_CHECKPOINT}")
+            except NotFound:
+                return 0
+        coming = Passage(chunks, Limits(limit_bytes), root=_CHECKPOINT, named=f"{ROOT}/{_COMING}")
+        with engine.holder_of(self.near, self.volume, self.labels, self.image) as helper:
+            self.near.put_archive(helper, "/", coming)
+        return coming.bytes
+
+    def place_checkpoint(self) -> None:
+        """Put the checkpoint that was fetched last in its place, from where the next attempt goes on, on any machine.
+
+        Raises:
+            OSError: the engine here does not answer.
+        """
+        with engine.holder_of(self.near, self.volume, self.labels, self.image) as helper:
+            whole, _ = self.near.get_archive(helper, f"{SESSION_PATH}/{_COMING}")
+            self.near.put_archive(helper, "/", Passage(whole, _NO_LIMIT, root=_COMING, named=f"{ROOT}/{_CHECKPOINT}"))
 
     def bring_back(self, container_id: str, sent: Sent | None, limit_bytes: int) -> int:
         """Put what a training left on the far engine into the session's volume here; returns how many bytes.

@@ -180,7 +180,7 @@ class ContainerRun:
         self.container_id = adopted or self._start(spec)
         brake = self._brake = self._brake or Brake(self._api, self.container_id, ahead_bytes=self._ahead)
         try:
-            with (watching or _unwatched)(self.container_id):
+            with (watching or unwatched)(self.container_id):
                 state = self._follow(brake, adopted=adopted is not None)
         finally:
             brake.close()
@@ -383,5 +383,6 @@ class ContainerRun:
         return data
 
 
-def _unwatched(container_id: str) -> AbstractContextManager[None]:
+def unwatched(container_id: str) -> AbstractContextManager[None]:
+    """Accompany a container by nothing."""
     return nullcontext()

@@ -37,7 +37,7 @@ from tarmac.containers.calls import EngineCalls
 from tarmac.containers.decisions import OWN_CODE_AGAIN
 from tarmac.containers.output import AHEAD_BYTES
 from tarmac.containers.protocol import Event
-from tarmac.containers.run import ENGINE_SECONDS, ContainerRun, EngineSilentError, Step, earlier, ended_well
+from tarmac.containers.run import ENGINE_SECONDS, ContainerRun, EngineSilentError, Step, earlier, ended_well, unwatched
 from tarmac.containers.spec import ContainerSpec
 from tarmac.tasks.results import checked_request
 from tarmac.tasks.run_end import failure_sentence
@@ -277,11 +277,18 @@ class TrainingContainerOperator(BaseOperator):
         """The session."""
         return SessionKey(self._ti.dag_id, self._ti.run_id)
 
-    def run_on(self, api: EngineCalls, spec: ContainerSpec, silent_seconds: float = ENGINE_SECONDS) -> Any:
+    def run_on(
+        self,
+        api: EngineCalls,
+        spec: ContainerSpec,
+        silent_seconds: float = ENGINE_SECONDS,
+        beside: Callable[[str], AbstractContextManager[None]] = unwatched,
+    ) -> Any:
         """Run the step's container on an engine, or follow the one that is there.
 
         Args:
             silent_seconds: how long an engine is waited for that does not answer while it is followed.
+            beside: what accompanies following the container, by its id.
 
         Raises:
             ContainerError, EngineSilentError: as of ContainerRun.run.
@@ -291,9 +298,15 @@ class TrainingContainerOperator(BaseOperator):
             api, self.step(), self, self.log, ahead_bytes=self.ahead_bytes, silent_seconds=silent_seconds
         )
         ti = self._ti
+
+        @contextmanager
+        def watching(container_id: str) -> Iterator[None]:
+            with beside(container_id), self._watching(container_id):
+                yield
+
         # Progress goes to XCom, where `make trigger`, the API and the UI see it.
         with Teller(lambda shown: ti.xcom_push("progress", shown), self.log, trains=self.trains) as self._teller:
-            return run.run(spec, self._watching)
+            return run.run(spec, watching)
 
     def on_kill(self) -> None:
         """Leave the container alone, at once: Airflow kills this process 5 s after it called this.

@@ -20,6 +20,7 @@ from tarmac.containers import engine, moving
 from tarmac.containers.decisions import choose
 from tarmac.containers.run import Step, earlier, ended_well
 from tarmac.hosts.engines import engine_of, image_on
+from tarmac.tasks.checkpoint_copies import CheckpointCopies
 
 if TYPE_CHECKING:
     from tarmac.tasks.container_operator import TrainingContainerOperator
@@ -121,7 +122,12 @@ def _attempt(operator: TrainingContainerOperator, host: str, image_id: str) -> A
         if sent := move.send(image):
             operator.log.info("Sent %s to host %s in %.1f s.", format_size(sent.bytes), host, time.monotonic() - began)
         spec = replace(spec, image=image)
-    result = operator.run_on(far, spec, silent_seconds=math.inf)
+
+    def keeping(container_id: str) -> CheckpointCopies:
+        copies = replace(move, far=engine_of(host))
+        return CheckpointCopies(copies, container_id, settings().host_return_bytes, operator.log)
+
+    result = operator.run_on(far, spec, silent_seconds=math.inf, beside=keeping)
     container = operator.container
     if container is not None:
         began = time.monotonic()
