@@ -197,8 +197,8 @@ def test_a_training_on_another_machine_outlives_a_cut_and_comes_back(
         mine = ("--filter", f"label=tarmac.run={session.run_id}")
         container = wait_for("a training there", lambda: there("ps", "--quiet", *mine))
         assert not ledger.remove_host(name), "a session holds something of it"
-        kept = "cat /session/checkpoint/step 2>/dev/null || true"
-        wait_for("its checkpoint here", lambda: in_volume(session, kept) == "step 100", 60)
+        read = "cat /session/checkpoint/step 2>/dev/null || true"
+        wait_for("its checkpoint here", lambda: in_volume(session, read) == "step 100", 60)
 
         other.control("cut")
         wait_for("a note", lambda: f"for host {name}, which does not answer" in notes)

@@ -1,8 +1,9 @@
 """Which machines are started and ended, and what they may cost (docs/decisions/0033). Pure.
 
-The state of a machine is a row of the ledger. Each round of planning makes of all rows, of the queue and of what the
-provider lists a list of actions; what was not done, or done by a process that died, is an action of the next round
-again. Times are in seconds since 1970, by the database's clock; a day is one of UTC.
+Each machine has a row in the ledger, which holds its state. A round of planning reads all rows, the queue, and the
+provider's list of machines. From these it makes a list of actions. The next round plans an action again if it was not
+done, for example because the process that did it died. Times are in seconds since 1970, by the database's clock; a day
+is one of UTC.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RETRY_SECONDS = 900.0
 
 
 class State(enum.StrEnum):
-    """What becomes of a machine. From `starting` to `ending` it may cost money."""
+    """The state of a machine. From `starting` to `ending` it may cost money."""
 
     STARTING = "starting"
     READY = "ready"
@@ -40,7 +41,7 @@ class State(enum.StrEnum):
 class Machine:
     """A row of the ledger's table `machine`.
 
-    `hosted`: it is a host. `busy`: a session holds something of it. `draining`: it takes no new session.
+    `hosted`: it has become a host. `busy`: a session has a reservation on it. `draining`: it takes no new session.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Machine:
 
     @property
     def live(self) -> bool:
-        """Whether it may cost money."""
+        """Whether the machine may cost money now."""
         return self.state is not State.ENDED
 
 
@@ -125,7 +126,7 @@ class Situation:
 
 
 class Verb(enum.StrEnum):
-    """What is done: in the ledger alone, or (ASK, CREATE, ADD, TERMINATE) outside of it, after the plan was stored."""
+    """What is done. ASK, CREATE, ADD and TERMINATE are done outside of the ledger, after the plan was stored."""
 
     ASK = "ask"
     START = "start"
@@ -143,7 +144,7 @@ class Verb(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing to do. `name`: of the machine; of START and ASK, the kind. `failed`: it did not become a host."""
+    """`name` is of the machine, or for START and ASK of the kind. `failed`: the machine did not become a host."""
 
     verb: Verb
     name: str
@@ -161,28 +162,28 @@ def _cost(machine: Machine, day: int, end: float) -> float:
 
 
 def day_of(now: float) -> int:
-    """Return the number of a day of UTC. Pure."""
+    """Return the number of the UTC day that a time is in. Pure."""
     return int(now // DAY)
 
 
 def spent(machines: Iterable[Machine], day: int, now: float) -> float:
     """Return what machines have cost in a day so far. Pure.
 
-    A machine counts from when it was intended until its provider did not list it any more.
+    A machine costs from the moment when its start was planned until its provider no longer lists it.
     """
     return sum(_cost(one, day, now if one.ended_at is None else one.ended_at) for one in machines)
 
 
 def promised(machines: Iterable[Machine], day: int, now: float) -> float:
-    """Return what machines cost in a day if each that is there is ended as late as it may be. Pure."""
+    """Return what machines cost in a day if each one that exists is ended as late as is allowed. Pure."""
     return sum(_cost(one, day, max(one.until, now) if one.ended_at is None else one.ended_at) for one in machines)
 
 
 def why_none(kind: Kind, machines: Sequence[Machine], now: float, limit: float, currency: str = "") -> str:
     """Say why no machine of a kind may be started now; "": one may. Pure.
 
-    Each day's money is reckoned as if every machine that is there lived as long as it may, so that the limit holds also
-    where this stack ends none of them.
+    The cost of each day is counted as if every machine lived for its longest allowed time. So the limit holds even if
+    this stack ends none of them.
     """
     there = sum(one.live for one in machines if one.kind == kind.name)
     if there >= kind.most:
@@ -232,11 +233,11 @@ def fits_size(need: Need, size: Size) -> bool:
 def starts(situation: Situation, machines: Sequence[Machine], now: float) -> tuple[list[str], dict[str, str]]:
     """Decide of which kinds a machine is started, once for each, in the order of the queue. Pure.
 
-    A session has one started where it fits on no fixed host and not into what the machines that are there, or start,
-    have left. It gets the cheapest of the kinds that it fits.
+    A machine is started for a session if the session fits neither on a fixed host nor into the room that is left on the
+    machines that exist or are starting. It is of the cheapest kind that the session fits.
 
     Returns:
-        The kinds; and why no machine is started of those that a session would need.
+        The kinds of which a machine is started, and for each other kind that a session needs, why none is started.
     """
     known = list(machines)
     found: list[str] = []
@@ -292,8 +293,8 @@ def plan(kind: Kind, situation: Situation, machines: Sequence[Machine], seen: Se
         seen: what the kind's provider said.
 
     Returns:
-        The actions, in the order in which they are done. No machine is started while a stray one is there, or where the
-        provider has not listed its machines: the number that are there is not known then.
+        The actions, in the order of doing them. No machine is started while one exists that the ledger does not
+        know, or if the provider has not listed its machines: the number of machines is not known then.
     """
     found: list[Action] = []
     mine = {one.name: one for one in machines if one.kind == kind.name}
@@ -374,9 +375,9 @@ class KindSeen:
 
 
 def with_machines(why: Why, need: Need, kinds: Sequence[KindSeen]) -> Why:
-    """Add to the reason of a session that waits what machines are started for it. Pure.
+    """Add to the reason why a session waits which machines are being started for it. Pure.
 
-    A session that fits on no host which is there, and on a machine of a kind, waits for that.
+    This is for a session that fits on no present host and on a machine of some kind.
     """
     able = [kind for kind in kinds if fits_size(need, kind.size)]
     if why.reason is None or not able:

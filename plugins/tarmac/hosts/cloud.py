@@ -1,9 +1,9 @@
-"""Makes and ends machines by libcloud: a process that is called and answers as the commands of env/providers do.
+"""Makes and ends machines by libcloud: a program with the same calls and answers as the commands of env/providers.
 
     python -m tarmac.hosts.cloud offers | create NAME | list | terminate NAME ID
 
-It is told what to make in TARMAC_LIBCLOUD and in what those commands are told (docs/hosts.md), and reads its
-credentials from its environment. What fails is a sentence on standard error. Each verb may be repeated.
+The environment says what to make: TARMAC_LIBCLOUD, and the variables that the commands get (docs/hosts.md). The
+credentials are there, too. An error is one sentence on standard error. Each verb may be repeated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Airflow's CeleryExecutor, which loses no task to a broker or a worker that is killed.
 
-The scheduler loads it where TARMAC_WORKERS is not 0. What Airflow's own does otherwise: a task that cannot be handed
-out, since the broker is away, has failed; and the tasks of a worker that is killed are missed after 75 s, have failed,
-and are tried again where they may be.
+The scheduler loads this executor if TARMAC_WORKERS is not 0. It differs from Airflow's in two points. With Airflow's, a
+task that cannot be handed out because the broker does not answer has failed. And the tasks of a killed worker count as
+failed after 75 s, and are tried again only if they have attempts left.
 """
 
 from __future__ import annotations
