@@ -26,7 +26,7 @@ from tarmac_trainer.transformer.translator import Translator
 KEY = "translations"
 
 LEAST_PAIRS = 200
-"""Pairs that a training from nothing needs; of fewer a table of words makes better translations."""
+"""Pairs that a training from nothing needs: a choice, not a measurement."""
 
 
 @dataclass(frozen=True)
