@@ -145,6 +145,10 @@ def test_a_page_that_nobody_sees_asks_nothing_and_one_goes_on_when_the_webserver
         page = browser.new_context().new_page()
         open_at(page, url)
         with page.expect_event("requestfailed", lambda asked: asked.url.endswith("/news/now")):
+            page.get_by_role("button", name="Pause updates").click()
+        with page.expect_request(f"{url}/news/now"):
+            page.get_by_role("button", name="Resume updates").click()
+        with page.expect_event("requestfailed", lambda asked: asked.url.endswith("/news/now")):
             page.evaluate(see, "hidden")
         with page.expect_request(f"{url}/news/now"):
             page.evaluate(see, "visible")
@@ -294,6 +298,15 @@ def test_a_folder_of_weights_is_uploaded_and_a_form_gets_room_for_a_fourth_data_
         expect(page.locator("[data-set]")).to_have_count(4)
         expect(page.get_by_label("Name", exact=True).first).to_have_value("kept")
         expect(page.get_by_label("Fine-tune")).to_have_value(f"weights:{expected.partition('/')[0]}")
+        page.context.close()
+
+
+def test_a_file_that_is_uploaded_is_in_the_list_at_once(ground: None, opened: Callable[..., Page]):
+    with served("user") as url:
+        page = opened(f"{url}/datasets")
+        late = {"name": "late.train.jsonl", "mimeType": "application/json", "buffer": b'{"sentence": "late"}\n'}
+        page.get_by_label("A file of your own").set_input_files(late)  # type: ignore[arg-type]
+        expect(page.get_by_role("row").filter(has_text="late.train")).to_be_visible()
         page.context.close()
 
 

@@ -177,6 +177,22 @@ def test_a_transformer_has_a_form_of_its_own_where_stored_weights_are_chosen(
     assert "parameter.architecture" not in other, "it has no transformer"
 
 
+def test_another_model_s_form_keeps_what_was_entered(browser: TestClient, fakes: Fakes):
+    entered = {"name": "mine", "seed": "7", "parameter.train_seconds": "3"}
+    other = {"as_model": "part_of_speech_tagging", "as_architecture": "transformer"}
+    text = send(browser, do="form", **entered, **other).text
+    for kept in ('name="data.0.name" value="a"', f"<option selected>{REFERENCE}", 'value="mine"', 'value="7"'):
+        assert kept in text
+    assert 'name="model" value="part_of_speech_tagging"' in text
+    assert 'name="parameter.epochs"' in text
+    assert "train_seconds" not in text, "that is the other model's"
+    back = send(browser, do="form", base_model="weights:x", **entered, **other | {"as_architecture": ""}).text
+    assert 'name="parameter.epochs"' not in back
+    assert "weights:x" not in back
+    assert "own_code" not in text, "its program is named on the command line"
+    assert fakes.airflow_api.runs == {}
+
+
 def test_a_folder_s_files_are_chosen_by_the_stack_for_a_script_of_the_page_alone(browser: TestClient):
     names = {"names": [*FILES, "README.md"]}
     headers = {"Cookie": "_token=user", "Tarmac-Proof": word_for("user")}
@@ -306,7 +322,7 @@ def test_a_file_is_checked_by_its_beginning_then_stored_and_offered(browser: Tes
     assert f'<option value="{reference}">no session used it lately' in see(browser, "/new?model=test_model")
     upload(browser, b'{"<script>": "<b>"}\n', "?name=../My <b> labels of May.v2.jsonl")
     text = see(browser, "/new?model=test_model")
-    assert f'<option value="{reference}">My-b-labels-of-May · ' in text
+    assert f'<option value="{reference}">My-b-labels-of-May.v2 · ' in text
     datasets.remove(reference, settings().store_url)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
 

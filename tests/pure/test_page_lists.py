@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 
 from fakes import scene
 from fakes.scene import HOSTILE
-from fakes.web import GOOD, Fakes, browsing, stored_in
+from fakes.web import GOOD, Fakes, assert_parts_have_places, browsing, stored_in
 from tarmac.base.session import cancelled_note
 from tarmac.web import answers
 from tarmac.web.page.forgery import word_for
@@ -85,6 +85,11 @@ def test_sessions_are_listed_with_how_they_ended():
     assert (ended.badge.kind, ended.badge.text) == ("quiet", "cancelled")
     assert scored.says == "ner/3, f1 0.4"
     assert (new.title, new.says) == ("C", "save_model (running)")
+
+
+def test_the_list_of_sessions_is_told_anew(browser: TestClient, fakes: Fakes):
+    fakes.airflow_api.add("plain", "running")
+    assert_parts_have_places(browser, "/sessions", {"sessions"})
 
 
 def test_a_data_set_is_shown_with_its_keys_and_its_lines_to_who_may_train_on_it(

@@ -207,7 +207,8 @@ def call(reference: str, file_name: str, store_url: str) -> None:
     """
     import fsspec
 
-    stem = file_name.rpartition("/")[2].partition(".")[0]
+    base = file_name.rpartition("/")[2].removesuffix(".gz")
+    stem = base.rpartition(".")[0] or base
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-.")[:_MOST_OF_A_NAME]
     if not name:
         return

@@ -100,7 +100,7 @@ def create_page(api: App, stopping: Callable[[], bool] = is_stopping) -> FastAPI
 
     add_session_pages(page, calls, shown, stopping)
     add_new_pages(page, calls, shown)
-    add_list_pages(page, calls, shown)
+    add_list_pages(page, calls, shown, stopping)
     add_dag_pages(page, calls, shown)
     page.mount("/static", StaticFiles(directory=STATIC))
     return page

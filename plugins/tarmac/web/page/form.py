@@ -142,6 +142,20 @@ def with_another_row(given: Mapping[str, str]) -> dict[str, str]:
     return {**given, ROWS: str(min(rows_of(given) + 1, MOST_ROWS))}
 
 
+def as_another(given: Mapping[str, str]) -> dict[str, str]:
+    """Return a form's fields for the model and the network that were chosen above it. Pure.
+
+    What both forms have is kept. Parameters stay too: those that the other form has no field for are not sent with it.
+    """
+    model, network = given.get("as_model", ""), given.get("as_architecture", "")
+    kept = {name: value for name, value in given.items() if name not in ("do", "model", ARCHITECTURE)}
+    if network != TRANSFORMER and from_weights(kept.get("base_model")):
+        del kept["base_model"]
+    if network:
+        kept[ARCHITECTURE] = network
+    return {**kept, "model": model}
+
+
 def tunes(given: Mapping[str, str]) -> bool:
     """Tell whether a form is one for the fine-tuning of a transformer. Pure."""
     asked = given.get(ARCHITECTURE)

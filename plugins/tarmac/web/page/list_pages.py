@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import FastAPI, Query, Request
@@ -15,20 +16,43 @@ from tarmac.web import answers
 from tarmac.web.page import history, lists
 from tarmac.web.page.calls import Calls
 from tarmac.web.page.forgery import sent_form
+from tarmac.web.page.live import KEPT_SECONDS, Parts, answer_with_news, text_of
 from tarmac.web.reading import MOST_BYTES
+from tarmac.web.recently import Recently
 
 _FILES = 1000
 
 
-def add_list_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Callable[..., HTMLResponse]) -> None:
+def add_list_pages(
+    page: FastAPI,
+    calls: Callable[[Request], Calls],
+    shown: Callable[..., HTMLResponse],
+    stopping: Callable[[], bool],
+) -> None:
     """Add them to the page's app."""
+    recently: Recently[list[answers.Row]] = Recently(KEPT_SECONDS)
+
+    async def sessions_from(request: Request, first: int) -> dict[str, Any]:
+        call = calls(request)
+        await call.get(answers.About, "/version")  # who may not read is refused; who may read one may read all
+        find = partial(call.get, list[answers.Row], "/sessions", {"limit": lists.PAGE, "offset": first})
+        return {"lines": lists.session_lines(await recently(first, find)), "first": first, "page": lists.PAGE}
 
     @page.get("/sessions")
     async def show_sessions(request: Request, first: Annotated[int, Query(ge=0)] = 0) -> Response:
         """List the sessions, newest first."""
-        rows = await calls(request).get(list[answers.Row], "/sessions", {"limit": lists.PAGE, "offset": first})
-        values = {"lines": lists.session_lines(rows), "first": first, "page": lists.PAGE}
+        values = await sessions_from(request, first)
         return shown(request, "sessions.html", title="Sessions", tab="Sessions", **values)
+
+    @page.get("/news/sessions")
+    async def tell_sessions(request: Request, first: Annotated[int, Query(ge=0)] = 0) -> Response:
+        """Tell what changes of it."""
+
+        async def parts() -> Parts:
+            values = await sessions_from(request, first)
+            return Parts({"sessions": text_of(shown(request, "sessions_part.html", **values))})
+
+        return await answer_with_news(parts, stopping)
 
     @page.get("/history")
     async def show_history(request: Request, hours: Literal["24", "168", "720"] = "24") -> Response:

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.responses import Response
 
 from tarmac.request.catalogue import named_weights
+from tarmac.request.schema import OWN_CODE
 from tarmac.web import answers
 from tarmac.web.page import form, schedule
 from tarmac.web.page.calls import Calls, RefusedError
@@ -37,6 +38,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         preview: str = "",
         expected: str = "",
         status: int = 200,
+        prefilled: bool = False,
     ) -> Response:
         call = calls(request)
         about = await call.get(answers.About, "/version")
@@ -60,8 +62,9 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             title="New session",
             tab="New session",
             about=about,
-            kinds=kinds,
+            kinds={name: title for name, title in kinds.items() if name != OWN_CODE or name == chosen},
             kind=kind,
+            prefilled=prefilled,
             inputs=inputs,
             tuned=tuned,
             files=form.files(stored, given),
@@ -94,7 +97,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         if like:
             found = await calls(request).get(answers.Session, f"/sessions/{quote(like, safe='')}")
             given |= form.fields_of(found.request)
-        return await show_form(request, {**given, **({"model": model} if model else {})}, [])
+        return await show_form(request, {**given, **({"model": model} if model else {})}, [], prefilled=bool(like))
 
     @page.post("/new")
     async def send_new(request: Request) -> Response:
@@ -102,6 +105,8 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
         given = await sent_form(request)
         if given.get("do") == "more":
             return await show_form(request, form.with_another_row(given), [])
+        if given.get("do") == "form":
+            return await show_form(request, form.as_another(given), [])
         made = form.request_of(given)
         call = calls(request)
         if given.get("do") != "start":

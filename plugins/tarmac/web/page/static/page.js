@@ -129,7 +129,7 @@ function follow(place) {
     pause.hidden = false;
     pause.addEventListener("click", () => {
       paused = !paused;
-      pause.setAttribute("aria-pressed", String(paused));
+      pause.textContent = paused ? "Resume updates" : "Pause updates";
       open();
     });
   }
@@ -165,6 +165,14 @@ document.addEventListener("click", (event) => {
   twin.click();
   twin.remove();
 });
+
+// What a button did is said until the session's state changes, and not again when the page is loaded anew.
+for (const said of document.querySelectorAll("[data-until-changed]")) {
+  const state = () => document.querySelector("[data-live] .badge")?.textContent;
+  const before = state();
+  history.replaceState(null, "", location.pathname);
+  document.addEventListener("fresh", () => state() !== before && said.remove());
+}
 
 clocks(document);
 for (const log of document.querySelectorAll("pre.log")) log.scrollTop = log.scrollHeight;

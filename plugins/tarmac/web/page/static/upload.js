@@ -84,11 +84,13 @@ function offer(place, file) {
   const use = place.querySelector("[data-use]")?.value;
   const rows = [...document.querySelectorAll("[data-set]")];
   const row = use === "more" ? rows.find((one) => !one.querySelector("select").value) : rows[0];
-  for (const select of document.querySelectorAll("[data-set] select")) {
+  // The names of the session that is repeated go with its files.
+for (const field of document.querySelectorAll("[data-prefilled] input")) field.dataset.made = field.value;
+for (const select of document.querySelectorAll("[data-set] select")) {
     if ([...select.options].some((option) => option.value === stored.dataset.reference)) continue;
     select.add(new Option(`${file.name} · ${stored.dataset.text}`, stored.dataset.reference));
   }
-  if (!rows.length) return; // the page of data sets has no form
+  if (!rows.length) return list(); // the page of data sets has no form
   if (!row) return complain(place, `It is stored. All ${rows.length} data sets are chosen already: press "One more data set", and choose it there.`);
   row.closest("details")?.setAttribute("open", "");
   const select = row.querySelectorAll("select")[use === "eval" ? 1 : 0];
@@ -101,6 +103,12 @@ function offer(place, file) {
   // A name that was made of the file before goes with it; one that a person wrote stays.
   if (use === "eval" || (name.value && name.value !== name.dataset.made)) return;
   name.value = name.dataset.made = file.name.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]/g, "-").slice(0, 60);
+}
+
+// Shows the list of data sets as it is now.
+async function list() {
+  const page = new DOMParser().parseFromString(await (await fetch(location.href, { cache: "no-store" })).text(), "text/html");
+  renew(document.querySelector("[data-list]"), page.querySelector("[data-list]").innerHTML);
 }
 
 // Calls a data set that is trained on as earlier sessions did, unless a person has written a name.
