@@ -151,6 +151,10 @@ def test_classes_are_the_same_numbers_in_all_files_of_a_call(tarmac: Command, st
     scored.write_text("text,label\nd,ok\n")
     assert "became the numbers 2 'ok'" in tarmac("data", "push", train, scored)[2]
     assert "became the numbers 1 'ok'" in tarmac("data", "push", scored, "--classes", "fine, ok")[2]
+    scored.write_text("text,label\nd,happy\ne,sad\n")
+    other = "if that is 'happy', give the order with `--classes sad,happy`"
+    assert other in tarmac("data", "push", scored)[2]
+    assert other not in tarmac("data", "push", scored, "--classes", "sad,happy")[2]
     assert tarmac("data", "push", scored, "--classes", "ok,,ok") == (
         2, "", "--classes: 'ok,,ok' must be different names with commas between: --classes bad,good\n",
     )  # fmt: skip

@@ -377,13 +377,19 @@ def test_a_table_is_read_as_lines_and_asks_in_the_words_of_the_form(browser: Tes
     assert "_b_.csv: read as a table (CSV): 2 lines; labels: good 1, bad 1" in good
     assert json.loads(re.findall(r'data-classes="([^>]*)">', good)[0]) == {"bad": 0, "good": 1}
     assert re.search(r'data-reference="\w{43,44}/\w+\.jsonl"', good)
+    guessed = read(browser, b"text,label\na,happy\nb,sad\n", "x.csv")
+    assert (
+        "by the alphabet. For a binary model 1 is the positive one: if that is 'happy', write sad,happy into" in guessed
+    )
+    ordered = read(browser, b"text,label\na,happy\nb,sad\n", "x.csv", classes='{"sad": 0, "happy": 1}')
+    assert "classes became the numbers 0 'sad', 1 'happy'\n" in ordered
     beside = read(browser, b"review,stars\nSo,so\n", "x.csv", label_column="stars", classes='{"bad": 0, "good": 1}')
     assert json.loads(re.findall(r'data-classes="([^>]*)">', beside)[0]) == {"bad": 0, "good": 1, "so": 2}
     several = read(browser, b"text,label\na,x\nb,x;y\n", "x.csv")
     assert 'say which in "Labels of a text" below' in several
     fakes.broken_lines = ["FILE: 1 line of it cannot be read for text_classification: line 1: x. Nothing was stored."]
     assert "1 line of it cannot be read" in read(browser, b"text,label\na,x\n", "x.csv", between="")
-    assert len(list(tmp_path.rglob("*.jsonl"))) == 2
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 4
 
 
 def test_what_is_in_a_data_set_is_said_to_the_person_who_chooses_it(browser: TestClient, tmp_path: Path):

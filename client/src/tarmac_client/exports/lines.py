@@ -146,7 +146,8 @@ class Found:
             else:
                 self.classes = {**known, **{name: number for number, name in enumerate(new, first)}}
             told = ", ".join(f"{self.classes[name]} {name!r}" for name in sorted(names, key=self.classes.__getitem__))
-            self.notes.append(f"classes became the numbers {told}")
+            guessed = not known and not meant and len(names) == 2
+            self.notes.append(f"classes became the numbers {told}" + (_by_alphabet(*names) if guessed else ""))
             if known and new:
                 self.notes.append(f"not among the classes of the files before: {_some(new)}")
         two = set(self.classes.values()) <= {0, 1}
@@ -168,6 +169,15 @@ class Found:
             if isinstance(kinds, Mapping) and kinds and not _texts(line, "labels"):
                 found[str(kinds.get("categorical", kinds.get("binary")))] += 1
         return found
+
+
+def _by_alphabet(first: str, second: str) -> str:
+    """Say that two classes got their numbers by the alphabet, and how a person gives them the other way round."""
+    order = ",".join(f'"{name}"' if "," in name or '"' in name else name for name in (second, first))
+    return (
+        f", by the alphabet. For a binary model 1 is the positive one: if that is {first!r}, give the order with "
+        f"`--classes {order}`"
+    )
 
 
 def _listed(line: Mapping[str, Any], key: str) -> list[Any]:

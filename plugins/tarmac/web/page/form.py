@@ -316,6 +316,10 @@ _IN_BROWSER: tuple[tuple[str, str], ...] = (
         r"say which with `tarmac data push FILE --labels-between .*` for one label",
         'say which in "Labels of a text" below',
     ),
+    (
+        r"give the order with `--classes ([^`]+)`",
+        r'write \1 into "Classes in order" below, and press "Read the file again"',
+    ),
     (r"say which: `tarmac data push FILE --encoding (\S+)`", r'write \1 into "Encoding" below'),
     (
         r"which (?:Python before 3.14 )?needs one more library(?: for)?: pip install '[^']*'",

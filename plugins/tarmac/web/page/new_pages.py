@@ -165,7 +165,12 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
                 request, "upload_part.html", **_UPLOADED | {"problems": [form.in_browser(error.refusal.detail)]}
             )
         content = await _content(call, kept)
-        more = {"content": content, "lines": _lines(content), "told": kept.told, "classes": form.as_json(kept.classes)}
+        more = {
+            "content": content,
+            "lines": _lines(content),
+            "told": [form.in_browser(one) for one in kept.told],
+            "classes": form.as_json(kept.classes),
+        }
         return shown(request, "upload_part.html", **_UPLOADED | more)
 
     @page.post("/parts/weights")

@@ -166,6 +166,8 @@ function howRead(place) {
 // Where a file goes that is refused as lines, if it may be a table or an export; "": nowhere.
 function readAddress(place, file) {
   const how = howRead(place);
+  const order = place.querySelector("[data-order]")?.value.split(",").map((name) => name.trim()).filter(Boolean) || [];
+  if (order.length) how.classes = JSON.stringify(Object.fromEntries(order.map((name, number) => [name, number])));
   const other = place.querySelector("[data-other]") || Object.keys(how).length;
   if (!("read" in place.dataset) || !other || file.size > Number(place.dataset.most)) return "";
   if (!before.has(file)) before.set(file, classes);
@@ -212,7 +214,7 @@ function remember(place, file) {
   else classes = place.querySelector("[data-classes]").dataset.classes;
 }
 
-for (const field of document.querySelectorAll("[data-option]")) {
+for (const field of document.querySelectorAll("[data-option], [data-order]")) {
   field.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault(); // it would send the form
