@@ -158,7 +158,7 @@ class Fakes:
         self.world: list[str] = []
         self.broken_lines: list[str] = []  # what a trainer says of the beginning of a data set
         self.log_ins: list[str] = []
-        self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": []}
+        self.place: dict[str, Any] = {"ledger": "nothing", "waits": None, "devices": [], "hosts": []}
         self.real_place = False  # the ledger is asked, not `place`
         self.usage: dict[str, Any] | None = {"samples": [], "summary": None}
         self.checker: Callable[[str, str, dict[str, str], bytes], tuple[int, Any]] = self._answer

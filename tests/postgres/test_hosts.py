@@ -255,4 +255,5 @@ def test_a_queued_session_is_explained_with_the_ledger_s_own_numbers(
         True,
     )
     assert "`tarmac hosts`" in found.todo[0]
+    assert parts.place("run-0")["hosts"] == [{"name": "local", "reserved_bytes": 4 * GIB, "millicpus": 1000}]
     assert [row["run_id"] for row in parts.hosts()["reservations"]] == ["run-0", "run-1", "run-2"]

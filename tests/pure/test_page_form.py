@@ -256,7 +256,10 @@ def test_a_good_form_starts_a_session_once_and_leads_to_it(browser: TestClient, 
     fakes.checker = lambda method, path, *more: (
         (503, {"detail": "x"}) if path == "/expected" else usual(method, path, *more)
     )
-    assert "The request is good." in send(browser, do="check").text
+    other = send(browser, do="check").text
+    assert "The request is good." in other
+    assert "a is scored on the file" not in other
+    assert "a is scored on the file that it trains on" in send(browser, do="check", **{"data.0.eval": REFERENCE}).text
     first, second = (send(browser, do="start", key="k") for _ in range(2))
     assert first.headers["location"] == second.headers["location"] == "/sessions/k"
     assert list(fakes.airflow_api.runs) == ["k"]

@@ -85,6 +85,8 @@ def test_a_session_that_trains_says_how_far_it_is_and_what_it_holds():
     found = seen(progress=far, devices=held, metric=answers.Metric(name="f1", step=1, value=0.5))
     assert (found.done, found.message, found.left) == (0.75, "step 3", "2 min")
     assert ("Holds", "16.0 GiB of GPU-a, 8.0 GiB used") in found.facts
+    on_host = seen(hosts=[answers.HeldOfHost(name="gpu2", reserved_bytes=4 * GIB, millicpus=1500)])
+    assert ("Holds", "1.5 cores and 4.0 GiB of gpu2") in on_host.facts
     assert ("Latest metric", "f1 0.5") in found.facts
     over = seen(run_state="success", ended=AT, metric=answers.Metric(name="f1", step=2, value=0.5))
     assert "Latest metric" not in dict(over.facts)

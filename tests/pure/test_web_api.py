@@ -224,7 +224,7 @@ def test_a_session_that_waits_says_why(call: Callable[..., httpx.Response], fake
     fakes.airflow_api.add("one", "running", {**GOOD, "gpu": True})
     fakes.airflow_api.tasks = {"check_request_body": "success", "gpu_preflight_configuration": "deferred"}
     waits = {"why": "no device has 12 GiB free", "ahead": 2, "seconds_left": 60.0}
-    fakes.place = {"ledger": "queued", "waits": waits, "devices": []}
+    fakes.place = {"ledger": "queued", "waits": waits, "devices": [], "hosts": []}
     found = call("viewer", "GET", "/sessions/one").json()
     assert (found["state"], found["model"]) == ("queued", "test_model")
     assert found["waits"].items() >= waits.items()
@@ -454,7 +454,7 @@ def test_why_a_session_waits_or_failed_is_explained_with_what_to_do(call: Callab
         "why": "needs 12 GiB: a has 8 GiB free", "reason": "WAITING_FOR_MEMORY", "ahead": 1, "seconds_left": 7200.0,
         "waited_seconds": 90.0, "estimate": "12 GiB, as resources.gpu_memory asks for", "on_host": False,
     }  # fmt: skip
-    fakes.place = {"ledger": "queued", "waits": waits, "devices": []}
+    fakes.place = {"ledger": "queued", "waits": waits, "devices": [], "hosts": []}
     found = call("viewer", "GET", "/sessions/one/explain").json()
     assert (found["id"], found["state"]) == ("one", "queued")
     assert "for 2 min: it needs 12 GiB: a has 8 GiB free." in found["why"][0]

@@ -115,8 +115,8 @@ def place(run_id: str) -> dict[str, Any]:
     """Return what the ledger has of a session.
 
     Returns:
-        `ledger`, a LedgerState; `waits`, why it waits, with its place in the queue, or None; `devices`, what it
-        holds.
+        `ledger`, a LedgerState; `waits`, why it waits, with its place in the queue, or None; `devices` and
+        `hosts`, what it holds of them.
     """
     with Ledger(settings().database_url) as ledger, ledger.transaction():
         key = SessionKey(DAG_ID, run_id)
@@ -131,7 +131,8 @@ def place(run_id: str) -> dict[str, Any]:
     devices = [
         {"uuid": row["device_uuid"], "reserved_bytes": row["bytes"], "used_bytes": row["used_bytes"]} for row in held
     ]
-    return {"ledger": state.value, "waits": waits, "devices": devices}
+    hosts = [{"name": row["host"], "reserved_bytes": row["bytes"], "millicpus": row["millicpus"]} for row in on_host]
+    return {"ledger": state.value, "waits": waits, "devices": devices, "hosts": hosts}
 
 
 def prioritise(run_id: str, priority: int, who: str) -> dict[str, Any]:

@@ -149,6 +149,14 @@ class Held(BaseModel):
     used_bytes: int | None
 
 
+class HeldOfHost(BaseModel):
+    """What a session holds of a host: memory and thousandths of a core."""
+
+    name: str
+    reserved_bytes: Bytes
+    millicpus: int
+
+
 class TypeScore(BaseModel):
     """The scores of one type, label or tag."""
 
@@ -199,6 +207,7 @@ class Session(Row):
     tasks: list[Task]
     waits: Waits | None
     devices: list[Held]
+    hosts: list[HeldOfHost] = Field([], description="a session on a GPU holds cores and memory beside it")
     progress: Progress | None
     metric: Metric | None = Field(description="the latest one")
     result: Result | None

@@ -125,6 +125,7 @@ def _session(api: AirflowApi, run: Json, place: Mapping[str, Any], *, curves: bo
         "tasks": tasks(instances),
         "waits": place["waits"],
         "devices": place["devices"],
+        "hosts": place.get("hosts", []),  # a checker of before, during an upgrade, has none
         "progress": progress(shown) if trains else None,
         "metric": latest(metrics(None if over else shown, results[0] if over else None)),
         "result": result(*results) if run["state"] == "success" else None,

@@ -142,6 +142,20 @@ def with_another_row(given: Mapping[str, str]) -> dict[str, str]:
     return {**given, ROWS: str(min(rows_of(given) + 1, MOST_ROWS))}
 
 
+def hints(request: Mapping[str, Any]) -> list[str]:
+    """Return what a person should know of a request that is good, in a sentence each. Pure."""
+    same = [
+        name
+        for name, one in _mapping(request.get("datasets")).items()
+        if _mapping(one).get("train") and _mapping(one).get("train") == _mapping(one).get("eval")
+    ]
+    return [
+        f"{name} is scored on the file that it trains on: the score will say how well the model repeats what it has "
+        "seen, and nothing of other data. Choose another file, or a part that is held out."
+        for name in same
+    ]
+
+
 def as_another(given: Mapping[str, str]) -> dict[str, str]:
     """Return a form's fields for the model and the network that were chosen above it. Pure.
 

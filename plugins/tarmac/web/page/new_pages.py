@@ -76,6 +76,7 @@ def add_new_pages(page: FastAPI, calls: Callable[[Request], Calls], shown: Calla
             hosts=hosts,
             preview=preview,
             expected=expected,
+            hints=form.hints(form.request_of(given)) if preview else [],
             rows=range(form.rows_of(given)),
             most_rows=form.MOST_ROWS,
             uses=form.USES,

@@ -12,7 +12,7 @@ from typing import Any
 from tarmac.base import ids
 from tarmac.base.browser import CHANGED, for_whom, in_browser
 from tarmac.base.states import SessionState
-from tarmac.base.units import GIB, format_seconds, format_size
+from tarmac.base.units import GIB, format_cores, format_seconds, format_size
 from tarmac.registry.evaluation import Interval
 from tarmac.registry.promotion import counted
 from tarmac.web import answers
@@ -211,6 +211,8 @@ def _facts(session: answers.Session) -> list[tuple[str, str]]:
     for held in session.devices:
         used = f", {format_size(held.used_bytes)} used" if held.used_bytes is not None else ""
         found.append(("Holds", f"{format_size(held.reserved_bytes)} of {held.uuid}{used}"))
+    for host in session.hosts:
+        found.append(("Holds", f"{format_cores(host.millicpus)} and {format_size(host.reserved_bytes)} of {host.name}"))
     if result := session.result:
         if result.model:
             found.append(("Registered as", f"{result.model}, version {result.version}"))
