@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from fake_stack import LINE, LOST, OVER, TRAINS, URL, WAITS, Stack
+from fake_stack import LINE, LOST, OVER, TRAINS, URL, WAITS, Stack, version
 
 import tarmac_client
 from tarmac_client import SessionFailedError, Tarmac, start
@@ -285,6 +285,12 @@ def test_lists(tarmac: Command, stack: Stack, data: Path):
         "  s  1.5 cores and 1.0 GiB reserved",
         "No session waits for cores and memory.",
     ]
+
+
+def test_a_comparison_of_scores_that_cannot_be_compared_begins_with_that():
+    said = "The scores are from different evaluation lines, so they cannot be compared."
+    both = [{**version(f"ner/{number}", "0.4"), "caution": said} for number in (1, 2)]
+    assert show.comparison_lines(both)[:2] == [said, show.comparison_lines([{**one, "caution": ""} for one in both])[0]]
 
 
 def test_models_are_compared_promoted_and_taken_back(tarmac: Command, stack: Stack):

@@ -342,7 +342,7 @@ class Story(Fakes):
             case ("GET", "/compare"):
                 found = {f"{one.name}/{one.version}": one for one in self.versions}
                 both = (found[query["a"]], "600", 44.0), (found[query["b"]], "1200", 48.1)
-                return _json([compared_facts(_trained(*one)) for one in both])
+                return _json(compared_facts(*(_trained(*one) for one in both)))
             case ("GET", "/production"):
                 then = query.get("at")
                 steps = [one for one in self.steps if then is None or one.at <= datetime.fromisoformat(then)]

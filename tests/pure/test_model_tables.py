@@ -12,7 +12,7 @@ from tarmac.cli import reproduce
 from tarmac.cli.follow import summary
 from tarmac.cli.model_tables import age, comparison, history_rows, instant, step_lines, version_rows
 from tarmac.registry.client import Run, Version
-from tarmac.registry.facts import Trained
+from tarmac.registry.facts import Trained, compared_facts
 from tarmac.registry.promotion import Step
 from tarmac.registry.repetition import again, differences, mismatches
 
@@ -254,3 +254,27 @@ def test_a_repetition_says_whether_its_metrics_match(
     assert reproduce.reproduce_run("first") == code
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert "\n".join(lines).endswith(said)
+
+
+SCORED = {"tarmac.model": "ner", "tarmac.score": "0.5", "tarmac.evaluation_set": "e1"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, ""),
+        (
+            {"tarmac.evaluation_set": "e2"},
+            "The scores are from different evaluation lines, so they cannot be compared.",
+        ),
+        ({"tarmac.evaluation_set": None}, "It is not recorded whether both scores are from the same evaluation lines"),
+        ({"tarmac.model": "pos", "tarmac.evaluation_set": "e2"}, "The two versions are of different kinds of model"),
+        ({"tarmac.score": None, "tarmac.evaluation_set": "e2"}, ""),
+    ],
+)
+def test_scores_that_cannot_be_compared_are_told(changed: dict[str, str | None], said: str):
+    other = {key: value for key, value in (SCORED | changed).items() if value is not None}
+    pair = [Trained(version(number, tags=tags), run(), None) for number, tags in enumerate((SCORED, other), start=1)]
+    cautions = [one["caution"] for one in compared_facts(*pair)]
+    assert cautions[0] == cautions[1]
+    assert cautions[0].startswith(said) if said else cautions[0] == ""

@@ -18,8 +18,9 @@ from fakes.scene import HOSTILE
 from fakes.web import GOOD, Fakes, assert_parts_have_places, browsing, stored_in
 from tarmac.base.session import cancelled_note
 from tarmac.web import answers
+from tarmac.web.page.bars import sparkline
 from tarmac.web.page.forgery import word_for
-from tarmac.web.page.lists import compared, model_card, model_cards, session_lines, to_choose
+from tarmac.web.page.lists import compared, model_card, model_cards, session_lines, to_choose, told
 
 PATHS = ["/sessions", "/datasets", "/models", "/models/news-entities", "/models/news-entities?a=2&b=4"]
 
@@ -118,7 +119,7 @@ def test_models_are_shown_by_name_with_their_versions_newest_first():
     assert (news.production, news.versions[0].score, news.versions[0].aliases) == (4, "ents_f 0.5800", ["x"])
     assert news.versions[0].data == "news", "by what people call it"
     assert news.spark == "0.0,19.0 80.0,1.0"
-    assert json.loads(news.plot) == [["ents_f", [2, 4], [0.54, 0.58]]], "of versions with that score, oldest first"
+    assert json.loads(news.plot) == [["ents_f", [2, 4], [0.54, 0.58], []]], "of versions with that score, oldest first"
     assert (other.production, other.versions[0].score, other.spark) == (None, "", "")
 
 
@@ -127,6 +128,35 @@ def test_scores_of_another_name_are_not_drawn_beside_those_of_the_newest_version
     versions = [scene.version(1, tags=other), scene.version(2), scene.version(3)]
     card = model_card("news-entities", [answers.Version(**one) for one in versions])
     assert json.loads(card.plot)[0][:2] == ["ents_f", [2, 3]]
+
+
+def test_scores_from_different_evaluation_lines_are_not_drawn_as_one_line(browser: TestClient, fakes: Fakes):
+    def made(number: int, lines: str, score: str) -> dict[str, Any]:
+        known = scene.version(number)
+        return {**known, "tags": {**known["tags"], "tarmac.evaluation_set": lines, "tarmac.score": score}}
+
+    versions = [made(1, "e1", "0.9"), made(2, "e1", "1.0"), made(3, "e2", "0.3"), made(4, "e2", "0.4")]
+    card = model_card("news-entities", [answers.Version(**one) for one in versions])
+    assert json.loads(card.plot)[0][1:] == [[1, 2, 3, 4], [0.9, 1.0, 0.3, 0.4], [3]]
+    assert card.spark == sparkline([0.3, 0.4]), "a falling line would say that the model got worse"
+    said = "Versions that were scored on different evaluation lines are not connected"
+    assert said not in see(browser, "/models/news-entities").text
+    usual = fakes.checker
+    fakes.checker = lambda method, path, *rest: (200, versions) if path == "/models" else usual(method, path, *rest)
+    assert said in see(browser, "/models/news-entities").text
+
+
+def test_a_comparison_of_scores_that_cannot_be_compared_begins_with_that(browser: TestClient, fakes: Fakes):
+    path, usual = "/models/news-entities?a=2&b=4", fakes.checker
+    assert '<span class="badge warning">warning</span>' not in see(browser, path).text
+
+    def checker(method: str, path: str, *rest: Any) -> tuple[int, Any]:
+        code, found = usual(method, path, *rest)
+        return code, [{**one, "caution": "They cannot be compared."} for one in found] if path == "/compare" else found
+
+    fakes.checker = checker
+    text = see(browser, path).text
+    assert text.index("They cannot be compared.") < text.index('aria-label="Comparison"')
 
 
 def test_what_differs_between_two_versions_comes_first():
@@ -165,6 +195,11 @@ def test_a_model_of_one_version_has_nothing_to_compare_with():
     assert to_choose("", "", 1) == "This model has one version only: there is nothing to compare it with yet."
 
 
+def test_who_rolls_back_is_told_that_nothing_is_in_production():
+    assert told("rolled-back", None) == "The last promotion was taken back. Nothing is in production now."
+    assert told("promoted", None) == told("", 4) == told("<b>", 4) == ""
+
+
 def test_a_user_promotes_and_rolls_back_and_a_viewer_or_another_site_does_not(
     browser: TestClient, changes: list[tuple[str, str, dict[str, str]]]
 ):
@@ -176,8 +211,11 @@ def test_a_user_promotes_and_rolls_back_and_a_viewer_or_another_site_does_not(
     assert changes == []
     assert "Promote" in see(browser, path, "user").text
     answer = press(browser, f"{path}/promote", "user", word_for("user"), version="5", why="it is better")
-    assert (answer.status_code, answer.headers["location"]) == (303, path)
-    assert press(browser, f"{path}/rollback", "user", word_for("user")).status_code == 303
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{path}?done=promoted")
+    assert "Version 4 is in production now." in see(browser, answer.headers["location"], "user").text
+    back = press(browser, f"{path}/rollback", "user", word_for("user"))
+    assert (back.status_code, back.headers["location"]) == (303, f"{path}?done=rolled-back")
+    assert "Version 4 is in production again." in see(browser, back.headers["location"], "user").text
     assert changes == [
         ("POST", "/promote", {"model": "news-entities", "version": "5", "who": "user", "why": "it is better"}),
         ("POST", "/rollback", {"model": "news-entities", "who": "user", "why": ""}),

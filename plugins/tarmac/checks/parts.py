@@ -182,7 +182,7 @@ def compare(a: str, b: str) -> list[dict[str, Any]]:
         UnknownModelError: there is no such version.
     """
     registry = Registry()
-    return [compared_facts(actions.trained(registry, text)) for text in (a, b)]
+    return compared_facts(actions.trained(registry, a), actions.trained(registry, b))
 
 
 def promote(model: str, version: int, who: str, why: str) -> dict[str, Any]:

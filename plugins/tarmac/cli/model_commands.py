@@ -22,7 +22,7 @@ from tarmac.cli.tables import add_json, print_json, screen_width, table
 from tarmac.cli.values import account
 from tarmac.registry import actions
 from tarmac.registry.client import Registry
-from tarmac.registry.facts import compared_facts, step_facts, version_facts
+from tarmac.registry.facts import compared_facts, scored_apart, step_facts, version_facts
 from tarmac.registry.production import Production
 from tarmac.registry.promotion import of_this_model
 
@@ -61,8 +61,10 @@ def compare(arguments: argparse.Namespace) -> int:
     registry = Registry()
     a, b = (actions.trained(registry, text) for text in (arguments.a, arguments.b))
     if arguments.json:
-        print_json([compared_facts(one) for one in (a, b)])
+        print_json(compared_facts(a, b))
     else:
+        if caution := scored_apart(a.version.tags, b.version.tags):
+            print(caution)
         for line in table(["", "", "", a.title, b.title], comparison(a, b), width=screen_width(), wrapped=True):
             print(line)
     for one in (a, b):

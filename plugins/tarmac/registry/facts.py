@@ -151,9 +151,22 @@ def _metric(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 1e9 else f"{value:.4e}"
 
 
-def compared_facts(trained: Trained) -> dict[str, Any]:
-    """Return what `make compare JSON=1` and the API say of a version."""
-    return {**version_facts(trained.version), **training_facts(trained)}
+def compared_facts(a: Trained, b: Trained) -> list[dict[str, Any]]:
+    """Return what `make compare JSON=1` and the API say of two versions."""
+    caution = scored_apart(a.version.tags, b.version.tags)
+    return [{**version_facts(one.version), **training_facts(one), "caution": caution} for one in (a, b)]
+
+
+def scored_apart(a: Mapping[str, str], b: Mapping[str, str]) -> str:
+    """Say of two versions' tags why their scores cannot be compared; "": they can, or one has none."""
+    if not (a.get(tag.SCORE) and b.get(tag.SCORE)):
+        return ""
+    if a.get(tag.MODEL) != b.get(tag.MODEL):
+        return "The two versions are of different kinds of model, so their scores cannot be compared."
+    sets = [one.get(tag.EVALUATION_SET) for one in (a, b)]
+    if None in sets:
+        return "It is not recorded whether both scores are from the same evaluation lines: do not compare them."
+    return "" if sets[0] == sets[1] else "The scores are from different evaluation lines, so they cannot be compared."
 
 
 def step_facts(step: Step) -> dict[str, Any]:

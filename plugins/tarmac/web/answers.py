@@ -422,6 +422,9 @@ class Compared(Version):
     data: dict[str, str]
     training: dict[str, str]
     origin: dict[str, str]
+    caution: str = Field(
+        "", description="why its scores cannot be compared with those of the other version; empty: they can"
+    )
 
 
 class Prioritise(BaseModel):

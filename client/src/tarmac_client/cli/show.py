@@ -277,7 +277,8 @@ def comparison_lines(both: Sequence[Mapping[str, Any]]) -> list[str]:
         for name in sorted({*a[section], *b[section]}):
             left, right = (str(one[section].get(name, "-")) for one in (a, b))
             rows.append(["*" if left != right else "", section, name, left, right])
-    return table(["", "", "", *(f"{one['name']}/{one['version']}" for one in both)], rows)
+    said = [caution] if (caution := a.get("caution")) else []  # a stack of an earlier version has none
+    return [*said, *table(["", "", "", *(f"{one['name']}/{one['version']}" for one in both)], rows)]
 
 
 _STEPS = {

@@ -96,17 +96,21 @@ def add_list_pages(
         return shown(request, "models.html", title="Models", tab="Models", cards=lists.model_cards(found))
 
     @page.get("/models/{name}")
-    async def show_model(request: Request, name: str, a: str = "", b: str = "", compare: str = "") -> Response:
+    async def show_model(
+        request: Request, name: str, a: str = "", b: str = "", compare: str = "", done: str = ""
+    ) -> Response:
         """Show a registered model: its versions, what was in production, and two versions side by side."""
         call = calls(request)
         found = await call.get(list[answers.Version], "/models", {"name": name})
         steps = await call.get(list[answers.Step], f"/models/{quote(name, safe='')}/production")
-        pair, choose = None, lists.to_choose(a, b, len(found)) if a or b or compare else ""
+        pair, caution, choose = None, "", lists.to_choose(a, b, len(found)) if a or b or compare else ""
         if a and b and not choose:
             query = {"a": f"{name}/{a}", "b": f"{name}/{b}"}
-            pair = lists.compared(await call.get(list[answers.Compared], "/models/compare", query))
-        values = {"card": lists.model_card(name, found), "steps": steps[::-1], "pair": pair, "a": a, "b": b}
-        values["choose"] = choose
+            both = await call.get(list[answers.Compared], "/models/compare", query)
+            pair, caution = lists.compared(both), both[0].caution
+        card = lists.model_card(name, found)
+        values = {"card": card, "steps": steps[::-1], "pair": pair, "caution": caution, "a": a, "b": b}
+        values |= {"choose": choose, "said": lists.told(done, card.production)}
         about = await call.get(answers.About, "/version")
         return shown(request, "model.html", title=name, tab="Models", about=about, **values)
 
@@ -117,7 +121,7 @@ def add_list_pages(
         version = given.get("version", "")
         body = {"version": int(version) if version.isdecimal() else version, "why": given.get("why", "")}
         await calls(request).post(answers.Step, f"/models/{quote(name, safe='')}/promote", body)
-        return _to(request, name)
+        return _to(request, name, lists.PROMOTED)
 
     @page.post("/models/{name}/rollback")
     async def roll_back(request: Request, name: str) -> Response:
@@ -126,9 +130,9 @@ def add_list_pages(
         await calls(request).post(
             answers.Step, f"/models/{quote(name, safe='')}/rollback", {"why": given.get("why", "")}
         )
-        return _to(request, name)
+        return _to(request, name, lists.ROLLED_BACK)
 
 
-def _to(request: Request, model: str) -> RedirectResponse:
+def _to(request: Request, model: str, done: str) -> RedirectResponse:
     root = request.scope.get("root_path", "")
-    return RedirectResponse(f"{root}/models/{quote(model, safe='')}", HTTPStatus.SEE_OTHER)
+    return RedirectResponse(f"{root}/models/{quote(model, safe='')}?done={done}", HTTPStatus.SEE_OTHER)

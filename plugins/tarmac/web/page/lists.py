@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from tarmac.base.browser import in_browser
 from tarmac.base.units import format_seconds, format_size
@@ -62,9 +63,11 @@ class VersionLine:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """A registered model, its versions newest first. `spark`: its scores over the versions, oldest first.
+    """A registered model, its versions newest first.
 
-    `plot`: JSON for the script that draws curves, the scores over the versions; those of another score are left out.
+    `spark`: its scores over the versions, oldest first, of those alone that were scored on the lines of the newest one.
+    `plot`: JSON for the script that draws curves, the scores over the versions, and of these each that was scored on
+    other lines than the one before it; those of another score are left out. `apart`: whether there are such versions.
     """
 
     name: str
@@ -72,6 +75,7 @@ class ModelCard:
     production: int | None
     spark: str
     plot: str
+    apart: bool
     versions: list[VersionLine]
 
 
@@ -145,13 +149,17 @@ def model_card(name: str, versions: Sequence[answers.Version]) -> ModelCard:
         for one in reversed(newest)
         if one.tags.get(tags.SCORE_NAME) == score_name and (value := _score(one)) is not None
     }
+    lines = {one.version: one.tags.get(tags.EVALUATION_SET) for one in newest if one.version in scores}
+    apart = [after for before, after in pairwise(scores) if lines[before] != lines[after]]
+    latest = lines[max(scores)] if scores else None
     production = [one.version for one in newest if PRODUCTION in one.aliases]
     return ModelCard(
         name=name,
         kind=next((kind for one in newest if (kind := one.tags.get(tags.MODEL))), ""),
         production=production[0] if production else None,
-        spark=sparkline(list(scores.values())),
-        plot=json.dumps([[score_name, list(scores), list(scores.values())]]),
+        spark=sparkline([value for version, value in scores.items() if lines[version] == latest]),
+        plot=json.dumps([[score_name, list(scores), list(scores.values()), apart]]),
+        apart=bool(apart),
         versions=[_version(one) for one in newest],
     )
 
@@ -194,6 +202,23 @@ def to_choose(first: str, second: str, there: int) -> str:
         chosen, missing = ("first", "second") if first else ("second", "first")
         return f"Version {first or second} is the {chosen}: choose another version as the {missing}, too."
     return ""
+
+
+PROMOTED, ROLLED_BACK = "promoted", "rolled-back"
+"""Words in the address of a model's page, so that no address puts text of its own there."""
+
+
+def told(done: str, production: int | None) -> str:
+    """Say after a button what it did; "": there was none, or somebody has changed it since.
+
+    Args:
+        done: the word of the button.
+        production: the version that is in production now.
+    """
+    if done == ROLLED_BACK:
+        now = "Nothing is in production now" if production is None else f"Version {production} is in production again"
+        return f"The last promotion was taken back. {now}."
+    return f"Version {production} is in production now." if done == PROMOTED and production is not None else ""
 
 
 def compared(pair: Sequence[answers.Compared]) -> list[tuple[str, str, str, str, bool]]:

@@ -10,8 +10,8 @@ function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-// series: [[label, values, colour], ...]
-function chart(title, below, steps, series, into) {
+// series: [[label, values, colour], ...]; apart: the steps that no line leads to from the step before
+function chart(title, below, steps, series, into, apart) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
   const box = document.createElement("div");
   box.className = "chart";
@@ -30,7 +30,8 @@ function chart(title, below, steps, series, into) {
           label,
           stroke: colour(name),
           width: 2,
-          points: { show: steps.length < 60 },
+          points: { show: apart.length > 0 || steps.length < 60 },
+          ...(apart.length > 0 && { gaps: (plot) => between(plot, steps, apart) }),
         })),
       ],
     },
@@ -40,10 +41,15 @@ function chart(title, below, steps, series, into) {
   return { plot, box, last: steps.at(-1) };
 }
 
-function show(title, below, steps, series, into) {
+// Where the line is left out, in pixels.
+function between(plot, steps, apart) {
+  return apart.map((step) => [steps[steps.indexOf(step) - 1], step].map((one) => plot.valToPos(one, "x", true)));
+}
+
+function show(title, below, steps, series, into, apart = []) {
   const key = `${below} ${title}`;
   const known = made.get(key);
-  if (!known) made.set(key, chart(title, below, steps, series, into));
+  if (!known) made.set(key, chart(title, below, steps, series, into, apart));
   else if (known.last !== steps.at(-1)) {
     known.last = steps.at(-1);
     known.plot.setData([steps, ...series.map(([, values]) => values)]);
@@ -57,8 +63,8 @@ function draw() {
   if (!source || !place) return;
   const curves = JSON.parse(source.dataset.curves).filter(([, steps]) => steps.length > 1).slice(0, MOST);
   place.hidden = curves.length === 0;
-  for (const [name, steps, values] of curves) {
-    show(name, source.dataset.below || "step", steps, [[name, values, "--used"]], place.querySelector(".charts"));
+  for (const [name, steps, values, apart] of curves) {
+    show(name, source.dataset.below || "step", steps, [[name, values, "--used"]], place.querySelector(".charts"), apart);
   }
   if (!used) return;
   const usage = JSON.parse(source.dataset.usage);
