@@ -58,7 +58,7 @@ def test_a_stream_without_a_line_end_is_bounded_in_memory():
 WELL_FORMED = {
     "progress": (
         {"event": "progress", "done": 5, "total": 20, "eta_seconds": 65},
-        "progress  25 %  5 of 20, 1 min 5 s left",
+        "progress  25 %  5 of 20, at most 1 min 5 s left",
     ),
     "progress with a message": (
         {"event": "progress", "done": 1, "total": 3, "message": "news train"},

@@ -55,7 +55,7 @@ def test_events_are_rendered_progress_is_pushed_and_the_last_result_is_returned(
     )
     step = session.step(script)
     assert step.run() == {"best": 2}
-    assert "progress  25 %  5 of 20, 1 min 5 s left" in step.lines
+    assert "progress  25 %  5 of 20, at most 1 min 5 s left" in step.lines
     assert "metric   f1 = 0.5000 at step 200" in step.lines
     assert not any("recall" in line for line in step.lines)
     shown = {"done": 5, "total": 20, "eta_seconds": 65, "metrics": {"f1": [[200, 0.5]], "recall": [[200, 0.25]]}}

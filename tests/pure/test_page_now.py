@@ -76,6 +76,9 @@ def test_a_device_shows_who_holds_what_of_it_and_what_is_left():
     assert (line.title, line.model, line.owner, line.doing, line.since) == ("News", "ner", "ada", "trains", "1 min 0 s")
     assert (line.done, line.left, line.metric) == (0.25, "5 min", "f1 0.5123")
     assert line.held == "20.0 GiB used of 40.0 GiB"
+    told = session("a", progress=far.model_copy(update={"eta_seconds": 300.0}), seconds_left=300)
+    (card,) = seen(devices=[device(holding("a", 40))], sessions=[told]).devices
+    assert card.lines[0].left == "at most 5 min", "it may end early"
 
 
 def test_a_session_that_airflow_did_not_list_is_shown_by_its_id():

@@ -20,7 +20,7 @@ from tarmac.base.units import GIB
 from tarmac.web import answers
 from tarmac.web.page.forgery import is_forged, word_for
 from tarmac.web.page.render import code, render
-from tarmac.web.page.session import View, curves, view
+from tarmac.web.page.session import View, curves, progress_words, view
 
 AT = datetime(2026, 11, 28, 12, tzinfo=UTC)
 EVERYTHING = answers.About(api="1.0", tarmac="0.1.0", user="ada", may_start=True, may_change=True)
@@ -84,6 +84,7 @@ def test_a_session_that_trains_says_how_far_it_is_and_what_it_holds():
     held = [answers.Held(uuid="GPU-a", reserved_bytes=2**34, used_bytes=2**33)]
     found = seen(progress=far, devices=held, metric=answers.Metric(name="f1", step=1, value=0.5))
     assert (found.done, found.message, found.left) == (0.75, "step 3", "2 min")
+    assert progress_words(found) == "75 %, at most 2 min left"
     assert ("Holds", "16.0 GiB of GPU-a, 8.0 GiB used") in found.facts
     on_host = seen(hosts=[answers.HeldOfHost(name="gpu2", reserved_bytes=4 * GIB, millicpus=1500)])
     assert ("Holds", "1.5 cores and 4.0 GiB of gpu2") in on_host.facts

@@ -165,7 +165,7 @@ def left(session: Session, elapsed: float = 3599.9) -> Path:
         "ended": [],
     }
     best = {"step": 0, "score": -1.0, "how": {}, "named": ""}
-    record |= {"best": best, "chosen": None, "scored": None, "resumed": {}, "seconds": 240.0, "phase_seconds": 240.0}
+    record |= {"best": best, "chosen": None, "scored": None, "resumed": {}, "seconds": 240.0}
     writer = checkpoint.Writer(session.folder, checkpoint.key(session.folder))
     assert writer.write(record, {"numbers": np.arange(3)}, {"best": session.folder / "data"})
     return session.folder / checkpoint.FOLDER / checkpoint.FILE

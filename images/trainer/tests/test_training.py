@@ -14,6 +14,9 @@ import pytest
 from conftest import NINE, SAMPLE, Cupy, Session, line
 
 from tarmac_trainer import models
+from tarmac_trainer.runtime.device import Device
+from tarmac_trainer.runtime.health import Heartbeat
+from tarmac_trainer.runtime.training import Training
 from tarmac_trainer.text.augmentation import Augmentation
 from tarmac_trainer.text.entities import Sentence
 from tarmac_trainer.text.scoring import Scores
@@ -63,7 +66,6 @@ def test_a_real_training_learns_and_tells_how(session: Session) -> None:
     progress = outcome.of("progress")
     assert (progress[0]["done"], progress[-1]["done"]) == (0, 60)
     assert all(event["total"] == 60 for event in progress)
-    assert all("eta_seconds" in event for event in progress[1:])
     health = json.loads((session.folder / "health.json").read_text())
     assert health["state"] == "done"
     assert session.run("health").out.startswith("healthy: the training is done")
@@ -88,6 +90,30 @@ def test_a_real_training_learns_and_tells_how(session: Session) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[")
+
+
+def test_the_time_left_is_of_the_steps_alone_and_told_once_enough_of_them_are_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    training: Training[str] = Training(tmp_path, lambda *_: {}, "f1", {}, 0, [], [], Heartbeat(tmp_path), Device("cpu"))
+
+    def left(done: int, total: int, after: float) -> float | None:
+        nonlocal now
+        now += after
+        training.progress(done, total)
+        told: float | None = json.loads(capsys.readouterr().out).get("eta_seconds")
+        return told
+
+    # 100 s to load the weights, then a step in a second; an earlier attempt made 20 of them.
+    assert left(20, 1000, 100) is None
+    assert left(25, 1000, 5) is None
+    assert left(30, 1000, 5) == 970
+    assert left(80, 1000, 50) == 920
+    # The second part, which is counted anew.
+    assert left(0, 100, 30) is None
+    assert left(10, 100, 20) == 180
 
 
 def test_equal_requests_give_equal_models_and_another_seed_another(

@@ -173,7 +173,7 @@ def render(event: Event) -> str:
         percent = f"{100 * (data['done'] / total):3.0f} %" if total > 0 else "  ? %"
         line = f"progress {percent}  {data['done']:g} of {total:g}"
         if data.get("eta_seconds") is not None:
-            line += f", {format_seconds(data['eta_seconds'])} left"
+            line += f", at most {format_seconds(data['eta_seconds'])} left"
         return f"{line}  {data['message']}" if isinstance(data.get("message"), str) else line
     if event.kind == "metric":
         step = f" at step {data['step']:g}" if _number(data.get("step")) else ""

@@ -12,6 +12,12 @@ from tarmac_trainer.runtime import files
 LARGEST_RESULT = 32 * 1024
 """Bytes of a result on stdout. A larger one is a file in the session's folder, since a log cuts long lines."""
 
+ENOUGH_SECONDS = 10.0
+"""Seconds of work from which on the time left is told: the first steps are slower than all others.
+
+It is a time and no share of the work: 2 % of a training of a week are three hours.
+"""
+
 _UNWRITABLE = {0: "\ufffd", **dict.fromkeys(range(0xD800, 0xE000), "\ufffd")}
 """A zero byte and halves of surrogate pairs: neither Postgres nor UTF-8 holds them."""
 
@@ -33,16 +39,22 @@ def emit(event: str, **fields: Any) -> None:
     print(_json({"event": event, **fields}), flush=True)
 
 
-def progress(done: float, total: float, *, seconds: float, message: str | None = None) -> None:
-    """Emit `progress`; the time left is estimated from `seconds`, the time that `done` took.
+def progress(done: float, total: float, *, seconds: float, before: float = 0.0, message: str | None = None) -> None:
+    """Emit `progress`, with an estimate of the time left once `ENOUGH_SECONDS` of work have passed.
+
+    Args:
+        done, total: of the work.
+        seconds: the time that `done` took but for `before`.
+        before: what was done before that time began.
+        message: for people.
 
     Nothing is emitted where `done` or `total` is not finite: no number of progress may end a training.
     """
     if not (math.isfinite(done) and math.isfinite(total)):
         return
     fields: dict[str, Any] = {"done": done, "total": total}
-    if done > 0:
-        eta = seconds / done * max(total - done, 0)
+    if done > before and seconds >= ENOUGH_SECONDS:
+        eta = seconds / (done - before) * max(total - done, 0)
         if math.isfinite(eta):
             fields["eta_seconds"] = round(eta, 1)
     if message:

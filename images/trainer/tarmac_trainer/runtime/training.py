@@ -97,7 +97,7 @@ class Training(Generic[Line]):
     writer: checkpoint.Writer | None = None
     resumed: Mapping[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
-    _phase_started: float = field(default_factory=time.monotonic)
+    _counted_from: tuple[float, float] = field(default_factory=lambda: (time.monotonic(), 0))
     _last_progress: float = float("-inf")
     _progress: tuple[float, float] = (0, 0)
     _ended: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ class Training(Generic[Line]):
             return
         values = found.values
         try:
-            loop, at, seconds, phase = values["loop"], int(values["at"]), values["seconds"], values["phase_seconds"]
+            loop, at, seconds = values["loop"], int(values["at"]), values["seconds"]
             best, chosen, before = values["best"], values["chosen"], values["resumed"]
             curve = [(int(step), float(value)) for step, value in values["curve"]]
             told = {"best_step": best["step"], "best_score": best["score"], "best_how": best["how"], "curve": curve}
@@ -150,7 +150,6 @@ class Training(Generic[Line]):
         for name, value in told.items():
             setattr(self, name, value)
         self.started -= seconds
-        self._phase_started -= phase
         self.resumed = {"times": times, "step": at, "seconds_saved": round(saved, 3)}
         self._going_on = (loop, found)
         where = "" if self.chosen is None else " of the training on all lines"
@@ -209,7 +208,6 @@ class Training(Generic[Line]):
             "scored": self.scored,
             "resumed": self.resumed,
             "seconds": now - self.started,
-            "phase_seconds": now - self._phase_started,
         }
         written = self.writer.write(record, arrays, {"best": self.partial, "stages": self.stages})
         if stopping.asked():
@@ -250,18 +248,24 @@ class Training(Generic[Line]):
     def progress(self, done: float, total: float) -> None:
         """Tell how far the training is; between its ends at most once in `PROGRESS_SECONDS`.
 
+        The time left is estimated from what was done since the first call with this total: what came before it, such as
+        the loading of weights or an earlier attempt, says nothing of the steps to come.
+
         Numbers that are not finite are ignored.
         """
         if not (math.isfinite(done) and math.isfinite(total)):
             return
         now = time.monotonic()
         moved = (done, total) != self._progress
+        if total != self._progress[1] or done < self._progress[0]:
+            self._counted_from = (now, done)
         self._progress = (done, total)
         self.heartbeat.beat(done, total)
         at_an_end = done in (0, total) and (moved or self._last_progress == float("-inf"))
         if at_an_end or now - self._last_progress >= PROGRESS_SECONDS:
             self._last_progress = now
-            events.progress(_short(done), _short(total), seconds=now - self._phase_started, message=self.about)
+            since, before = self._counted_from
+            events.progress(_short(done), _short(total), seconds=now - since, before=_short(before), message=self.about)
 
     def alive(self) -> None:
         """Give a sign of life where nothing is to be counted."""
@@ -361,7 +365,6 @@ class Training(Generic[Line]):
         self.chosen = Chosen(self.best_step, self.best_how)
         self._ended = []
         shutil.rmtree(self.stages, ignore_errors=True)
-        self._phase_started = time.monotonic()
         self._progress, self._last_progress = (0, 0), float("-inf")
 
     def finish(self) -> dict[str, Any]:

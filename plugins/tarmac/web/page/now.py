@@ -279,6 +279,7 @@ def _line(held: answers.Holding | None, run_id: str, known: Mapping[str, answers
     else:
         doing, since = "does not train yet", format_seconds((at - held.admitted).total_seconds())
     left = session.seconds_left if session else None
+    at_most = "at most " if far and far.eta_seconds is not None else ""  # else it is what history expects
     return Line(
         id=run_id,
         title=_title(run_id, known),
@@ -289,7 +290,7 @@ def _line(held: answers.Holding | None, run_id: str, known: Mapping[str, answers
         held=_held(held),
         done=done,
         message=(far.message if far else None) or "",
-        left="" if left is None else format_seconds(left, about=True),
+        left="" if left is None else f"{at_most}{format_seconds(left, about=True)}",
         metric=metric_text(session.metric) if session and session.metric else "",
         spark=sparkline([value for value in session.recent if math.isfinite(value)]) if session else "",
         silent=held.silent if held else False,

@@ -312,5 +312,5 @@ def _used(summary: answers.UsageSummary | None) -> list[tuple[str, str]]:
 
 def progress_words(view: View) -> str:
     """Return how far the training is, in words."""
-    left = f", {view.left} left" if view.left else ""
+    left = f", at most {view.left} left" if view.left else ""
     return "" if view.done is None else f"{view.done * 100:.0f} %{left}"
