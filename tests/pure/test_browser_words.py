@@ -25,6 +25,15 @@ _WITH_A_BUTTON = (
             "`tarmac retry manual__2026-11-30T08:00:00+00:00` takes it up again at eval_model.",
             '"Run again from where it failed" takes it up again at eval_model.',
         ),
+        ("`tarmac retry r` runs it again with the same request.", '"Run it again" runs it with the same request.'),
+        (
+            "Leave fail out. Send the request again, corrected.",
+            'Leave fail out. Correct it in the form of "Run again with changes".',
+        ),
+        (
+            "Correct the data set, store it, and send the request again with that.",
+            'Correct the data set, upload it, and choose it in the form of "Run again with changes".',
+        ),
         (
             "make retry RUN=, or send the request again",
             '"Run again from where it failed", or use "Run again with changes"',

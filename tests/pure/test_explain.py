@@ -96,7 +96,24 @@ def test_a_failure_has_its_cause_and_remedy_from_the_page_of_troubles():
 )
 def test_what_is_named_by_its_content_is_not_mended_by_a_retry(cause: str):
     _, _, todo = explained("failed", {"retrieve_resources": "failed"}, cause=f"retrieve_resources: {cause}")
-    assert "A corrected data set or script has a new id: store it, and send the request again with that." in todo
+    assert "Correct the data set or script, store it, and send the request again with that." in todo
+
+
+def test_what_a_step_said_of_the_data_has_its_own_cause_and_remedy():
+    said = "60 broken lines in the data: mine train, line 1: tag 1 must be a string, not 1"
+    cause = f"retrieve_resources: The step 'prep' failed with exit code 2: {said}"
+    _, why, todo = explained("failed", {"retrieve_resources": "failed"}, cause=cause)
+    assert why.endswith("Cause: a text instead of a list, or numbers in it.")
+    assert todo.startswith('Write a list of texts, such as ["O", "B-person"]. Correct the data set')
+    _, why, todo = explained("failed", {"retrieve_resources": "failed"}, cause=cause.replace(said, "no such words"))
+    assert "what it said stands behind the exit code" in why
+    assert todo.startswith("Correct what it names: lines of the data set, a parameter, or your own code.")
+
+
+def test_a_session_that_failed_of_its_parameters_alone_needs_no_other_data():
+    cause = "train_model_cpu: The step 'train' failed with exit code 2: train fails because parameters.fail asks for it"
+    _, _, todo = explained("failed", {"train_model_cpu": "failed"}, cause=cause)
+    assert todo == "Leave fail out. Send the request again, corrected."
 
 
 def test_a_request_that_was_refused_is_to_be_corrected_not_tried_again():
@@ -128,7 +145,7 @@ def test_a_cancelled_session_says_who_did_it():
     line = "Cancelled by ada at 2026-11-28 05:30:12 UTC."
     assert explained("failed", note=line, cause="x")[1:] == (
         line,
-        "`tarmac retry r` takes it up again at check_request_body.",
+        "`tarmac retry r` runs it again with the same request.",
     )
 
 

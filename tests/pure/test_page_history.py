@@ -52,7 +52,7 @@ def test_trainings_beside_each_other_stand_in_rows_of_their_own_and_those_after_
     assert lane.height == 2 * ROW
     assert [one.label for one in lane.blocks[::2]] == ["the a: 4 h 0 min, success", "c: 3 h 0 min, runs"]
     assert lane.busy == pytest.approx(0.8)
-    assert lane.label == "3 trainings, in use 80% of the time, 2.0 h idle"
+    assert lane.label == "3 trainings, in use 80 % of the time, 2.0 h idle"
 
 
 def test_a_training_whose_session_was_cancelled_has_not_failed():
@@ -74,7 +74,9 @@ def test_a_device_without_a_training_is_idle_and_one_that_is_gone_and_a_host_are
     cpu = attempt("b", 2, 1, devices=[], host="local", peak_bytes=None)
     found = view(past(gone, cpu), [DEVICE], [])
     assert [lane.title for lane in found.lanes] == ["GPU 0: H100", "GPU-gone", "Host local"]
-    assert found.lanes[0].label == "0 trainings, in use 0% of the time, 10.0 h idle"
+    assert found.lanes[0].label == "0 trainings, in use 0 % of the time, 10.0 h idle"
+    short = view(past(attempt("a", 2, 1.96)), [DEVICE], [])
+    assert short.lanes[0].label == "1 training, in use less than 1 % of the time, 10.0 h idle"
     assert found.lanes[1].blocks[0].kind == "failed"
 
 

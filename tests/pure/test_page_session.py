@@ -121,6 +121,7 @@ def test_the_history_of_a_session_that_failed_early_has_no_state_that_it_never_w
     assert found.badge.text == "done: it failed"
     cancelled = seen(tasks=tasks, run_state="failed", ended=AT, note=cancelled_note("ada", AT, None))
     assert cancelled.badge.text == "done: it was cancelled"
+    assert (found.again, cancelled.again) == ("Run again from where it failed", "Run it again")
 
 
 def test_what_to_do_names_the_button_in_the_place_of_a_command():
@@ -313,7 +314,7 @@ def test_a_session_whose_data_is_at_fault_is_first_to_be_changed(
     assert text.count('/new?like=failed"') == 1
     main = re.findall(r'<(?:a class="button"|button)[^>]*>([^<]*)<', shown)
     assert first in main, "it is the one that stands out"
-    assert ("choose that in the form of" in text) == (second == "Run again from where it failed")
+    assert ("choose it in the form of" in text) == (second == "Run again from where it failed")
 
 
 def test_another_site_s_page_presses_no_button(browser: TestClient, fakes: Fakes):

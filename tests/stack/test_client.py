@@ -113,7 +113,7 @@ def test_a_session_is_cancelled_explained_and_run_again_by_the_client(stack: Sta
     assert (followed.returncode, f"Cancelled by {person.user}" in followed.stdout) == (1, True)
     said = person.tarmac("explain", session_id).stdout
     assert f"why    Cancelled by {person.user}" in said
-    assert f"`tarmac retry {session_id}` takes it up again at " in said
+    assert f"`tarmac retry {session_id}` runs it again with the same request." in said
     assert "`make retry RUN=" in stack.make("explain", f"RUN={session_id}").stdout
     again = person.tarmac("retry", session_id)
     assert again.returncode == 0, again.stderr

@@ -10,8 +10,10 @@ import re
 from collections.abc import Iterable
 
 AGAIN = "Run again from where it failed"
+ANEW = "Run it again"
 CHANGED = "Run again with changes"
-"""Two buttons of a session's page. The second one fills the form of a new session."""
+"""Buttons of a session's page: of one that failed, of one that was cancelled, and of both. The last one fills the form
+of a new session."""
 
 _END = r"(?![\w-])"
 
@@ -28,9 +30,12 @@ _NO_ARGUMENT = ""
 OF_SERVICES = r"`? shows (?:which|whether|what|the service)|`?(?:,|,? then| and) `?make (?:up|logs)"
 """What follows `make ps` where it is asked for the services, of which neither the client nor the page has a list."""
 _INSTEAD: tuple[tuple[str, str], ...] = (
+    (r"\bstore it, and send the request again with that\b", f'upload it, and choose it in the form of "{CHANGED}"'),
+    (r"\bSend the request again, corrected\b", f'Correct it in the form of "{CHANGED}"'),
     (r"\bsend the request again with that\b", f'choose that in the form of "{CHANGED}"'),
     (r"\bsend the request again\b", f'use "{CHANGED}"'),
     (r"\bSend the request again\b", f'Use "{CHANGED}"'),
+    (rf"{_command('retry')} runs it again\b", f'"{ANEW}" runs it'),
     (_command("retry"), f'"{AGAIN}"'),
     (_command("cancel"), '"Cancel" on its page'),
     (_command("explain|follow|status"), "the session's page"),

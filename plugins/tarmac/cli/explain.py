@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -135,6 +136,11 @@ def explanation(known: Known, remedies: tuple[Remedy, ...], command: Callable[..
     return Explanation(state.value, why, todo, run["state"], same_again)
 
 
+_CORRECTED = "Send the request again, corrected."
+_ASKED = re.compile(r"failed with exit code 2: (?!the (?:script|command)\b).*\bparameters\.\w", re.DOTALL)
+"""What is said of a session that failed of a parameter: neither of its data nor of its code."""
+
+
 def _was_refused(known: Known) -> bool:
     return any(one["task_id"] == ids.CHECK_REQUEST_BODY and one["state"] == "failed" for one in known.instances)
 
@@ -147,20 +153,22 @@ def _of_its_input(cause: str) -> bool:
 def _failed(known: Known, remedies: tuple[Remedy, ...], retry: str) -> tuple[list[str], list[str]]:
     first = first_to_clear({one["task_id"]: one["state"] for one in known.instances}, known.cause or "")
     again = f"When the cause is gone, {retry} takes it up again at {first}."
-    if _of_its_input(known.cause or ""):
+    if _ASKED.search(known.cause or ""):
+        again = _CORRECTED
+    elif _of_its_input(known.cause or ""):
         again = (
-            "A corrected data set or script has a new id: store it, and send the request again with that. "
+            "Correct the data set or script, store it, and send the request again with that. "
             f"Where the cause lies elsewhere, {retry} takes it up again at {first}."
         )
     if said := cancellation(known.run.get("note")):
-        return [said], [f"{retry} takes it up again at {first}."]
+        return [said], [f"{retry} runs it again with the same request."]
     cause = without_going_on(known.cause or "no reason is known")
     why, todo = [f"It has failed: {one_line(cause)}"], []
     if row := find(cause, remedies):
         why.append(f"Cause: {row.cause}.")
         todo = [f"{row.todo[0].upper()}{row.todo[1:]}."] if row.todo else []
     # A request that was refused is refused again.
-    return why, (todo or ["Send the request again, corrected."]) if _was_refused(known) else [*todo, again]
+    return why, (todo or [_CORRECTED]) if _was_refused(known) else [*todo, again]
 
 
 def _just_sent(known: Known) -> bool:

@@ -44,8 +44,21 @@ def rows(page: str) -> Iterator[Remedy]:
                 yield Remedy(parts, _text(cells[1]), "" if cells[2] in _SAID else _text(cells[2]))
 
 
+_OF_A_STEP = ("the step", "failed with exit code", ":")
+"""The row of a step that failed, whatever it said."""
+_BEHIND = re.compile(r"failed with exit code \d+: ")
+
+
 def find(message: str, known: tuple[Remedy, ...]) -> Remedy | None:
-    """Return the row whose words a message has, in their order; of several the one with most words. Pure.
+    """Return the row of a message; of a step that failed, that of what the step said, where there is one. Pure."""
+    found = _with_most_words(message, known)
+    if found is None or found.parts != _OF_A_STEP:
+        return found
+    return _with_most_words(_BEHIND.split(message, maxsplit=1)[-1], known) or found
+
+
+def _with_most_words(message: str, known: tuple[Remedy, ...]) -> Remedy | None:
+    """Return the row whose words a message has, in their order; of several the one with most words.
 
     A message may be cut, so that the end of the row's words is missing.
     """

@@ -124,8 +124,12 @@ def _lane(
     share = min(1.0, busy / span) if span else 0.0
     idle = format_seconds(span - busy, about=True)
     count = f"{len(attempts)} {'training' if len(attempts) == 1 else 'trainings'}"
-    words = f"{count}, in use {share:.0%} of the time, {idle} idle"
+    words = f"{count}, in use {_percent(share)} of the time, {idle} idle"
     return Lane(title, blocks, max(1, len(ends)) * ROW, share, words)
+
+
+def _percent(share: float) -> str:
+    return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def _outcome(one: answers.Attempt, row: answers.Row | None) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from tarmac.base import ids
-from tarmac.base.browser import CHANGED, for_whom, in_browser
+from tarmac.base.browser import AGAIN, ANEW, CHANGED, for_whom, in_browser
 from tarmac.base.states import SessionState
 from tarmac.base.units import GIB, format_cores, format_seconds, format_size
 from tarmac.registry.evaluation import Interval
@@ -118,6 +118,7 @@ class View:
     over: bool
     can_end: bool
     can_retry: bool
+    again: str
     change_first: bool
     another: str
     priority: int | None
@@ -161,6 +162,7 @@ def view(seen: answers.Overview, about: answers.About) -> View:
         over=over,
         can_end=about.may_change and not over,
         can_retry=about.may_change and session.run_state == "failed",
+        again=ANEW if session.was_cancelled else AGAIN,
         change_first=explained is not None and explained.same_again,
         another=CHANGED if session.run_state == "failed" else "Start another like it",
         priority=session.waits.priority if session.waits and about.may_change else None,
