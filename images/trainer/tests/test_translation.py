@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Session
-from test_checkpoint import ALWAYS, interrupt, model_of
+from test_checkpoint import ALWAYS, interrupt
 
 from tarmac_trainer import models
 from tarmac_trainer.data.readers import BrokenLineError
@@ -100,7 +100,20 @@ def test_a_translator_whose_training_was_killed_is_the_one_of_a_training_that_wa
     interrupt(other, signal.SIGKILL, (5, 1), ALWAYS)
     found = other.run("train").result
     assert found["resumed"]["step"] == 4
-    assert model_of(other) == model_of(one)
+    assert apart(one, other) < 2e-5
+
+
+def apart(one: Session, other: Session) -> float:
+    """How far the weights of two models are from each other on average.
+
+    Equal draws give equal weights but for the rounding of sums, which Adam enlarges where a gradient is nearly zero.
+    """
+    from safetensors.torch import load_file
+
+    first, second = (load_file(session.folder / "model" / "model.safetensors") for session in (one, other))
+    assert first.keys() == second.keys()
+    found = sum(float((first[name] - second[name]).abs().sum()) for name in first)
+    return found / sum(weights.numel() for weights in first.values())
 
 
 @trains
