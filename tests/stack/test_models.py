@@ -22,8 +22,8 @@ from tarmac.request.catalogue import OURS, combine
 # All kinds are trained at once.
 pytestmark = pytest.mark.timeout(1800)
 
-ELSEWHERE = {"test_model", "own_code"}
-"""Tried elsewhere: by every other test, and by tests/stack/test_client.py."""
+ELSEWHERE = {"test_model", "own_code", "translation"}
+"""Tried elsewhere: by every other test, by tests/stack/test_client.py, and in the image that has PyTorch."""
 
 MODELS = [name for name in combine([("ours", OURS.read_bytes())]).models if name not in ELSEWHERE]
 QUICK = {"max_steps": 10, "eval_frequency": 5}
