@@ -261,6 +261,7 @@ def test_a_training_goes_on_from_its_checkpoint_when_its_host_is_lost(
     step = training(session, CHECKPOINTS + TRAINS).start()
     far_container(far, session)
     there = Path(far.inspect_volume(session.volume)["Mountpoint"]) / "checkpoint"
+    until("its folder", there.exists)
     kept = data / "checkpoint" / "step"
     for number in ("step 100\n", "step 200\n"):
         (there / "step").write_text(number)
@@ -293,6 +294,7 @@ def test_a_checkpoint_that_is_refused_ends_no_training(
     step = training(session, CHECKPOINTS + "rm -r /session/checkpoint; " + TRAINS).start()
     far_container(far, session)
     folder = Path(far.inspect_volume(session.volume)["Mountpoint"])
+    until("its folder", (folder / "checkpoint").exists)
     (folder / "checkpoint" / "out").symlink_to("/etc")
     refused = "The checkpoint on host gpu2 was not copied here: the link 'session/checkpoint.coming/out' leads out of"
     until("that it is said", lambda: any(line.startswith(refused) for line in step.lines))

@@ -45,7 +45,7 @@ def test_a_viewer_sees_devices_hosts_sessions_and_the_queue(
         "9.0 GiB free of 80.0 GiB; 64.0 GiB reserved, of that 41.0 GiB used; 6.0 GiB used by others; 1.0 GiB headroom",
         "GPU-c0de three sessions in a row failed on it: CUDA error 719",
         "WNUT17, larger batches named_entity_recognition ada trains for 21 min",
-        "61 % 12 min ents_f 0.5815",
+        "61 % at most 12 min ents_f 0.5815",
         "Cores: 1 free of 8; 6 cores reserved; 1 core headroom",
         "all news of 2025 1 priority 5 named_entity_recognition ada a GPU for 4 min",
         "needs 70.0 GiB: GPU-3f1c has 19.0 GiB free of 79.0 GiB, 60.0 GiB reserved",
