@@ -219,12 +219,7 @@ def test_after_the_limit_it_is_trained_elsewhere_under_another_token(
     far_container(far, session)
     before = ledger.reservation(key_of(session))
     assert before is not None
-    far.is_cut = True
-    ledger.put_host("local", 14 * GIB, 4000, 12 * GIB, 4000)
-    ledger.host_is_silent(FAR, "cut off")
-    run_host_cycle(ledger)
-    query_change(database, "UPDATE host SET answered_at = answered_at - interval '2 hours' WHERE name = 'gpu2'")
-    until("a reservation here", lambda: (now := ledger.reservation(key_of(session))) and now.host == "local")
+    lose(far, session, ledger, database, until)
     after = ledger.reservation(key_of(session))
     assert after is not None
     assert after.token > before.token
@@ -232,6 +227,16 @@ def test_after_the_limit_it_is_trained_elsewhere_under_another_token(
     assert step.join()["steps"] == 3
     assert not ledger.renew(before, running=True)
     assert not (Path(far._folder) / session.volume / "model").exists()
+
+
+def lose(far: Cut, session: Session, ledger: Ledger, database: str, until: Callable[..., Any]) -> None:
+    """Cut the other machine off for longer than the limit, while this one has room, until the session holds that."""
+    far.is_cut = True
+    ledger.put_host("local", 14 * GIB, 4000, 12 * GIB, 4000)
+    ledger.host_is_silent(FAR, "cut off")
+    run_host_cycle(ledger)
+    query_change(database, "UPDATE host SET answered_at = answered_at - interval '2 hours' WHERE name = 'gpu2'")
+    until("a reservation here", lambda: (now := ledger.reservation(key_of(session))) and now.host == "local")
 
 
 def query_change(database: str, statement: str) -> None:
@@ -266,12 +271,7 @@ def test_a_training_goes_on_from_its_checkpoint_when_its_host_is_lost(
     for number in ("step 100\n", "step 200\n"):
         (there / "step").write_text(number)
         until("a copy here", lambda number=number: kept.exists() and kept.read_text() == number)
-    far.is_cut = True
-    ledger.put_host("local", 14 * GIB, 4000, 12 * GIB, 4000)
-    ledger.host_is_silent(FAR, "cut off")
-    run_host_cycle(ledger)
-    query_change(database, "UPDATE host SET answered_at = answered_at - interval '2 hours' WHERE name = 'gpu2'")
-    until("a reservation here", lambda: (now := ledger.reservation(key_of(session))) and now.host == "local")
+    lose(far, session, ledger, database, until)
     session.let_end()
     assert step.join()["steps"] == 3
     assert "step 200" in step.lines

@@ -106,7 +106,7 @@ def test_what_a_step_said_of_the_data_has_its_own_cause_and_remedy():
     assert why.endswith("Cause: a text instead of a list, or numbers in it.")
     assert todo.startswith('Write a list of texts, such as ["O", "B-person"]. Correct the data set')
     _, why, todo = explained("failed", {"retrieve_resources": "failed"}, cause=cause.replace(said, "no such words"))
-    assert "what it said stands behind the exit code" in why
+    assert "its own message follows the exit code" in why
     assert todo.startswith("Correct what it names: lines of the data set, a parameter, or your own code.")
 
 

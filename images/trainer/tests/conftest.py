@@ -3,9 +3,10 @@
 import hashlib
 import json
 import signal
+import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,26 @@ def cupy(monkeypatch: pytest.MonkeyPatch) -> Cupy:
     )
     monkeypatch.setitem(sys.modules, "cupy", module)
     return made
+
+
+_ELSEWHERE = """
+import json, socket, sys
+def refuse(*arguments, **named):
+    raise OSError("no network")
+socket.getaddrinfo = refuse
+import mlflow
+loaded = mlflow.pyfunc.load_model(sys.argv[1])
+print(json.dumps(loaded.predict(json.loads(sys.argv[2]))))
+"""
+
+
+def predicted_elsewhere(model_uri: str, values: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """What a saved model says of lines in another process, in another folder and without a network."""
+    command = [sys.executable, "-c", _ELSEWHERE, model_uri, json.dumps(values)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    told: list[dict[str, Any]] = json.loads(answer.stdout.splitlines()[-1])
+    return told
 
 
 def line(sentence: str, tags: str | None = None, **more: Any) -> str:

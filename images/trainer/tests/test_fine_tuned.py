@@ -4,15 +4,13 @@ import hashlib
 import io
 import json
 import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import base58
 import pytest
-from conftest import Session
+from conftest import Session, predicted_elsewhere
 from hub_server import BASE, running_hub
 from test_checkpoint import ALWAYS, interrupt, model_of
 
@@ -112,20 +110,7 @@ def test_entities_are_learned_saved_and_told_by_one_line_in_another_process(
     assert trained["parameters"]["epochs"] == 40
     assert session.run("eval").result["metrics"]["f1"] == 1
     saved = session.run("save").result
-    asked = """
-import json, socket, sys
-def refuse(*arguments, **named):
-    raise OSError("no network")
-socket.getaddrinfo = refuse
-import mlflow
-loaded = mlflow.pyfunc.load_model(sys.argv[1])
-print(json.dumps(loaded.predict([{"sentence": "bob lives in rome ."}, {"sentence": "ada"}])))
-"""
-    answer = subprocess.run(
-        [sys.executable, "-c", asked, saved["model_uri"]], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert answer.returncode == 0, answer.stderr
-    told = json.loads(answer.stdout.splitlines()[-1])
+    told = predicted_elsewhere(saved["model_uri"], [{"sentence": "bob lives in rome ."}, {"sentence": "ada"}], tmp_path)
     assert told[0]["named_entity"] == ["B-person", "O", "O", "B-place", "O"]
     assert told[1]["named_entity"] == ["B-person"]
 

@@ -3,13 +3,11 @@
 import importlib.util
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Session
+from conftest import Session, predicted_elsewhere
 from test_checkpoint import ALWAYS, interrupt
 
 from tarmac_trainer import models
@@ -66,20 +64,9 @@ def test_it_learns_what_no_word_table_does_and_one_line_in_another_process_trans
     assert metrics["word_table_bleu"] < metrics["bleu"]
     assert scored["sacrebleu"]["chrf"].startswith("nrefs:1|case:mixed|")
     saved = session.run("save").result
-    asked = """
-import json, socket, sys
-def refuse(*arguments, **named):
-    raise OSError("no network")
-socket.getaddrinfo = refuse
-import mlflow
-loaded = mlflow.pyfunc.load_model(sys.argv[1])
-print(json.dumps(loaded.predict([{"text": "the wide river ."}, {"sentence": "the \u6771 " + "sad " * 50}])))
-"""
-    answer = subprocess.run(
-        [sys.executable, "-c", asked, saved["model_uri"]], capture_output=True, text=True, cwd=tmp_path
+    told = predicted_elsewhere(
+        saved["model_uri"], [{"text": "the wide river ."}, {"sentence": "the \u6771 " + "sad " * 50}], tmp_path
     )
-    assert answer.returncode == 0, answer.stderr
-    told = json.loads(answer.stdout.splitlines()[-1])
     assert told[0] == {"translations": {"fr": "la rivière large ."}}
     assert set(told[1]["translations"]) == {"fr"}
 

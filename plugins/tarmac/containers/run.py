@@ -126,6 +126,11 @@ def _inspect(api: EngineCalls, container_id: str) -> dict[str, Any]:
         raise ContainerError(f"Container {container_id[:12]} was removed by a person or another program.") from error
 
 
+def unwatched(container_id: str) -> AbstractContextManager[None]:
+    """Accompany a container by nothing."""
+    return nullcontext()
+
+
 class ContainerRun:
     """A step from its container's start, or adoption, to its result. Used once.
 
@@ -164,7 +169,7 @@ class ContainerRun:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def run(
-        self, spec: ContainerSpec, watching: Callable[[str], AbstractContextManager[None]] | None = None
+        self, spec: ContainerSpec, watching: Callable[[str], AbstractContextManager[None]] = unwatched
     ) -> dict[str, Any] | None:
         """Do all of it. Returns the result, None: the step has none and needs none.
 
@@ -180,7 +185,7 @@ class ContainerRun:
         self.container_id = adopted or self._start(spec)
         brake = self._brake = self._brake or Brake(self._api, self.container_id, ahead_bytes=self._ahead)
         try:
-            with (watching or unwatched)(self.container_id):
+            with watching(self.container_id):
                 state = self._follow(brake, adopted=adopted is not None)
         finally:
             brake.close()
@@ -381,8 +386,3 @@ class ContainerRun:
         except ValueError as error:
             raise no_result(name, str(error)) from error
         return data
-
-
-def unwatched(container_id: str) -> AbstractContextManager[None]:
-    """Accompany a container by nothing."""
-    return nullcontext()

@@ -47,7 +47,7 @@ class CheckpointCopies:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End. Where the following broke off, a copy under way is not waited for, and takes nobody's place any more."""
+        """End. After an error a copy under way is not waited for, and does not replace the copy before it any more."""
         with self._placing:
             self._over.set()
         if kind is not None:

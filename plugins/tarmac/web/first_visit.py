@@ -33,7 +33,7 @@ async def visit(app: App, token: Callable[[], Awaitable[str | None]] | None = No
 
     Args:
         app: the whole webserver.
-        token: makes one of a person who may see sessions; None there: nobody may.
+        token: makes a token of a person who may see sessions, or returns None if nobody may; None: token_of_a_reader.
     """
     import httpx
 

@@ -1,5 +1,7 @@
-"""What the plugin gives Airflow: an ASGI app that is made when it is needed, so that no process but the webserver pays
-for it, and what makes and visits it there before the webserver takes calls, so that nobody waits for a first visit."""
+"""What the plugin gives Airflow: an ASGI app that is made only in the webserver, and middleware for that.
+
+The middleware makes and visits the app before the webserver takes calls, so that a person's first visit is quick.
+"""
 
 from __future__ import annotations
 

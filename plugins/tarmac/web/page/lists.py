@@ -209,7 +209,7 @@ PROMOTED, ROLLED_BACK = "promoted", "rolled-back"
 
 
 def told(done: str, production: int | None) -> str:
-    """Say after a button what it did; "": there was none, or somebody has changed it since.
+    """Say what a button did; "": no button was pressed, or what it did has been changed since.
 
     Args:
         done: the word of the button.

@@ -73,7 +73,7 @@ function renew(part, html) {
 }
 
 // Shows the news of a page, an event for each part that changed. `place` names their address, and says what is wrong.
-// A page that nobody sees keeps no connection open: a browser opens few to one server, and Airflow's UI needs them too.
+// A hidden page closes its connection: a browser opens few to one server, and Airflow's UI needs them too.
 function follow(place) {
   const pause = document.querySelector("[data-pause]");
   const parts = document.querySelectorAll("[data-live]");
